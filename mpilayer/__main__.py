@@ -1,0 +1,5 @@
+"""``python -m mpilayer``."""
+
+from mpilayer.cli.main import main
+
+raise SystemExit(main())

@@ -1,0 +1,117 @@
+"""The program ``mpilayer``: finds the command, reports errors, sets the exit code."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn, Protocol, cast
+
+from mpilayer import __version__, environment
+from mpilayer.errors import ConfigError, MpilayerError, unknown
+
+COMMANDS = {
+    "data": "prepare, fetch and describe data sets",
+    "pretrain": "train all layers of a stack, at once or one after the other",
+    "finetune": "unroll a pre-trained stack and train it end to end",
+    "evaluate": "reconstruction error of a run, with the PCA error beside it",
+    "encode": "write the codes of a data set",
+    "reconstruct": "write the reconstructions of a data set",
+    "bench": "measure speed as ratios, in paired runs",
+}
+"""Name to summary; ``mpilayer.cli.NAME`` holds the command."""
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class Command(Protocol):
+    """What a command's module offers."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments."""
+
+    def run(self, args: argparse.Namespace) -> None:
+        """Carry the command out."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are like all others: one message, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise ConfigError(f"{message}. See '{self.prog} --help'.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        0, or 2 for a user's mistake, 130 when interrupted. Any other exception leaves
+        this function; with several ranks it ends them all (see ``parallel.start``).
+    """
+    environment.prepare()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _dispatch(arguments)
+    except MpilayerError as error:
+        return _report(error)
+    except BrokenPipeError:
+        # The reader of our output has gone, e.g. `mpilayer ... | head`.
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        _abort_others(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _dispatch(arguments: list[str]) -> None:
+    top = Parser(prog="mpilayer", description=import_module("mpilayer").__doc__)
+    top.formatter_class = argparse.RawDescriptionHelpFormatter
+    top.description = "Trains deep autoencoders with all layers at once, over MPI."
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()]
+    top.epilog = "\n".join(
+        ["commands:", *lines, "", "'mpilayer COMMAND --help' explains a command."]
+    )
+    top.add_argument("--version", action="version", version=f"mpilayer {__version__}")
+    top.add_argument("command", metavar="COMMAND", nargs="?")
+    top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    chosen = top.parse_args(arguments)
+    if chosen.command is None:
+        if environment.launched_rank() == 0:
+            top.print_help()
+        return
+    if chosen.command not in COMMANDS:
+        raise ConfigError(unknown("command", chosen.command, COMMANDS))
+    command = cast(Command, import_module(f"mpilayer.cli.{chosen.command}"))
+    parser = Parser(
+        prog=f"mpilayer {chosen.command}", description=COMMANDS[chosen.command] + "."
+    )
+    command.configure(parser)
+    command.run(parser.parse_args(chosen.rest))
+
+
+def _report(error: MpilayerError) -> int:
+    """Print an error once: that of all ranks, or the one that a single rank has."""
+    mpi = sys.modules.get("mpilayer.parallel.mpi")
+    alone = mpi is not None and mpi.started() and not error.collective
+    if alone or environment.launched_rank() == 0:
+        print(f"mpilayer: error: {error}", file=sys.stderr, flush=True)
+    if alone:
+        _abort_others(EXIT_USER_ERROR)
+    return EXIT_USER_ERROR
+
+
+def _abort_others(code: int) -> None:
+    """End the other ranks at once, if MPI is running; else do nothing."""
+    mpi = sys.modules.get("mpilayer.parallel.mpi")
+    if mpi is not None:
+        mpi.abort(code)

@@ -1,0 +1,1 @@
+"""Data sets: sources, the HDF5 format, known downloads."""

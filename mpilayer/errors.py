@@ -1,0 +1,58 @@
+"""Errors a user can mend: each says what must hold, what was found, what to do.
+
+::
+
+    MpilayerError
+    ├── ConfigError         an option, a TOML key, a combination of them
+    ├── DataError           a data file that is missing, damaged or of another kind
+    ├── CheckpointError     likewise for checkpoints and run directories
+    ├── ScheduleError       a table that no training could follow
+    └── CommunicationError  ranks that do not fit the launcher, the machine or the job
+
+The command line prints such an error once, without a traceback, and exits with 2.
+Anything else is a defect of mpilayer and aborts all ranks.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MpilayerError(Exception):
+    """A mistake in what was asked for, not in the program.
+
+    Attributes
+    ----------
+    collective : bool
+        Every rank raises this error, so one rank can print it and all end by themselves.
+        An error that only one rank has must end the others.
+    """
+
+    collective = False
+
+
+class ConfigError(MpilayerError):
+    """An option is unknown, out of range, or contradicts another one."""
+
+
+class DataError(MpilayerError):
+    """A data file is missing, damaged or of another kind."""
+
+
+class CheckpointError(MpilayerError):
+    """A run directory or checkpoint is missing, damaged or belongs to another run."""
+
+
+class ScheduleError(MpilayerError):
+    """A schedule table cannot be executed."""
+
+
+class CommunicationError(MpilayerError):
+    """The ranks do not fit the launcher, the machine or the job."""
+
+
+def unknown(what: str, name: str, legal: Iterable[str]) -> str:
+    """Return the message for a wrong name, with the legal ones and a guess."""
+    names = list(legal)
+    close = get_close_matches(name, names, n=1)
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown {what} {name!r}; choose from {', '.join(names)}.{guess}"

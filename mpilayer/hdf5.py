@@ -1,0 +1,202 @@
+"""The door to h5py: files appear whole or not at all, and say what they are.
+
+Every file carries ``kind``, ``format_version``, ``creator`` and a ``digest`` of its
+content as attributes of the root.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mpilayer import __version__
+from mpilayer.errors import DataError, MpilayerError
+
+File = h5py.File
+Group = h5py.Group
+
+# Readable by HDF5 1.10 and later, whatever library wrote the file.
+_LIBVER = ("earliest", "v110")
+_DIGEST_ROWS = 4096
+
+
+@contextmanager
+def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
+    """Write an HDF5 file atomically: temporary file, fsync, verify, rename.
+
+    Parameters
+    ----------
+    path : Path
+        Where the finished file appears. An existing file is replaced in one step, only
+        when the block ends without an error.
+    kind : str
+        What the file is, e.g. ``"mpilayer-dataset"``.
+    version : int
+        Version of that kind's layout.
+
+    Yields
+    ------
+    h5py.File
+        Open for writing.
+
+    Raises
+    ------
+    DataError
+        The folder does not exist or cannot be written, or the disk is full.
+
+    Notes
+    -----
+    Local: one rank writes one file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with h5py.File(temporary, "w", libver=_LIBVER) as file:
+            file.attrs["kind"] = kind
+            file.attrs["format_version"] = version
+            file.attrs["creator"] = f"mpilayer {__version__}"
+            yield file
+            written = content_digest(file)
+            file.attrs["digest"] = written
+        _verify(temporary, written)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    except OSError as error:
+        raise DataError(
+            f"{path} must be writable; {_reason(error)}. Nothing was written. "
+            "Choose another place, or mend its permissions or free space."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_read(
+    path: Path,
+    *,
+    kind: str,
+    version: int,
+    error: type[MpilayerError] = DataError,
+    advice: str = "",
+) -> Iterator[Any]:
+    """Open an HDF5 file of one kind read-only.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    kind : str
+        The kind it must be.
+    version : int
+        The newest layout version that the caller can read.
+    error : type
+        The exception to raise.
+    advice : str
+        What to do when the file is of another kind; one sentence.
+
+    Yields
+    ------
+    h5py.File
+        Open for reading.
+
+    Raises
+    ------
+    MpilayerError
+        Of type ``error``: missing, not HDF5, another kind, a newer version, truncated.
+    """
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise error(f"{path} must be an HDF5 file; found {found} there. {advice}".strip())
+    try:
+        # Inputs may lie on file systems where locks do not work; nobody writes them.
+        file = h5py.File(path, "r", locking=False)
+    except OSError as cause:
+        raise error(
+            f"{path} must be a whole HDF5 file; {_reason(cause)}. {advice}".strip()
+        ) from cause
+    with file:
+        found_kind = file.attrs.get("kind", "a file of another program")
+        if found_kind != kind:
+            raise error(
+                f"{path} must be of kind {kind!r}; found {found_kind!r}. {advice}".strip()
+            )
+        found_version = int(file.attrs.get("format_version", 0))
+        if not 1 <= found_version <= version:
+            raise error(
+                f"{path} must have format version 1 to {version}; found {found_version}. "
+                "Use the mpilayer that wrote it, or a newer one."
+            )
+        yield file
+
+
+def verify_digest(file: Any, path: Path, error: type[MpilayerError]) -> None:
+    """Compare an open file's content with the digest it carries.
+
+    Raises
+    ------
+    MpilayerError
+        Of type ``error``, if they differ.
+    """
+    stored, found = str(file.attrs.get("digest", "")), content_digest(file)
+    if stored != found:
+        raise error(
+            f"{path} must hold what was written; its digest is {found[:12]} instead of "
+            f"{stored[:12]}. The file is damaged: use a copy, or make it again."
+        )
+
+
+def content_digest(group: Any) -> str:
+    """Return the SHA-256 of all names, types, shapes, values and attributes.
+
+    The attributes ``digest`` and ``creator`` do not count.
+    """
+    hasher = hashlib.sha256()
+
+    def add_attributes(name: str, attributes: Any) -> None:
+        for key in sorted(set(attributes) - {"digest", "creator"}):
+            value = attributes[key]
+            text = value if isinstance(value, str) else np.asarray(value).tolist()
+            hasher.update(f"{name}@{key}={text!r};".encode())
+
+    def add(name: str, item: Any) -> None:
+        add_attributes(name, item.attrs)
+        if isinstance(item, h5py.Dataset):
+            hasher.update(f"{name}:{item.dtype.str}{item.shape};".encode())
+            rows = item.shape[0] if item.shape else 0
+            for start in range(0, rows, _DIGEST_ROWS):
+                hasher.update(np.ascontiguousarray(item[start : start + _DIGEST_ROWS]))
+            if not item.shape:
+                hasher.update(np.ascontiguousarray(item[()]))
+
+    add_attributes("/", group.attrs)
+    names: list[str] = []
+    group.visit(names.append)
+    for name in sorted(names):
+        add(name, group[name])
+    return hasher.hexdigest()
+
+
+def _verify(path: Path, digest: str) -> None:
+    _fsync(path)
+    with h5py.File(path, "r", locking=False) as file:
+        if content_digest(file) != digest:
+            raise OSError("what was read back differs from what was written")
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    """Return an operating system error in words, without HDF5's own details."""
+    if error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error).splitlines()[0].lower()

@@ -1,0 +1,1 @@
+"""Layers and stacks of layers: encode, decode, gradient."""

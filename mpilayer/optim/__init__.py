@@ -1,0 +1,1 @@
+"""Optimizers: minibatch descent with momentum, Adam."""

@@ -1,0 +1,1 @@
+"""Schedules and training loops; arrays come in, states go out."""
