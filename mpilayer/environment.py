@@ -5,7 +5,6 @@ once, when NumPy loads them.
 """
 
 import os
-from pathlib import Path
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -13,26 +12,33 @@ _THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "BLIS_NUM_THREADS",
 )
+_requested: int | None = None
 _RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 _SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _LOCAL_SIZE_VARIABLES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
-
-# What OpenBLAS's SkylakeX kernels use, as /proc/cpuinfo spells it.
-_AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
 
 
 def prepare() -> None:
     """Set up the BLAS library that NumPy is going to load; local.
 
-    What the user has set stays. Threads are limited to this process's share of the
-    cores, as far as the launcher's variables tell; :func:`mpilayer.parallel.start`
-    sets them again when it knows all ranks.
+    What the user has set stays, and :func:`requested_threads` tells it. Otherwise the
+    threads are limited to this process's share of the cores, as far as the launcher's
+    variables tell; :mod:`mpilayer.parallel.start` sets them again when it knows all
+    ranks.
     """
+    global _requested
+    if _requested is not None:
+        return
+    given = [os.environ[name] for name in _THREAD_VARIABLES if name in os.environ]
+    _requested = max((int(n) for n in given if n.isdigit()), default=0)
     share = max(1, len(cores()) // (_first(_LOCAL_SIZE_VARIABLES) or 1))
     for name in _THREAD_VARIABLES:
         os.environ.setdefault(name, str(share))
-    if openblas_misses_avx512(Path("/proc/cpuinfo")):
-        os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
+
+
+def requested_threads() -> int:
+    """Return the threads that the user's environment asks for, 0 if it does not."""
+    return _requested or 0
 
 
 def cores() -> frozenset[int]:
@@ -40,30 +46,6 @@ def cores() -> frozenset[int]:
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return frozenset(range(os.cpu_count() or 1))
-
-
-def openblas_misses_avx512(cpuinfo: Path) -> bool:
-    """Tell whether OpenBLAS would leave half of this processor unused.
-
-    OpenBLAS chooses its kernels by processor model. For AMD models newer than itself it
-    falls back to AVX2 kernels, which made products of float32 matrices 1.7 times slower
-    on a Zen 5 server; ``OPENBLAS_CORETYPE=SkylakeX`` names the AVX-512 kernels.
-
-    Parameters
-    ----------
-    cpuinfo : Path
-        The description of the processors that Linux gives.
-    """
-    try:
-        text = cpuinfo.read_text()
-    except OSError:
-        return False
-    fields = dict(
-        line.split(":", 1) for line in reversed(text.splitlines()) if ":" in line
-    )
-    values = {key.strip(): value.strip() for key, value in fields.items()}
-    is_amd = values.get("vendor_id") == "AuthenticAMD"
-    return is_amd and _AVX512.issubset(values.get("flags", "").split())
 
 
 def launched_rank() -> int:

@@ -7,7 +7,7 @@ content as attributes of the root.
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
             written = content_digest(file)
             file.attrs["digest"] = written
         _verify(temporary, written)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _fsync(path.parent)
     except OSError as error:
         raise DataError(
@@ -71,7 +71,9 @@ def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
             "Choose another place, or mend its permissions or free space."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where the folder is none there is nothing to remove either.
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @contextmanager
@@ -110,7 +112,9 @@ def open_read(
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise error(f"{path} must be an HDF5 file; found {found} there. {advice}".strip())
+        raise error(
+            f"{path} must be an HDF5 file; found {found} there. {advice}".strip()
+        )
     try:
         # Inputs may lie on file systems where locks do not work; nobody writes them.
         file = h5py.File(path, "r", locking=False)
@@ -122,13 +126,14 @@ def open_read(
         found_kind = file.attrs.get("kind", "a file of another program")
         if found_kind != kind:
             raise error(
-                f"{path} must be of kind {kind!r}; found {found_kind!r}. {advice}".strip()
+                f"{path} must be of kind {kind!r}; found {found_kind!r}. "
+                f"{advice}".strip()
             )
         found_version = int(file.attrs.get("format_version", 0))
         if not 1 <= found_version <= version:
             raise error(
-                f"{path} must have format version 1 to {version}; found {found_version}. "
-                "Use the mpilayer that wrote it, or a newer one."
+                f"{path} must have format version 1 to {version}; found "
+                f"{found_version}. Use the mpilayer that wrote it, or a newer one."
             )
         yield file
 
@@ -168,9 +173,10 @@ def content_digest(group: Any) -> str:
             hasher.update(f"{name}:{item.dtype.str}{item.shape};".encode())
             rows = item.shape[0] if item.shape else 0
             for start in range(0, rows, _DIGEST_ROWS):
-                hasher.update(np.ascontiguousarray(item[start : start + _DIGEST_ROWS]))
+                rows_read = item[start : start + _DIGEST_ROWS]
+                hasher.update(np.ascontiguousarray(rows_read).data)
             if not item.shape:
-                hasher.update(np.ascontiguousarray(item[()]))
+                hasher.update(np.ascontiguousarray(item[()]).data)
 
     add_attributes("/", group.attrs)
     names: list[str] = []

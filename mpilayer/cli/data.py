@@ -1,0 +1,251 @@
+"""``mpilayer data``: prepare, fetch and describe data sets; commands of one process."""
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mpilayer import environment
+from mpilayer.data.catalog import CATALOG, Fetched, fetch
+from mpilayer.data.dataset import Dataset, write_dataset
+from mpilayer.data.download import Progress
+from mpilayer.data.sources import Source, read_source
+from mpilayer.data.split import take_validation
+from mpilayer.errors import ConfigError
+
+_WIDTH = 80
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``mpilayer data``."""
+    commands = parser.add_subparsers(
+        dest="action", metavar="COMMAND", required=True, parser_class=type(parser)
+    )
+    _configure_prepare(
+        commands.add_parser("prepare", help="write a data set from files of samples")
+    )
+    _configure_fetch(commands.add_parser("fetch", help="download a known data set"))
+    _configure_info(commands.add_parser("info", help="describe a data set"))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out ``prepare``, ``fetch`` or ``info``."""
+    n_ranks = environment.launched_size()
+    if n_ranks > 1:
+        raise ConfigError(
+            f"'mpilayer data' must run as one process; found {n_ranks} ranks. "
+            "Start it without mpiexec."
+        )
+    args.carry_out(args)
+
+
+def _configure_prepare(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(carry_out=_prepare)
+    parser.description = "Write a data set from files of samples."
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        type=Path,
+        help="folder of IDX files named as MNIST's, or a .npy, .npz, .mat, .csv file",
+    )
+    _add_output(parser, "OUT.h5", "the data set to write")
+    parser.add_argument(
+        "--validation",
+        metavar="N",
+        type=int,
+        default=0,
+        help="training rows to set apart, equally many of each label (default: 0)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="chooses the validation rows (default: 0)",
+    )
+    parser.add_argument("--name", help="what to call it (default: the source's name)")
+    parser.add_argument("--force", action="store_true", help="replace OUT.h5")
+
+
+def _configure_fetch(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(carry_out=_fetch)
+    parser.description = "Download a known data set and check it."
+    parser.add_argument("name", metavar="NAME", help=", ".join(CATALOG))
+    _add_output(parser, "DIR", "the folder for its files")
+    parser.add_argument(
+        "--mirror",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="folder on the web to try first; may be repeated",
+    )
+
+
+def _configure_info(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(carry_out=_info)
+    parser.description = "Describe a data set."
+    parser.add_argument("file", metavar="FILE", type=Path, help="the data set")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare the content with its digest"
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
+    parser.add_argument(
+        "-o", "--output", metavar=metavar, type=Path, required=True, help=text
+    )
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    _check_prepare(args)
+    source = _with_validation(read_source(args.source), args)
+    write_dataset(
+        args.output,
+        source.splits,
+        name=args.name or source.name,
+        origin=source.origin,
+        scale=source.scale,
+    )
+    with Dataset.open(args.output) as dataset:
+        summary = dataset.summary()
+    print(f"Wrote {args.output}")
+    _print_summary(summary)
+
+
+def _check_prepare(args: argparse.Namespace) -> None:
+    for option in ("validation", "seed"):
+        value = getattr(args, option)
+        if value < 0:
+            raise ConfigError(f"--{option} must be 0 or more; got {value}.")
+    if args.output.is_dir():
+        raise ConfigError(f"--output must name a file; {args.output} is a folder.")
+    if args.output.exists() and not args.force:
+        raise ConfigError(
+            f"--output must name a new file; {args.output} exists. "
+            "Choose another name, or replace it with --force."
+        )
+    if not args.output.parent.is_dir():
+        raise ConfigError(
+            f"--output must lie in a folder that exists; {args.output.parent} is none. "
+            "Make it first."
+        )
+
+
+def _with_validation(source: Source, args: argparse.Namespace) -> Source:
+    if args.validation == 0:
+        return source
+    if "validation" in source.splits:
+        n = len(source.splits["validation"])
+        raise ConfigError(
+            f"{args.source} has {n} validation rows of its own. Leave out --validation."
+        )
+    train = source.splits["train"]
+    train, validation = take_validation(train, args.validation, args.seed)
+    source.splits.update(train=train, validation=validation)
+    return source
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    with _progress() as progress:
+        fetched = fetch(args.name, args.output, args.mirror, progress)
+    for file in fetched:
+        print(_describe(file))
+    print(f"Next: mpilayer data prepare {args.output} -o {args.name}.h5")
+
+
+def _describe(file: Fetched) -> str:
+    origin = f"from {file.url}" if file.url else "was there already"
+    return f"{file.path.name}: {origin}"
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Show bars on a terminal, else a line when a file begins."""
+    if not sys.stderr.isatty():
+        yield _print_begin
+        return
+    # Loaded here only, because the other commands show no bars.
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(name: str, received: int, expected: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name)
+            bars.update(tasks[name], completed=received, total=expected)
+
+        yield update
+
+
+def _print_begin(name: str, received: int, expected: int | None) -> None:
+    if received == 0:
+        size = "" if expected is None else f" ({expected / 1e6:.1f} MB)"
+        print(f"{name}: downloading{size}", file=sys.stderr, flush=True)
+
+
+def _info(args: argparse.Namespace) -> None:
+    with Dataset.open(args.file) as dataset:
+        if args.verify:
+            dataset.verify()
+        summary = dataset.summary()
+    if args.json:
+        verified = {"verified": True} if args.verify else {}
+        print(json.dumps({**summary, **verified}, indent=2))
+        return
+    _print_summary(summary)
+    _print_label_counts(summary)
+    if args.verify:
+        print("\nThe content agrees with the digest.")
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    for key in ("name", "origin", "digest"):
+        print(_filled(f"{key:10}  {summary[key]}", indent=12))
+    print(f"{'columns':10}  {summary['n_visible']}\n")
+    print(f"{'split':10}  {'rows':>9}  {'type':7}  {'values':20}  labels")
+    for split, facts in summary["splits"].items():
+        values = f"{facts['minimum']:.4g} to {facts['maximum']:.4g}"
+        print(
+            f"{split:10}  {facts['n_samples']:9}  {facts['dtype']:7}  {values:20}  "
+            f"{_labels_in_short(facts['label_counts'])}"
+        )
+
+
+def _labels_in_short(counts: dict[str, int] | None) -> str:
+    if counts is None:
+        return "none"
+    low, high = min(counts.values()), max(counts.values())
+    rows = f"{low} rows each" if low == high else f"{low} to {high} rows"
+    return f"{len(counts)}: {rows}"
+
+
+def _print_label_counts(summary: dict[str, Any]) -> None:
+    for split, facts in summary["splits"].items():
+        if facts["label_counts"] is not None:
+            # A number stays with its label when the line is broken.
+            pairs = " ".join(f"{k}:{n}" for k, n in facts["label_counts"].items())
+            print(f"\nrows of each label in {split}")
+            print(_filled(f"  {pairs}", indent=2))
+
+
+def _filled(text: str, indent: int) -> str:
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,328 @@
+"""The configuration: frozen dataclasses whose fields are flags, TOML keys and help.
+
+Each field says its default, its help and its legal range once. The *effective*
+configuration, defaults included, is written into every run directory.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from mpilayer.errors import ConfigError, unknown
+
+SCHEDULES = ("lockstep", "async", "greedy", "simulate", "replay:FILE")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """Return a dataclass field with help and a legal range (for lists: of each entry)."""
+    return field(
+        default=default,
+        metadata={
+            "help": help,
+            "choices": tuple(choices),
+            "least": least,
+            "above": above,
+            "below": below,
+        },
+    )
+
+
+_ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """What decides pre-training."""
+
+    layers: tuple[int, ...] = option(
+        (1000, 500, 250, 30), "hidden units of each layer, first layer first", least=1
+    )
+    method: str = option(
+        "rbm", "how a layer is trained", choices=("rbm", "autoencoder")
+    )
+    schedule: str = option(
+        "lockstep", f"when a layer trains on which output: {', '.join(SCHEDULES)}"
+    )
+    lag: tuple[int, ...] = option(
+        (0,), "lockstep: epochs a layer stays behind the one below it", least=0
+    )
+    refresh_every: int = option(
+        1, "lockstep: epochs a layer spends on one output", least=1
+    )
+    cores: int = option(
+        0, "simulate: cores of the simulated machine; 0: one a layer", least=0
+    )
+    epochs: tuple[int, ...] = option((20,), "epochs of each layer", least=1)
+    extra_epochs: tuple[int, ...] = option(
+        (-1,),
+        "more epochs of each layer: after its last input (lockstep, greedy), after each "
+        "newer one (async, simulate); -1: 0 and 1",
+        least=-1,
+    )
+    end: str = option(
+        "all",
+        "async, simulate: when training ends",
+        choices=("all", "first-layer"),
+    )
+    cut_short: bool = option(
+        True, "async, simulate: a newer output ends the extra epochs of an older one"
+    )
+    activations: str = option(
+        "streamed",
+        "outputs before a layer's last stipulated epoch: 'streamed' sends what training "
+        "computes anyway, 'transformed' encodes all rows at the end of the epoch",
+        choices=("streamed", "transformed"),
+    )
+    minibatch: int = option(100, "rows of a minibatch", least=1)
+    learning_rate: tuple[float, ...] = option(
+        (0.1,), "learning rate of each layer, on the mean over a minibatch", above=0
+    )
+    momentum: tuple[float, ...] = option(
+        (0.5, 0.9), "momentum at first and later", least=0, below=1
+    )
+    momentum_switch: int = option(
+        5, "epochs after which the later momentum holds", least=0
+    )
+    weight_decay: float = option(0.0, "decay λ of the weights", least=0)
+    cd_steps: int = option(1, "rbm: Gibbs steps of contrastive divergence", least=1)
+    initial_deviation: float = option(
+        0.1, "standard deviation of the first weights", above=0
+    )
+    visible: str = option(
+        "sigmoid",
+        "units of the data: sigmoid (rbm: Bernoulli) for [0, 1], linear (rbm: Gaussian)",
+        choices=_ACTIVATIONS,
+    )
+    hidden: str = option("sigmoid", "units of the hidden layers", choices=_ACTIVATIONS)
+    code: str = option("sigmoid", "units of the last layer", choices=_ACTIVATIONS)
+    tied: bool = option(True, "autoencoder: decode with the transposed weights")
+    loss: str = option(
+        "squared",
+        "autoencoder: what it minimizes",
+        choices=("squared", "cross-entropy"),
+    )
+    seed: int = option(0, "seed of all random numbers", least=0)
+    monitor_rows: int = option(
+        1000, "training and validation rows on which errors are measured", least=1
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        name, _, file = self.schedule.partition(":")
+        if name not in ("lockstep", "async", "greedy", "simulate", "replay") or (
+            (name == "replay") != bool(file)
+        ):
+            raise ConfigError(unknown("schedule", self.schedule, SCHEDULES))
+        n = len(self.layers)
+        for key in ("epochs", "extra_epochs", "learning_rate"):
+            per_layer(key, getattr(self, key), n)
+        if len(self.lag) not in (1, n - 1):
+            raise ConfigError(
+                f"lag needs one number, or one for each of the {n - 1} layers above the "
+                f"first; got {len(self.lag)}. Give --lag G, or {n - 1} numbers."
+            )
+        if len(self.momentum) != 2:
+            raise ConfigError(
+                f"momentum needs two numbers, at first and later; got "
+                f"{len(self.momentum)}. Give for example --momentum 0.5,0.9."
+            )
+
+    @property
+    def stipulated_epochs(self) -> tuple[int, ...]:
+        """Epochs of each layer."""
+        return per_layer("epochs", self.epochs, len(self.layers))
+
+    @property
+    def extra(self) -> tuple[int, ...]:
+        """Extra epochs of each layer, −1 replaced by the schedule's default."""
+        per_output = self.schedule in ("async", "simulate")
+        values = per_layer("extra_epochs", self.extra_epochs, len(self.layers))
+        defaults = [int(per_output and layer > 0) for layer in range(len(values))]
+        return tuple(
+            given if given >= 0 else usual
+            for given, usual in zip(values, defaults, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What decides fine-tuning."""
+
+    epochs: int = option(10, "epochs at most", least=0)
+    optimizer: str = option(
+        "sgd",
+        "sgd: on the summed gradient, as in the paper; momentum: likewise, 0.9; adam",
+        choices=("sgd", "momentum", "adam"),
+    )
+    learning_rate: float = option(
+        0.0, "learning rate; 0: the optimizer's usual one", least=0
+    )
+    loss: str = option(
+        "squared", "what is minimized", choices=("squared", "cross-entropy")
+    )
+    minibatch: int = option(100, "rows of a minibatch, over all ranks", least=1)
+    patience: int = option(
+        0,
+        "stop after so many epochs without a better validation error; 0: never",
+        least=0,
+    )
+    seed: int = option(0, "seed of all random numbers", least=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
+Value = TypeVar("Value")
+
+
+def per_layer(name: str, values: tuple[Value, ...], n_layers: int) -> tuple[Value, ...]:
+    """Return one value a layer; a single value holds for all.
+
+    Raises
+    ------
+    ConfigError
+        Neither one value nor one a layer.
+    """
+    if len(values) == 1:
+        return values * n_layers
+    if len(values) != n_layers:
+        raise ConfigError(
+            f"{name} needs one number, or one for each of the {n_layers} layers; got "
+            f"{len(values)}. Give 1 or {n_layers} numbers."
+        )
+    return values
+
+
+def flag(name: str) -> str:
+    """Return the command line's spelling of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def value_from_text(type_: Any, text: str) -> Any:
+    """Return a field's value from the command line's text.
+
+    Raises
+    ------
+    ValueError
+        The text is no such value.
+    """
+    if get_origin(type_) is tuple:
+        entry = get_args(type_)[0]
+        return tuple(entry(part) for part in text.split(","))
+    return type_(text)
+
+
+def check(config: Any) -> None:
+    """Check the type and range of every field.
+
+    Raises
+    ------
+    ConfigError
+        Names the field, the range and what was found.
+    """
+    types = get_type_hints(type(config))
+    for item in fields(config):
+        value = getattr(config, item.name)
+        is_list = get_origin(types[item.name]) is tuple
+        entry_type = get_args(types[item.name])[0] if is_list else types[item.name]
+        entries = value if is_list else (value,)
+        if is_list and not (isinstance(value, tuple) and value):
+            raise ConfigError(f"{item.name} must be a list of numbers; got {value!r}.")
+        for entry in entries:
+            _check_entry(item, entry_type, entry)
+
+
+def _check_entry(item: Field[Any], type_: type, value: Any) -> None:
+    if type_ is float and type(value) is int:
+        value = float(value)
+    if type(value) is not type_:
+        raise ConfigError(
+            f"{item.name} must be of type {type_.__name__}; got {value!r}. "
+            f"See {flag(item.name)} in --help."
+        )
+    limits = item.metadata
+    if limits["choices"] and value not in limits["choices"]:
+        raise ConfigError(unknown(item.name, value, limits["choices"]))
+    rules = [
+        (limits["least"], "at least", lambda bound: value >= bound),
+        (limits["above"], "greater than", lambda bound: value > bound),
+        (limits["below"], "less than", lambda bound: value < bound),
+    ]
+    for bound, words, holds in rules:
+        if bound is not None and not holds(bound):
+            raise ConfigError(
+                f"{item.name} must be {words} {bound}; got {value}. "
+                f"Change {flag(item.name)}."
+            )
+
+
+def read_toml(path: Path, section: str) -> dict[str, Any]:
+    """Return one section of a configuration file, lists as tuples.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or no TOML, or has no such section.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"{path} must be a readable file; {error.strerror}. Give another --config."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} must be TOML; {error}. Mend the file.") from error
+    values = content.get(section, {})
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path}: {section} must be a table; found {values!r}. Write [{section}]."
+        )
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:
+    """Return a configuration from values by name; scalars serve as lists of one.
+
+    Raises
+    ------
+    ConfigError
+        A wrong name (answered with the legal ones), type or range.
+    """
+    types = get_type_hints(cls)
+    for name in values:
+        if name not in types:
+            raise ConfigError(unknown("key", name, types))
+    converted = {
+        name: (value,)
+        if get_origin(types[name]) is tuple and not isinstance(value, tuple)
+        else value
+        for name, value in values.items()
+    }
+    return cast(Config, replace(cls(), **converted))
+
+
+def as_values(config: Any) -> dict[str, Any]:
+    """Return all fields by name, tuples as lists: what TOML and JSON can hold."""
+    return {
+        item.name: list(value) if isinstance(value, tuple) else value
+        for item in fields(config)
+        for value in (getattr(config, item.name),)
+    }
+
+
+def to_toml(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return sections as TOML text."""
+    return tomli_w.dumps({name: dict(values) for name, values in sections.items()})

@@ -1,0 +1,162 @@
+"""IDX, the format MNIST is distributed in: files, plain or gzip, and their folder."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mpilayer.data.split import Split
+from mpilayer.errors import DataError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_UINT8 = 0x08
+_TYPES = {
+    0x09: "int8",
+    0x0B: "int16",
+    0x0C: "int32",
+    0x0D: "float32",
+    0x0E: "float64",
+}
+_AGAIN = "Fetch or copy it again."
+
+# Split of a data set to MNIST's name for it, and whether it must be there.
+_PARTS = {"train": ("train", True), "test": ("t10k", False)}
+
+
+def read_idx(path: Path) -> npt.NDArray[np.uint8]:
+    """Read an IDX file of bytes; local.
+
+    Parameters
+    ----------
+    path : Path
+        The file; gzip is recognized by its first bytes.
+
+    Returns
+    -------
+    ndarray of uint8
+        In the shape that the header states.
+
+    Raises
+    ------
+    DataError
+        Missing, another format or type of number, truncated, too long, damaged gzip.
+
+    Notes
+    -----
+    Two zero bytes, type, number of dimensions, then each dimension as a big-endian
+    32-bit integer, then the values in C order (Y. LeCun, C. Cortes, C. Burges, "The
+    MNIST database of handwritten digits").
+    """
+    content = _content(path)
+    if len(content) < 4 or content[:2] != b"\0\0" or content[3] == 0:
+        raise DataError(
+            f"{path} must be an IDX file, which starts with the magic number "
+            f"0x000008.. for bytes; found 0x{content[:4].hex()}. {_AGAIN}"
+        )
+    kind, n_dimensions = content[2], content[3]
+    if kind != _UINT8:
+        raise DataError(
+            f"{path} must hold unsigned bytes, IDX type 0x08; found type 0x{kind:02x}, "
+            f"{_TYPES.get(kind, 'not an IDX type')}. Convert other numbers to .npy."
+        )
+    offset = 4 + 4 * n_dimensions
+    if len(content) < offset:
+        raise DataError(
+            f"{path} must have a header of {offset} bytes; it ends after "
+            f"{len(content)}: it is truncated. {_AGAIN}"
+        )
+    shape = tuple(map(int, np.frombuffer(content, ">u4", n_dimensions, offset=4)))
+    expected, found = math.prod(shape), len(content) - offset
+    if expected != found:
+        fault = (
+            "it is truncated" if found < expected else "bytes trail behind the values"
+        )
+        raise DataError(
+            f"{path} must hold {expected} values, as its header {shape} says; found "
+            f"{found}: {fault}. {_AGAIN}"
+        )
+    return np.frombuffer(content, np.uint8, offset=offset).reshape(shape)
+
+
+def read_idx_folder(folder: Path) -> dict[str, Split]:
+    """Read a folder with MNIST's file names; local.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``train-images-idx3-ubyte`` and perhaps ``train-labels-idx1-ubyte``,
+        ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``; each may have a dot
+        before ``idx`` and end in ``.gz``.
+
+    Returns
+    -------
+    dict of str to Split
+        ``train`` and perhaps ``test``; an image is a row.
+
+    Raises
+    ------
+    DataError
+        A missing or damaged file, or other numbers of labels than of images.
+    """
+    splits = {}
+    for split, (prefix, required) in _PARTS.items():
+        images = _find(folder, f"{prefix}-images", "idx3-ubyte")
+        labels = _find(folder, f"{prefix}-labels", "idx1-ubyte")
+        if images is not None:
+            splits[split] = _read_split(images, labels)
+        elif required or labels is not None:
+            raise DataError(
+                f"{folder} must hold {prefix}-images-idx3-ubyte or "
+                f"{prefix}-images-idx3-ubyte.gz; found {_listed(folder)}."
+            )
+    return splits
+
+
+def _read_split(images_path: Path, labels_path: Path | None) -> Split:
+    images = read_idx(images_path)
+    if images.ndim < 2 or 0 in images.shape:
+        raise DataError(
+            f"{images_path} must hold at least one image of at least one pixel; found "
+            f"shape {images.shape}."
+        )
+    x = images.reshape(len(images), -1)
+    if labels_path is None:
+        return Split(x)
+    labels = read_idx(labels_path)
+    if labels.shape != (len(images),):
+        raise DataError(
+            f"{labels_path} must hold one label an image; found {len(images)} images "
+            f"and labels of shape {labels.shape}. The files belong to different sets."
+        )
+    return Split(x, labels)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        if content.startswith(_GZIP_MAGIC):
+            return gzip.decompress(content)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} must be a whole gzip file; it is truncated or damaged "
+            f"({error}). {_AGAIN}"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{path} must be a readable file; {str(error.strerror).lower()}."
+        ) from error
+    return content
+
+
+def _find(folder: Path, stem: str, kind: str) -> Path | None:
+    names = [f"{stem}{mark}{kind}{end}" for mark in "-." for end in ("", ".gz")]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _listed(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return (", ".join(names[:6]) or "nothing") + more

@@ -1,0 +1,226 @@
+"""Files of other programs: IDX folders, .npy, .npz, .mat and .csv."""
+
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from mpilayer.arrays import AnyArray
+from mpilayer.data.csv import read_csv
+from mpilayer.data.dataset import PIXEL_SCALE, SPLITS
+from mpilayer.data.idx import read_idx_folder
+from mpilayer.data.split import Split, whole_numbers
+from mpilayer.errors import DataError
+
+Reader = Callable[[Path], dict[str, Split]]
+
+_NAMES = "x and labels, train_x and train_labels, or x_train and y_train"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a source holds.
+
+    Attributes
+    ----------
+    splits : dict of str to Split
+        ``train``, and ``validation`` and ``test`` if the source tells them apart.
+    scale : float
+        Value of a stored 1: 1/255 for bytes, which are taken for pixels, else 1.
+    name : str
+        The file's or folder's name, without its ending.
+    origin : str
+        What was read.
+    """
+
+    splits: dict[str, Split]
+    scale: float
+    name: str
+    origin: str
+
+
+def read_source(path: Path) -> Source:
+    """Read any file or folder that a data set can be made from; local.
+
+    Parameters
+    ----------
+    path : Path
+        A folder of IDX files with MNIST's names, or a file: ``.npy``, one array;
+        ``.npz`` and ``.mat``, arrays named ``x`` and ``labels``, ``train_x`` and
+        ``train_labels``, or ``x_train`` and ``y_train``, and likewise for
+        ``validation`` and ``test``, or one array of any name; ``.csv``, numbers
+        separated by commas, where a header may name a column ``label``.
+
+    Returns
+    -------
+    Source
+        An array of more than two dimensions has a row for each first index.
+
+    Raises
+    ------
+    DataError
+        Missing, damaged, of an unknown kind, or without a table of real numbers.
+    """
+    if path.is_dir():
+        splits, kind = read_idx_folder(path), "IDX files of the folder "
+    elif path.is_file():
+        splits, kind = _reader(path)(path), ""
+    else:
+        raise DataError(
+            f"{path} must be a file or folder of samples; found nothing there."
+        )
+    file_name = path.resolve().name
+    scale = PIXEL_SCALE if splits["train"].x.dtype == np.uint8 else 1.0
+    return Source(splits, scale, Path(file_name).stem, kind + file_name)
+
+
+def _read_npy(path: Path) -> dict[str, Split]:
+    with _whole(path), path.open("rb") as file:
+        array = np.load(file, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} must hold one array; found several. Name it .npz.")
+    return {"train": _split(path, "x", array, None)}
+
+
+def _read_npz(path: Path) -> dict[str, Split]:
+    with _whole(path), path.open("rb") as file:
+        content = np.load(file, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            raise DataError(f"{path} must hold named arrays; found one. Name it .npy.")
+        arrays = {name: content[name] for name in content.files}
+    return _named_splits(path, arrays)
+
+
+def _read_mat(path: Path) -> dict[str, Split]:
+    try:
+        with warnings.catch_warnings():
+            # SciPy would drop imaginary parts with no more than this warning.
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            # MATLAB saves doubles that happen to be whole as bytes, which would pass
+            # for pixels; mat_dtype undoes that.
+            content = scipy.io.loadmat(path, mat_dtype=True)
+    except NotImplementedError as error:
+        raise DataError(
+            f"{path} must be a MATLAB file of version 7 or older; found version 7.3. "
+            "Save it in MATLAB with save(..., '-v7')."
+        ) from error
+    except np.exceptions.ComplexWarning as error:
+        raise DataError(
+            f"{path} must hold real numbers; found complex ones. Save their real part."
+        ) from error
+    except Exception as error:
+        # SciPy's reader raises whatever the damaged bytes led it to.
+        raise DataError(
+            f"{path} must be a whole MATLAB file; it cannot be read ({error}). "
+            "Save or copy it again."
+        ) from error
+    arrays = {name: a for name, a in content.items() if not name.startswith("__")}
+    return _named_splits(path, arrays)
+
+
+_READERS: dict[str, Reader] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".mat": _read_mat,
+    ".csv": read_csv,
+}
+
+
+def _reader(path: Path) -> Reader:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path} must end in {', '.join(_READERS)} or be a folder of IDX files; "
+            f"found the ending {path.suffix!r}."
+        )
+    return reader
+
+
+def _named_splits(path: Path, arrays: Mapping[str, object]) -> dict[str, Split]:
+    """Return the splits among named arrays, or the only array as ``train``."""
+    splits = {}
+    for split in SPLITS:
+        x = _pick(arrays, _x_names(split))
+        labels = _pick(arrays, _label_names(split))
+        if x is not None:
+            label_array = None if labels is None else arrays[labels]
+            splits[split] = _split(path, x, arrays[x], label_array)
+        elif labels is not None and split != "train":
+            raise DataError(
+                f"{path} must have samples for the labels {labels!r}; "
+                f"found {_shapes(arrays)}. Call the array {_x_names(split)[0]!r}."
+            )
+    if "train" in splits:
+        return splits
+    tables = [name for name, a in arrays.items() if _is_table(a)]
+    if len(tables) != 1 or splits:
+        raise DataError(
+            f"{path} must hold one array, or arrays named {_NAMES}, likewise for test "
+            f"and validation; found {_shapes(arrays)}. Rename them."
+        )
+    return {"train": _split(path, tables[0], arrays[tables[0]], None)}
+
+
+def _x_names(split: str) -> tuple[str, ...]:
+    return (f"{split}_x", f"x_{split}") + (("x",) if split == "train" else ())
+
+
+def _label_names(split: str) -> tuple[str, ...]:
+    names = (f"{split}_labels", f"y_{split}")
+    return names + (("labels", "y") if split == "train" else ())
+
+
+def _pick(arrays: Mapping[str, object], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name in arrays), None)
+
+
+def _is_table(array: object) -> bool:
+    """Tell arrays from the numbers, texts and structures in a file."""
+    return (
+        isinstance(array, np.ndarray) and array.dtype.kind in "biufc" and array.size > 1
+    )
+
+
+def _split(path: Path, name: str, x: object, labels: object) -> Split:
+    if not isinstance(x, np.ndarray) or x.ndim < 2 or 0 in x.shape:
+        found = f"shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+        raise DataError(
+            f"{path} must hold samples as the rows of a full array of at least two "
+            f"dimensions; found {found} in {name!r}."
+        )
+    try:
+        return Split(
+            x.reshape(len(x), -1), None if labels is None else _label_vector(labels)
+        )
+    except DataError as error:
+        raise DataError(f"{path}, array {name!r}: {error}") from error
+
+
+def _label_vector(labels: object) -> AnyArray:
+    """Return labels as a vector of integers: MATLAB has only matrices of doubles."""
+    array = np.asarray(labels)
+    if array.ndim == 2 and 1 in array.shape:
+        array = array.ravel()
+    return whole_numbers(array)
+
+
+def _shapes(arrays: Mapping[str, object]) -> str:
+    found = [f"{name} {getattr(a, 'shape', '')}".strip() for name, a in arrays.items()]
+    return ", ".join(found) or "nothing"
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} must be a whole NumPy file of plain numbers; it cannot be read "
+            f"({error}). Save it again, without Python objects."
+        ) from error

@@ -1,0 +1,104 @@
+"""What every layer offers, so that any schedule can train any of them."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mpilayer.arrays import AnyArray, Array32
+from mpilayer.numerics.activations import activation
+from mpilayer.numerics.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """Size of a layer and the activations at its two ends.
+
+    Attributes
+    ----------
+    n_visible, n_hidden : int
+        Units.
+    visible, hidden : str
+        Names of activations; ``visible`` is that of the reconstruction. In an RBM
+        ``sigmoid`` means Bernoulli units, ``linear`` Gaussian ones of unit variance.
+    """
+
+    n_visible: int
+    n_hidden: int
+    visible: str = "sigmoid"
+    hidden: str = "sigmoid"
+
+    @property
+    def cost(self) -> int:
+        """Multiply-adds of one row through the layer: what an epoch's time follows."""
+        return self.n_visible * self.n_hidden
+
+
+class Layer(Protocol):
+    """One layer of a stack, with one hidden layer of its own. All calls are local."""
+
+    shape: LayerShape
+    parameters: Parameters
+
+    def encode(self, visible: Array32, out: Array32 | None = None) -> Array32:
+        """Return the hidden activations (n_samples, n_hidden) of visible rows."""
+
+    def decode(self, hidden: Array32, out: Array32 | None = None) -> Array32:
+        """Return the reconstruction (n_samples, n_visible) of hidden rows."""
+
+    def gradient(
+        self,
+        visible: Array32,
+        rng: np.random.Generator,
+        out: Parameters,
+        scale: float,
+    ) -> Array32:
+        """Write ``scale`` times the summed descent gradient of a minibatch into ``out``.
+
+        Parameters
+        ----------
+        visible : ndarray (n_samples, n_visible)
+            The minibatch. A model may use a buffer of its own for it, see ``minibatch``.
+        rng : numpy.random.Generator
+            For models that sample.
+        out : Parameters
+            Receives scale · Σ_rows ∂cost/∂parameters (for contrastive divergence: the
+            negative of its ascent direction).
+        scale : float
+            Such as learning rate / rows.
+
+        Returns
+        -------
+        ndarray (n_samples, n_hidden)
+            The hidden activations of the minibatch under the parameters it was met
+            with; valid until the next call.
+        """
+
+    def minibatch(self, n_samples: int) -> Array32:
+        """Return the buffer (n_samples, n_visible) that ``gradient`` likes best."""
+
+
+class Workspace:
+    """Arrays that live from one minibatch to the next."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[str, tuple[int, ...]], AnyArray] = {}
+
+    def array(
+        self, name: str, shape: tuple[int, ...], dtype: type = np.float32
+    ) -> AnyArray:
+        """Return the array of a name and shape; its content is left from the last use."""
+        key = (name, shape)
+        if key not in self._arrays:
+            self._arrays[key] = np.empty(shape, dtype)
+        return self._arrays[key]
+
+
+def affine(
+    rows: Array32, weights: Array32, bias: Array32, kind: str, out: Array32 | None
+) -> Array32:
+    """Return f(rows · weights + bias), written to ``out`` where given."""
+    result: Array32 = np.matmul(rows, weights, out=out)
+    result += bias
+    activation(kind).apply(result)
+    return result

@@ -1,0 +1,138 @@
+"""Restricted Boltzmann machine, trained by contrastive divergence."""
+
+import numpy as np
+
+from mpilayer.arrays import Array32, Array64
+from mpilayer.errors import ConfigError
+from mpilayer.models.base import LayerShape, Workspace, affine
+from mpilayer.numerics.parameters import Parameters
+
+
+class RBM:
+    """A restricted Boltzmann machine with Bernoulli or Gaussian units on either side.
+
+    Parameters
+    ----------
+    shape : LayerShape
+        Sizes; each side ``sigmoid`` (Bernoulli) or ``linear`` (Gaussian, variance 1).
+    cd_steps : int
+        Gibbs steps k of CD-k, at least 1.
+
+    Raises
+    ------
+    ConfigError
+        Units of another kind.
+
+    Notes
+    -----
+    Hinton 2002 for contrastive divergence; Hinton and Salakhutdinov 2006 for the linear
+    code layer. Probabilities are used for the visible units, samples for the hidden
+    units that drive them (Santara et al. 2016 §2.2). The parameters are ``weights``
+    (n_visible, n_hidden), ``visible_bias`` and ``hidden_bias``.
+    """
+
+    def __init__(self, shape: LayerShape, cd_steps: int = 1) -> None:
+        for side in (shape.visible, shape.hidden):
+            if side not in ("sigmoid", "linear"):
+                raise ConfigError(
+                    "an RBM has sigmoid (Bernoulli) or linear (Gaussian) units; found "
+                    f"{side}. Choose one of the two, or --method autoencoder."
+                )
+        self.shape = shape
+        self.cd_steps = cd_steps
+        self.parameters = Parameters(
+            {
+                "weights": (shape.n_visible, shape.n_hidden),
+                "visible_bias": (shape.n_visible,),
+                "hidden_bias": (shape.n_hidden,),
+            }
+        )
+        self._workspace = Workspace()
+
+    def encode(self, visible: Array32, out: Array32 | None = None) -> Array32:
+        """Return E[h | v], (n_samples, n_hidden)."""
+        p = self.parameters
+        return affine(visible, p["weights"], p["hidden_bias"], self.shape.hidden, out)
+
+    def decode(self, hidden: Array32, out: Array32 | None = None) -> Array32:
+        """Return E[v | h], (n_samples, n_visible)."""
+        p = self.parameters
+        return affine(
+            hidden, p["weights"].T, p["visible_bias"], self.shape.visible, out
+        )
+
+    def minibatch(self, n_samples: int) -> Array32:
+        """Return the upper half of the buffer that holds both phases."""
+        return self._phases(n_samples)[0][:n_samples]
+
+    def gradient(
+        self,
+        visible: Array32,
+        rng: np.random.Generator,
+        out: Parameters,
+        scale: float,
+    ) -> Array32:
+        """Write scale · Σ_rows (v¹p¹ − v⁰p⁰) into ``out``; see ``Layer.gradient``.
+
+        Notes
+        -----
+        Both phases lie in one buffer, the data above the reconstruction, so that the
+        statistics of both are one matrix product, Σ v⁰p⁰ − v¹p¹ = [v⁰; v¹]ᵀ [p⁰; −p¹],
+        and a sum over 2B rows is written only once.
+        """
+        n = len(visible)
+        both_v, both_h = self._phases(n)
+        if visible is not both_v[:n] and visible.base is not both_v:
+            both_v[:n] = visible
+        v0, v1, p0, p1 = both_v[:n], both_v[n:], both_h[:n], both_h[n:]
+
+        self.encode(v0, p0)
+        driving = p0
+        for _ in range(self.cd_steps):
+            self.decode(self._sample(driving, rng), v1)
+            driving = self.encode(v1, p1)
+
+        activations: Array32 = self._workspace.array("p0", p0.shape)
+        activations[:] = p0
+        # The scale goes into the small factor, its sign makes an ascent a descent.
+        p0 *= np.float32(-scale)
+        p1 *= np.float32(scale)
+        np.matmul(both_v.T, both_h, out=out["weights"])
+        np.sum(both_h, axis=0, out=out["hidden_bias"])
+        np.subtract(v1.sum(axis=0), v0.sum(axis=0), out=out["visible_bias"])
+        out["visible_bias"][:] *= np.float32(scale)
+        return activations
+
+    def free_energy(self, visible: Array32) -> Array64:
+        """Return F(v) per row, (n_samples,), in nats; Bernoulli hidden units only.
+
+        F(v) = −b·v − Σ_j ln(1 + exp(c_j + v·W_j)), with ½‖v − b‖² instead of −b·v for
+        Gaussian visible units.
+        """
+        p = self.parameters
+        fields = (visible @ p["weights"] + p["hidden_bias"]).astype(np.float64)
+        softplus = np.logaddexp(0, fields).sum(axis=1)
+        if self.shape.visible == "linear":
+            shifted = visible.astype(np.float64) - p["visible_bias"]
+            return np.asarray(0.5 * (shifted**2).sum(axis=1) - softplus)
+        return np.asarray(-visible.astype(np.float64) @ p["visible_bias"] - softplus)
+
+    def _phases(self, n: int) -> tuple[Array32, Array32]:
+        shape, workspace = self.shape, self._workspace
+        return (
+            workspace.array("visible", (2 * n, shape.n_visible)),
+            workspace.array("hidden", (2 * n, shape.n_hidden)),
+        )
+
+    def _sample(self, mean: Array32, rng: np.random.Generator) -> Array32:
+        sample: Array32 = self._workspace.array("sample", mean.shape)
+        if self.shape.hidden == "linear":
+            rng.standard_normal(out=sample, dtype=np.float32)
+            sample += mean
+            return sample
+        uniform = self._workspace.array("uniform", mean.shape)
+        below = self._workspace.array("below", mean.shape, np.bool_)
+        rng.random(out=uniform, dtype=np.float32)
+        np.less(uniform, mean, out=below)
+        np.copyto(sample, below)
+        return sample

@@ -1,0 +1,71 @@
+"""Losses of a reconstruction: value in float64, and the derivative for the last layer."""
+
+import numpy as np
+
+from mpilayer.arrays import Array32
+from mpilayer.errors import ConfigError, unknown
+from mpilayer.numerics.activations import Activation
+
+LOSSES = ("squared", "cross-entropy")
+
+# Probabilities are kept this far from 0 and 1 inside logarithms.
+_EPSILON = np.float32(1e-7)
+
+
+def check_loss(name: str, output: str) -> None:
+    """Check that a loss exists and fits the activation of the output.
+
+    Raises
+    ------
+    ConfigError
+        Unknown loss; cross entropy of an output that is not a probability.
+    """
+    if name not in LOSSES:
+        raise ConfigError(unknown("loss", name, LOSSES))
+    if name == "cross-entropy" and output != "sigmoid":
+        raise ConfigError(
+            f"cross entropy needs a sigmoid output, a probability; found {output}. "
+            "Use the squared loss, or a sigmoid output."
+        )
+
+
+def squared_error(target: Array32, output: Array32) -> float:
+    """Return Σ (target − output)² over all rows and columns, summed in float64."""
+    difference = (target - output).ravel()
+    return float(np.dot(difference, difference))
+
+
+def cross_entropy(target: Array32, output: Array32) -> float:
+    """Return −Σ (t ln y + (1−t) ln(1−y)) in nats, over all rows and columns."""
+    y = np.clip(output, _EPSILON, 1 - _EPSILON)
+    return -float(np.sum(target * np.log(y) + (1 - target) * np.log1p(-y), dtype="d"))
+
+
+def loss_value(name: str, target: Array32, output: Array32) -> float:
+    """Return the loss summed over rows and columns."""
+    if name == "squared":
+        return squared_error(target, output)
+    return cross_entropy(target, output)
+
+
+def output_delta(
+    name: str, target: Array32, output: Array32, activation: Activation, out: Array32
+) -> None:
+    """Write ∂loss/∂z of the output layer into ``out``; y = activation(z).
+
+    Parameters
+    ----------
+    name : str
+        ``squared`` or ``cross-entropy`` (then the activation is the sigmoid, whose slope
+        cancels).
+    target, output : ndarray (n_samples, n_visible)
+        What should come out, and what does.
+    activation : Activation
+        Of the output layer.
+    out : ndarray (n_samples, n_visible)
+        Receives the derivative of the summed loss.
+    """
+    np.subtract(output, target, out=out)
+    if name == "squared":
+        out *= 2
+        activation.times_slope(output, out)

@@ -1,0 +1,77 @@
+"""One vector, named views: what optimizers, messages, digests and checkpoints share."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from math import prod
+
+import numpy as np
+
+from mpilayer.arrays import Array32
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Parameters:
+    """A contiguous float32 vector with named, reshaped views.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Names and shapes, in the order in which they lie in the vector.
+
+    Attributes
+    ----------
+    vector : ndarray (size,), float32
+        All numbers.
+    shapes : dict
+        As given.
+
+    Examples
+    --------
+    >>> p = Parameters({"weights": (2, 3), "bias": (3,)})
+    >>> p["weights"][:] = 1
+    >>> float(p.vector.sum())
+    6.0
+    """
+
+    def __init__(self, shapes: Shapes) -> None:
+        self.shapes = dict(shapes)
+        self.vector: Array32 = np.zeros(
+            sum(prod(shape) for shape in self.shapes.values()), np.float32
+        )
+        self._slices: dict[str, slice] = {}
+        self._views: dict[str, Array32] = {}
+        start = 0
+        for name, shape in self.shapes.items():
+            where = slice(start, start + prod(shape))
+            self._slices[name] = where
+            self._views[name] = self.vector[where].reshape(shape)
+            start = where.stop
+
+    def __getitem__(self, name: str) -> Array32:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def items(self) -> Iterator[tuple[str, Array32]]:
+        """Yield names and views."""
+        yield from self._views.items()
+
+    def span(self, first: str, last: str) -> slice:
+        """Return where the views from ``first`` to ``last`` lie in the vector."""
+        return slice(self._slices[first].start, self._slices[last].stop)
+
+    def like(self) -> "Parameters":
+        """Return zeros of the same layout."""
+        return Parameters(self.shapes)
+
+    def copy(self) -> "Parameters":
+        """Return an independent copy."""
+        twin = self.like()
+        twin.vector[:] = self.vector
+        return twin
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the vector: equal digests mean equal bits."""
+        return hashlib.sha256(self.vector.tobytes()).hexdigest()

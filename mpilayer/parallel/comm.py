@@ -1,0 +1,128 @@
+"""Communicators as training sees them: a dozen calls, with or without MPI."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from mpilayer.arrays import AnyArray
+from mpilayer.errors import MpilayerError
+
+T = TypeVar("T")
+
+# A wait first yields the core, then sleeps ever longer: a rank that waits long uses
+# next to nothing of it, one that waits briefly is soon back.
+_FIRST_PAUSE = 20e-6
+_LONGEST_PAUSE = 4e-3
+
+
+class Request(Protocol):
+    """A message or reduction under way; its array must be left alone until it is done."""
+
+    def test(self) -> bool:
+        """Move the message on, and tell whether it is complete."""
+
+
+class Communicator(Protocol):
+    """A group of ranks. Arrays travel as buffers, objects as pickles (control only)."""
+
+    rank: int
+    size: int
+
+    def on_root(self, work: Callable[[], T]) -> T:
+        """Do ``work`` on rank 0 and return its result everywhere. Collective.
+
+        Raises
+        ------
+        MpilayerError
+            That of rank 0, raised on every rank.
+        """
+
+    def everywhere(self, work: Callable[[], T]) -> T:
+        """Do ``work`` on every rank and return the rank's own result. Collective.
+
+        Raises
+        ------
+        MpilayerError
+            If it is raised on any rank: that of the lowest such rank, on every rank.
+        """
+
+    def allgather(self, item: Any) -> list[Any]:
+        """Return every rank's object, in the order of ranks. Collective."""
+
+    def start_sum(self, array: AnyArray) -> Request:
+        """Start adding an array over all ranks, in place. Collective, non-blocking."""
+
+    def start_send(self, array: AnyArray, destination: int, tag: int) -> Request:
+        """Start sending a contiguous array. Local."""
+
+    def start_receive(self, array: AnyArray, source: int, tag: int) -> Request:
+        """Start receiving into a contiguous array. Local."""
+
+    def barrier(self) -> None:
+        """Wait for all ranks, without using the core. Collective."""
+
+
+class _Done:
+    def test(self) -> bool:
+        return True
+
+
+class SerialCommunicator:
+    """The one rank of a process without MPI."""
+
+    rank = 0
+    size = 1
+
+    def on_root(self, work: Callable[[], T]) -> T:
+        """Do ``work``."""
+        return self.everywhere(work)
+
+    def everywhere(self, work: Callable[[], T]) -> T:
+        """Do ``work``."""
+        try:
+            return work()
+        except MpilayerError as error:
+            error.collective = True
+            raise
+
+    def allgather(self, item: Any) -> list[Any]:
+        """Return the item alone."""
+        return [item]
+
+    def start_sum(self, array: AnyArray) -> Request:  # noqa: ARG002
+        """Leave the array as it is."""
+        return _Done()
+
+    def start_send(self, array: AnyArray, destination: int, tag: int) -> Request:
+        """Raise: there is nobody else."""
+        raise RuntimeError("one rank alone has nobody to send to")
+
+    def start_receive(self, array: AnyArray, source: int, tag: int) -> Request:
+        """Raise: there is nobody else."""
+        raise RuntimeError("one rank alone has nobody to receive from")
+
+    def barrier(self) -> None:
+        """Return."""
+
+
+def wait_until(ready: Callable[[], bool], eager: float = 0.0) -> float:
+    """Wait until ``ready()`` holds, without burning the core; return the seconds.
+
+    Parameters
+    ----------
+    ready : callable
+        Asked again and again; moves messages on by asking.
+    eager : float
+        Seconds during which the core is only offered to others between two questions,
+        not left. For waits that are short as a rule.
+    """
+    began = time.perf_counter()
+    pause = _FIRST_PAUSE
+    while not ready():
+        if time.perf_counter() - began < eager:
+            os.sched_yield()
+        else:
+            time.sleep(pause)
+            pause = min(1.5 * pause, _LONGEST_PAUSE)
+    return time.perf_counter() - began

@@ -1,0 +1,181 @@
+"""The door to mpi4py: starts MPI, wraps the calls in use, ends all ranks on a defect."""
+
+import pickle
+import sys
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mpilayer import environment
+from mpilayer.arrays import AnyArray
+from mpilayer.errors import CommunicationError, MpilayerError
+from mpilayer.parallel.comm import Request, wait_until
+
+try:
+    import mpi4py
+
+    # One thread a rank calls MPI, and an exception must reach us before finalization.
+    mpi4py.rc.thread_level = "funneled"
+    from mpi4py import MPI
+except ImportError as error:
+    raise CommunicationError(
+        f"{environment.launched_size()} processes were started together, which needs "
+        f"mpi4py and an MPI library; found none ({error}). Install mpilayer[mpi], or "
+        "start one process."
+    ) from error
+
+T = TypeVar("T")
+
+
+class _Request:
+    def __init__(self, request: MPI.Request) -> None:
+        self._request = request
+
+    def test(self) -> bool:
+        return bool(self._request.Test())
+
+
+class MPICommunicator:
+    """A communicator of MPI; see :class:`mpilayer.parallel.comm.Communicator`."""
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        self._comm = comm
+        self.rank: int = comm.Get_rank()
+        self.size: int = comm.Get_size()
+
+    def on_root(self, work: Callable[[], T]) -> T:
+        """Do ``work`` on rank 0; return its result, or raise its error, everywhere."""
+        outcome: Any = _attempt(work) if self.rank == 0 else None
+        return _result(self._broadcast(outcome))
+
+    def everywhere(self, work: Callable[[], T]) -> T:
+        """Do ``work`` on every rank; raise the first error of any rank on all."""
+        outcome = _attempt(work)
+        failed = outcome if isinstance(outcome, MpilayerError) else None
+        for error in self.allgather(failed):
+            if error is not None:
+                _result(error)
+        return _result(outcome)
+
+    def allgather(self, item: Any) -> list[Any]:
+        """Return every rank's object."""
+        mine = np.frombuffer(pickle.dumps(item), np.uint8)
+        sizes = np.zeros(self.size, np.int64)
+        self._wait(self._comm.Iallgather(np.array([len(mine)], np.int64), sizes))
+        everything = np.empty(int(sizes.sum()), np.uint8)
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        layout = [everything, (sizes, starts[:-1]), MPI.BYTE]
+        self._wait(self._comm.Iallgatherv([mine, MPI.BYTE], layout))
+        return [
+            pickle.loads(everything[a:b].tobytes())
+            for a, b in zip(starts[:-1], starts[1:], strict=True)
+        ]
+
+    def start_sum(self, array: AnyArray) -> Request:
+        """Start adding an array over all ranks, in place."""
+        return _Request(self._comm.Iallreduce(MPI.IN_PLACE, array, MPI.SUM))
+
+    def start_send(self, array: AnyArray, destination: int, tag: int) -> Request:
+        """Start sending a contiguous array."""
+        return _Request(self._comm.Isend(array, destination, tag))
+
+    def start_receive(self, array: AnyArray, source: int, tag: int) -> Request:
+        """Start receiving into a contiguous array."""
+        return _Request(self._comm.Irecv(array, source, tag))
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self._wait(self._comm.Ibarrier())
+
+    def _broadcast(self, item: Any) -> Any:
+        payload = np.frombuffer(pickle.dumps(item), np.uint8)
+        size = np.array([len(payload)], np.int64)
+        self._wait(self._comm.Ibcast(size, 0))
+        buffer = payload if self.rank == 0 else np.empty(int(size[0]), np.uint8)
+        self._wait(self._comm.Ibcast([buffer, MPI.BYTE], 0))
+        return item if self.rank == 0 else pickle.loads(buffer.tobytes())
+
+    @staticmethod
+    def _wait(request: MPI.Request) -> None:
+        wait_until(request.Test)
+
+
+def world() -> MPICommunicator:
+    """Return all ranks; from now on an unexpected exception on one rank ends them all.
+
+    Raises
+    ------
+    CommunicationError
+        The launcher started several processes, but each of them is alone.
+    """
+    comm = MPICommunicator(MPI.COMM_WORLD.Dup())
+    launched = environment.launched_size()
+    if launched != comm.size:
+        raise CommunicationError(_wrong_world(launched, comm.size))
+    if comm.size > 1:
+        sys.excepthook = _abort_on_exception
+    return comm
+
+
+def library() -> str:
+    """Return the name and version of the MPI library."""
+    text = MPI.Get_library_version().strip("\0 \n").splitlines()[0]
+    return " ".join(text.replace("MPICH Version:", "MPICH").split()).split(",")[0]
+
+
+def started() -> bool:
+    """Tell whether MPI is running with several ranks."""
+    return bool(
+        MPI.Is_initialized() and not MPI.Is_finalized() and MPI.COMM_WORLD.size > 1
+    )
+
+
+def abort(code: int) -> None:
+    """End all ranks at once, if there are several."""
+    if started():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        MPI.COMM_WORLD.Abort(code)
+
+
+def _attempt(work: Callable[[], T]) -> T | MpilayerError:
+    try:
+        return work()
+    except MpilayerError as error:
+        return error
+
+
+def _result(outcome: Any) -> Any:
+    if isinstance(outcome, MpilayerError):
+        outcome.collective = True
+        raise outcome
+    return outcome
+
+
+def _abort_on_exception(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    rank = MPI.COMM_WORLD.rank
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(f"mpilayer: rank {rank} failed; ending all ranks.\n{text}")
+    sys.stderr.flush()
+    MPI.COMM_WORLD.Abort(1)
+
+
+def _wrong_world(launched: int, size: int) -> str:
+    variables = environment.launcher_variables()
+    listing = ", ".join(f"{name}={value}" for name, value in variables.items())
+    advice = (
+        "Start it with the mpiexec of that library"
+        if "SLURM_STEP_NUM_TASKS" not in variables or "PMI_SIZE" in variables
+        else "Start it with mpiexec, or with srun --mpi=pmi2 (MPICH, Intel MPI) or "
+        "srun --mpi=pmix (Open MPI)"
+    )
+    return (
+        f"the launcher started {launched} processes together, but MPI ({library()}) "
+        f"joined {size}: every process would be alone and overwrite the others' files. "
+        f"{advice}. ({listing})"
+    )

@@ -1,0 +1,113 @@
+"""Starts the ranks, and gives each its share of the cores."""
+
+import socket
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from mpilayer import environment
+from mpilayer.parallel.comm import Communicator, SerialCommunicator
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the ranks run.
+
+    Attributes
+    ----------
+    hosts : tuple of str
+        Host of each rank.
+    threads : tuple of int
+        BLAS threads of each rank.
+    crowded : str
+        A warning when ranks must share cores, else empty.
+    library : str
+        The MPI library, or ``none``.
+    """
+
+    hosts: tuple[str, ...]
+    threads: tuple[int, ...]
+    crowded: str
+    library: str
+
+    def describe(self) -> str:
+        """Return one line for the start of a log."""
+        n_hosts = len(set(self.hosts))
+        threads = sorted(set(self.threads))
+        each = str(threads[0]) if len(threads) == 1 else f"{threads[0]}-{threads[-1]}"
+        return (
+            f"{len(self.hosts)} rank{'s' * (len(self.hosts) > 1)} on "
+            f"{n_hosts} host{'s' * (n_hosts > 1)}, {each} BLAS "
+            f"thread{'s' * (each != '1')} each, MPI: {self.library}"
+        )
+
+
+def start() -> Communicator:
+    """Return the world; MPI is started only if a launcher started several processes.
+
+    Raises
+    ------
+    CommunicationError
+        mpi4py is missing, or does not fit the launcher.
+    """
+    if environment.launched_size() == 1:
+        return SerialCommunicator()
+    from mpilayer.parallel import mpi
+
+    return mpi.world()
+
+
+def place(comm: Communicator, threads: int = 0) -> Placement:
+    """Give each rank its share of its host's cores as BLAS threads.
+
+    Parameters
+    ----------
+    comm : Communicator
+        All ranks. Collective.
+    threads : int
+        Threads for each rank; 0: what the environment asks for, else the share.
+    """
+    host, mine = socket.gethostname(), environment.cores()
+    everyone: list[tuple[str, frozenset[int]]] = comm.allgather((host, mine))
+    shares = [max(1, int(_share(everyone, rank) + 1e-9)) for rank in range(comm.size)]
+    given = threads or environment.requested_threads()
+    used = tuple(given or share for share in shares)
+    # The limits stay until the process ends.
+    threadpool_limits(limits=used[comm.rank])
+    return Placement(
+        hosts=tuple(name for name, _ in everyone),
+        threads=used,
+        crowded=_crowding(everyone, used),
+        library=_library(comm),
+    )
+
+
+def _share(everyone: list[tuple[str, frozenset[int]]], rank: int) -> float:
+    """Return a rank's share of cores, each core split among the ranks that may use it."""
+    host, mine = everyone[rank]
+    users = Counter(core for name, cores in everyone if name == host for core in cores)
+    return sum(1 / users[core] for core in mine)
+
+
+def _crowding(everyone: list[tuple[str, frozenset[int]]], threads: Any) -> str:
+    for host in sorted({name for name, _ in everyone}):
+        cores = frozenset().union(*(c for name, c in everyone if name == host))
+        wanted = sum(
+            t for (name, _), t in zip(everyone, threads, strict=True) if name == host
+        )
+        if wanted > len(cores):
+            return (
+                f"{wanted} BLAS threads of all ranks share {len(cores)} cores of {host}: "
+                "cheap layers will hold up the dearest one. Start fewer ranks."
+            )
+    return ""
+
+
+def _library(comm: Communicator) -> str:
+    if isinstance(comm, SerialCommunicator):
+        return "none"
+    from mpilayer.parallel import mpi
+
+    return mpi.library()

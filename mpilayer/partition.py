@@ -1,0 +1,50 @@
+"""Who owns what: rows to ranks, layers to ranks. Pure integers."""
+
+from collections.abc import Sequence
+
+
+def shard_bounds(n_rows: int, n_shards: int) -> list[tuple[int, int]]:
+    """Return where each shard starts and stops: contiguous, sizes differ by one at most.
+
+    The first shards take the remainder; with more shards than rows the last are empty.
+    """
+    size, remainder = divmod(n_rows, n_shards)
+    starts = [i * size + min(i, remainder) for i in range(n_shards + 1)]
+    return list(zip(starts[:-1], starts[1:], strict=True))
+
+
+def layers_to_ranks(costs: Sequence[float], n_ranks: int) -> list[range]:
+    """Return the contiguous layers of each rank so that the largest load is smallest.
+
+    Parameters
+    ----------
+    costs : sequence of float
+        Cost of each layer (method: n_visible · n_hidden · epochs).
+    n_ranks : int
+        Between 1 and ``len(costs)``; every rank gets at least one layer.
+
+    Notes
+    -----
+    Exact, by dynamic programming over (layers, ranks). Among equal largest loads the
+    split is taken that leaves the first ranks the fewest layers: they feed the others.
+    """
+    n_layers = len(costs)
+    if not 1 <= n_ranks <= n_layers:
+        raise ValueError(f"{n_layers} layers cannot go to {n_ranks} ranks")
+    prefix = [0.0]
+    for cost in costs:
+        prefix.append(prefix[-1] + cost)
+    # best[i]: (largest load, bounds) of the first i layers on the ranks so far.
+    best: list[tuple[float, list[int]]] = [
+        (prefix[i], [0, i]) for i in range(n_layers + 1)
+    ]
+    for _ in range(n_ranks - 1):
+        following = [(float("inf"), [0])] * (n_layers + 1)
+        for stop in range(1, n_layers + 1):
+            for start in range(1, stop):
+                load = max(best[start][0], prefix[stop] - prefix[start])
+                if load < following[stop][0]:
+                    following[stop] = (load, [*best[start][1], stop])
+        best = following
+    bounds = best[n_layers][1]
+    return [range(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]

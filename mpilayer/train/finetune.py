@@ -1,0 +1,263 @@
+"""Backpropagation through the unrolled stack, data-parallel over all ranks.
+
+The training rows are cut into as many contiguous *strata* as a minibatch has rows, and
+every minibatch takes one row from each, in a new random order every epoch. A rank owns
+contiguous strata, reads only their rows, and takes its slice of every minibatch: equal
+shares, and the same minibatches for any number of ranks.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.config import FinetuneConfig
+from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.optim.descent import DEFAULT_RATES, Optimizer, make_optimizer
+from mpilayer.parallel.comm import Communicator, Request, wait_until
+from mpilayer.partition import shard_bounds
+from mpilayer.rng import stream
+from mpilayer.train.evaluate import reconstruction_error, sum_over_ranks
+
+# A reduction takes less than a millisecond as a rule; only a rank that waits longer for
+# a slow one sleeps.
+_EAGER = 0.02
+
+
+@dataclass(frozen=True)
+class Strata:
+    """The part of a rank in every minibatch.
+
+    Attributes
+    ----------
+    n_rows : int
+        Training rows of all ranks.
+    bounds : tuple of (int, int)
+        Start and stop of each of this rank's strata, in rows of the whole data set.
+    first : int
+        Number of this rank's first stratum.
+    """
+
+    n_rows: int
+    bounds: tuple[tuple[int, int], ...]
+    first: int
+
+    @staticmethod
+    def of_rank(n_rows: int, minibatch: int, rank: int, n_ranks: int) -> "Strata":
+        """Return the strata of a rank; neighbours differ by one stratum at most."""
+        strata = shard_bounds(n_rows, minibatch)
+        start, stop = shard_bounds(minibatch, n_ranks)[rank]
+        return Strata(n_rows, tuple(strata[start:stop]), start)
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Start and stop of the rows that the rank must hold."""
+        if not self.bounds:
+            return (0, 0)
+        return (self.bounds[0][0], self.bounds[-1][1])
+
+    def orders(self, seed: int, epoch: int) -> list[AnyArray]:
+        """Return for each stratum its rows, counted from ``rows[0]``, in a new order."""
+        origin = self.rows[0]
+        return [
+            start
+            - origin
+            + stream(seed, "finetune", epoch, self.first + i).permutation(stop - start)
+            for i, (start, stop) in enumerate(self.bounds)
+        ]
+
+    def minibatches(self, seed: int, epoch: int, minibatch: int) -> Iterator[AnyArray]:
+        """Yield this rank's local row numbers in every minibatch of an epoch."""
+        orders = self.orders(seed, epoch)
+        for step in range(-(-self.n_rows // minibatch)):
+            yield np.array([o[step] for o in orders if step < len(o)], np.intp)
+
+
+@dataclass(frozen=True)
+class FinetuneRecord:
+    """One epoch of fine-tuning.
+
+    Attributes
+    ----------
+    epoch : int
+        From 1.
+    train_loss : float
+        The loss minimized, summed over columns, mean over rows, as met on the way.
+    validation_error : float
+        Reconstruction error after the epoch; NaN without validation rows.
+    training, allreduce, evaluating : float
+        Seconds of this rank: computing, waiting for reductions, measuring the error.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_error: float
+    training: float
+    allreduce: float
+    evaluating: float
+
+
+class FinetuneState:
+    """The stack in fine-tuning, with all that decides its further training.
+
+    Parameters
+    ----------
+    stack : DeepAutoencoder
+        Equal on all ranks; it is trained in place.
+    config : FinetuneConfig
+        How.
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+        Its state belongs to a checkpoint.
+    epoch : int
+        Epochs done.
+    best_error, best_epoch : float, int
+        The smallest validation error so far, and after which epoch it was.
+    best : ndarray
+        The parameter vector of that epoch.
+    """
+
+    def __init__(self, stack: DeepAutoencoder, config: FinetuneConfig) -> None:
+        rate = config.learning_rate or DEFAULT_RATES[config.optimizer]
+        vector = stack.parameters.vector
+        self.stack = stack
+        self.config = config
+        self.optimizer: Optimizer = make_optimizer(config.optimizer, vector.size, rate)
+        self.epoch = 0
+        self.best_error = float("inf")
+        self.best_epoch = 0
+        self.best: Array32 = vector.copy()
+
+    def note(self, validation_error: float) -> None:
+        """Keep the weights if they are the best so far; without a measure, the last."""
+        if not validation_error >= self.best_error:
+            self.best_error = min(self.best_error, validation_error)
+            self.best_epoch = self.epoch
+            self.best[:] = self.stack.parameters.vector
+
+    @property
+    def out_of_patience(self) -> bool:
+        """The validation error has not improved for ``patience`` epochs."""
+        patience = self.config.patience
+        return bool(patience) and self.epoch - self.best_epoch >= patience
+
+
+def finetune(
+    state: FinetuneState,
+    strata: Strata,
+    train: Array32,
+    validation: Array32,
+    comm: Communicator,
+) -> Iterator[FinetuneRecord]:
+    """Train the stack; yield after every epoch. Collective on ``comm``.
+
+    Parameters
+    ----------
+    state : FinetuneState
+        Where to go on; changed in place, equal on all ranks. At the end its stack holds
+        the best weights.
+    strata : Strata
+        This rank's share.
+    train : ndarray (n_samples, n_visible)
+        The rows that ``strata.rows`` names. *Local.*
+    validation : ndarray (n_samples, n_visible)
+        This rank's validation rows. *Local.*
+    comm : Communicator
+        All ranks.
+
+    Notes
+    -----
+    Santara et al. 2016 §2.2 and §4: the gradient is summed, not averaged, over a
+    minibatch. Sums of float32 gradients over ranks are taken in another order than
+    within a rank: results agree to rounding for any number of ranks.
+    """
+    config, stack = state.config, state.stack
+    descender = Descender(state, comm)
+    if state.epoch == 0:
+        state.note(_error(stack, validation, comm))
+    while state.epoch < config.epochs and not state.out_of_patience:
+        began = perf_counter()
+        descender.waited = loss = 0.0
+        for chosen in strata.minibatches(config.seed, state.epoch, config.minibatch):
+            loss += descender.step(train[chosen])
+        state.epoch += 1
+        trained = perf_counter()
+        total = sum_over_ranks(comm, np.array([loss]))[0]
+        error = _error(stack, validation, comm)
+        state.note(error)
+        yield FinetuneRecord(
+            epoch=state.epoch,
+            train_loss=float(total) / strata.n_rows,
+            validation_error=error,
+            training=trained - began - descender.waited,
+            allreduce=descender.waited,
+            evaluating=perf_counter() - trained,
+        )
+    stack.parameters.vector[:] = state.best
+
+
+class Descender:
+    """Steps of all ranks: gradients are summed and applied as backpropagation goes on.
+
+    Parameters
+    ----------
+    state : FinetuneState
+        Its stack is changed in place.
+    comm : Communicator
+        All ranks.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds spent on reductions.
+    """
+
+    def __init__(self, state: FinetuneState, comm: Communicator) -> None:
+        self.waited = 0.0
+        self._state, self._comm = state, comm
+        self._gradients = state.stack.parameters.like()
+        self._under_way: list[tuple[int, Request]] = []
+
+    def step(self, visible: Array32) -> float:
+        """Take a step on this rank's part of a minibatch; return its loss. Collective."""
+        state = self._state
+        state.optimizer.start_step()
+        loss = state.stack.gradient(
+            visible,
+            state.config.loss,
+            self._gradients,
+            state.optimizer.scale,
+            self._reduce,
+        )
+        while self._under_way:
+            self._apply_first()
+        return loss
+
+    def _reduce(self, k: int) -> None:
+        began = perf_counter()
+        part = self._gradients.vector[self._state.stack.step_slice(k)]
+        self._under_way.append((k, self._comm.start_sum(part)))
+        done = self._under_way[0][1].test()
+        self.waited += perf_counter() - began
+        if done:
+            self._apply_first()
+
+    def _apply_first(self) -> None:
+        """Apply the gradient that was started first, while it is in the cache."""
+        k, request = self._under_way.pop(0)
+        self.waited += wait_until(request.test, eager=_EAGER)
+        state = self._state
+        state.optimizer.update(
+            state.stack.parameters.vector,
+            self._gradients.vector,
+            state.stack.step_slice(k),
+        )
+
+
+def _error(stack: DeepAutoencoder, validation: Array32, comm: Communicator) -> float:
+    blocks = (validation[where] for where in row_blocks(len(validation)))
+    return reconstruction_error(stack, blocks, comm)

@@ -1,0 +1,176 @@
+"""One layer in training: an epoch, an output, its errors. All calls are local."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.config import PretrainConfig, per_layer
+from mpilayer.models.autoencoder import Autoencoder
+from mpilayer.models.base import Layer, LayerShape
+from mpilayer.models.rbm import RBM
+from mpilayer.numerics.losses import squared_error
+from mpilayer.optim.descent import Descent
+from mpilayer.parallel.channel import Rows
+from mpilayer.rng import stream
+
+
+def layer_shapes(config: PretrainConfig, n_visible: int) -> list[LayerShape]:
+    """Return the shape of every layer; what one layer hides, the next one sees."""
+    sizes = [n_visible, *config.layers]
+    kinds = [config.visible, *[config.hidden] * (len(config.layers) - 1), config.code]
+    return [
+        LayerShape(sizes[i], sizes[i + 1], kinds[i], kinds[i + 1])
+        for i in range(len(config.layers))
+    ]
+
+
+def make_layer(config: PretrainConfig, shape: LayerShape) -> Layer:
+    """Return an untrained layer of the configured method, all parameters 0."""
+    if config.method == "rbm":
+        return RBM(shape, config.cd_steps)
+    return Autoencoder(shape, config.tied, config.loss)
+
+
+@dataclass(frozen=True)
+class LayerSettings:
+    """What decides an epoch of one layer.
+
+    Attributes
+    ----------
+    index : int
+        Of the layer, from 0: part of the addresses of its random streams.
+    seed, minibatch, momentum, momentum_switch, weight_decay
+        As in ``PretrainConfig``.
+    learning_rate : float
+        On the mean over a minibatch.
+    """
+
+    index: int
+    seed: int
+    minibatch: int
+    learning_rate: float
+    momentum: tuple[float, ...]
+    momentum_switch: int
+    weight_decay: float
+
+
+class LayerState:
+    """A layer with all that decides its further training.
+
+    Parameters
+    ----------
+    layer : Layer
+        The model, already initialized.
+    settings : LayerSettings
+        How it is trained.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs done.
+    optimizer : Descent
+        Holds the velocity.
+    """
+
+    def __init__(self, layer: Layer, settings: LayerSettings) -> None:
+        self.layer = layer
+        self.settings = settings
+        self.epoch = 0
+        self.optimizer = Descent(layer.parameters.vector.size)
+        self._gradient = layer.parameters.like()
+
+    def train_epoch(
+        self,
+        rows: Array32,
+        activations: Array32 | None = None,
+        between: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Pass once over the rows in a new random order.
+
+        Parameters
+        ----------
+        rows : ndarray (n_samples, n_visible)
+            Training rows; left unchanged.
+        activations : ndarray (n_samples, n_hidden), optional
+            Receives the hidden activations that training computes, row by row, under
+            the weights of that moment.
+        between : callable
+            Called after every minibatch, to move messages on.
+
+        Notes
+        -----
+        Velocity ← momentum · velocity + learning_rate/B · (ascent direction), then
+        parameters += velocity (Santara et al. 2016 §2.2). Random streams are addressed
+        by (seed, purpose, layer, epoch).
+        """
+        s, layer = self.settings, self.layer
+        order = stream(s.seed, "shuffle", s.index, self.epoch).permutation(len(rows))
+        rng = stream(s.seed, "sample", s.index, self.epoch)
+        self.optimizer.momentum = s.momentum[self.epoch >= s.momentum_switch]
+        for part in row_blocks(len(rows), s.minibatch):
+            chosen = order[part]
+            minibatch = layer.minibatch(len(chosen))
+            # "clip" writes straight into the buffer; no index is out of range.
+            np.take(rows, chosen, axis=0, out=minibatch, mode="clip")
+            scale = s.learning_rate / len(chosen)
+            hidden = layer.gradient(minibatch, rng, self._gradient, scale)
+            if activations is not None:
+                activations[chosen] = hidden
+            if s.weight_decay:
+                self._decay(s.learning_rate * s.weight_decay)
+            self.optimizer.start_step()
+            vector = layer.parameters.vector
+            self.optimizer.update(vector, self._gradient.vector, slice(0, vector.size))
+            between()
+        self.epoch += 1
+
+    def _decay(self, factor: float) -> None:
+        for name, view in self.layer.parameters.items():
+            if view.ndim == 2:
+                self._gradient[name][:] += np.float32(factor) * view
+
+
+def new_state(
+    config: PretrainConfig, shapes: list[LayerShape], index: int
+) -> LayerState:
+    """Return a layer with its first weights, N(0, ``initial_deviation``²), biases 0."""
+    layer = make_layer(config, shapes[index])
+    settings = LayerSettings(
+        index=index,
+        seed=config.seed,
+        minibatch=config.minibatch,
+        learning_rate=per_layer("learning_rate", config.learning_rate, len(shapes))[
+            index
+        ],
+        momentum=config.momentum,
+        momentum_switch=config.momentum_switch,
+        weight_decay=config.weight_decay,
+    )
+    rng = stream(config.seed, "weights", index)
+    for _, view in layer.parameters.items():
+        if view.ndim == 2:
+            rng.standard_normal(out=view, dtype=np.float32)
+            view *= np.float32(config.initial_deviation)
+    return LayerState(layer, settings)
+
+
+def monitored_rows(n_rows: int, at_most: int) -> AnyArray:
+    """Return the indices of rows spread evenly over ``n_rows``, at most so many."""
+    return np.unique(np.linspace(0, n_rows - 1, min(n_rows, at_most)).astype(np.intp))
+
+
+def monitored_errors(layer: Layer, rows: Rows, at_most: int) -> tuple[float, float]:
+    """Return the reconstruction errors of a layer on training and validation rows.
+
+    The error is Σ over units of (x − x̂)², mean over the rows looked at; NaN without rows.
+    """
+    errors = []
+    for part in (rows.train, rows.validation):
+        if not len(part):
+            errors.append(float("nan"))
+            continue
+        some = part[monitored_rows(len(part), at_most)]
+        errors.append(squared_error(some, layer.decode(layer.encode(some))) / len(some))
+    return errors[0], errors[1]

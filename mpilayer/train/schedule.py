@@ -1,0 +1,340 @@
+"""A schedule is a table: which output of the layer below fed each epoch of a layer.
+
+``used[layer][epoch - 1]`` is the epoch of the layer below after which its output was
+made. Layers count from 0, epochs from 1; the first layer uses 0, the data themselves.
+Greedy, lockstep, asynchronous and simulated training are ways to fill one table; the
+executors in :mod:`mpilayer.train.pretrain` give the same weights for the same table.
+Nothing here knows MPI, models or time.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpilayer.errors import ScheduleError
+
+FORMAT_VERSION = 1
+KINDS = ("greedy", "lockstep", "async", "simulate", "replay")
+END_RULES = ("all", "first-layer")
+
+Table = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A table, with what is needed to repeat and to judge it.
+
+    Attributes
+    ----------
+    kind : str
+        How the table came about: greedy, lockstep, async or simulate.
+    used : tuple of tuple of int
+        The table.
+    stipulated : tuple of int
+        Epochs N_l each layer was asked for, without extra ones. From the N_l-th epoch
+        on a layer's outputs are always made with the weights at the end of the epoch;
+        earlier ones may be streamed.
+    dropped : tuple of tuple of int
+        Per layer the epochs whose outputs were replaced by newer ones before they were
+        sent; only a recorded asynchronous run has any.
+    virtual_end : tuple of float
+        Per layer the virtual time at which its last epoch ended, in epochs of the first
+        layer; only of simulated tables.
+    """
+
+    kind: str
+    used: Table
+    stipulated: tuple[int, ...]
+    dropped: Table = ()
+    virtual_end: tuple[float, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return len(self.used)
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """Epochs per layer, extra ones included."""
+        return tuple(len(row) for row in self.used)
+
+    def needed(self, layer: int) -> frozenset[int]:
+        """Return after which epochs of a layer its output is used by the next one."""
+        if layer + 1 == self.n_layers:
+            return frozenset()
+        return frozenset(self.used[layer + 1])
+
+    def check(self) -> None:
+        """Check that the table can be executed.
+
+        Raises
+        ------
+        ScheduleError
+            An entry that names an epoch the layer below never does, goes back in time,
+            or a table whose parts differ in length.
+        """
+        if not self.used or len(self.stipulated) != self.n_layers:
+            raise ScheduleError(
+                "a schedule needs at least one layer and one stipulated number of epochs "
+                f"a layer; found {self.n_layers} layers and {len(self.stipulated)} "
+                "numbers. Record the schedule again."
+            )
+        for layer, row in enumerate(self.used):
+            below = 0 if layer == 0 else len(self.used[layer - 1])
+            least = 0 if layer == 0 else 1
+            for epoch, entry in enumerate(row, start=1):
+                if not least <= entry <= below:
+                    raise ScheduleError(
+                        f"layer {layer + 1} can use outputs {least} to {below} of what is "
+                        f"below it; epoch {epoch} asks for {entry}. Mend the table."
+                    )
+            if list(row) != sorted(row):
+                raise ScheduleError(
+                    f"a layer goes on from older to newer outputs; layer {layer + 1} "
+                    "goes back. Mend the table."
+                )
+
+    def to_json(self) -> str:
+        """Return the schedule as JSON text; ``from_json`` reads it."""
+        content = {
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            "stipulated": self.stipulated,
+            "epochs": self.epochs,
+            "settings": dict(self.settings),
+            "used": self.used,
+            "dropped": self.dropped,
+            "virtual_end": self.virtual_end,
+        }
+        lines = [f" {json.dumps(k)}: {json.dumps(v)}" for k, v in content.items()]
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    @staticmethod
+    def from_json(text: str, source: str) -> "Schedule":
+        """Read what ``to_json`` wrote, and check it.
+
+        Raises
+        ------
+        ScheduleError
+            ``source`` (a name for messages) does not hold a schedule.
+        """
+        try:
+            content = json.loads(text)
+            version = content["format_version"]
+            schedule = Schedule(
+                kind=str(content["kind"]),
+                used=_table(content["used"]),
+                stipulated=tuple(int(n) for n in content["stipulated"]),
+                dropped=_table(content.get("dropped", ())),
+                virtual_end=tuple(float(t) for t in content.get("virtual_end", ())),
+                settings=dict(content.get("settings", {})),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise ScheduleError(
+                f"{source} must hold a schedule as a run writes it (schedule.json); "
+                f"{type(error).__name__}: {error}. Give the schedule.json of a run."
+            ) from error
+        if version != FORMAT_VERSION:
+            raise ScheduleError(
+                f"{source} must have format version {FORMAT_VERSION}; found {version}. "
+                "Use the mpilayer that wrote it, or a newer one."
+            )
+        schedule.check()
+        return schedule
+
+
+def _table(rows: Sequence[Sequence[int]]) -> Table:
+    return tuple(tuple(int(entry) for entry in row) for row in rows)
+
+
+def lockstep(
+    epochs: Sequence[int],
+    extra_epochs: Sequence[int],
+    lag: int | Sequence[int] = 0,
+    refresh_every: int = 1,
+) -> Schedule:
+    """Return the wavefront: epoch e uses the output below after its epoch min(e + g, T).
+
+    Parameters
+    ----------
+    epochs : sequence of int
+        Stipulated epochs N_l of each layer.
+    extra_epochs : sequence of int
+        Epochs of each layer after those, on the last output of the layer below.
+    lag : int or sequence of int
+        g ≥ 0, for every layer or one for each layer above the first. With g = 0 all
+        layers overlap fully, with g ≥ T − 1 each waits for the one below.
+    refresh_every : int
+        Epochs a layer spends on an output before it takes a newer one.
+
+    Notes
+    -----
+    T is the number of epochs of the layer below, extra ones included.
+    """
+    totals = [n + extra for n, extra in zip(epochs, extra_epochs, strict=True)]
+    lags = [lag] * (len(epochs) - 1) if isinstance(lag, int) else list(lag)
+    used: list[tuple[int, ...]] = [(0,) * totals[0]]
+    for layer in range(1, len(epochs)):
+        below, g = totals[layer - 1], lags[layer - 1]
+        first = [
+            min(e - e % refresh_every + 1 + g, below) for e in range(epochs[layer])
+        ]
+        used.append((*first, *[below] * extra_epochs[layer]))
+    return Schedule(
+        "lockstep",
+        tuple(used),
+        tuple(epochs),
+        settings={"lag": lags, "refresh_every": refresh_every},
+    )
+
+
+def greedy(epochs: Sequence[int], extra_epochs: Sequence[int]) -> Schedule:
+    """Return the baseline: a layer starts when the layer below has ended."""
+    most = max(n + extra for n, extra in zip(epochs, extra_epochs, strict=True))
+    table = lockstep(epochs, extra_epochs, lag=most)
+    return Schedule("greedy", table.used, table.stipulated)
+
+
+def finish_times(schedule: Schedule, costs: Sequence[float]) -> list[float]:
+    """Return when each layer ends with one worker a layer, in the unit of the costs.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        The table.
+    costs : sequence of float
+        What an epoch of each layer takes.
+    """
+    below: list[float] = []
+    ends = []
+    for row, cost in zip(schedule.used, costs, strict=True):
+        now, mine = 0.0, []
+        for entry in row:
+            arrival = below[entry - 1] if entry else 0.0
+            now = max(now, arrival) + cost
+            mine.append(now)
+        ends.append(now)
+        below = mine
+    return ends
+
+
+@dataclass
+class AsyncLayer:
+    """How far one layer has come in asynchronous training, and what it does next.
+
+    One rule serves the real pipeline and the simulation: until its stipulated epochs
+    are done a layer never waits; after that each output, the one in use included, is
+    worth ``extra`` epochs.
+
+    Attributes
+    ----------
+    stipulated, extra : int
+        N_l, and the epochs that a newer output wakes it for.
+    cut_short : bool
+        A still newer output ends the extra epochs of the one before.
+    used : list of int
+        The row of the table, as it happens.
+    """
+
+    stipulated: int
+    extra: int
+    cut_short: bool = True
+    used: list[int] = field(default_factory=list)
+    _extra_left: int = 0
+
+    def next_output(self, newest: int) -> int | None:
+        """Return the output to use now, or None to wait (or to end).
+
+        Parameters
+        ----------
+        newest : int
+            The newest output that has arrived; −1 if none has.
+        """
+        current = self.used[-1] if self.used else -1
+        if newest < 0:
+            return None
+        if len(self.used) < self.stipulated:
+            return newest
+        is_newer = newest > current
+        if self._extra_left > 0 and not (is_newer and self.cut_short):
+            return current
+        return newest if is_newer and self.extra > 0 else None
+
+    def begin(self, output: int) -> None:
+        """Note that an epoch begins on ``output``, which ``next_output`` has named."""
+        if output > (self.used[-1] if self.used else -1):
+            self._extra_left = self.extra
+        if len(self.used) >= self.stipulated:
+            self._extra_left -= 1
+        self.used.append(output)
+
+
+def simulate(
+    epochs: Sequence[int],
+    extra_epochs: Sequence[int],
+    costs: Sequence[float],
+    n_cores: int,
+    end: str = "all",
+    cut_short: bool = True,
+) -> Schedule:
+    """Return the table that asynchronous training would fill on ``n_cores`` cores.
+
+    Parameters
+    ----------
+    epochs, extra_epochs : sequence of int
+        As for ``lockstep``; extra epochs are per newer output here.
+    costs : sequence of float
+        Time an epoch of each layer takes on a core of its own, in any unit.
+    n_cores : int
+        Cores that the layers, one worker each, share evenly when more are busy.
+    end : str
+        ``all``, or ``first-layer``: what has not ended when layer 1 ends is not done.
+    cut_short : bool
+        See ``AsyncLayer``.
+
+    Notes
+    -----
+    Discrete events in virtual time: the next event is the end of the epoch with the
+    least remaining work. Sending takes no time. Santara et al. 2016 §3 and §5.2.
+    """
+    layers = [
+        AsyncLayer(n, extra, cut_short)
+        for n, extra in zip(epochs, extra_epochs, strict=True)
+    ]
+    remaining: dict[int, float] = {}
+    done = [0] * len(layers)
+    ended_at = [0.0] * len(layers)
+    now = 0.0
+
+    def start_idle() -> None:
+        for index, layer in enumerate(layers):
+            newest = 0 if index == 0 else (done[index - 1] or -1)
+            output = layer.next_output(newest)
+            if index not in remaining and output is not None:
+                layer.begin(output)
+                remaining[index] = float(costs[index])
+
+    start_idle()
+    while remaining:
+        speed = min(1.0, n_cores / len(remaining))
+        step = min(remaining.values())
+        now += step / speed
+        for index in sorted(remaining):
+            remaining[index] -= step
+            if remaining[index] <= 1e-9 * costs[0]:
+                del remaining[index]
+                done[index] += 1
+                ended_at[index] = now
+        if end == "first-layer" and done[0] >= epochs[0]:
+            break
+        start_idle()
+    return Schedule(
+        "simulate",
+        # What was still running at the end never came into being.
+        tuple(tuple(layer.used[:n]) for layer, n in zip(layers, done, strict=True)),
+        tuple(min(n, d) for n, d in zip(epochs, done, strict=True)),
+        virtual_end=tuple(t / costs[0] for t in ended_at),
+        settings={"cores": n_cores, "end": end, "cut_short": cut_short},
+    )

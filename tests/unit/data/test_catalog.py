@@ -1,0 +1,218 @@
+"""Fetching known data sets from a web server of our own."""
+
+import argparse
+import gzip
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from mpilayer.cli import data as command
+from mpilayer.data.catalog import CATALOG, KnownDataset, RemoteFile, fetch
+from mpilayer.errors import ConfigError, DataError
+
+CONTENT = bytes(range(256)) * 1000
+PACKED = gzip.compress(CONTENT, 9)
+REPACKED = gzip.compress(CONTENT, 1)
+NAME = "images.gz"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Gives each of the server's folders another behaviour."""
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        folder, _, name = self.path[1:].partition("/")
+        answer = {
+            "good": PACKED,
+            "repacked": REPACKED,
+            "other": gzip.compress(b"other"),
+            "plain": CONTENT,
+            "short": PACKED,
+            "unsized": PACKED,
+        }.get(folder)
+        if answer is None or name != NAME:
+            self.send_error(503 if folder == "busy" else 404)
+            return
+        self.send_response(200)
+        if folder != "unsized":
+            more = 10 if folder == "short" else 0
+            self.send_header("Content-Length", str(len(answer) + more))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *args):
+        """Keep quiet."""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _without_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def fetch_from(server, tmp_path):
+    """Give a function that fetches from some of the server's folders."""
+
+    def run(*folders, of_content=True, mirrors=(), progress=None):
+        server.asked.clear()
+        base = f"http://127.0.0.1:{server.server_port}/"
+        if of_content:
+            checksum = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+        else:
+            checksum = "md5:" + hashlib.md5(PACKED).hexdigest()
+        known = KnownDataset(
+            files=(RemoteFile(NAME, checksum, of_content),),
+            mirrors=tuple(base + folder for folder in folders),
+        )
+        mirrors = [base + mirror for mirror in mirrors]
+        return fetch("tiny", tmp_path / "out", mirrors, progress, {"tiny": known})
+
+    return run
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("of_content", [True, False])
+@pytest.mark.parametrize("folder", ["good", "unsized"])
+def test_good_mirror(fetch_from, tmp_path, folder, of_content):
+    seen = []
+    [file] = fetch_from(
+        folder, of_content=of_content, progress=lambda *step: seen.append(step)
+    )
+    assert file.path == tmp_path / "out" / NAME
+    assert file.url.endswith(f"/{folder}/{NAME}")
+    assert file.path.read_bytes() == PACKED
+    assert names(tmp_path / "out") == [NAME]
+    size = len(PACKED) if folder == "good" else None
+    assert seen[0] == (NAME, 0, size)
+    assert seen[-1] == (NAME, len(PACKED), size)
+
+
+@pytest.mark.parametrize("bad", ["missing", "busy", "other", "plain", "short"])
+def test_a_bad_mirror_is_followed_by_the_next(fetch_from, server, tmp_path, bad):
+    [file] = fetch_from(bad, "good")
+    assert file.url.endswith(f"/good/{NAME}")
+    assert server.asked == [f"/{bad}/{NAME}", f"/good/{NAME}"]
+    assert names(tmp_path / "out") == [NAME]
+
+
+def test_a_content_sum_accepts_other_compression_and_a_file_sum_does_not(fetch_from):
+    [file] = fetch_from("repacked")
+    assert file.path.read_bytes() == REPACKED
+    with pytest.raises(DataError, match=r"md5 is \w{12} instead of \w{12}"):
+        fetch_from("repacked", of_content=False)
+
+
+def test_all_mirrors_fail_and_nothing_is_left(fetch_from, tmp_path):
+    with pytest.raises(DataError) as caught:
+        fetch_from("missing", "busy", "other", "plain", "short")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{NAME} must come from one of its mirrors; all failed:"
+    reasons = [
+        "missing/images.gz: HTTP 404 Not Found",
+        "busy/images.gz: HTTP 503 Service Unavailable",
+        "other/images.gz: sha256 is",
+        "plain/images.gz: not a whole gzip file",
+        f"short/images.gz: ended after {len(PACKED)} of {len(PACKED) + 10} bytes",
+    ]
+    assert all(text in line for text, line in zip(reasons, lines[1:], strict=False))
+    assert "--mirror" in lines[-1]
+    assert names(tmp_path / "out") == []
+
+
+def test_refused_connection(fetch_from, tmp_path):
+    known = KnownDataset((RemoteFile(NAME, "md5:0"),), ("http://127.0.0.1:1/",))
+    with pytest.raises(DataError, match=r"127.0.0.1:1/images.gz: connection refused"):
+        fetch("tiny", tmp_path, catalog={"tiny": known})
+    assert names(tmp_path) == []
+
+
+def test_a_whole_file_is_kept(fetch_from, server, tmp_path):
+    fetch_from("good")
+    [file] = fetch_from("missing")
+    assert file.url is None
+    assert server.asked == []
+
+
+def test_a_damaged_file_is_replaced_only_by_a_good_one(fetch_from, tmp_path):
+    path = tmp_path / "out" / NAME
+    path.parent.mkdir()
+    path.write_bytes(b"half")
+    with pytest.raises(DataError):
+        fetch_from("other")
+    assert path.read_bytes() == b"half"
+    fetch_from("good")
+    assert path.read_bytes() == PACKED
+
+
+def test_own_mirrors_come_first(fetch_from, server):
+    [file] = fetch_from("good", mirrors=["missing", "repacked/"])
+    assert file.url.endswith(f"/repacked/{NAME}")
+    assert server.asked == [f"/missing/{NAME}", f"/repacked/{NAME}"]
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/", "ftp://a/", "data", "http://", "http://["]
+)
+def test_other_urls(tmp_path, url):
+    with pytest.raises(ConfigError, match=r"begins with http:// or https://; found"):
+        fetch("mnist", tmp_path / "out", [url])
+    assert names(tmp_path) == []
+
+
+def test_unknown_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"choose from mnist, fashion-mnist.*'mnist'"):
+        fetch("mnits", tmp_path)
+
+
+def test_a_file_in_the_place_of_the_folder(fetch_from, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(DataError, match="must be a folder that can be written"):
+        fetch_from("good")
+
+
+def test_command_without_a_terminal(fetch_from, tmp_path, monkeypatch, capsys):
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    arguments = parser.parse_args(["fetch", "tiny", "-o", "out"])
+    for folder in ("good", "missing"):
+
+        def fetch_tiny(name, output, mirrors, progress, folder=folder):
+            return fetch_from(folder, progress=progress)
+
+        monkeypatch.setattr(command, "fetch", fetch_tiny)
+        command.run(arguments)
+    captured = capsys.readouterr()
+    assert captured.err == f"{NAME}: downloading (0.0 MB)\n"
+    first, *_, kept, following = captured.out.splitlines()
+    assert first.endswith(f"/good/{NAME}")
+    assert kept == f"{NAME}: was there already"
+    assert following == "Next: mpilayer data prepare out -o tiny.h5"
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_catalog(name):
+    lengths = {"md5": 32, "sha256": 64}
+    assert len(CATALOG[name].files) == 4
+    for file in CATALOG[name].files:
+        algorithm, digest = file.checksum.split(":")
+        assert len(digest) == lengths[algorithm]
+        assert int(digest, 16)
+    for mirror in CATALOG[name].mirrors:
+        assert mirror.startswith("http")
+        assert mirror.endswith("/")

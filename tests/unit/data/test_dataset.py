@@ -1,0 +1,272 @@
+"""The HDF5 data set."""
+
+import h5py
+import numpy as np
+import pytest
+
+from mpilayer.data import dataset as module
+from mpilayer.data.dataset import FORMAT_VERSION, KIND, PIXEL_SCALE, Dataset
+from mpilayer.data.dataset import write_dataset as write
+from mpilayer.data.split import Split
+from mpilayer.errors import ConfigError, DataError
+
+RNG = np.random.default_rng(0)
+FLOATS = RNG.random((70, 5)).astype(np.float32)
+PIXELS = RNG.integers(0, 256, (70, 5), dtype=np.uint8)
+PIXELS[0, :2] = 0, 255
+LABELS = np.arange(70) % 3
+
+
+def write_dataset(path, splits, scale=1.0):
+    write(path, splits, name="tiny", origin="made up", scale=scale)
+    return path
+
+
+@pytest.fixture
+def floats(tmp_path):
+    """Give a data set of floats, its test rows without labels."""
+    splits = {"test": Split(FLOATS[:9]), "train": Split(FLOATS, LABELS)}
+    return write_dataset(tmp_path / "floats.h5", splits)
+
+
+@pytest.fixture
+def pixels(tmp_path):
+    """Give a data set of bytes."""
+    splits = {"train": Split(PIXELS, LABELS.astype(np.uint8))}
+    return write_dataset(tmp_path / "pixels.h5", splits, PIXEL_SCALE)
+
+
+@pytest.fixture
+def malformed(tmp_path):
+    """Give a function that writes any groups into a file of the right kind."""
+
+    def write_groups(groups, **attributes):
+        path = tmp_path / "malformed.h5"
+        with h5py.File(path, "w") as file:
+            file.attrs.update(
+                {"kind": KIND, "format_version": FORMAT_VERSION, **attributes}
+            )
+            for name, value in groups.items():
+                file[name] = value
+                if name.endswith("/x") and isinstance(value, np.ndarray):
+                    file[name].attrs["scale"] = 1.0
+        return path
+
+    return write_groups
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_floats(floats):
+    with Dataset.open(floats) as dataset:
+        assert (dataset.name, dataset.origin) == ("tiny", "made up")
+        assert dataset.path == floats
+        assert dataset.splits == ("train", "test")
+        assert dataset.n_visible == 5
+        assert dataset.scale == 1
+        assert [dataset.n_samples(name) for name in dataset.splits] == [70, 9]
+        np.testing.assert_array_equal(dataset.rows("train"), FLOATS)
+        np.testing.assert_array_equal(dataset.labels("train", 10, 20), LABELS[10:20])
+        assert dataset.labels("test") is None
+        assert len(dataset.digest) == 64
+        dataset.verify()
+    assert names(floats.parent) == ["floats.h5"]
+
+
+def test_pixels(pixels):
+    with Dataset.open(pixels) as dataset:
+        x = dataset.rows("train")
+        assert x.dtype == np.float32
+        np.testing.assert_allclose(x, PIXELS / 255, rtol=1e-7)
+        assert (x.min(), x.max()) == (0, 1)
+        assert dataset.labels("train").dtype == np.int64
+    with h5py.File(pixels) as file:
+        assert file["train/x"].dtype == np.uint8
+        assert file["train/x"].compression == "gzip"
+
+
+def test_float64_is_stored_as_float32(tmp_path):
+    path = write_dataset(tmp_path / "a.h5", {"train": Split(FLOATS.astype(float))})
+    with h5py.File(path) as file:
+        assert file["train/x"].dtype == np.float32
+
+
+def test_a_large_matrix_is_cut_into_chunks_of_whole_rows(tmp_path):
+    x = np.zeros((3000, 784), np.uint8)
+    path = write_dataset(tmp_path / "a.h5", {"train": Split(x)}, PIXEL_SCALE)
+    with h5py.File(path) as file:
+        rows, columns = file["train/x"].chunks
+        assert columns == 784
+        assert 2**18 <= rows * columns <= 2**20
+
+
+@pytest.mark.parametrize("name", ["floats", "pixels"])
+def test_slabs_equal_the_whole(request, monkeypatch, name):
+    path = request.getfixturevalue(name)
+    with Dataset.open(path) as dataset:
+        whole = dataset.rows("train")
+        assert len(list(dataset._slabs("train", 0, 70))) == 1
+    # Three rows of pixels, or of floats, a chunk.
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 15 if name == "pixels" else 60)
+    monkeypatch.setattr(module, "_SLAB_BYTES", 30 if name == "pixels" else 120)
+    source = PIXELS if name == "pixels" else FLOATS
+    scale = PIXEL_SCALE if name == "pixels" else 1
+    write_dataset(path, {"train": Split(source)}, scale)
+    with Dataset.open(path) as dataset:
+        assert len(list(dataset._slabs("train", 0, 70))) == 12
+        for start, stop in [(0, 70), (0, 1), (69, 70), (5, 13), (6, 12), (20, 20)]:
+            rows = dataset.rows("train", start, stop)
+            np.testing.assert_array_equal(rows, whole[start:stop])
+        np.testing.assert_array_equal(dataset.rows("train", 33), whole[33:])
+
+
+def test_summary(floats, pixels):
+    with Dataset.open(floats) as dataset:
+        summary = dataset.summary()
+        assert summary["digest"] == dataset.digest
+    assert summary["splits"]["train"] == {
+        "n_samples": 70,
+        "dtype": "float32",
+        "scale": 1.0,
+        "minimum": FLOATS.min(),
+        "maximum": FLOATS.max(),
+        "label_counts": {"0": 24, "1": 23, "2": 23},
+    }
+    assert summary["splits"]["test"]["label_counts"] is None
+    assert (summary["format_version"], summary["n_visible"]) == (1, 5)
+    with Dataset.open(pixels) as dataset:
+        facts = dataset.summary()["splits"]["train"]
+    assert (facts["minimum"], facts["maximum"], facts["dtype"]) == (0, 1, "uint8")
+
+
+def test_equal_data_have_equal_digests(tmp_path):
+    digests = []
+    for name in ("a.h5", "b.h5"):
+        path = write_dataset(tmp_path / name, {"train": Split(FLOATS)})
+        with Dataset.open(path) as dataset:
+            digests.append(dataset.digest)
+    assert digests[0] == digests[1]
+
+
+def test_missing_split_and_rows_outside(floats):
+    with Dataset.open(floats) as dataset:
+        with pytest.raises(
+            DataError, match=r"no split 'validation'; it has train, test"
+        ):
+            dataset.rows("validation")
+        for start, stop in [(0, 71), (-1, 5), (6, 5)]:
+            with pytest.raises(
+                DataError, match=f"0 to 70; asked for {start} to {stop}"
+            ):
+                dataset.rows("train", start, stop)
+            with pytest.raises(DataError, match="asked for"):
+                dataset.labels("train", start, stop)
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"test": Split(FLOATS)}, "must have a split 'train'.*found test"),
+        ({"train": Split(FLOATS), "dev": Split(FLOATS)}, "found dev, train"),
+        ({}, "found nothing"),
+    ],
+)
+def test_other_splits_are_not_written(tmp_path, splits, message):
+    with pytest.raises(ConfigError, match=message):
+        write_dataset(tmp_path / "a.h5", splits)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("test", [FLOATS[:, :4], PIXELS])
+def test_splits_of_other_widths_or_types_are_not_written(tmp_path, test):
+    with pytest.raises(DataError, match=r"same number of columns and type; found 5 of"):
+        write_dataset(tmp_path / "a.h5", {"train": Split(FLOATS), "test": Split(test)})
+    assert names(tmp_path) == []
+
+
+MALFORMED = {
+    "no train": ({"test/x": FLOATS}, "must have a group 'train'; found test"),
+    "train is no group": ({"train": FLOATS}, "group 'train' must have 'x'"),
+    "no x": ({"train/y": FLOATS}, "must have 'x' .* found none"),
+    "x is a group": ({"train/x/a": FLOATS}, "must have 'x' .* found none"),
+    "vector": ({"train/x": FLOATS[0]}, r"\(n_samples, n_visible\); found shape \(5,\)"),
+    "no rows": ({"train/x": FLOATS[:0]}, r"found shape \(0, 5\)"),
+    "doubles": ({"train/x": FLOATS.astype(float)}, "uint8 or float32; found float64"),
+    "widths": (
+        {"train/x": FLOATS, "test/x": FLOATS[:, 1:]},
+        "same number of columns; found 5 in train and 4 in test",
+    ),
+    "labels too few": (
+        {"train/x": FLOATS, "train/labels": LABELS[1:]},
+        r"must have 70 integer labels, .* found labels of shape \(69,\)",
+    ),
+    "labels of floats": (
+        {"train/x": FLOATS, "train/labels": LABELS / 2},
+        "must have 70 integer labels",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_files(malformed, case):
+    groups, message = MALFORMED[case]
+    with pytest.raises(DataError, match=message):
+        Dataset.open(malformed(groups))
+
+
+@pytest.mark.parametrize("scale", [None, 0.0, -1.0, np.inf, np.nan, "one"])
+def test_malformed_scale(malformed, scale):
+    path = malformed({"train/x": FLOATS})
+    with h5py.File(path, "r+") as file:
+        del file["train/x"].attrs["scale"]
+        if scale is not None:
+            file["train/x"].attrs["scale"] = scale
+    with pytest.raises(DataError, match=r"attribute 'scale', a float64 above 0; found"):
+        Dataset.open(path)
+
+
+def test_another_kind_and_a_newer_version(malformed):
+    with pytest.raises(DataError, match=r"'mpilayer-dataset'; found 'x'.*data prepare"):
+        Dataset.open(malformed({"train/x": FLOATS}, kind="x"))
+    with pytest.raises(DataError, match=r"format version 1 to 1; found 2"):
+        Dataset.open(malformed({"train/x": FLOATS}, format_version=2))
+
+
+@pytest.mark.parametrize(("value", "found"), [(np.nan, "nan"), (np.inf, "inf")])
+def test_values_that_are_not_finite_are_found_when_read(
+    malformed, monkeypatch, value, found
+):
+    monkeypatch.setattr(module, "_SLAB_BYTES", 200)
+    x = FLOATS.copy()
+    x[41, 3] = value
+    with Dataset.open(malformed({"train/x": x})) as dataset:
+        dataset.rows("train", 0, 41)
+        for read in (lambda: dataset.rows("train", 20), dataset.summary):
+            with pytest.raises(DataError, match=f"row 41, column 3 is {found}"):
+                read()
+
+
+def test_damage_is_found_when_read(pixels):
+    with h5py.File(pixels) as file:
+        chunk = file["train/x"].id.get_chunk_info(0)
+    content = bytearray(pixels.read_bytes())
+    place = chunk.byte_offset
+    content[place : place + chunk.size] = b"\xff" * chunk.size
+    pixels.write_bytes(content)
+    with Dataset.open(pixels) as dataset:
+        for read in (lambda: dataset.rows("train"), dataset.verify):
+            with pytest.raises(DataError, match=r"must be whole.*damaged"):
+                read()
+
+
+def test_closed_after_the_block_and_after_an_error(pixels, malformed):
+    with Dataset.open(pixels) as dataset:
+        pass
+    dataset.close()
+    broken = malformed({"test/x": FLOATS})
+    with pytest.raises(DataError):
+        Dataset.open(broken)
+    for path in (pixels, broken):
+        h5py.File(path, "r+").close()  # refused while it is open for reading

@@ -1,0 +1,70 @@
+"""The sample in the repository, and the full MNIST set beside the checkout."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mpilayer.data.catalog import CATALOG
+from mpilayer.data.dataset import Dataset
+from mpilayer.data.idx import read_idx_folder
+from mpilayer.data.split import count_labels, take_validation
+
+ROOT = Path(__file__).parents[3]
+SAMPLE = ROOT / "data" / "mnist-sample.h5"
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    """Give the folder of the full set."""
+    folder = ROOT.parent / "shared" / "data" / "mnist"
+    if not folder.is_dir():
+        pytest.skip(f"needs the MNIST files in {folder}")
+    return folder
+
+
+def digest(path):
+    with Dataset.open(path) as dataset:
+        return dataset.digest
+
+
+def test_sample():
+    with Dataset.open(SAMPLE) as dataset:
+        dataset.verify()
+        facts = dataset.summary()["splits"]
+        x = dataset.rows("train", 0, 100)
+    for split, n in {"train": 500, "validation": 100, "test": 100}.items():
+        assert facts[split]["label_counts"] == {str(digit): n for digit in range(10)}
+    assert (x.min(), x.max()) == (0, 1)
+    assert SAMPLE.stat().st_size < 2_000_000
+
+
+def test_readme_has_the_sample_s_digest():
+    assert digest(SAMPLE) in (SAMPLE.parent / "README.md").read_text()
+
+
+@pytest.mark.shared
+def test_sample_is_made_again(mnist, tmp_path):
+    again = tmp_path / "again.h5"
+    script = ROOT / "data" / "make_sample.py"
+    subprocess.run(
+        [sys.executable, script, mnist, again],
+        check=True,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert digest(again) == digest(SAMPLE)
+
+
+@pytest.mark.shared
+def test_catalog_agrees_with_the_files(mnist):
+    assert [file.fault(mnist / file.name) for file in CATALOG["mnist"].files] == [
+        None
+    ] * 4
+
+
+@pytest.mark.shared
+def test_ten_thousand_validation_digits_are_a_thousand_of_each(mnist):
+    train, validation = take_validation(read_idx_folder(mnist)["train"], 10_000, seed=0)
+    assert count_labels(validation.labels) == {str(digit): 1000 for digit in range(10)}
+    assert len(train) == 50_000

@@ -1,0 +1,246 @@
+"""Files of other programs."""
+
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse
+
+from mpilayer.data.dataset import PIXEL_SCALE
+from mpilayer.data.sources import read_source
+from mpilayer.errors import DataError
+from tests.support.idx import write_idx_folder
+
+X = np.random.default_rng(0).random((6, 4))
+LABELS = np.arange(6) % 3
+PIXELS = (X * 255).astype(np.uint8)
+
+
+def save(path, **arrays):
+    saver = scipy.io.savemat if path.suffix == ".mat" else save_npz
+    saver(path, arrays)
+    return path
+
+
+def save_npz(path, arrays):
+    np.savez(path, **arrays)
+
+
+def assert_train(source, x, labels=None):
+    train = source.splits["train"]
+    np.testing.assert_array_equal(train.x, np.asarray(x).astype(train.x.dtype))
+    if labels is None:
+        assert train.labels is None
+    else:
+        np.testing.assert_array_equal(train.labels, labels)
+
+
+def test_idx_folder(tmp_path):
+    source = read_source(write_idx_folder(tmp_path / "digits"))
+    assert source.scale == PIXEL_SCALE
+    assert (source.name, source.origin) == ("digits", "IDX files of the folder digits")
+    assert list(source.splits) == ["train", "test"]
+
+
+def test_npy(tmp_path):
+    np.save(tmp_path / "a.npy", X)
+    source = read_source(tmp_path / "a.npy")
+    assert_train(source, X)
+    assert source.splits["train"].x.dtype == np.float32
+    assert (source.name, source.origin, source.scale) == ("a", "a.npy", 1.0)
+
+
+def test_images_are_flattened_and_bytes_are_pixels(tmp_path):
+    np.save(tmp_path / "a.NPY".lower(), PIXELS.reshape(6, 2, 2))
+    source = read_source(tmp_path / "a.npy")
+    assert_train(source, PIXELS)
+    assert source.scale == PIXEL_SCALE
+
+
+def test_other_integers_are_no_pixels(tmp_path):
+    np.save(tmp_path / "a.npy", PIXELS.astype(np.int32))
+    assert read_source(tmp_path / "a.npy").scale == 1.0
+
+
+@pytest.mark.parametrize("ending", [".npz", ".mat"])
+@pytest.mark.parametrize(
+    ("x", "labels"),
+    [("x", "labels"), ("x", "y"), ("train_x", "train_labels"), ("x_train", "y_train")],
+)
+def test_names(tmp_path, ending, x, labels):
+    path = save(tmp_path / f"a{ending}", **{x: X, labels: LABELS.astype(float)})
+    assert_train(read_source(path), X, LABELS)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".mat"])
+def test_all_splits(tmp_path, ending):
+    arrays = {"x_train": X, "y_train": LABELS, "x_test": X[:2], "y_test": LABELS[:2]}
+    path = save(tmp_path / f"a{ending}", **arrays, validation_x=X[:3])
+    splits = read_source(path).splits
+    assert [(name, len(split)) for name, split in splits.items()] == [
+        ("train", 6),
+        ("validation", 3),
+        ("test", 2),
+    ]
+    assert splits["validation"].labels is None
+    assert splits["test"].labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("ending", [".npz", ".mat"])
+def test_the_only_array_has_any_name(tmp_path, ending):
+    assert_train(read_source(save(tmp_path / f"a{ending}", faces=X)), X)
+
+
+def test_numbers_and_texts_beside_the_only_matrix(tmp_path):
+    path = save(tmp_path / "a.mat", faces=X, rate=0.5, comment="from the camera")
+    assert_train(read_source(path), X)
+
+
+def test_matlab_doubles_saved_as_bytes_are_no_pixels(tmp_path):
+    path = save(tmp_path / "a.mat", x=PIXELS)
+    content = bytearray(path.read_bytes())
+    assert content[144] == 9  # class uint8 in the array's flags
+    content[144] = 6  # class double, whose values MATLAB may save as bytes
+    path.write_bytes(content)
+    source = read_source(path)
+    assert_train(source, PIXELS)
+    assert source.scale == 1.0
+
+
+def test_matlab_bytes_are_pixels(tmp_path):
+    assert read_source(save(tmp_path / "a.mat", x=PIXELS)).scale == PIXEL_SCALE
+
+
+CSV = {
+    "plain": ("1,2\n3,4\n", None),
+    "no newline, spaces, blank line": ("1, 2\n\n3 ,4", None),
+    "header": ("width,height\n1,2\n3,4\n", None),
+    "byte order mark, quotes": ('\ufeff"width","height"\r\n1,2\r\n3,4\r\n', None),
+    "label first": ("label,a,b\n5,1,2\n6,3,4\n", [5, 6]),
+    "label last, numbered": ("0,1,Label\n1,2,5\n3,4,6\n", [5, 6]),
+}
+
+
+@pytest.mark.parametrize("case", CSV)
+def test_csv(tmp_path, case):
+    text, labels = CSV[case]
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8", newline="")
+    source = read_source(tmp_path / "a.csv")
+    assert_train(source, [[1, 2], [3, 4]], labels)
+    assert source.scale == 1.0
+
+
+BAD_CSV = {
+    "empty": ("", "at least one row of numbers; found none"),
+    "header only": ("a,b\n\n", "at least one row"),
+    "word": ("1,2\n3,4\n5,six\n", "line 3 has 'six'"),
+    "word under a header": ("a,b\n1,2\n\n3,\n", "line 4 has ''"),
+    "word in the first line": ("1,two\n3,4\n", "line 1 has 'two'"),
+    "short line": ("1,2\n3\n", "line 2 has 1 cells, those before 2"),
+    "nan": ("1,2\n3,nan\n", "row 1, column 1 is nan"),
+    "short header": ("a\n1,2\n", "header must name every column; found 1 names and 2"),
+    "labels": ("a,label\n1,0.5\n", "labels must be one integer"),
+    "label only": ("label\n1\n", "at least one row and column"),
+    "semicolons": ("1;2\n3;4\n", "at least one row|line 2 has '3;4'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CSV)
+def test_bad_csv(tmp_path, case):
+    text, message = BAD_CSV[case]
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_source(tmp_path / "a.csv")
+
+
+def test_csv_of_bytes(tmp_path):
+    (tmp_path / "a.csv").write_bytes(bytes(range(256)))
+    with pytest.raises(DataError, match="must be a text file"):
+        read_source(tmp_path / "a.csv")
+
+
+BAD_ARRAYS = {
+    "complex": (
+        {"x": X * 1j},
+        "must (be|hold) real numbers; found complex",
+    ),
+    "nan": ({"x": X / np.where(X[3, 1] == X, np.nan, 1)}, "row 3, column 1 is nan"),
+    "labels too few": ({"x": X, "labels": LABELS[:5]}, "6 samples and 5 labels"),
+    "labels with fractions": ({"x": X, "labels": LABELS + 0.5}, "one integer a sample"),
+    "one-hot labels": ({"x": X, "labels": np.eye(6)}, r"int64 of shape \(6, 6\)"),
+    "labels alone": ({"x": X, "test_labels": LABELS}, "samples for .* 'test_labels'"),
+    "test alone": ({"test_x": X}, "must hold one array, or arrays named x and labels"),
+    "two arrays": ({"a": X, "b": X}, r"found a \(6, 4\), b \(6, 4\). Rename"),
+    "nothing": ({"a": 1.0}, "must hold one array"),
+}
+
+
+@pytest.mark.parametrize("ending", [".npz", ".mat"])
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_bad_arrays(tmp_path, case, ending):
+    arrays, message = BAD_ARRAYS[case]
+    with pytest.raises(DataError, match=message):
+        read_source(save(tmp_path / f"a{ending}", **arrays))
+
+
+def test_vectors_and_empty_arrays(tmp_path):
+    for array in (X[0], np.zeros((0, 4)), np.zeros((4, 0, 2)), np.float64(3)):
+        np.save(tmp_path / "a.npy", array)
+        with pytest.raises(DataError, match="at least two dimensions; found shape"):
+            read_source(tmp_path / "a.npy")
+
+
+def test_python_objects_are_not_loaded(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[{}]]), allow_pickle=True)
+    np.savez(tmp_path / "a.npz", x=np.array([[{}]]))
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(DataError, match=r"plain numbers.*without Python objects"):
+            read_source(tmp_path / name)
+
+
+def test_cell_arrays_and_sparse_matrices(tmp_path):
+    cells = np.array([[1, "a"], [2, "b"]], object)
+    with pytest.raises(DataError, match="real numbers; found object"):
+        read_source(save(tmp_path / "a.mat", x=cells))
+    sparse = scipy.sparse.csc_matrix(X)
+    with pytest.raises(DataError, match=r"full array.*found csc_"):
+        read_source(save(tmp_path / "a.mat", x=sparse))
+
+
+def test_matlab_7_3(tmp_path):
+    header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+    (tmp_path / "a.mat").write_bytes(header.ljust(512, b"\0"))
+    with pytest.raises(DataError, match=r"found version 7.3. Save it .* '-v7'"):
+        read_source(tmp_path / "a.mat")
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".mat"])
+@pytest.mark.parametrize("damage", ["cut", "other", "empty"])
+def test_damaged_files(tmp_path, ending, damage):
+    path = tmp_path / f"a{ending}"
+    if ending == ".npy":
+        np.save(path, X)
+    else:
+        save(path, x=X)
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[:-40], "other": b"text " * 99, "empty": b""}[damage])
+    with pytest.raises(DataError, match="must be a whole"):
+        read_source(path)
+
+
+def test_npy_and_npz_mistaken_for_each_other(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X)
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(DataError, match=r"Name it .npz"):
+        read_source(tmp_path / "a.npy")
+    np.save(tmp_path / "b.npy", X)
+    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
+    with pytest.raises(DataError, match=r"Name it .npy"):
+        read_source(tmp_path / "b.npz")
+
+
+def test_unknown_ending_and_missing_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"\.npy, \.npz, \.mat, \.csv or be a folder"):
+        read_source(tmp_path / "a.png")
+    with pytest.raises(DataError, match="found nothing there"):
+        read_source(tmp_path / "none.npy")
