@@ -19,6 +19,7 @@ from mpilayer.errors import DataError, MpilayerError
 
 File = h5py.File
 Group = h5py.Group
+Dataset = h5py.Dataset
 
 # Readable by HDF5 1.10 and later, whatever library wrote the file.
 _LIBVER = ("earliest", "v110")

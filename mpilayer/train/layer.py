@@ -1,7 +1,7 @@
 """One layer in training: an epoch, an output, its errors. All calls are local."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,17 @@ def make_layer(config: PretrainConfig, shape: LayerShape) -> Layer:
     if config.method == "rbm":
         return RBM(shape, config.cd_steps)
     return Autoencoder(shape, config.tied, config.loss)
+
+
+def check_layer(config: PretrainConfig, shape: LayerShape) -> None:
+    """Check that the configured method has such a layer, without making one.
+
+    Raises
+    ------
+    ConfigError
+        Units or a loss that the method does not have.
+    """
+    make_layer(config, replace(shape, n_visible=1, n_hidden=1))
 
 
 @dataclass(frozen=True)

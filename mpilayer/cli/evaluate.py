@@ -1,0 +1,46 @@
+"""``mpilayer evaluate``: the errors of a run, with the PCA error beside them."""
+
+import argparse
+import json
+from pathlib import Path
+
+from mpilayer.cli import show
+from mpilayer.cli.options import add_threads
+from mpilayer.data.dataset import SPLITS
+from mpilayer.errors import ConfigError, unknown
+from mpilayer.runs.session import Session
+from mpilayer.runs.use import evaluate
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("run", type=Path, metavar="DIR", help="a run")
+    parser.add_argument(
+        "--split", default="test", help=f"{', '.join(SPLITS)} (default: test)"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DATA.h5",
+        help="another data set (default: the run's)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_threads(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate and print."""
+    if args.split not in SPLITS:
+        raise ConfigError(unknown("split", args.split, SPLITS))
+    session = Session.begin(args.threads)
+    result = evaluate(args.run, args.split, session, args.data)
+    if session.comm.rank > 0:
+        return
+    if args.json:
+        print(json.dumps(result))
+        return
+    print(
+        f"{result['model']} stack on {result['n_samples']} {args.split} rows: error "
+        f"{show.number(result['error'])}, PCA with {result['n_code']} components "
+        f"{show.number(result['pca_error'])}"
+    )

@@ -1,0 +1,43 @@
+"""``mpilayer pretrain``: all layers of a stack, at once or one after the other."""
+
+import argparse
+from pathlib import Path
+
+from mpilayer.cli import show
+from mpilayer.cli.options import add_config, add_threads, config_from
+from mpilayer.config import PretrainConfig
+from mpilayer.runs.pretrain import pretrain
+from mpilayer.runs.session import Session
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("data", type=Path, metavar="DATA.h5", help="the data set")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the run directory to make",
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="replace a run that is there already"
+    )
+    add_threads(parser)
+    add_config(parser, PretrainConfig)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Pre-train, and print errors and times."""
+    config = config_from(args, PretrainConfig, "pretrain")
+    session = Session.begin(args.threads, show.say, show.progress)
+    summary = pretrain(args.data, args.run, config, session, args.replace)
+    if session.comm.rank == 0:
+        out = show.console()
+        out.print(show.time_table(summary))
+        out.print(show.error_table(summary))
+        out.print(
+            f"Pre-training took {summary['pretrain_seconds']:.1f} s. Next: "
+            f"mpilayer finetune {args.run}",
+            soft_wrap=True,
+        )

@@ -1,0 +1,13 @@
+"""``mpilayer reconstruct``: write the reconstructions of a data set."""
+
+import argparse
+
+from mpilayer.cli.encode import configure, write
+from mpilayer.runs.use import reconstruct
+
+__all__ = ["configure", "run"]
+
+
+def run(args: argparse.Namespace) -> None:
+    """Reconstruct every split."""
+    write(args, reconstruct)

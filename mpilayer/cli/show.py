@@ -1,0 +1,158 @@
+"""What the user sees: lines, tables, live progress. Only rank 0 gets here."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.session import Goals
+from mpilayer.store.metrics import MetricsReader
+
+_LIVE_EVERY = 0.5
+_LINES_EVERY = 5.0
+
+
+def say(line: str) -> None:
+    """Print a line to stderr: results alone go to stdout."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def console() -> Console:
+    """Return the console for tables; no narrower than they are when not a terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 80)
+
+
+@contextmanager
+def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
+    """Show progress from the metrics files while the block runs.
+
+    On a terminal one live line a file; otherwise a plain line every few seconds.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        The run, which all ranks write into.
+    goals : mapping of str to int or None
+        Files of metrics and the lines that they will have.
+    """
+    readers = {name: MetricsReader(directory.metrics_file(name)) for name in goals}
+    latest: dict[str, dict[str, Any]] = {}
+    stop = Event()
+    screen = Console(stderr=True)
+
+    def look() -> bool:
+        news = False
+        for name, reader in readers.items():
+            for line in reader.new_lines():
+                latest[name] = line
+                news = True
+        return news
+
+    def show_lines() -> None:
+        while not stop.wait(_LINES_EVERY):
+            if look():
+                say("  ".join(_short(name, latest.get(name), goals) for name in goals))
+
+    def show_live() -> None:
+        with Live(console=screen, refresh_per_second=4) as live:
+            running = True
+            while running:
+                running = not stop.wait(_LIVE_EVERY)
+                look()
+                live.update(_live_table(goals, latest))
+
+    thread = Thread(target=show_live if screen.is_terminal else show_lines, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5)
+        if not screen.is_terminal and look():
+            say("  ".join(_short(name, latest.get(name), goals) for name in goals))
+
+
+def _short(name: str, line: dict[str, Any] | None, goals: Goals) -> str:
+    epoch = line["epoch"] if line else 0
+    goal = goals[name]
+    label = name.replace("layer-", "layer ")
+    text = f"{label}: {epoch}/{goal}" if goal else f"{label}: {epoch}"
+    error = _validation(line)
+    return text if error is None else f"{text} ({error:.2f})"
+
+
+def _validation(line: dict[str, Any] | None) -> float | None:
+    if not line:
+        return None
+    keys = ("validation_error", "train_error", "train_loss")
+    return next((line[key] for key in keys if line.get(key) is not None), None)
+
+
+def _live_table(goals: Goals, latest: dict[str, dict[str, Any]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, goal in goals.items():
+        line = latest.get(name)
+        epoch = line["epoch"] if line else 0
+        error = _validation(line)
+        done = epoch >= goal if goal else False
+        table.add_row(
+            name.replace("-", " "),
+            ProgressBar(total=goal, completed=epoch, width=24)
+            if goal
+            else ProgressBar(total=1, pulse=not done, width=24),
+            f"epoch {epoch}/{goal}" if goal else f"epoch {epoch}",
+            "" if error is None else f"validation error {error:.3f}",
+            f"{line['training']:.2f} s" if line else "",
+        )
+    return table
+
+
+def error_table(summary: dict[str, Any]) -> Table:
+    """Return the errors of PCA, the pre-trained and the fine-tuned stack."""
+    table = Table(title="Reconstruction error (sum over columns, mean over rows)")
+    table.add_column("")
+    for split in ("train", "validation", "test"):
+        table.add_column(split, justify="right")
+    rows = {
+        "PCA, as many components as code units": summary.get("pca"),
+        "pre-trained": summary.get("pretrained"),
+        "fine-tuned": summary.get("finetuned"),
+    }
+    for name, errors in rows.items():
+        if errors:
+            table.add_row(name, *(number(errors[split]) for split in errors))
+    return table
+
+
+def time_table(summary: dict[str, Any]) -> Table:
+    """Return where the time of each layer went, in seconds."""
+    table = Table(title="Seconds of each layer in pre-training")
+    columns = ("training", "transform", "monitor", "sending", "waiting")
+    for name in ("layer", "rank", "epochs", *columns):
+        table.add_column(name, justify="right")
+    for layer in summary["layers"]:
+        table.add_row(
+            str(layer["layer"]),
+            str(layer["rank"]),
+            str(layer["epochs"]),
+            *(number(layer[name]) for name in columns),
+        )
+    return table
+
+
+def number(value: float | None) -> str:
+    """Return a number with two decimals, a dash for none."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def clock() -> str:
+    """Return the time of day, for the first line of a log."""
+    return time.strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,183 @@
+"""The run directory: what lies where, and who may write it.
+
+::
+
+    config.toml              the effective configuration, and the data set's identity
+    schedule.json            the table; any run's is a FILE for --schedule replay:FILE
+    metrics/layer-1.jsonl …  one line an epoch;  metrics/finetune.jsonl  likewise
+    checkpoints/layer-1.h5 … parameters, velocity, epoch;  checkpoints/finetuned.h5
+    summary.json             errors, seconds, ranks: what comparisons read
+"""
+
+import json
+import os
+import shutil
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mpilayer.config import to_toml
+from mpilayer.errors import CheckpointError, ConfigError
+
+_CONTENT = ("config.toml", "schedule.json", "metrics", "checkpoints", "summary.json")
+
+
+class RunDirectory:
+    """A run directory. Making and changing it is for one rank; all may read.
+
+    Parameters
+    ----------
+    path : Path
+        The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.schedule = path / "schedule.json"
+        self.metrics = path / "metrics"
+        self.checkpoints = path / "checkpoints"
+
+    @staticmethod
+    def check_free(path: Path, replace: bool) -> None:
+        """Check that a run can be made at ``path``, without making anything.
+
+        Raises
+        ------
+        ConfigError
+            Something is there already and ``replace`` is not given, or it is not a run;
+            the folder around it is missing or read-only.
+        """
+        if path.exists():
+            if not path.is_dir():
+                raise ConfigError(
+                    f"--run must name a folder; {path} is a file. Choose another name."
+                )
+            if any(path.iterdir()):
+                _check_replaceable(path, replace)
+        parent = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"--run must lie in a folder that can be written; {parent} can't be. "
+                "Choose another folder, or mend its permissions."
+            )
+
+    @staticmethod
+    def create(path: Path, replace: bool) -> "RunDirectory":
+        """Make an empty run directory, replacing a former run if that was asked for.
+
+        Raises
+        ------
+        ConfigError
+            See ``check_free``.
+        """
+        RunDirectory.check_free(path, replace)
+        try:
+            for name in _CONTENT:
+                _remove(path / name)
+            for folder in ("metrics", "checkpoints"):
+                (path / folder).mkdir(parents=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{path} must be writable; {error.strerror}. Choose another folder."
+            ) from error
+        return RunDirectory(path)
+
+    @staticmethod
+    def open(path: Path) -> "RunDirectory":
+        """Open an existing run.
+
+        Raises
+        ------
+        CheckpointError
+            There is no run.
+        """
+        if not (path / "config.toml").is_file():
+            raise CheckpointError(
+                f"{path} must be the directory of a run; it has no config.toml. "
+                "Make one with 'mpilayer pretrain DATA.h5 --run DIR'."
+            )
+        return RunDirectory(path)
+
+    def checkpoint(self, name: str) -> Path:
+        """Return the path of a checkpoint."""
+        return self.checkpoints / f"{name}.h5"
+
+    def layer_checkpoint(self, index: int) -> Path:
+        """Return the path of a layer's checkpoint; layers count from 0 here."""
+        return self.checkpoint(f"layer-{index + 1}")
+
+    def metrics_file(self, name: str) -> Path:
+        """Return the path of a file of metrics."""
+        return self.metrics / f"{name}.jsonl"
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the sections of ``config.toml``.
+
+        Raises
+        ------
+        CheckpointError
+            It is no TOML any more.
+        """
+        try:
+            return tomllib.loads((self.path / "config.toml").read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise CheckpointError(
+                f"{self.path / 'config.toml'} must be as it was written; {error}. "
+                "Restore it, or train again."
+            ) from error
+
+    def write_config(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write sections; the others of an existing file stay."""
+        old = self.read_config() if (self.path / "config.toml").exists() else {}
+        write_text(self.path / "config.toml", to_toml({**old, **sections}))
+
+    def read_summary(self) -> dict[str, Any]:
+        """Return ``summary.json``, empty before there is one."""
+        path = self.path / "summary.json"
+        if not path.exists():
+            return {}
+        summary: dict[str, Any] = json.loads(path.read_text())
+        return summary
+
+    def write_summary(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Write values; the others of an existing summary stay. Return all."""
+        summary = {**self.read_summary(), **values}
+        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+        write_text(self.path / "summary.json", text)
+        return summary
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is whole or as it was before. Local."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_replaceable(path: Path, replace: bool) -> None:
+    others = sorted({p.name for p in path.iterdir()} - set(_CONTENT))
+    if others or not (path / "config.toml").exists():
+        raise ConfigError(
+            f"--run must name a new folder or a run; {path} holds other files "
+            f"({', '.join(others[:3])}). Choose another name."
+        )
+    if not replace:
+        raise ConfigError(
+            f"--run must name a new folder; {path} holds a run already. Go on with "
+            f"'mpilayer finetune {path}', replace it with --replace, or choose another "
+            "name."
+        )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

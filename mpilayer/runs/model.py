@@ -1,0 +1,125 @@
+"""Layers and stacks to checkpoints, and back."""
+
+from pathlib import Path
+
+from mpilayer.config import PretrainConfig, as_values, from_values
+from mpilayer.errors import CheckpointError
+from mpilayer.models.base import LayerShape
+from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.numerics.parameters import Parameters
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.store import checkpoint
+from mpilayer.train.finetune import FinetuneState
+from mpilayer.train.layer import LayerState, layer_shapes, make_layer
+
+
+def save_layer(directory: RunDirectory, state: LayerState) -> None:
+    """Write a layer's checkpoint. Local to the rank that holds the layer."""
+    layer = state.layer
+    velocity = layer.parameters.like()
+    velocity.vector[:] = state.optimizer.state["velocity"]
+    shape = layer.shape
+    checkpoint.save(
+        directory.layer_checkpoint(state.settings.index),
+        {
+            **{f"parameters/{k}": v for k, v in layer.parameters.items()},
+            **{f"velocity/{k}": v for k, v in velocity.items()},
+        },
+        {
+            "content": "layer",
+            "layer": state.settings.index + 1,
+            "epoch": state.epoch,
+            "n_visible": shape.n_visible,
+            "n_hidden": shape.n_hidden,
+            "visible": shape.visible,
+            "hidden": shape.hidden,
+        },
+    )
+
+
+def save_finetuned(directory: RunDirectory, state: FinetuneState) -> None:
+    """Write the fine-tuned stack: its best weights, its last ones, and its optimizer."""
+    stack = state.stack
+    best = stack.parameters.like()
+    best.vector[:] = state.best
+    arrays = {f"best/{k}": v for k, v in best.items()}
+    arrays |= {f"parameters/{k}": v for k, v in stack.parameters.items()}
+    for name, vector in state.optimizer.state.items():
+        named = stack.parameters.like()
+        named.vector[:] = vector
+        arrays |= {f"{name}/{k}": v for k, v in named.items()}
+    checkpoint.save(
+        directory.checkpoint("finetuned"),
+        arrays,
+        {
+            "content": "finetuned",
+            "epoch": state.epoch,
+            "best_epoch": state.best_epoch,
+            "best_error": state.best_error,
+            "optimizer_steps": state.optimizer.steps,
+            **{f"finetune_{k}": v for k, v in as_values(state.config).items()},
+        },
+    )
+
+
+def load_stack(directory: RunDirectory, pretrained: bool = False) -> DeepAutoencoder:
+    """Return a run's model: fine-tuned if it was, else the unrolled layers. Local.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        The run.
+    pretrained : bool
+        Take the unrolled layers even if the run was fine-tuned.
+
+    Raises
+    ------
+    CheckpointError
+        A checkpoint is missing or damaged, or the run is not finished.
+    """
+    config, shapes = run_shapes(directory)
+    path = directory.checkpoint("finetuned")
+    if not pretrained and path.exists():
+        stack = DeepAutoencoder(shapes)
+        _fill(stack.parameters, path, "best")
+        return stack
+    layers = []
+    for index, shape in enumerate(shapes):
+        layer = make_layer(config, shape)
+        _fill(layer.parameters, directory.layer_checkpoint(index), "parameters")
+        layers.append(layer)
+    return DeepAutoencoder.unroll(layers)
+
+
+def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape]]:
+    """Return the configuration of pre-training and the shapes of the layers.
+
+    Raises
+    ------
+    CheckpointError
+        The run's ``config.toml`` lacks what a run writes.
+    """
+    sections = directory.read_config()
+    try:
+        values = {
+            k: tuple(v) if isinstance(v, list) else v
+            for k, v in sections["pretrain"].items()
+        }
+        config = from_values(PretrainConfig, values)
+        return config, layer_shapes(config, int(sections["data"]["n_visible"]))
+    except KeyError as error:
+        raise CheckpointError(
+            f"{directory.path / 'config.toml'} must have what pre-training wrote; "
+            f"{error} is missing. Restore it, or train again."
+        ) from error
+
+
+def is_finetuned(directory: RunDirectory) -> bool:
+    """Tell whether the run has a fine-tuned stack."""
+    return directory.checkpoint("finetuned").exists()
+
+
+def _fill(parameters: Parameters, path: Path, group: str) -> None:
+    arrays, _ = checkpoint.load(path)
+    for name, view in parameters.items():
+        checkpoint.fill(view, arrays, f"{group}/{name}", path)

@@ -1,0 +1,86 @@
+"""Checkpoints: named arrays and numbers in one HDF5 file that is whole or absent."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpilayer import hdf5
+from mpilayer.arrays import AnyArray
+from mpilayer.errors import CheckpointError
+
+KIND = "mpilayer-checkpoint"
+FORMAT_VERSION = 1
+
+
+def save(
+    path: Path, arrays: Mapping[str, AnyArray], attributes: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint: temporary file, fsync, verify, rename. Local.
+
+    Parameters
+    ----------
+    path : Path
+        The file; an older one is replaced in one step.
+    arrays : mapping of str to ndarray
+        Names may contain ``/`` for groups, e.g. ``parameters/weights``.
+    attributes : mapping
+        Numbers and texts.
+
+    Raises
+    ------
+    DataError
+        The folder cannot be written, or the disk is full; the old file is untouched.
+    """
+    with hdf5.create(path, kind=KIND, version=FORMAT_VERSION) as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+        for name, value in attributes.items():
+            file.attrs[name] = value
+
+
+def load(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]]:
+    """Return the arrays and attributes of a checkpoint, after verifying its digest.
+
+    Raises
+    ------
+    CheckpointError
+        Missing, damaged, of another kind or a newer version.
+    """
+    arrays: dict[str, AnyArray] = {}
+
+    def read(name: str, item: Any) -> None:
+        if isinstance(item, hdf5.Dataset):
+            arrays[name] = item[()]
+
+    with hdf5.open_read(
+        path, kind=KIND, version=FORMAT_VERSION, error=CheckpointError
+    ) as file:
+        hdf5.verify_digest(file, path, CheckpointError)
+        file.visititems(read)
+        return arrays, {name: _plain(value) for name, value in file.attrs.items()}
+
+
+def fill(
+    target: AnyArray, arrays: Mapping[str, AnyArray], name: str, path: Path
+) -> None:
+    """Copy a checkpoint's array into ``target``.
+
+    Raises
+    ------
+    CheckpointError
+        There is no such array, or it has another shape; the message names it.
+    """
+    found = arrays.get(name)
+    if found is None or found.shape != target.shape:
+        what = "nothing" if found is None else f"shape {found.shape}"
+        raise CheckpointError(
+            f"{path} must hold {name} of shape {target.shape}; found {what}. "
+            "The checkpoint belongs to another configuration: train again."
+        )
+    target[...] = found
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

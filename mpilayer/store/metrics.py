@@ -1,0 +1,61 @@
+"""Metrics: JSON lines, one file a writer, one line an event."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+class MetricsWriter:
+    """Appends lines to a file, each visible to readers at once. Local.
+
+    Parameters
+    ----------
+    path : Path
+        The file; what it holds is kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Append one line; NaN and infinity become null, which JSON can hold."""
+        self._file.write(json.dumps({k: _finite(v) for k, v in values.items()}) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+class MetricsReader:
+    """Reads a file of metrics that may still be growing. Local."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._position = 0
+
+    def new_lines(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines that were completed since the last call."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._position += len(line)
+                yield json.loads(line)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
