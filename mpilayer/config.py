@@ -4,11 +4,12 @@ Each field says its default, its help and its legal range once. The *effective*
 configuration, defaults included, is written into every run directory.
 """
 
+import operator
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tomli_w
 
@@ -26,7 +27,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """Return a dataclass field with help and a legal range (for lists: of each entry)."""
+    """Return a field with help and a legal range (for lists: of each entry)."""
     return field(
         default=default,
         metadata={
@@ -67,8 +68,8 @@ class PretrainConfig:
     epochs: tuple[int, ...] = option((20,), "epochs of each layer", least=1)
     extra_epochs: tuple[int, ...] = option(
         (-1,),
-        "more epochs of each layer: after its last input (lockstep, greedy), after each "
-        "newer one (async, simulate); -1: 0 and 1",
+        "more epochs of each layer: after its last input (lockstep, greedy), after "
+        "each newer one (async, simulate); -1: 0 and 1",
         least=-1,
     )
     end: str = option(
@@ -81,8 +82,8 @@ class PretrainConfig:
     )
     activations: str = option(
         "streamed",
-        "outputs before a layer's last stipulated epoch: 'streamed' sends what training "
-        "computes anyway, 'transformed' encodes all rows at the end of the epoch",
+        "outputs before a layer's last stipulated epoch: 'streamed' sends what "
+        "training computes anyway, 'transformed' encodes all rows after the epoch",
         choices=("streamed", "transformed"),
     )
     minibatch: int = option(100, "rows of a minibatch", least=1)
@@ -102,7 +103,7 @@ class PretrainConfig:
     )
     visible: str = option(
         "sigmoid",
-        "units of the data: sigmoid (rbm: Bernoulli) for [0, 1], linear (rbm: Gaussian)",
+        "units of the data: sigmoid (rbm: Bernoulli), linear (rbm: Gaussian), ...",
         choices=_ACTIVATIONS,
     )
     hidden: str = option("sigmoid", "units of the hidden layers", choices=_ACTIVATIONS)
@@ -130,8 +131,8 @@ class PretrainConfig:
             per_layer(key, getattr(self, key), n)
         if len(self.lag) not in (1, n - 1):
             raise ConfigError(
-                f"lag needs one number, or one for each of the {n - 1} layers above the "
-                f"first; got {len(self.lag)}. Give --lag G, or {n - 1} numbers."
+                f"lag needs one number, or one for each of the {n - 1} layers above "
+                f"the first; got {len(self.lag)}. Give --lag G, or {n - 1} numbers."
             )
         if len(self.momentum) != 2:
             raise ConfigError(
@@ -246,8 +247,6 @@ def check(config: Any) -> None:
 
 
 def _check_entry(item: Field[Any], type_: type, value: Any) -> None:
-    if type_ is float and type(value) is int:
-        value = float(value)
     if type(value) is not type_:
         raise ConfigError(
             f"{item.name} must be of type {type_.__name__}; got {value!r}. "
@@ -255,14 +254,14 @@ def _check_entry(item: Field[Any], type_: type, value: Any) -> None:
         )
     limits = item.metadata
     if limits["choices"] and value not in limits["choices"]:
-        raise ConfigError(unknown(item.name, value, limits["choices"]))
-    rules = [
-        (limits["least"], "at least", lambda bound: value >= bound),
-        (limits["above"], "greater than", lambda bound: value > bound),
-        (limits["below"], "less than", lambda bound: value < bound),
+        raise ConfigError(unknown(item.name, str(value), limits["choices"]))
+    rules: list[tuple[float | None, str, Callable[[float, float], bool]]] = [
+        (limits["least"], "at least", operator.ge),
+        (limits["above"], "greater than", operator.gt),
+        (limits["below"], "less than", operator.lt),
     ]
     for bound, words, holds in rules:
-        if bound is not None and not holds(bound):
+        if bound is not None and not holds(value, bound):  # type: ignore[arg-type]
             raise ConfigError(
                 f"{item.name} must be {words} {bound}; got {value}. "
                 f"Change {flag(item.name)}."
@@ -305,13 +304,16 @@ def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:
     for name in values:
         if name not in types:
             raise ConfigError(unknown("key", name, types))
-    converted = {
-        name: (value,)
-        if get_origin(types[name]) is tuple and not isinstance(value, tuple)
-        else value
-        for name, value in values.items()
-    }
-    return cast(Config, replace(cls(), **converted))
+    converted = {name: _as_type(types[name], value) for name, value in values.items()}
+    return cls(**converted)
+
+
+def _as_type(type_: Any, value: Any) -> Any:
+    """Return a value as its field has it: a list for a scalar, a float for an int."""
+    if get_origin(type_) is tuple:
+        entries = value if isinstance(value, tuple) else (value,)
+        return tuple(_as_type(get_args(type_)[0], entry) for entry in entries)
+    return float(value) if type_ is float and type(value) is int else value
 
 
 def as_values(config: Any) -> dict[str, Any]:

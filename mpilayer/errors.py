@@ -23,8 +23,8 @@ class MpilayerError(Exception):
     Attributes
     ----------
     collective : bool
-        Every rank raises this error, so one rank can print it and all end by themselves.
-        An error that only one rank has must end the others.
+        Every rank raises this error, so one rank can print it and all end by
+        themselves. An error that only one rank has must end the others.
     """
 
     collective = False

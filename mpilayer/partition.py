@@ -1,16 +1,17 @@
 """Who owns what: rows to ranks, layers to ranks. Pure integers."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def shard_bounds(n_rows: int, n_shards: int) -> list[tuple[int, int]]:
-    """Return where each shard starts and stops: contiguous, sizes differ by one at most.
+    """Return where each shard starts and stops: contiguous, sizes equal within one.
 
     The first shards take the remainder; with more shards than rows the last are empty.
     """
     size, remainder = divmod(n_rows, n_shards)
     starts = [i * size + min(i, remainder) for i in range(n_shards + 1)]
-    return list(zip(starts[:-1], starts[1:], strict=True))
+    return list(pairwise(starts))
 
 
 def layers_to_ranks(costs: Sequence[float], n_ranks: int) -> list[range]:
@@ -47,4 +48,4 @@ def layers_to_ranks(costs: Sequence[float], n_ranks: int) -> list[range]:
                     following[stop] = (load, [*best[start][1], stop])
         best = following
     bounds = best[n_layers][1]
-    return [range(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [range(a, b) for a, b in pairwise(bounds)]

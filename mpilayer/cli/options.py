@@ -1,4 +1,4 @@
-"""Flags from configuration dataclasses: one place says name, default, help and range."""
+"""Flags from configuration dataclasses: one place says name, default and help."""
 
 import argparse
 from dataclasses import fields

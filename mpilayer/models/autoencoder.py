@@ -76,7 +76,7 @@ class Autoencoder:
         out: Parameters,
         scale: float,
     ) -> Array32:
-        """Write scale · Σ_rows ∂loss/∂parameters into ``out``; see ``Layer.gradient``."""
+        """Write scale · Σ_rows ∂loss/∂parameters to ``out``; see ``Layer.gradient``."""
         n, shape, p = len(visible), self.shape, self.parameters
         hidden: Array32 = self._workspace.array("hidden", (n, shape.n_hidden))
         output: Array32 = self._workspace.array("output", (n, shape.n_visible))

@@ -53,12 +53,12 @@ class Layer(Protocol):
         out: Parameters,
         scale: float,
     ) -> Array32:
-        """Write ``scale`` times the summed descent gradient of a minibatch into ``out``.
+        """Write ``scale`` times the summed gradient of a minibatch into ``out``.
 
         Parameters
         ----------
         visible : ndarray (n_samples, n_visible)
-            The minibatch. A model may use a buffer of its own for it, see ``minibatch``.
+            The minibatch; best in the buffer that ``minibatch`` returns.
         rng : numpy.random.Generator
             For models that sample.
         out : Parameters
@@ -87,7 +87,7 @@ class Workspace:
     def array(
         self, name: str, shape: tuple[int, ...], dtype: type = np.float32
     ) -> AnyArray:
-        """Return the array of a name and shape; its content is left from the last use."""
+        """Return the array of a name and shape; it keeps what the last use left."""
         key = (name, shape)
         if key not in self._arrays:
             self._arrays[key] = np.empty(shape, dtype)

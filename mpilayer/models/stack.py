@@ -75,7 +75,7 @@ class DeepAutoencoder:
         return self._through(visible, range(len(self.shapes)))
 
     def decode(self, codes: Array32) -> Array32:
-        """Return the rows (n_samples, n_visible) that codes (n_samples, n_code) stand for."""
+        """Return the rows (n_samples, n_visible) of codes (n_samples, n_code)."""
         return self._through(codes, range(len(self.shapes), self.n_steps))
 
     def reconstruct(self, visible: Array32) -> Array32:

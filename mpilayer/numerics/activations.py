@@ -59,11 +59,11 @@ def _relu_slope(y: Array32, delta: Array32) -> None:
     delta *= y > 0
 
 
-def _linear(z: Array32) -> None:  # noqa: ARG001
+def _linear(z: Array32) -> None:
     """Leave z as it is."""
 
 
-def _linear_slope(y: Array32, delta: Array32) -> None:  # noqa: ARG001
+def _linear_slope(y: Array32, delta: Array32) -> None:
     """Leave delta as it is."""
 
 

@@ -1,4 +1,4 @@
-"""Losses of a reconstruction: value in float64, and the derivative for the last layer."""
+"""Losses of a reconstruction: the value, and the derivative for the last layer."""
 
 import numpy as np
 
@@ -56,8 +56,7 @@ def output_delta(
     Parameters
     ----------
     name : str
-        ``squared`` or ``cross-entropy`` (then the activation is the sigmoid, whose slope
-        cancels).
+        ``squared`` or ``cross-entropy``, whose logarithms cancel the sigmoid's slope.
     target, output : ndarray (n_samples, n_visible)
         What should come out, and what does.
     activation : Activation

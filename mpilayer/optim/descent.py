@@ -44,7 +44,7 @@ class Optimizer(Protocol):
 
 
 class Descent:
-    """Gradient descent with momentum: velocity ← m · velocity − g; parameters += velocity.
+    """Descent with momentum: velocity ← m · velocity − g; parameters += velocity.
 
     Parameters
     ----------
@@ -166,14 +166,14 @@ class Adam:
 
 
 DEFAULT_RATES: Mapping[str, float] = {"sgd": 0.001, "momentum": 0.0002, "adam": 0.001}
-"""Names of the fine-tuning optimizers and their learning rates unless asked otherwise."""
+"""Names of the fine-tuning optimizers, and their usual learning rates."""
 
 
 def make_optimizer(name: str, size: int, learning_rate: float) -> Optimizer:
     """Return a fine-tuning optimizer for ``size`` parameters.
 
-    ``sgd`` is plain descent on the summed gradient (Santara et al. 2016 §4), ``momentum``
-    the same with momentum 0.9, ``adam`` Adam.
+    ``sgd`` is plain descent on the summed gradient (Santara et al. 2016 §4),
+    ``momentum`` the same with momentum 0.9, ``adam`` Adam.
 
     Raises
     ------

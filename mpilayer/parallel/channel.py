@@ -1,8 +1,8 @@
-"""Channels from one layer to the next: newest output wins, nothing grows, nothing spins.
+"""Channels from one layer to the next: nothing grows, nothing is lost, nothing spins.
 
-A channel has an *outlet*, where the lower layer leaves its outputs, and an *inlet*, where
-the upper layer takes them. Both layers on one rank share a :class:`LocalChannel`; on
-neighbouring ranks an :class:`Outbox` sends to an :class:`Inbox`. Each end owns two
+A channel has an *outlet*, where the lower layer leaves its outputs, and an *inlet*,
+where the upper layer takes them. Both layers on one rank share a :class:`LocalChannel`;
+on neighbouring ranks an :class:`Outbox` sends to an :class:`Inbox`. Each end owns two
 buffers, no more: one in use and one under way.
 
 On the wire an output is a header (epoch, what follows) and then its rows in blocks, so
@@ -55,7 +55,7 @@ class Rows:
 
 
 Fill = Callable[[Array32, int, slice], None]
-"""Writes a block of an output: (rows to write, 0 training / 1 validation, which rows)."""
+"""Writes a block of an output: (rows to write, 0 train / 1 validation, which rows)."""
 
 
 class Outlet(Protocol):

@@ -17,7 +17,7 @@ _LONGEST_PAUSE = 4e-3
 
 
 class Request(Protocol):
-    """A message or reduction under way; its array must be left alone until it is done."""
+    """A message or reduction under way; leave its array alone until it is done."""
 
     def test(self) -> bool:
         """Move the message on, and tell whether it is complete."""
@@ -94,11 +94,11 @@ class SerialCommunicator:
         """Leave the array as it is."""
         return _Done()
 
-    def start_send(self, array: AnyArray, destination: int, tag: int) -> Request:
+    def start_send(self, *_: Any) -> Request:
         """Raise: there is nobody else."""
         raise RuntimeError("one rank alone has nobody to send to")
 
-    def start_receive(self, array: AnyArray, source: int, tag: int) -> Request:
+    def start_receive(self, *_: Any) -> Request:
         """Raise: there is nobody else."""
         raise RuntimeError("one rank alone has nobody to receive from")
 

@@ -1,9 +1,10 @@
-"""The door to mpi4py: starts MPI, wraps the calls in use, ends all ranks on a defect."""
+"""The door to mpi4py: starts MPI, wraps its calls, ends all ranks on a defect."""
 
 import pickle
 import sys
 import traceback
 from collections.abc import Callable
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -49,7 +50,8 @@ class MPICommunicator:
     def on_root(self, work: Callable[[], T]) -> T:
         """Do ``work`` on rank 0; return its result, or raise its error, everywhere."""
         outcome: Any = _attempt(work) if self.rank == 0 else None
-        return _result(self._broadcast(outcome))
+        result: T = _result(self._broadcast(outcome))
+        return result
 
     def everywhere(self, work: Callable[[], T]) -> T:
         """Do ``work`` on every rank; raise the first error of any rank on all."""
@@ -58,7 +60,8 @@ class MPICommunicator:
         for error in self.allgather(failed):
             if error is not None:
                 _result(error)
-        return _result(outcome)
+        result: T = _result(outcome)
+        return result
 
     def allgather(self, item: Any) -> list[Any]:
         """Return every rank's object."""
@@ -69,10 +72,7 @@ class MPICommunicator:
         starts = np.concatenate([[0], np.cumsum(sizes)])
         layout = [everything, (sizes, starts[:-1]), MPI.BYTE]
         self._wait(self._comm.Iallgatherv([mine, MPI.BYTE], layout))
-        return [
-            pickle.loads(everything[a:b].tobytes())
-            for a, b in zip(starts[:-1], starts[1:], strict=True)
-        ]
+        return [pickle.loads(everything[a:b].tobytes()) for a, b in pairwise(starts)]
 
     def start_sum(self, array: AnyArray) -> Request:
         """Start adding an array over all ranks, in place."""

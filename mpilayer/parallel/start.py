@@ -85,7 +85,7 @@ def place(comm: Communicator, threads: int = 0) -> Placement:
 
 
 def _share(everyone: list[tuple[str, frozenset[int]]], rank: int) -> float:
-    """Return a rank's share of cores, each core split among the ranks that may use it."""
+    """Return a rank's share of cores; a core is split among those that may use it."""
     host, mine = everyone[rank]
     users = Counter(core for name, cores in everyone if name == host for core in cores)
     return sum(1 / users[core] for core in mine)
@@ -99,8 +99,8 @@ def _crowding(everyone: list[tuple[str, frozenset[int]]], threads: Any) -> str:
         )
         if wanted > len(cores):
             return (
-                f"{wanted} BLAS threads of all ranks share {len(cores)} cores of {host}: "
-                "cheap layers will hold up the dearest one. Start fewer ranks."
+                f"{wanted} BLAS threads share the {len(cores)} cores of {host}: cheap "
+                "layers will hold up the dearest one. Start fewer ranks."
             )
     return ""
 

@@ -38,8 +38,8 @@ def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
     path = data or Path(trained_on.get("path", ""))
     if not path.is_file():
         raise DataError(
-            f"the data set of the run must be there; {path} is no file. Say where it is "
-            "now with --data FILE."
+            f"the data set of the run must be there; {path} is no file. Say where it "
+            "is now with --data FILE."
         )
     with Dataset.open(path) as dataset:
         if dataset.digest != trained_on.get("digest"):
@@ -139,7 +139,7 @@ def _check(
     if is_finetuned(directory) and not replace_finetuned:
         raise ConfigError(
             f"{run} must not be fine-tuned yet; it is. Look at it with 'mpilayer "
-            f"evaluate {run}', or start again from the pre-trained stack with --replace."
+            f"evaluate {run}', or start again from pre-training with --replace."
         )
     _, shapes = run_shapes(directory)
     check_loss(config.loss, shapes[0].visible)
@@ -154,8 +154,8 @@ def _check(
         n_train = dataset.n_samples("train")
     if config.minibatch > n_train:
         raise ConfigError(
-            f"a minibatch must not be larger than the data; got {config.minibatch} with "
-            f"{n_train} training rows. Give a smaller --minibatch."
+            f"a minibatch must not be larger than the data; got {config.minibatch} "
+            f"with {n_train} training rows. Give a smaller --minibatch."
         )
     return path
 

@@ -38,7 +38,7 @@ def save_layer(directory: RunDirectory, state: LayerState) -> None:
 
 
 def save_finetuned(directory: RunDirectory, state: FinetuneState) -> None:
-    """Write the fine-tuned stack: its best weights, its last ones, and its optimizer."""
+    """Write the fine-tuned stack: best weights, last ones, and the optimizer."""
     stack = state.stack
     best = stack.parameters.like()
     best.vector[:] = state.best

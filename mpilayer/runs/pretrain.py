@@ -158,8 +158,8 @@ def _check(
         )
     if config.minibatch > facts.n_train:
         raise ConfigError(
-            f"a minibatch must not be larger than the data; got {config.minibatch} with "
-            f"{facts.n_train} training rows. Give a smaller --minibatch."
+            f"a minibatch must not be larger than the data; got {config.minibatch} "
+            f"with {facts.n_train} training rows. Give a smaller --minibatch."
         )
     shapes = layer_shapes(config, facts.n_visible)
     # Makes every model complain now about units that it does not have.
@@ -190,8 +190,8 @@ def _table(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | N
 def _read_schedule(path: Path, n_layers: int) -> Schedule:
     if not path.is_file():
         raise ConfigError(
-            f"--schedule replay:FILE must name the schedule.json of a run; {path} is no "
-            "file. Give another one."
+            f"--schedule replay:FILE must name the schedule.json of a run; {path} is "
+            "no file. Give another one."
         )
     schedule = Schedule.from_json(path.read_text(errors="replace"), str(path))
     if schedule.n_layers != n_layers:

@@ -104,8 +104,8 @@ def check_range(rows: Array32, visible: str, path: Path) -> None:
         if least < 0 or most > 1:
             raise DataError(
                 f"sigmoid visible units need data in [0, 1]; {path} has {least:g} to "
-                f"{most:g}. Scale the data, or give --visible linear and a learning rate "
-                "of 0.001 to 0.01."
+                f"{most:g}. Scale the data, or give --visible linear and a learning "
+                "rate of 0.001 to 0.01."
             )
 
 

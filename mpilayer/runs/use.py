@@ -137,6 +137,6 @@ def _check_width(dataset: Dataset, stack: DeepAutoencoder) -> None:
     n_visible = stack.shapes[0].n_visible
     if dataset.n_visible != n_visible:
         raise DataError(
-            f"the data must have as many columns as the run, {n_visible}; {dataset.path} "
-            f"has {dataset.n_visible}. Give data of the same kind."
+            f"the data must have as many columns as the run, {n_visible}; "
+            f"{dataset.path} has {dataset.n_visible}. Give data of the same kind."
         )

@@ -59,7 +59,7 @@ class Strata:
         return (self.bounds[0][0], self.bounds[-1][1])
 
     def orders(self, seed: int, epoch: int) -> list[AnyArray]:
-        """Return for each stratum its rows, counted from ``rows[0]``, in a new order."""
+        """Return the rows of each stratum, counted from ``rows[0]``, in a new order."""
         origin = self.rows[0]
         return [
             start
@@ -223,7 +223,7 @@ class Descender:
         self._under_way: list[tuple[int, Request]] = []
 
     def step(self, visible: Array32) -> float:
-        """Take a step on this rank's part of a minibatch; return its loss. Collective."""
+        """Take a step on this rank's part of a minibatch; return its loss."""
         state = self._state
         state.optimizer.start_step()
         loss = state.stack.gradient(

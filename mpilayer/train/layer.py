@@ -175,7 +175,7 @@ def monitored_rows(n_rows: int, at_most: int) -> AnyArray:
 def monitored_errors(layer: Layer, rows: Rows, at_most: int) -> tuple[float, float]:
     """Return the reconstruction errors of a layer on training and validation rows.
 
-    The error is Σ over units of (x − x̂)², mean over the rows looked at; NaN without rows.
+    The error is Σ over units of (x − x̂)², mean over the rows looked at; NaN without.
     """
     errors = []
     for part in (rows.train, rows.validation):

@@ -1,9 +1,9 @@
 """Executes a schedule: each rank trains its layers, outputs travel up the channels.
 
-One loop serves all schedules and any number of ranks. A *plan* says which output a layer
-uses next; the loop picks, among the layers of its rank that could go on, the one
-furthest behind. With one rank it is the serial executor; the weights depend on the table
-alone.
+One loop serves all schedules and any number of ranks. A *plan* says which output a
+layer uses next; the loop picks, among the layers of its rank that could go on, the one
+furthest behind. With one rank it is the serial executor; the weights depend on the
+table alone.
 """
 
 import time
@@ -362,7 +362,7 @@ class Pipeline:
 
     def _progress(self) -> bool:
         # A list: every end must move on, also behind one that is not done.
-        return all([end.progress() for end in self._remote])
+        return all([end.progress() for end in self._remote])  # noqa: C419
 
     def _timed_progress(self) -> None:
         began = time.perf_counter()

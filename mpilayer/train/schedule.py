@@ -77,8 +77,8 @@ class Schedule:
         """
         if not self.used or len(self.stipulated) != self.n_layers:
             raise ScheduleError(
-                "a schedule needs at least one layer and one stipulated number of epochs "
-                f"a layer; found {self.n_layers} layers and {len(self.stipulated)} "
+                "a schedule needs at least one layer, and stipulated epochs for each "
+                f"layer; found {self.n_layers} layers and {len(self.stipulated)} "
                 "numbers. Record the schedule again."
             )
         for layer, row in enumerate(self.used):
@@ -87,8 +87,8 @@ class Schedule:
             for epoch, entry in enumerate(row, start=1):
                 if not least <= entry <= below:
                     raise ScheduleError(
-                        f"layer {layer + 1} can use outputs {least} to {below} of what is "
-                        f"below it; epoch {epoch} asks for {entry}. Mend the table."
+                        f"layer {layer + 1} can use outputs {least} to {below} of what "
+                        f"is below it; epoch {epoch} asks for {entry}. Mend the table."
                     )
             if list(row) != sorted(row):
                 raise ScheduleError(
@@ -155,7 +155,7 @@ def lockstep(
     lag: int | Sequence[int] = 0,
     refresh_every: int = 1,
 ) -> Schedule:
-    """Return the wavefront: epoch e uses the output below after its epoch min(e + g, T).
+    """Return the wavefront: epoch e uses the output after epoch min(e + g, T) below.
 
     Parameters
     ----------

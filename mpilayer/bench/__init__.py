@@ -1,0 +1,1 @@
+"""Benchmarks: ratios from paired runs on one machine, never absolute times alone."""
