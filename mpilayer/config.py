@@ -116,7 +116,7 @@ class PretrainConfig:
     )
     seed: int = option(0, "seed of all random numbers", least=0)
     monitor_rows: int = option(
-        1000, "training and validation rows on which errors are measured", least=1
+        500, "training and validation rows on which errors are measured", least=1
     )
 
     def __post_init__(self) -> None:

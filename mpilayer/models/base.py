@@ -58,7 +58,8 @@ class Layer(Protocol):
         Parameters
         ----------
         visible : ndarray (n_samples, n_visible)
-            The minibatch; best in the buffer that ``minibatch`` returns.
+            The minibatch; best in the buffer that ``minibatch`` returns, which may be
+            used up. Any other array stays as it is.
         rng : numpy.random.Generator
             For models that sample.
         out : Parameters

@@ -77,7 +77,7 @@ class RBM:
         Notes
         -----
         Both phases lie in one buffer, the data above the reconstruction, so that the
-        statistics of both are one matrix product, Σ v⁰p⁰ − v¹p¹ = [v⁰; v¹]ᵀ [p⁰; −p¹],
+        statistics of both are one matrix product, Σ v¹p¹ − v⁰p⁰ = [−v⁰; v¹]ᵀ [p⁰; p¹],
         and a sum over 2B rows is written only once.
         """
         n = len(visible)
@@ -92,16 +92,15 @@ class RBM:
             self.decode(self._sample(driving, rng), v1)
             driving = self.encode(v1, p1)
 
-        activations: Array32 = self._workspace.array("p0", p0.shape)
-        activations[:] = p0
-        # The scale goes into the small factor, its sign makes an ascent a descent.
-        p0 *= np.float32(-scale)
-        p1 *= np.float32(scale)
+        np.subtract(p1.sum(axis=0), p0.sum(axis=0), out=out["hidden_bias"])
+        out["hidden_bias"][:] *= np.float32(scale)
+        # The scale goes into the smaller factor, its sign makes an ascent a descent;
+        # the hidden activations stay as they are, for the caller.
+        v0 *= np.float32(-scale)
+        v1 *= np.float32(scale)
+        np.sum(both_v, axis=0, out=out["visible_bias"])
         np.matmul(both_v.T, both_h, out=out["weights"])
-        np.sum(both_h, axis=0, out=out["hidden_bias"])
-        np.subtract(v1.sum(axis=0), v0.sum(axis=0), out=out["visible_bias"])
-        out["visible_bias"][:] *= np.float32(scale)
-        return activations
+        return p0
 
     def free_energy(self, visible: Array32) -> Array64:
         """Return F(v) per row, (n_samples,), in nats; Bernoulli hidden units only.

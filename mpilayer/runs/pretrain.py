@@ -26,7 +26,12 @@ from mpilayer.runs.session import (
     stack_errors,
 )
 from mpilayer.store.metrics import MetricsWriter
-from mpilayer.train.layer import check_layer, layer_shapes, new_state
+from mpilayer.train.layer import (
+    check_layer,
+    layer_shapes,
+    monitored_rows,
+    new_state,
+)
 from mpilayer.train.pretrain import AsyncPlan, EpochRecord, Pipeline, Plan, TablePlan
 from mpilayer.train.schedule import (
     AsyncLayer,
@@ -148,7 +153,7 @@ def _check(
     with Dataset.open(data) as dataset:
         facts = _Facts(
             n_train=dataset.n_samples("train"),
-            n_validation=dataset.n_samples("validation")
+            n_validation=min(config.monitor_rows, dataset.n_samples("validation"))
             if "validation" in dataset.splits
             else 0,
             n_visible=dataset.n_visible,
@@ -215,7 +220,9 @@ def _read(data: Path, config: PretrainConfig) -> Rows:
             return Rows(train, np.empty((0, dataset.n_visible), np.float32))
         validation = dataset.rows("validation")
         check_range(validation, config.visible, data)
-        return Rows(train, validation)
+        # Validation rows only serve to measure errors: no others travel.
+        some = monitored_rows(len(validation), config.monitor_rows)
+        return Rows(train, validation[some])
 
 
 def _open(
