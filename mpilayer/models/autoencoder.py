@@ -3,7 +3,7 @@
 import numpy as np
 
 from mpilayer.arrays import Array32
-from mpilayer.models.base import LayerShape, Workspace, affine
+from mpilayer.models.base import LayerShape, PartDone, Workspace, affine
 from mpilayer.numerics.activations import activation
 from mpilayer.numerics.losses import check_loss, loss_value, output_delta
 from mpilayer.numerics.parameters import Parameters
@@ -75,6 +75,7 @@ class Autoencoder:
         rng: np.random.Generator,  # noqa: ARG002  (nothing is sampled)
         out: Parameters,
         scale: float,
+        part_done: PartDone,
     ) -> Array32:
         """Write scale · Σ_rows ∂loss/∂parameters to ``out``; see ``Layer.gradient``."""
         n, shape, p = len(visible), self.shape, self.parameters
@@ -96,4 +97,5 @@ class Autoencoder:
             out["weights"][:] += delta.T @ hidden
         else:
             np.matmul(hidden.T, delta, out=out["decode_weights"])
+        part_done(slice(0, out.vector.size))
         return hidden

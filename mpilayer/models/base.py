@@ -1,5 +1,6 @@
 """What every layer offers, so that any schedule can train any of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +9,11 @@ import numpy as np
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.numerics.activations import activation
 from mpilayer.numerics.parameters import Parameters
+
+PartDone = Callable[[slice], None]
+"""Called once for every part of the parameter vector, as soon as its gradient is
+complete and its parameters are no longer needed in this step: the gradient can be used
+or sent while it is in the cache and the rest is computed."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Layer(Protocol):
         rng: np.random.Generator,
         out: Parameters,
         scale: float,
+        part_done: PartDone,
     ) -> Array32:
         """Write ``scale`` times the summed gradient of a minibatch into ``out``.
 
@@ -67,6 +74,8 @@ class Layer(Protocol):
             negative of its ascent direction).
         scale : float
             Such as learning rate / rows.
+        part_done : callable
+            See ``PartDone``.
 
         Returns
         -------

@@ -1,11 +1,11 @@
 """Layers unrolled: a deep autoencoder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from mpilayer.arrays import Array32, row_blocks
-from mpilayer.models.base import Layer, LayerShape, Workspace, affine
+from mpilayer.models.base import Layer, LayerShape, PartDone, Workspace, affine
 from mpilayer.numerics.activations import activation
 from mpilayer.numerics.losses import loss_value, output_delta
 from mpilayer.numerics.parameters import Parameters
@@ -66,10 +66,6 @@ class DeepAutoencoder:
         """Steps from the data to their reconstruction, twice the layers."""
         return len(self._steps)
 
-    def step_slice(self, k: int) -> slice:
-        """Return where step k's weights and bias lie in the parameter vector."""
-        return self.parameters.span(f"weights_{k}", f"bias_{k}")
-
     def encode(self, visible: Array32) -> Array32:
         """Return the codes (n_samples, n_code) of rows (n_samples, n_visible)."""
         return self._through(visible, range(len(self.shapes)))
@@ -87,8 +83,8 @@ class DeepAutoencoder:
         visible: Array32,
         loss: str,
         out: Parameters,
-        scale: float = 1.0,
-        step_done: Callable[[int], object] = lambda _: None,
+        scale: float,
+        part_done: PartDone,
     ) -> float:
         """Write scale · Σ_rows ∂loss/∂parameters into ``out``; return the summed loss.
 
@@ -102,15 +98,14 @@ class DeepAutoencoder:
             Of the layout of ``parameters``.
         scale : float
             Factor on the gradient, not on the returned loss.
-        step_done : callable
-            Called with k as soon as the gradient of step k is complete and its
-            parameters are no longer needed, last step first: the gradient can travel,
-            and the parameters change, while the others are computed.
+        part_done : callable
+            Called for the weights and biases of every step, last step first; see
+            ``PartDone``.
         """
         if not len(visible):
             out.vector[:] = 0
             for k in reversed(range(self.n_steps)):
-                step_done(k)
+                part_done(self._part(k))
             return 0.0
         values = [visible]
         for k in range(self.n_steps):
@@ -128,8 +123,12 @@ class DeepAutoencoder:
                 activation(self._steps[k - 1][2]).times_slope(values[k], delta)
             np.matmul(values[k].T, above, out=out[f"weights_{k}"])
             np.sum(above, axis=0, out=out[f"bias_{k}"])
-            step_done(k)
+            part_done(self._part(k))
         return total
+
+    def _part(self, k: int) -> slice:
+        """Return where the weights and biases of step k lie in the vector."""
+        return self.parameters.span(f"weights_{k}", f"bias_{k}")
 
     def _step(self, k: int, rows: Array32) -> Array32:
         _, n_out, kind = self._steps[k]

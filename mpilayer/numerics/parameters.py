@@ -58,9 +58,9 @@ class Parameters:
         """Yield names and views."""
         yield from self._views.items()
 
-    def span(self, first: str, last: str) -> slice:
+    def span(self, first: str, last: str = "") -> slice:
         """Return where the views from ``first`` to ``last`` lie in the vector."""
-        return slice(self._slices[first].start, self._slices[last].stop)
+        return slice(self._slices[first].start, self._slices[last or first].stop)
 
     def like(self) -> "Parameters":
         """Return zeros of the same layout."""

@@ -220,7 +220,7 @@ class Descender:
         self.waited = 0.0
         self._state, self._comm = state, comm
         self._gradients = state.stack.parameters.like()
-        self._under_way: list[tuple[int, Request]] = []
+        self._under_way: list[tuple[slice, Request]] = []
 
     def step(self, visible: Array32) -> float:
         """Take a step on this rank's part of a minibatch; return its loss."""
@@ -237,10 +237,10 @@ class Descender:
             self._apply_first()
         return loss
 
-    def _reduce(self, k: int) -> None:
+    def _reduce(self, where: slice) -> None:
         began = perf_counter()
-        part = self._gradients.vector[self._state.stack.step_slice(k)]
-        self._under_way.append((k, self._comm.start_sum(part)))
+        request = self._comm.start_sum(self._gradients.vector[where])
+        self._under_way.append((where, request))
         done = self._under_way[0][1].test()
         self.waited += perf_counter() - began
         if done:
@@ -248,14 +248,11 @@ class Descender:
 
     def _apply_first(self) -> None:
         """Apply the gradient that was started first, while it is in the cache."""
-        k, request = self._under_way.pop(0)
+        where, request = self._under_way.pop(0)
         self.waited += wait_until(request.test, eager=_EAGER)
         state = self._state
-        state.optimizer.update(
-            state.stack.parameters.vector,
-            self._gradients.vector,
-            state.stack.step_slice(k),
-        )
+        vector = state.stack.parameters.vector
+        state.optimizer.update(vector, self._gradients.vector, where)
 
 
 def _error(stack: DeepAutoencoder, validation: Array32, comm: Communicator) -> float:

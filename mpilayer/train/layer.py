@@ -91,6 +91,11 @@ class LayerState:
         self.epoch = 0
         self.optimizer = Descent(layer.parameters.vector.size)
         self._gradient = layer.parameters.like()
+        # 1 for weights, 0 for biases, which do not decay.
+        decays = layer.parameters.like()
+        for _, view in decays.items():
+            view[...] = view.ndim == 2
+        self._decays = decays.vector
 
     def train_epoch(
         self,
@@ -126,21 +131,26 @@ class LayerState:
             # "clip" writes straight into the buffer; no index is out of range.
             np.take(rows, chosen, axis=0, out=minibatch, mode="clip")
             scale = s.learning_rate / len(chosen)
-            hidden = layer.gradient(minibatch, rng, self._gradient, scale)
+            self.optimizer.start_step()
+            hidden = layer.gradient(
+                minibatch, rng, self._gradient, scale, self._descend
+            )
             if activations is not None:
                 activations[chosen] = hidden
-            if s.weight_decay:
-                self._decay(s.learning_rate * s.weight_decay)
-            self.optimizer.start_step()
-            vector = layer.parameters.vector
-            self.optimizer.update(vector, self._gradient.vector, slice(0, vector.size))
             between()
         self.epoch += 1
 
-    def _decay(self, factor: float) -> None:
-        for name, view in self.layer.parameters.items():
-            if view.ndim == 2:
-                self._gradient[name][:] += np.float32(factor) * view
+    def _descend(self, where: slice) -> None:
+        """Change a part of the parameters, whose gradient is complete."""
+        s, vector, gradient = (
+            self.settings,
+            self.layer.parameters.vector,
+            self._gradient,
+        )
+        if s.weight_decay:
+            factor = np.float32(s.learning_rate * s.weight_decay)
+            gradient.vector[where] += factor * vector[where] * self._decays[where]
+        self.optimizer.update(vector, gradient.vector, where)
 
 
 def new_state(
