@@ -5,6 +5,7 @@ once, when NumPy loads them.
 """
 
 import os
+from pathlib import Path
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -12,6 +13,10 @@ _THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "BLIS_NUM_THREADS",
 )
+# Names of launchers and their helpers, and how far above a rank they may be.
+_LAUNCHERS = ("mpiexec", "mpirun", "hydra", "prte", "prun", "orte", "srun")
+_ANCESTORS = 5
+
 _requested: int | None = None
 _RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 _SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -56,6 +61,31 @@ def launched_rank() -> int:
 def launched_size() -> int:
     """Return how many processes the launcher started together; 1 without a launcher."""
     return _first(_SIZE_VARIABLES) or 1
+
+
+def terminal() -> Path | None:
+    """Return the terminal that standard error reaches, if it reaches one.
+
+    Launchers pass their ranks' output on through a pipe: then the terminal is that of
+    the launcher, an ancestor of this process on the same host.
+    """
+    process = "self"
+    for _ in range(_ANCESTORS):
+        try:
+            status = Path(f"/proc/{process}/status").read_text()
+            target = Path(f"/proc/{process}/fd/2").readlink()
+        except OSError:
+            return None
+        fields = dict(
+            line.split(":\t", 1) for line in status.splitlines() if ":\t" in line
+        )
+        if process == "self" or fields["Name"].startswith(_LAUNCHERS):
+            if target.is_relative_to("/dev/pts") or target.name.startswith("tty"):
+                return target
+        elif not fields["Name"].startswith("python"):
+            return None
+        process = fields["PPid"]
+    return None
 
 
 def launcher_variables() -> dict[str, str]:

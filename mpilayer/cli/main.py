@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from mpilayer import __version__, environment
 from mpilayer.errors import ConfigError, MpilayerError, unknown
@@ -40,6 +40,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
         raise ConfigError(f"{message}. See '{self.prog} --help'.")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help and version once, not from every rank."""
+        if environment.launched_rank() == 0:
+            super()._print_message(message, file)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,8 +91,7 @@ def _dispatch(arguments: list[str]) -> None:
     top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = top.parse_args(arguments)
     if chosen.command is None:
-        if environment.launched_rank() == 0:
-            top.print_help()
+        top.print_help()
         return
     if chosen.command not in COMMANDS:
         raise ConfigError(unknown("command", chosen.command, COMMANDS))

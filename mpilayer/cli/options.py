@@ -48,11 +48,17 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add ``--threads``."""
     parser.add_argument(
         "--threads",
-        type=int,
+        type=_threads,
         default=0,
         metavar="N",
         help="BLAS threads of each rank (default: its share of the cores)",
     )
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or more; got {text!r}")
+    return int(text)
 
 
 def config_from(args: argparse.Namespace, cls: type[Config], section: str) -> Config:

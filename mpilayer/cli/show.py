@@ -1,7 +1,7 @@
 """What the user sees: lines, tables, live progress. Only rank 0 gets here."""
 
+import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from mpilayer import environment
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Goals
 from mpilayer.store.metrics import MetricsReader
@@ -46,7 +47,7 @@ def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
     readers = {name: MetricsReader(directory.metrics_file(name)) for name in goals}
     latest: dict[str, dict[str, Any]] = {}
     stop = Event()
-    screen = Console(stderr=True)
+    screen = _screen()
 
     def look() -> bool:
         news = False
@@ -78,6 +79,16 @@ def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
         thread.join(timeout=5)
         if not screen.is_terminal and look():
             say("  ".join(_short(name, latest.get(name), goals) for name in goals))
+
+
+def _screen() -> Console:
+    """Return the console of standard error: a terminal also behind a launcher."""
+    terminal = environment.terminal()
+    if terminal is None or not sys.platform.startswith("linux"):
+        return Console(stderr=True)
+    with terminal.open() as file:
+        width = os.get_terminal_size(file.fileno()).columns
+    return Console(stderr=True, force_terminal=True, width=width or 80)
 
 
 def _short(name: str, line: dict[str, Any] | None, goals: Goals) -> str:
@@ -151,8 +162,3 @@ def time_table(summary: dict[str, Any]) -> Table:
 def number(value: float | None) -> str:
     """Return a number with two decimals, a dash for none."""
     return "–" if value is None else f"{value:.2f}"
-
-
-def clock() -> str:
-    """Return the time of day, for the first line of a log."""
-    return time.strftime("%Y-%m-%d %H:%M:%S")

@@ -119,13 +119,11 @@ class RunDirectory:
         CheckpointError
             It is no TOML any more.
         """
+        path = self.path / "config.toml"
         try:
-            return tomllib.loads((self.path / "config.toml").read_text())
+            return tomllib.loads(path.read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise CheckpointError(
-                f"{self.path / 'config.toml'} must be as it was written; {error}. "
-                "Restore it, or train again."
-            ) from error
+            raise CheckpointError(_damaged(path, str(error))) from error
 
     def write_config(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """Write sections; the others of an existing file stay."""
@@ -133,11 +131,22 @@ class RunDirectory:
         write_text(self.path / "config.toml", to_toml({**old, **sections}))
 
     def read_summary(self) -> dict[str, Any]:
-        """Return ``summary.json``, empty before there is one."""
+        """Return ``summary.json``, empty before there is one.
+
+        Raises
+        ------
+        CheckpointError
+            It is no JSON object any more.
+        """
         path = self.path / "summary.json"
         if not path.exists():
             return {}
-        summary: dict[str, Any] = json.loads(path.read_text())
+        try:
+            summary = json.loads(path.read_text())
+        except ValueError as error:
+            raise CheckpointError(_damaged(path, str(error))) from error
+        if not isinstance(summary, dict):
+            raise CheckpointError(_damaged(path, "it holds no object"))
         return summary
 
     def write_summary(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,6 +183,10 @@ def _check_replaceable(path: Path, replace: bool) -> None:
             f"'mpilayer finetune {path}', replace it with --replace, or choose another "
             "name."
         )
+
+
+def _damaged(path: Path, found: str) -> str:
+    return f"{path} must be as it was written; {found}. Restore it, or train again."
 
 
 def _remove(path: Path) -> None:

@@ -149,6 +149,11 @@ def _check(
                 f"{run} must be pre-trained; layer {index + 1} has no checkpoint. "
                 "Pre-train it first: mpilayer pretrain DATA.h5 --run DIR --replace."
             )
+    if "pretrain_seconds" not in directory.read_summary():
+        raise CheckpointError(
+            f"{run} must be pre-trained to the end; it was interrupted. Pre-train it "
+            "again: mpilayer pretrain DATA.h5 --run DIR --replace."
+        )
     path = data_of_run(directory, data)
     with Dataset.open(path) as dataset:
         n_train = dataset.n_samples("train")

@@ -1,0 +1,77 @@
+"""Small data sets and runs for the tests that start mpilayer."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
+from mpilayer.data.split import Split
+from tests.support import launch
+
+LAYERS = (14, 10, 8, 4)
+
+
+def pixels(n_rows: int, n_columns: int = 20, seed: int = 0) -> np.ndarray:
+    """Return bytes that a few hidden causes explain: there is something to learn."""
+    rng = np.random.default_rng(seed)
+    causes = rng.random((n_rows, 4)) < 0.5
+    patterns = np.random.default_rng(99).random((4, n_columns)) < 0.4
+    bright = causes.astype(int) @ patterns.astype(int) > 0
+    noise = rng.random((n_rows, n_columns))
+    return np.where(bright, 255 - 60 * noise, 60 * noise).astype(np.uint8)
+
+
+def write_pixels(path: Path, n_columns: int = 20, n_rows: int = 230) -> Path:
+    """Write a small data set; training rows are no whole number of minibatches."""
+    sizes = {"train": n_rows, "validation": 70, "test": 60}
+    splits = {
+        name: Split(pixels(n, n_columns, seed), np.arange(n) % 10)
+        for seed, (name, n) in enumerate(sizes.items())
+    }
+    write_dataset(path, splits, name="tiny", origin="made up", scale=PIXEL_SCALE)
+    return path
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return all paths below a folder, with the digests of files."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file()
+        else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def read_summary(run: Path) -> dict:
+    """Return a run's summary."""
+    return json.loads((run / "summary.json").read_text())
+
+
+def digests(run: Path) -> list[str]:
+    """Return the digests of all layers' parameters."""
+    return [layer["digest"] for layer in read_summary(run)["layers"]]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Give a small data set that tests only read."""
+    return write_pixels(tmp_path_factory.mktemp("data") / "tiny.h5")
+
+
+@pytest.fixture(scope="session")
+def pretrained(tiny, tmp_path_factory):
+    """Give a pre-trained run of four layers that tests only read."""
+    run = tmp_path_factory.mktemp("pretrained") / "run"
+    options = ["--layers", ",".join(map(str, LAYERS)), "--epochs", 2, "--threads", 1]
+    launch.run("pretrain", tiny, "--run", run, *options, "--minibatch", 50).ok()
+    return run
+
+
+@pytest.fixture
+def run_copy(pretrained, tmp_path):
+    """Give a pre-trained run that the test may change."""
+    return Path(shutil.copytree(pretrained, tmp_path / "run"))

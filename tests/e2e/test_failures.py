@@ -1,0 +1,144 @@
+"""What nobody expects: the whole job ends soon, says where, and does not hang."""
+
+import signal
+import time
+
+import pytest
+
+from tests.e2e.conftest import contents
+from tests.support import launch
+
+SOON = 15.0
+# Far more epochs than there is time for: who does not end at once is found out.
+ENDLESS = ("--layers", "8,6,4", "--minibatch", "50", "--epochs", "1000000")
+
+RAISE = 'raise RuntimeError("out of luck")'
+KILL = "os.kill(os.getpid(), 9)"
+
+IN_PRETRAINING = """
+from mpilayer.train.layer import LayerState
+original = LayerState.train_epoch
+
+def train_epoch(self, *arguments):
+    if rank == {rank} and self.epoch == 3:
+        {act}
+    original(self, *arguments)
+
+LayerState.train_epoch = train_epoch
+"""
+
+IN_FINETUNING = """
+from mpilayer.train.finetune import Descender
+original = Descender.step
+steps = 0
+
+def step(self, visible):
+    global steps
+    steps += 1
+    if rank == {rank} and steps == 7:
+        {act}
+    return original(self, visible)
+
+Descender.step = step
+"""
+
+
+def program(text, **values):
+    return launch.driver(text.format(**values))
+
+
+def assert_ended(result, rank):
+    """Demand a quick end that says which rank failed, and where."""
+    assert result.code not in (0, 2), result
+    assert result.seconds < SOON
+    assert result.stderr.count(f"rank {rank} failed; ending all ranks") == 1, result
+    assert "RuntimeError: out of luck" in result.stderr
+    assert "Traceback" in result.stderr
+    assert "mpilayer: error" not in result.stderr
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("schedule", ["lockstep", "async"])
+def test_a_rank_raises_in_pretraining(tiny, tmp_path, rank, schedule):
+    arguments = ["pretrain", tiny, "--run", tmp_path / "run", *ENDLESS]
+    failing = program(IN_PRETRAINING, rank=rank, act=RAISE)
+    options = ["--schedule", schedule]
+    result = launch.run(*arguments, *options, ranks=3, program=failing, limit=30)
+    assert_ended(result, rank)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_raises_in_finetuning(run_copy, rank):
+    failing = program(IN_FINETUNING, rank=rank, act=RAISE)
+    arguments = ["finetune", run_copy, "--epochs", 1000000]
+    result = launch.run(*arguments, ranks=2, program=failing, limit=30)
+    assert_ended(result, rank)
+
+
+def test_one_process_raises(tiny, tmp_path):
+    arguments = ["pretrain", tiny, "--run", tmp_path / "run", *ENDLESS]
+    failing = program(IN_PRETRAINING, rank=0, act=RAISE)
+    result = launch.run(*arguments, program=failing, limit=30)
+    assert result.code == 1
+    assert "RuntimeError: out of luck" in result.stderr
+
+
+def test_a_user_error_of_one_rank_in_training_ends_all(run_copy):
+    """A checkpoint that only one rank cannot write: one message, everybody ends."""
+    act = 'from mpilayer.errors import DataError; raise DataError("disk full")'
+    failing = program(IN_FINETUNING, rank=1, act=act)
+    arguments = ["finetune", run_copy, "--epochs", 1000000]
+    result = launch.run(*arguments, ranks=2, program=failing, limit=30)
+    assert result.code != 0
+    assert result.seconds < SOON
+    assert result.stderr.count("mpilayer: error: disk full") == 1
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_rank_is_killed_in_pretraining(tiny, tmp_path, rank):
+    arguments = ["pretrain", tiny, "--run", tmp_path / "run", *ENDLESS]
+    killed = program(IN_PRETRAINING, rank=rank, act=KILL)
+    result = launch.run(*arguments, ranks=3, program=killed, limit=30)
+    assert result.code != 0, result
+    assert result.seconds < SOON
+
+
+def test_a_rank_is_killed_in_finetuning(run_copy):
+    killed = program(IN_FINETUNING, rank=1, act=KILL)
+    arguments = ["finetune", run_copy, "--epochs", 1000000]
+    result = launch.run(*arguments, ranks=2, program=killed, limit=30)
+    assert result.code != 0, result
+    assert result.seconds < SOON
+
+
+def test_an_interrupted_run_is_not_taken_for_a_whole_one(tiny, tmp_path):
+    run = tmp_path / "run"
+    options = ["--layers", "8,6", "--minibatch", 50, "--epochs", 1000000]
+    with launch.started("pretrain", tiny, "--run", run, *options, limit=60) as job:
+        job.wait_for(run / "checkpoints" / "layer-2.h5")
+        job.signal(signal.SIGKILL)
+        assert job.finish().code == -signal.SIGKILL
+    before = contents(run)
+    result = launch.run("finetune", run)
+    launch.assert_user_error(result, "interrupted", "mpilayer pretrain", "--replace")
+    assert contents(run) == before
+    options[-1] = 1
+    launch.run("pretrain", tiny, "--run", run, *options, "--replace").ok()
+
+
+@pytest.mark.parametrize("ranks", [0, 3])
+@pytest.mark.parametrize("group", [False, True], ids=["process", "terminal"])
+def test_an_interrupt_ends_the_job(tiny, tmp_path, ranks, group):
+    run = tmp_path / "run"
+    arguments = ["pretrain", tiny, "--run", run, *ENDLESS]
+    with launch.started(*arguments, ranks=ranks, limit=60) as job:
+        job.wait_for(run / "metrics" / "layer-3.jsonl")
+        began = time.monotonic()
+        job.signal(signal.SIGINT, group)
+        result = job.finish()
+    assert time.monotonic() - began < SOON
+    assert result.code != 0
+    assert "Traceback" not in result.stderr, result
+    if ranks == 0:
+        assert result.code == 130

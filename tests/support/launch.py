@@ -1,0 +1,254 @@
+"""Starts mpilayer as users do: in processes of its own, under a launcher or not."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULE = ("-m", "mpilayer")
+LIMIT = 120.0
+"""Seconds after which a launch is ended, if the test says nothing else."""
+
+# What launchers and schedulers tell their processes: pytest may itself run in a job.
+_FOREIGN = (
+    "PMI_",
+    "PMIX_",
+    "OMPI_COMM_",
+    "MPI_LOCAL",
+    "HYDI_",
+    "SLURM_STEP",
+    "MPILAYER_",
+)
+_FOREIGN_NAMES = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+_DRIVER = """
+import os, sys, time
+from mpilayer import environment
+
+environment.prepare()
+rank = environment.launched_rank()
+{change}
+from mpilayer.cli.main import main
+
+code = main(sys.argv[1:])
+sys.stdout.flush()
+raise SystemExit(code)
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a launch ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    def ok(self) -> "Result":
+        """Demand success; return the result."""
+        assert self.code == 0, self
+        return self
+
+    def __str__(self) -> str:
+        return (
+            f"code {self.code} after {self.seconds:.1f} s\n"
+            f"--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
+        )
+
+
+class Job:
+    """A launch under way.
+
+    Parameters
+    ----------
+    process : subprocess.Popen
+        The leader of a process group of its own.
+    limit : float
+        Seconds from the start until the group is ended.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], limit: float) -> None:
+        self._process = process
+        self._began = time.monotonic()
+        self._limit = limit
+
+    def wait_for(self, path: Path) -> None:
+        """Wait until a file is there and not empty."""
+        while not (path.exists() and path.stat().st_size):
+            if self._process.poll() is not None:
+                pytest.fail(f"ended before {path.name} was there:\n{self.finish()}")
+            if time.monotonic() - self._began > self._limit:
+                pytest.fail(f"no {path.name} within {self._limit} s")
+            time.sleep(0.02)
+
+    def signal(self, number: int, group: bool = False) -> None:
+        """Send a signal to the process, or as a terminal does to its whole group."""
+        if group:
+            os.killpg(self._process.pid, number)
+        else:
+            self._process.send_signal(number)
+
+    def finish(self) -> Result:
+        """Wait for the end; fail, and end the whole group, when the limit is over."""
+        left = self._limit - (time.monotonic() - self._began)
+        try:
+            stdout, stderr = self._process.communicate(timeout=max(left, 0.1))
+        except subprocess.TimeoutExpired:
+            self.end()
+            stdout, stderr = self._process.communicate(timeout=10)
+            result = Result(-1, stdout, stderr, time.monotonic() - self._began)
+            pytest.fail(f"not done within {self._limit} s\n{result}")
+        seconds = time.monotonic() - self._began
+        return Result(self._process.returncode, stdout, stderr, seconds)
+
+    def end(self) -> None:
+        """End the group: the launcher gets a moment to end its ranks elsewhere."""
+        for number, seconds in ((signal.SIGTERM, 2), (signal.SIGKILL, 5)):
+            try:
+                os.killpg(self._process.pid, number)
+                self._process.wait(seconds)
+            except ProcessLookupError:
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
+
+@contextmanager
+def started(
+    *arguments: object,
+    ranks: int = 0,
+    program: tuple[str, ...] = MODULE,
+    cwd: Path | None = None,
+    limit: float = LIMIT,
+    variables: dict[str, str] | None = None,
+) -> Iterator[Job]:
+    """Start ``[mpiexec -n RANKS] python PROGRAM ARGUMENTS``, and end it with the block.
+
+    Parameters
+    ----------
+    arguments : objects
+        Made to strings.
+    ranks : int
+        0: without launcher.
+    program : tuple of str
+        What Python runs: mpilayer, or ("-c", text) and the like.
+    cwd : Path
+        Working directory.
+    limit : float
+        Seconds.
+    variables : dict
+        Added to the environment.
+    """
+    command = [*launcher(ranks), sys.executable, *program, *map(str, arguments)]
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment() | (variables or {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    job = Job(process, limit)
+    try:
+        yield job
+    finally:
+        if process.poll() is None:
+            job.end()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def run(*arguments: object, **options: object) -> Result:
+    """Start, and wait for the end; see :func:`started`."""
+    with started(*arguments, **options) as job:  # type: ignore[arg-type]
+        return job.finish()
+
+
+def driver(change: str) -> tuple[str, ...]:
+    """Return a program: mpilayer's command line, after some Python has changed it."""
+    return ("-c", _DRIVER.format(change=change))
+
+
+def assert_user_error(result: Result, *words: str) -> None:
+    """Demand exit code 2 and one message, with the words, from all ranks together."""
+    assert result.code == 2, result
+    messages = result.stderr.count("mpilayer: error:")
+    assert messages == 1, result
+    assert "Traceback" not in result.stderr, result
+    message = result.stderr.partition("mpilayer: error:")[2]
+    for word in words:
+        assert word in message, f"{word!r} is missing\n{result}"
+
+
+def launcher(ranks: int) -> list[str]:
+    """Return the launcher with its flags, nothing for 0 ranks; skip without MPI."""
+    if ranks == 0:
+        return []
+    require_mpi()
+    return [*_mpiexec(), "-n", str(ranks)]
+
+
+def require_mpi() -> None:
+    """Skip the test, with the reason, where MPI programs cannot be started."""
+    if find_spec("mpi4py") is None:
+        pytest.skip("needs mpi4py")
+    if not _mpiexec():
+        pytest.skip("needs mpiexec: set MPIEXEC, or install an MPI")
+
+
+def is_open_mpi() -> bool:
+    """Tell whether the launcher is Open MPI's."""
+    command = _mpiexec()
+    return bool(command) and _is_open_mpi(command[0])
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a launch: without that of a launcher around pytest."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(_FOREIGN) and name not in (*_FOREIGN_NAMES, *_THREADS)
+    }
+    paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    kept["PYTHONPATH"] = os.pathsep.join(paths)
+    if os.geteuid() == 0:
+        # Open MPI refuses root without these.
+        kept |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return kept
+
+
+@cache
+def _mpiexec() -> tuple[str, ...]:
+    """Return the launcher and its flags; empty if there is none."""
+    if given := os.environ.get("MPIEXEC"):
+        return tuple(shlex.split(given))
+    beside = Path(sys.executable).with_name("mpiexec")
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if found is None:
+        return ()
+    return (found, "--oversubscribe") if _is_open_mpi(found) else (found,)
+
+
+@cache
+def _is_open_mpi(command: str) -> bool:
+    version = subprocess.run(
+        [command, "--version"], capture_output=True, text=True, timeout=30
+    ).stdout
+    return "Open MPI" in version or "open-mpi" in version

@@ -1,0 +1,91 @@
+"""The mathematics once more, plainly and slowly, in float64: what tests compare with."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+FUNCTIONS = {
+    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+    "tanh": np.tanh,
+    "relu": lambda z: np.where(z > 0, z, 0.0),
+    "linear": lambda z: z,
+}
+SLOPES = {
+    "sigmoid": lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2,
+    "tanh": lambda z: 1 / np.cosh(z) ** 2,
+    "relu": lambda z: np.where(z > 0, 1.0, 0.0),
+    "linear": np.ones_like,
+}
+
+
+def loss(name: str, target, output) -> float:
+    """Return the summed loss of a reconstruction."""
+    if name == "squared":
+        return float(np.sum((target - output) ** 2))
+    bits = target * np.log(output) + (1 - target) * np.log(1 - output)
+    return -float(np.sum(bits))
+
+
+def named(shapes: Mapping[str, tuple[int, ...]], vector) -> dict[str, np.ndarray]:
+    """Return the arrays that lie in a vector one after the other."""
+    stops = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
+    pieces = np.split(np.asarray(vector, np.float64), stops[:-1])
+    return {
+        name: piece.reshape(shape)
+        for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+    }
+
+
+def central_differences(cost: Callable, point, step: float = 1e-5) -> np.ndarray:
+    """Return the gradient of ``cost`` at a point, one number after the other."""
+    point = np.asarray(point, np.float64)
+    gradient = np.empty_like(point)
+    for i in range(point.size):
+        ahead, behind = point.copy(), point.copy()
+        ahead.flat[i] += step
+        behind.flat[i] -= step
+        gradient.flat[i] = (cost(ahead) - cost(behind)) / (2 * step)
+    return gradient
+
+
+def forward(p: Mapping[str, np.ndarray], kinds, rows) -> list[np.ndarray]:
+    """Return the values before and after every step of a deep autoencoder."""
+    values = [np.asarray(rows, np.float64)]
+    for k, kind in enumerate(kinds):
+        z = values[-1] @ p[f"weights_{k}"] + p[f"bias_{k}"]
+        values.append(FUNCTIONS[kind](z))
+    return values
+
+
+def backward(p: Mapping[str, np.ndarray], kinds, rows) -> dict[str, np.ndarray]:
+    """Return the gradient of the summed squared error by backpropagation."""
+    values = forward(p, kinds, rows)
+    delta, gradient = 2 * (values[-1] - values[0]), {}
+    for k in reversed(range(len(kinds))):
+        z = values[k] @ p[f"weights_{k}"] + p[f"bias_{k}"]
+        delta = delta * SLOPES[kinds[k]](z)
+        gradient[f"weights_{k}"] = values[k].T @ delta
+        gradient[f"bias_{k}"] = delta.sum(axis=0)
+        delta = delta @ p[f"weights_{k}"].T
+    return gradient
+
+
+def contrastive_divergence(
+    p: Mapping[str, np.ndarray], visible: str, hidden: str, rows, rng, steps: int
+) -> dict[str, np.ndarray]:
+    """Return the sums of CD-k over a minibatch, to descend; random numbers as float32."""
+    f, g = FUNCTIONS[hidden], FUNCTIONS[visible]
+    v0 = v = np.asarray(rows, np.float64)
+    p0 = q = f(v0 @ p["weights"] + p["hidden_bias"])
+    for _ in range(steps):
+        if hidden == "sigmoid":
+            h = (rng.random(q.shape, np.float32) < q).astype(float)
+        else:
+            h = q + rng.standard_normal(q.shape, np.float32)
+        v = g(h @ p["weights"].T + p["visible_bias"])
+        q = f(v @ p["weights"] + p["hidden_bias"])
+    return {
+        "weights": v.T @ q - v0.T @ p0,
+        "visible_bias": (v - v0).sum(axis=0),
+        "hidden_bias": (q - p0).sum(axis=0),
+    }

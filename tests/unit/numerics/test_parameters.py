@@ -1,0 +1,69 @@
+"""One vector with named views."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from mpilayer.numerics.parameters import Parameters
+
+SHAPES = {"weights": (2, 3), "bias": (3,), "more": (4, 1)}
+
+
+@pytest.fixture
+def parameters():
+    """Give parameters that count from 0."""
+    found = Parameters(SHAPES)
+    found.vector[:] = np.arange(13)
+    return found
+
+
+def test_new_ones_are_zero():
+    vector = Parameters(SHAPES).vector
+    assert (vector.dtype, vector.size, vector.any()) == (np.float32, 13, False)
+
+
+def test_views_lie_in_the_vector_in_order(parameters):
+    assert list(parameters) == [name for name, _ in parameters.items()] == list(SHAPES)
+    assert parameters["weights"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert parameters["bias"].tolist() == [6, 7, 8]
+    for name, view in parameters.items():
+        assert view is parameters[name]
+        assert view.shape == SHAPES[name]
+        assert np.shares_memory(view, parameters.vector)
+    parameters["more"][:] = -1
+    assert parameters.vector[9:].tolist() == [-1] * 4
+    parameters.vector[6] = 50
+    assert parameters["bias"][0] == 50
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("weights",), (0, 6)),
+        (("bias",), (6, 9)),
+        (("weights", "bias"), (0, 9)),
+        (("bias", "more"), (6, 13)),
+    ],
+)
+def test_span(parameters, names, expected):
+    where = parameters.span(*names)
+    assert (where.start, where.stop) == expected
+
+
+def test_copies_are_independent(parameters):
+    twin, empty = parameters.copy(), parameters.like()
+    assert twin.shapes == empty.shapes == SHAPES
+    assert not empty.vector.any()
+    assert twin.digest() == parameters.digest()
+    twin["bias"][0] = 0
+    assert parameters["bias"][0] == 6
+
+
+def test_digest_tells_bits(parameters):
+    digest = parameters.digest()
+    assert digest == hashlib.sha256(parameters.vector.tobytes()).hexdigest()
+    parameters["weights"][0, 0] = -0.0
+    assert parameters.digest() != digest
+    parameters["weights"][0, 0] = 0.0
+    assert parameters.digest() == digest
