@@ -20,7 +20,8 @@ def stream(seed: int, purpose: str, *address: int) -> np.random.Generator:
     purpose : str
         What the numbers are for, such as ``"weights"`` or ``"shuffle"``.
     *address : int
-        Where: layer, epoch and so on, not negative.
+        Where: layer, epoch and so on, not negative; as many numbers for all streams of
+        one purpose, since NumPy pads a short address with zeros.
 
     Returns
     -------

@@ -134,7 +134,8 @@ class FinetuneState:
 
     def note(self, validation_error: float) -> None:
         """Keep the weights if they are the best so far; without a measure, the last."""
-        if not validation_error >= self.best_error:
+        # NaN after a measured error is divergence, and never better.
+        if validation_error < self.best_error or self.best_error == float("inf"):
             self.best_error = min(self.best_error, validation_error)
             self.best_epoch = self.epoch
             self.best[:] = self.stack.parameters.vector

@@ -154,6 +154,50 @@ def test_wrong_sources(data, tmp_path):
     assert names(tmp_path) == before
 
 
+def test_damaged_idx_files(data, tmp_path):
+    cases = {
+        "magic": ("train-images-idx3-ubyte", lambda old: b"\x89PNG" + old[4:]),
+        "text": ("train-images-idx3-ubyte", lambda old: b"1,2\n3,4\n" * 20),
+        "kind": ("train-images-idx3-ubyte", lambda old: old[:2] + b"\x0d" + old[3:]),
+        "short": ("t10k-images-idx3-ubyte", lambda old: old[:-5]),
+        "empty": ("train-labels-idx1-ubyte", lambda old: b""),
+        "counts": (
+            "train-labels-idx1-ubyte",
+            lambda old: old[:4] + (59).to_bytes(4, "big") + old[8:-1],
+        ),
+    }
+    words = {
+        "magic": "starts with the magic number",
+        "text": "starts with the magic number",
+        "kind": "must hold unsigned bytes",
+        "short": "truncated",
+        "empty": "must be an IDX file",
+        "counts": "one label an image; found 60 images",
+    }
+    for case, (name, change) in cases.items():
+        path = write_idx_folder(tmp_path / case) / name
+        path.write_bytes(change(path.read_bytes()))
+        before = names(tmp_path)
+        result = data("prepare", case, "-o", "out.h5")
+        assert_refused(result, f"{case}/{name}", words[case])
+        assert names(tmp_path) == before
+
+
+def test_a_truncated_gzip_file(data, digits, tmp_path):
+    path = tmp_path / digits / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert_refused(data("prepare", digits, "-o", "out.h5"), "truncated or damaged")
+    assert names(tmp_path) == ["digits"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite(data, tmp_path, value):
+    np.savez(tmp_path / "a.npz", x=np.eye(5), test_x=np.full((2, 5), value))
+    result = data("prepare", "a.npz", "-o", "out.h5")
+    assert_refused(result, "row 0, column 0 is", str(value))
+    assert names(tmp_path) == ["a.npz"]
+
+
 def test_a_source_with_validation_rows_of_its_own(data, tmp_path):
     np.savez(tmp_path / "a.npz", train_x=np.eye(9), validation_x=np.eye(9))
     result = data("prepare", "a.npz", "-o", "out.h5", "--validation", 2)

@@ -49,9 +49,11 @@ def program(text, **values):
 
 def assert_ended(result, rank):
     """Demand a quick end that says which rank failed, and where."""
-    assert result.code not in (0, 2), result
+    assert result.code not in (0, 2), str(result)
     assert result.seconds < SOON
-    assert result.stderr.count(f"rank {rank} failed; ending all ranks") == 1, result
+    assert result.stderr.count(f"rank {rank} failed; ending all ranks") == 1, str(
+        result
+    )
     assert "RuntimeError: out of luck" in result.stderr
     assert "Traceback" in result.stderr
     assert "mpilayer: error" not in result.stderr
@@ -100,7 +102,7 @@ def test_a_rank_is_killed_in_pretraining(tiny, tmp_path, rank):
     arguments = ["pretrain", tiny, "--run", tmp_path / "run", *ENDLESS]
     killed = program(IN_PRETRAINING, rank=rank, act=KILL)
     result = launch.run(*arguments, ranks=3, program=killed, limit=30)
-    assert result.code != 0, result
+    assert result.code != 0, str(result)
     assert result.seconds < SOON
 
 
@@ -108,7 +110,7 @@ def test_a_rank_is_killed_in_finetuning(run_copy):
     killed = program(IN_FINETUNING, rank=1, act=KILL)
     arguments = ["finetune", run_copy, "--epochs", 1000000]
     result = launch.run(*arguments, ranks=2, program=killed, limit=30)
-    assert result.code != 0, result
+    assert result.code != 0, str(result)
     assert result.seconds < SOON
 
 
@@ -139,6 +141,6 @@ def test_an_interrupt_ends_the_job(tiny, tmp_path, ranks, group):
         result = job.finish()
     assert time.monotonic() - began < SOON
     assert result.code != 0
-    assert "Traceback" not in result.stderr, result
+    assert "Traceback" not in result.stderr, str(result)
     if ranks == 0:
         assert result.code == 130

@@ -15,7 +15,7 @@ def show(*arguments):
     """Return a help text, checked to fit."""
     result = launch.run(*arguments, variables=COLUMNS).ok()
     assert result.stderr == ""
-    assert max(map(len, result.stdout.splitlines())) <= 80, result
+    assert max(map(len, result.stdout.splitlines())) <= 80, str(result)
     return result.stdout
 
 

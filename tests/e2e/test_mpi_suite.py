@@ -4,12 +4,22 @@ import pytest
 
 from tests.support import launch
 
-PYTEST = ("-m", "pytest", "--with-mpi", "-q", "-p", "no:cacheprovider")
+# A temporary folder for each rank: pytest's numbered ones are no place for several.
+PROGRAM = """
+import sys
+import pytest
+from mpilayer import environment
+
+suite, folder = sys.argv[1:]
+options = [f"--basetemp={folder}/rank-{environment.launched_rank()}"]
+options += ["--with-mpi", "-q", "-p", "no:cacheprovider"]
+raise SystemExit(pytest.main([suite, *options]))
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3, 4])
-def test_the_mpi_suite(ranks):
-    suite = launch.ROOT / "tests" / "mpi"
-    result = launch.run(suite, ranks=ranks, program=PYTEST, cwd=launch.ROOT, limit=180)
-    assert result.code == 0, result
+def test_the_mpi_suite(ranks, tmp_path):
+    arguments = [launch.ROOT / "tests" / "mpi", tmp_path]
+    options = {"program": ("-c", PROGRAM), "cwd": launch.ROOT, "limit": 180}
+    launch.run(*arguments, ranks=ranks, **options).ok()

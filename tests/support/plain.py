@@ -1,4 +1,4 @@
-"""The mathematics once more, plainly and slowly, in float64: what tests compare with."""
+"""The mathematics once more, plainly and slowly, in float64."""
 
 from collections.abc import Callable, Mapping
 
@@ -73,7 +73,7 @@ def backward(p: Mapping[str, np.ndarray], kinds, rows) -> dict[str, np.ndarray]:
 def contrastive_divergence(
     p: Mapping[str, np.ndarray], visible: str, hidden: str, rows, rng, steps: int
 ) -> dict[str, np.ndarray]:
-    """Return the sums of CD-k over a minibatch, to descend; random numbers as float32."""
+    """Return what CD-k descends on, summed over a minibatch."""
     f, g = FUNCTIONS[hidden], FUNCTIONS[visible]
     v0 = v = np.asarray(rows, np.float64)
     p0 = q = f(v0 @ p["weights"] + p["hidden_bias"])

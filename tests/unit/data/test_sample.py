@@ -15,15 +15,6 @@ ROOT = Path(__file__).parents[3]
 SAMPLE = ROOT / "data" / "mnist-sample.h5"
 
 
-@pytest.fixture(scope="module")
-def mnist():
-    """Give the folder of the full set."""
-    folder = ROOT.parent / "shared" / "data" / "mnist"
-    if not folder.is_dir():
-        pytest.skip(f"needs the MNIST files in {folder}")
-    return folder
-
-
 def digest(path):
     with Dataset.open(path) as dataset:
         return dataset.digest
@@ -45,11 +36,11 @@ def test_readme_has_the_sample_s_digest():
 
 
 @pytest.mark.shared
-def test_sample_is_made_again(mnist, tmp_path):
+def test_sample_is_made_again(shared_mnist, tmp_path):
     again = tmp_path / "again.h5"
     script = ROOT / "data" / "make_sample.py"
     subprocess.run(
-        [sys.executable, script, mnist, again],
+        [sys.executable, script, shared_mnist, again],
         check=True,
         env={"PYTHONPATH": str(ROOT)},
     )
@@ -57,14 +48,14 @@ def test_sample_is_made_again(mnist, tmp_path):
 
 
 @pytest.mark.shared
-def test_catalog_agrees_with_the_files(mnist):
-    assert [file.fault(mnist / file.name) for file in CATALOG["mnist"].files] == [
-        None
-    ] * 4
+def test_catalog_agrees_with_the_files(shared_mnist):
+    files = CATALOG["mnist"].files
+    assert [file.fault(shared_mnist / file.name) for file in files] == [None] * 4
 
 
 @pytest.mark.shared
-def test_ten_thousand_validation_digits_are_a_thousand_of_each(mnist):
-    train, validation = take_validation(read_idx_folder(mnist)["train"], 10_000, seed=0)
+def test_ten_thousand_validation_digits_are_a_thousand_of_each(shared_mnist):
+    everything = read_idx_folder(shared_mnist)["train"]
+    train, validation = take_validation(everything, 10_000, seed=0)
     assert count_labels(validation.labels) == {str(digit): 1000 for digit in range(10)}
     assert len(train) == 50_000

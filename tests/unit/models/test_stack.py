@@ -66,7 +66,8 @@ def test_loss_and_gradient(stack, loss):
     v, shapes = rows(15), stack.parameters.shapes
 
     def cost(vector):
-        return plain.loss(loss, v, plain.forward(plain.named(shapes, vector), KINDS, v)[-1])
+        values = plain.forward(plain.named(shapes, vector), KINDS, v)
+        return plain.loss(loss, v, values[-1])
 
     vector = stack.parameters.vector
     found, total = stack_gradient(stack, v, loss)

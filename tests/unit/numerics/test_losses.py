@@ -60,5 +60,5 @@ def test_cross_entropy_needs_probabilities(output):
 
 
 def test_unknown():
-    with pytest.raises(ConfigError, match="'crossentropy'; .*mean 'cross-entropy'"):
+    with pytest.raises(ConfigError, match=r"'crossentropy'; .*mean 'cross-entropy'"):
         check_loss("crossentropy", "sigmoid")

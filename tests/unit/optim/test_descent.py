@@ -52,7 +52,8 @@ def test_momentum_may_change():
     def switch(step):
         optimizer.momentum = momenta[step]
 
-    np.testing.assert_allclose(follow(optimizer, before_step=switch), expected, atol=1e-5)
+    found = follow(optimizer, before_step=switch)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_allclose(optimizer.state["velocity"], velocity, atol=1e-5)
     assert (optimizer.scale, optimizer.steps) == (1.0, STEPS)
 

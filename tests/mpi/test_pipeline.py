@@ -1,0 +1,147 @@
+"""Pre-training on several ranks does what it does on one."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.train.pretrain import TablePlan
+from mpilayer.train.schedule import greedy, lockstep, simulate
+from tests.support.pipeline import CONFIG, EPOCHS, async_plan, data, pretrain
+from tests.support.together import together
+
+pytestmark = pytest.mark.mpi(min_size=2)
+SERIAL = SerialCommunicator()
+FOUR = (EPOCHS,) * 4
+TABLES = {
+    "lockstep": lockstep(FOUR, (0, 1, 2, 3)),
+    "lag 2": lockstep(FOUR, (0, 0, 0, 0), 2),
+    "refresh": lockstep(FOUR, (1, 0, 0, 2), (1, 0, 2), 2),
+    "greedy": greedy(FOUR, (0, 1, 0, 1)),
+    "simulate": simulate(FOUR, (0, 2, 3, 4), (108, 72, 48, 24), 4, "first-layer"),
+}
+# Outputs too large to leave before somebody receives them: they can be dropped.
+LARGE, COARSE = data(3000, 200), replace(CONFIG, minibatch=500)
+
+
+def left_in_flight(world):
+    """Tell whether a message waits on any rank that nobody received."""
+    world.barrier()
+    return any(world.allgather(world._comm.Iprobe()))
+
+
+def serially(world, plan, rows, config=CONFIG):
+    """Return what one rank alone does, on all ranks."""
+    return world.on_root(lambda: pretrain(SERIAL, plan, rows, config))
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("name", TABLES)
+def test_tables(world, name, streamed):
+    table = TABLES[name]
+    expected = serially(world, TablePlan(table, streamed), data())
+    found = pretrain(world, TablePlan(table, streamed), data())
+    waiting = left_in_flight(world)
+    with together(world):
+        assert found.used == expected.used == table.used
+        assert found.digests == expected.digests
+        assert not any(found.dropped)
+        assert not waiting
+        for mine, other in zip(found.records, expected.records, strict=True):
+            assert [r.train_error for r in mine] == [r.train_error for r in other]
+
+
+@pytest.mark.parametrize("n_validation", [0, 30])
+def test_without_validation_rows(world, n_validation):
+    rows = data(90, n_validation)
+    expected = serially(world, TablePlan(TABLES["lockstep"], True), rows)
+    found = pretrain(world, TablePlan(TABLES["lockstep"], True), rows)
+    with together(world):
+        assert found.digests == expected.digests
+
+
+def hesitate(state):
+    """Let a layer sleep now and then between minibatches."""
+    rng = np.random.default_rng(state.settings.index)
+    gradient = state.layer.gradient
+
+    def slow(*arguments):
+        if rng.random() < 0.5:
+            time.sleep(0.02 * rng.random())
+        return gradient(*arguments)
+
+    state.layer.gradient = slow
+
+
+def assert_sensible(recorded, end):
+    """Demand what holds of every asynchronous run."""
+    table = recorded.schedule()
+    table.check()
+    assert table.epochs[0] == EPOCHS
+    for layer, dropped in enumerate(recorded.dropped):
+        assert not set(dropped) & table.needed(layer)
+        assert dropped == tuple(sorted(set(dropped)))
+    if end == "all":
+        assert min(table.epochs) >= EPOCHS
+        assert not any(
+            epochs in dropped
+            for epochs, dropped in zip(table.epochs, recorded.dropped, strict=True)
+        )
+        for below, row in zip(table.epochs, table.used[1:], strict=False):
+            assert row[-1] == below
+
+
+CASES = {
+    "nobody hesitates": ((), data(), CONFIG),
+    "first layer": ((0,), LARGE, COARSE),
+    "upper layers": ((1, 3), LARGE, COARSE),
+    "all": ((0, 1, 2, 3), LARGE, COARSE),
+}
+
+
+@pytest.mark.parametrize("end", ["all", "first-layer"])
+@pytest.mark.parametrize("case", CASES)
+def test_an_asynchronous_run_can_be_replayed(world, end, case):
+    hesitant, rows, config = CASES[case]
+
+    def prepare(state):
+        if state.settings.index in hesitant:
+            hesitate(state)
+
+    recorded = pretrain(world, async_plan(end), rows, config, prepare)
+    waiting = left_in_flight(world)
+    with together(world):
+        assert not waiting
+        assert_sensible(recorded, end)
+    table = recorded.schedule()
+    replayed = pretrain(world, TablePlan(table, True), rows, config)
+    alone = serially(world, TablePlan(table, True), rows, config)
+    waiting = left_in_flight(world)
+    with together(world):
+        assert recorded.used == replayed.used == alone.used
+        assert recorded.digests == replayed.digests == alone.digests
+        assert not waiting
+
+
+def test_a_slow_layer_above_lets_outputs_drop(world):
+    """The last rank sleeps until the first layer has long ended."""
+
+    def prepare(state):
+        if state.settings.index == 3:
+            trained = state.train_epoch
+
+            def late(*arguments):
+                time.sleep(0.3)
+                trained(*arguments)
+
+            state.train_epoch = late
+
+    recorded = pretrain(world, async_plan(), LARGE, COARSE, prepare)
+    table = recorded.schedule()
+    alone = serially(world, TablePlan(table, True), LARGE, COARSE)
+    with together(world):
+        assert_sensible(recorded, "all")
+        assert any(recorded.dropped)
+        assert recorded.digests == alone.digests

@@ -1,0 +1,124 @@
+"""The communicator of MPI."""
+
+import numpy as np
+import pytest
+
+from mpilayer.errors import ConfigError, DataError
+from mpilayer.parallel import channel
+from mpilayer.parallel.channel import Inbox, Outbox, Rows
+from mpilayer.parallel.comm import wait_until
+from tests.support.together import FailedTogether, together
+
+pytestmark = pytest.mark.mpi(min_size=2)
+
+
+def test_objects_of_different_sizes(world):
+    mine = {"rank": world.rank, "text": "x" * 10 ** (2 * world.rank)}
+    found = world.allgather(mine)
+    with together(world):
+        assert [item["rank"] for item in found] == list(range(world.size))
+        assert [len(item["text"]) for item in found] == [
+            100**rank for rank in range(world.size)
+        ]
+
+
+def test_rank_0_works_for_all(world):
+    calls = []
+
+    def work():
+        calls.append(world.rank)
+        return np.arange(5), "text"
+
+    array, text = world.on_root(work)
+    nothing = world.on_root(lambda: None)
+    with together(world):
+        assert calls == [0] * (world.rank == 0)
+        assert (array.tolist(), text) == ([0, 1, 2, 3, 4], "text")
+        assert nothing is None
+
+
+def test_each_rank_works_for_itself(world):
+    found = world.everywhere(lambda: world.rank**2)
+    with together(world):
+        assert found == world.rank**2
+
+
+def caught(work):
+    """Return the error that a collective call raises."""
+    try:
+        work()
+    except (ConfigError, DataError) as error:
+        return type(error), str(error), error.collective
+    return None
+
+
+def test_an_error_of_rank_0_is_raised_on_all(world):
+    def fail():
+        raise ConfigError("layers must be at least 1; got 0")
+
+    found = caught(lambda: world.on_root(fail))
+    with together(world):
+        assert found == (ConfigError, "layers must be at least 1; got 0", True)
+
+
+def test_the_error_of_the_lowest_rank_is_raised_on_all(world):
+    def fail():
+        if world.rank > 0:
+            raise DataError(f"rank {world.rank} cannot read")
+
+    found = caught(lambda: world.everywhere(fail))
+    with together(world):
+        assert found == (DataError, "rank 1 cannot read", True)
+
+
+def test_sums(world):
+    arrays = [np.full(n, world.rank + 1.0, kind) for n in (1, 1000) for kind in "fd"]
+    requests = [world.start_sum(array) for array in arrays]
+    for request in reversed(requests):
+        wait_until(request.test)
+    world.barrier()
+    expected = world.size * (world.size + 1) / 2
+    with together(world):
+        assert all((array == expected).all() for array in arrays)
+
+
+def test_a_large_output_travels_in_blocks(world):
+    """20 MB, as the channel cuts them, up the chain of ranks."""
+    n_rows, columns = (20_000, 1_000), 256
+
+    def output():
+        rows = Rows.empty(*n_rows, columns)
+        for which, part in enumerate((rows.train, rows.validation)):
+            part[:] = np.arange(len(part), dtype=np.float32)[:, None] + which
+            part += np.arange(columns, dtype=np.float32) / columns
+        return rows
+
+    expected = output()
+    blocks = list(expected.blocks())
+    ends = []
+    if world.rank == 1:
+        buffers = Rows.empty(*n_rows, columns), Rows.empty(*n_rows, columns)
+        inbox = Inbox(world, 0, buffers, replace=True)
+        ends.append(inbox)
+    if world.rank == 0:
+        outbox = Outbox(world, 1, (output(), output()), replace=True)
+        outbox.leave(7, outbox.acquire(), lambda *_: None)
+        outbox.end(stop=False)
+        ends.append(outbox)
+    wait_until(lambda: all(end.progress() for end in ends))
+    world.barrier()
+    with together(world):
+        assert len(blocks) == 4
+        assert max(block.nbytes for block, _, _ in blocks) <= channel.BLOCK_BYTES
+        if world.rank == 0:
+            assert outbox.bytes_sent == 4 * columns * sum(n_rows)
+        if world.rank == 1:
+            found = inbox.take(7)
+            np.testing.assert_array_equal(found.train, expected.train)
+            np.testing.assert_array_equal(found.validation, expected.validation)
+
+
+def test_one_rank_s_failure_is_everybody_s(world):
+    words = f"^rank {world.size - 1}: AssertionError: no"
+    with pytest.raises(FailedTogether, match=words), together(world):
+        assert world.rank < world.size - 1, "no"

@@ -1,0 +1,90 @@
+"""Four small layers under any plan, on any communicator."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mpilayer.config import PretrainConfig
+from mpilayer.parallel.channel import Rows
+from mpilayer.parallel.comm import Communicator
+from mpilayer.partition import layers_to_ranks
+from mpilayer.train.layer import LayerState, layer_shapes, new_state
+from mpilayer.train.pretrain import AsyncPlan, EpochRecord, Pipeline, Plan
+from mpilayer.train.schedule import AsyncLayer, Schedule
+from tests.support import toys
+
+N_VISIBLE = 12
+EPOCHS = 4
+CONFIG = PretrainConfig(layers=(9, 8, 6, 4), epochs=(EPOCHS,), minibatch=20)
+
+
+def data(n_train: int = 90, n_validation: int = 30) -> Rows:
+    """Return small data, training rows no whole number of minibatches."""
+    return Rows(toys.rows(n_train, N_VISIBLE), toys.rows(n_validation, N_VISIBLE, 1))
+
+
+def new_states(config: PretrainConfig = CONFIG) -> list[LayerState]:
+    """Return all layers, untrained."""
+    shapes = layer_shapes(config, N_VISIBLE)
+    return [new_state(config, shapes, index) for index in range(len(shapes))]
+
+
+def async_plan(
+    end: str = "all", extra: int = 2, streamed: bool = True, cut_short: bool = True
+) -> AsyncPlan:
+    """Return a plan whose layers above the first have extra epochs."""
+    layers = [AsyncLayer(EPOCHS, extra if i else 0, cut_short) for i in range(4)]
+    return AsyncPlan(layers, streamed, end)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What all layers of all ranks did."""
+
+    digests: tuple[str, ...]
+    records: tuple[tuple[EpochRecord, ...], ...]
+    dropped: tuple[tuple[int, ...], ...]
+
+    @property
+    def used(self) -> tuple[tuple[int, ...], ...]:
+        """The table."""
+        return tuple(tuple(r.used for r in layer) for layer in self.records)
+
+    def schedule(self) -> Schedule:
+        """Return the recorded table."""
+        return Schedule("async", self.used, (EPOCHS,) * 4, self.dropped)
+
+
+def pretrain(
+    comm: Communicator,
+    plan: Plan,
+    rows: Rows,
+    config: PretrainConfig = CONFIG,
+    prepare: Callable[[LayerState], object] = lambda state: None,
+) -> Outcome:
+    """Train from the start. Collective on ``comm``.
+
+    ``prepare`` may change this rank's states before.
+    """
+    states = new_states(config)
+    costs = [state.layer.shape.cost for state in states]
+    mine = [states[i] for i in layers_to_ranks(costs, comm.size)[comm.rank]]
+    for state in mine:
+        prepare(state)
+    data = rows if comm.rank == 0 else None
+    n_rows = len(rows.train), len(rows.validation)
+    pipeline = Pipeline(mine, data, n_rows, comm, plan, monitor_rows=50)
+    records: dict[int, list[EpochRecord]] = {state.settings.index: [] for state in mine}
+    for state, record in pipeline.run():
+        records[state.settings.index].append(record)
+    found = [
+        (
+            index,
+            pipeline.states[index].layer.parameters.digest(),
+            tuple(layer),
+            tuple(pipeline.outlets[index].dropped),
+        )
+        for index, layer in records.items()
+    ]
+    together = sorted(item for part in comm.allgather(found) for item in part)
+    _, digests, all_records, dropped = zip(*together, strict=True)
+    return Outcome(digests, all_records, dropped)

@@ -1,0 +1,347 @@
+"""Channels between layers, their messages delivered one by one."""
+
+import numpy as np
+import pytest
+
+from mpilayer.parallel import channel
+from mpilayer.parallel.channel import Inbox, LocalChannel, Outbox, Rows, Sink, Source
+from tests.support.wire import Wire
+
+N_TRAIN, N_VALIDATION, COLUMNS = 10, 4, 3
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    """Let outputs travel in several blocks: four rows and a rest."""
+    monkeypatch.setattr(channel, "BLOCK_BYTES", 4 * 4 * COLUMNS)
+
+
+def buffers():
+    return tuple(Rows.empty(N_TRAIN, N_VALIDATION, COLUMNS) for _ in range(2))
+
+
+def content(epoch):
+    """Return an output that says which epoch made it, and every row where it is."""
+    train, validation = np.arange(N_TRAIN), np.arange(N_VALIDATION)
+    return [
+        np.tile(1000 * epoch + 100 * which + rows, (COLUMNS, 1)).T.astype(np.float32)
+        for which, rows in enumerate((train, validation))
+    ]
+
+
+def leave(outlet, epoch):
+    rows = outlet.acquire()
+    expected = content(epoch)
+
+    def fill(block, which, where):
+        block[...] = expected[which][where]
+
+    outlet.leave(epoch, rows, fill)
+    return rows
+
+
+def assert_output(rows, epoch):
+    train, validation = content(epoch)
+    np.testing.assert_array_equal(rows.train, train)
+    np.testing.assert_array_equal(rows.validation, validation)
+
+
+class Pair:
+    """Both ends of a channel between ranks."""
+
+    def __init__(self, replace):
+        self.wire = Wire()
+        self.out_buffers, self.in_buffers = buffers(), buffers()
+        self.out = Outbox(self.wire.lower, 1, self.out_buffers, replace)
+        self.inn = Inbox(self.wire.upper, 0, self.in_buffers, replace)
+
+    def settle(self):
+        """Let all arrive that can."""
+        while True:
+            self.out.progress()
+            self.inn.progress()
+            if not self.wire.deliver():
+                break
+        return self.out.progress(), self.inn.progress()
+
+
+def test_blocks_cover_all_rows_once():
+    rows, met = Rows.empty(N_TRAIN, N_VALIDATION, COLUMNS), []
+    for block, which, where in rows.blocks():
+        assert block.nbytes <= channel.BLOCK_BYTES
+        part = (rows.train, rows.validation)[which][where]
+        assert np.shares_memory(block, part)
+        assert block.shape == part.shape
+        met += [(which, i) for i in range(where.start, where.stop)]
+    assert met == [(0, i) for i in range(N_TRAIN)] + [(1, i) for i in range(4)]
+
+
+def test_rows_wider_than_a_block_travel_one_by_one():
+    blocks = list(Rows.empty(3, 0, 1000).blocks())
+    assert [block.shape for block, _, _ in blocks] == [(1, 1000)] * 3
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_outputs_arrive(replace):
+    pair = Pair(replace)
+    assert pair.inn.newest() == -1
+    for epoch in (1, 2, 5):
+        leave(pair.out, epoch)
+        pair.settle()
+        assert pair.inn.newest() == epoch
+        assert_output(pair.inn.take(epoch), epoch)
+        assert_output(pair.inn.take(epoch), epoch)
+    pair.out.end(stop=False)
+    assert pair.settle() == (True, True)
+    assert pair.inn.ended
+    assert not pair.inn.stopped
+    assert pair.wire.idle
+    assert pair.out.bytes_sent == 3 * 4 * COLUMNS * (N_TRAIN + N_VALIDATION)
+    assert_output(pair.inn.take(5), 5)
+
+
+def test_an_output_counts_when_it_is_whole():
+    pair = Pair(replace=True)
+    leave(pair.out, 1)
+    for _ in range(4):  # the header, and three of the four blocks
+        assert pair.inn.newest() == -1
+        assert pair.wire.deliver(1) == 1
+        assert not pair.inn.progress()
+        assert not pair.out.progress()
+    assert pair.settle() == (True, False)
+    assert pair.inn.newest() == 1
+
+
+def test_the_newest_replaces_what_was_not_sent():
+    pair = Pair(replace=True)
+    for epoch in (1, 2, 3, 4):
+        assert pair.out.has_room()
+        leave(pair.out, epoch)
+    assert pair.out.dropped == [2, 3]
+    pair.settle()
+    assert pair.inn.newest() == 4
+    assert_output(pair.inn.take(4), 4)
+
+
+def test_a_buffer_that_is_acquired_gives_up_what_waited():
+    pair = Pair(replace=True)
+    leave(pair.out, 1)
+    leave(pair.out, 2)
+    pair.out.acquire()
+    assert pair.out.dropped == [2]
+    pair.settle()
+    assert pair.inn.newest() == 1
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_the_last_output_arrives_also_when_it_had_to_wait(replace):
+    pair = Pair(replace)
+    leave(pair.out, 1)
+    leave(pair.out, 2)
+    pair.out.end(stop=False)
+    pair.settle()
+    if not replace:
+        assert pair.inn.newest() == 1
+        pair.inn.take(1)
+    assert pair.settle() == (True, True)
+    assert_output(pair.inn.take(2), 2)
+    assert pair.out.dropped == []
+
+
+def test_a_table_loses_nothing():
+    pair, met = Pair(replace=False), []
+    epochs = iter(range(1, 9))
+    for _ in range(20):
+        while pair.out.has_room() and (epoch := next(epochs, None)):
+            leave(pair.out, epoch)
+        pair.settle()
+        if pair.inn.newest() > (met[-1] if met else 0):
+            met.append(pair.inn.newest())
+            assert_output(pair.inn.take(met[-1]), met[-1])
+    assert met == list(range(1, 9))
+    assert pair.out.dropped == []
+
+
+def test_a_table_s_lower_layer_waits_for_the_upper_one():
+    pair = Pair(replace=False)
+    for epoch in (1, 2, 3):
+        leave(pair.out, epoch)
+        pair.settle()
+        if epoch == 1:
+            pair.inn.take(1)  # in use from now on
+    # One in use, one ready, one under way; the fourth finds a buffer, the fifth none.
+    assert pair.out.has_room()
+    leave(pair.out, 4)
+    pair.settle()
+    assert not pair.out.has_room()
+    assert_output(pair.inn.take(1), 1)
+    assert_output(pair.inn.take(2), 2)
+    pair.settle()
+    assert pair.out.has_room()
+    assert pair.inn.newest() == 3
+
+
+def test_what_is_in_use_is_not_received_into():
+    pair = Pair(replace=True)
+    leave(pair.out, 1)
+    pair.settle()
+    in_use = pair.inn.take(1)
+    for epoch in (2, 3, 4):
+        leave(pair.out, epoch)
+        pair.settle()
+        assert_output(in_use, 1)
+    newest = pair.inn.newest()
+    assert newest > 1
+    assert_output(pair.inn.take(newest), newest)
+
+
+def test_asking_for_what_is_not_there():
+    pair = Pair(replace=True)
+    with pytest.raises(RuntimeError, match="output 1 was asked for"):
+        pair.inn.take(1)
+    leave(pair.out, 1)
+    pair.settle()
+    with pytest.raises(RuntimeError, match="output 2 was asked for"):
+        pair.inn.take(2)
+
+
+@pytest.mark.parametrize("delivered", range(8))
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 1, 3)])
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_stop_finds_messages_under_way(delivered, order, taken):
+    pair = Pair(replace=True)
+    leave(pair.out, 1)
+    if taken:
+        pair.settle()
+        pair.inn.take(1)
+    leave(pair.out, 2)
+    leave(pair.out, 3)
+    for _ in range(delivered):
+        pair.wire.deliver(1, order)
+        pair.inn.progress()
+        pair.out.progress()
+    pair.out.end(stop=True)
+    while pair.wire.deliver(1, order):
+        pair.inn.progress()
+        pair.out.progress()
+    assert pair.settle() == (True, True)
+    assert pair.inn.stopped
+    assert pair.inn.ended
+    assert pair.wire.idle
+    if taken:
+        assert_output(pair.inn.take(1), 1)
+
+
+@pytest.mark.parametrize(
+    ("replace", "stop"), [(True, False), (True, True), (False, False)]
+)
+@pytest.mark.parametrize("seed", range(40))
+def test_any_order_of_events(replace, stop, seed):
+    """Random steps of both layers and of the wire: nothing wrong, nothing left."""
+    rng = np.random.default_rng(seed)
+    pair, left, taken = Pair(replace), [], []
+
+    def lower():
+        if len(left) < 9 and pair.out.has_room():
+            rows = leave(pair.out, len(left) + 1)
+            assert any(rows is known for known in pair.out_buffers)
+            left.append(len(left) + 1)
+
+    def upper():
+        newest = pair.inn.newest()
+        if newest > 0 and not pair.inn.stopped:
+            rows = pair.inn.take(newest)
+            assert any(rows is known for known in pair.in_buffers)
+            assert_output(rows, newest)
+            taken.append(newest)
+
+    def carry():
+        tags = rng.permutation([1, 2, 3]).tolist()
+        pair.wire.deliver(int(rng.integers(1, 6)), tags)
+
+    events = [lower, upper, carry, pair.out.progress, pair.inn.progress]
+    weights = rng.dirichlet(np.ones(len(events)))
+    for event in rng.choice(len(events), 300, p=weights):
+        events[event]()
+    pair.out.end(stop)
+    for _ in range(30):
+        pair.settle()
+        upper()
+    assert pair.settle() == (True, True)
+    assert pair.wire.idle
+    assert (pair.inn.ended, pair.inn.stopped) == (True, stop)
+    assert taken == sorted(taken)
+    if not replace:
+        assert pair.out.dropped == []
+        assert set(taken) == set(left)
+    if left and not stop:
+        assert taken[-1] == left[-1]
+    assert not set(pair.out.dropped) & set(taken)
+    assert pair.out.dropped == sorted(set(pair.out.dropped))
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_local_outputs(replace):
+    known = buffers()
+    local = LocalChannel(known, replace)
+    assert local.newest() == -1
+    leave(local, 1)
+    in_use = local.take(1)
+    for before, epoch in ((1, 2), (2, 5)):
+        assert local.has_room()
+        rows = leave(local, epoch)
+        assert rows is not in_use
+        assert any(rows is one for one in known)
+        assert local.newest() == epoch
+        assert_output(in_use, before)
+        in_use = local.take(epoch)
+        assert_output(in_use, epoch)
+        assert local.take(epoch) is in_use
+    assert local.dropped == []
+    assert local.progress()
+
+
+def test_a_newer_local_output_replaces_one_that_was_not_taken():
+    local = LocalChannel(buffers(), replace=True)
+    leave(local, 1)
+    in_use = local.take(1)
+    for epoch in (2, 3, 4):
+        assert local.has_room()
+        assert leave(local, epoch) is not in_use
+    assert local.dropped == [2, 3]
+    assert_output(in_use, 1)
+    assert_output(local.take(4), 4)
+
+
+def test_a_local_table_waits():
+    local = LocalChannel(buffers(), replace=False)
+    leave(local, 1)
+    assert not local.has_room()
+    local.take(1)
+    assert local.has_room()
+    with pytest.raises(RuntimeError, match="output 2 was asked for"):
+        local.take(2)
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_the_end_of_a_local_channel(stop):
+    local = LocalChannel(buffers(), replace=True)
+    assert (local.ended, local.stopped) == (False, False)
+    leave(local, 1)
+    local.end(stop)
+    assert (local.ended, local.stopped) == (True, stop)
+    assert_output(local.take(1), 1)
+
+
+def test_the_data_and_the_void():
+    rows, sink = Rows.empty(3, 2, 1), Sink()
+    source = Source(rows)
+    assert (source.newest(), source.ended, source.stopped) == (0, True, False)
+    assert source.take(0) is rows
+    assert source.progress()
+    sink.end(stop=True)
+    assert sink.progress()
+    assert not sink.has_room()
+    assert sink.dropped == []
+    with pytest.raises(RuntimeError, match="go nowhere"):
+        sink.acquire()

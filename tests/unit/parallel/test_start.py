@@ -1,0 +1,130 @@
+"""How ranks start, and what share of the cores each gets."""
+
+import importlib
+import os
+import re
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from mpilayer import environment
+from mpilayer.errors import CommunicationError
+from mpilayer.parallel import start
+from mpilayer.parallel.comm import SerialCommunicator
+
+
+class Fake(SerialCommunicator):
+    """A rank among others on known cores."""
+
+    def __init__(self, everyone, rank):
+        self.everyone = [(host, frozenset(cores)) for host, cores in everyone]
+        self.rank, self.size = rank, len(everyone)
+
+    def allgather(self, item):
+        return self.everyone
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    """Give the list of BLAS limits that were set; there is no request."""
+    found = []
+    monkeypatch.setattr(start, "threadpool_limits", lambda limits: found.append(limits))
+    monkeypatch.setattr(environment, "_requested", 0)
+    return found
+
+
+ALL = range(4)
+PLACES = {
+    "alone": ([("a", ALL)], (4,), ""),
+    "two on a host": ([("a", ALL)] * 2, (2, 2), ""),
+    "three on four cores": ([("a", ALL)] * 3, (1, 1, 1), ""),
+    "as many as cores": ([("a", ALL)] * 4, (1, 1, 1, 1), ""),
+    "more than cores": ([("a", ALL)] * 5, (1,) * 5, "5 BLAS threads .*4 cores of a"),
+    "two hosts": ([("a", ALL), ("b", range(2))], (4, 2), ""),
+    "bound": ([("a", {0, 1}), ("a", {2}), ("a", {3})], (2, 1, 1), ""),
+    "bound to one": ([("a", {0})] * 2, (1, 1), "2 BLAS threads .*1 cores of a"),
+    "overlapping": ([("a", {0, 1, 2}), ("a", {2, 3})], (2, 1), ""),
+    "one crowded host": (
+        [("a", ALL), ("b", {0}), ("b", {0})],
+        (4, 1, 1),
+        "1 cores of b",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_shares(limits, name):
+    everyone, threads, crowded = PLACES[name]
+    for rank in range(len(everyone)):
+        placement = start.place(Fake(everyone, rank))
+        assert placement.threads == threads
+        assert placement.hosts == tuple(host for host, _ in everyone)
+        assert bool(placement.crowded) == bool(crowded)
+        assert re.search(crowded, placement.crowded)
+    assert limits == list(threads)
+
+
+@pytest.mark.parametrize(
+    ("asked", "requested", "expected"), [(3, 0, 3), (0, 2, 2), (3, 2, 3)]
+)
+def test_what_the_user_asks_for_counts(limits, monkeypatch, asked, requested, expected):
+    monkeypatch.setattr(environment, "_requested", requested)
+    placement = start.place(Fake([("a", ALL)] * 2, 1), asked)
+    assert placement.threads == (expected, expected)
+    assert limits == [expected]
+    assert bool(placement.crowded) == (2 * expected > 4)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "threads", "expected"),
+    [
+        (("a",), (1,), "1 rank on 1 host, 1 BLAS thread each, MPI: none"),
+        (("a", "a"), (2, 2), "2 ranks on 1 host, 2 BLAS threads each, MPI: none"),
+        (("a", "b"), (4, 2), "2 ranks on 2 hosts, 2-4 BLAS threads each, MPI: none"),
+    ],
+)
+def test_description(hosts, threads, expected):
+    assert start.Placement(hosts, threads, "", "none").describe() == expected
+
+
+@pytest.fixture
+def variables(monkeypatch):
+    """Give an environment without a launcher."""
+    names = [n for n in os.environ if not n.startswith(("PMI", "OMPI_", "SLURM_"))]
+    found = {name: os.environ[name] for name in names}
+    monkeypatch.setattr(os, "environ", found)
+    return found
+
+
+@pytest.fixture
+def door(monkeypatch):
+    """Give a function that puts something in the place of the door to mpi4py."""
+
+    def put(module):
+        monkeypatch.delattr("mpilayer.parallel.mpi", raising=False)
+        monkeypatch.setitem(sys.modules, "mpilayer.parallel.mpi", module)
+
+    return put
+
+
+def test_one_process_never_loads_mpi(variables, door):
+    door(None)
+    comm = start.start()
+    assert isinstance(comm, SerialCommunicator)
+    assert start.place(comm, 1).library == "none"
+
+
+def test_launched_together_they_join(variables, door):
+    variables["PMI_SIZE"] = "3"
+    world = object()
+    door(SimpleNamespace(world=lambda: world))
+    assert start.start() is world
+
+
+def test_without_mpi4py(variables, monkeypatch):
+    variables["PMI_SIZE"] = "3"
+    monkeypatch.delitem(sys.modules, "mpilayer.parallel.mpi", raising=False)
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(CommunicationError, match=r"3 processes .*mpilayer\[mpi\]"):
+        importlib.import_module("mpilayer.parallel.mpi")

@@ -1,0 +1,196 @@
+"""The configuration: ranges, names, files."""
+
+from dataclasses import fields
+from math import nan
+from typing import get_type_hints
+
+import pytest
+
+from mpilayer.config import (
+    FinetuneConfig,
+    PretrainConfig,
+    as_values,
+    flag,
+    from_values,
+    per_layer,
+    read_toml,
+    to_toml,
+    value_from_text,
+)
+from mpilayer.errors import ConfigError
+
+OPTIONS = [
+    pytest.param(cls, item, id=f"{cls.__name__}.{item.name}")
+    for cls in (PretrainConfig, FinetuneConfig)
+    for item in fields(cls)
+]
+
+
+@pytest.mark.parametrize(("cls", "item"), OPTIONS)
+def test_every_option_has_help_and_a_legal_default(cls, item):
+    assert len(item.metadata["help"]) > 5
+    assert as_values(cls(**{item.name: item.default})) == as_values(cls())
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "words"),
+    [
+        (PretrainConfig, {"layers": ()}, r"layers must be a list of numbers; got \(\)"),
+        (PretrainConfig, {"layers": 5}, "layers must be a list of numbers; got 5"),
+        (PretrainConfig, {"layers": (5, 0)}, "layers must be at least 1; got 0"),
+        (PretrainConfig, {"layers": (5, 2.0)}, "layers must be of type int; got 2.0"),
+        (PretrainConfig, {"minibatch": 0}, "minibatch must be at least 1; got 0"),
+        (PretrainConfig, {"minibatch": True}, "minibatch must be of type int"),
+        (PretrainConfig, {"minibatch": "9"}, "minibatch must be of type int; got '9'"),
+        (PretrainConfig, {"cut_short": 1}, "cut_short must be of type bool; got 1"),
+        (PretrainConfig, {"learning_rate": (0.0,)}, "learning_rate must be greater"),
+        (PretrainConfig, {"learning_rate": (nan,)}, "must be greater than 0; got nan"),
+        (PretrainConfig, {"momentum": (0.5, 1.0)}, "momentum must be less than 1"),
+        (PretrainConfig, {"momentum": (-0.1, 0.5)}, "momentum must be at least 0"),
+        (PretrainConfig, {"momentum": (0.5,)}, "momentum needs two numbers.*got 1"),
+        (PretrainConfig, {"extra_epochs": (-2,)}, "at least -1.*--extra-epochs"),
+        (PretrainConfig, {"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        (PretrainConfig, {"method": "rmb"}, "choose from rbm, autoencoder.*mean 'rbm'"),
+        (PretrainConfig, {"schedule": "lockstop"}, "Did you mean 'lockstep'"),
+        (PretrainConfig, {"schedule": "lockstep:a"}, "unknown schedule 'lockstep:a'"),
+        (PretrainConfig, {"schedule": "replay"}, "unknown schedule .*replay:FILE"),
+        (PretrainConfig, {"schedule": "replay:"}, "unknown schedule 'replay:'"),
+        (PretrainConfig, {"epochs": (1, 2)}, "epochs needs one .* 4 layers; got 2"),
+        (PretrainConfig, {"learning_rate": (0.1,) * 5}, "learning_rate needs .*got 5"),
+        (PretrainConfig, {"lag": (1, 1)}, "lag needs .* 3 layers above .*got 2"),
+        (FinetuneConfig, {"optimizer": "adma"}, "sgd, momentum, adam.*mean 'adam'"),
+        (FinetuneConfig, {"epochs": -1}, "epochs must be at least 0; got -1"),
+        (FinetuneConfig, {"learning_rate": 1}, "learning_rate must be of type float"),
+    ],
+)
+def test_what_is_refused(cls, values, words):
+    with pytest.raises(ConfigError, match=words):
+        cls(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"schedule": "replay:run/schedule.json"},
+        {"schedule": "async", "extra_epochs": (0, 5, 20, 40)},
+        {"lag": (0, 1, 2)},
+        {"layers": (7,), "lag": (3,)},
+        {"epochs": (1, 2, 3, 4)},
+    ],
+)
+def test_what_is_allowed(values):
+    config = PretrainConfig(**values)
+    assert all(getattr(config, name) == value for name, value in values.items())
+
+
+def test_per_layer():
+    assert per_layer("x", (3,), 4) == (3, 3, 3, 3)
+    assert per_layer("x", (1, 2), 2) == (1, 2)
+    with pytest.raises(ConfigError, match=r"x needs one number.*Give 1 or 3 numbers"):
+        per_layer("x", (1, 2), 3)
+    assert PretrainConfig(epochs=(1, 2, 3, 4)).stipulated_epochs == (1, 2, 3, 4)
+    assert PretrainConfig(epochs=(7,)).stipulated_epochs == (7,) * 4
+
+
+@pytest.mark.parametrize(
+    ("schedule", "given", "expected"),
+    [
+        ("lockstep", (-1,), (0, 0, 0, 0)),
+        ("greedy", (-1,), (0, 0, 0, 0)),
+        ("async", (-1,), (0, 1, 1, 1)),
+        ("simulate", (-1,), (0, 1, 1, 1)),
+        ("simulate", (0, 5, -1, 40), (0, 5, 1, 40)),
+        ("async", (0,), (0, 0, 0, 0)),
+        ("lockstep", (0, 3, -1, 10), (0, 3, 0, 10)),
+    ],
+)
+def test_extra_epochs(schedule, given, expected):
+    config = PretrainConfig(schedule=schedule, extra_epochs=given)
+    assert config.extra == expected
+
+
+def test_names():
+    assert flag("extra_epochs") == "--extra-epochs"
+    with pytest.raises(ConfigError, match=r"unknown key 'epoch'; .*Did you mean 'epoc"):
+        from_values(PretrainConfig, {"epoch": 3})
+    with pytest.raises(ConfigError) as caught:
+        from_values(FinetuneConfig, {"no": 3})
+    assert all(item.name in str(caught.value) for item in fields(FinetuneConfig))
+
+
+def test_scalars_serve_as_lists_and_whole_numbers_as_floats():
+    found = from_values(PretrainConfig, {"epochs": 3, "learning_rate": 1, "layers": 9})
+    assert (found.epochs, found.learning_rate, found.layers) == ((3,), (1.0,), (9,))
+    assert type(found.learning_rate[0]) is float
+    one = from_values(FinetuneConfig, {"learning_rate": 1}).learning_rate
+    assert type(one) is float
+    with pytest.raises(ConfigError, match=r"epochs must be of type int; got 3\.5"):
+        from_values(PretrainConfig, {"epochs": 3.5})
+
+
+OTHERS = [
+    PretrainConfig(),
+    PretrainConfig(
+        layers=(30, 20),
+        schedule="replay:a b.json",
+        epochs=(3, 4),
+        extra_epochs=(-1, 2),
+        cut_short=False,
+        learning_rate=(0.25, 1e-3),
+        visible="linear",
+        seed=2**40,
+    ),
+    FinetuneConfig(optimizer="adam", learning_rate=0.002, patience=3),
+]
+
+
+@pytest.mark.parametrize("config", OTHERS)
+def test_toml_round_trip(tmp_path, config):
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml({"other": {"a": 1}, "section": as_values(config)}))
+    values = read_toml(path, "section")
+    assert from_values(type(config), values) == config
+    assert set(values) == set(get_type_hints(type(config)))
+    assert read_toml(path, "other") == {"a": 1}
+    assert read_toml(path, "none") == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "must be a readable file; No such file"),
+        (b"a = = 1", "must be TOML; .*Mend the file"),
+        (b"\xff\xfe", "must be TOML"),
+        (b"section = 3", r"must be a table; found 3.*\[section\]"),
+    ],
+)
+def test_bad_files(tmp_path, content, words):
+    path = tmp_path / "config.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_toml(path, "section")
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("layers", "1000,500", (1000, 500)),
+        ("layers", "7", (7,)),
+        ("momentum", "0.5,0.9", (0.5, 0.9)),
+        ("weight_decay", "1e-4", 1e-4),
+        ("minibatch", "12", 12),
+        ("method", "rbm", "rbm"),
+    ],
+)
+def test_values_from_the_command_line(name, text, expected):
+    found = value_from_text(get_type_hints(PretrainConfig)[name], text)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(("name", "text"), [("layers", "7,"), ("minibatch", "1.5")])
+def test_bad_values_from_the_command_line(name, text):
+    with pytest.raises(ValueError, match="invalid literal"):
+        value_from_text(get_type_hints(PretrainConfig)[name], text)

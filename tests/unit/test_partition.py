@@ -1,0 +1,62 @@
+"""Rows to ranks, layers to ranks."""
+
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+
+from mpilayer.partition import layers_to_ranks, shard_bounds
+
+
+@pytest.mark.parametrize("n_shards", [1, 2, 3, 7, 12])
+@pytest.mark.parametrize("n_rows", [0, 1, 7, 10, 60_000])
+def test_shards(n_rows, n_shards):
+    bounds = shard_bounds(n_rows, n_shards)
+    assert len(bounds) == n_shards
+    assert (bounds[0][0], bounds[-1][1]) == (0, n_rows)
+    assert all(a[1] == b[0] for a, b in pairwise(bounds))
+    sizes = [stop - start for start, stop in bounds]
+    assert max(sizes) - min(sizes) <= 1
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def load(costs, ranges):
+    return max(sum(costs[i] for i in part) for part in ranges)
+
+
+def all_splits(n_layers, n_ranks):
+    for cuts in combinations(range(1, n_layers), n_ranks - 1):
+        yield [range(a, b) for a, b in pairwise([0, *cuts, n_layers])]
+
+
+@pytest.mark.parametrize("n_layers", range(1, 8))
+@pytest.mark.parametrize("seed", range(5))
+def test_layers_against_all_splits(n_layers, seed):
+    costs = np.random.default_rng(seed).integers(1, 30, n_layers).tolist()
+    for n_ranks in range(1, n_layers + 1):
+        found = layers_to_ranks(costs, n_ranks)
+        assert found in list(all_splits(n_layers, n_ranks))
+        least = min(load(costs, split) for split in all_splits(n_layers, n_ranks))
+        assert load(costs, found) == least
+
+
+@pytest.mark.parametrize(
+    ("costs", "n_ranks", "sizes"),
+    [
+        ([784_000, 500_000, 125_000, 7_500], 2, [1, 3]),
+        ([784_000, 500_000, 125_000, 7_500], 3, [1, 1, 2]),
+        ([1, 1, 1, 10], 2, [3, 1]),
+        # Equal largest loads: the first rank gets the fewest layers.
+        ([1, 1, 1], 2, [1, 2]),
+        ([5, 1, 1, 5], 2, [2, 2]),
+        ([1, 1, 1, 1, 9], 3, [2, 2, 1]),
+    ],
+)
+def test_known_splits(costs, n_ranks, sizes):
+    assert [len(part) for part in layers_to_ranks(costs, n_ranks)] == sizes
+
+
+@pytest.mark.parametrize("n_ranks", [0, 4])
+def test_impossible_numbers_of_ranks(n_ranks):
+    with pytest.raises(ValueError, match=f"3 layers cannot go to {n_ranks} ranks"):
+        layers_to_ranks([1, 1, 1], n_ranks)

@@ -1,0 +1,50 @@
+"""Streams of random numbers."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from mpilayer.rng import stream
+
+ADDRESSES = [
+    (0, "weights", 0),
+    (0, "weights", 1),
+    (1, "weights", 0),
+    (0, "sample", 0),
+    (0, "shuffle", 0, 0),
+    (0, "shuffle", 0, 1),
+    (0, "shuffle", 1, 0),
+    (0, "shuffle", 1, 1),
+    (2**40, "weights", 0),
+]
+
+
+def numbers(address):
+    return stream(*address).random(100_000)
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_equal_addresses_give_equal_numbers(address):
+    np.testing.assert_array_equal(numbers(address), numbers(address))
+
+
+def test_different_addresses_give_independent_numbers():
+    for one, other in combinations(map(numbers, ADDRESSES), 2):
+        # Five standard deviations of the correlation of independent numbers.
+        assert abs(np.corrcoef(one, other)[0, 1]) < 5 / np.sqrt(100_000)
+
+
+def test_what_was_drawn_elsewhere_does_not_matter():
+    first = stream(0, "weights", 3)
+    expected = first.random(5)
+    stream(0, "sample", 3).random(1000)
+    np.testing.assert_array_equal(stream(0, "weights", 3).random(5), expected)
+    assert first.random() != expected[0]
+
+
+def test_numbers_stay_what_they_were():
+    """A change here changes every trained weight, and the validation rows."""
+    found = stream(0, "weights", 1).random(3)
+    expected = [0.8292015564306227, 0.9831320428234114, 0.49604872867944405]
+    np.testing.assert_array_equal(found, expected)

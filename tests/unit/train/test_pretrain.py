@@ -1,0 +1,169 @@
+"""Plans and the pipeline, on one rank."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mpilayer.parallel.channel import Rows
+from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.train.pretrain import TablePlan
+from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
+from tests.support.pipeline import (
+    CONFIG,
+    EPOCHS,
+    async_plan,
+    data,
+    new_states,
+    pretrain,
+)
+
+SERIAL = SerialCommunicator()
+FOUR = (EPOCHS,) * 4
+TABLES = {
+    "lockstep": lockstep(FOUR, (0, 1, 2, 3)),
+    "lag 2": lockstep(FOUR, (0, 0, 0, 0), 2),
+    "refresh": lockstep(FOUR, (1, 0, 0, 2), (1, 0, 2), 2),
+    "greedy": greedy(FOUR, (0, 1, 0, 1)),
+    "simulate": simulate(FOUR, (0, 2, 3, 4), (108, 72, 48, 24), 4, "first-layer"),
+    "gaps": Schedule("async", ((0,) * 4, (2, 2, 4), (3,), (1,) * 5), (4, 3, 1, 5)),
+}
+
+
+def train(plan, **options):
+    return pretrain(SERIAL, plan, **{"rows": data(), **options})
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_followed(name, streamed):
+    table = TABLES[name]
+    table.check()
+    outcome = train(TablePlan(table, streamed))
+    assert outcome.used == table.used
+    assert outcome.dropped == ((),) * 4
+    assert train(TablePlan(table, streamed)).digests == outcome.digests
+
+
+@pytest.mark.parametrize("method", ["rbm", "autoencoder"])
+def test_greedy_is_layer_after_layer_by_hand(method):
+    config = replace(CONFIG, method=method)
+    rows, digests = data(), []
+    for state in new_states(config):
+        for _ in range(EPOCHS):
+            state.train_epoch(rows.train)
+        rows = Rows(state.layer.encode(rows.train), state.layer.encode(rows.validation))
+        digests.append(state.layer.parameters.digest())
+    found = train(TablePlan(greedy(FOUR, (0,) * 4), True), config=config)
+    assert found.digests == tuple(digests)
+
+
+def test_streaming_ends_with_the_stipulated_epochs():
+    def digests(table):
+        return [train(TablePlan(table, streamed)).digests for streamed in (True, False)]
+
+    # Only outputs after a layer's N-th epoch are used: they are transformed anyway.
+    one, other = digests(TABLES["greedy"])
+    assert one == other
+    one, other = digests(TABLES["lockstep"])
+    assert one[0] == other[0]
+    assert all(a != b for a, b in zip(one[1:], other[1:], strict=True))
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_outputs_by_hand(streamed):
+    """What layer 2 sees is what layer 1 hid: on the way, or at the end of the epoch."""
+    met = []
+
+    def watch(state):
+        if state.settings.index == 1:
+            trained = state.train_epoch
+
+            def train_epoch(rows, *rest):
+                met.append(rows.copy())
+                trained(rows, *rest)
+
+            state.train_epoch = train_epoch
+
+    train(TablePlan(lockstep(FOUR, (2, 0, 0, 0)), streamed), prepare=watch)
+    rows, state = data().train, new_states()[0]
+    for epoch, found in enumerate(met, start=1):
+        on_the_way = np.empty_like(found)
+        state.train_epoch(rows, on_the_way)
+        is_streamed = streamed and epoch < EPOCHS
+        expected = on_the_way if is_streamed else state.layer.encode(rows)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("end", ["all", "first-layer"])
+@pytest.mark.parametrize("cut_short", [True, False])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_asynchronous_run_can_be_replayed(end, cut_short, streamed):
+    recorded = train(async_plan(end, 3, streamed, cut_short))
+    table = recorded.schedule()
+    table.check()
+    replayed = train(TablePlan(table, streamed))
+    assert replayed.used == recorded.used
+    assert replayed.digests == recorded.digests
+    if end == "all":
+        assert min(table.epochs) >= EPOCHS
+        for below, row in zip(table.epochs, table.used[1:], strict=False):
+            assert row[-1] == below
+    assert table.epochs[0] == EPOCHS
+
+
+def test_one_rank_interleaves_its_layers():
+    """The layer furthest behind goes first, so nobody is far ahead."""
+    done = []
+
+    def note(state):
+        trained = state.train_epoch
+
+        def train_epoch(*arguments):
+            done.append(state.settings.index)
+            trained(*arguments)
+
+        state.train_epoch = train_epoch
+
+    train(TablePlan(lockstep(FOUR, (0,) * 4), True), prepare=note)
+    assert done == [0, 1, 2, 3] * EPOCHS
+
+
+def test_records():
+    records = train(TablePlan(TABLES["lockstep"], True)).records
+    for layer, rows in enumerate(records):
+        assert [r.layer for r in rows] == [layer] * len(rows)
+        assert [r.epoch for r in rows] == list(range(1, len(rows) + 1))
+        assert [r.started for r in rows] == sorted(r.started for r in rows)
+        for r in rows:
+            parts = (r.training, r.transform, r.monitor, r.waiting, r.sending)
+            assert min(parts) > -1e-6
+            assert r.training > 0
+            assert 0 < r.train_error < 12
+            assert 0 < r.validation_error < 12
+    first = records[0]
+    assert first[-1].train_error < first[0].train_error
+    # The last layer's outputs go nowhere.
+    assert all(r.transform == 0 for r in records[-1])
+    assert all(r.transform > 0 for r in records[0])
+
+
+def test_without_validation_rows():
+    plan = TablePlan(TABLES["lockstep"], True)
+    with_some = train(plan)
+    without = train(TablePlan(TABLES["lockstep"], True), rows=data(90, 0))
+    assert without.digests == with_some.digests
+    assert all(np.isnan(r.validation_error) for row in without.records for r in row)
+
+
+def test_the_data_stay_as_they_are():
+    rows = data()
+    train(async_plan(), rows=rows)
+    np.testing.assert_array_equal(rows.train, data().train)
+    np.testing.assert_array_equal(rows.validation, data().validation)
+
+
+def test_a_single_layer():
+    config = replace(CONFIG, layers=(5,))
+    table = lockstep((3,), (1,))
+    assert train(TablePlan(table, True), config=config).used == ((0,) * 4,)

@@ -1,0 +1,250 @@
+"""Schedules as tables."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from mpilayer.errors import ScheduleError
+from mpilayer.train.schedule import (
+    AsyncLayer,
+    Schedule,
+    finish_times,
+    greedy,
+    lockstep,
+    simulate,
+)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "extra", "lag", "refresh", "used"),
+    [
+        ((3, 3, 3), (0, 0, 0), 0, 1, ((0, 0, 0), (1, 2, 3), (1, 2, 3))),
+        ((3, 3, 3), (0, 0, 0), 1, 1, ((0, 0, 0), (2, 3, 3), (2, 3, 3))),
+        ((3, 3, 3), (0, 0, 0), 9, 1, ((0, 0, 0), (3, 3, 3), (3, 3, 3))),
+        ((3, 3, 3), (0, 0, 0), (0, 1), 1, ((0, 0, 0), (1, 2, 3), (2, 3, 3))),
+        ((4, 4), (0, 0), 0, 2, ((0,) * 4, (1, 1, 3, 3))),
+        ((5, 5), (0, 0), 1, 3, ((0,) * 5, (2, 2, 2, 5, 5))),
+        ((2, 2, 2), (1, 2, 0), 0, 1, ((0, 0, 0), (1, 2, 3, 3), (1, 2))),
+        ((2, 2, 2), (0, 1, 3), 0, 1, ((0, 0), (1, 2, 2), (1, 2, 3, 3, 3))),
+        ((2, 4), (0, 0), 0, 1, ((0, 0), (1, 2, 2, 2))),
+        ((4, 2), (0, 0), 1, 1, ((0, 0, 0, 0), (2, 3))),
+        ((3,), (2,), 0, 1, ((0,) * 5,)),
+    ],
+)
+def test_lockstep(epochs, extra, lag, refresh, used):
+    schedule = lockstep(epochs, extra, lag, refresh)
+    schedule.check()
+    assert schedule.used == used
+    assert schedule.stipulated == epochs
+    assert schedule.epochs == tuple(len(row) for row in used)
+    assert schedule.kind == "lockstep"
+
+
+def test_greedy():
+    schedule = greedy((2, 2, 3), (1, 0, 2))
+    schedule.check()
+    assert schedule.used == ((0, 0, 0), (3, 3), (2, 2, 2, 2, 2))
+    assert (schedule.kind, schedule.stipulated) == ("greedy", (2, 2, 3))
+
+
+def test_needed():
+    schedule = lockstep((4, 4, 4), (0, 0, 0), (1, 0), 2)
+    assert [schedule.needed(i) for i in range(3)] == [{2, 4}, {1, 3}, set()]
+
+
+# The experiment of Santara et al. 2016 §5.2, as method and table.
+SIZES = (784, 1000, 500, 250, 30)
+COSTS = [a * b for a, b in pairwise(SIZES)]
+
+
+def paper(n_cores, end="first-layer", extra=(0, 5, 20, 40), cut_short=True):
+    schedule = simulate((20,) * 4, extra, COSTS, n_cores, end, cut_short)
+    schedule.check()
+    return schedule
+
+
+def test_the_paper_s_experiment():
+    schedule = paper(4)
+    assert schedule.epochs == (20, 29, 115, 1902)
+    assert schedule.stipulated == (20,) * 4
+    assert schedule.virtual_end[0] == pytest.approx(20)
+    assert schedule == paper(4)
+
+
+def test_on_fewer_cores_the_first_layer_ends_later():
+    ends = [paper(n).virtual_end[0] for n in (1, 2, 3, 4, 9)]
+    assert ends[0] > ends[1] > ends[2] >= ends[3] == ends[4] == pytest.approx(20)
+    # Nothing is ever done faster than by all cores at full speed.
+    for n_cores, end in zip((1, 2, 3, 4), ends, strict=False):
+        epochs = paper(n_cores).epochs
+        work = sum(n * cost for n, cost in zip(epochs, COSTS, strict=True)) / COSTS[0]
+        assert work <= end * n_cores + 1e-6
+
+
+@pytest.mark.parametrize("n_cores", [1, 2, 3, 4])
+@pytest.mark.parametrize("cut_short", [True, False])
+def test_end_all_uses_every_last_output(n_cores, cut_short):
+    schedule = paper(n_cores, "all", (0, 3, 4, 5), cut_short)
+    for below, row in zip(schedule.epochs, schedule.used[1:], strict=False):
+        assert row[-1] == below
+        assert list(row).count(below) >= 3
+    assert min(schedule.epochs) >= 20
+
+
+def test_simulation_by_hand():
+    # Layer 2 may begin at 1. It meets output 2 at 2, one epoch before its N.
+    schedule = simulate((2, 2), (0, 1), (1, 1), 2)
+    assert schedule.used == ((0, 0), (1, 2, 2))
+    assert schedule.virtual_end == (2, 4)
+    # On one core layer 1 needs 1 + 2 for its epochs: two share it from 1 on.
+    schedule = simulate((2, 2), (0, 1), (1, 1), 1)
+    assert schedule.used == ((0, 0), (1, 2, 2))
+    assert schedule.virtual_end == (3, 5)
+    # A cheap layer 2 is through before output 2, and wakes for it.
+    schedule = simulate((2, 2), (0, 3), (4, 1), 2)
+    assert schedule.used == ((0, 0), (1, 1, 1, 1, 2, 2, 2))
+    assert schedule.virtual_end == (2, 11 / 4)
+
+
+def test_what_was_running_at_the_end_is_not_done():
+    schedule = simulate((2, 2), (0, 1), (1, 3), 2, "first-layer")
+    assert schedule.used == ((0, 0), ())
+    assert schedule.stipulated == (2, 0)
+    schedule.check()
+
+
+def test_simulation_cut_short():
+    # Outputs come at 10, 20, 30; an epoch of layer 2 takes 4, its first begins at 10.
+    long = simulate((3, 1), (0, 5), (10, 4), 2, cut_short=False)
+    short = simulate((3, 1), (0, 5), (10, 4), 2, cut_short=True)
+    assert long.used[1] == (1,) * 6 + (3,) * 5
+    assert short.used[1] == (1,) * 3 + (2,) * 2 + (3,) * 5
+
+
+@pytest.mark.parametrize(
+    ("used", "stipulated", "words"),
+    [
+        ((), (), "at least one layer.*found 0 layers"),
+        (((0,),), (1, 1), "found 1 layers and 2 numbers"),
+        (((0, 1),), (2,), "layer 1 can use outputs 0 to 0 .*epoch 2 asks for 1"),
+        (((0, 0), (0, 1)), (2, 2), "layer 2 .*1 to 2 .*epoch 1 asks for 0"),
+        (((0, 0), (1, 3)), (2, 2), "layer 2 .*1 to 2 .*epoch 2 asks for 3"),
+        (((0, 0), (-1, 1)), (2, 2), "epoch 1 asks for -1"),
+        (((0,) * 3, (1, 3, 2)), (3, 3), "layer 2 goes back"),
+    ],
+)
+def test_tables_that_cannot_be_done(used, stipulated, words):
+    with pytest.raises(ScheduleError, match=words):
+        Schedule("async", used, stipulated).check()
+
+
+SCHEDULES = [
+    lockstep((4, 4, 4), (0, 1, 2), (0, 2), 2),
+    greedy((2, 3), (0, 0)),
+    simulate((5, 5), (0, 3), (3.0, 1.0), 2, "first-layer"),
+    Schedule("async", ((0, 0, 0), (1, 3)), (3, 2), dropped=((2,), ())),
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.kind)
+def test_json_round_trip(schedule):
+    assert Schedule.from_json(schedule.to_json(), "a") == schedule
+
+
+def test_json_is_readable():
+    text = SCHEDULES[0].to_json()
+    assert json.loads(text)["epochs"] == [4, 5, 6]
+    assert json.loads(text)["format_version"] == 1
+    assert len(text.splitlines()) == len(json.loads(text)) + 2
+
+
+def content(**changes):
+    values = json.loads(SCHEDULES[3].to_json()) | changes
+    return json.dumps({key: v for key, v in values.items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "a.json must hold a schedule"),
+        ("[]", "a.json must hold a schedule"),
+        ("null", "a.json must hold a schedule"),
+        ("{}", "KeyError: 'format_version'"),
+        (content()[:-9], "JSONDecodeError"),
+        (content(used=None), "KeyError: 'used'"),
+        (content(kind=None), "KeyError: 'kind'"),
+        (content(used=3), "TypeError"),
+        (content(used=[["x"]]), "ValueError"),
+        (content(stipulated="ab"), "ValueError"),
+        (content(format_version=2), "format version 1; found 2"),
+        (content(used=[[0, 0], [1, 3]]), "layer 2 can use outputs 1 to 2"),
+    ],
+)
+def test_bad_json(text, words):
+    with pytest.raises(ScheduleError, match=words):
+        Schedule.from_json(text, "a.json")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "costs", "expected"),
+    [
+        (lockstep((2, 2), (0, 0)), (2, 1), [4, 5]),
+        (lockstep((2, 2), (0, 0)), (1, 3), [2, 7]),
+        (lockstep((2, 2), (0, 1)), (2, 1), [4, 6]),
+        (greedy((2, 2), (0, 0)), (2, 1), [4, 6]),
+        (lockstep((2, 2, 2), (0, 0, 0)), (3, 2, 4), [6, 8, 13]),
+        (lockstep((4, 4), (0, 0), 0, 2), (1, 1), [4, 5]),
+    ],
+)
+def test_finish_times(schedule, costs, expected):
+    assert finish_times(schedule, costs) == expected
+
+
+def test_one_worker_a_layer_saves_at_most_the_share_of_the_dearest():
+    together = max(finish_times(lockstep((20,) * 4, (0,) * 4), COSTS))
+    alone = max(finish_times(greedy((20,) * 4, (0,) * 4), COSTS))
+    assert alone == 20 * sum(COSTS)
+    assert 1.6 < alone / together < sum(COSTS) / max(COSTS)
+
+
+def live(layer, arrivals):
+    """Return what a layer uses, given the newest output at each epoch's boundary."""
+    for newest in arrivals:
+        output = layer.next_output(newest)
+        if output is not None:
+            layer.begin(output)
+    return layer.used
+
+
+@pytest.mark.parametrize(
+    ("stipulated", "extra", "cut_short", "arrivals", "used"),
+    [
+        # Without a first output it waits; then it never waits before its N-th epoch.
+        (3, 0, True, [-1, -1, 1, 1, 4], [1, 1, 4]),
+        # After that newer outputs do not wake it without extra epochs.
+        (2, 0, True, [1, 1, 2, 3], [1, 1]),
+        # It sleeps when its extra epochs are done, and a newer output wakes it.
+        (1, 1, True, [1, 1, 1, 1, 2, 2, 2, 5], [1, 1, 2, 5]),
+        (1, 2, True, [1, 1, 1, 1, 2, 2, 2, 2], [1, 1, 1, 2, 2]),
+        # A newer output within the stipulated epochs brings its extra ones, too.
+        (2, 2, True, [1, 2, 2, 2, 2], [1, 2, 2, 2]),
+        # A newer one cuts the extra epochs short, or not.
+        (1, 3, True, [1, 1, 2, 2, 3, 3, 3, 3], [1, 1, 2, 2, 3, 3, 3]),
+        (1, 3, False, [1, 1, 2, 2, 3, 3, 3, 3], [1, 1, 1, 1, 3, 3, 3]),
+        # The first layer: the data never get newer.
+        (3, 0, True, [0] * 5, [0, 0, 0]),
+        (3, 2, True, [0] * 9, [0] * 5),
+    ],
+)
+def test_the_rule_of_asynchronous_layers(stipulated, extra, cut_short, arrivals, used):
+    assert live(AsyncLayer(stipulated, extra, cut_short), arrivals) == used
+
+
+def test_asking_changes_nothing():
+    layer = AsyncLayer(1, 1)
+    layer.begin(1)
+    before = replace(layer, used=list(layer.used))
+    assert [layer.next_output(n) for n in (1, 2, 1)] == [1, 2, 1]
+    assert layer == before
