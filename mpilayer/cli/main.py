@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn, Protocol, cast
@@ -22,6 +23,9 @@ COMMANDS = {
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+# Seconds that rank 0 gets to print what all ranks have found before MPI connects them.
+_RANK_0_FIRST = 1.0
 
 
 class Command(Protocol):
@@ -111,6 +115,9 @@ def _report(error: MpilayerError) -> int:
         print(f"mpilayer: error: {error}", file=sys.stderr, flush=True)
     if alone:
         _abort_others(EXIT_USER_ERROR)
+    elif environment.launched_rank() > 0 and not (mpi is not None and mpi.started()):
+        # Open MPI's launcher ends rank 0 when another rank has ended with an error.
+        time.sleep(_RANK_0_FIRST)
     return EXIT_USER_ERROR
 
 

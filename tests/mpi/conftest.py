@@ -8,8 +8,10 @@ from tests.support.together import FailedTogether
 
 
 @pytest.fixture(scope="session")
-def world():
+def world(request):
     """Give the communicator of all ranks, one BLAS thread each."""
+    if not request.config.getoption("--with-mpi", default=False):
+        pytest.skip("needs pytest-mpi and its --with-mpi")
     pytest.importorskip("mpi4py", reason="needs mpi4py")
     # Only here: what runs without --with-mpi never loads MPI.
     from mpilayer.parallel import mpi

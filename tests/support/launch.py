@@ -1,6 +1,7 @@
 """Starts mpilayer as users do: in processes of its own, under a launcher or not."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -21,6 +22,7 @@ MODULE = ("-m", "mpilayer")
 LIMIT = 120.0
 """Seconds after which a launch is ended, if the test says nothing else."""
 
+_STYLES = re.compile(r"\x1b\[[0-9;]*m")
 # What launchers and schedulers tell their processes: pytest may itself run in a job.
 _FOREIGN = (
     "PMI_",
@@ -113,6 +115,8 @@ class Job:
             result = Result(-1, stdout, stderr, time.monotonic() - self._began)
             pytest.fail(f"not done within {self._limit} s\n{result}")
         seconds = time.monotonic() - self._began
+        # Open MPI's ranks write to a terminal of its own, in colours.
+        stdout = _STYLES.sub("", stdout)
         return Result(self._process.returncode, stdout, stderr, seconds)
 
     def end(self) -> None:

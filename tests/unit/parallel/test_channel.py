@@ -205,6 +205,18 @@ def test_asking_for_what_is_not_there():
         pair.inn.take(2)
 
 
+@pytest.mark.parametrize("stop", [True, False])
+@pytest.mark.parametrize("tags", [(1,), (3,)])
+def test_both_farewells_are_awaited(stop, tags):
+    """One says that nothing newer comes, the other whether everything stops."""
+    pair = Pair(replace=True)
+    pair.out.end(stop)
+    assert pair.wire.deliver(tags=tags) == 1
+    assert not pair.inn.progress()
+    assert not pair.out.progress()
+    assert pair.settle() == (True, True)
+
+
 @pytest.mark.parametrize("delivered", range(8))
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 1, 3)])
 @pytest.mark.parametrize("taken", [True, False])

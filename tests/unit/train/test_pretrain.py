@@ -7,6 +7,7 @@ import pytest
 
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.train.layer import monitored_errors
 from mpilayer.train.pretrain import TablePlan
 from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
 from tests.support.pipeline import (
@@ -93,6 +94,22 @@ def test_outputs_by_hand(streamed):
         is_streamed = streamed and epoch < EPOCHS
         expected = on_the_way if is_streamed else state.layer.encode(rows)
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_errors_by_hand(streamed):
+    """A layer's errors are those on its own inputs, made by the layer below."""
+    found = train(TablePlan(lockstep(FOUR, (0,) * 4), streamed)).records[1]
+    rows, (lower, upper) = data(), new_states()[:2]
+    for epoch, record in enumerate(found, start=1):
+        hidden = np.empty((90, 9), np.float32)
+        lower.train_epoch(rows.train, hidden)
+        if not streamed or epoch == EPOCHS:
+            hidden = lower.layer.encode(rows.train)
+        inputs = Rows(hidden, lower.layer.encode(rows.validation))
+        upper.train_epoch(inputs.train)
+        expected = monitored_errors(upper.layer, inputs, 50)
+        assert (record.train_error, record.validation_error) == expected
 
 
 @pytest.mark.parametrize("end", ["all", "first-layer"])
