@@ -40,6 +40,9 @@ def option(
     )
 
 
+# Sections of a configuration file; the last two are what a run adds, and are not read.
+_SECTIONS = ("pretrain", "finetune", "data", "created_by")
+
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
 
@@ -274,7 +277,7 @@ def read_toml(path: Path, section: str) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        The file is missing or no TOML, or has no such section.
+        The file is missing or no TOML, or has a section or key that nothing reads.
     """
     try:
         content = tomllib.loads(path.read_text())
@@ -284,6 +287,9 @@ def read_toml(path: Path, section: str) -> dict[str, Any]:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} must be TOML; {error}. Mend the file.") from error
+    for name in content:
+        if name not in _SECTIONS:
+            raise ConfigError(f"{path}: {unknown('section', name, _SECTIONS)}")
     values = content.get(section, {})
     if not isinstance(values, dict):
         raise ConfigError(

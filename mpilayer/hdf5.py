@@ -206,4 +206,5 @@ def _reason(error: OSError) -> str:
     """Return an operating system error in words, without HDF5's own details."""
     if error.errno:
         return os.strerror(error.errno).lower()
-    return str(error).splitlines()[0].lower()
+    text = str(error).splitlines()[0].lower()
+    return "it is truncated" if "truncated file" in text else text

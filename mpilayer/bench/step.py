@@ -26,8 +26,8 @@ def compare_steps(
 ) -> Comparison:
     """Time CD-1 steps; seconds of one step of each candidate.
 
-    Candidates: ``gemm`` (the matrix products of the step, nothing else), ``mpilayer`` (a
-    whole step as in training: gathering rows, sampling, velocity, update) and, where
+    Candidates: ``gemm`` (the matrix products of the step, nothing else), ``mpilayer``
+    (a whole step as in training: gathering rows, sampling, velocity, update) and, where
     they are installed, ``torch`` and ``scikit-learn`` doing the same.
     """
     rows = stream(0, "bench").random((steps * minibatch, n_visible), dtype=np.float32)

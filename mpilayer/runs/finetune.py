@@ -8,15 +8,26 @@ from typing import Any
 from mpilayer.arrays import Array32
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import CheckpointError, ConfigError, DataError
+from mpilayer.errors import ConfigError, DataError
 from mpilayer.numerics.losses import check_loss
 from mpilayer.optim.descent import DEFAULT_RATES
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import is_finetuned, load_stack, run_shapes, save_finetuned
+from mpilayer.runs.model import (
+    check_pretrained,
+    is_finetuned,
+    load_stack,
+    run_shapes,
+    save_finetuned,
+)
 from mpilayer.runs.session import Session, check_range, stack_errors
 from mpilayer.store.metrics import MetricsWriter
-from mpilayer.train.finetune import FinetuneState, Strata, finetune
+from mpilayer.train.finetune import (
+    EAGER_SECONDS,
+    FinetuneState,
+    Strata,
+    finetune,
+)
 
 
 def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
@@ -103,8 +114,10 @@ def run_finetune(
     comm.barrier()
     began = perf_counter()
     epochs = []
+    # A rank that offers its core while it waits slows down those that share it.
+    eager = 0.0 if session.placement.crowded else EAGER_SECONDS
     with session.display(directory, {"finetune": config.epochs}):
-        for record in finetune(state, strata, train, validation, comm):
+        for record in finetune(state, strata, train, validation, comm, eager):
             epochs.append(record)
             if comm.rank == 0:
                 with MetricsWriter(directory.metrics_file("finetune")) as writer:
@@ -113,7 +126,6 @@ def run_finetune(
     seconds = perf_counter() - began
     comm.on_root(lambda: save_finetuned(directory, state))
     errors = stack_errors(stack, path, comm)
-    pretrained = directory.read_summary()
     summary = {
         # Keys of pre-training stay; those of this step are told apart by their prefix.
         **{f"finetune_{k}": v for k, v in session.facts().items()},
@@ -126,7 +138,6 @@ def run_finetune(
         "finetune_evaluating": sum(record.evaluating for record in epochs),
         **{f"{split}_error": error for split, error in errors.items()},
         "finetuned": errors,
-        "pretrained": pretrained.get("pretrained"),
     }
     return comm.on_root(lambda: directory.write_summary(summary))
 
@@ -143,17 +154,7 @@ def _check(
         )
     _, shapes = run_shapes(directory)
     check_loss(config.loss, shapes[0].visible)
-    for index in range(len(shapes)):
-        if not directory.layer_checkpoint(index).exists():
-            raise CheckpointError(
-                f"{run} must be pre-trained; layer {index + 1} has no checkpoint. "
-                "Pre-train it first: mpilayer pretrain DATA.h5 --run DIR --replace."
-            )
-    if "pretrain_seconds" not in directory.read_summary():
-        raise CheckpointError(
-            f"{run} must be pre-trained to the end; it was interrupted. Pre-train it "
-            "again: mpilayer pretrain DATA.h5 --run DIR --replace."
-        )
+    check_pretrained(directory)
     path = data_of_run(directory, data)
     with Dataset.open(path) as dataset:
         n_train = dataset.n_samples("train")

@@ -114,6 +114,28 @@ def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape
         ) from error
 
 
+def check_pretrained(directory: RunDirectory) -> None:
+    """Check that pre-training has come to its end.
+
+    Raises
+    ------
+    CheckpointError
+        It was interrupted, or a layer's checkpoint is missing.
+    """
+    advice = "Pre-train it: mpilayer pretrain DATA.h5 --run DIR --replace."
+    if "pretrain_seconds" not in directory.read_summary():
+        raise CheckpointError(
+            f"{directory.path} must be pre-trained to the end; it was interrupted. "
+            f"{advice}"
+        )
+    for index in range(len(run_shapes(directory)[1])):
+        if not directory.layer_checkpoint(index).exists():
+            raise CheckpointError(
+                f"{directory.path} must be pre-trained; layer {index + 1} has no "
+                f"checkpoint. {advice}"
+            )
+
+
 def is_finetuned(directory: RunDirectory) -> bool:
     """Tell whether the run has a fine-tuned stack."""
     return directory.checkpoint("finetuned").exists()

@@ -12,7 +12,7 @@ from mpilayer.errors import ConfigError, DataError
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.finetune import data_of_run
-from mpilayer.runs.model import is_finetuned, load_stack
+from mpilayer.runs.model import check_pretrained, is_finetuned, load_stack
 from mpilayer.runs.session import Session, finite, local_blocks
 from mpilayer.train.evaluate import PCA, reconstruction_error
 
@@ -48,6 +48,7 @@ def evaluate(
 
     def check() -> tuple[Path, DeepAutoencoder]:
         directory = RunDirectory.open(run)
+        check_pretrained(directory)
         stack = load_stack(directory)
         path = data or data_of_run(directory, None)
         with Dataset.open(path) as dataset:
@@ -113,6 +114,12 @@ def _write(
             f"-o must name a new file; {out} exists. Choose another name, or give "
             "--replace."
         )
+    if out.exists() and out.samefile(data):
+        raise ConfigError(
+            f"-o must not name the data themselves; got {out} for both. Choose another "
+            "name."
+        )
+    check_pretrained(directory)
     stack = load_stack(directory)
     with Dataset.open(data) as dataset:
         _check_width(dataset, stack)

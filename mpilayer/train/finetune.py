@@ -21,9 +21,9 @@ from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
 from mpilayer.train.evaluate import reconstruction_error, sum_over_ranks
 
-# A reduction takes less than a millisecond as a rule; only a rank that waits longer for
-# a slow one sleeps.
-_EAGER = 0.02
+EAGER_SECONDS = 0.02
+"""A reduction takes less than a millisecond as a rule: a rank that has a core for
+itself only sleeps when it waits longer than this."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,7 @@ def finetune(
     train: Array32,
     validation: Array32,
     comm: Communicator,
+    eager: float = EAGER_SECONDS,
 ) -> Iterator[FinetuneRecord]:
     """Train the stack; yield after every epoch. Collective on ``comm``.
 
@@ -169,6 +170,8 @@ def finetune(
         This rank's validation rows. *Local.*
     comm : Communicator
         All ranks.
+    eager : float
+        Seconds that a rank waits for a reduction before it sleeps.
 
     Notes
     -----
@@ -177,7 +180,7 @@ def finetune(
     within a rank: results agree to rounding for any number of ranks.
     """
     config, stack = state.config, state.stack
-    descender = Descender(state, comm)
+    descender = Descender(state, comm, eager)
     if state.epoch == 0:
         state.note(_error(stack, validation, comm))
     while state.epoch < config.epochs and not state.out_of_patience:
@@ -210,6 +213,8 @@ class Descender:
         Its stack is changed in place.
     comm : Communicator
         All ranks.
+    eager : float
+        See ``finetune``.
 
     Attributes
     ----------
@@ -217,9 +222,9 @@ class Descender:
         Seconds spent on reductions.
     """
 
-    def __init__(self, state: FinetuneState, comm: Communicator) -> None:
+    def __init__(self, state: FinetuneState, comm: Communicator, eager: float) -> None:
         self.waited = 0.0
-        self._state, self._comm = state, comm
+        self._state, self._comm, self._eager = state, comm, eager
         self._gradients = state.stack.parameters.like()
         self._under_way: list[tuple[slice, Request]] = []
 
@@ -250,7 +255,7 @@ class Descender:
     def _apply_first(self) -> None:
         """Apply the gradient that was started first, while it is in the cache."""
         where, request = self._under_way.pop(0)
-        self.waited += wait_until(request.test, eager=_EAGER)
+        self.waited += wait_until(request.test, eager=self._eager)
         state = self._state
         vector = state.stack.parameters.vector
         state.optimizer.update(vector, self._gradients.vector, where)
