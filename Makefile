@@ -36,7 +36,7 @@ help:
 demo: .venv/installed
 	@$(LAUNCH); set -x; \
 	$$mpiexec -n 4 $$flags $(MPILAYER) pretrain data/mnist-sample.h5 --run $(RUN) \
-	    --replace --layers 1000,500,250,30 --code linear --epochs 20 --lag 3 \
+	    --replace --layers 1000,500,250,30 --code linear --epochs 20 \
 	    --minibatch 50 --learning-rate 0.1,0.1,0.1,0.005
 	@$(LAUNCH); set -x; \
 	$$mpiexec -n 2 $$flags $(MPILAYER) finetune $(RUN) \

@@ -39,8 +39,8 @@ PLACES = {
     "alone": ([("a", ALL)], (4,), ""),
     "two on a host": ([("a", ALL)] * 2, (2, 2), ""),
     "three on four cores": ([("a", ALL)] * 3, (1, 1, 1), ""),
-    # Here twelve sixths fall short of two in floating point.
-    "six on twelve cores": ([("a", range(12))] * 6, (2,) * 6, ""),
+    # Here six thirds fall short of two in floating point.
+    "three on six cores": ([("a", range(6))] * 3, (2,) * 3, ""),
     "as many as cores": ([("a", ALL)] * 4, (1, 1, 1, 1), ""),
     "more than cores": ([("a", ALL)] * 5, (1,) * 5, "5 BLAS threads .*4 cores of a"),
     "two hosts": ([("a", ALL), ("b", range(2))], (4, 2), ""),
