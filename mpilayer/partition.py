@@ -27,7 +27,7 @@ def layers_to_ranks(costs: Sequence[float], n_ranks: int) -> list[range]:
     Notes
     -----
     Exact, by dynamic programming over (layers, ranks). Among equal largest loads the
-    split is taken that leaves the last rank the most layers, and the ranks before it are
+    split is taken that leaves the last rank the most layers, and those before it are
     split likewise: the first ranks feed the others.
     """
     n_layers = len(costs)

@@ -147,12 +147,12 @@ OTHERS = [
 @pytest.mark.parametrize("config", OTHERS)
 def test_toml_round_trip(tmp_path, config):
     path = tmp_path / "config.toml"
-    path.write_text(to_toml({"other": {"a": 1}, "section": as_values(config)}))
-    values = read_toml(path, "section")
+    path.write_text(to_toml({"data": {"a": 1}, "pretrain": as_values(config)}))
+    values = read_toml(path, "pretrain")
     assert from_values(type(config), values) == config
     assert set(values) == set(get_type_hints(type(config)))
-    assert read_toml(path, "other") == {"a": 1}
-    assert read_toml(path, "none") == {}
+    assert read_toml(path, "data") == {"a": 1}
+    assert read_toml(path, "finetune") == {}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,8 @@ def test_toml_round_trip(tmp_path, config):
         (None, "must be a readable file; No such file"),
         (b"a = = 1", "must be TOML; .*Mend the file"),
         (b"\xff\xfe", "must be TOML"),
-        (b"section = 3", r"must be a table; found 3.*\[section\]"),
+        (b"pretrain = 3", r"must be a table; found 3.*\[pretrain\]"),
+        (b"[pretain]", "unknown section 'pretain'; .*Did you mean 'pretrain'"),
     ],
 )
 def test_bad_files(tmp_path, content, words):
@@ -169,7 +170,7 @@ def test_bad_files(tmp_path, content, words):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=words) as caught:
-        read_toml(path, "section")
+        read_toml(path, "pretrain")
     assert str(path) in str(caught.value)
 
 
