@@ -46,6 +46,7 @@ class Autoencoder:
         if not tied:
             shapes["decode_weights"] = (shape.n_hidden, shape.n_visible)
         self.parameters = Parameters(shapes)
+        self._gradient = self.parameters.like()
         self._workspace = Workspace()
 
     def encode(self, visible: Array32, out: Array32 | None = None) -> Array32:
@@ -73,12 +74,11 @@ class Autoencoder:
         self,
         visible: Array32,
         rng: np.random.Generator,  # noqa: ARG002  (nothing is sampled)
-        out: Parameters,
         scale: float,
         part_done: PartDone,
     ) -> Array32:
-        """Write scale · Σ_rows ∂loss/∂parameters to ``out``; see ``Layer.gradient``."""
-        n, shape, p = len(visible), self.shape, self.parameters
+        """Compute scale · Σ_rows ∂loss/∂parameters; see ``Layer.gradient``."""
+        n, shape, p, out = len(visible), self.shape, self.parameters, self._gradient
         hidden: Array32 = self._workspace.array("hidden", (n, shape.n_hidden))
         output: Array32 = self._workspace.array("output", (n, shape.n_visible))
         delta: Array32 = self._workspace.array("delta", (n, shape.n_visible))
@@ -97,5 +97,5 @@ class Autoencoder:
             out["weights"][:] += delta.T @ hidden
         else:
             np.matmul(hidden.T, delta, out=out["decode_weights"])
-        part_done(slice(0, out.vector.size))
+        part_done(slice(0, out.vector.size), out.vector)
         return hidden

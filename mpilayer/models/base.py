@@ -10,10 +10,13 @@ from mpilayer.arrays import AnyArray, Array32
 from mpilayer.numerics.activations import activation
 from mpilayer.numerics.parameters import Parameters
 
-PartDone = Callable[[slice], None]
-"""Called once for every part of the parameter vector, as soon as its gradient is
-complete and its parameters are no longer needed in this step: the gradient can be used
-or sent while it is in the cache and the rest is computed."""
+PartDone = Callable[[slice, Array32], None]
+"""Receives the gradient of each part of the parameter vector: where, and the numbers.
+
+Called as soon as they are complete and the parameters there are no longer needed in
+this step, so that they can be used, or sent, while they are in the cache. The array may
+be used up; it is valid until the call returns, or longer if the model was given it.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,10 @@ class Layer(Protocol):
         self,
         visible: Array32,
         rng: np.random.Generator,
-        out: Parameters,
         scale: float,
         part_done: PartDone,
     ) -> Array32:
-        """Write ``scale`` times the summed gradient of a minibatch into ``out``.
+        """Compute ``scale`` times the summed gradient of a minibatch, part by part.
 
         Parameters
         ----------
@@ -69,13 +71,11 @@ class Layer(Protocol):
             used up. Any other array stays as it is.
         rng : numpy.random.Generator
             For models that sample.
-        out : Parameters
-            Receives scale · Σ_rows ∂cost/∂parameters (for contrastive divergence: the
-            negative of its ascent direction).
         scale : float
             Such as learning rate / rows.
         part_done : callable
-            See ``PartDone``.
+            Receives scale · Σ_rows ∂cost/∂parameters (for contrastive divergence: the
+            negative of its ascent direction); see ``PartDone``.
 
         Returns
         -------

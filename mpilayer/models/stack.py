@@ -99,13 +99,13 @@ class DeepAutoencoder:
         scale : float
             Factor on the gradient, not on the returned loss.
         part_done : callable
-            Called for the weights and biases of every step, last step first; see
-            ``PartDone``.
+            Receives the weights and biases of every step, last step first, as parts of
+            ``out``; see ``PartDone``.
         """
         if not len(visible):
             out.vector[:] = 0
             for k in reversed(range(self.n_steps)):
-                part_done(self._part(k))
+                part_done(self._part(k), out.vector[self._part(k)])
             return 0.0
         values = [visible]
         for k in range(self.n_steps):
@@ -123,7 +123,7 @@ class DeepAutoencoder:
                 activation(self._steps[k - 1][2]).times_slope(values[k], delta)
             np.matmul(values[k].T, above, out=out[f"weights_{k}"])
             np.sum(above, axis=0, out=out[f"bias_{k}"])
-            part_done(self._part(k))
+            part_done(self._part(k), out.vector[self._part(k)])
         return total
 
     def _part(self, k: int) -> slice:

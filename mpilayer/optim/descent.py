@@ -16,9 +16,13 @@ from mpilayer.errors import ConfigError, unknown
 _BLOCK = 1 << 15
 
 
-def _blocks(where: slice) -> Iterator[slice]:
-    for start in range(where.start, where.stop, _BLOCK):
-        yield slice(start, min(start + _BLOCK, where.stop))
+def _blocks(
+    parameters: Array32, gradient: Array32, where: slice, *state: Array32
+) -> Iterator[tuple[Array32, ...]]:
+    """Yield blocks of a part of the parameters, its gradient, and the state there."""
+    parts = (parameters[where], gradient, *(vector[where] for vector in state))
+    for start in range(0, len(gradient), _BLOCK):
+        yield tuple(part[start : start + _BLOCK] for part in parts)
 
 
 class Optimizer(Protocol):
@@ -39,7 +43,7 @@ class Optimizer(Protocol):
     def update(self, parameters: Array32, gradient: Array32, where: slice) -> None:
         """Change the part ``where`` of ``parameters`` (size,) in place.
 
-        Once a minibatch for every part; ``gradient`` (size,) may be used up.
+        Once a minibatch for every part; ``gradient``, of that part, may be used up.
         """
 
 
@@ -72,12 +76,10 @@ class Descent:
 
     def update(self, parameters: Array32, gradient: Array32, where: slice) -> None:
         """Change a part of the parameters."""
-        velocity = self.state["velocity"]
-        for block in _blocks(where):
-            v, g = velocity[block], gradient[block]
+        for p, g, v in _blocks(parameters, gradient, where, self.state["velocity"]):
             v *= np.float32(self.momentum)
             v -= g
-            parameters[block] += v
+            p += v
 
 
 class PlainDescent:
@@ -94,8 +96,8 @@ class PlainDescent:
 
     def update(self, parameters: Array32, gradient: Array32, where: slice) -> None:
         """Change a part of the parameters."""
-        for block in _blocks(where):
-            parameters[block] -= gradient[block]
+        for p, g in _blocks(parameters, gradient, where):
+            p -= g
 
 
 class Adam:
@@ -147,9 +149,8 @@ class Adam:
         # epsilon is compared with the corrected second moment, as in the paper's text.
         epsilon = np.float32(self.epsilon * correction)
         b1, b2 = np.float32(self.beta1), np.float32(self.beta2)
-        first, second = self.state["first_moment"], self.state["second_moment"]
-        for block in _blocks(where):
-            m, v, g = first[block], second[block], gradient[block]
+        moments = (self.state["first_moment"], self.state["second_moment"])
+        for p, g, m, v in _blocks(parameters, gradient, where, *moments):
             scratch = self._scratch[: len(g)]
             np.multiply(g, 1 - b1, out=scratch)
             m *= b1
@@ -162,7 +163,7 @@ class Adam:
             scratch += epsilon
             np.divide(m, scratch, out=scratch)
             scratch *= rate
-            parameters[block] -= scratch
+            p -= scratch
 
 
 DEFAULT_RATES: Mapping[str, float] = {"sgd": 0.001, "momentum": 0.0002, "adam": 0.001}

@@ -226,7 +226,7 @@ class Descender:
         self.waited = 0.0
         self._state, self._comm, self._eager = state, comm, eager
         self._gradients = state.stack.parameters.like()
-        self._under_way: list[tuple[slice, Request]] = []
+        self._under_way: list[tuple[slice, Array32, Request]] = []
 
     def step(self, visible: Array32) -> float:
         """Take a step on this rank's part of a minibatch; return its loss."""
@@ -243,22 +243,20 @@ class Descender:
             self._apply_first()
         return loss
 
-    def _reduce(self, where: slice) -> None:
+    def _reduce(self, where: slice, gradient: Array32) -> None:
         began = perf_counter()
-        request = self._comm.start_sum(self._gradients.vector[where])
-        self._under_way.append((where, request))
-        done = self._under_way[0][1].test()
+        self._under_way.append((where, gradient, self._comm.start_sum(gradient)))
+        done = self._under_way[0][2].test()
         self.waited += perf_counter() - began
         if done:
             self._apply_first()
 
     def _apply_first(self) -> None:
         """Apply the gradient that was started first, while it is in the cache."""
-        where, request = self._under_way.pop(0)
+        where, gradient, request = self._under_way.pop(0)
         self.waited += wait_until(request.test, eager=self._eager)
         state = self._state
-        vector = state.stack.parameters.vector
-        state.optimizer.update(vector, self._gradients.vector, where)
+        state.optimizer.update(state.stack.parameters.vector, gradient, where)
 
 
 def _error(stack: DeepAutoencoder, validation: Array32, comm: Communicator) -> float:

@@ -90,7 +90,6 @@ class LayerState:
         self.settings = settings
         self.epoch = 0
         self.optimizer = Descent(layer.parameters.vector.size)
-        self._gradient = layer.parameters.like()
         # 1 for weights, 0 for biases, which do not decay.
         decays = layer.parameters.like()
         for _, view in decays.items():
@@ -132,25 +131,19 @@ class LayerState:
             np.take(rows, chosen, axis=0, out=minibatch, mode="clip")
             scale = s.learning_rate / len(chosen)
             self.optimizer.start_step()
-            hidden = layer.gradient(
-                minibatch, rng, self._gradient, scale, self._descend
-            )
+            hidden = layer.gradient(minibatch, rng, scale, self._descend)
             if activations is not None:
                 activations[chosen] = hidden
             between()
         self.epoch += 1
 
-    def _descend(self, where: slice) -> None:
-        """Change a part of the parameters, whose gradient is complete."""
-        s, vector, gradient = (
-            self.settings,
-            self.layer.parameters.vector,
-            self._gradient,
-        )
+    def _descend(self, where: slice, gradient: Array32) -> None:
+        """Change a part of the parameters, given its gradient."""
+        s, vector = self.settings, self.layer.parameters.vector
         if s.weight_decay:
             factor = np.float32(s.learning_rate * s.weight_decay)
-            gradient.vector[where] += factor * vector[where] * self._decays[where]
-        self.optimizer.update(vector, gradient.vector, where)
+            gradient += factor * vector[where] * self._decays[where]
+        self.optimizer.update(vector, gradient, where)
 
 
 def new_state(

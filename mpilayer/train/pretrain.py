@@ -13,16 +13,15 @@ from typing import Protocol
 
 from mpilayer.arrays import Array32
 from mpilayer.parallel.channel import (
-    Inbox,
     Inlet,
     LocalChannel,
-    Outbox,
     Outlet,
     Rows,
     Sink,
     Source,
 )
 from mpilayer.parallel.comm import Communicator, wait_until
+from mpilayer.parallel.mailbox import Inbox, Outbox
 from mpilayer.train.layer import LayerState, monitored_errors
 from mpilayer.train.schedule import AsyncLayer, Schedule
 

@@ -20,7 +20,7 @@ def randomize(model, seed: int = 0, deviation: float = 0.5):
     return model
 
 
-def ignore(part: slice) -> None:
+def ignore(part: slice, gradient: np.ndarray) -> None:
     """Do nothing with a finished part of a gradient."""
 
 
@@ -28,8 +28,12 @@ def layer_gradient(layer, visible, seed: int = 0, scale: float = 1.0, done=ignor
     """Return a layer's gradient and the activations, both copied."""
     out = layer.parameters.like()
     out.vector[:] = np.nan
-    rng = np.random.default_rng(seed)
-    hidden = layer.gradient(visible, rng, out, scale, done)
+
+    def keep(part: slice, gradient: np.ndarray) -> None:
+        out.vector[part] = gradient
+        done(part, gradient)
+
+    hidden = layer.gradient(visible, np.random.default_rng(seed), scale, keep)
     return out, hidden.copy()
 
 

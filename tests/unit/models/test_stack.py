@@ -102,7 +102,7 @@ def test_gradients_of_parts_of_a_minibatch_add_up(stack):
 @pytest.mark.parametrize("n_rows", [15, 0])
 def test_steps_are_done_from_the_last_to_the_first(stack, n_rows):
     done = []
-    stack_gradient(stack, rows(15)[:n_rows], done=done.append)
+    stack_gradient(stack, rows(15)[:n_rows], done=lambda part, _: done.append(part))
     spans = [stack.parameters.span(f"weights_{k}", f"bias_{k}") for k in range(6)]
     assert done == spans[::-1]
 

@@ -30,7 +30,7 @@ def follow(optimizer, parts=(slice(0, SIZE),), before_step=lambda step: None):
         before_step(step)
         optimizer.start_step()
         for part in parts:
-            optimizer.update(parameters, gradient, part)
+            optimizer.update(parameters, gradient[part], part)
     return parameters
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mpilayer.parallel import channel
-from mpilayer.parallel.channel import Inbox, LocalChannel, Outbox, Rows, Sink, Source
+from mpilayer.parallel.channel import LocalChannel, Rows, Sink, Source
+from mpilayer.parallel.mailbox import Inbox, Outbox
 from tests.support.wire import Wire
 
 N_TRAIN, N_VALIDATION, COLUMNS = 10, 4, 3
