@@ -76,9 +76,10 @@ def run(args: argparse.Namespace) -> None:
         }
         print(json.dumps(result))
         return
-    table = Table(title=f"{_KINDS[args.kind]}, {args.rounds} rounds")
-    for column in ("", "median s", f"time / {base}", "min-max", f"{base} / time"):
-        table.add_column(column, justify="left" if not column else "right")
+    table = Table(title=f"{_KINDS[args.kind]}\n{args.rounds} rounds; ratios to {base}")
+    table.add_column("", no_wrap=True)
+    for column in ("median s", "time", "min-max", "speed"):
+        table.add_column(column, justify="right")
     for name in names:
         low, high = comparison.spread(name, base)
         table.add_row(

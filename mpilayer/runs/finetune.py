@@ -29,6 +29,9 @@ from mpilayer.train.finetune import (
     finetune,
 )
 
+CHECKPOINT_SECONDS = 30.0
+"""Least time between two checkpoints; there is also one at the end."""
+
 
 def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
     """Return the data set a run was trained on, checked to be the same one.
@@ -112,7 +115,7 @@ def run_finetune(
 
     state = FinetuneState(stack, config)
     comm.barrier()
-    began = perf_counter()
+    began = saved = perf_counter()
     epochs = []
     # A rank that offers its core while it waits slows down those that share it.
     eager = 0.0 if session.placement.crowded else EAGER_SECONDS
@@ -122,7 +125,9 @@ def run_finetune(
             if comm.rank == 0:
                 with MetricsWriter(directory.metrics_file("finetune")) as writer:
                     writer.write(asdict(record))
-                save_finetuned(directory, state)
+                if perf_counter() - saved > CHECKPOINT_SECONDS:
+                    save_finetuned(directory, state)
+                    saved = perf_counter()
     seconds = perf_counter() - began
     comm.on_root(lambda: save_finetuned(directory, state))
     errors = stack_errors(stack, path, comm)
