@@ -71,7 +71,7 @@ def launch(command: list[str]) -> None:
 
 def row(name: str, runs: list[dict]) -> str:
     each = ", ".join(f"{run['test_error']:.2f}" for run in runs)
-    alone = runs[0]["one_worker_a_layer_seconds"]
+    alone = runs[0]["simulated_seconds"]
     return (
         f"| {name} | {mean(run['test_error'] for run in runs):.2f} | {each} | "
         f"{mean(run['train_error'] for run in runs):.2f} | "

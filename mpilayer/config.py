@@ -68,6 +68,9 @@ class PretrainConfig:
     cores: int = option(
         0, "simulate: cores of the simulated machine; 0: one a layer", least=0
     )
+    costs: tuple[float, ...] = option(
+        (0.0,), "simulate: time of an epoch of each layer; 0: from its size", least=0
+    )
     epochs: tuple[int, ...] = option((20,), "epochs of each layer", least=1)
     extra_epochs: tuple[int, ...] = option(
         (-1,),
@@ -130,8 +133,13 @@ class PretrainConfig:
         ):
             raise ConfigError(unknown("schedule", self.schedule, SCHEDULES))
         n = len(self.layers)
-        for key in ("epochs", "extra_epochs", "learning_rate"):
+        for key in ("epochs", "extra_epochs", "learning_rate", "costs"):
             per_layer(key, getattr(self, key), n)
+        if any(self.costs) and not all(self.costs):
+            raise ConfigError(
+                "costs needs a positive number for every layer, or 0 for all; got "
+                f"{','.join(map(str, self.costs))}. Mend --costs."
+            )
         if len(self.lag) not in (1, n - 1):
             raise ConfigError(
                 f"lag needs one number, or one for each of the {n - 1} layers above "
@@ -147,6 +155,11 @@ class PretrainConfig:
     def stipulated_epochs(self) -> tuple[int, ...]:
         """Epochs of each layer."""
         return per_layer("epochs", self.epochs, len(self.layers))
+
+    @property
+    def epoch_costs(self) -> tuple[float, ...]:
+        """Cost of an epoch of each layer in the simulation, 0 for that of its size."""
+        return per_layer("costs", self.costs, len(self.layers))
 
     @property
     def extra(self) -> tuple[int, ...]:

@@ -186,7 +186,10 @@ def _table(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | N
         lag = config.lag[0] if len(config.lag) == 1 else config.lag
         return lockstep(epochs, extra, lag, config.refresh_every)
     if name == "simulate":
-        costs = [shape.cost for shape in shapes]
+        costs = [
+            given or shape.cost
+            for given, shape in zip(config.epoch_costs, shapes, strict=True)
+        ]
         n_cores = config.cores or len(shapes)
         return simulate(epochs, extra, costs, n_cores, config.end, config.cut_short)
     return None
@@ -352,7 +355,7 @@ def _summarize(
         "schedule": config.schedule,
         "epochs": list(schedule.epochs),
         "pretrain_seconds": seconds,
-        "one_worker_a_layer_seconds": _one_worker_a_layer(schedule, times),
+        "simulated_seconds": _simulated_seconds(schedule, times),
         "finetune_seconds": None,
         **{f"{split}_error": error for split, error in errors.items()},
         "pretrained": errors,
@@ -362,18 +365,19 @@ def _summarize(
     return comm.on_root(lambda: directory.write_summary(summary))
 
 
-def _one_worker_a_layer(
+def _simulated_seconds(
     schedule: Schedule, times: Sequence[dict[str, Any]]
 ) -> float | None:
-    """Return the seconds this table would take with a core for each layer: simulated.
+    """Return the seconds this table would take on a machine with more cores.
 
-    From the measured seconds of an epoch of each layer on its own, messages left out.
+    Of a simulated table the end of its virtual clock, whose unit is the measured epoch
+    of the first layer; of any other table the time with a core for each layer, from the
+    measured epoch of each. Messages take no time.
     """
-    if schedule.kind == "simulate" or not all(layer["epochs"] for layer in times):
-        costs = [_epoch_seconds(layer) for layer in times]
-        ends = schedule.virtual_end
-        return costs[0] * max(ends) if ends and costs[0] else None
-    return max(finish_times(schedule, [_epoch_seconds(layer) for layer in times]))
+    costs = [_epoch_seconds(layer) for layer in times]
+    if schedule.virtual_end:
+        return costs[0] * max(schedule.virtual_end)
+    return max(finish_times(schedule, costs))
 
 
 def _epoch_seconds(layer: dict[str, Any]) -> float:

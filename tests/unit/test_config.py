@@ -57,6 +57,8 @@ def test_every_option_has_help_and_a_legal_default(cls, item):
         (PretrainConfig, {"schedule": "replay:"}, "unknown schedule 'replay:'"),
         (PretrainConfig, {"epochs": (1, 2)}, "epochs needs one .* 4 layers; got 2"),
         (PretrainConfig, {"learning_rate": (0.1,) * 5}, "learning_rate needs .*got 5"),
+        (PretrainConfig, {"costs": (1.0, 2.0, 0.0, 1.0)}, "costs needs a positive"),
+        (PretrainConfig, {"costs": (1.0, 2.0)}, "costs needs one number.*got 2"),
         (PretrainConfig, {"lag": (1, 1)}, "lag needs .* 3 layers above .*got 2"),
         (FinetuneConfig, {"optimizer": "adma"}, "sgd, momentum, adam.*mean 'adam'"),
         (FinetuneConfig, {"epochs": -1}, "epochs must be at least 0; got -1"),
