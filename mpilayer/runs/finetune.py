@@ -107,6 +107,7 @@ def run_finetune(
         lambda: _read(path, directory, config, comm.rank, comm.size)
     )
     comm.on_root(lambda: _begin(directory, config))
+    session.announce()
     if comm.size > config.minibatch:
         session.say(
             f"warning: {comm.size} ranks share minibatches of {config.minibatch} rows; "

@@ -101,6 +101,7 @@ def pretrain(
     owners = layers_to_ranks(
         [shape.cost * n for shape, n in zip(shapes, counts, strict=True)], comm.size
     )
+    session.announce()
     session.say(_describe(owners, shapes))
     plan = _plan(config, facts.table)
     pipeline = Pipeline(

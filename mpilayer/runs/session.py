@@ -60,18 +60,20 @@ class Session:
             [RunDirectory, Goals], AbstractContextManager[object]
         ] = _no_display,
     ) -> "Session":
-        """Start the ranks and their threads, and say so. Collective on the world."""
+        """Start the ranks and their threads. Collective on the world."""
         comm = start()
-        session = Session(
+        return Session(
             comm,
             place(comm, threads),
             say if comm.rank == 0 else _silent,
             display if comm.rank == 0 else _no_display,
         )
-        session.say(session.placement.describe())
-        if session.placement.crowded:
-            session.say(f"warning: {session.placement.crowded}")
-        return session
+
+    def announce(self) -> None:
+        """Say where the ranks run: once it is sure that there is something to do."""
+        self.say(self.placement.describe())
+        if self.placement.crowded:
+            self.say(f"warning: {self.placement.crowded}")
 
     def facts(self) -> dict[str, Any]:
         """Return what a summary says about the ranks."""
