@@ -24,8 +24,8 @@ COMMANDS = {
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-# Seconds that rank 0 gets to print what all ranks have found before MPI connects them.
-_RANK_0_FIRST = 1.0
+# Seconds for rank 0 to print what all ranks have found before MPI connects them.
+_LAST_WORDS = 1.0
 
 
 class Command(Protocol):
@@ -115,9 +115,10 @@ def _report(error: MpilayerError) -> int:
         print(f"mpilayer: error: {error}", file=sys.stderr, flush=True)
     if alone:
         _abort_others(EXIT_USER_ERROR)
-    elif environment.launched_rank() > 0 and not (mpi is not None and mpi.started()):
-        # Open MPI's launcher ends rank 0 when another rank has ended with an error.
-        time.sleep(_RANK_0_FIRST)
+    elif environment.launched_size() > 1 and not (mpi is not None and mpi.started()):
+        # A launcher that sees a rank end with an error may end the others: let rank 0
+        # print, and all end together.
+        time.sleep(_LAST_WORDS)
     return EXIT_USER_ERROR
 
 

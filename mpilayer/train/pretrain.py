@@ -101,7 +101,7 @@ class TablePlan:
 
 @dataclass
 class AsyncPlan:
-    """Lets layers go on as outputs arrive, and records the table (Santara et al. 2016 §3).
+    """Lets layers go on as outputs arrive; records the table (Santara et al. §3).
 
     Attributes
     ----------
