@@ -1,7 +1,9 @@
 """The program ``mpilayer``: finds the command, reports errors, sets the exit code."""
 
 import argparse
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from importlib import import_module
@@ -26,6 +28,9 @@ EXIT_INTERRUPTED = 130
 
 # Seconds for rank 0 to print what all ranks have found before MPI connects them.
 _LAST_WORDS = 1.0
+
+# Seconds after which an interrupt that had no effect is repeated; cleaning up takes less.
+_HEARD_AFTER = 1.0
 
 
 class Command(Protocol):
@@ -67,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     environment.prepare()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         _dispatch(arguments)
     except MpilayerError as error:
@@ -76,9 +83,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except KeyboardInterrupt:
-        _abort_others(EXIT_INTERRUPTED)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         return EXIT_INTERRUPTED
     return 0
+
+
+def _interrupt(_: int, __: object) -> NoReturn:
+    """End all ranks, or this process alone by an exception, again until it is heard.
+
+    Python drops an exception that is raised while it runs a finalizer.
+    """
+    _abort_others(EXIT_INTERRUPTED)
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, _HEARD_AFTER)
+    raise KeyboardInterrupt
 
 
 def _dispatch(arguments: list[str]) -> None:
