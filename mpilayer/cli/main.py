@@ -29,7 +29,7 @@ EXIT_INTERRUPTED = 130
 # Seconds for rank 0 to print what all ranks have found before MPI connects them.
 _LAST_WORDS = 1.0
 
-# Seconds after which an interrupt that had no effect is repeated; cleaning up takes less.
+# Seconds after which an interrupt that had no effect is repeated; enough to clean up.
 _HEARD_AFTER = 1.0
 
 
@@ -91,12 +91,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _interrupt(_: int, __: object) -> NoReturn:
     """End all ranks, or this process alone by an exception, again until it is heard.
 
-    Python drops an exception that is raised while it runs a finalizer.
+    Python drops an exception that is raised while it runs a finalizer, and says so.
     """
     _abort_others(EXIT_INTERRUPTED)
+    sys.unraisablehook = _say_nothing_of_interrupts
     signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, _HEARD_AFTER)
     raise KeyboardInterrupt
+
+
+def _say_nothing_of_interrupts(dropped: "sys.UnraisableHookArgs") -> None:
+    if not issubclass(dropped.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
 
 
 def _dispatch(arguments: list[str]) -> None:
