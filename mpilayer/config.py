@@ -41,7 +41,7 @@ def option(
 
 
 # Sections of a configuration file; the last two are what a run adds, and are not read.
-_SECTIONS = ("pretrain", "finetune", "data", "created_by")
+_SECTIONS = ("pretrain", "finetune", "sparse", "data", "created_by")
 
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
@@ -201,7 +201,92 @@ class FinetuneConfig:
         check(self)
 
 
-Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
+@dataclass(frozen=True)
+class SparseConfig:
+    """What decides the training of a sparse autoencoder; by default as Lahiri et al."""
+
+    preset: str = option(
+        "paper",
+        "other settings' defaults: those of Lahiri et al. 2010, for whitened images, "
+        "or of the UFLDL tutorial, for data from 0.1 to 0.9",
+        choices=("paper", "ufldl"),
+    )
+    hidden: int = option(30, "hidden units", least=1)
+    kl: str = option(
+        "average",
+        "sparsity term: 'average' over the ranks, each with its own rows; 'exact', "
+        "by a second Allreduce; 'exact-fused', by a longer one",
+        choices=("average", "exact", "exact-fused"),
+    )
+    optimizer: str = option(
+        "lbfgs",
+        "lbfgs; cg: nonlinear conjugate gradients; sgd: descent on minibatches, an "
+        "evaluation after each pass",
+        choices=("lbfgs", "cg", "sgd"),
+    )
+    evaluations: int = option(500, "evaluations of the cost at most", least=1)
+    iterations: int = option(0, "iterations at most; 0: any number", least=0)
+    gradient_norm: float = option(0.0, "stop at so small a gradient", least=0)
+    decrease: float = option(
+        0.0,
+        "stop when an iteration lowers the cost by less than this part of it",
+        least=0,
+    )
+    max_time: float = option(0.0, "seconds of training at most; 0: any", least=0)
+    weight_decay: float = option(0.002, "decay λ_W of the weights", least=0)
+    sparsity_weight: float = option(4.0, "weight λ_ρ of the sparsity term", least=0)
+    sparsity_target: float = option(
+        0.002, "firing probability ρ that each unit should have", above=0, below=1
+    )
+    activation: str = option("tanh", "hidden units", choices=("tanh", "sigmoid"))
+    output: str = option(
+        "same",
+        "units of the reconstruction; same: as the hidden ones",
+        choices=("same", "tanh", "sigmoid", "linear"),
+    )
+    dtype: str = option(
+        "float32",
+        "of data and matrix products; sums and weights are float64 always",
+        choices=("float32", "float64"),
+    )
+    initial: str = option(
+        "positive",
+        "first weights: 'positive', uniform from 0 to 1/√inputs; 'symmetric', uniform "
+        "within ±√(6/(visible + hidden + 1))",
+        choices=("positive", "symmetric"),
+    )
+    corrections: int = option(10, "lbfgs: remembered pairs", least=1)
+    minibatch: int = option(100, "sgd: rows of a minibatch, over all ranks", least=1)
+    learning_rate: float = option(
+        0.05, "sgd: learning rate, on the mean over a minibatch", above=0
+    )
+    memory: float = option(
+        0.999,
+        "sgd: what each row leaves of the running mean of the activations",
+        least=0,
+        below=1,
+    )
+    seed: int = option(0, "seed of all random numbers", least=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "ufldl": {
+        "hidden": 25,
+        "weight_decay": 1e-4,
+        "sparsity_weight": 3.0,
+        "sparsity_target": 0.01,
+        "activation": "sigmoid",
+        "initial": "symmetric",
+    },
+}
+"""What a preset of ``SparseConfig`` puts in the place of the defaults."""
+
+
+Config = TypeVar("Config", PretrainConfig, FinetuneConfig, SparseConfig)
 Value = TypeVar("Value")
 
 
@@ -323,6 +408,7 @@ def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:
     for name in values:
         if name not in types:
             raise ConfigError(unknown("key", name, types))
+    values = {**PRESETS.get(str(values.get("preset")), {}), **values}
     converted = {name: _as_type(types[name], value) for name, value in values.items()}
     return cls(**converted)
 

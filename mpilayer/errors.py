@@ -7,6 +7,7 @@
     ├── DataError           a data file that is missing, damaged or of another kind
     ├── CheckpointError     likewise for checkpoints and run directories
     ├── ScheduleError       a table that no training could follow
+    ├── TrainingError       training that cannot go on, such as a cost that is NaN
     └── CommunicationError  ranks that do not fit the launcher, the machine or the job
 
 The command line prints such an error once, without a traceback, and exits with 2.
@@ -44,6 +45,10 @@ class CheckpointError(MpilayerError):
 
 class ScheduleError(MpilayerError):
     """A schedule table cannot be executed."""
+
+
+class TrainingError(MpilayerError):
+    """Training cannot go on with what it was given."""
 
 
 class CommunicationError(MpilayerError):

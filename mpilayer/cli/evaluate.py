@@ -39,8 +39,9 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(result))
         return
+    kind = "autoencoder" if result["model"] == "sparse" else "stack"
     print(
-        f"{result['model']} stack on {result['n_samples']} {args.split} rows: error "
+        f"{result['model']} {kind} on {result['n_samples']} {args.split} rows: error "
         f"{show.number(result['error'])}, PCA with {result['n_code']} components "
         f"{show.number(result['pca_error'])}"
     )

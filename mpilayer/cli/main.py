@@ -16,6 +16,8 @@ COMMANDS = {
     "data": "prepare, fetch and describe data sets",
     "pretrain": "train all layers of a stack, at once or one after the other",
     "finetune": "unroll a pre-trained stack and train it end to end",
+    "sparse": "train a sparse autoencoder on rows that all ranks share",
+    "compare": "average against exact sparsity term, from one start",
     "evaluate": "reconstruction error of a run, with the PCA error beside it",
     "encode": "write the codes of a data set",
     "reconstruct": "write the reconstructions of a data set",

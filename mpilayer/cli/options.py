@@ -3,23 +3,18 @@
 import argparse
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from mpilayer.config import (
-    FinetuneConfig,
-    PretrainConfig,
+    Config,
     flag,
     from_values,
     read_toml,
     value_from_text,
 )
 
-Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
-
-def add_config(
-    parser: argparse.ArgumentParser, cls: type[PretrainConfig] | type[FinetuneConfig]
-) -> None:
+def add_config(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
     """Add a flag for every field of a configuration, and ``--config``."""
     types = get_type_hints(cls)
     group = parser.add_argument_group("settings (also keys of --config)")
@@ -44,14 +39,15 @@ def add_config(
     )
 
 
-def add_threads(parser: argparse.ArgumentParser) -> None:
-    """Add ``--threads``."""
+def add_threads(parser: argparse.ArgumentParser, default: int = 0) -> None:
+    """Add ``--threads``; 0 is a rank's share of the cores."""
+    usual = str(default) if default else "its share of the cores"
     parser.add_argument(
         "--threads",
         type=_threads,
-        default=0,
+        default=default,
         metavar="N",
-        help="BLAS threads of each rank (default: its share of the cores)",
+        help=f"BLAS threads of each rank (default: {usual})",
     )
 
 

@@ -92,36 +92,39 @@ def _screen() -> Console:
 
 
 def _short(name: str, line: dict[str, Any] | None, goals: Goals) -> str:
-    epoch = line["epoch"] if line else 0
-    goal = goals[name]
+    done, goal = _done(line), goals[name]
     label = name.replace("layer-", "layer ")
-    text = f"{label}: {epoch}/{goal}" if goal else f"{label}: {epoch}"
-    error = _validation(line)
-    return text if error is None else f"{text} ({error:.2f})"
+    text = f"{label}: {done}/{goal}" if goal else f"{label}: {done}"
+    measure = _measure(line)
+    return f"{text} ({measure[1]:.2f})" if measure else text
 
 
-def _validation(line: dict[str, Any] | None) -> float | None:
-    if not line:
-        return None
-    keys = ("validation_error", "train_error", "train_loss")
-    return next((line[key] for key in keys if line.get(key) is not None), None)
+def _done(line: dict[str, Any] | None) -> int:
+    """Return how many lines a file of metrics has, by its last one."""
+    return int(line.get("epoch") or line["evaluation"]) if line else 0
+
+
+def _measure(line: dict[str, Any] | None) -> tuple[str, float] | None:
+    """Return the name and value of what shows best how far training is."""
+    keys = ("validation_error", "train_error", "train_loss", "cost")
+    found = ((k, line[k]) for k in keys if line and line.get(k) is not None)
+    return next(((key.replace("_", " "), value) for key, value in found), None)
 
 
 def _live_table(goals: Goals, latest: dict[str, dict[str, Any]]) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, goal in goals.items():
         line = latest.get(name)
-        epoch = line["epoch"] if line else 0
-        error = _validation(line)
-        done = epoch >= goal if goal else False
+        done, measure = _done(line), _measure(line)
+        unit = "evaluation" if line and "evaluation" in line else "epoch"
         table.add_row(
             name.replace("-", " "),
-            ProgressBar(total=goal, completed=epoch, width=24)
+            ProgressBar(total=goal, completed=done, width=24)
             if goal
-            else ProgressBar(total=1, pulse=not done, width=24),
-            f"epoch {epoch}/{goal}" if goal else f"epoch {epoch}",
-            "" if error is None else f"validation error {error:.3f}",
-            f"{line['training']:.2f} s" if line else "",
+            else ProgressBar(total=1, pulse=True, width=24),
+            f"{unit} {done}/{goal}" if goal else f"{unit} {done}",
+            f"{measure[0]} {measure[1]:.3f}" if measure else "",
+            f"{line.get('training', line.get('seconds')):.2f} s" if line else "",
         )
     return table
 
@@ -157,6 +160,33 @@ def time_table(summary: dict[str, Any]) -> Table:
             *(number(layer[name]) for name in columns),
         )
     return table
+
+
+def cost_table(summary: dict[str, Any]) -> Table:
+    """Return the parts of a sparse autoencoder's cost, and its activations."""
+    ranks = f"{summary['ranks']} rank{'s' * (summary['ranks'] > 1)}"
+    table = Table(title=f"Cost, sparsity term {summary['kl']}, {ranks}")
+    table.add_column("")
+    table.add_column("at the end", justify="right")
+    rows = {
+        "reconstruction": "half the squared error, mean over rows",
+        "decay": "decay of the weights",
+        "sparsity": "sparsity term",
+        "cost": "cost",
+    }
+    for key, words in rows.items():
+        table.add_row(words, _digits(summary[key]))
+    if summary["kl"] == "average":
+        table.add_row(
+            "cost with the exact sparsity term", _digits(summary["exact_cost"])
+        )
+    table.add_row("mean firing probability", _digits(summary["mean_activation"]))
+    return table
+
+
+def _digits(value: float | None) -> str:
+    """Return a number with six decimals: modes differ in the fifth."""
+    return "–" if value is None else f"{value:.6f}"
 
 
 def number(value: float | None) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpilayer.arrays import Array32
+from mpilayer.arrays import AnyArray
 from mpilayer.errors import ConfigError, unknown
 
 
@@ -21,14 +21,17 @@ class Activation:
         Replaces z by f(z), in place; z of any shape, float32 or float64.
     times_slope : callable
         ``times_slope(y, delta)`` multiplies ``delta`` by f′(z), in place; ``y`` = f(z).
+    spend : callable
+        The same, and uses ``y`` up: nothing is allocated.
     """
 
     name: str
-    apply: Callable[[Array32], None]
-    times_slope: Callable[[Array32, Array32], None]
+    apply: Callable[[AnyArray], None]
+    times_slope: Callable[[AnyArray, AnyArray], None]
+    spend: Callable[[AnyArray, AnyArray], None]
 
 
-def _sigmoid(z: Array32) -> None:
+def _sigmoid(z: AnyArray) -> None:
     # 1 / (1 + exp(-z)); for very negative z the exponential overflows to infinity and
     # the quotient is the right zero.
     with np.errstate(over="ignore"):
@@ -38,40 +41,52 @@ def _sigmoid(z: Array32) -> None:
     np.divide(1, z, out=z)  # NumPy divides faster than it takes reciprocals
 
 
-def _sigmoid_slope(y: Array32, delta: Array32) -> None:
+def _sigmoid_slope(y: AnyArray, delta: AnyArray) -> None:
     delta *= y
     delta *= 1 - y
 
 
-def _tanh(z: Array32) -> None:
+def _sigmoid_spend(y: AnyArray, delta: AnyArray) -> None:
+    delta *= y
+    np.subtract(1, y, out=y)
+    delta *= y
+
+
+def _tanh(z: AnyArray) -> None:
     np.tanh(z, out=z)
 
 
-def _tanh_slope(y: Array32, delta: Array32) -> None:
+def _tanh_slope(y: AnyArray, delta: AnyArray) -> None:
     delta *= 1 - y * y
 
 
-def _relu(z: Array32) -> None:
+def _tanh_spend(y: AnyArray, delta: AnyArray) -> None:
+    y *= y
+    np.subtract(1, y, out=y)
+    delta *= y
+
+
+def _relu(z: AnyArray) -> None:
     np.maximum(z, 0, out=z)
 
 
-def _relu_slope(y: Array32, delta: Array32) -> None:
+def _relu_slope(y: AnyArray, delta: AnyArray) -> None:
     delta *= y > 0
 
 
-def _linear(z: Array32) -> None:
+def _linear(z: AnyArray) -> None:
     """Leave z as it is."""
 
 
-def _linear_slope(y: Array32, delta: Array32) -> None:
+def _linear_slope(y: AnyArray, delta: AnyArray) -> None:
     """Leave delta as it is."""
 
 
 ACTIVATIONS = {
-    "sigmoid": Activation("sigmoid", _sigmoid, _sigmoid_slope),
-    "tanh": Activation("tanh", _tanh, _tanh_slope),
-    "relu": Activation("relu", _relu, _relu_slope),
-    "linear": Activation("linear", _linear, _linear_slope),
+    "sigmoid": Activation("sigmoid", _sigmoid, _sigmoid_slope, _sigmoid_spend),
+    "tanh": Activation("tanh", _tanh, _tanh_slope, _tanh_spend),
+    "relu": Activation("relu", _relu, _relu_slope, _relu_slope),
+    "linear": Activation("linear", _linear, _linear_slope, _linear_slope),
 }
 
 

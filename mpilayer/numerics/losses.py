@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mpilayer.arrays import Array32
+from mpilayer.arrays import Array32, Array64
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.numerics.activations import Activation
 
@@ -70,3 +70,28 @@ def output_delta(
     if name == "squared":
         out *= 2
         activation.times_slope(output, out)
+
+
+def kl_divergence(target: float, p: Array64) -> Array64:
+    """Return KL(ρ‖p) = ρ ln(ρ/p) + (1−ρ) ln((1−ρ)/(1−p)) in nats, elementwise.
+
+    Infinite where p is 0 or 1. Lahiri et al. 2010 §2; ρ is ``target``, in (0, 1).
+    """
+    with np.errstate(divide="ignore"):
+        gone = (1 - target) * (np.log1p(-target) - np.log1p(-p))
+        result: Array64 = target * (np.log(target) - np.log(p)) + gone
+    return result
+
+
+def kl_slope(target: float, p: Array64) -> Array64:
+    """Return ∂KL(ρ‖p)/∂p, elementwise; infinite where p is 0 or 1."""
+    with np.errstate(divide="ignore"):
+        result: Array64 = (1 - target) / (1 - p) - target / p
+    return result
+
+
+def kl_curvature(target: float, p: Array64) -> Array64:
+    """Return ∂²KL(ρ‖p)/∂p², elementwise; infinite where p is 0 or 1."""
+    with np.errstate(divide="ignore"):
+        result: Array64 = (1 - target) / (1 - p) ** 2 + target / p**2
+    return result

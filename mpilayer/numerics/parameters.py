@@ -6,22 +6,24 @@ from math import prod
 
 import numpy as np
 
-from mpilayer.arrays import Array32
+from mpilayer.arrays import AnyArray
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Parameters:
-    """A contiguous float32 vector with named, reshaped views.
+    """A contiguous vector with named, reshaped views.
 
     Parameters
     ----------
     shapes : mapping of str to tuple of int
         Names and shapes, in the order in which they lie in the vector.
+    dtype : type
+        float32, or float64 for sums and for optimizers that need the digits.
 
     Attributes
     ----------
-    vector : ndarray (size,), float32
+    vector : ndarray (size,), of that type
         All numbers.
     shapes : dict
         As given.
@@ -34,13 +36,13 @@ class Parameters:
     6.0
     """
 
-    def __init__(self, shapes: Shapes) -> None:
+    def __init__(self, shapes: Shapes, dtype: type = np.float32) -> None:
         self.shapes = dict(shapes)
-        self.vector: Array32 = np.zeros(
-            sum(prod(shape) for shape in self.shapes.values()), np.float32
+        self.vector: AnyArray = np.zeros(
+            sum(prod(shape) for shape in self.shapes.values()), dtype
         )
         self._slices: dict[str, slice] = {}
-        self._views: dict[str, Array32] = {}
+        self._views: dict[str, AnyArray] = {}
         start = 0
         for name, shape in self.shapes.items():
             where = slice(start, start + prod(shape))
@@ -48,13 +50,13 @@ class Parameters:
             self._views[name] = self.vector[where].reshape(shape)
             start = where.stop
 
-    def __getitem__(self, name: str) -> Array32:
+    def __getitem__(self, name: str) -> AnyArray:
         return self._views[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
 
-    def items(self) -> Iterator[tuple[str, Array32]]:
+    def items(self) -> Iterator[tuple[str, AnyArray]]:
         """Yield names and views."""
         yield from self._views.items()
 
@@ -64,7 +66,7 @@ class Parameters:
 
     def like(self) -> "Parameters":
         """Return zeros of the same layout."""
-        return Parameters(self.shapes)
+        return Parameters(self.shapes, self.vector.dtype.type)
 
     def copy(self) -> "Parameters":
         """Return an independent copy."""

@@ -99,8 +99,8 @@ def _crowding(everyone: list[tuple[str, frozenset[int]]], threads: Any) -> str:
         )
         if wanted > len(cores):
             return (
-                f"{wanted} BLAS threads share the {len(cores)} cores of {host}: cheap "
-                "layers will hold up the dearest one. Start fewer ranks."
+                f"{wanted} BLAS threads share the {len(cores)} cores of {host}: ranks "
+                "will hold one another up. Start fewer ranks."
             )
     return ""
 

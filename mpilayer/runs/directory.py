@@ -5,8 +5,12 @@
     config.toml              the effective configuration, and the data set's identity
     schedule.json            the table; any run's is a FILE for --schedule replay:FILE
     metrics/layer-1.jsonl …  one line an epoch;  metrics/finetune.jsonl  likewise
+    metrics/sparse.jsonl     one line an evaluation
     checkpoints/layer-1.h5 … parameters, velocity, epoch;  checkpoints/finetuned.h5
+    checkpoints/sparse.h5    parameters, the optimizer's state
+    filters.npy, filters.png what each hidden unit of a sparse run responds to most
     summary.json             errors, seconds, ranks: what comparisons read
+    compare.json             average against exact; the two runs are in average/, exact/
 """
 
 import json
@@ -20,7 +24,18 @@ from typing import Any
 from mpilayer.config import to_toml
 from mpilayer.errors import CheckpointError, ConfigError
 
-_CONTENT = ("config.toml", "schedule.json", "metrics", "checkpoints", "summary.json")
+_CONTENT = (
+    "config.toml",
+    "schedule.json",
+    "metrics",
+    "checkpoints",
+    "filters.npy",
+    "filters.png",
+    "summary.json",
+    "compare.json",
+    "average",
+    "exact",
+)
 
 
 class RunDirectory:
@@ -37,6 +52,7 @@ class RunDirectory:
         self.schedule = path / "schedule.json"
         self.metrics = path / "metrics"
         self.checkpoints = path / "checkpoints"
+        self.filters = path / "filters.npy"
 
     @staticmethod
     def check_free(path: Path, replace: bool) -> None:
@@ -95,7 +111,8 @@ class RunDirectory:
         if not (path / "config.toml").is_file():
             raise CheckpointError(
                 f"{path} must be the directory of a run; it has no config.toml. "
-                "Make one with 'mpilayer pretrain DATA.h5 --run DIR'."
+                "Make one with 'mpilayer pretrain DATA.h5 --run DIR' or 'mpilayer "
+                "sparse DATA.h5 --run DIR'."
             )
         return RunDirectory(path)
 
@@ -158,11 +175,16 @@ class RunDirectory:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text that is whole or as it was before. Local."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file that is whole or as it was before. Local."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -179,9 +201,8 @@ def _check_replaceable(path: Path, replace: bool) -> None:
         )
     if not replace:
         raise ConfigError(
-            f"--run must name a new folder; {path} holds a run already. Go on with "
-            f"'mpilayer finetune {path}', replace it with --replace, or choose another "
-            "name."
+            f"--run must name a new folder; {path} holds a run already. Replace it "
+            "with --replace, or choose another name."
         )
 
 

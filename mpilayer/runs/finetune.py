@@ -25,9 +25,9 @@ from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train.finetune import (
     EAGER_SECONDS,
     FinetuneState,
-    Strata,
     finetune,
 )
+from mpilayer.train.strata import Strata
 
 CHECKPOINT_SECONDS = 30.0
 """Least time between two checkpoints; there is also one at the end."""

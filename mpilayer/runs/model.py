@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-from mpilayer.config import PretrainConfig, as_values, from_values
+from mpilayer.config import PretrainConfig, SparseConfig, as_values, from_values
 from mpilayer.errors import CheckpointError
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.store import checkpoint
+from mpilayer.train.descent import State
 from mpilayer.train.finetune import FinetuneState
 from mpilayer.train.layer import LayerState, layer_shapes, make_layer
+from mpilayer.train.sparse import ShardedCost, make_model
 
 
 def save_layer(directory: RunDirectory, state: LayerState) -> None:
@@ -62,6 +64,74 @@ def save_finetuned(directory: RunDirectory, state: FinetuneState) -> None:
     )
 
 
+def save_sparse(
+    directory: RunDirectory,
+    shape: LayerShape,
+    parameters: Parameters,
+    state: State,
+    cost: ShardedCost,
+) -> None:
+    """Write a sparse autoencoder and the state of its optimizer."""
+    checkpoint.save(
+        directory.checkpoint("sparse"),
+        {
+            **{f"parameters/{k}": v for k, v in parameters.items()},
+            **{f"optimizer/{k}": v for k, v in state.arrays().items()},
+        },
+        {
+            "content": "sparse",
+            "evaluations": cost.evaluations,
+            "n_visible": shape.n_visible,
+            "n_hidden": shape.n_hidden,
+            "visible": shape.visible,
+            "hidden": shape.hidden,
+            **{f"optimizer_{k}": v for k, v in state.numbers().items()},
+        },
+    )
+
+
+def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
+    """Return what a run has trained, and what that is. Local.
+
+    Returns
+    -------
+    str, DeepAutoencoder
+        ``sparse``, ``pretrained`` or ``finetuned``; a sparse autoencoder is a stack of
+        one layer.
+
+    Raises
+    ------
+    CheckpointError
+        The run is not finished, or a checkpoint is missing or damaged.
+    """
+    if "sparse" in directory.read_config():
+        return "sparse", _load_sparse(directory)
+    check_pretrained(directory)
+    kind = "finetuned" if is_finetuned(directory) else "pretrained"
+    return kind, load_stack(directory)
+
+
+def _load_sparse(directory: RunDirectory) -> DeepAutoencoder:
+    if "cost" not in directory.read_summary():
+        raise CheckpointError(
+            f"{directory.path} must be trained to the end; it was interrupted. Train "
+            "it: mpilayer sparse DATA.h5 --run DIR --replace."
+        )
+    sections = directory.read_config()
+    try:
+        n_visible = int(sections["data"]["n_visible"])
+    except KeyError as error:
+        raise _incomplete(directory, error) from error
+    model = make_model(from_values(SparseConfig, sections["sparse"]), n_visible)
+    _fill(model.parameters, directory.checkpoint("sparse"), "parameters")
+    stack, p = DeepAutoencoder([model.shape]), model.parameters
+    stack.parameters["weights_0"][:] = p["weights"]
+    stack.parameters["bias_0"][:] = p["hidden_bias"]
+    stack.parameters["weights_1"][:] = p["decode_weights"]
+    stack.parameters["bias_1"][:] = p["visible_bias"]
+    return stack
+
+
 def load_stack(directory: RunDirectory, pretrained: bool = False) -> DeepAutoencoder:
     """Return a run's model: fine-tuned if it was, else the unrolled layers. Local.
 
@@ -108,10 +178,7 @@ def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape
         config = from_values(PretrainConfig, values)
         return config, layer_shapes(config, int(sections["data"]["n_visible"]))
     except KeyError as error:
-        raise CheckpointError(
-            f"{directory.path / 'config.toml'} must have what pre-training wrote; "
-            f"{error} is missing. Restore it, or train again."
-        ) from error
+        raise _incomplete(directory, error) from error
 
 
 def check_pretrained(directory: RunDirectory) -> None:
@@ -145,3 +212,10 @@ def _fill(parameters: Parameters, path: Path, group: str) -> None:
     arrays, _ = checkpoint.load(path)
     for name, view in parameters.items():
         checkpoint.fill(view, arrays, f"{group}/{name}", path)
+
+
+def _incomplete(directory: RunDirectory, missing: KeyError) -> CheckpointError:
+    return CheckpointError(
+        f"{directory.path / 'config.toml'} must have what training wrote; {missing} is "
+        "missing. Restore it, or train again."
+    )

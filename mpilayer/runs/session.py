@@ -93,7 +93,12 @@ def local_blocks(dataset: Dataset, split: str, comm: Communicator) -> Iterator[A
         yield dataset.rows(split, start + where.start, start + where.stop)
 
 
-def check_range(rows: Array32, visible: str, path: Path) -> None:
+def check_range(
+    rows: Array32,
+    visible: str,
+    path: Path,
+    advice: str = "give --visible linear and a learning rate of 0.001 to 0.01",
+) -> None:
     """Check that data suit the visible units.
 
     Raises
@@ -106,8 +111,7 @@ def check_range(rows: Array32, visible: str, path: Path) -> None:
         if least < 0 or most > 1:
             raise DataError(
                 f"sigmoid visible units need data in [0, 1]; {path} has {least:g} to "
-                f"{most:g}. Scale the data, or give --visible linear and a learning "
-                "rate of 0.001 to 0.01."
+                f"{most:g}. Scale the data, or {advice}."
             )
 
 

@@ -12,7 +12,7 @@ from mpilayer.errors import ConfigError, DataError
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.finetune import data_of_run
-from mpilayer.runs.model import check_pretrained, is_finetuned, load_stack
+from mpilayer.runs.model import load_trained
 from mpilayer.runs.session import Session, finite, local_blocks
 from mpilayer.train.evaluate import PCA, reconstruction_error
 
@@ -46,17 +46,16 @@ def evaluate(
     """
     comm = session.comm
 
-    def check() -> tuple[Path, DeepAutoencoder]:
+    def check() -> tuple[Path, str, DeepAutoencoder]:
         directory = RunDirectory.open(run)
-        check_pretrained(directory)
-        stack = load_stack(directory)
+        kind, stack = load_trained(directory)
         path = data or data_of_run(directory, None)
         with Dataset.open(path) as dataset:
             dataset.n_samples(split)
             _check_width(dataset, stack)
-        return path, stack
+        return path, kind, stack
 
-    path, stack = comm.everywhere(check)
+    path, kind, stack = comm.everywhere(check)
     n_code = stack.shapes[-1].n_hidden
     with Dataset.open(path) as dataset:
         n_samples = dataset.n_samples(split)
@@ -70,7 +69,7 @@ def evaluate(
         "pca_error": finite(pca_error),
         "n_samples": n_samples,
         "n_code": n_code,
-        "model": "finetuned" if is_finetuned(RunDirectory(run)) else "pretrained",
+        "model": kind,
         "data": name,
     }
 
@@ -119,8 +118,7 @@ def _write(
             f"-o must not name the data themselves; got {out} for both. Choose another "
             "name."
         )
-    check_pretrained(directory)
-    stack = load_stack(directory)
+    _, stack = load_trained(directory)
     with Dataset.open(data) as dataset:
         _check_width(dataset, stack)
         splits = {

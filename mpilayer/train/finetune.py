@@ -1,9 +1,6 @@
 """Backpropagation through the unrolled stack, data-parallel over all ranks.
 
-The training rows are cut into as many contiguous *strata* as a minibatch has rows, and
-every minibatch takes one row from each, in a new random order every epoch. A rank owns
-contiguous strata, reads only their rows, and takes its slice of every minibatch: equal
-shares, and the same minibatches for any number of ranks.
+See :mod:`mpilayer.train.strata` for what a rank holds.
 """
 
 from collections.abc import Iterator
@@ -12,67 +9,17 @@ from time import perf_counter
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.arrays import Array32, row_blocks
 from mpilayer.config import FinetuneConfig
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.optim.descent import DEFAULT_RATES, Optimizer, make_optimizer
 from mpilayer.parallel.comm import Communicator, Request, wait_until
-from mpilayer.partition import shard_bounds
-from mpilayer.rng import stream
 from mpilayer.train.evaluate import reconstruction_error, sum_over_ranks
+from mpilayer.train.strata import Strata
 
 EAGER_SECONDS = 0.02
 """A reduction takes less than a millisecond as a rule: a rank that has a core for
 itself only sleeps when it waits longer than this."""
-
-
-@dataclass(frozen=True)
-class Strata:
-    """The part of a rank in every minibatch.
-
-    Attributes
-    ----------
-    n_rows : int
-        Training rows of all ranks.
-    bounds : tuple of (int, int)
-        Start and stop of each of this rank's strata, in rows of the whole data set.
-    first : int
-        Number of this rank's first stratum.
-    """
-
-    n_rows: int
-    bounds: tuple[tuple[int, int], ...]
-    first: int
-
-    @staticmethod
-    def of_rank(n_rows: int, minibatch: int, rank: int, n_ranks: int) -> "Strata":
-        """Return the strata of a rank; neighbours differ by one stratum at most."""
-        strata = shard_bounds(n_rows, minibatch)
-        start, stop = shard_bounds(minibatch, n_ranks)[rank]
-        return Strata(n_rows, tuple(strata[start:stop]), start)
-
-    @property
-    def rows(self) -> tuple[int, int]:
-        """Start and stop of the rows that the rank must hold."""
-        if not self.bounds:
-            return (0, 0)
-        return (self.bounds[0][0], self.bounds[-1][1])
-
-    def orders(self, seed: int, epoch: int) -> list[AnyArray]:
-        """Return the rows of each stratum, counted from ``rows[0]``, in a new order."""
-        origin = self.rows[0]
-        return [
-            start
-            - origin
-            + stream(seed, "finetune", epoch, self.first + i).permutation(stop - start)
-            for i, (start, stop) in enumerate(self.bounds)
-        ]
-
-    def minibatches(self, seed: int, epoch: int, minibatch: int) -> Iterator[AnyArray]:
-        """Yield this rank's local row numbers in every minibatch of an epoch."""
-        orders = self.orders(seed, epoch)
-        for step in range(-(-self.n_rows // minibatch)):
-            yield np.array([o[step] for o in orders if step < len(o)], np.intp)
 
 
 @dataclass(frozen=True)
