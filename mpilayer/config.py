@@ -40,8 +40,8 @@ def option(
     )
 
 
-# Sections of a configuration file; the last two are what a run adds, and are not read.
-_SECTIONS = ("pretrain", "finetune", "sparse", "data", "created_by")
+# Sections of a configuration file; the last three are what a run adds, and are not read.
+_SECTIONS = ("pretrain", "finetune", "sparse", "compare", "data", "created_by")
 
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 

@@ -120,6 +120,11 @@ class SparseAutoencoder:
         self._ones: AnyArray = np.ones(ROW_BLOCK, dtype)
         self._workspace = Workspace()
 
+    @property
+    def firing(self) -> AnyArray:
+        """Firing probabilities (n_samples, n_hidden) that ``fire`` has kept."""
+        return self._firing
+
     def fire(self, rows: AnyArray) -> Array64:
         """Compute all firing probabilities and keep them; return their sums.
 

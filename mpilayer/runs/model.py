@@ -104,7 +104,13 @@ def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
     CheckpointError
         The run is not finished, or a checkpoint is missing or damaged.
     """
-    if "sparse" in directory.read_config():
+    sections = directory.read_config()
+    if "compare" in sections:
+        raise CheckpointError(
+            f"{directory.path} must be one run; it is a comparison of two. Give "
+            f"{directory.path / 'average'} or {directory.path / 'exact'}."
+        )
+    if "sparse" in sections:
         return "sparse", _load_sparse(directory)
     check_pretrained(directory)
     kind = "finetuned" if is_finetuned(directory) else "pretrained"

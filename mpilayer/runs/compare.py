@@ -1,0 +1,181 @@
+"""Average against exact: two sparse runs from one start, in one launch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpilayer import __version__
+from mpilayer.arrays import Array64
+from mpilayer.config import SparseConfig, as_values
+from mpilayer.runs.directory import RunDirectory, write_text
+from mpilayer.runs.session import Session, finite
+from mpilayer.runs.sparse import (
+    Facts,
+    check,
+    effective,
+    make_cost,
+    open_run,
+    read,
+    train,
+    warn,
+)
+from mpilayer.train.gap import RISK, Firing, Gap
+from mpilayer.train.sparse import ShardedCost
+
+PAPER = {
+    "source": "Lahiri, Pasari, Prochnow 2010",
+    "exact_slower_by_seconds": [8, 12],
+    "of_seconds": [350, 650],
+}
+"""What the paper measured for the exact mode."""
+
+EXCHANGEABLE = 4.0
+"""Variance between shards, over that of sampling, from which on rows count as sorted."""
+
+_SHARDS = (2, 8, 16, 1000)
+_ROWS_OF_A_SHARD = 50
+
+
+def run_compare(
+    data: Path,
+    run: Path,
+    config: SparseConfig,
+    session: Session,
+    replace_run: bool = False,
+) -> dict[str, Any]:
+    """Train with the average and with the exact sparsity term, and compare.
+
+    Parameters
+    ----------
+    data : Path
+        The data set; every rank reads its own training rows, once.
+    run : Path
+        The run directory to make, with a run in ``average/`` and one in ``exact/``.
+    config : SparseConfig
+        Equal on all ranks; ``kl`` says which exact mode is meant.
+    session : Session
+        The ranks. Collective on all of them.
+    replace_run : bool
+        A former comparison at ``run`` gives way.
+
+    Returns
+    -------
+    dict
+        What ``compare.json`` holds.
+
+    Raises
+    ------
+    MpilayerError
+        As :func:`mpilayer.runs.sparse.run_sparse`.
+    """
+    comm = session.comm
+    facts = comm.on_root(lambda: check(data, run, config, replace_run))
+    config = effective(config)
+    modes = {"average": "average", "exact": _exact_mode(config)}
+    rows = comm.everywhere(lambda: read(data, config, facts, comm.rank, comm.size))
+    directory = comm.on_root(lambda: _open(data, run, config, facts, replace_run))
+    session.announce()
+    warn(session, config, facts)
+    costs: dict[str, ShardedCost] = {}
+    positions: dict[str, Array64] = {}
+    summaries: dict[str, dict[str, Any]] = {}
+    for name, kl in modes.items():
+        session.say(f"{name}:")
+        own = replace(config, kl=kl)
+        below = comm.on_root(
+            lambda own=own, name=name: open_run(  # type: ignore[misc]
+                data, run / name, own, facts, replace_run
+            )
+        )
+        costs[name] = make_cost(rows, own, facts, session)
+        summaries[name] = train(costs[name], own, session, below)
+        positions[name] = costs[name].model.parameters.vector.copy()
+    result = _compare(costs, positions, summaries)
+    result["shards"] = _shards(costs["exact"], positions["exact"])
+    comm.on_root(lambda: write_text(directory.path / "compare.json", _json(result)))
+    return result
+
+
+def _exact_mode(config: SparseConfig) -> str:
+    return "exact" if config.kl == "average" else config.kl
+
+
+def _open(
+    data: Path, run: Path, config: SparseConfig, facts: Facts, replace_run: bool
+) -> RunDirectory:
+    """Make the directory of the comparison; on rank 0."""
+    directory = RunDirectory.create(run, replace_run)
+    directory.write_config(
+        {
+            "data": {"path": str(data.absolute()), "digest": facts.data_digest},
+            "sparse": as_values(config),
+            "compare": {"runs": ["average", "exact"]},
+            "created_by": {"mpilayer": __version__},
+        }
+    )
+    return directory
+
+
+def _compare(
+    costs: Mapping[str, ShardedCost],
+    positions: Mapping[str, Array64],
+    summaries: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return both runs side by side, each under both definitions. Collective."""
+    runs = {}
+    for name, cost in costs.items():
+        cost.kl = "average"
+        found = cost.measure(positions[name])
+        summary = summaries[name]
+        gap = Firing(cost, positions[name]).gap_of_ranks()
+        runs[name] = {
+            "average_cost": finite(found.cost),
+            "exact_cost": finite(found.exact_cost),
+            "gap": _plain(gap),
+            "evaluations": summary["evaluations"],
+            "iterations": summary["iterations"],
+            "seconds": summary["seconds"],
+            "seconds_per_evaluation": summary["seconds"] / summary["evaluations"],
+            "allreduce_share": summary["allreduce_seconds"] / summary["seconds"],
+        }
+    distance = float(np.linalg.norm(positions["average"] - positions["exact"]))
+    size = float(np.linalg.norm(positions["exact"]))
+    average, exact = runs["average"], runs["exact"]
+    slower = exact["seconds_per_evaluation"] / average["seconds_per_evaluation"] - 1
+    return {
+        "ranks": costs["exact"].comm.size,
+        "n_rows": costs["exact"].n_rows,
+        "risk_of_bounds": RISK,
+        "runs": runs,
+        "weights_distance": distance,
+        "weights_distance_relative": distance / size,
+        "exact_slower_by": slower,
+        "paper": PAPER,
+    }
+
+
+def _shards(cost: ShardedCost, position: Array64) -> dict[str, Any]:
+    """Return the gap for other cuts of the same rows, as they lie and sorted."""
+    firing = Firing(cost, position)
+    counts = [n for n in _SHARDS if n * _ROWS_OF_A_SHARD <= cost.n_rows]
+    excess = firing.excess()
+    return {
+        "variance_over_sampling": finite(excess),
+        "exchangeable": not (isfinite(excess) and excess > EXCHANGEABLE),
+        "as_they_lie": [_plain(firing.gap(n)) for n in counts],
+        "sorted_by_norm": [_plain(firing.gap(n, ordered=True)) for n in counts],
+    }
+
+
+def _plain(gap: Gap) -> dict[str, Any]:
+    """Return a gap for JSON; infinite bounds are null."""
+    return {k: finite(v) if k != "shards" else v for k, v in asdict(gap).items()}
+
+
+def _json(result: Mapping[str, Any]) -> str:
+    return json.dumps(result, indent=2, allow_nan=False) + "\n"
