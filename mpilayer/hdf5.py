@@ -111,19 +111,7 @@ def open_read(
     MpilayerError
         Of type ``error``: missing, not HDF5, another kind, a newer version, truncated.
     """
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise error(
-            f"{path} must be an HDF5 file; found {found} there. {advice}".strip()
-        )
-    try:
-        # Inputs may lie on file systems where locks do not work; nobody writes them.
-        file = h5py.File(path, "r", locking=False)
-    except OSError as cause:
-        raise error(
-            f"{path} must be a whole HDF5 file; {_reason(cause)}. {advice}".strip()
-        ) from cause
-    with file:
+    with _opened(path, error, advice) as file:
         found_kind = file.attrs.get("kind", "a file of another program")
         if found_kind != kind:
             raise error(
@@ -137,6 +125,35 @@ def open_read(
                 f"{found_version}. Use the mpilayer that wrote it, or a newer one."
             )
         yield file
+
+
+@contextmanager
+def open_foreign(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file of any program read-only.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Yields
+    ------
+    h5py.File
+        Open for reading.
+
+    Raises
+    ------
+    DataError
+        Missing, not HDF5, truncated, or a part that is read in the block is damaged.
+    """
+    with _opened(path, DataError, "") as file:
+        try:
+            yield file
+        except OSError as error:
+            raise DataError(
+                f"{path} must be whole, but a part of it cannot be read "
+                f"({_reason(error)}). Use a copy of the file."
+            ) from error
 
 
 def verify_digest(file: Any, path: Path, error: type[MpilayerError]) -> None:
@@ -185,6 +202,21 @@ def content_digest(group: Any) -> str:
     for name in sorted(names):
         add(name, group[name])
     return hasher.hexdigest()
+
+
+def _opened(path: Path, error: type[MpilayerError], advice: str) -> Any:
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise error(
+            f"{path} must be an HDF5 file; found {found} there. {advice}".strip()
+        )
+    try:
+        # Inputs may lie on file systems where locks do not work; nobody writes them.
+        return h5py.File(path, "r", locking=False)
+    except OSError as cause:
+        raise error(
+            f"{path} must be a whole HDF5 file; {_reason(cause)}. {advice}".strip()
+        ) from cause
 
 
 def _verify(path: Path, digest: str) -> None:

@@ -13,6 +13,7 @@ for _name in ("OMP", "OPENBLAS", "MKL", "BLIS"):
     os.environ.setdefault(f"{_name}_NUM_THREADS", "1")
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
+IMAGES = MNIST.with_name("olshausen_images.h5")
 
 
 def pytest_configure(config):
@@ -34,6 +35,14 @@ def shared_mnist():
     if not MNIST.is_dir():
         pytest.skip("needs the MNIST files in ../shared/data/mnist")
     return MNIST
+
+
+@pytest.fixture(scope="session")
+def shared_images():
+    """Give the file of Olshausen's whitened images."""
+    if not IMAGES.is_file():
+        pytest.skip("needs ../shared/data/olshausen_images.h5")
+    return IMAGES
 
 
 @cache

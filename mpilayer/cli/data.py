@@ -1,4 +1,4 @@
-"""``mpilayer data``: prepare, fetch and describe data sets; commands of one process."""
+"""``mpilayer data``: make, fetch and describe data sets; commands of one process."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer import environment
+from mpilayer.cli import patches
 from mpilayer.data.catalog import CATALOG, Fetched, fetch
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.download import Progress
@@ -28,12 +29,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _configure_prepare(
         commands.add_parser("prepare", help="write a data set from files of samples")
     )
+    _configure_patches(
+        commands.add_parser("patches", help="write a data set of patches of images")
+    )
     _configure_fetch(commands.add_parser("fetch", help="download a known data set"))
     _configure_info(commands.add_parser("info", help="describe a data set"))
 
 
 def run(args: argparse.Namespace) -> None:
-    """Carry out ``prepare``, ``fetch`` or ``info``."""
+    """Carry out ``prepare``, ``patches``, ``fetch`` or ``info``."""
     n_ranks = environment.launched_size()
     if n_ranks > 1:
         raise ConfigError(
@@ -52,22 +56,21 @@ def _configure_prepare(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder of IDX files named as MNIST's, or a .npy, .npz, .mat, .csv file",
     )
-    _add_output(parser, "OUT.h5", "the data set to write")
-    parser.add_argument(
-        "--validation",
-        metavar="N",
-        type=int,
-        default=0,
-        help="training rows to set apart, equally many of each label (default: 0)",
+    _add_making(
+        parser,
+        validation="training rows to set apart, equally many of each label",
+        seed="chooses the validation rows",
     )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        help="chooses the validation rows (default: 0)",
+
+
+def _configure_patches(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(carry_out=_patches)
+    patches.configure(parser)
+    _add_making(
+        parser,
+        validation="further patches, for validation",
+        seed="chooses the patches",
     )
-    parser.add_argument("--name", help="what to call it (default: the source's name)")
-    parser.add_argument("--force", action="store_true", help="replace OUT.h5")
 
 
 def _configure_fetch(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +97,21 @@ def _configure_info(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_making(parser: argparse.ArgumentParser, validation: str, seed: str) -> None:
+    """Add the options of all commands that make a data set."""
+    _add_output(parser, "OUT.h5", "the data set to write")
+    parser.add_argument(
+        "--validation",
+        metavar="N",
+        type=int,
+        default=0,
+        help=f"{validation} (default: 0)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help=f"{seed} (default: 0)")
+    parser.add_argument("--name", help="what to call it (default: the source's name)")
+    parser.add_argument("--force", action="store_true", help="replace OUT.h5")
+
+
 def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
     parser.add_argument(
         "-o", "--output", metavar=metavar, type=Path, required=True, help=text
@@ -101,7 +119,7 @@ def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> Non
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    _check_prepare(args)
+    _check_making(args)
     source = _with_validation(read_source(args.source), args)
     write_dataset(
         args.output,
@@ -110,13 +128,24 @@ def _prepare(args: argparse.Namespace) -> None:
         origin=source.origin,
         scale=source.scale,
     )
-    with Dataset.open(args.output) as dataset:
+    _print_written(args.output)
+
+
+def _patches(args: argparse.Namespace) -> None:
+    _check_making(args)
+    patches.check(args)
+    patches.write(args)
+    _print_written(args.output)
+
+
+def _print_written(path: Path) -> None:
+    with Dataset.open(path) as dataset:
         summary = dataset.summary()
-    print(f"Wrote {args.output}")
+    print(f"Wrote {path}")
     _print_summary(summary)
 
 
-def _check_prepare(args: argparse.Namespace) -> None:
+def _check_making(args: argparse.Namespace) -> None:
     for option in ("validation", "seed"):
         value = getattr(args, option)
         if value < 0:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.io
@@ -80,12 +81,17 @@ def read_source(path: Path) -> Source:
     return Source(splits, scale, Path(file_name).stem, kind + file_name)
 
 
-def _read_npy(path: Path) -> dict[str, Split]:
+def load_npy(path: Path) -> AnyArray:
+    """Return the array of a ``.npy`` file; DataError if it is damaged or an archive."""
     with _whole(path), path.open("rb") as file:
         array = np.load(file, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} must hold one array; found several. Name it .npz.")
-    return {"train": _split(path, "x", array, None)}
+    return array
+
+
+def _read_npy(path: Path) -> dict[str, Split]:
+    return {"train": _split(path, "x", load_npy(path), None)}
 
 
 def _read_npz(path: Path) -> dict[str, Split]:
@@ -97,7 +103,14 @@ def _read_npz(path: Path) -> dict[str, Split]:
     return _named_splits(path, arrays)
 
 
-def _read_mat(path: Path) -> dict[str, Split]:
+def load_mat(path: Path) -> dict[str, Any]:
+    """Return the variables of a ``.mat`` file, in the types they have in MATLAB.
+
+    Raises
+    ------
+    DataError
+        Damaged, of version 7.3, or complex numbers.
+    """
     try:
         with warnings.catch_warnings():
             # SciPy would drop imaginary parts with no more than this warning.
@@ -120,8 +133,11 @@ def _read_mat(path: Path) -> dict[str, Split]:
             f"{path} must be a whole MATLAB file; it cannot be read ({error}). "
             "Save or copy it again."
         ) from error
-    arrays = {name: a for name, a in content.items() if not name.startswith("__")}
-    return _named_splits(path, arrays)
+    return {name: a for name, a in content.items() if not name.startswith("__")}
+
+
+def _read_mat(path: Path) -> dict[str, Split]:
+    return _named_splits(path, load_mat(path))
 
 
 _READERS: dict[str, Reader] = {
@@ -154,7 +170,7 @@ def _named_splits(path: Path, arrays: Mapping[str, object]) -> dict[str, Split]:
         elif labels is not None and split != "train":
             raise DataError(
                 f"{path} must have samples for the labels {labels!r}; "
-                f"found {_shapes(arrays)}. Call the array {_x_names(split)[0]!r}."
+                f"found {shapes(arrays)}. Call the array {_x_names(split)[0]!r}."
             )
     if "train" in splits:
         return splits
@@ -162,7 +178,7 @@ def _named_splits(path: Path, arrays: Mapping[str, object]) -> dict[str, Split]:
     if len(tables) != 1 or splits:
         raise DataError(
             f"{path} must hold one array, or arrays named {_NAMES}, likewise for test "
-            f"and validation; found {_shapes(arrays)}. Rename them."
+            f"and validation; found {shapes(arrays)}. Rename them."
         )
     return {"train": _split(path, tables[0], arrays[tables[0]], None)}
 
@@ -210,7 +226,8 @@ def _label_vector(labels: object) -> AnyArray:
     return whole_numbers(array)
 
 
-def _shapes(arrays: Mapping[str, object]) -> str:
+def shapes(arrays: Mapping[str, object]) -> str:
+    """Return names and shapes in words, for a message."""
     found = [f"{name} {getattr(a, 'shape', '')}".strip() for name, a in arrays.items()]
     return ", ".join(found) or "nothing"
 

@@ -35,7 +35,7 @@ PAPER = {
 """What the paper measured for the exact mode."""
 
 EXCHANGEABLE = 4.0
-"""Variance between shards, over that of sampling, from which on rows count as sorted."""
+"""Variance between shards, over that of sampling, from which on rows are sorted."""
 
 _SHARDS = (2, 8, 16, 1000)
 _ROWS_OF_A_SHARD = 50

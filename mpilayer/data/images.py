@@ -1,0 +1,243 @@
+"""Stacks of images: HDF5, .mat, .npy, and image files."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpilayer import hdf5
+from mpilayer.arrays import AnyArray, Array32
+from mpilayer.data.sources import load_mat, load_npy, shapes
+from mpilayer.errors import DataError
+
+_NAME = "images"
+_PICTURES = (
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
+    *(".pgm", ".ppm", ".pnm"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Grey images of one size.
+
+    Attributes
+    ----------
+    x : ndarray of float32, (n_images, height, width)
+        All finite; what was bytes lies in 0 to 1.
+    name : str
+        The file's or folder's name, without its ending.
+    origin : str
+        What was read.
+    """
+
+    x: Array32
+    name: str
+    origin: str
+
+
+def read_images(path: Path) -> Images:
+    """Read any file or folder that images can come from; local.
+
+    Parameters
+    ----------
+    path : Path
+        A folder of image files, taken in the order of their names, or a file:
+        ``.h5`` or ``.hdf5`` with a dataset ``images`` (n_images, height, width);
+        ``.mat`` with a variable of any name (height, width, n_images), as MATLAB stacks
+        images along the last dimension, or (height, width), which is what it makes of
+        a single image; ``.npy`` (n_images, height, width) or (height, width); or one
+        image file.
+
+    Returns
+    -------
+    Images
+        Bytes, and image files of 16 bits, become 0 to 1; other numbers stay as they
+        are. Colours become grey, transparency is ignored, and of several pages the
+        first is taken.
+
+    Raises
+    ------
+    DataError
+        Missing, damaged, of an unknown kind, not a stack of real numbers, images of
+        different sizes, NaN or infinite pixels; or Pillow is not installed.
+    """
+    origin = path.resolve().name
+    if path.is_dir():
+        x = _read_pictures(path, _pictures(path))
+        return Images(x, origin, f"the folder {origin}")
+    if not path.is_file():
+        raise DataError(
+            f"{path} must be a file or folder of images; found nothing there."
+        )
+    return Images(_reader(path)(path), Path(origin).stem, origin)
+
+
+def _read_hdf5(path: Path) -> Array32:
+    with hdf5.open_foreign(path) as file:
+        stored = file.get(_NAME)
+        if not isinstance(stored, hdf5.Dataset):
+            raise DataError(
+                f"{path} must have a dataset {_NAME!r} (n_images, height, width); "
+                f"found {shapes(dict(file))}. Rename it."
+            )
+        return _checked(path, _stack(path, stored, "(n_images, height, width)", (3,)))
+
+
+def _read_mat(path: Path) -> Array32:
+    variables = load_mat(path)
+    layout = "(height, width, n_images) or (height, width)"
+    named = [name for name in variables if name.lower() == _NAME]
+    names = named or [name for name, a in variables.items() if np.size(a) > 1]
+    if len(names) != 1:
+        raise DataError(
+            f"{path} must hold one array, or one named {_NAME!r}, {layout}; "
+            f"found {shapes(variables)}. Rename it."
+        )
+    stack = _stack(path, variables[names[0]], layout, (2, 3))
+    # The last dimension counts the images; NumPy's way is to have that first.
+    return _checked(path, stack[None] if stack.ndim == 2 else np.moveaxis(stack, 2, 0))
+
+
+def _read_npy(path: Path) -> Array32:
+    layout = "(n_images, height, width) or (height, width)"
+    stack = _stack(path, load_npy(path), layout, (2, 3))
+    return _checked(path, stack[None] if stack.ndim == 2 else stack)
+
+
+def _read_picture(path: Path) -> Array32:
+    return _read_pictures(path.parent, [path])
+
+
+_READERS: dict[str, Callable[[Path], Array32]] = {
+    ".h5": _read_hdf5,
+    ".hdf5": _read_hdf5,
+    ".mat": _read_mat,
+    ".npy": _read_npy,
+    **dict.fromkeys(_PICTURES, _read_picture),
+}
+
+
+def _reader(path: Path) -> Callable[[Path], Array32]:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path} must end in {', '.join(_READERS)} or be a folder of image files; "
+            f"found the ending {path.suffix!r}."
+        )
+    return reader
+
+
+def _pictures(folder: Path) -> list[Path]:
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"{folder} must be a folder that can be read; "
+            f"{str(error.strerror).lower()}."
+        ) from error
+    pictures = [path for path in paths if path.suffix.lower() in _PICTURES]
+    if not pictures:
+        raise DataError(
+            f"{folder} must hold image files, their names ending in "
+            f"{', '.join(_PICTURES)}; found none among {len(paths)} files."
+        )
+    return pictures
+
+
+def _read_pictures(folder: Path, paths: list[Path]) -> Array32:
+    first = _read_grey(paths[0])
+    images = np.empty((len(paths), *first.shape), np.float32)
+    for image, path in zip(images, paths, strict=True):
+        grey = first if path is paths[0] else _read_grey(path)
+        if grey.shape != first.shape:
+            raise DataError(
+                f"all images of {folder} must have one size; found "
+                f"{_size(first)} (height x width) in {paths[0].name} and "
+                f"{_size(grey)} in {path.name}. Crop or scale them."
+            )
+        image[:] = grey
+    return images
+
+
+def _read_grey(path: Path) -> Array32:
+    """Return the pixels of an image file, (height, width)."""
+    try:
+        # An extra, which other sources do not need.
+        from PIL import Image
+    except ImportError as error:
+        raise DataError(
+            f"reading {path} needs Pillow, which is not installed. "
+            "Install it with: pip install 'mpilayer[images]'"
+        ) from error
+    try:
+        with Image.open(path) as image:
+            grey = _grey(image)
+    except Exception as error:
+        # Pillow's readers raise whatever the damaged bytes led them to.
+        raise DataError(
+            f"{path} must be a whole image file; it cannot be read ({error}). "
+            "Save or copy it again."
+        ) from error
+    _check_finite(grey, str(path))
+    return grey
+
+
+def _grey(image: Any) -> Array32:
+    if image.mode == "F":
+        return np.asarray(image, np.float32)
+    if image.mode.startswith("I"):
+        return np.asarray(image, np.float32) / np.float32(65535)
+    if image.mode == "P":
+        # Straight to grey, Pillow would warn of a palette's transparency.
+        image = image.convert("RGBA")
+    return _unit(np.asarray(image.convert("L")))
+
+
+def _stack(path: Path, stored: Any, layout: str, n_dims: tuple[int, ...]) -> AnyArray:
+    """Return an array, or what an open file holds, if it can be a stack of images."""
+    full = isinstance(stored, np.ndarray | hdf5.Dataset)
+    shape = stored.shape if full else None
+    if shape is None or len(shape) not in n_dims or 0 in shape:
+        found = type(stored).__name__ if shape is None else f"shape {shape}"
+        raise DataError(
+            f"{path} must hold grey images {layout}; found {found}. Rearrange them."
+        )
+    if stored.dtype.kind not in "biuf":
+        raise DataError(
+            f"{path} must hold real numbers; found {stored.dtype}. Convert them."
+        )
+    array: AnyArray = stored[()]
+    return array
+
+
+def _checked(path: Path, stack: AnyArray) -> Array32:
+    images = _unit(stack)
+    for i, image in enumerate(images):
+        _check_finite(image, f"{path}, image {i}")
+    return images
+
+
+def _unit(x: AnyArray) -> Array32:
+    """Return float32 in C order: bytes as 0 to 1, other numbers as they are."""
+    if x.dtype == np.uint8:
+        return np.multiply(x, np.float32(1 / 255), dtype=np.float32, order="C")
+    # What float32 cannot hold becomes infinite here and is refused afterwards.
+    with np.errstate(over="ignore"):
+        return x.astype(np.float32, order="C", copy=False)
+
+
+def _check_finite(image: Array32, where: str) -> None:
+    finite = np.isfinite(image)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise DataError(
+            f"{where} must hold finite float32 numbers; row {row}, column {column} is "
+            f"{image[row, column]}. Mend or leave out such images."
+        )
+
+
+def _size(image: Array32) -> str:
+    return " x ".join(map(str, image.shape))

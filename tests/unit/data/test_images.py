@@ -1,0 +1,236 @@
+"""Reading stacks of images."""
+
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse
+from PIL import Image
+
+from mpilayer.data.images import read_images
+from mpilayer.errors import DataError
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(3, 6, 5)).astype(np.float32)
+PIXELS = RNG.integers(0, 256, (3, 6, 5), dtype=np.uint8)
+PIXELS[0, 0, :2] = 0, 255
+
+
+def save(path, array, name="images"):
+    if path.suffix == ".npy":
+        np.save(path, array)
+    elif path.suffix == ".mat":
+        scipy.io.savemat(path, {name: np.moveaxis(array, 0, -1)})
+    else:
+        with h5py.File(path, "w") as file:
+            file[name] = array
+    return path
+
+
+def save_folder(folder, arrays, ending=".png"):
+    folder.mkdir(exist_ok=True)
+    for i, array in enumerate(arrays):
+        Image.fromarray(array).save(folder / f"{i}{ending}")
+    return folder
+
+
+@pytest.mark.parametrize("ending", [".h5", ".hdf5", ".npy", ".mat"])
+def test_stacks(tmp_path, ending):
+    images = read_images(save(tmp_path / f"a{ending}", X))
+    np.testing.assert_array_equal(images.x, X)
+    assert images.x.dtype == np.float32
+    assert images.x.flags.c_contiguous
+    assert (images.name, images.origin) == ("a", f"a{ending}")
+
+
+@pytest.mark.parametrize("ending", [".h5", ".npy", ".mat"])
+def test_bytes_become_0_to_1(tmp_path, ending):
+    x = read_images(save(tmp_path / f"a{ending}", PIXELS)).x
+    assert x.dtype == np.float32
+    assert x.flags.c_contiguous
+    np.testing.assert_allclose(x, PIXELS / 255, rtol=1e-6)
+    assert (x.min(), x.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.float64, ">f4", bool])
+def test_other_numbers_stay_as_they_are(tmp_path, dtype):
+    array = PIXELS.astype(dtype)
+    x = read_images(save(tmp_path / "a.npy", array)).x
+    assert x.dtype == np.float32
+    np.testing.assert_array_equal(x, array.astype(np.float32))
+
+
+def test_the_only_array_of_a_mat_file_has_any_name(tmp_path):
+    scenes = np.moveaxis(X, 0, -1)
+    scipy.io.savemat(tmp_path / "a.mat", {"scenes": scenes, "rate": 0.5, "by": "B. O."})
+    np.testing.assert_array_equal(read_images(tmp_path / "a.mat").x, X)
+    scipy.io.savemat(tmp_path / "a.mat", {"IMAGES": scenes, "filter": np.eye(5)})
+    np.testing.assert_array_equal(read_images(tmp_path / "a.mat").x, X)
+
+
+def test_a_single_image(tmp_path):
+    np.save(tmp_path / "a.npy", X[0])
+    scipy.io.savemat(tmp_path / "a.mat", {"x": X[0]})
+    Image.fromarray(X[0]).save(tmp_path / "a.tif")
+    for ending in (".npy", ".mat", ".tif"):
+        np.testing.assert_array_equal(read_images(tmp_path / f"a{ending}").x, X[:1])
+
+
+@pytest.mark.parametrize("ending", [".png", ".PGM", ".tif", ".bmp"])
+def test_folder(tmp_path, ending):
+    folder = save_folder(tmp_path / "scenes", PIXELS, ending)
+    (folder / "README").write_text("no image")
+    images = read_images(folder)
+    np.testing.assert_allclose(images.x, PIXELS / 255, rtol=1e-6)
+    assert (images.name, images.origin) == ("scenes", "the folder scenes")
+
+
+@pytest.mark.parametrize("ending", [".png", ".pgm", ".tif"])
+def test_16_bits_become_0_to_1(tmp_path, ending):
+    # Pillow 10 writes such a PGM file from int32 only.
+    array = PIXELS[0].astype(np.int32 if ending == ".pgm" else np.uint16) * 257
+    x = read_images(save_folder(tmp_path / "a", [array], ending)).x
+    np.testing.assert_allclose(x[0], PIXELS[0] / 255, rtol=1e-6)
+
+
+def test_colours_become_grey_and_transparency_is_ignored(tmp_path):
+    red = Image.new("RGBA", (5, 6), (255, 0, 0, 99))
+    (tmp_path / "a").mkdir()
+    red.save(tmp_path / "a" / "0.png")
+    red.convert("RGB").save(tmp_path / "a" / "1.png")
+    palette = Image.new("P", (5, 6))
+    palette.putpalette([255, 0, 0, 0, 0, 0])
+    palette.save(tmp_path / "a" / "2.png", transparency=b"\x00\xff")
+    x = read_images(tmp_path / "a").x
+    np.testing.assert_allclose(x, np.full((3, 6, 5), 76 / 255), rtol=1e-6)
+
+
+@pytest.mark.parametrize("ending", [".h5", ".npy", ".mat"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_pixels_that_are_not_finite(tmp_path, ending, value):
+    array = X.copy()
+    array[1, 2, 3] = value
+    message = f"image 1 must hold finite .* row 2, column 3 is {value}"
+    with pytest.raises(DataError, match=message):
+        read_images(save(tmp_path / f"a{ending}", array))
+
+
+def test_pixels_that_float32_cannot_hold(tmp_path):
+    with pytest.raises(DataError, match=r"image 0 .* row 0, column 0 is inf"):
+        read_images(save(tmp_path / "a.npy", np.full((2, 3, 3), 1e300)))
+
+
+def test_files_with_pixels_that_are_not_finite(tmp_path):
+    array = X[1].copy()
+    array[4, 0] = np.nan
+    folder = save_folder(tmp_path / "a", [X[0], array], ".tif")
+    with pytest.raises(DataError, match=r"a/1.tif must .* row 4, column 0 is nan"):
+        read_images(folder)
+
+
+@pytest.mark.parametrize("ending", [".h5", ".npy", ".mat"])
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 4, 5), (0, 3, 3), (3, 0, 3)])
+def test_other_shapes(tmp_path, ending, shape):
+    path = save(tmp_path / f"a{ending}", np.ones(shape))
+    if ending == ".mat" and shape in [(4,), (0, 3, 3), (3, 0, 3)]:
+        # MATLAB has no vectors, and an empty array is none to choose.
+        scipy.io.savemat(path, {"images": np.ones(shape)})
+    if ending == ".mat" and shape == (4,):
+        assert read_images(path).x.shape == (1, 1, 4)
+        return
+    with pytest.raises(DataError, match=r"must hold grey images .* found shape \("):
+        read_images(path)
+
+
+def test_hdf5_tables_are_no_image(tmp_path):
+    with pytest.raises(DataError, match=r"height, width\); found shape \(6, 5\)"):
+        read_images(save(tmp_path / "a.h5", X[0]))
+
+
+@pytest.mark.parametrize("ending", [".h5", ".npy", ".mat"])
+def test_complex_numbers(tmp_path, ending):
+    path = save(tmp_path / f"a{ending}", X * 1j)
+    with pytest.raises(DataError, match="must hold real numbers; found complex"):
+        read_images(path)
+
+
+def test_hdf5_without_images(tmp_path):
+    path = save(tmp_path / "a.h5", X, "scenes")
+    with h5py.File(path, "a") as file:
+        file.create_group("train")
+    with pytest.raises(DataError, match=r"found scenes \(3, 6, 5\), train. Rename"):
+        read_images(path)
+    with h5py.File(path, "a") as file:
+        file.create_group("images/part")
+    with pytest.raises(DataError, match="must have a dataset 'images'"):
+        read_images(path)
+
+
+def test_several_arrays_in_a_mat_file(tmp_path):
+    scipy.io.savemat(tmp_path / "a.mat", {"a": X, "b": X})
+    with pytest.raises(DataError, match=r"found a \(3, 6, 5\), b \(3, 6, 5\)"):
+        read_images(tmp_path / "a.mat")
+    scipy.io.savemat(tmp_path / "a.mat", {"images": scipy.sparse.csc_matrix(X[0])})
+    with pytest.raises(DataError, match=r"must hold grey images .* found csc_"):
+        read_images(tmp_path / "a.mat")
+
+
+def test_images_of_different_sizes(tmp_path):
+    folder = save_folder(tmp_path / "a", [PIXELS[0], PIXELS[1], PIXELS[2].T])
+    message = r"6 x 5 \(height x width\) in 0.png and 5 x 6 in 2.png"
+    with pytest.raises(DataError, match=message):
+        read_images(folder)
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".pgm", ".gif", ".webp"])
+@pytest.mark.parametrize("damage", ["cut", "other", "empty"])
+def test_damaged_image_files(tmp_path, ending, damage):
+    noise = RNG.integers(0, 256, (64, 64), dtype=np.uint8)
+    path = save_folder(tmp_path / "a", [noise], ending) / f"0{ending}"
+    whole = path.read_bytes()
+    half = whole[: len(whole) // 2]
+    path.write_bytes({"cut": half, "other": b"text " * 99, "empty": b""}[damage])
+    with pytest.raises(DataError, match=rf"a/0{ending} must be a whole image file"):
+        read_images(tmp_path / "a")
+
+
+@pytest.mark.parametrize("ending", [".h5", ".npy", ".mat"])
+@pytest.mark.parametrize("damage", ["cut", "other", "empty"])
+def test_damaged_files(tmp_path, ending, damage):
+    path = save(tmp_path / f"a{ending}", X)
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[:-40], "other": b"text " * 99, "empty": b""}[damage])
+    with pytest.raises(DataError, match="must be a whole"):
+        read_images(path)
+
+
+def test_a_damaged_part_of_an_hdf5_file(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", data=PIXELS, compression="gzip", fletcher32=True)
+        begin = file["images"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[begin + 8] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="must be whole, but a part of it cannot"):
+        read_images(path)
+
+
+def test_missing_things(tmp_path):
+    with pytest.raises(DataError, match="found nothing there"):
+        read_images(tmp_path / "none")
+    (tmp_path / "a.csv").write_text("1,2")
+    with pytest.raises(DataError, match=r"found the ending '.csv'"):
+        read_images(tmp_path / "a.csv")
+    with pytest.raises(DataError, match=r"must hold image files.*none among 1 files"):
+        read_images(tmp_path)
+
+
+def test_without_pillow(tmp_path, monkeypatch):
+    folder = save_folder(tmp_path / "a", PIXELS)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(DataError, match=r"pip install 'mpilayer\[images\]'"):
+        read_images(folder)
+    assert read_images(save(tmp_path / "a.npy", X)).x.shape == X.shape

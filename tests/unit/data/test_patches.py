@@ -1,0 +1,193 @@
+"""Whitening, drawing and squeezing patches."""
+
+import numpy as np
+import pytest
+
+from mpilayer.data.images import read_images
+from mpilayer.data.patches import draw, into_range, n_positions, whiten
+from mpilayer.errors import ConfigError, DataError
+
+RNG = np.random.default_rng(0)
+
+
+def natural(n, height, width):
+    """Return images with the spectrum of natural ones, offset and all."""
+    sums = RNG.normal(size=(n, height, width)).cumsum(1).cumsum(2)
+    return (sums + 3).astype(np.float32)
+
+
+def plain_whitening(images):
+    """Transcribe the recipe in cycles per picture, for square images."""
+    n = images.shape[1]
+    f = np.fft.ifftshift(np.arange(n) - n // 2)
+    fx, fy = np.meshgrid(f, f)
+    rho, f0 = np.sqrt(fx**2 + fy**2), 0.4 * n
+    gains = rho * np.exp(-((rho / f0) ** 4))
+    transforms = [np.fft.fft2(image.astype(float)) * gains for image in images]
+    whitened = np.array([np.fft.ifft2(transform).real for transform in transforms])
+    return whitened * np.sqrt(0.1 / np.mean([image.var() for image in whitened]))
+
+
+@pytest.mark.parametrize("n", [16, 33])
+def test_whitening(n):
+    images = natural(3, n, n)
+    before = images.copy()
+    whitened = whiten(images)
+    np.testing.assert_array_equal(images, before)
+    assert whitened.dtype == np.float32
+    np.testing.assert_allclose(whitened, plain_whitening(images), atol=2e-6)
+
+
+def test_whitened_images_have_mean_0_and_one_factor():
+    images = natural(3, 24, 32)
+    images[1] *= 5
+    whitened = whiten(images)
+    np.testing.assert_allclose(whitened.mean((1, 2)), 0, atol=1e-6)
+    np.testing.assert_allclose(whitened.var((1, 2)).mean(), 0.1, rtol=1e-4)
+    alone = whiten(images[1:2])[0]
+    ratio = whitened[1].std() / alone.std()
+    np.testing.assert_allclose(whitened[1], alone * ratio, atol=1e-5)
+
+
+def test_whitening_treats_both_axes_alike():
+    images = natural(2, 24, 40)
+    turned = np.ascontiguousarray(images.transpose(0, 2, 1))
+    np.testing.assert_allclose(
+        whiten(turned).transpose(0, 2, 1), whiten(images), atol=1e-6
+    )
+    # An image repeated along one axis has the same frequencies in cycles per pixel.
+    twice = np.tile(images, (1, 1, 2))
+    np.testing.assert_allclose(whiten(twice)[:, :, :40], whiten(images), atol=1e-6)
+
+
+def test_constant_images():
+    images = np.full((2, 8, 8), 0.1, np.float32)
+    with pytest.raises(DataError, match="must have contrast"):
+        whiten(images)
+    images[1] = natural(1, 8, 8)
+    assert abs(whiten(images)[0]).max() < 1e-6
+
+
+def numbered(n, height, width):
+    """Return images whose pixels know their place."""
+    count = n * height * width
+    return np.arange(count, dtype=np.float32).reshape(n, height, width)
+
+
+def test_patches_are_slices_of_the_images():
+    images = numbered(3, 9, 7)
+    train, validation = draw(images, 4, 30, 10, seed=5)
+    assert (train.shape, validation.shape) == ((30, 16), (10, 16))
+    assert train.dtype == validation.dtype == np.float32
+    for patch in (*train, *validation):
+        i, row, column = np.unravel_index(int(patch[0]), images.shape)
+        expected = images[i, row : row + 4, column : column + 4]
+        np.testing.assert_array_equal(patch.reshape(4, 4), expected)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(6, 5, 3), (4, 4, 4), (3, 2, 1)])
+def test_every_position_is_drawn_once(height, width, size):
+    images = numbered(4, height, width)
+    n = n_positions(images.shape, size)
+    assert n == 4 * (height - size + 1) * (width - size + 1)
+    train, validation = draw(images, size, n - 1, 1, seed=0)
+    first = np.concatenate([train, validation])[:, 0].astype(int)
+    possible = images[:, : height - size + 1, : width - size + 1].ravel().astype(int)
+    assert sorted(first) == sorted(possible)
+    assert len(set(first)) == n
+
+
+def test_positions_are_equally_probable_and_rows_in_random_order():
+    images = numbered(2, 3, 3)
+    firsts = np.array([draw(images, 2, 3, 0, seed)[0][:, 0] for seed in range(2000)])
+    for column in firsts.T:
+        _, counts = np.unique(column, return_counts=True)
+        # 8 positions, 250 times each, with a standard deviation of 15.
+        assert len(counts) == 8
+        assert np.all(abs(counts - 250) < 75)
+
+
+def test_few_of_many_positions_are_distinct():
+    images = np.zeros((40, 100, 100), np.float32)
+    images.flat[:] = np.arange(images.size)
+    train, _ = draw(images, 1, 5000, 0, seed=0)
+    assert len(set(train[:, 0].tolist())) == 5000
+    thirds = np.split(train[:4998, 0], 3)
+    assert np.ptp([third.mean() for third in thirds]) < 0.05 * images.size
+
+
+def test_draw_is_deterministic():
+    images = numbered(3, 20, 20)
+    first, again = (draw(images, 5, 50, 20, seed=7) for _ in range(2))
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(draw(images, 5, 50, 20, seed=8)[0], first[0])
+
+
+@pytest.mark.parametrize(("n_train", "n_validation"), [(0, 0), (-1, 2), (1, -1)])
+def test_numbers_out_of_range(n_train, n_validation):
+    with pytest.raises(ConfigError, match=f"asked for {n_train} and {n_validation}"):
+        draw(numbered(1, 4, 4), 2, n_train, n_validation, seed=0)
+
+
+@pytest.mark.parametrize(("n_train", "n_validation"), [(19, 0), (18, 1), (10**12, 0)])
+def test_more_patches_than_positions(n_train, n_validation):
+    message = rf"2 images of 4 x 4 can give 18 patches of 2 x 2; asked for {n_train}"
+    with pytest.raises(ConfigError, match=message):
+        draw(numbered(2, 4, 4), 2, n_train, n_validation, seed=0)
+
+
+@pytest.mark.parametrize("size", [-1, 0, 5, 6])
+def test_sizes_out_of_range(size):
+    with pytest.raises(ConfigError, match=f"images are 4 x 6; asked for {size}"):
+        draw(numbered(1, 4, 6), size, 1, 0, seed=0)
+
+
+def plain_range(patches, train, low, high):
+    """Transcribe UFLDL's normalizeData."""
+    centred = patches - patches.mean(axis=1, keepdims=True)
+    limit = 3 * (train - train.mean(axis=1, keepdims=True)).std()
+    return (np.clip(centred, -limit, limit) / limit + 1) * (high - low) / 2 + low
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 0.9), (-1, 1), (0, 1)])
+def test_range(low, high):
+    # More rows than a block, values beyond three deviations, other means.
+    train = RNG.standard_t(3, (5000, 16)).astype(np.float32) + 7
+    validation = 2 * RNG.standard_t(3, (100, 16)).astype(np.float32)
+    expected = [
+        plain_range(patches.astype(float), train.astype(float), low, high)
+        for patches in (train, validation)
+    ]
+    into_range(train, validation, low, high)
+    for patches, plain in zip((train, validation), expected, strict=True):
+        np.testing.assert_allclose(patches, plain, atol=2e-6)
+    assert train.dtype == np.float32
+    assert (train.min(), train.max()) == (np.float32(low), np.float32(high))
+
+
+def test_range_without_validation_patches():
+    train = RNG.normal(size=(50, 4)).astype(np.float32)
+    into_range(train, train[:0].copy(), 0.1, 0.9)
+    np.testing.assert_allclose(train.mean(), 0.5, atol=1e-6)
+
+
+def test_range_of_constant_patches():
+    train = (
+        np.full((5, 7), 0.1, np.float32) * np.arange(1, 6, dtype=np.float32)[:, None]
+    )
+    with pytest.raises(DataError, match="must have contrast"):
+        into_range(train, train[:0].copy(), 0.1, 0.9)
+
+
+@pytest.mark.shared
+def test_olshausen_s_images(shared_images):
+    images = read_images(shared_images).x
+    assert images.shape == (10, 512, 512)
+    np.testing.assert_allclose(images.var((1, 2)).mean(), 0.1, rtol=1e-3)
+    assert n_positions(images.shape, 8) == 2_550_250
+    train, validation = draw(images, 8, 20_000, 1000, seed=0)
+    into_range(train, validation, 0.1, 0.9)
+    assert np.float32(0.1) <= validation.min()
+    assert validation.max() <= np.float32(0.9)
+    np.testing.assert_allclose(train.mean(), 0.5, atol=1e-3)
