@@ -40,8 +40,11 @@ def option(
     )
 
 
-# Sections of a configuration file; the last three are what a run adds, and are not read.
-_SECTIONS = ("pretrain", "finetune", "sparse", "compare", "data", "created_by")
+# Sections of a configuration file; the second row is what a run adds: nobody reads it.
+_SECTIONS = (
+    *("pretrain", "finetune", "sparse"),
+    *("compare", "data", "launch", "created_by"),
+)
 
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
@@ -232,7 +235,6 @@ class SparseConfig:
         "stop when an iteration lowers the cost by less than this part of it",
         least=0,
     )
-    max_time: float = option(0.0, "seconds of training at most; 0: any", least=0)
     weight_decay: float = option(0.002, "decay λ_W of the weights", least=0)
     sparsity_weight: float = option(4.0, "weight λ_ρ of the sparsity term", least=0)
     sparsity_target: float = option(
@@ -255,7 +257,11 @@ class SparseConfig:
         "within ±√(6/(visible + hidden + 1))",
         choices=("positive", "symmetric"),
     )
-    corrections: int = option(10, "lbfgs: remembered pairs", least=1)
+    corrections: int = option(
+        40,
+        "lbfgs: remembered pairs; the paper has 10 and needs more evaluations",
+        least=1,
+    )
     minibatch: int = option(100, "sgd: rows of a minibatch, over all ranks", least=1)
     learning_rate: float = option(
         0.05, "sgd: learning rate, on the mean over a minibatch", above=0

@@ -5,6 +5,8 @@ once, when NumPy loads them.
 """
 
 import os
+import subprocess
+import time
 from pathlib import Path
 
 _THREAD_VARIABLES = (
@@ -86,6 +88,28 @@ def terminal() -> Path | None:
             return None
         process = fields["PPid"]
     return None
+
+
+def job_end() -> float | None:
+    """Return when the SLURM job around this process ends, in seconds since 1970.
+
+    None without a job, or if nobody tells.
+    """
+    given = os.environ.get("SLURM_JOB_END_TIME", "")
+    if given.isdigit():
+        return float(given)
+    job = os.environ.get("SLURM_JOB_ID", "")
+    if not job.isdigit():
+        return None
+    command = ["scontrol", "show", "job", "--oneliner", job]
+    try:
+        shown = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        ).stdout
+        end = dict(f.split("=", 1) for f in shown.split() if "=" in f)["EndTime"]
+        return time.mktime(time.strptime(end, "%Y-%m-%dT%H:%M:%S"))
+    except (OSError, subprocess.SubprocessError, KeyError, ValueError):
+        return None
 
 
 def launcher_variables() -> dict[str, str]:

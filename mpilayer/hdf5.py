@@ -27,7 +27,9 @@ _DIGEST_ROWS = 4096
 
 
 @contextmanager
-def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
+def create(
+    path: Path, *, kind: str, version: int, previous: Path | None = None
+) -> Iterator[Any]:
     """Write an HDF5 file atomically: temporary file, fsync, verify, rename.
 
     Parameters
@@ -39,6 +41,8 @@ def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
         What the file is, e.g. ``"mpilayer-dataset"``.
     version : int
         Version of that kind's layout.
+    previous : Path, optional
+        Where an existing file goes instead of giving way.
 
     Yields
     ------
@@ -64,6 +68,8 @@ def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
             written = content_digest(file)
             file.attrs["digest"] = written
         _verify(temporary, written)
+        if previous is not None and path.exists():
+            path.replace(previous)
         temporary.replace(path)
         _fsync(path.parent)
     except OSError as error:

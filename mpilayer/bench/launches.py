@@ -7,17 +7,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mpilayer.bench import rivals
-from mpilayer.bench.pairs import Comparison, take_turns
+from mpilayer.bench.pairs import Comparison, Say, take_turns
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.split import Split
 from mpilayer.errors import CommunicationError, ConfigError
 from mpilayer.rng import stream
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def _pretraining(
         *("--minibatch", str(work.minibatch), "--monitor-rows", "200"),
         *("--threads", str(threads), *options),
     ]
-    return lambda: _launch(work, ranks, arguments, "pretrain_seconds")
+    return lambda: _seconds(work, ranks, arguments, "pretrain_seconds")
 
 
 def _finetuning(
@@ -124,7 +123,7 @@ def _finetuning(
         *("--epochs", str(work.epochs), "--minibatch", str(work.minibatch)),
         *("--threads", str(threads)),
     ]
-    return lambda: _launch(work, ranks, arguments, "finetune_seconds")
+    return lambda: _seconds(work, ranks, arguments, "finetune_seconds")
 
 
 def _torch_pretraining(work: Work, threads: int) -> Callable[[], float]:
@@ -133,16 +132,36 @@ def _torch_pretraining(work: Work, threads: int) -> Callable[[], float]:
         *("--layers", ",".join(map(str, work.layers)), "--epochs", str(work.epochs)),
         *("--minibatch", str(work.minibatch), "--threads", str(threads)),
     ]
-    return lambda: float(_run(command))
+    return lambda: float(run_command(command))
 
 
-def _launch(work: Work, ranks: int, arguments: list[str], key: str) -> float:
+def _seconds(work: Work, ranks: int, arguments: list[str], key: str) -> float:
+    return float(launch(work.folder / "run", ranks, arguments)[key])
+
+
+def launch(run: Path, ranks: int, arguments: Sequence[str]) -> dict[str, Any]:
+    """Start mpilayer on ranks, wait for its end, and return the run's summary.
+
+    Parameters
+    ----------
+    run : Path
+        The run directory that the arguments name.
+    ranks : int
+        1: without launcher.
+    arguments : sequence of str
+        Of the command line.
+
+    Raises
+    ------
+    CommunicationError
+        It failed, or there is no launcher.
+    """
     command = [sys.executable, "-m", "mpilayer", *arguments]
     if ranks > 1:
         command = [*mpiexec(), "-n", str(ranks), *command]
-    _run(command)
-    summary = json.loads((work.folder / "run" / "summary.json").read_text())
-    return float(summary[key])
+    run_command(command)
+    summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return summary
 
 
 def mpiexec() -> list[str]:
@@ -162,7 +181,14 @@ def mpiexec() -> list[str]:
     return [found]
 
 
-def _run(command: list[str]) -> str:
+def run_command(command: list[str]) -> str:
+    """Run a program and return what it prints.
+
+    Raises
+    ------
+    CommunicationError
+        It failed.
+    """
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CommunicationError(

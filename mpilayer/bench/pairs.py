@@ -7,6 +7,13 @@ from statistics import median
 Candidates = Mapping[str, Callable[[], float]]
 """Name to a function that does the work once and returns its seconds."""
 
+Say = Callable[[str], None]
+"""Tells the user a line."""
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -40,7 +47,7 @@ def take_turns(
     candidates: Candidates,
     rounds: int,
     warm_up: int = 1,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = silent,
 ) -> Comparison:
     """Run all candidates in turn, round after round; the first rounds do not count.
 

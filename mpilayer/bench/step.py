@@ -8,7 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mpilayer.bench import rivals
-from mpilayer.bench.pairs import Comparison, take_turns
+from mpilayer.bench.pairs import Comparison, Say, silent, take_turns
 from mpilayer.config import PretrainConfig
 from mpilayer.models.base import LayerShape
 from mpilayer.rng import stream
@@ -22,7 +22,7 @@ def compare_steps(
     threads: int,
     rounds: int,
     steps: int = 50,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = silent,
 ) -> Comparison:
     """Time CD-1 steps; seconds of one step of each candidate.
 

@@ -7,11 +7,10 @@ from typing import Any
 from rich.table import Table
 
 from mpilayer.cli import show
-from mpilayer.cli.options import add_config, config_from
+from mpilayer.cli.options import add_config, begin_training, config_from
 from mpilayer.cli.sparse import add_run
 from mpilayer.config import SparseConfig
 from mpilayer.runs.compare import EXCHANGEABLE, run_compare
-from mpilayer.runs.session import Session
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +27,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train twice, and print both side by side."""
     config = config_from(args, SparseConfig, "sparse")
-    session = Session.begin(args.threads, show.say, show.progress)
+    session = begin_training(args, "compare", 1)
     result = run_compare(args.data, args.run, config, session, args.replace)
     if session.comm.rank > 0:
         return
     if args.json:
         print(json.dumps(result))
-        return
+    else:
+        show_comparison(result)
+
+
+def show_comparison(result: dict[str, Any]) -> None:
+    """Print both runs side by side."""
     out = show.console()
     out.print(_runs_table(result))
     out.print(_shards_table(result))

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Protocol, cast
 
 from mpilayer import __version__, environment
 from mpilayer.errors import ConfigError, MpilayerError, unknown
+from mpilayer.interrupt import EXIT_RESUME, Interrupted
 
 COMMANDS = {
     "data": "prepare, fetch and describe data sets",
@@ -18,10 +19,13 @@ COMMANDS = {
     "finetune": "unroll a pre-trained stack and train it end to end",
     "sparse": "train a sparse autoencoder on rows that all ranks share",
     "compare": "average against exact sparsity term, from one start",
+    "resume": "go on with an interrupted run",
     "evaluate": "reconstruction error of a run, with the PCA error beside it",
     "encode": "write the codes of a data set",
     "reconstruct": "write the reconstructions of a data set",
+    "job": "write a SLURM batch script",
     "bench": "measure speed as ratios, in paired runs",
+    "doctor": "look for what would break or slow down a run",
 }
 """Name to summary; ``mpilayer.cli.NAME`` holds the command."""
 
@@ -69,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 2 for a user's mistake, 130 when interrupted. Any other exception leaves
+        0, or 2 for a user's mistake, 75 when a run was asked to end and can be resumed,
+        130 when interrupted otherwise. Any other exception leaves
         this function; with several ranks it ends them all (see ``parallel.start``).
     """
     environment.prepare()
@@ -80,6 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _dispatch(arguments)
     except MpilayerError as error:
         return _report(error)
+    except Interrupted as end:
+        if environment.launched_rank() == 0:
+            print(f"mpilayer: {end}", file=sys.stderr, flush=True)
+        return EXIT_RESUME
     except BrokenPipeError:
         # The reader of our output has gone, e.g. `mpilayer ... | head`.
         sys.stderr.close()

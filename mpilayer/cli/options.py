@@ -1,10 +1,12 @@
 """Flags from configuration dataclasses: one place says name, default and help."""
 
 import argparse
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
+from mpilayer.cli import show
 from mpilayer.config import (
     Config,
     flag,
@@ -12,6 +14,9 @@ from mpilayer.config import (
     read_toml,
     value_from_text,
 )
+from mpilayer.errors import ConfigError
+from mpilayer.runs.resuming import noted_threads
+from mpilayer.runs.session import Safety, Session
 
 
 def add_config(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
@@ -39,16 +44,98 @@ def add_config(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
     )
 
 
-def add_threads(parser: argparse.ArgumentParser, default: int = 0) -> None:
-    """Add ``--threads``; 0 is a rank's share of the cores."""
-    usual = str(default) if default else "its share of the cores"
+def add_threads(
+    parser: argparse.ArgumentParser, usual: str = "its share of the cores"
+) -> None:
+    """Add ``--threads``, 0 unless given."""
     parser.add_argument(
         "--threads",
         type=_threads,
-        default=default,
+        default=0,
         metavar="N",
         help=f"BLAS threads of each rank (default: {usual})",
     )
+
+
+def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
+    """Add when a run saves and gives way; ``starts``: and ``--resume``."""
+    usual = Safety()
+    group = parser.add_argument_group("checkpoints and time (change no result)")
+    if starts:
+        group.add_argument(
+            "--resume",
+            choices=("auto",),
+            help="auto: go on with the run if it is there, else start it",
+        )
+    group.add_argument(
+        "--checkpoint-every",
+        type=_threads,
+        default=usual.checkpoint_every,
+        metavar="N",
+        help="save after so many epochs, iterations or passes (default: by time)",
+    )
+    group.add_argument(
+        "--checkpoint-seconds",
+        type=_seconds,
+        default=usual.checkpoint_seconds,
+        metavar="S",
+        help=f"save when the last time is so long ago ({usual.checkpoint_seconds:g})",
+    )
+    group.add_argument(
+        "--max-time",
+        type=_seconds,
+        default=usual.max_time,
+        metavar="TIME",
+        help="save and end with code 75 after seconds, MM:SS or HH:MM:SS",
+    )
+
+
+def safety_from(args: argparse.Namespace) -> Safety:
+    """Return what ``add_safety`` has read.
+
+    Raises
+    ------
+    ConfigError
+        Both ``--resume`` and ``--replace``.
+    """
+    resume = getattr(args, "resume", None) == "auto"
+    if resume and args.replace:
+        raise ConfigError(
+            "a run can go on or begin anew; got --resume and --replace. Leave one out."
+        )
+    return Safety(args.checkpoint_every, args.checkpoint_seconds, args.max_time, resume)
+
+
+def begin_training(args: argparse.Namespace, command: str, threads: int = 0) -> Session:
+    """Start the ranks for a training command. Collective on the world.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        What ``add_threads`` and ``add_safety`` have read, and ``run``.
+    command : str
+        Whose threads a run that goes on has noted: with others bits would differ.
+    threads : int
+        Threads of each rank otherwise; 0: its share of the cores.
+    """
+    safety = safety_from(args)
+    noted = noted_threads(args.run, command) if safety.resume else 0
+    return Session.begin(
+        args.threads or noted or threads, show.say, show.progress, safety
+    )
+
+
+def _seconds(text: str) -> float:
+    parts = text.split(":")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = [-1.0]
+    if len(values) > 3 or not all(0 <= value < math.inf for value in values):
+        raise argparse.ArgumentTypeError(
+            f"must be seconds, MM:SS or HH:MM:SS; got {text!r}"
+        )
+    return sum(60.0**i * value for i, value in enumerate(reversed(values)))
 
 
 def _threads(text: str) -> int:

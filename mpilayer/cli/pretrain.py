@@ -2,12 +2,18 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from mpilayer.cli import show
-from mpilayer.cli.options import add_config, add_threads, config_from
+from mpilayer.cli.options import (
+    add_config,
+    add_safety,
+    add_threads,
+    begin_training,
+    config_from,
+)
 from mpilayer.config import PretrainConfig
 from mpilayer.runs.pretrain import pretrain
-from mpilayer.runs.session import Session
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,20 +30,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--replace", action="store_true", help="replace a run that is there already"
     )
     add_threads(parser)
+    add_safety(parser)
     add_config(parser, PretrainConfig)
 
 
 def run(args: argparse.Namespace) -> None:
     """Pre-train, and print errors and times."""
     config = config_from(args, PretrainConfig, "pretrain")
-    session = Session.begin(args.threads, show.say, show.progress)
+    session = begin_training(args, "pretrain")
     summary = pretrain(args.data, args.run, config, session, args.replace)
     if session.comm.rank == 0:
-        out = show.console()
-        out.print(show.time_table(summary))
-        out.print(show.error_table(summary))
-        out.print(
-            f"Pre-training took {summary['pretrain_seconds']:.1f} s. Next: "
-            f"mpilayer finetune {args.run}",
-            soft_wrap=True,
-        )
+        show_run(args.run, summary)
+
+
+def show_run(run: Path, summary: dict[str, Any]) -> None:
+    """Print errors and times of a pre-trained run."""
+    out = show.console()
+    out.print(show.time_table(summary))
+    out.print(show.error_table(summary))
+    out.print(
+        f"Pre-training took {summary['pretrain_seconds']:.1f} s. Next: "
+        f"mpilayer finetune {run}",
+        soft_wrap=True,
+    )

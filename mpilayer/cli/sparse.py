@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 
 from mpilayer.cli import show
-from mpilayer.cli.options import add_config, add_threads, config_from
+from mpilayer.cli.options import (
+    add_config,
+    add_safety,
+    add_threads,
+    begin_training,
+    config_from,
+)
 from mpilayer.config import SparseConfig
 from mpilayer.report import figures
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.session import Session
 from mpilayer.runs.sparse import run_sparse
 
 
@@ -35,17 +40,22 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         "--replace", action="store_true", help="replace a run that is there already"
     )
     # More threads slow down products as small as those of a block of rows.
-    add_threads(parser, default=1)
+    add_threads(parser, "1")
+    add_safety(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Train, and print the cost and where the time went."""
     config = config_from(args, SparseConfig, "sparse")
-    session = Session.begin(args.threads, show.say, show.progress)
+    session = begin_training(args, "sparse", 1)
     summary = run_sparse(args.data, args.run, config, session, args.replace)
-    if session.comm.rank > 0:
-        return
-    picture = draw_filters(RunDirectory(args.run), summary)
+    if session.comm.rank == 0:
+        show_run(args.run, summary)
+
+
+def show_run(run: Path, summary: dict[str, Any]) -> None:
+    """Print what a run has reached, and draw its filters."""
+    picture = draw_filters(RunDirectory(run), summary)
     out = show.console()
     out.print(show.cost_table(summary))
     out.print(

@@ -1,14 +1,17 @@
 """Nonlinear conjugate gradients: needs one vector of memory, and more evaluations."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from math import inf, isfinite
+from dataclasses import dataclass, replace
+from math import inf, isfinite, sqrt
 from typing import Self
 
 import numpy as np
 
 from mpilayer.arrays import Array64
 from mpilayer.optim.search import Objective, Point, dot, evaluate, wolfe_search
+
+_DECREASE, _CURVATURE = 1e-4, 0.15
+"""c₁ and c₂ of the search: conjugate directions need more exact steps than L-BFGS."""
 
 
 @dataclass(frozen=True)
@@ -83,40 +86,56 @@ def conjugate_gradient(objective: Objective, state: CGState) -> Iterator[CGState
         Cost and gradient; what it raises passes through, and the state yielded last
         stays whole.
     state : CGState
-        Where to begin or to go on; going on gives the same bits as never having stopped.
+        Where to begin or to go on; going on gives the bits of an unbroken run.
+
+    Notes
+    -----
+    Nocedal and Wright 2006, §5.2: the directions of Polak and Ribière with β ≥ 0, and
+    (3.60) for the first step to try. The search begins anew along the gradient when the
+    direction does not lead down or the search fails.
+
+    The β of Hager and Zhang 2005 needs about twice the evaluations for the same cost of
+    sparse autoencoders (mean of six); c₂ = 0.1 does as well as 0.15.
     """
     while True:
         start = Point(state.position, state.cost, state.gradient)
-        end = None
-        for direction in (state.direction, -state.gradient):
-            step = _first_step(state, direction)
-            end = wolfe_search(objective, start, direction, step, 1e-4, 0.2)
-            if end is not None:
-                break
+        end = _search(objective, start, state)
+        if end is None and not np.array_equal(state.direction, -state.gradient):
+            state = replace(state, direction=-state.gradient)
+            end = _search(objective, start, state)
         if end is None:
             return
-        state = CGState(
-            end.position,
-            end.cost,
-            end.gradient,
-            _next_direction(direction, start.gradient, end.gradient),
-            start.cost,
-            state.iteration + 1,
-        )
+        state = _after(state, end)
         yield state
 
 
-def _first_step(state: CGState, direction: Array64) -> float:
-    """Return the step that repeats the last decrease, or one of length 1."""
-    slope = dot(state.gradient, direction)
+def _search(objective: Objective, start: Point, state: CGState) -> Point | None:
+    """Return where the search along the state's direction ends."""
+    step = _first_step(state)
+    return wolfe_search(objective, start, state.direction, step, _DECREASE, _CURVATURE)
+
+
+def _first_step(state: CGState) -> float:
+    """Return the step that would repeat the last decrease, or the one of length 1."""
+    slope = dot(state.gradient, state.direction)
     if isfinite(state.previous_cost) and slope < 0:
         return 2 * (state.cost - state.previous_cost) / slope
-    norm = float(np.sqrt(dot(direction, direction)))
+    norm = sqrt(dot(state.direction, state.direction))
     return 1 / norm if norm > 0 else 1.0
 
 
-def _next_direction(direction: Array64, before: Array64, after: Array64) -> Array64:
-    """Return the conjugate direction, or steepest descent if it leads upwards."""
-    beta = max(dot(after, after - before) / dot(before, before), 0.0)
-    candidate = beta * direction - after
-    return candidate if dot(candidate, after) < 0 else -after
+def _after(state: CGState, end: Point) -> CGState:
+    """Return the state after a step, with the direction of the next one."""
+    square = dot(state.gradient, state.gradient)
+    beta = max(dot(end.gradient, end.gradient - state.gradient) / square, 0.0)
+    direction = beta * state.direction - end.gradient
+    if not dot(direction, end.gradient) < 0:
+        direction = -end.gradient
+    return CGState(
+        position=end.position,
+        cost=end.cost,
+        gradient=end.gradient,
+        direction=direction,
+        previous_cost=state.cost,
+        iteration=state.iteration + 1,
+    )

@@ -1,7 +1,8 @@
 """L-BFGS: a quasi-Newton method that remembers its last few steps."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import sqrt
 from typing import Self
 
 import numpy as np
@@ -14,6 +15,15 @@ _CURVATURE = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
+class Pair:
+    """One step s, the change y of the gradient it made, and sᵀy > 0."""
+
+    step: Array64
+    change: Array64
+    product: float
+
+
+@dataclass(frozen=True)
 class LBFGSState:
     """All that decides the further course; never changed once made.
 
@@ -23,9 +33,8 @@ class LBFGSState:
         (n,) Where the last iteration ended, and the gradient there.
     cost : float
         The cost there.
-    steps, changes : Array64
-        (n_pairs, n) Differences of successive positions and of their gradients, the
-        oldest first.
+    pairs : tuple of Pair
+        What is remembered, the oldest first. States share the pairs' arrays.
     iteration : int
         How many iterations were made.
     """
@@ -33,16 +42,27 @@ class LBFGSState:
     position: Array64
     cost: float
     gradient: Array64
-    steps: Array64
-    changes: Array64
+    pairs: tuple[Pair, ...] = ()
     iteration: int = 0
 
     @staticmethod
     def start(position: Array64, objective: Objective) -> "LBFGSState":
         """Evaluate a first position; collective if the objective is."""
         point = evaluate(objective, np.array(position, np.float64))
-        none = np.empty((0, len(point.position)))
-        return LBFGSState(point.position, point.cost, point.gradient, none, none)
+        return LBFGSState(point.position, point.cost, point.gradient)
+
+    @property
+    def steps(self) -> Array64:
+        """Differences of successive positions (n_pairs, n): a copy, oldest first."""
+        return self._table([pair.step for pair in self.pairs])
+
+    @property
+    def changes(self) -> Array64:
+        """Differences of successive gradients (n_pairs, n): a copy, oldest first."""
+        return self._table([pair.change for pair in self.pairs])
+
+    def _table(self, rows: list[Array64]) -> Array64:
+        return np.array(rows).reshape(len(rows), len(self.position))
 
     def arrays(self) -> dict[str, Array64]:
         """Return the arrays that a checkpoint needs."""
@@ -62,12 +82,12 @@ class LBFGSState:
         cls, arrays: Mapping[str, Array64], numbers: Mapping[str, float | int]
     ) -> Self:
         """Return the state with these ``arrays()`` and ``numbers()``."""
+        rows = zip(arrays["steps"], arrays["changes"], strict=True)
         return cls(
             position=arrays["position"],
             cost=float(numbers["cost"]),
             gradient=arrays["gradient"],
-            steps=arrays["steps"],
-            changes=arrays["changes"],
+            pairs=tuple(Pair(s, y, dot(s, y)) for s, y in rows),
             iteration=int(numbers["iteration"]),
         )
 
@@ -77,70 +97,65 @@ def lbfgs(
 ) -> Iterator[LBFGSState]:
     """Yield the state after each iteration, until no step lowers the cost any more.
 
+    Collective if the objective is; decisions depend on its results only.
+
     Parameters
     ----------
     objective : Objective
         Cost and gradient; what it raises passes through, and the state yielded last
         stays whole.
     state : LBFGSState
-        Where to begin or to go on; going on gives the same bits as never having stopped.
+        Where to begin or to go on; going on gives the bits of an unbroken run.
     corrections : int
-        How many pairs are remembered.
+        How many pairs are remembered, at least 1.
 
     Notes
     -----
-    Nocedal and Wright 2006, Algorithms 7.4 and 7.5.
+    Nocedal and Wright 2006, Algorithms 7.4 and 7.5, with c₁ = 0.001 and c₂ = 0.9. A
+    search that fails is tried once more without memory, along the gradient.
     """
     while True:
-        start = Point(state.position, state.cost, state.gradient)
-        direction = -_product(state)
-        step = 1.0 if len(state.steps) else _first_step(state.gradient)
-        end = wolfe_search(objective, start, direction, step)
-        if end is None and len(state.steps):
-            none = state.steps[:0]
-            state = LBFGSState(*_fields(start), none, none, state.iteration)
-            step = _first_step(state.gradient)
-            end = wolfe_search(objective, start, -state.gradient, step)
+        end = _search(objective, state)
+        if end is None and state.pairs:
+            state = replace(state, pairs=())
+            end = _search(objective, state)
         if end is None:
             return
         state = _after(state, end, corrections)
         yield state
 
 
-def _fields(point: Point) -> tuple[Array64, float, Array64]:
-    return point.position, point.cost, point.gradient
+def _search(objective: Objective, state: LBFGSState) -> Point | None:
+    """Return where the search along the quasi-Newton direction ends."""
+    start = Point(state.position, state.cost, state.gradient)
+    if state.pairs:
+        return wolfe_search(objective, start, -_newton(state), step=1.0)
+    # The scale of the problem is unknown yet: try a step of length 1.
+    norm = sqrt(dot(state.gradient, state.gradient))
+    step = 1 / norm if norm > 0 else 1.0
+    return wolfe_search(objective, start, -state.gradient, step)
 
 
-def _first_step(gradient: Array64) -> float:
-    """Return the multiple of the gradient that has length 1."""
-    norm = float(np.sqrt(dot(gradient, gradient)))
-    return 1 / norm if norm > 0 else 1.0
-
-
-def _product(state: LBFGSState) -> Array64:
+def _newton(state: LBFGSState) -> Array64:
     """Return the approximate inverse Hessian times the gradient: the two loops."""
-    q = state.gradient.copy()
-    if not len(state.steps):
-        return q
-    pairs = list(zip(state.steps, state.changes, strict=True))
-    rho = [1 / dot(s, y) for s, y in pairs]
-    alpha = [0.0] * len(pairs)
-    for i in reversed(range(len(pairs))):
-        s, y = pairs[i]
-        alpha[i] = rho[i] * dot(s, q)
-        q -= alpha[i] * y
-    s, y = pairs[-1]
-    q *= dot(s, y) / dot(y, y)
-    for i, (s, y) in enumerate(pairs):
-        q += (alpha[i] - rho[i] * dot(y, q)) * s
+    q, scratch = state.gradient.copy(), np.empty_like(state.gradient)
+    factors = []
+    for pair in reversed(state.pairs):
+        factor = dot(pair.step, q) / pair.product
+        q -= np.multiply(pair.change, factor, out=scratch)
+        factors.append(factor)
+    last = state.pairs[-1]
+    q *= last.product / dot(last.change, last.change)
+    for pair, factor in zip(state.pairs, reversed(factors), strict=True):
+        factor -= dot(pair.change, q) / pair.product
+        q += np.multiply(pair.step, factor, out=scratch)
     return q
 
 
 def _after(state: LBFGSState, end: Point, corrections: int) -> LBFGSState:
-    """Return the state after a step, which is remembered if it curves upwards."""
+    """Return the state after a step, which is remembered if the cost curves upwards."""
     step, change = end.position - state.position, end.gradient - state.gradient
-    steps, changes = state.steps, state.changes
-    if dot(step, change) > _CURVATURE * dot(change, change):
-        steps = np.concatenate([steps, step[None]])[-corrections:]
-        changes = np.concatenate([changes, change[None]])[-corrections:]
-    return LBFGSState(*_fields(end), steps, changes, state.iteration + 1)
+    pairs, product = state.pairs, dot(step, change)
+    if product > _CURVATURE * dot(change, change):
+        pairs = (*pairs, Pair(step, change, product))[-corrections:]
+    return LBFGSState(end.position, end.cost, end.gradient, pairs, state.iteration + 1)

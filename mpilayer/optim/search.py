@@ -1,13 +1,13 @@
 """The search along a line that L-BFGS and conjugate gradients share.
 
-An evaluation may cost tens of milliseconds and a collective call, so that the search asks
-for cost and gradient together, never twice at a position, and takes the first step that
+An evaluation may cost tens of milliseconds and a collective call: the search asks for
+cost and gradient together, never twice at a position, and takes the first step that
 fulfils the strong Wolfe conditions.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import inf, isfinite, sqrt
 from typing import TypeAlias
 
 import numpy as np
@@ -20,13 +20,19 @@ bit on all ranks. A cost of infinity means: too far. Neither keeps nor changes t
 position; may return the same array, filled anew, as the gradient."""
 
 _TRIALS = 20
-"""Evaluations in one search; who needs more stands in the noise."""
+"""Evaluations in one search; whoever needs more stands in the noise."""
 
-_GROWTH = (2.0, 10.0)
-"""While nothing is known to be too far, the step grows by a factor between these."""
+_GROWTH = (1.1, 5.0)
+"""While nothing is known to be too far, the step grows by a factor between these.
+
+Of 3, 4, 5 and 10 as the largest, 5 was best for conjugate gradients on sparse
+autoencoders; L-BFGS hardly minds."""
 
 _MARGIN = 0.1
 """A step between two known ones keeps this part of their distance from both."""
+
+_SHRINKAGE = 0.66
+"""Two trials must make the interval shorter than this part of itself."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,15 @@ def dot(a: Array64, b: Array64) -> float:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A step along the line: cost and slope there, both finite or the step too far."""
+    """A point on the line: the multiple of the direction, and the slope there."""
 
     step: float
-    cost: float
     slope: float
     point: Point
+
+    @property
+    def cost(self) -> float:
+        return self.point.cost
 
     @property
     def finite(self) -> bool:
@@ -71,7 +80,7 @@ def wolfe_search(
     decrease: float = 1e-3,
     curvature: float = 0.9,
 ) -> Point | None:
-    """Return the first point found along a line that fulfils the strong Wolfe conditions.
+    """Return the first point found on a line where the strong Wolfe conditions hold.
 
     Collective if the objective is; decisions depend on its results only.
 
@@ -80,42 +89,64 @@ def wolfe_search(
     start : Point
         Where the line begins.
     direction : Array64
-        Any length; the cost must fall along it.
+        (n,) Any length; the cost must fall along it.
     step : float
-        First multiple of ``direction`` to try.
+        First multiple of ``direction`` to try, positive.
     decrease, curvature : float
-        c₁ and c₂: cost(t) ≤ cost(0) + c₁ t slope(0) and |slope(t)| ≤ c₂ |slope(0)|.
+        c₁ < c₂: cost(t) ≤ cost(0) + c₁ t slope(0) and |slope(t)| ≤ c₂ |slope(0)|.
 
     Returns
     -------
     Point or None
         None if there is no such point within reach, or ``direction`` leads upwards.
+        Its cost is below that of ``start``.
+
+    Notes
+    -----
+    Nocedal and Wright 2006, Algorithms 3.5 and 3.6, in one loop: the minimum lies on
+    the side of ``low``, the best step so far, to which the cost falls, and before
+    ``high`` once there is one. As in Moré and Thuente 1994, the interval is halved when
+    it has shrunk by less than a third in two trials.
+
+    L-BFGS with ``scipy.optimize.line_search`` instead, and a cache so that it evaluates
+    nothing twice, needs about as many evaluations for the same cost of sparse
+    autoencoders (1 % more, mean of four) and of Rosenbrock's function in 2 dimensions,
+    and clearly more in 50.
     """
     slope = dot(start.gradient, direction)
     if not slope < 0:
         return None
-    low, high = _Trial(0.0, start.cost, slope, start), None
+    low, high, widths = _Trial(0.0, slope, start), None, (inf, inf)
     for _ in range(_TRIALS):
-        point = evaluate(objective, start.position + step * direction)
-        trial = _Trial(step, point.cost, dot(point.gradient, direction), point)
+        position = start.position + step * direction
+        if _known(position, low, high):
+            return None
+        point = evaluate(objective, position)
+        trial = _Trial(step, dot(point.gradient, direction), point)
+        previous = low
         bound = start.cost + decrease * step * slope
-        if not trial.finite or trial.cost > bound or trial.cost >= low.cost:
+        if not (trial.finite and trial.cost <= bound and trial.cost < low.cost):
             high = trial
         elif abs(trial.slope) <= -curvature * slope:
             return point
         else:
-            if high is None:
-                backwards = trial.slope > 0
-            else:
-                backwards = trial.slope * (high.step - low.step) >= 0
-            if backwards:
+            ahead = inf if high is None else high.step - low.step
+            if trial.slope * ahead > 0:
                 high = low
-            previous, low = low, trial
-            if high is None:
-                step = _beyond(previous, low)
-                continue
-        step = _between(low, high)
+            low = trial
+        if high is None:
+            step = _beyond(previous, low)
+        else:
+            width = abs(high.step - low.step)
+            step = _between(low, high, halve=width > _SHRINKAGE * widths[0])
+            widths = (widths[1], width)
     return None
+
+
+def _known(position: Array64, low: _Trial, high: _Trial | None) -> bool:
+    """Return whether rounding leaves no position between the known ones."""
+    ends = (low,) if high is None else (low, high)
+    return any(np.array_equal(position, end.point.position) for end in ends)
 
 
 def _beyond(previous: _Trial, last: _Trial) -> float:
@@ -127,12 +158,12 @@ def _beyond(previous: _Trial, last: _Trial) -> float:
     return min(max(minimum, least), most)
 
 
-def _between(low: _Trial, high: _Trial) -> float:
+def _between(low: _Trial, high: _Trial, halve: bool) -> float:
     """Return a step between two, where the cubic through both has its minimum."""
     width = high.step - low.step
     if not high.finite:
         return low.step + _MARGIN * width
-    minimum = _cubic_minimum(low, high)
+    minimum = None if halve else _cubic_minimum(low, high)
     part = 0.5 if minimum is None else (minimum - low.step) / width
     return low.step + min(max(part, _MARGIN), 1 - _MARGIN) * width
 

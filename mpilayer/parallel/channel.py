@@ -56,6 +56,9 @@ class Outlet(Protocol):
     dropped: list[int]
     """Epochs whose outputs a newer one replaced before they could leave."""
 
+    saved: int
+    """Epoch of the lower layer's last checkpoint; every output and the end tell it."""
+
     def has_room(self) -> bool:
         """Tell whether ``acquire`` would return a buffer."""
 
@@ -65,8 +68,12 @@ class Outlet(Protocol):
     def leave(self, epoch: int, rows: Rows, fill: Fill) -> None:
         """Fill an acquired buffer with the output of an epoch, and let it go."""
 
-    def end(self, stop: bool) -> None:
-        """Say that nothing newer will come; with ``stop``, that everything stops."""
+    def end(self, stop: bool, pause: bool = False) -> None:
+        """Say that nothing newer will come.
+
+        With ``stop``, that everything stops; with ``pause``, that the lower layer was
+        interrupted and saved, and would have gone on.
+        """
 
     def progress(self) -> bool:
         """Move messages on; tell whether everything has left."""
@@ -80,6 +87,12 @@ class Inlet(Protocol):
 
     ended: bool
     """Nothing newer will come."""
+
+    paused: bool
+    """Nothing newer will come, because the layer below was interrupted."""
+
+    saved: int
+    """Epoch of the last checkpoint of the layer below, as its newest message says."""
 
     def newest(self) -> int:
         """Return the epoch of the newest output that has arrived, −1 if none has."""
@@ -96,6 +109,8 @@ class Source:
 
     stopped = False
     ended = True
+    paused = False
+    saved = 0
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -118,6 +133,7 @@ class Sink:
 
     def __init__(self) -> None:
         self.dropped: list[int] = []
+        self.saved = 0
 
     def has_room(self) -> bool:
         """Return False."""
@@ -130,7 +146,7 @@ class Sink:
     def leave(self, epoch: int, rows: Rows, fill: Fill) -> None:
         """Drop the output."""
 
-    def end(self, stop: bool) -> None:
+    def end(self, stop: bool, pause: bool = False) -> None:
         """Do nothing."""
 
     def progress(self) -> bool:
@@ -156,8 +172,10 @@ class LocalChannel:
         self._current: tuple[int, Rows] | None = None
         self._ready: tuple[int, Rows] | None = None
         self.dropped: list[int] = []
+        self.saved = 0
         self.stopped = False
         self.ended = False
+        self.paused = False
 
     def has_room(self) -> bool:
         """Tell whether the newest output was taken, or may be replaced."""
@@ -181,9 +199,9 @@ class LocalChannel:
             self.dropped.append(self._ready[0])
             self._ready = None
 
-    def end(self, stop: bool) -> None:
+    def end(self, stop: bool, pause: bool = False) -> None:
         """Say that nothing newer will come."""
-        self.ended = True
+        self.paused, self.ended = pause, not pause
         self.stopped = self.stopped or stop
 
     def newest(self) -> int:

@@ -1,8 +1,8 @@
 """The two ends of a channel between ranks.
 
-On the wire an output is a header (epoch, what follows) and then its rows in blocks, so
-that no message nears 2³¹ elements. A receive for a header is always posted; those for
-the rows follow when it has come.
+On the wire an output is a header (epoch, epoch of the last checkpoint) and then its
+rows in blocks, so that no message nears 2³¹ elements. A receive for a header is always
+posted; those for the rows follow when it has come.
 """
 
 import numpy as np
@@ -12,7 +12,8 @@ from mpilayer.parallel.channel import Fill, Rows
 from mpilayer.parallel.comm import Communicator, Request
 
 _HEADER_TAG, _ROWS_TAG, _STOP_TAG = 1, 2, 3
-_END = -1
+# In the place of an epoch.
+_END, _PAUSE = -1, -2
 
 
 class Outbox:
@@ -44,6 +45,7 @@ class Outbox:
         self._waiting: tuple[int, Rows] | None = None
         self._farewell: list[Request] = []
         self.dropped: list[int] = []
+        self.saved = 0
         self.bytes_sent = 0
 
     def has_room(self) -> bool:
@@ -68,7 +70,7 @@ class Outbox:
         else:
             self._send(epoch, rows, fill)
 
-    def end(self, stop: bool) -> None:
+    def end(self, stop: bool, pause: bool = False) -> None:
         """Say that nothing newer will come, once what waits has been sent."""
         if stop:
             self._drop_waiting()
@@ -77,7 +79,8 @@ class Outbox:
             epoch, rows = self._waiting
             self._waiting = None
             self._send(epoch, rows)
-        self._farewell.append(self._start(np.array([_END, 0], np.int64), _HEADER_TAG))
+        last = np.array([_PAUSE if pause else _END, self.saved], np.int64)
+        self._farewell.append(self._start(last, _HEADER_TAG))
         if not stop:
             self._farewell.append(self._start(np.ones(1, np.int64), _STOP_TAG))
 
@@ -104,7 +107,8 @@ class Outbox:
             self._waiting = None
 
     def _send(self, epoch: int, rows: Rows, fill: Fill | None = None) -> None:
-        requests = [self._start(np.array([epoch, 1], np.int64), _HEADER_TAG)]
+        header = np.array([epoch, self.saved], np.int64)
+        requests = [self._start(header, _HEADER_TAG)]
         for block, which, where in rows.blocks():
             if fill is not None:
                 fill(block, which, where)
@@ -153,6 +157,8 @@ class Inbox:
         )
         self.stopped = False
         self.ended = False
+        self.paused = False
+        self.saved = 0
         self._expect_header()
 
     def newest(self) -> int:
@@ -191,7 +197,7 @@ class Inbox:
             self._header_waits = True
         if self._header_waits:
             self._read_header()
-        return self.ended and self._stop_request is None
+        return (self.ended or self.paused) and self._stop_request is None
 
     def _expect_header(self) -> None:
         self._header_request = self._comm.start_receive(
@@ -199,10 +205,10 @@ class Inbox:
         )
 
     def _read_header(self) -> None:
-        epoch = int(self._header[0])
-        if epoch == _END:
+        epoch, self.saved = map(int, self._header)
+        if epoch in (_END, _PAUSE):
             self._header_waits = False
-            self.ended = True
+            self.ended, self.paused = epoch == _END, epoch == _PAUSE
             return
         if self.stopped and self._ready is not None:
             # Nobody will use it: make room for what must still be received.

@@ -1,9 +1,11 @@
 """Starts the ranks, and gives each its share of the cores."""
 
+import os
 import socket
+import sys
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from threadpoolctl import threadpool_limits
 
@@ -57,6 +59,15 @@ def start() -> Communicator:
     from mpilayer.parallel import mpi
 
     return mpi.world()
+
+
+def abort(code: int) -> NoReturn:
+    """End this process, and with it all ranks, at once."""
+    if mpi := sys.modules.get("mpilayer.parallel.mpi"):
+        mpi.abort(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def place(comm: Communicator, threads: int = 0) -> Placement:

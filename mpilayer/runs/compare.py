@@ -13,19 +13,26 @@ from mpilayer import __version__
 from mpilayer.arrays import Array64
 from mpilayer.config import SparseConfig, as_values
 from mpilayer.runs.directory import RunDirectory, write_text
+from mpilayer.runs.model import restore_sparse
+from mpilayer.runs.resuming import check_same, data_of_run, is_run, note_threads
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.sparse import (
     Facts,
+    carry_out,
     check,
     effective,
+    facts_of,
     make_cost,
     open_run,
     read,
-    train,
+    sparse_config,
     warn,
 )
 from mpilayer.train.gap import RISK, Firing, Gap
 from mpilayer.train.sparse import ShardedCost
+
+NAME = "compare"
+"""What a run's ``complete`` says at the end."""
 
 PAPER = {
     "source": "Lahiri, Pasari, Prochnow 2010",
@@ -74,31 +81,73 @@ def run_compare(
         As :func:`mpilayer.runs.sparse.run_sparse`.
     """
     comm = session.comm
-    facts = comm.on_root(lambda: check(data, run, config, replace_run))
-    config = effective(config)
-    modes = {"average": "average", "exact": _exact_mode(config)}
+    goes_on = session.safety.resume and comm.on_root(lambda: is_run(run, NAME))
+    if goes_on:
+        data, config, facts = comm.on_root(lambda: _look(run, config, data))
+    else:
+        facts = comm.on_root(lambda: check(data, run, config, replace_run))
+        config = effective(config)
     rows = comm.everywhere(lambda: read(data, config, facts, comm.rank, comm.size))
-    directory = comm.on_root(lambda: _open(data, run, config, facts, replace_run))
+    directory = RunDirectory(run)
+    if not goes_on:
+        comm.on_root(lambda: _open(data, run, config, facts, replace_run))
+        comm.on_root(lambda: note_threads(directory, NAME, session))
     session.announce()
     warn(session, config, facts)
     costs: dict[str, ShardedCost] = {}
     positions: dict[str, Array64] = {}
     summaries: dict[str, dict[str, Any]] = {}
-    for name, kl in modes.items():
+    for name, kl in {"average": "average", "exact": _exact_mode(config)}.items():
         session.say(f"{name}:")
         own = replace(config, kl=kl)
-        below = comm.on_root(
-            lambda own=own, name=name: open_run(  # type: ignore[misc]
-                data, run / name, own, facts, replace_run
-            )
-        )
+        below = _below(data, run / name, own, facts, session)
         costs[name] = make_cost(rows, own, facts, session)
-        summaries[name] = train(costs[name], own, session, below)
-        positions[name] = costs[name].model.parameters.vector.copy()
+        summaries[name] = carry_out(costs[name], own, session, below)
+        final = comm.everywhere(
+            lambda below=below: restore_sparse(below, config.optimizer)  # type: ignore[misc]
+        )
+        positions[name] = final[0].position
     result = _compare(costs, positions, summaries)
     result["shards"] = _shards(costs["exact"], positions["exact"])
     comm.on_root(lambda: write_text(directory.path / "compare.json", _json(result)))
+    comm.on_root(lambda: directory.set_complete(NAME))
     return result
+
+
+def resume_compare(
+    run: Path, session: Session, data: Path | None = None
+) -> dict[str, Any]:
+    """Go on with a comparison that was interrupted; see :func:`run_compare`."""
+    directory = RunDirectory.open(run)
+    config, path = session.comm.on_root(
+        lambda: (sparse_config(directory), data_of_run(directory, data))
+    )
+    safety = replace(session.safety, resume=True)
+    return run_compare(path, run, config, replace(session, safety=safety))
+
+
+def _look(
+    run: Path, config: SparseConfig, data: Path
+) -> tuple[Path, SparseConfig, Facts]:
+    """Return with what a comparison goes on; on rank 0."""
+    directory = RunDirectory(run)
+    before = sparse_config(directory)
+    check_same(before, effective(config), ())
+    path = data_of_run(directory, data)
+    return path, before, facts_of(path, before)
+
+
+def _below(
+    data: Path, run: Path, config: SparseConfig, facts: Facts, session: Session
+) -> RunDirectory:
+    """Return the directory of one of the two runs, made if there is none."""
+    return session.comm.on_root(
+        lambda: (
+            RunDirectory(run)
+            if is_run(run, "sparse")
+            else open_run(data, run, config, facts, True)
+        )
+    )
 
 
 def _exact_mode(config: SparseConfig) -> str:
@@ -112,9 +161,13 @@ def _open(
     directory = RunDirectory.create(run, replace_run)
     directory.write_config(
         {
-            "data": {"path": str(data.absolute()), "digest": facts.data_digest},
+            "data": {
+                "path": str(data.absolute()),
+                "name": facts.data_name,
+                "digest": facts.data_digest,
+            },
             "sparse": as_values(config),
-            "compare": {"runs": ["average", "exact"]},
+            NAME: {"runs": ["average", "exact"]},
             "created_by": {"mpilayer": __version__},
         }
     )

@@ -11,10 +11,12 @@
     filters.npy, filters.png what each hidden unit of a sparse run responds to most
     summary.json             errors, seconds, ranks: what comparisons read
     compare.json             average against exact; the two runs are in average/, exact/
+    complete                 the commands that have come to their end, one a line
 """
 
 import json
 import os
+import re
 import shutil
 import tomllib
 from collections.abc import Mapping
@@ -23,6 +25,8 @@ from typing import Any
 
 from mpilayer.config import to_toml
 from mpilayer.errors import CheckpointError, ConfigError
+from mpilayer.store import checkpoint
+from mpilayer.train.restart import Candidate
 
 _CONTENT = (
     "config.toml",
@@ -33,9 +37,11 @@ _CONTENT = (
     "filters.png",
     "summary.json",
     "compare.json",
+    "complete",
     "average",
     "exact",
 )
+_CUT = re.compile(r"layer-\d+\.e(?P<epoch>\d+)\.u(?P<used>\d+)\.h5")
 
 
 class RunDirectory:
@@ -116,6 +122,20 @@ class RunDirectory:
             )
         return RunDirectory(path)
 
+    def is_complete(self, command: str) -> bool:
+        """Tell whether a command has come to its end in this run."""
+        return command in self._completed()
+
+    def set_complete(self, command: str, complete: bool = True) -> None:
+        """Note that a command has come to its end, or begins anew."""
+        commands = [name for name in self._completed() if name != command]
+        text = "".join(f"{name}\n" for name in [*commands, *[command] * complete])
+        write_text(self.path / "complete", text)
+
+    def _completed(self) -> list[str]:
+        path = self.path / "complete"
+        return path.read_text().split() if path.exists() else []
+
     def checkpoint(self, name: str) -> Path:
         """Return the path of a checkpoint."""
         return self.checkpoints / f"{name}.h5"
@@ -123,6 +143,31 @@ class RunDirectory:
     def layer_checkpoint(self, index: int) -> Path:
         """Return the path of a layer's checkpoint; layers count from 0 here."""
         return self.checkpoint(f"layer-{index + 1}")
+
+    def layer_cut(self, index: int, epoch: int, used: int) -> Path:
+        """Return the path of a layer's checkpoint on the way."""
+        return self.checkpoint(f"layer-{index + 1}.e{epoch:06}.u{used:06}")
+
+    def layer_file(self, index: int, candidate: Candidate) -> Path:
+        """Return the path of a checkpoint that ``layer_candidates`` has named."""
+        if candidate.final:
+            return self.layer_checkpoint(index)
+        return self.layer_cut(index, candidate.epoch, candidate.used)
+
+    def layer_candidates(self, index: int) -> list[Candidate]:
+        """Return a layer's checkpoints; only that of its end is opened."""
+        found = []
+        for path in self.checkpoints.glob(f"layer-{index + 1}.e*.h5"):
+            if match := _CUT.fullmatch(path.name):
+                found.append(Candidate(int(match["epoch"]), int(match["used"])))
+        if self.layer_checkpoint(index).exists():
+            try:
+                facts = checkpoint.attributes(self.layer_checkpoint(index))
+                last = Candidate(int(facts["epoch"]), int(facts["used"]), True)
+            except (CheckpointError, KeyError):
+                return found  # damaged: who reads it says so
+            found.append(last)
+        return found
 
     def metrics_file(self, name: str) -> Path:
         """Return the path of a file of metrics."""

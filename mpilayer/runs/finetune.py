@@ -5,10 +5,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from mpilayer.arrays import Array32
-from mpilayer.config import FinetuneConfig, as_values
+from mpilayer.config import FinetuneConfig, as_values, from_values
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import ConfigError, DataError
+from mpilayer.errors import ConfigError
 from mpilayer.numerics.losses import check_loss
 from mpilayer.optim.descent import DEFAULT_RATES
 from mpilayer.partition import shard_bounds
@@ -17,11 +19,20 @@ from mpilayer.runs.model import (
     check_pretrained,
     is_finetuned,
     load_stack,
+    restore_finetuned,
     run_shapes,
     save_finetuned,
 )
+from mpilayer.runs.resuming import (
+    check_replicas,
+    check_same,
+    data_of_run,
+    note_threads,
+)
 from mpilayer.runs.session import Session, check_range, stack_errors
-from mpilayer.store.metrics import MetricsWriter
+from mpilayer.store import checkpoint
+from mpilayer.store.metrics import MetricsWriter, keep_until
+from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.finetune import (
     EAGER_SECONDS,
     FinetuneState,
@@ -29,40 +40,10 @@ from mpilayer.train.finetune import (
 )
 from mpilayer.train.strata import Strata
 
-CHECKPOINT_SECONDS = 30.0
-"""Least time between two checkpoints; there is also one at the end."""
+NAME = "finetune"
+"""What a run's ``complete`` says at the end."""
 
-
-def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
-    """Return the data set a run was trained on, checked to be the same one.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-        The run.
-    data : Path, optional
-        Where the data set is now; where it was by default.
-
-    Raises
-    ------
-    DataError
-        Missing, or not the data the run was pre-trained on.
-    """
-    trained_on = directory.read_config().get("data", {})
-    path = data or Path(trained_on.get("path", ""))
-    if not path.is_file():
-        raise DataError(
-            f"the data set of the run must be there; {path} is no file. Say where it "
-            "is now with --data FILE."
-        )
-    with Dataset.open(path) as dataset:
-        if dataset.digest != trained_on.get("digest"):
-            raise DataError(
-                f"{path} must be the data set of the run, {trained_on.get('name')!r} "
-                f"with digest {str(trained_on.get('digest'))[:12]}; found "
-                f"{dataset.name!r} with {dataset.digest[:12]}. Give the right --data."
-            )
-    return path
+_HARMLESS = frozenset({"epochs", "patience"})
 
 
 def run_finetune(
@@ -98,39 +79,40 @@ def run_finetune(
         On every rank, before training.
     """
     comm = session.comm
-    rate = config.learning_rate or DEFAULT_RATES[config.optimizer]
-    config = replace(config, learning_rate=rate)
-    path = comm.on_root(lambda: _check(run, config, data, replace_finetuned))
+    config = _effective(config)
     directory = RunDirectory(run)
+    goes_on = comm.on_root(
+        lambda: _check(run, config, data, replace_finetuned, session.safety.resume)
+    )
+    if goes_on and comm.on_root(lambda: _has_nothing_left(directory, config)):
+        session.say(f"{run} is fine-tuned to the end; there is nothing to do")
+        return comm.on_root(directory.read_summary)
+    path = comm.on_root(lambda: data_of_run(directory, data))
     stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
     strata, train, validation = comm.everywhere(
         lambda: _read(path, directory, config, comm.rank, comm.size)
     )
-    comm.on_root(lambda: _begin(directory, config))
+    state, before, remark = FinetuneState(stack, config), 0.0, ""
+    if goes_on:
+        before, remark = comm.everywhere(lambda: restore_finetuned(directory, state))
+        check_replicas(stack.parameters, comm)
+    epochs = comm.on_root(lambda: _begin(directory, config, state.epoch))
+    if not goes_on:
+        comm.on_root(lambda: note_threads(directory, NAME, session))
     session.announce()
+    if remark:
+        session.say(f"warning: {remark}")
+    if goes_on:
+        session.say(f"going on after epoch {state.epoch}")
     if comm.size > config.minibatch:
         session.say(
             f"warning: {comm.size} ranks share minibatches of {config.minibatch} rows; "
             "some have nothing to do"
         )
-
-    state = FinetuneState(stack, config)
-    comm.barrier()
-    began = saved = perf_counter()
-    epochs = []
-    # A rank that offers its core while it waits slows down those that share it.
-    eager = 0.0 if session.placement.crowded else EAGER_SECONDS
-    with session.display(directory, {"finetune": config.epochs}):
-        for record in finetune(state, strata, train, validation, comm, eager):
-            epochs.append(record)
-            if comm.rank == 0:
-                with MetricsWriter(directory.metrics_file("finetune")) as writer:
-                    writer.write(asdict(record))
-                if perf_counter() - saved > CHECKPOINT_SECONDS:
-                    save_finetuned(directory, state)
-                    saved = perf_counter()
-    seconds = perf_counter() - began
-    comm.on_root(lambda: save_finetuned(directory, state))
+    seconds = _descend(
+        state, (strata, train, validation), session, directory, epochs, before
+    )
+    comm.on_root(lambda: save_finetuned(directory, state, seconds))
     errors = stack_errors(stack, path, comm)
     summary = {
         # Keys of pre-training stay; those of this step are told apart by their prefix.
@@ -139,28 +121,101 @@ def run_finetune(
         "finetune_optimizer": config.optimizer,
         "finetune_epochs": state.epoch,
         "finetune_best_epoch": state.best_epoch,
-        "finetune_training": sum(record.training for record in epochs),
-        "finetune_allreduce": sum(record.allreduce for record in epochs),
-        "finetune_evaluating": sum(record.evaluating for record in epochs),
+        "finetune_training": sum(line["training"] for line in epochs),
+        "finetune_allreduce": sum(line["allreduce"] for line in epochs),
+        "finetune_evaluating": sum(line["evaluating"] for line in epochs),
         **{f"{split}_error": error for split, error in errors.items()},
         "finetuned": errors,
     }
-    return comm.on_root(lambda: directory.write_summary(summary))
+    summary = comm.on_root(lambda: directory.write_summary(summary))
+    comm.on_root(lambda: directory.set_complete(NAME))
+    return summary
+
+
+def finetune_config(directory: RunDirectory) -> FinetuneConfig:
+    """Return the settings that fine-tuning of a run began with."""
+    return from_values(FinetuneConfig, directory.read_config()[NAME])
+
+
+def _effective(config: FinetuneConfig) -> FinetuneConfig:
+    rate = config.learning_rate or DEFAULT_RATES[config.optimizer]
+    return replace(config, learning_rate=rate)
+
+
+def _descend(
+    state: FinetuneState,
+    rows: tuple[Strata, Array32, Array32],
+    session: Session,
+    directory: RunDirectory,
+    epochs: list[dict[str, Any]],
+    before: float,
+) -> float:
+    """Train to the end; return the seconds. Collective.
+
+    Raises
+    ------
+    Interrupted
+        On every rank, after saving.
+    """
+    comm = session.comm
+    # A rank that offers its core while it waits slows down those that share it.
+    eager = 0.0 if session.placement.crowded else EAGER_SECONDS
+    comm.barrier()
+    origin = perf_counter() - before
+    saved, saved_epoch = perf_counter(), state.epoch
+    with session.display(directory, {NAME: state.config.epochs}), session.listening():
+        for record in finetune(state, *rows, comm, eager):
+            now = perf_counter()
+            epochs.append(asdict(record))
+            if comm.rank == 0:
+                with MetricsWriter(directory.metrics_file(NAME)) as writer:
+                    writer.write(asdict(record))
+            unit = record.training + record.allreduce + record.evaluating
+            stops = np.array([float(session.must_stop(unit))])
+            stopping = bool(sum_over_ranks(comm, stops)[0])
+            due = session.is_due(state.epoch - saved_epoch, now - saved)
+            if comm.rank == 0 and (stopping or due):
+                save_finetuned(directory, state, now - origin)
+                saved, saved_epoch = perf_counter(), state.epoch
+            if stopping and state.epoch < state.config.epochs:
+                comm.barrier()
+                raise session.interrupted(directory)
+    return perf_counter() - origin
+
+
+def _has_nothing_left(directory: RunDirectory, config: FinetuneConfig) -> bool:
+    done = int(directory.read_summary().get("finetune_epochs", 0))
+    before = finetune_config(directory)
+    more = config.epochs > done and config.epochs != before.epochs
+    return directory.is_complete(NAME) and not more
 
 
 def _check(
-    run: Path, config: FinetuneConfig, data: Path | None, replace_finetuned: bool
-) -> Path:
-    """Check all that can be known before training; on rank 0."""
+    run: Path,
+    config: FinetuneConfig,
+    data: Path | None,
+    replace_finetuned: bool,
+    resume: bool,
+) -> bool:
+    """Check all that can be known before training; on rank 0.
+
+    Returns
+    -------
+    bool
+        The run was fine-tuned for some epochs, and goes on.
+    """
     directory = RunDirectory.open(run)
-    if is_finetuned(directory) and not replace_finetuned:
+    goes_on = resume and not replace_finetuned and is_finetuned(directory)
+    if goes_on:
+        check_same(finetune_config(directory), config, _HARMLESS)
+    elif is_finetuned(directory) and not replace_finetuned:
         raise ConfigError(
             f"{run} must not be fine-tuned yet; it is. Look at it with 'mpilayer "
             f"evaluate {run}', or start again from pre-training with --replace."
         )
+    check_pretrained(directory)
     _, shapes = run_shapes(directory)
     check_loss(config.loss, shapes[0].visible)
-    check_pretrained(directory)
     path = data_of_run(directory, data)
     with Dataset.open(path) as dataset:
         n_train = dataset.n_samples("train")
@@ -169,7 +224,7 @@ def _check(
             f"a minibatch must not be larger than the data; got {config.minibatch} "
             f"with {n_train} training rows. Give a smaller --minibatch."
         )
-    return path
+    return goes_on
 
 
 def _read(
@@ -188,8 +243,16 @@ def _read(
         return strata, train, dataset.rows("validation", *bounds)
 
 
-def _begin(directory: RunDirectory, config: FinetuneConfig) -> None:
-    """Forget former fine-tuning, and write down what is going to be done."""
-    directory.checkpoint("finetuned").unlink(missing_ok=True)
-    directory.metrics_file("finetune").unlink(missing_ok=True)
-    directory.write_config({"finetune": as_values(config)})
+def _begin(
+    directory: RunDirectory, config: FinetuneConfig, epoch: int
+) -> list[dict[str, Any]]:
+    """Forget what came after an epoch; return the metrics up to it.
+
+    Also writes down what is going to be done. On rank 0.
+    """
+    if epoch == 0:
+        checkpoint.remove(directory.checkpoint("finetuned"))
+    lines = keep_until(directory.metrics_file(NAME), "epoch", epoch)
+    directory.set_complete(NAME, False)
+    directory.write_config({NAME: as_values(config)})
+    return lines

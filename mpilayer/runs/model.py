@@ -1,45 +1,97 @@
 """Layers and stacks to checkpoints, and back."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mpilayer.config import PretrainConfig, SparseConfig, as_values, from_values
 from mpilayer.errors import CheckpointError
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.parameters import Parameters
+from mpilayer.optim.cg import CGState
+from mpilayer.optim.lbfgs import LBFGSState
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.store import checkpoint
 from mpilayer.train.descent import State
 from mpilayer.train.finetune import FinetuneState
 from mpilayer.train.layer import LayerState, layer_shapes, make_layer
-from mpilayer.train.sparse import ShardedCost, make_model
+from mpilayer.train.pretrain import Snapshot
+from mpilayer.train.restart import Candidate
+from mpilayer.train.sgd import SGDState
+from mpilayer.train.sparse import make_model
 
 
-def save_layer(directory: RunDirectory, state: LayerState) -> None:
+def save_layer(directory: RunDirectory, state: LayerState, snapshot: Snapshot) -> None:
     """Write a layer's checkpoint. Local to the rank that holds the layer."""
     layer = state.layer
     velocity = layer.parameters.like()
     velocity.vector[:] = state.optimizer.state["velocity"]
-    shape = layer.shape
-    checkpoint.save(
-        directory.layer_checkpoint(state.settings.index),
-        {
-            **{f"parameters/{k}": v for k, v in layer.parameters.items()},
-            **{f"velocity/{k}": v for k, v in velocity.items()},
-        },
-        {
-            "content": "layer",
-            "layer": state.settings.index + 1,
-            "epoch": state.epoch,
-            "n_visible": shape.n_visible,
-            "n_hidden": shape.n_hidden,
-            "visible": shape.visible,
-            "hidden": shape.hidden,
-        },
+    shape, candidate = layer.shape, snapshot.candidate
+    index = state.settings.index
+    arrays = {
+        **{f"parameters/{k}": v for k, v in layer.parameters.items()},
+        **{f"velocity/{k}": v for k, v in velocity.items()},
+        "row": np.array(snapshot.row, np.int64),
+        "dropped": np.array(snapshot.dropped, np.int64),
+    }
+    attributes = {
+        "content": "layer",
+        "layer": index + 1,
+        "epoch": state.epoch,
+        "used": candidate.used,
+        "final": candidate.final,
+        "extra_left": snapshot.extra_left,
+        "optimizer_steps": state.optimizer.steps,
+        "n_visible": shape.n_visible,
+        "n_hidden": shape.n_hidden,
+        "visible": shape.visible,
+        "hidden": shape.hidden,
+    }
+    path = (
+        directory.layer_checkpoint(index)
+        if candidate.final
+        else directory.layer_cut(index, candidate.epoch, candidate.used)
+    )
+    checkpoint.save(path, arrays, attributes)
+
+
+def restore_layer(
+    directory: RunDirectory, state: LayerState, candidate: Candidate
+) -> Snapshot:
+    """Put a layer where one of its checkpoints was. Local.
+
+    Raises
+    ------
+    CheckpointError
+        It is damaged, or belongs to another layer.
+    """
+    if candidate.epoch == 0:
+        return Snapshot(candidate)
+    index = state.settings.index
+    path = directory.layer_file(index, candidate)
+    arrays, attributes = checkpoint.load(path)
+    for name, view in state.layer.parameters.items():
+        checkpoint.fill(view, arrays, f"parameters/{name}", path)
+    velocity = state.layer.parameters.like()
+    for name, view in velocity.items():
+        checkpoint.fill(view, arrays, f"velocity/{name}", path)
+    state.optimizer.state["velocity"][:] = velocity.vector
+    state.optimizer.steps = int(attributes["optimizer_steps"])
+    state.epoch = int(attributes["epoch"])
+    return Snapshot(
+        candidate,
+        tuple(arrays["row"].tolist()),
+        int(attributes["extra_left"]),
+        tuple(arrays["dropped"].tolist()),
     )
 
 
-def save_finetuned(directory: RunDirectory, state: FinetuneState) -> None:
+def save_finetuned(
+    directory: RunDirectory, state: FinetuneState, seconds: float
+) -> None:
     """Write the fine-tuned stack: best weights, last ones, and the optimizer."""
     stack = state.stack
     best = stack.parameters.like()
@@ -59,9 +111,45 @@ def save_finetuned(directory: RunDirectory, state: FinetuneState) -> None:
             "best_epoch": state.best_epoch,
             "best_error": state.best_error,
             "optimizer_steps": state.optimizer.steps,
+            "seconds": seconds,
             **{f"finetune_{k}": v for k, v in as_values(state.config).items()},
         },
+        keep=True,
     )
+
+
+def restore_finetuned(
+    directory: RunDirectory, state: FinetuneState
+) -> tuple[float, str]:
+    """Put fine-tuning where its checkpoint was. Local.
+
+    Returns
+    -------
+    float, str
+        Seconds of training so far, and a remark if the newest file was damaged.
+
+    Raises
+    ------
+    CheckpointError
+        There is none that is whole.
+    """
+    path = directory.checkpoint("finetuned")
+    arrays, attributes, remark = checkpoint.load_newest(path)
+    named = state.stack.parameters.like()
+    vectors = {
+        "best": state.best,
+        "parameters": state.stack.parameters.vector,
+        **state.optimizer.state,
+    }
+    for group, vector in vectors.items():
+        for name, view in named.items():
+            checkpoint.fill(view, arrays, f"{group}/{name}", path)
+        vector[:] = named.vector
+    state.epoch = int(attributes["epoch"])
+    state.best_epoch = int(attributes["best_epoch"])
+    state.best_error = float(attributes["best_error"])
+    state.optimizer.steps = int(attributes["optimizer_steps"])
+    return float(attributes["seconds"]), remark
 
 
 def save_sparse(
@@ -69,7 +157,8 @@ def save_sparse(
     shape: LayerShape,
     parameters: Parameters,
     state: State,
-    cost: ShardedCost,
+    evaluations: int,
+    seconds: float,
 ) -> None:
     """Write a sparse autoencoder and the state of its optimizer."""
     checkpoint.save(
@@ -80,14 +169,48 @@ def save_sparse(
         },
         {
             "content": "sparse",
-            "evaluations": cost.evaluations,
+            "evaluations": evaluations,
+            "seconds": seconds,
             "n_visible": shape.n_visible,
             "n_hidden": shape.n_hidden,
             "visible": shape.visible,
             "hidden": shape.hidden,
             **{f"optimizer_{k}": v for k, v in state.numbers().items()},
         },
+        keep=True,
     )
+
+
+def restore_sparse(
+    directory: RunDirectory, optimizer: str
+) -> tuple[State, int, float, str]:
+    """Return where a sparse run was. Local.
+
+    Returns
+    -------
+    State, int, float, str
+        The optimizer's state; evaluations and seconds so far; a remark if the newest
+        file was damaged.
+
+    Raises
+    ------
+    CheckpointError
+        There is none that is whole.
+    """
+    arrays, attributes, remark = checkpoint.load_newest(directory.checkpoint("sparse"))
+    kinds: dict[str, type[LBFGSState] | type[CGState] | type[SGDState]] = {
+        "lbfgs": LBFGSState,
+        "cg": CGState,
+        "sgd": SGDState,
+    }
+    state = kinds[optimizer].restore(
+        _with_prefix(arrays, "optimizer/"), _with_prefix(attributes, "optimizer_")
+    )
+    return state, int(attributes["evaluations"]), float(attributes["seconds"]), remark
+
+
+def _with_prefix(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {k[len(prefix) :]: v for k, v in values.items() if k.startswith(prefix)}
 
 
 def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
@@ -118,10 +241,10 @@ def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
 
 
 def _load_sparse(directory: RunDirectory) -> DeepAutoencoder:
-    if "cost" not in directory.read_summary():
+    if not checkpoint.exists(directory.checkpoint("sparse")):
         raise CheckpointError(
-            f"{directory.path} must be trained to the end; it was interrupted. Train "
-            "it: mpilayer sparse DATA.h5 --run DIR --replace."
+            f"{directory.path} must have trained weights; it was interrupted before "
+            f"there were any. Go on with 'mpilayer resume {directory.path}'."
         )
     sections = directory.read_config()
     try:
@@ -154,10 +277,9 @@ def load_stack(directory: RunDirectory, pretrained: bool = False) -> DeepAutoenc
         A checkpoint is missing or damaged, or the run is not finished.
     """
     config, shapes = run_shapes(directory)
-    path = directory.checkpoint("finetuned")
-    if not pretrained and path.exists():
+    if not pretrained and is_finetuned(directory):
         stack = DeepAutoencoder(shapes)
-        _fill(stack.parameters, path, "best")
+        _fill(stack.parameters, directory.checkpoint("finetuned"), "best")
         return stack
     layers = []
     for index, shape in enumerate(shapes):
@@ -195,7 +317,13 @@ def check_pretrained(directory: RunDirectory) -> None:
     CheckpointError
         It was interrupted, or a layer's checkpoint is missing.
     """
-    advice = "Pre-train it: mpilayer pretrain DATA.h5 --run DIR --replace."
+    for other in ("sparse", "compare"):
+        if other in directory.read_config():
+            raise CheckpointError(
+                f"{directory.path} must be a pre-trained run; it is a {other} one. Make "
+                "one with 'mpilayer pretrain DATA.h5 --run DIR'."
+            )
+    advice = f"Go on with it: mpilayer resume {directory.path}."
     if "pretrain_seconds" not in directory.read_summary():
         raise CheckpointError(
             f"{directory.path} must be pre-trained to the end; it was interrupted. "
@@ -210,12 +338,12 @@ def check_pretrained(directory: RunDirectory) -> None:
 
 
 def is_finetuned(directory: RunDirectory) -> bool:
-    """Tell whether the run has a fine-tuned stack."""
-    return directory.checkpoint("finetuned").exists()
+    """Tell whether the run has a fine-tuned stack, perhaps an interrupted one."""
+    return checkpoint.exists(directory.checkpoint("finetuned"))
 
 
 def _fill(parameters: Parameters, path: Path, group: str) -> None:
-    arrays, _ = checkpoint.load(path)
+    arrays, _, _ = checkpoint.load_newest(path)
     for name, view in parameters.items():
         checkpoint.fill(view, arrays, f"{group}/{name}", path)
 

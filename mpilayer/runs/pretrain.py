@@ -1,8 +1,9 @@
 """Pre-training as a run: checks, rows, the pipeline, its records, its errors."""
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,12 +13,16 @@ import numpy as np
 from mpilayer import __version__
 from mpilayer.config import PretrainConfig, as_values
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import CommunicationError, ConfigError
+from mpilayer.errors import CheckpointError, CommunicationError, ConfigError
 from mpilayer.models.base import LayerShape
 from mpilayer.parallel.channel import Rows
+from mpilayer.parallel.comm import Communicator
+from mpilayer.parallel.notice import Notice
 from mpilayer.partition import layers_to_ranks
 from mpilayer.runs.directory import RunDirectory, write_text
-from mpilayer.runs.model import load_stack, save_layer
+from mpilayer.runs.keeping import Cut, LayerKeeper, remove_cuts
+from mpilayer.runs.model import load_stack, restore_layer, run_shapes
+from mpilayer.runs.resuming import check_same, data_of_run, is_run, note_threads
 from mpilayer.runs.session import (
     Session,
     check_range,
@@ -25,14 +30,23 @@ from mpilayer.runs.session import (
     pca_errors,
     stack_errors,
 )
-from mpilayer.store.metrics import MetricsWriter
+from mpilayer.store.metrics import MetricsWriter, keep_until
 from mpilayer.train.layer import (
+    LayerState,
     check_layer,
     layer_shapes,
     monitored_rows,
     new_state,
 )
-from mpilayer.train.pretrain import AsyncPlan, EpochRecord, Pipeline, Plan, TablePlan
+from mpilayer.train.pretrain import (
+    AsyncPlan,
+    EpochRecord,
+    Pipeline,
+    Plan,
+    Snapshot,
+    TablePlan,
+)
+from mpilayer.train.restart import BEGINNING, AsyncRule, Rule, TableRule
 from mpilayer.train.schedule import (
     AsyncLayer,
     Schedule,
@@ -42,8 +56,8 @@ from mpilayer.train.schedule import (
     simulate,
 )
 
-CHECKPOINT_EVERY = 5
-"""Epochs between two checkpoints of a layer; it also gets one at its end."""
+NAME = "pretrain"
+"""What a run's ``complete`` says at the end."""
 
 
 @dataclass(frozen=True)
@@ -91,45 +105,188 @@ def pretrain(
         On every rank, before training, and before anything is written.
     """
     comm = session.comm
+    if session.safety.resume and comm.on_root(lambda: is_run(run, NAME)):
+        return resume_pretraining(run, session, config, data)
     facts = comm.on_root(lambda: _check(data, run, config, comm.size, replace_run))
     config = _effective(config)
-    shapes = layer_shapes(config, facts.n_visible)
-    rows = comm.everywhere(lambda: _read(data, config) if comm.rank == 0 else None)
+    rows = _read(data, config, comm)
     directory = comm.on_root(lambda: _open(data, run, config, facts, replace_run))
+    comm.on_root(lambda: note_threads(directory, NAME, session))
+    return _train(data, rows, directory, config, facts, session, None)
 
+
+def resume_pretraining(
+    run: Path,
+    session: Session,
+    asked: PretrainConfig | None = None,
+    data: Path | None = None,
+) -> dict[str, Any]:
+    """Go on with a run that was interrupted; see :func:`pretrain`.
+
+    Parameters
+    ----------
+    run : Path
+        The run directory.
+    session : Session
+        The ranks; perhaps another number than before. Collective on all of them.
+    asked : PretrainConfig, optional
+        Settings that must not contradict those of the run.
+    data : Path, optional
+        Where the data set is now.
+
+    Returns
+    -------
+    dict
+        The run's summary.
+
+    Raises
+    ------
+    MpilayerError
+        On every rank, before training.
+    """
+    comm = session.comm
+    directory = RunDirectory.open(run)
+
+    def check() -> tuple[Path, PretrainConfig, _Facts]:
+        config, _ = run_shapes(directory)
+        check_same(config, asked and _effective(asked), _HARMLESS)
+        path = data_of_run(directory, data)
+        facts = _facts_of(path, config, comm.size)
+        if not config.schedule.startswith("async"):
+            facts = replace(facts, table=_stored_schedule(directory))
+        return path, config, facts
+
+    path, config, facts = comm.on_root(check)
+    if comm.on_root(lambda: directory.is_complete(NAME)):
+        session.say(f"{run} is pre-trained to the end; there is nothing to do")
+        return comm.on_root(directory.read_summary)
+    rule = _rule(config, facts.table)
+    cut = comm.on_root(lambda: Cut.newest(directory, rule, len(config.layers)))
+    for remark in cut.remarks:
+        session.say(f"warning: {remark}")
+    rows = _read(path, config, comm)
+    return _train(path, rows, directory, config, facts, session, cut)
+
+
+_HARMLESS = frozenset[str]()
+
+
+def _train(
+    data: Path,
+    rows: Rows | None,
+    directory: RunDirectory,
+    config: PretrainConfig,
+    facts: _Facts,
+    session: Session,
+    cut: Cut | None,
+) -> dict[str, Any]:
+    """Train to the end, from the beginning or from a cut. Collective."""
+    comm, n_layers = session.comm, len(config.layers)
+    shapes = layer_shapes(config, facts.n_visible)
     counts = facts.table.epochs if facts.table else config.stipulated_epochs
     owners = layers_to_ranks(
         [shape.cost * n for shape, n in zip(shapes, counts, strict=True)], comm.size
     )
     session.announce()
     session.say(_describe(owners, shapes))
-    plan = _plan(config, facts.table)
+    states = [new_state(config, shapes, index) for index in owners[comm.rank]]
+    snapshots = [Snapshot(BEGINNING)] * n_layers
+    former: dict[int, list[EpochRecord]] = {}
+    if cut is not None:
+        snapshots = _restore(directory, states, cut, session)
+        former = comm.on_root(lambda: _former_records(directory, cut))
+    goals = {
+        f"layer-{i + 1}": facts.table.epochs[i] if facts.table else None
+        for i in range(n_layers)
+    }
+    plan = _plan(config, facts.table, snapshots)
+    notice = Notice(comm)
     pipeline = Pipeline(
-        [new_state(config, shapes, index) for index in owners[comm.rank]],
+        states,
         rows,
         (facts.n_train, facts.n_validation),
         comm,
         plan,
         config.monitor_rows,
+        LayerKeeper(directory, session, _rule(config, facts.table), notice, n_layers),
+        cut.again if cut else (),
     )
-    goals = {
-        f"layer-{i + 1}": facts.table.epochs[i] if facts.table else None
-        for i in range(len(shapes))
-    }
+    for index, outlet in pipeline.outlets.items():
+        outlet.dropped.extend(snapshots[index].dropped)
+    before = max((_end_of(records) for records in former.values()), default=0.0)
     comm.barrier()
     began = perf_counter()
-    with session.display(directory, goals):
-        records = _train(pipeline, directory, comm.rank, counts)
-        comm.barrier()
-    seconds = perf_counter() - began
+    with session.display(directory, goals), session.listening():
+        records = _run(pipeline, directory, comm.rank, before)
+        notice.close()
+    if any(comm.allgather(pipeline.interrupted)):
+        raise session.interrupted(directory)
+    seconds = before + perf_counter() - began
 
+    records = [*(r for i in pipeline.states for r in former.get(i, [])), *records]
     parts = comm.allgather(_outcome(pipeline, plan, records))
     layers = {index: outcome for part in parts for index, outcome in part.items()}
     schedule = facts.table or _recorded(config, [layers[i] for i in sorted(layers)])
     comm.on_root(lambda: write_text(directory.schedule, schedule.to_json()))
     del pipeline, rows  # make room before the data are read again
     times = _times(layers, owners)
-    return _summarize(data, directory, config, session, schedule, times, seconds)
+    summary = _summarize(data, directory, config, session, schedule, times, seconds)
+    comm.on_root(lambda: _finish(directory, n_layers))
+    return summary
+
+
+def _finish(directory: RunDirectory, n_layers: int) -> None:
+    directory.set_complete(NAME)
+    remove_cuts(directory, n_layers)
+
+
+def _restore(
+    directory: RunDirectory, states: Sequence[LayerState], cut: Cut, session: Session
+) -> list[Snapshot]:
+    """Put this rank's layers where the cut is; return the snapshots of all layers."""
+    comm = session.comm
+
+    def restore() -> dict[int, Snapshot]:
+        return {
+            state.settings.index: restore_layer(
+                directory, state, cut.candidates[state.settings.index]
+            )
+            for state in states
+        }
+
+    mine = comm.everywhere(restore)
+    comm.on_root(lambda: cut.make_so(directory))
+    parts = comm.allgather(mine)
+    snapshots = {index: snapshot for part in parts for index, snapshot in part.items()}
+    at = ", ".join(str(candidate.epoch) for candidate in cut.candidates)
+    session.say(f"going on after epochs {at} of layers 1 to {len(snapshots)}")
+    return [snapshots[index] for index in sorted(snapshots)]
+
+
+def _former_records(directory: RunDirectory, cut: Cut) -> dict[int, list[EpochRecord]]:
+    """Return the records up to the cut; later ones are forgotten. On rank 0."""
+    known = {item.name for item in fields(EpochRecord)}
+    former = {}
+    for index, candidate in enumerate(cut.candidates):
+        path = directory.metrics_file(f"layer-{index + 1}")
+        lines = keep_until(path, "epoch", candidate.epoch)
+        former[index] = [
+            EpochRecord(**_record_values(line, known, index)) for line in lines
+        ]
+    return former
+
+
+def _record_values(line: dict[str, Any], known: set[str], index: int) -> dict[str, Any]:
+    values = {k: math.nan if v is None else v for k, v in line.items() if k in known}
+    return {**values, "layer": index}
+
+
+def _end_of(records: Sequence[EpochRecord]) -> float:
+    """Return when the last epoch ended, in seconds of training."""
+    if not records:
+        return 0.0
+    last = records[-1]
+    return last.started + last.training + last.transform + last.monitor
 
 
 @dataclass(frozen=True)
@@ -146,6 +303,17 @@ def _check(
     data: Path, run: Path, config: PretrainConfig, n_ranks: int, replace_run: bool
 ) -> _Facts:
     """Check all that can be known before training; on rank 0, nothing is written."""
+    facts = _facts_of(data, config, n_ranks)
+    shapes = layer_shapes(config, facts.n_visible)
+    # Makes every model complain now about units that it does not have.
+    for shape in shapes:
+        check_layer(config, shape)
+    RunDirectory.check_free(run, replace_run)
+    return replace(facts, table=_table(config, shapes))
+
+
+def _facts_of(data: Path, config: PretrainConfig, n_ranks: int) -> _Facts:
+    """Return what the data set says, checked against configuration and ranks."""
     if n_ranks > len(config.layers):
         raise CommunicationError(
             f"a rank needs a layer of its own; got {n_ranks} ranks for "
@@ -167,12 +335,7 @@ def _check(
             f"a minibatch must not be larger than the data; got {config.minibatch} "
             f"with {facts.n_train} training rows. Give a smaller --minibatch."
         )
-    shapes = layer_shapes(config, facts.n_visible)
-    # Makes every model complain now about units that it does not have.
-    for shape in shapes:
-        check_layer(config, shape)
-    RunDirectory.check_free(run, replace_run)
-    return replace(facts, table=_table(config, shapes))
+    return facts
 
 
 def _table(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | None:
@@ -196,6 +359,15 @@ def _table(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | N
     return None
 
 
+def _stored_schedule(directory: RunDirectory) -> Schedule:
+    path = directory.schedule
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} must be there to go on; it is missing. Restore it, or train again."
+        )
+    return Schedule.from_json(path.read_text(errors="replace"), str(path))
+
+
 def _read_schedule(path: Path, n_layers: int) -> Schedule:
     if not path.is_file():
         raise ConfigError(
@@ -216,7 +388,12 @@ def _effective(config: PretrainConfig) -> PretrainConfig:
     return replace(config, extra_epochs=config.extra)
 
 
-def _read(data: Path, config: PretrainConfig) -> Rows:
+def _read(data: Path, config: PretrainConfig, comm: Communicator) -> Rows | None:
+    """Return the rows on rank 0, which has the first layer. Collective."""
+    return comm.everywhere(lambda: _read_rows(data, config) if comm.rank == 0 else None)
+
+
+def _read_rows(data: Path, config: PretrainConfig) -> Rows:
     with Dataset.open(data) as dataset:
         train = dataset.rows("train")
         check_range(train, config.visible, data)
@@ -250,19 +427,33 @@ def _open(
     return directory
 
 
-def _plan(config: PretrainConfig, table: Schedule | None) -> Plan:
+def _rule(config: PretrainConfig, table: Schedule | None) -> Rule:
     streamed = config.activations == "streamed"
     if table is not None:
-        return TablePlan(table, streamed)
-    pairs = zip(config.stipulated_epochs, config.extra, strict=True)
-    layers = [AsyncLayer(n, extra, config.cut_short) for n, extra in pairs]
+        return TableRule(table, streamed)
+    return AsyncRule(config.stipulated_epochs, streamed)
+
+
+def _plan(
+    config: PretrainConfig, table: Schedule | None, snapshots: Sequence[Snapshot]
+) -> Plan:
+    streamed = config.activations == "streamed"
+    if table is not None:
+        begun = [snapshot.candidate.epoch for snapshot in snapshots]
+        return TablePlan(table, streamed, begun)
+    layers = [
+        AsyncLayer(n, extra, config.cut_short, list(done.row), done.extra_left)
+        for n, extra, done in zip(
+            config.stipulated_epochs, config.extra, snapshots, strict=True
+        )
+    ]
     return AsyncPlan(layers, streamed, config.end)
 
 
-def _train(
-    pipeline: Pipeline, directory: RunDirectory, rank: int, counts: Sequence[int]
+def _run(
+    pipeline: Pipeline, directory: RunDirectory, rank: int, before: float
 ) -> list[EpochRecord]:
-    """Run the pipeline; write a line and now and then a checkpoint after an epoch."""
+    """Run the pipeline to its end; write a line after an epoch."""
     records = []
     with ExitStack() as stack:
         writers = {
@@ -271,16 +462,11 @@ def _train(
             )
             for index in pipeline.states
         }
-        for state, record in pipeline.run():
+        for _, record in pipeline.run(before):
             records.append(record)
             writers[record.layer].write(
                 {**asdict(record), "layer": record.layer + 1, "rank": rank}
             )
-            is_last = record.epoch >= counts[record.layer]
-            if record.epoch % CHECKPOINT_EVERY == 0 and not is_last:
-                save_layer(directory, state)
-    for state in pipeline.states.values():
-        save_layer(directory, state)
     return records
 
 

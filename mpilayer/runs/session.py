@@ -1,24 +1,54 @@
 """What every command on a data set needs: ranks, threads, the rows of each."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mpilayer import environment, interrupt
 from mpilayer.arrays import Array32, row_blocks
 from mpilayer.data.dataset import SPLITS, Dataset
 from mpilayer.errors import DataError
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.parallel.comm import Communicator
-from mpilayer.parallel.start import Placement, place, start
+from mpilayer.parallel.start import Placement, abort, place, start
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.train.evaluate import PCA, reconstruction_error
 
 Goals = dict[str, int | None]
 """Name of a metrics file to the epochs it will hold; None if nobody knows."""
+
+
+# A request to end is heeded this much earlier than the time for it seems to need.
+_MARGIN = 1.5
+# What ending a job well may take after the last checkpoint.
+_JOB_RESERVE = 30.0
+
+
+@dataclass(frozen=True)
+class Safety:
+    """When a run saves and when it gives way. Nothing of it changes the result.
+
+    Attributes
+    ----------
+    checkpoint_every : int
+        Save after so many epochs, iterations or passes; 0: by the clock alone.
+    checkpoint_seconds : float
+        Save at the next boundary after so many seconds.
+    max_time : float
+        Save and end after so many seconds of this launch; 0: never.
+    resume : bool
+        Go on with a run that is there already.
+    """
+
+    checkpoint_every: int = 0
+    checkpoint_seconds: float = 60.0
+    max_time: float = 0.0
+    resume: bool = False
 
 
 def _silent(_: str) -> None:
@@ -43,6 +73,10 @@ class Session:
         Tells the user a line; only rank 0's is heard.
     display : callable
         Makes the context in which progress is shown; only on rank 0.
+    safety : Safety
+        Equal on all ranks.
+    deadline : float
+        When everything must be saved, in seconds since 1970; infinite if never.
     """
 
     comm: Communicator
@@ -51,6 +85,8 @@ class Session:
     display: Callable[[RunDirectory, Goals], AbstractContextManager[object]] = field(
         default=_no_display
     )
+    safety: Safety = field(default_factory=Safety)
+    deadline: float = math.inf
 
     @staticmethod
     def begin(
@@ -59,14 +95,54 @@ class Session:
         display: Callable[
             [RunDirectory, Goals], AbstractContextManager[object]
         ] = _no_display,
+        safety: Safety | None = None,
     ) -> "Session":
         """Start the ranks and their threads. Collective on the world."""
+        began = time.time()
         comm = start()
+        safety = safety or Safety()
+        job_end = comm.on_root(environment.job_end)
+        ends = [job_end - _JOB_RESERVE if job_end else math.inf]
+        if safety.max_time:
+            ends.append(began + safety.max_time)
         return Session(
             comm,
             place(comm, threads),
             say if comm.rank == 0 else _silent,
             display if comm.rank == 0 else _no_display,
+            safety,
+            min(ends),
+        )
+
+    def must_stop(self, unit_seconds: float) -> bool:
+        """Tell whether this rank was asked to end, or time would run out. Local.
+
+        Parameters
+        ----------
+        unit_seconds : float
+            What it takes until the question can be asked again.
+        """
+        if interrupt.requested():
+            return True
+        return time.time() + _MARGIN * unit_seconds > self.deadline
+
+    def is_due(self, units: int, seconds: float) -> bool:
+        """Tell whether to save, so many epochs and seconds after the last time."""
+        every = self.safety.checkpoint_every
+        return units > 0 and (
+            (every > 0 and units >= every) or seconds >= self.safety.checkpoint_seconds
+        )
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Return the context in which signals ask to save and end."""
+        return interrupt.listening(_give_up)
+
+    def interrupted(self, directory: RunDirectory) -> interrupt.Interrupted:
+        """Return what all ranks raise after they have saved."""
+        reason = interrupt.requested() or "the time limit"
+        return interrupt.Interrupted(
+            f"saved and stopped because of {reason}; go on with "
+            f"'mpilayer resume {directory.path}'"
         )
 
     def announce(self) -> None:
@@ -84,6 +160,10 @@ class Session:
             "hosts": len(set(self.placement.hosts)),
             "mpi": self.placement.library,
         }
+
+
+def _give_up() -> None:
+    abort(interrupt.EXIT_RESUME)
 
 
 def local_blocks(dataset: Dataset, split: str, comm: Communicator) -> Iterator[Array32]:

@@ -1,9 +1,9 @@
 """A sparse autoencoder as a run: checks, shards, descent, its records."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from statistics import fmean
 from time import perf_counter
 from typing import Any
 
@@ -11,15 +11,23 @@ import numpy as np
 
 from mpilayer import __version__
 from mpilayer.arrays import AnyArray, Array64
-from mpilayer.config import SparseConfig, as_values
+from mpilayer.config import SparseConfig, as_values, from_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import RunDirectory, write_bytes
-from mpilayer.runs.model import save_sparse
+from mpilayer.runs.model import restore_sparse, save_sparse
+from mpilayer.runs.resuming import (
+    check_replicas,
+    check_same,
+    data_of_run,
+    is_run,
+    note_threads,
+)
 from mpilayer.runs.session import Session, check_range, finite
-from mpilayer.store.metrics import MetricsWriter
-from mpilayer.train.descent import Descent
+from mpilayer.store.checkpoint import exists
+from mpilayer.store.metrics import MetricsReader, MetricsWriter, keep_until
+from mpilayer.train.descent import Descent, State
 from mpilayer.train.sparse import (
     EAGER_SECONDS,
     Evaluation,
@@ -29,8 +37,10 @@ from mpilayer.train.sparse import (
 )
 from mpilayer.train.strata import Strata
 
-CHECKPOINT_SECONDS = 30.0
-"""Least time between two checkpoints; there is also one at the end."""
+NAME = "sparse"
+"""What a run's ``complete`` says at the end."""
+
+_HARMLESS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
 
 _COSTLY_ALLREDUCE = 0.25
 """Part of the time from which on fewer ranks are worth a try."""
@@ -80,18 +90,136 @@ def run_sparse(
         cost is no number any more: then the last good weights are kept.
     """
     comm = session.comm
+    if session.safety.resume and comm.on_root(lambda: is_run(run, NAME)):
+        return resume_sparse(run, session, config, data)
     facts = comm.on_root(lambda: check(data, run, config, replace_run))
     config = effective(config)
     rows = comm.everywhere(lambda: read(data, config, facts, comm.rank, comm.size))
     directory = comm.on_root(lambda: open_run(data, run, config, facts, replace_run))
+    comm.on_root(lambda: note_threads(directory, NAME, session))
     session.announce()
     warn(session, config, facts)
-    cost = make_cost(rows, config, facts, session)
-    return train(cost, config, session, directory)
+    return carry_out(
+        make_cost(rows, config, facts, session), config, session, directory
+    )
+
+
+def resume_sparse(
+    run: Path,
+    session: Session,
+    asked: SparseConfig | None = None,
+    data: Path | None = None,
+) -> dict[str, Any]:
+    """Go on with a run that was interrupted; see :func:`run_sparse`.
+
+    Parameters
+    ----------
+    run : Path
+        The run directory.
+    session : Session
+        The ranks; perhaps another number than before. Collective on all of them.
+    asked : SparseConfig, optional
+        Settings that must not contradict those of the run, but for its limits.
+    data : Path, optional
+        Where the data set is now.
+
+    Returns
+    -------
+    dict
+        The run's summary.
+
+    Raises
+    ------
+    MpilayerError
+        On every rank, before training.
+    """
+    comm = session.comm
+    directory = RunDirectory.open(run)
+
+    def look() -> tuple[Path, SparseConfig, Facts]:
+        config = sparse_config(directory)
+        check_same(config, asked and effective(asked), _HARMLESS)
+        path = data_of_run(directory, data)
+        return path, effective(asked) if asked else config, facts_of(path, config)
+
+    path, config, facts = comm.on_root(look)
+    if comm.on_root(lambda: _has_nothing_left(directory, config)):
+        session.say(f"{run} is trained to the end; there is nothing to do")
+        return comm.on_root(directory.read_summary)
+    rows = comm.everywhere(lambda: read(path, config, facts, comm.rank, comm.size))
+    session.announce()
+    warn(session, config, facts)
+    return carry_out(
+        make_cost(rows, config, facts, session), config, session, directory
+    )
+
+
+def carry_out(
+    cost: ShardedCost, config: SparseConfig, session: Session, directory: RunDirectory
+) -> dict[str, Any]:
+    """Train from the run's checkpoint if there is one; return the summary.
+
+    Collective; see :func:`train`.
+    """
+    comm = session.comm
+    if comm.on_root(lambda: _has_nothing_left(directory, config)):
+        return comm.on_root(directory.read_summary)
+    first, before = _restore(directory, cost, config, session)
+    comm.on_root(lambda: _go_on(directory, config, cost.evaluations))
+    if first:
+        session.say(
+            f"going on after {cost.evaluations} evaluations, {first.iteration} "
+            "iterations"
+        )
+    return train(cost, config, session, directory, first, before)
+
+
+def sparse_config(directory: RunDirectory) -> SparseConfig:
+    """Return the settings of a run."""
+    return from_values(SparseConfig, directory.read_config()[NAME])
+
+
+def _has_nothing_left(directory: RunDirectory, config: SparseConfig) -> bool:
+    before = sparse_config(directory)
+    return directory.is_complete(NAME) and all(
+        getattr(config, name) == getattr(before, name) for name in _HARMLESS
+    )
+
+
+def _restore(
+    directory: RunDirectory, cost: ShardedCost, config: SparseConfig, session: Session
+) -> tuple[State | None, float]:
+    """Return where the run was, and its seconds so far. Collective."""
+    comm = session.comm
+    if not comm.on_root(lambda: exists(directory.checkpoint(NAME))):
+        return None, 0.0
+    state, evaluations, seconds, remark = comm.everywhere(
+        lambda: restore_sparse(directory, config.optimizer)
+    )
+    if remark:
+        session.say(f"warning: {remark}")
+    cost.model.parameters.vector[:] = state.position
+    check_replicas(cost.model.parameters, comm)
+    cost.evaluations, cost.iteration = evaluations, state.iteration
+    return state, seconds
+
+
+def _go_on(directory: RunDirectory, config: SparseConfig, evaluations: int) -> None:
+    """Forget what came after the checkpoint; note the limits that hold now."""
+    keep_until(directory.metrics_file(NAME), "evaluation", evaluations)
+    directory.set_complete(NAME, False)
+    directory.write_config({NAME: as_values(config)})
 
 
 def check(data: Path, run: Path, config: SparseConfig, replace_run: bool) -> Facts:
     """Check all that can be known before training; on rank 0, nothing is written."""
+    facts = facts_of(data, config)
+    RunDirectory.check_free(run, replace_run)
+    return facts
+
+
+def facts_of(data: Path, config: SparseConfig) -> Facts:
+    """Return what the data set says, checked against the configuration."""
     with Dataset.open(data) as dataset:
         facts = Facts(
             dataset.n_samples("train"),
@@ -104,7 +232,6 @@ def check(data: Path, run: Path, config: SparseConfig, replace_run: bool) -> Fac
             f"a minibatch must not be larger than the data; got {config.minibatch} "
             f"with {facts.n_train} training rows. Give a smaller --minibatch."
         )
-    RunDirectory.check_free(run, replace_run)
     return facts
 
 
@@ -180,43 +307,88 @@ def make_cost(
 
 
 def train(
-    cost: ShardedCost, config: SparseConfig, session: Session, directory: RunDirectory
+    cost: ShardedCost,
+    config: SparseConfig,
+    session: Session,
+    directory: RunDirectory,
+    first: State | None = None,
+    before: float = 0.0,
 ) -> dict[str, Any]:
     """Descend to the end, and write metrics, checkpoints and the summary. Collective.
+
+    Parameters
+    ----------
+    cost : ShardedCost
+        At the first weights, or at those of ``first``.
+    config : SparseConfig
+        The optimizer and its limits.
+    session : Session
+        The ranks.
+    directory : RunDirectory
+        Where everything goes.
+    first : State, optional
+        Where to go on.
+    before : float
+        Seconds of training until then.
+
+    Returns
+    -------
+    dict
+        The run's summary.
 
     Raises
     ------
     TrainingError
         The cost is no number; the last good weights are in the checkpoint.
+    Interrupted
+        On every rank, after saving.
     """
     comm = session.comm
     descent = Descent(cost, config)
-    totals = np.zeros(2)
+    descent.state = first
     comm.barrier()
-    began = cost.began = perf_counter()
-    if config.max_time:
-        cost.time_over = lambda: perf_counter() - began > config.max_time
+    origin = cost.began = perf_counter() - before
     with (
-        session.display(directory, {"sparse": config.evaluations}),
+        session.display(directory, {NAME: config.evaluations}),
+        session.listening(),
         _Recorder(directory, comm.rank) as recorder,
     ):
-
-        def note(evaluation: Evaluation) -> None:
-            totals[:] += evaluation.computing, evaluation.allreduce
-            recorder.write(evaluation)
-
-        cost.on_evaluation = note
+        cost.on_evaluation = recorder.write
+        cost.time_over = lambda: session.must_stop(recorder.unit)
+        keeper = _Keeper(directory, session, cost, origin)
         try:
-            _descend(descent, directory, comm.rank)
+            for state in descent.states(first):
+                keeper.look(state)
         except TrainingError as error:
-            raise _with_last_weights(error, descent, directory, comm.rank) from None
-    seconds = perf_counter() - began
-    cost.on_evaluation = lambda _: None
+            raise _with_last_weights(error, descent, keeper) from None
+        finally:
+            cost.on_evaluation = lambda _: None
+            cost.time_over = lambda: False
+        if descent.state is not None:
+            keeper.save(descent.state)
+        comm.barrier()
+        if descent.stopped_by == "time":
+            raise session.interrupted(directory)
+    seconds = perf_counter() - origin
+    if descent.state is None:
+        raise RuntimeError("a descent without evaluations")
+    summary = _summary(cost, config, descent, session)
+    times = comm.on_root(lambda: _times(directory))
+    summary |= {"seconds": seconds, **times}
+    _advise(session, summary)
+    summary = comm.on_root(lambda: directory.write_summary(summary))
+    comm.on_root(lambda: directory.set_complete(NAME))
+    return summary
+
+
+def _summary(
+    cost: ShardedCost, config: SparseConfig, descent: Descent, session: Session
+) -> dict[str, Any]:
+    """Return what was reached. Collective."""
     if descent.state is None:
         raise RuntimeError("a descent without evaluations")
     final = cost.measure(descent.state.position)
-    comm.on_root(lambda: _save(directory, descent, cost))
-    summary = {
+    return {
         **session.facts(),
         "kl": config.kl,
         "optimizer": config.optimizer,
@@ -229,9 +401,6 @@ def train(
         "evaluations": cost.evaluations,
         "iterations": descent.state.iteration,
         "stopped_by": descent.stopped_by,
-        "seconds": seconds,
-        "computing_seconds": fmean(comm.allgather(float(totals[0]))),
-        "allreduce_seconds": fmean(comm.allgather(float(totals[1]))),
         "mean_activation": float(cost.mean_activation.mean()),
         "mean_activations": cost.mean_activation.tolist(),
         "digest": cost.model.parameters.digest(),
@@ -239,13 +408,24 @@ def train(
         "n_hidden": cost.model.shape.n_hidden,
         "n_rows": cost.n_rows,
     }
-    if summary["allreduce_seconds"] > _COSTLY_ALLREDUCE * seconds:
+
+
+def _times(directory: RunDirectory) -> dict[str, float]:
+    """Return where rank 0's time went in all evaluations; on rank 0."""
+    lines = list(MetricsReader(directory.metrics_file(NAME)).new_lines())
+    return {
+        "computing_seconds": sum(line["computing"] for line in lines),
+        "allreduce_seconds": sum(line["allreduce"] for line in lines),
+    }
+
+
+def _advise(session: Session, summary: Mapping[str, Any]) -> None:
+    share = summary["allreduce_seconds"] / summary["seconds"]
+    if share > _COSTLY_ALLREDUCE:
         session.say(
-            f"warning: Allreduce took {summary['allreduce_seconds'] / seconds:.0%} of "
-            f"the time: fewer ranks than {comm.size} may be faster for "
-            f"{cost.n_rows} rows"
+            f"warning: Allreduce took {share:.0%} of the time: fewer ranks than "
+            f"{session.comm.size} may be faster for {summary['n_rows']} rows"
         )
-    return comm.on_root(lambda: directory.write_summary(summary))
 
 
 def filters(weights: Array64) -> AnyArray:
@@ -267,13 +447,15 @@ def filters(weights: Array64) -> AnyArray:
 
 
 class _Recorder:
-    """Writes a line an evaluation on rank 0; nothing on the others."""
+    """Writes a line an evaluation on rank 0; knows how long one takes."""
 
     def __init__(self, directory: RunDirectory, rank: int) -> None:
-        path = directory.metrics_file("sparse")
+        path = directory.metrics_file(NAME)
         self._writer = MetricsWriter(path) if rank == 0 else None
+        self.unit = 0.0
 
     def write(self, evaluation: Evaluation) -> None:
+        self.unit = evaluation.computing + evaluation.allreduce
         if self._writer:
             self._writer.write(asdict(evaluation))
 
@@ -285,37 +467,56 @@ class _Recorder:
             self._writer.__exit__(None, None, None)
 
 
-def _descend(descent: Descent, directory: RunDirectory, rank: int) -> None:
-    saved = perf_counter()
-    for _ in descent.states():
-        if rank == 0 and perf_counter() - saved > CHECKPOINT_SECONDS:
-            _save(directory, descent, descent.cost)
-            saved = perf_counter()
+class _Keeper:
+    """Saves complete iterations when it is due; on rank 0."""
 
+    def __init__(
+        self,
+        directory: RunDirectory,
+        session: Session,
+        cost: ShardedCost,
+        origin: float,
+    ) -> None:
+        self.directory = directory
+        self._session, self._cost, self._origin = session, cost, origin
+        self._saved, self._iteration = perf_counter(), cost.iteration
+        self._evaluations = cost.evaluations
 
-def _save(directory: RunDirectory, descent: Descent, cost: ShardedCost) -> None:
-    """Write the last complete iteration; on rank 0."""
-    if descent.state is None:
-        return
-    parameters = cost.model.parameters.like()
-    parameters.vector[:] = descent.state.position
-    save_sparse(directory, cost.model.shape, parameters, descent.state, cost)
-    buffer = BytesIO()
-    np.save(buffer, filters(parameters["weights"]))
-    write_bytes(directory.filters, buffer.getvalue())
+    def look(self, state: State) -> None:
+        """Save a new state if it is time to."""
+        # A later save is of this state: what comes after it will be done again.
+        self._evaluations = self._cost.evaluations
+        units = state.iteration - self._iteration
+        if self._session.is_due(units, perf_counter() - self._saved):
+            self.save(state)
+
+    def save(self, state: State) -> None:
+        """Write the checkpoint and the filters."""
+        self._saved, self._iteration = perf_counter(), state.iteration
+        if self._session.comm.rank > 0:
+            return
+        cost, seconds = self._cost, perf_counter() - self._origin
+        parameters = cost.model.parameters.like()
+        parameters.vector[:] = state.position
+        shape = cost.model.shape
+        save_sparse(
+            self.directory, shape, parameters, state, self._evaluations, seconds
+        )
+        buffer = BytesIO()
+        np.save(buffer, filters(parameters["weights"]))
+        write_bytes(self.directory.filters, buffer.getvalue())
 
 
 def _with_last_weights(
-    error: TrainingError, descent: Descent, directory: RunDirectory, rank: int
+    error: TrainingError, descent: Descent, keeper: _Keeper
 ) -> TrainingError:
     """Keep the last good weights; return the error that says where."""
     if descent.state is None:
         return error
-    if rank == 0:
-        _save(directory, descent, descent.cost)
+    keeper.save(descent.state)
     full = TrainingError(
         f"{error} The weights after iteration {descent.state.iteration}, cost "
-        f"{descent.state.cost:.6g}, are in {directory.checkpoint('sparse')}."
+        f"{descent.state.cost:.6g}, are in {keeper.directory.checkpoint(NAME)}."
     )
     full.collective = error.collective
     return full

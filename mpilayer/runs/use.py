@@ -11,8 +11,8 @@ from mpilayer.data.split import Split
 from mpilayer.errors import ConfigError, DataError
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.finetune import data_of_run
 from mpilayer.runs.model import load_trained
+from mpilayer.runs.resuming import data_of_run
 from mpilayer.runs.session import Session, finite, local_blocks
 from mpilayer.train.evaluate import PCA, reconstruction_error
 

@@ -15,7 +15,10 @@ FORMAT_VERSION = 1
 
 
 def save(
-    path: Path, arrays: Mapping[str, AnyArray], attributes: Mapping[str, Any]
+    path: Path,
+    arrays: Mapping[str, AnyArray],
+    attributes: Mapping[str, Any],
+    keep: bool = False,
 ) -> None:
     """Write a checkpoint: temporary file, fsync, verify, rename. Local.
 
@@ -27,13 +30,18 @@ def save(
         Names may contain ``/`` for groups, e.g. ``parameters/weights``.
     attributes : mapping
         Numbers and texts.
+    keep : bool
+        The file that was there before stays, see ``load_newest``.
 
     Raises
     ------
     DataError
         The folder cannot be written, or the disk is full; the old file is untouched.
     """
-    with hdf5.create(path, kind=KIND, version=FORMAT_VERSION) as file:
+    previous = _previous(path) if keep else None
+    with hdf5.create(
+        path, kind=KIND, version=FORMAT_VERSION, previous=previous
+    ) as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
         for name, value in attributes.items():
@@ -62,6 +70,48 @@ def load(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]]:
         return arrays, {name: _plain(value) for name, value in file.attrs.items()}
 
 
+def load_newest(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
+    """Return the newest whole checkpoint of a path, and a remark if it is not the last.
+
+    Raises
+    ------
+    CheckpointError
+        The file and the one before it are missing or damaged.
+    """
+    try:
+        return *load(path), ""
+    except CheckpointError as error:
+        if not _previous(path).exists():
+            raise
+        remark = f"{error} Going on from the one before it."
+        return *load(_previous(path)), remark
+
+
+def exists(path: Path) -> bool:
+    """Tell whether there is a checkpoint for ``load_newest``."""
+    return path.exists() or _previous(path).exists()
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint and the one before it."""
+    path.unlink(missing_ok=True)
+    _previous(path).unlink(missing_ok=True)
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """Return the attributes of a checkpoint alone, without verifying anything.
+
+    Raises
+    ------
+    CheckpointError
+        Missing, no HDF5, of another kind or a newer version.
+    """
+    with hdf5.open_read(
+        path, kind=KIND, version=FORMAT_VERSION, error=CheckpointError
+    ) as file:
+        return {name: _plain(value) for name, value in file.attrs.items()}
+
+
 def fill(
     target: AnyArray, arrays: Mapping[str, AnyArray], name: str, path: Path
 ) -> None:
@@ -84,3 +134,7 @@ def fill(
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.previous{path.suffix}")

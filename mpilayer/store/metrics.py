@@ -37,6 +37,26 @@ class MetricsWriter:
         self._file.close()
 
 
+def keep_until(path: Path, key: str, most: int) -> list[dict[str, Any]]:
+    """Drop the lines after a number that they count by; return those that stay. Local.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it may be missing, and its last line may be broken.
+    key : str
+        Such as ``epoch``.
+    most : int
+        Its value in the last line that stays.
+    """
+    lines = [line for line in MetricsReader(path).new_lines() if line[key] <= most]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return lines
+
+
 class MetricsReader:
     """Reads a file of metrics that may still be growing. Local."""
 

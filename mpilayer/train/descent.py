@@ -1,18 +1,18 @@
 """Optimizers at work on the sharded cost, until a limit is reached."""
 
 from collections.abc import Iterator
+from math import isinf
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from mpilayer.arrays import Array64
 from mpilayer.config import SparseConfig
+from mpilayer.errors import TrainingError
 from mpilayer.optim.cg import CGState, conjugate_gradient
 from mpilayer.optim.lbfgs import LBFGSState, lbfgs
 from mpilayer.train.sgd import SGDState, descend_by_passes
 from mpilayer.train.sparse import Enough, ShardedCost
-
-S = TypeVar("S")
 
 
 class State(Protocol):
@@ -39,6 +39,9 @@ class State(Protocol):
 
     def numbers(self) -> dict[str, float | int]:
         """Return the numbers that a checkpoint needs."""
+
+
+S = TypeVar("S", bound=State)
 
 
 class Descent:
@@ -77,7 +80,8 @@ class Descent:
         Raises
         ------
         TrainingError
-            See ``ShardedCost``; ``state`` is the last good one.
+            See ``ShardedCost``; ``state`` is the last good one. Or the first cost is
+            infinite: no line search gets away from there.
         """
         try:
             for state in self._iterate(first):
@@ -96,11 +100,11 @@ class Descent:
         begin = cost.model.parameters.vector.copy()
         if config.optimizer == "lbfgs":
             state = _as(LBFGSState, first) or LBFGSState.start(begin, self._evaluate)
-            yield state
+            yield _finite(state)
             yield from lbfgs(self._evaluate, state, config.corrections)
         elif config.optimizer == "cg":
             cg = _as(CGState, first) or CGState.start(begin, self._evaluate)
-            yield cg
+            yield _finite(cg)
             yield from conjugate_gradient(self._evaluate, cg)
         else:
             sgd = _as(SGDState, first) or SGDState.start(begin, self._evaluate, cost)
@@ -122,11 +126,25 @@ class Descent:
         norm = np.sqrt(np.vdot(state.gradient, state.gradient))
         if norm <= config.gradient_norm:
             return "a small gradient"
-        if before is not None and config.decrease:
+        is_new = before is not None and before.iteration < state.iteration
+        if before is not None and is_new and config.decrease:
             decrease = before.cost - state.cost
             if decrease <= config.decrease * abs(state.cost):
                 return "a small decrease"
         return ""
+
+
+def _finite(state: S) -> S:
+    """Return the first state of a line search if its cost is finite, on all ranks."""
+    if isinf(state.cost):
+        error = TrainingError(
+            "the first cost must be finite; found infinity: a unit never fires, or "
+            "always, or the data are too large. Take other first weights (--seed, "
+            "--initial), --dtype float64, or scale the data."
+        )
+        error.collective = True
+        raise error
+    return state
 
 
 def _as(kind: type[S], state: State | None) -> S | None:

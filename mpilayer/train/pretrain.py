@@ -23,6 +23,7 @@ from mpilayer.parallel.channel import (
 from mpilayer.parallel.comm import Communicator, wait_until
 from mpilayer.parallel.mailbox import Inbox, Outbox
 from mpilayer.train.layer import LayerState, monitored_errors
+from mpilayer.train.restart import Candidate
 from mpilayer.train.schedule import AsyncLayer, Schedule
 
 
@@ -37,6 +38,12 @@ class Plan(Protocol):
 
     def begin(self, layer: int, output: int) -> None:
         """Note that an epoch on that output begins."""
+
+    def row(self, layer: int) -> tuple[int, ...]:
+        """Return the outputs of the epochs begun so far."""
+
+    def may_pause(self, layer: int, inlet: Inlet) -> bool:
+        """Tell whether an interrupted layer could go on from here."""
 
     def finished(self, layer: int, inlet: Inlet) -> bool:
         """Tell whether the layer has no epoch left to do."""
@@ -59,10 +66,12 @@ class TablePlan:
 
     replace = False
 
-    def __init__(self, schedule: Schedule, streamed: bool) -> None:
+    def __init__(
+        self, schedule: Schedule, streamed: bool, begun: Sequence[int] = ()
+    ) -> None:
         self._schedule = schedule
         self._streamed = streamed
-        self._begun = [0] * schedule.n_layers
+        self._begun = list(begun) or [0] * schedule.n_layers
         self._needed = [schedule.needed(i) for i in range(schedule.n_layers)]
 
     def next_output(self, layer: int, inlet: Inlet) -> int | None:
@@ -77,6 +86,19 @@ class TablePlan:
     def begin(self, layer: int, output: int) -> None:  # noqa: ARG002
         """Count the epoch."""
         self._begun[layer] += 1
+
+    def row(self, layer: int) -> tuple[int, ...]:
+        """Return the table's row so far."""
+        return self._schedule.used[layer][: self._begun[layer]]
+
+    def may_pause(self, layer: int, inlet: Inlet) -> bool:
+        """Tell whether the next entry is still to come, or can be made again.
+
+        The latter holds for the last output of a layer that has ended.
+        """
+        row, begun = self._schedule.used[layer], self._begun[layer]
+        newest = inlet.newest()
+        return begun == len(row) or row[begun] >= newest + (not inlet.ended)
 
     def finished(self, layer: int, inlet: Inlet) -> bool:  # noqa: ARG002
         """Tell whether the row of the table is done."""
@@ -125,6 +147,14 @@ class AsyncPlan:
     def begin(self, layer: int, output: int) -> None:
         """Record the entry."""
         self.layers[layer].begin(output)
+
+    def row(self, layer: int) -> tuple[int, ...]:
+        """Return the record."""
+        return tuple(self.layers[layer].used)
+
+    def may_pause(self, layer: int, inlet: Inlet) -> bool:  # noqa: ARG002
+        """Return True: any newer output will do."""
+        return True
 
     def finished(self, layer: int, inlet: Inlet) -> bool:
         """Tell whether nothing can wake the layer any more."""
@@ -188,12 +218,55 @@ class EpochRecord:
     validation_error: float
 
 
-class Stopwatch:
-    """Adds up seconds between marks."""
+@dataclass(frozen=True)
+class Snapshot:
+    """What a layer's checkpoint says besides parameters and velocity.
 
-    def __init__(self) -> None:
-        self.origin = time.perf_counter()
-        self._mark = self.origin
+    Attributes
+    ----------
+    candidate : Candidate
+        Epochs done, output used last, and whether that is all.
+    row : tuple of int
+        Output used by each epoch so far.
+    extra_left : int
+        Asynchronous: see ``AsyncLayer``.
+    dropped : tuple of int
+        See ``Outlet``.
+    """
+
+    candidate: Candidate
+    row: tuple[int, ...] = ()
+    extra_left: int = 0
+    dropped: tuple[int, ...] = ()
+
+
+class Keeper:
+    """Decides when layers save and give way; this one never does either."""
+
+    def due(self, epochs: int) -> bool:  # noqa: ARG002
+        """Tell whether a layer with so many epochs since its last one saves now."""
+        return False
+
+    def save(self, state: LayerState, snapshot: Snapshot) -> None:
+        """Write a layer's checkpoint."""
+
+    def stopping(self, epoch_seconds: float) -> bool:  # noqa: ARG002
+        """Tell whether all layers shall save and end; asked between epochs."""
+        return False
+
+
+class Stopwatch:
+    """Adds up seconds between marks.
+
+    Parameters
+    ----------
+    before : float
+        Seconds of training before a restart.
+    """
+
+    def __init__(self, before: float = 0.0) -> None:
+        self.origin = time.perf_counter() - before
+        self._mark = time.perf_counter()
 
     def lap(self) -> float:
         """Return the seconds since the last lap."""
@@ -223,6 +296,21 @@ class Pipeline:
         What to do next.
     monitor_rows : int
         Rows on which errors are measured.
+    keeper : Keeper
+        When layers save, and when they give way.
+    again : sequence of bool
+        Of each layer of all ranks: after a restart its last output goes up once more.
+
+    Attributes
+    ----------
+    interrupted : bool
+        A layer of this rank was saved and stopped although it had epochs left.
+
+    Notes
+    -----
+    The lowest layer with epochs left decides when to save. Its outputs tell how far it
+    has saved, and a layer above saves before it uses anything newer: so there are
+    checkpoints that go together (:mod:`mpilayer.train.restart`), and nobody waits.
     """
 
     def __init__(
@@ -233,10 +321,18 @@ class Pipeline:
         comm: Communicator,
         plan: Plan,
         monitor_rows: int,
+        keeper: Keeper | None = None,
+        again: Sequence[bool] = (),
     ) -> None:
         self.states = {state.settings.index: state for state in states}
         self.plan = plan
+        self.interrupted = False
         self._monitor_rows = monitor_rows
+        self._keeper = keeper or Keeper()
+        self._saved = {index: state.epoch for index, state in self.states.items()}
+        self._again = {index for index in self.states if any(again[index : index + 1])}
+        self._to_save: int | None = None
+        self._epoch_seconds = 0.0
         first, last = min(self.states), max(self.states)
 
         def buffers(columns: int) -> tuple[Rows, Rows]:
@@ -260,17 +356,26 @@ class Pipeline:
             self.outlets[last] = Sink()
         self._remote = (self._inlets[first], self.outlets[last])
         self._busy = set(self.states)
+        self._stopping = False
 
-    def run(self) -> Iterator[tuple[LayerState, EpochRecord]]:
+    def run(self, before: float = 0.0) -> Iterator[tuple[LayerState, EpochRecord]]:
         """Train; yield a layer and its record after every epoch. Collective.
 
         Every rank must exhaust its iterator: the last step waits until all messages
         have arrived.
+
+        Parameters
+        ----------
+        before : float
+            Seconds of training before a restart.
         """
-        watch = Stopwatch()
+        watch = Stopwatch(before)
         while True:
             self._progress()
             self._close_finished()
+            self._stopping = self._keeper.stopping(self._epoch_seconds)
+            if self._stopping:
+                self._pause_layers()
             if not self._busy:
                 break
             index = self._choose()
@@ -278,9 +383,14 @@ class Pipeline:
                 self._progress()
                 wait_until(self._something_to_do)
                 continue
+            if index in self._again:
+                self._send_again(index)
+                continue
             output = self.plan.next_output(index, self._inlets[index])
             if output is not None:
                 yield self._epoch(index, output, watch)
+                if self._to_save is not None:
+                    self._save(self._to_save)
                 watch.lap()  # what the caller did with it is no waiting
         wait_until(self._all_quiet)
 
@@ -293,6 +403,9 @@ class Pipeline:
             self.outlets[index],
         )
         layer, epoch = state.layer, state.epoch + 1
+        if output > inlet.saved > self._used(index) - 1 and state.epoch:
+            # The layer below has saved what this one has seen, and nothing newer yet.
+            self._save(index)
         rows = inlet.take(output)
         leaves = self.plan.leaves(index, epoch)
         streams = leaves and self.plan.streams(index, epoch)
@@ -308,6 +421,10 @@ class Pipeline:
 
         in_epoch = self._sending
         self._transform = 0.0
+        self._epoch_seconds = waiting + training
+        leads = inlet.ended and output == inlet.newest()
+        if leads and self._keeper.due(state.epoch - self._saved[index]):
+            self._to_save, outlet.saved = index, state.epoch
         if target is not None:
             self._leave(state, rows, target, streams)
         leaving = watch.lap()
@@ -339,12 +456,59 @@ class Pipeline:
 
         self.outlets[state.settings.index].leave(state.epoch, target, fill)
 
+    def _send_again(self, index: int) -> None:
+        """Let the last output before a restart go up once more."""
+        state, outlet = self.states[index], self.outlets[index]
+        rows = self._inlets[index].take(self._used(index))
+        outlet.saved, self._sending, self._transform = state.epoch, 0.0, 0.0
+        self._leave(state, rows, outlet.acquire(), False)
+        self._again.remove(index)
+
+    def _save(self, index: int, final: bool = False) -> None:
+        """Save a layer as it is now, unless that was done already."""
+        state, outlet = self.states[index], self.outlets[index]
+        self._to_save = None
+        outlet.saved = state.epoch
+        if state.epoch == self._saved[index] and not final:
+            return
+        self._saved[index] = state.epoch
+        plan = self.plan
+        extra_left = plan.layers[index].extra_left if isinstance(plan, AsyncPlan) else 0
+        candidate = Candidate(state.epoch, self._used(index), final)
+        dropped = tuple(outlet.dropped)
+        self._keeper.save(
+            state, Snapshot(candidate, plan.row(index), extra_left, dropped)
+        )
+
+    def _used(self, index: int) -> int:
+        """Return the output that a layer's last epoch used, 0 before any."""
+        return next(iter(self.plan.row(index)[-1:]), 0)
+
+    def _pause_layers(self) -> None:
+        """Save and end every layer that could go on from here after a restart."""
+        for index in sorted(self._busy):
+            if self._may_pause(index):
+                self._save(index)
+                self.outlets[index].end(stop=False, pause=True)
+                self._busy.remove(index)
+                self.interrupted = True
+
+    def _may_pause(self, index: int) -> bool:
+        inlet = self._inlets[index]
+        told = inlet.ended or inlet.paused
+        return told and self.plan.may_pause(index, inlet)
+
     def _choose(self) -> int | None:
         """Return the layer that is furthest behind of those that can go on."""
         able = [index for index in sorted(self._busy) if self._able(index)]
         return min(able, key=self.plan.progress, default=None)
 
     def _able(self, index: int) -> bool:
+        if index in self._again:
+            arrived = self._inlets[index].newest() >= self._used(index)
+            return arrived and self.outlets[index].has_room()
+        if self._stopping and self.plan.replace:
+            return False  # it only waits for the layer below to be saved
         if self.plan.next_output(index, self._inlets[index]) is None:
             return False
         epoch = self.states[index].epoch + 1
@@ -355,7 +519,8 @@ class Pipeline:
     def _close_finished(self) -> None:
         for index in sorted(self._busy):
             inlet, outlet = self._inlets[index], self.outlets[index]
-            if self.plan.finished(index, inlet):
+            if self.plan.finished(index, inlet) and index not in self._again:
+                self._save(index, final=True)
                 self._busy.remove(index)
                 outlet.end(stop=inlet.stopped or self.plan.stops_all(index))
 
@@ -371,6 +536,10 @@ class Pipeline:
     def _something_to_do(self) -> bool:
         self._progress()
         ended = any(self.plan.finished(i, self._inlets[i]) for i in self._busy)
+        if self._keeper.stopping(self._epoch_seconds):
+            # Either it is news, or a layer below has been saved by now.
+            may_pause = any(self._may_pause(i) for i in self._busy)
+            ended = ended or may_pause or not self._stopping
         return ended or self._choose() is not None
 
     def _all_quiet(self) -> bool:

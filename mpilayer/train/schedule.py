@@ -236,13 +236,15 @@ class AsyncLayer:
         A still newer output ends the extra epochs of the one before.
     used : list of int
         The row of the table, as it happens.
+    extra_left : int
+        Epochs that the output in use is still worth.
     """
 
     stipulated: int
     extra: int
     cut_short: bool = True
     used: list[int] = field(default_factory=list)
-    _extra_left: int = 0
+    extra_left: int = 0
 
     def next_output(self, newest: int) -> int | None:
         """Return the output to use now, or None to wait (or to end).
@@ -258,16 +260,16 @@ class AsyncLayer:
         if len(self.used) < self.stipulated:
             return newest
         is_newer = newest > current
-        if self._extra_left > 0 and not (is_newer and self.cut_short):
+        if self.extra_left > 0 and not (is_newer and self.cut_short):
             return current
         return newest if is_newer and self.extra > 0 else None
 
     def begin(self, output: int) -> None:
         """Note that an epoch begins on ``output``, which ``next_output`` has named."""
         if output > (self.used[-1] if self.used else -1):
-            self._extra_left = self.extra
+            self.extra_left = self.extra
         if len(self.used) >= self.stipulated:
-            self._extra_left -= 1
+            self.extra_left -= 1
         self.used.append(output)
 
 

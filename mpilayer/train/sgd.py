@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isinf
 from typing import Self
 
 import numpy as np
@@ -85,6 +86,11 @@ def descend_by_passes(
     state : SGDState
         Where to begin or go on; going on gives the same bits.
 
+    Raises
+    ------
+    TrainingError
+        The steps lead to infinity; on all ranks.
+
     Notes
     -----
     Lahiri et al. 2010 §2: the gradient of a minibatch has no sparsity term; instead
@@ -95,6 +101,8 @@ def descend_by_passes(
     while True:
         position, mean_activation = passes.run(state)
         value, gradient = evaluate(position)
+        if cost.latest and isinf(cost.latest.reconstruction + cost.latest.decay):
+            raise cost.no_number()
         state = SGDState(
             position, value, gradient, mean_activation, state.iteration + 1
         )

@@ -187,14 +187,19 @@ class ShardedCost:
         self.latest, gradient = self._evaluate()
         self.on_evaluation(self.latest)
         if isnan(self.latest.cost):
-            error = TrainingError(
-                f"the cost must be a number; evaluation {self.evaluations} found NaN. "
-                "Take other first weights (--seed, --initial), a smaller "
-                "--learning-rate, or scale the data."
-            )
-            error.collective = True
-            raise error
+            raise self.no_number()
         return self.latest.cost, gradient
+
+    def no_number(self) -> TrainingError:
+        """Return what all ranks raise when the last evaluation is of no use."""
+        found = self.latest.cost if self.latest else float("nan")
+        error = TrainingError(
+            f"the cost must be a number; evaluation {self.evaluations} found {found}. "
+            "Take other first weights (--seed, --initial), a smaller --learning-rate, or "
+            "scale the data."
+        )
+        error.collective = True
+        return error
 
     def measure(self, position: Array64) -> Evaluation:
         """Return what an evaluation would find, without counting it. Collective."""
@@ -247,6 +252,7 @@ class ShardedCost:
     def _exact(self) -> tuple[float, Parameters]:
         """Use the firing of all rows; its sums travel during the output layer."""
         message = self._message
+        message["sparsity"][0] = 0  # not used, but sent
         fired = self.model.fire(self.rows)
         request = self.comm.start_sum(fired)
 
@@ -266,6 +272,7 @@ class ShardedCost:
     def _exact_fused(self) -> tuple[float, Parameters]:
         """Use the firing of all rows; put the gradient together afterwards."""
         message = self._message
+        message["sparsity"][0] = 0  # not used, but sent
         message["reconstruction"][0], message["firing"][:] = (
             self.model.backpropagate_fused(self.rows, message)
         )

@@ -7,8 +7,10 @@ from typing import get_type_hints
 import pytest
 
 from mpilayer.config import (
+    PRESETS,
     FinetuneConfig,
     PretrainConfig,
+    SparseConfig,
     as_values,
     flag,
     from_values,
@@ -21,7 +23,7 @@ from mpilayer.errors import ConfigError
 
 OPTIONS = [
     pytest.param(cls, item, id=f"{cls.__name__}.{item.name}")
-    for cls in (PretrainConfig, FinetuneConfig)
+    for cls in (PretrainConfig, FinetuneConfig, SparseConfig)
     for item in fields(cls)
 ]
 
@@ -63,6 +65,18 @@ def test_every_option_has_help_and_a_legal_default(cls, item):
         (FinetuneConfig, {"optimizer": "adma"}, "sgd, momentum, adam.*mean 'adam'"),
         (FinetuneConfig, {"epochs": -1}, "epochs must be at least 0; got -1"),
         (FinetuneConfig, {"learning_rate": 1}, "learning_rate must be of type float"),
+        (SparseConfig, {"sparsity_target": 0.0}, "sparsity_target must be greater"),
+        (SparseConfig, {"sparsity_target": 1.0}, "sparsity_target must be less than 1"),
+        (SparseConfig, {"sparsity_target": nan}, "must be greater than 0; got nan"),
+        (SparseConfig, {"sparsity_weight": -1.0}, "sparsity_weight must be at least 0"),
+        (SparseConfig, {"weight_decay": -1.0}, "weight_decay must be at least 0"),
+        (SparseConfig, {"hidden": 0}, "hidden must be at least 1; got 0"),
+        (SparseConfig, {"memory": 1.0}, "memory must be less than 1; got 1.0"),
+        (SparseConfig, {"evaluations": 0}, "evaluations must be at least 1"),
+        (SparseConfig, {"kl": "exakt"}, "average, exact, exact-fused.*mean 'exact'"),
+        (SparseConfig, {"optimizer": "adam"}, "choose from lbfgs, cg, sgd"),
+        (SparseConfig, {"activation": "relu"}, "choose from tanh, sigmoid"),
+        (SparseConfig, {"preset": "papper"}, "paper, ufldl.*mean 'paper'"),
     ],
 )
 def test_what_is_refused(cls, values, words):
@@ -143,6 +157,8 @@ OTHERS = [
         seed=2**40,
     ),
     FinetuneConfig(optimizer="adam", learning_rate=0.002, patience=3),
+    SparseConfig(),
+    SparseConfig(preset="ufldl", kl="exact-fused", decrease=1e-6),
 ]
 
 
@@ -155,6 +171,31 @@ def test_toml_round_trip(tmp_path, config):
     assert set(values) == set(get_type_hints(type(config)))
     assert read_toml(path, "data") == {"a": 1}
     assert read_toml(path, "finetune") == {}
+
+
+def test_presets():
+    assert from_values(SparseConfig, {}) == SparseConfig()
+    assert from_values(SparseConfig, {"preset": "paper"}) == SparseConfig()
+    found = from_values(SparseConfig, {"preset": "ufldl"})
+    usual = as_values(SparseConfig())
+    changes = {k: v for k, v in as_values(found).items() if v != usual[k]}
+    assert changes == {"preset": "ufldl", **PRESETS["ufldl"]}
+    for name in PRESETS:
+        assert from_values(SparseConfig, {"preset": name}).preset == name
+
+
+def test_settings_count_more_than_their_preset():
+    values = {"hidden": 30, "preset": "ufldl", "weight_decay": 0}
+    found = from_values(SparseConfig, values)
+    assert (found.hidden, found.weight_decay) == (30, 0.0)
+    assert (found.activation, found.sparsity_target) == ("sigmoid", 0.01)
+    assert from_values(SparseConfig, as_values(found)) == found
+
+
+@pytest.mark.parametrize("preset", ["ufdl", 3, ""])
+def test_unknown_presets(preset):
+    with pytest.raises(ConfigError, match="preset"):
+        from_values(SparseConfig, {"preset": preset})
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,16 @@ def test_slopes_from_the_output(name):
     np.testing.assert_allclose(delta, expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_spending_the_output_gives_the_same_slopes(name, dtype):
+    y, expected = applied(name, POINTS.astype(dtype)), np.ones(POINTS.size, dtype)
+    activation(name).times_slope(y, expected)
+    found = np.ones_like(expected)
+    activation(name).spend(y, found)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_unknown():
     with pytest.raises(ConfigError, match=r"'sigmoit'; choose from .*mean 'sigmoid'"):
         activation("sigmoit")

@@ -5,7 +5,15 @@ import pytest
 
 from mpilayer.errors import ConfigError
 from mpilayer.numerics.activations import ACTIVATIONS, activation
-from mpilayer.numerics.losses import LOSSES, check_loss, loss_value, output_delta
+from mpilayer.numerics.losses import (
+    LOSSES,
+    check_loss,
+    kl_curvature,
+    kl_divergence,
+    kl_slope,
+    loss_value,
+    output_delta,
+)
 from tests.support import plain
 
 RNG = np.random.default_rng(0)
@@ -62,3 +70,41 @@ def test_cross_entropy_needs_probabilities(output):
 def test_unknown():
     with pytest.raises(ConfigError, match=r"'crossentropy'; .*mean 'cross-entropy'"):
         check_loss("crossentropy", "sigmoid")
+
+
+FIRING = np.array([1e-12, 0.002, 0.05, 0.5, 0.93])
+
+
+@pytest.mark.parametrize("target", [0.002, 0.3, 0.9])
+def test_kl_divergence(target):
+    expected = target * np.log(target / FIRING)
+    expected += (1 - target) * np.log((1 - target) / (1 - FIRING))
+    found = kl_divergence(target, FIRING)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+    assert (found >= 0).all()
+    assert kl_divergence(target, np.array([target]))[0] == pytest.approx(0, abs=1e-16)
+
+
+@pytest.mark.parametrize("target", [0.002, 0.3, 0.9])
+def test_derivatives_of_the_kl_divergence(target):
+    p, h = FIRING[1:], 1e-6
+
+    def slope_of(function):
+        return (function(target, p + h) - function(target, p - h)) / (2 * h)
+
+    slope, curvature = kl_slope(target, p), kl_curvature(target, p)
+    np.testing.assert_allclose(slope_of(kl_divergence), slope, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(slope_of(kl_slope), curvature, rtol=1e-5)
+
+
+def test_a_unit_that_never_or_always_fires_diverges_without_warnings():
+    p = np.array([0.0, 1.0])
+    assert kl_divergence(0.3, p).tolist() == [np.inf, np.inf]
+    assert kl_slope(0.3, p).tolist() == [-np.inf, np.inf]
+    assert kl_curvature(0.3, p).tolist() == [np.inf, np.inf]
+
+
+def test_the_kl_divergence_of_the_smallest_numbers():
+    p = np.array([1e-300, 5e-324])
+    assert np.isfinite(kl_divergence(0.002, p)).all()
+    assert kl_divergence(0.5, 1 - np.array([2.0**-53])) < 20

@@ -23,6 +23,14 @@ def test_new_ones_are_zero():
     assert (vector.dtype, vector.size, vector.any()) == (np.float32, 13, False)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_all_numbers_are_of_one_type(dtype):
+    found = Parameters(SHAPES, dtype)
+    for parameters in (found, found.like(), found.copy()):
+        assert parameters.vector.dtype == dtype
+        assert {view.dtype for _, view in parameters.items()} == {np.dtype(dtype)}
+
+
 def test_views_lie_in_the_vector_in_order(parameters):
     assert list(parameters) == [name for name, _ in parameters.items()] == list(SHAPES)
     assert parameters["weights"].tolist() == [[0, 1, 2], [3, 4, 5]]

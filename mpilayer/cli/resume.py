@@ -1,0 +1,41 @@
+"""``mpilayer resume``: go on with an interrupted run."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mpilayer.cli import compare, finetune, pretrain, show, sparse
+from mpilayer.cli.options import add_safety, add_threads, safety_from
+from mpilayer.runs.resume import command_of, resume
+from mpilayer.runs.resuming import noted_threads
+from mpilayer.runs.session import Session
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = (
+        "Go on with a run of pretrain, finetune, sparse or compare where it was "
+        "interrupted. The result is that of an uninterrupted run."
+    )
+    parser.add_argument("run", type=Path, metavar="DIR", help="the run")
+    parser.add_argument(
+        "--data", type=Path, metavar="DATA.h5", help="where the run's data set is now"
+    )
+    add_threads(parser, "as when the run began")
+    add_safety(parser, starts=False)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Go on, and print what the command itself would."""
+    threads = args.threads or noted_threads(args.run, command_of(args.run))
+    session = Session.begin(threads, show.say, show.progress, safety_from(args))
+    command, summary = resume(args.run, session, args.data)
+    shown: dict[str, Callable[[dict[str, Any]], None]] = {
+        "pretrain": lambda result: pretrain.show_run(args.run, result),
+        "finetune": finetune.show_run,
+        "sparse": lambda result: sparse.show_run(args.run, result),
+        "compare": compare.show_comparison,
+    }
+    if session.comm.rank == 0:
+        shown[command](summary)

@@ -1,0 +1,157 @@
+"""Checkpoints of the layers on their way, and the way back to them."""
+
+from dataclasses import dataclass
+from time import perf_counter
+
+from mpilayer.errors import CheckpointError
+from mpilayer.parallel.notice import Notice
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.model import save_layer
+from mpilayer.runs.session import Session
+from mpilayer.store import checkpoint
+from mpilayer.train.layer import LayerState
+from mpilayer.train.pretrain import Keeper, Snapshot
+from mpilayer.train.restart import (
+    BEGINNING,
+    Candidate,
+    Rule,
+    newest_cut,
+    outputs_again,
+    worth_keeping,
+)
+
+
+class LayerKeeper(Keeper):
+    """Saves the layers of a rank when it is due, and hears requests to end.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        The run.
+    session : Session
+        Says when.
+    rule : Rule
+        Says which checkpoints go together.
+    notice : Notice
+        Tells all ranks that one was asked to end.
+    n_layers : int
+        Of the stack.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        session: Session,
+        rule: Rule,
+        notice: Notice,
+        n_layers: int,
+    ) -> None:
+        self._directory, self._session = directory, session
+        self._rule, self._notice, self._n_layers = rule, notice, n_layers
+        self._last = perf_counter()
+
+    def due(self, epochs: int) -> bool:
+        """Tell whether a layer with so many epochs since its last one saves now."""
+        return self._session.is_due(epochs, perf_counter() - self._last)
+
+    def save(self, state: LayerState, snapshot: Snapshot) -> None:
+        """Write the checkpoint, and remove those of the layer that nobody needs."""
+        save_layer(self._directory, state, snapshot)
+        self._last = perf_counter()
+        if snapshot.candidate.epoch:
+            self._prune(state.settings.index)
+
+    def stopping(self, epoch_seconds: float) -> bool:
+        """Tell whether any rank was asked to end."""
+        if self._session.must_stop(epoch_seconds):
+            self._notice.raise_it()
+        return self._notice.is_raised()
+
+    def _prune(self, index: int) -> None:
+        directory = self._directory
+        saved = [directory.layer_candidates(i) for i in range(self._n_layers)]
+        least = worth_keeping(self._rule, saved)[index]
+        for candidate in saved[index]:
+            if candidate.epoch < least and not candidate.final:
+                directory.layer_file(index, candidate).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a run goes on.
+
+    Attributes
+    ----------
+    candidates : tuple of Candidate
+        The checkpoint of each layer.
+    again : list of bool
+        Layers whose last output goes up once more.
+    remarks : list of str
+        What the user should know, such as damaged files.
+    """
+
+    candidates: tuple[Candidate, ...]
+    again: list[bool]
+    remarks: list[str]
+
+    @staticmethod
+    def beginning(n_layers: int) -> "Cut":
+        """Return the start of all layers."""
+        return Cut((BEGINNING,) * n_layers, [False] * n_layers, [])
+
+    @staticmethod
+    def newest(directory: RunDirectory, rule: Rule, n_layers: int) -> "Cut":
+        """Return the most advanced whole one; damaged files are passed over. Local."""
+        saved = [directory.layer_candidates(i) for i in range(n_layers)]
+        remarks = _unreadable(directory, saved)
+        while True:
+            candidates = newest_cut(rule, saved)
+            fault = _damaged(directory, candidates)
+            if fault is None:
+                return Cut(candidates, outputs_again(rule, candidates), remarks)
+            layer, remark = fault
+            saved[layer].remove(candidates[layer])
+            remarks.append(remark)
+
+    def make_so(self, directory: RunDirectory) -> None:
+        """Remove the checkpoints that are newer than the cut. Local, on one rank.
+
+        What follows from here may be another course of events.
+        """
+        for index, mine in enumerate(self.candidates):
+            for other in directory.layer_candidates(index):
+                if other > mine:
+                    directory.layer_file(index, other).unlink()
+            if not mine.final:
+                directory.layer_checkpoint(index).unlink(missing_ok=True)
+
+
+def remove_cuts(directory: RunDirectory, n_layers: int) -> None:
+    """Remove the checkpoints on the way, once all layers are at their end. Local."""
+    for index in range(n_layers):
+        for candidate in directory.layer_candidates(index):
+            if not candidate.final:
+                directory.layer_file(index, candidate).unlink()
+
+
+def _damaged(
+    directory: RunDirectory, candidates: tuple[Candidate, ...]
+) -> tuple[int, str] | None:
+    """Return the first layer whose checkpoint is damaged, and what is wrong."""
+    for layer, candidate in enumerate(candidates):
+        if candidate != BEGINNING:
+            try:
+                checkpoint.load(directory.layer_file(layer, candidate))
+            except CheckpointError as error:
+                return layer, f"{error} Going on from an older one."
+    return None
+
+
+def _unreadable(directory: RunDirectory, saved: list[list[Candidate]]) -> list[str]:
+    """Return remarks on files of ended layers that do not even open."""
+    remarks = []
+    for index, candidates in enumerate(saved):
+        path = directory.layer_checkpoint(index)
+        if path.exists() and not any(c.final for c in candidates):
+            remarks.append(f"{path} cannot be read. Going on from an older one.")
+    return remarks

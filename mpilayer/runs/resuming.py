@@ -1,0 +1,123 @@
+"""What must be the same for a run to go on: its data and its settings."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from mpilayer.config import as_values, flag
+from mpilayer.data.dataset import Dataset
+from mpilayer.errors import CheckpointError, ConfigError, DataError
+from mpilayer.numerics.parameters import Parameters
+from mpilayer.parallel.comm import Communicator
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.session import Session
+
+
+def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
+    """Return the data set a run was trained on, checked to be the same one.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        The run.
+    data : Path, optional
+        Where the data set is now; where it was by default.
+
+    Raises
+    ------
+    DataError
+        Missing, or not the data the run was pre-trained on.
+    """
+    trained_on = directory.read_config().get("data", {})
+    path = data or Path(trained_on.get("path", ""))
+    if not path.is_file():
+        raise DataError(
+            f"the data set of the run must be there; {path} is no file. Say where it "
+            "is now with --data FILE."
+        )
+    with Dataset.open(path) as dataset:
+        if dataset.digest != trained_on.get("digest"):
+            raise DataError(
+                f"{path} must be the data set of the run, {trained_on.get('name')!r} "
+                f"with digest {str(trained_on.get('digest'))[:12]}; found "
+                f"{dataset.name!r} with {dataset.digest[:12]}. Give the right --data."
+            )
+    return path
+
+
+def is_run(run: Path, section: str) -> bool:
+    """Tell whether there is a run, begun by the command of that name. Local."""
+    if not (run / "config.toml").is_file():
+        return False
+    return section in RunDirectory(run).read_config()
+
+
+def note_threads(directory: RunDirectory, command: str, session: Session) -> None:
+    """Write down the BLAS threads of each rank: other numbers round differently."""
+    threads = max(session.placement.threads)
+    launch = {
+        **directory.read_config().get("launch", {}),
+        f"{command}_threads": threads,
+    }
+    directory.write_config({"launch": launch})
+
+
+def noted_threads(run: Path, command: str) -> int:
+    """Return the threads a command of a run was begun with, 0 if nobody knows."""
+    if not (run / "config.toml").is_file():
+        return 0
+    launch = RunDirectory(run).read_config().get("launch", {})
+    return int(launch.get(f"{command}_threads", 0))
+
+
+def check_same(run: Any, asked: Any, harmless: Collection[str]) -> None:
+    """Check that nothing is asked for that would change a run's result.
+
+    Parameters
+    ----------
+    run, asked : configuration dataclass
+        Of the run, and of this command; None for the latter asks for nothing.
+    harmless : collection of str
+        Names of settings that may differ.
+
+    Raises
+    ------
+    ConfigError
+        Names every such setting, with both values.
+    """
+    if asked is None:
+        return
+    before, now = as_values(run), as_values(asked)
+    different = [k for k in before if before[k] != now[k] and k not in harmless]
+    if different:
+        listing = "; ".join(
+            f"{flag(name)} was {_shown(before[name])}, is {_shown(now[name])}"
+            for name in different
+        )
+        raise ConfigError(
+            f"a run must go on with the settings it began with; {listing}. Leave them "
+            "out, or begin another run."
+        )
+
+
+def check_replicas(parameters: Parameters, comm: Communicator) -> None:
+    """Check that all ranks have read the same weights. Collective.
+
+    Raises
+    ------
+    CheckpointError
+        On all ranks, if one has others: the ranks do not see the same files.
+    """
+    digests = comm.allgather(parameters.digest())
+    if len(set(digests)) > 1:
+        other = next(rank for rank, d in enumerate(digests) if d != digests[0])
+        error = CheckpointError(
+            f"all ranks must read the same checkpoint; rank {other} has found another "
+            "than rank 0. Put the run where all hosts see the same files."
+        )
+        error.collective = True
+        raise error
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

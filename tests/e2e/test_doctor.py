@@ -1,0 +1,138 @@
+"""The doctor: alone, with others, in bad places, and with ranks that are not joined."""
+
+import json
+import sys
+
+import pytest
+
+from tests.e2e.conftest import contents
+from tests.support import launch
+
+COLUMNS = {"COLUMNS": "80"}
+LAUNCHERS = {
+    "pmi": {"PMI_SIZE": "2", "PMI_RANK": "{rank}"},
+    "slurm": {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "{rank}"},
+}
+
+
+def report(*arguments, **options):
+    """Return the exit code and what --json says, printed once."""
+    result = launch.run("doctor", *arguments, "--json", **options)
+    assert "Traceback" not in result.stderr, str(result)
+    return result.code, json.loads(result.stdout)
+
+
+def grave(record):
+    """Return the subjects of the problems."""
+    return [f["subject"] for f in record["findings"] if f["verdict"] == "problem"]
+
+
+def assert_consistent(code, record):
+    assert code == (1 if grave(record) else 0)
+    assert (record["verdict"] == "problem") == bool(grave(record))
+
+
+def test_alone(tmp_path):
+    code, record = report(cwd=tmp_path)
+    assert_consistent(code, record)
+    assert record["ranks"] == 1
+    assert record["facts"]["folder"]["path"] == str(tmp_path)
+    assert record["facts"]["links"] == {"pairs": [], "left_out": 0, "sums": []}
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("ranks", [0, 3])
+def test_the_report_fits_a_terminal(tmp_path, ranks):
+    result = launch.run("doctor", tmp_path, ranks=ranks, variables=COLUMNS)
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80, str(result)
+    assert [line for line in lines if line and line[0].isalpha()][:3] == [
+        "software",
+        "ranks",
+        "cores",
+    ]
+    assert result.stdout.count("HDF5 can lock files") == 1
+    assert ("messages" in lines) == bool(ranks)
+    assert contents(tmp_path) == {}
+
+
+def test_two_ranks(tmp_path):
+    code, record = report(tmp_path, "--threads", 1, ranks=2)
+    assert_consistent(code, record)
+    facts = record["facts"]
+    assert record["ranks"] == 2
+    assert [rank["threads"] for rank in facts["ranks"]] == [1, 1]
+    assert len({rank["pid"] for rank in facts["ranks"]}) == 2
+    pair = facts["links"]["pairs"][0]
+    assert pair["rank"] == 1
+    assert pair["latency"] > 0
+    assert pair["bandwidth"] > 0
+    assert [item["bytes"] for item in facts["links"]["sums"]] == [32_000, 11_000_000]
+    assert all(item["seconds"] > 0 for item in facts["links"]["sums"])
+    assert all(seconds is not None for seconds in facts["folder"]["seen"])
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_missing_folder(tmp_path, ranks):
+    code, record = report(tmp_path / "none", ranks=ranks)
+    assert code == 1
+    assert "writing" in grave(record)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_folder_that_cannot_be_written():
+    result = launch.run("doctor", "/proc", variables=COLUMNS)
+    assert result.code == 1
+    assert "/proc must be a writable folder" in result.stdout
+    assert "folder, writing: Make it" in result.stdout.partition("What to mend:")[2]
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_processes_that_are_not_joined(tmp_path, name):
+    launch.require_mpi()
+    if launch.is_open_mpi():
+        pytest.skip("Open MPI takes these variables for its own launcher's")
+
+    def variables(rank):
+        return {k: v.format(rank=rank) for k, v in LAUNCHERS[name].items()}
+
+    code, record = report(tmp_path, variables=variables(0))
+    assert code == 1
+    assert "launch" in grave(record)
+    found = next(f for f in record["findings"] if f["subject"] == "launch")
+    assert "started 2 processes together" in found["found"]
+    assert found["remedy"].startswith("Start it with")
+    result = launch.run("doctor", tmp_path, variables=variables(1)).ok()
+    assert result.stdout == result.stderr == ""
+
+
+def test_wrong_arguments():
+    result = launch.run("doctor", "--threads", "many")
+    launch.assert_user_error(result, "--threads", "many")
+
+
+# Rank 1 does not get as far as the others.
+ABSENT = """
+import mpilayer.doctor.examine as doctor
+doctor._PATIENCE = 3.0
+place = doctor.place
+
+def late(*arguments):
+    if rank == 1:
+        time.sleep(60)
+    return place(*arguments)
+
+doctor.place = late
+"""
+
+
+def test_ranks_that_do_not_answer_are_ended(tmp_path):
+    program = launch.driver(ABSENT)
+    result = launch.run("doctor", tmp_path, ranks=2, program=program, limit=40)
+    assert result.code != 0
+    assert result.seconds < 20
+    assert "after 3 s nobody answers" in result.stderr
+    assert "Traceback" not in result.stderr, str(result)
+    assert result.stdout.count("software") == 0

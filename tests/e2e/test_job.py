@@ -1,0 +1,583 @@
+"""Batch scripts: what is written, what is refused, how a job runs and ends.
+
+A stand-in for mpilayer does what its plan says, so that the scripts' own doings are
+seen: first in bash alone, then under a live SLURM.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import contents, digests
+from tests.support import launch
+
+JOBS = launch.ROOT / "jobs"
+JOB = ("--run", "run", "-o", "job.sh")
+
+STAND_IN = """#!{python}
+import json, os, signal, sys, time
+from pathlib import Path
+
+words = sys.argv[1:]
+run = Path(words[words.index("--run") + 1] if "--run" in words else words[1])
+rank = int(os.environ.get("PMI_RANK", 0))
+start = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+plan = os.environ.get(f"PLAN_{{words[0]}}", "end").split()
+act = plan[min(start, len(plan) - 1)]
+heard = []
+signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+run.mkdir(parents=True, exist_ok=True)
+if rank == 0:
+    with open("calls", "a") as file:
+        file.write(f"{{start}} {{act}} {{' '.join(words)}}\\n")
+if act == "save":
+    (run / f"waits-{{start}}-{{rank}}").write_text("!")
+    while not heard:
+        time.sleep(0.02)
+    time.sleep(float(os.environ.get("SAVING", "0.3")) * (rank + 1))
+    (run / f"saved-{{start}}-{{rank}}").touch()
+    sys.exit(75)
+if act in ("end", "crash") and rank == 0:
+    with open(run / "complete", "a") as file:
+        file.write(words[0] + "\\n")
+    seconds = {{"seconds": 8.0 / int(os.environ.get("RANKS", "1"))}}
+    (run / "summary.json").write_text(json.dumps(seconds))
+sys.exit({{"end": 0, "crash": 9, "fail": 3, "more": 75, "nothing": 0}}[act])
+"""
+MPIEXEC = '#!/bin/bash\necho "$2" >>ranks\nexport RANKS=$2\nshift 2\nexec "$@"\n'
+# Ends the rank that is slower than the first, as srun --kill-on-bad-exit=1 does.
+SRUN = """#!/bin/bash
+while [ "$1" != mpilayer ]; do shift; done
+"$@" &
+trap 'kill -USR1 $!' USR1
+wait $!
+wait $!
+exit 143
+"""
+SCONTROL = '#!/bin/bash\necho "$@" >>requests\n'
+
+
+def program(path, text):
+    """Write a program."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def write_job(folder, *arguments):
+    """Write a batch script in a folder of its own; return the folder."""
+    program(folder / "bin" / "mpilayer", STAND_IN.format(python=sys.executable))
+    launch.run("job", *arguments, cwd=folder).ok()
+    return folder
+
+
+def variables(folder, **plans):
+    """Return the environment in which the stand-ins are found."""
+    path = [folder / "bin", Path(sys.executable).parent, os.environ["PATH"]]
+    found = {"PATH": os.pathsep.join(map(str, path))}
+    return found | {f"PLAN_{name}": plan for name, plan in plans.items()}
+
+
+# --- what is written
+
+
+@pytest.mark.parametrize(
+    "name", ["synchronized", "sparse", "average-against-exact", "scaling"]
+)
+def test_recorded_scripts_are_what_their_commands_write(tmp_path, name):
+    recorded = (JOBS / f"{name}.sh").read_text()
+    lines = re.findall(r"^# (.*)", recorded.partition("#SBATCH")[0], re.MULTILINE)
+    command = shlex.split("\n".join(lines).replace("\\\n", ""))
+    assert command[:2] == ["mpilayer", "job"]
+    assert command[-2:] == ["-o", f"jobs/{name}.sh"]
+    launch.run(*command[1:], cwd=tmp_path).ok()
+    written = (tmp_path / "jobs" / f"{name}.sh").read_text()
+    assert written == recorded, "run the command in the script again, with --force"
+
+
+def test_every_recorded_script_is_tested():
+    names = {"synchronized", "sparse", "average-against-exact", "scaling"}
+    assert {path.stem for path in JOBS.iterdir()} == names
+
+
+def test_the_folder_of_the_output_is_made(tmp_path):
+    arguments = ["pretrain", "a.h5", "--run", "runs/new/first", "-o", "jobs/job.sh"]
+    result = launch.run("job", *arguments, cwd=tmp_path).ok()
+    assert set(contents(tmp_path)) == {"jobs", "jobs/job.sh", "runs", "runs/new"}
+    assert "sbatch jobs/job.sh" in result.stderr
+    assert "a.h5 is not there yet" in result.stderr
+
+
+def test_standard_output_writes_nothing(tmp_path):
+    result = launch.run("job", "sparse", "a.h5", *JOB[:3], "-", cwd=tmp_path).ok()
+    assert result.stdout.startswith("#!/bin/bash\n# mpilayer job sparse a.h5")
+    assert contents(tmp_path) == {}
+
+
+def test_force_replaces_and_is_not_recorded(tmp_path):
+    arguments = ["job", "pretrain", "a.h5", *JOB]
+    launch.run(*arguments, cwd=tmp_path).ok()
+    before = contents(tmp_path)
+    launch.run(*arguments, "--force", cwd=tmp_path).ok()
+    assert contents(tmp_path) == before
+
+
+def test_settings_are_passed_on_as_given(tmp_path):
+    (tmp_path / "a.toml").write_text("[pretrain]\nepochs = [3]\n[finetune]\nepochs=2\n")
+    options = ["--layers", "9,5", "--extra-epochs=-1,2", "--no-cut-short"]
+    options += [
+        "--checkpoint-every",
+        "9",
+        "--config",
+        "a.toml",
+        "--then",
+        "finetune,evaluate",
+    ]
+    job = ["job", "pretrain", "a.h5", "--run", "run", "-o", "chain", *options]
+    launch.run(*job, cwd=tmp_path).ok()
+    names = ("evaluate", "finetune", "pretrain", "submit")
+    texts = [(tmp_path / "chain" / f"{name}.sh").read_text() for name in names]
+    evaluate, finetune, pretrain, _ = (re.sub(r"\\\n +", "", text) for text in texts)
+    settings = "--layers 9,5 --extra-epochs=-1,2 --no-cut-short"
+    assert f"--config a.toml --checkpoint-every 9 {settings}\n" in pretrain
+    assert finetune.count("--config a.toml\n") == 1
+    assert "--config" not in evaluate.partition("set -u")[2]
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "sparse", "scaling"])
+def test_help_of_each_command(name):
+    result = launch.run("job", name, "--help", variables={"COLUMNS": "80"}).ok()
+    assert result.stdout.startswith(f"usage: mpilayer job {name} ")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "--cpus-per-task" in result.stdout
+    assert "--minibatch" in result.stdout
+
+
+# --- what is refused
+
+TO_RUN = ("--run", "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["COMMAND must come first", "pretrain"]),
+        (["pretrian", "a.h5", *JOB], ["unknown command", "mean 'pretrain'"]),
+        (["pretrain", "a.h5", "-o", "x.sh"], ["required: --run"]),
+        (["pretrain", "a.h5", *TO_RUN], ["required: -o"]),
+        (["pretrain", "a.h5", *JOB, "--ntasks", "0"], ["ntasks must be at least 1"]),
+        (["pretrain", "a.h5", *JOB, "--ntasks", "x"], ["--ntasks", "'x'"]),
+        (["pretrain", "a.h5", *JOB, "--nodes", "2"], ["got 2 nodes for 1 ranks"]),
+        (["pretrain", "a.h5", *JOB, "--time", "90"], ["--time must be", "'90'"]),
+        (["pretrain", "a.h5", *JOB, "--launcher", "mpirun"], ["mpiexec, srun"]),
+        (["pretrain", "a.h5", *JOB, "--mpi", "openmpi"], ["pmi2, pmix"]),
+        (["pretrain", "a.h5", *JOB, "--threads", "2"], ["got 2 threads on 1"]),
+        (["pretrain", "a.h5", *JOB, "--warn-seconds", "3600"], ["got 3600 s"]),
+        (["pretrain", "a.h5", *JOB, "--account", "a b"], ["--account", "'a b'"]),
+        (["pretrain", "a.h5", *JOB, "--evaluations", "9"], ["unrecognized arguments"]),
+        (["pretrain", "a.h5", *JOB, "--epochs", "0"], ["epochs must be at least 1"]),
+        (["pretrain", "a.h5", *JOB, "--method", "vae"], ["unknown method 'vae'"]),
+        (["pretrain", "a.h5", *JOB, "--config", "no.toml"], ["no.toml", "readable"]),
+        (["finetune", "a.h5", *JOB, "--optimizer", "l-bfgs"], ["sgd, momentum, adam"]),
+        (["sparse", "a.h5", *JOB, "--sparsity-target", "1"], ["less than 1"]),
+        (["compare", "a.h5", *JOB, "--kl", "both"], ["unknown kl 'both'"]),
+        (["pretrain", "a.h5", *JOB, "--seeds", "1,x"], ["--seeds", "'1,x'"]),
+        (["pretrain", "a.h5", *JOB, "--seeds", "1,1"], ["--seeds", "different"]),
+        (["pretrain", "a.h5", *JOB, "--seeds", "1", "--seed", "2"], ["exclude"]),
+        (["pretrain", "a.h5", *JOB, "--then", "encode"], ["unknown follower"]),
+        (["sparse", "a.h5", *JOB, "--then", "finetune"], ["after sparse can come"]),
+        (["pretrain", "a.h5", *TO_RUN, "--then", "finetune", "-o", "-"], ["a folder"]),
+        (["scaling", "a.h5", *JOB, "--mode", "finetune"], ["unknown mode 'finetune'"]),
+        (["scaling", "a.h5", *JOB, "--seeds", "1"], ["unrecognized arguments"]),
+        (["scaling", "a.h5", *JOB, "--layers", "9"], ["unrecognized arguments"]),
+        (["pretrain", "a.h5", *TO_RUN, "-o", "old.sh"], ["old.sh is there", "--force"]),
+        (["pretrain", "a.h5", *TO_RUN, "-o", "old.sh/x"], ["old.sh", "writable"]),
+        (["pretrain", "a.h5", *TO_RUN, "-o", "."], ["already"]),
+        (["pretrain", "a.h5", *JOB, "--then", "evaluate"], ["evaluate.sh is there"]),
+    ],
+)
+def test_what_is_refused(tmp_path, arguments, words):
+    (tmp_path / "old.sh").touch()
+    if "evaluate" in arguments:
+        program(tmp_path / "job.sh" / "evaluate.sh", "")
+    before = contents(tmp_path)
+    result = launch.run("job", *arguments, cwd=tmp_path)
+    launch.assert_user_error(result, *words)
+    assert result.stdout == ""
+    assert contents(tmp_path) == before
+
+
+def test_several_ranks_are_refused(tmp_path):
+    result = launch.run("job", "pretrain", "a.h5", *JOB, ranks=2, cwd=tmp_path)
+    launch.assert_user_error(result, "one process", "found 2 ranks")
+
+
+# --- how a script runs: bash alone, with stand-ins for what it calls
+
+
+@pytest.fixture
+def bash(tmp_path):
+    """Give a function that starts a script as SLURM would."""
+    for name, text in {"mpiexec": MPIEXEC, "srun": SRUN, "scontrol": SCONTROL}.items():
+        program(tmp_path / "bin" / name, text)
+    jobs = []
+
+    def start(restarts=0, script="job.sh", saving="0.3", **plans):
+        slurm = {
+            "SLURM_JOB_ID": "7",
+            "SLURM_NTASKS": "2",
+            "SLURM_CPUS_PER_TASK": "3",
+            "SLURM_RESTART_COUNT": str(restarts),
+            "SAVING": saving,
+        }
+        process = subprocess.Popen(
+            ["bash", script],
+            cwd=tmp_path,
+            env=launch.environment() | slurm | variables(tmp_path, **plans),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        jobs.append((launch.Job(process, 30), process))
+        return jobs[-1][0]
+
+    yield start
+    for job, process in jobs:
+        job.end()
+        process.communicate()
+
+
+def calls(folder):
+    """Return what the stand-in was asked for: start, act, words."""
+    return [line.split(" ", 2) for line in (folder / "calls").read_text().splitlines()]
+
+
+def requests(folder):
+    """Return what scontrol was asked for."""
+    path = folder / "requests"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_the_mark_ends_a_job_well(bash, tmp_path):
+    write_job(tmp_path, "pretrain", "a.h5", *JOB, "--layers", "9,5")
+    bash().finish().ok()
+    words = "pretrain a.h5 --run run --resume auto --threads 3 --layers 9,5"
+    assert calls(tmp_path) == [["0", "end", words]]
+    assert (tmp_path / "ranks").read_text() == "2\n"
+
+
+@pytest.mark.parametrize(
+    ("plan", "code", "words"),
+    [
+        ("crash", 0, ""),
+        ("nothing", 1, "failed: exit status 0, and no mark"),
+        ("fail", 3, "failed: exit status 3, and no mark"),
+    ],
+)
+def test_the_mark_counts_more_than_the_exit_status(bash, tmp_path, plan, code, words):
+    write_job(tmp_path, "pretrain", "a.h5", *JOB)
+    result = bash(pretrain=plan).finish()
+    assert result.code == code
+    assert words in result.stderr
+    assert requests(tmp_path) == []
+
+
+def test_the_mark_of_another_command_does_not_count(bash, tmp_path):
+    write_job(tmp_path, "finetune", "a.h5", *JOB)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "complete").write_text("pretrain\n")
+    assert bash(finetune="nothing").finish().code == 1
+
+
+@pytest.mark.parametrize("launcher", ["mpiexec", "srun"])
+@pytest.mark.parametrize("warnings", [1, 3])
+def test_a_warning_reaches_the_ranks_and_the_job_is_requeued(
+    bash, tmp_path, launcher, warnings
+):
+    write_job(tmp_path, "pretrain", "a.h5", *JOB, "--launcher", launcher)
+    job = bash(pretrain="save")
+    job.wait_for(tmp_path / "run" / "waits-0-0")
+    for _ in range(warnings):
+        job.signal(signal.SIGUSR1)
+        time.sleep(0.05)
+    result = job.finish()
+    assert (tmp_path / "run" / "saved-0-0").exists()
+    assert result.code == 75
+    assert requests(tmp_path) == ["requeue 7"]
+    assert "pretrain has saved; requeue 1 of 5" in result.stderr
+
+
+def test_a_job_that_is_told_to_end_saves_and_stays_ended(bash, tmp_path):
+    write_job(tmp_path, "pretrain", "a.h5", *JOB)
+    job = bash(pretrain="save")
+    job.wait_for(tmp_path / "run" / "waits-0-0")
+    job.signal(signal.SIGTERM)
+    result = job.finish()
+    assert (tmp_path / "run" / "saved-0-0").exists()
+    assert result.code == 75
+    assert requests(tmp_path) == []
+
+
+@pytest.mark.parametrize(("restarts", "expected"), [(1, ["requeue 7"]), (2, [])])
+def test_the_limit_of_requeues(bash, tmp_path, restarts, expected):
+    write_job(tmp_path, "pretrain", "a.h5", *JOB, "--requeues", 2)
+    result = bash(restarts, pretrain="more").finish()
+    assert result.code == 75
+    assert requests(tmp_path) == expected
+    assert ("not ended in 2 requeues" in result.stderr) == (not expected)
+
+
+def test_scaling_ends_with_a_table_and_repeats_nothing(bash, tmp_path):
+    write_job(tmp_path, "scaling", "a.h5", *JOB, "--ntasks", 6, "--evaluations", 9)
+    result = bash().finish().ok()
+    assert (tmp_path / "ranks").read_text().split() == ["1", "2", "4", "6"]
+    assert result.stdout.splitlines() == [
+        "ranks  seconds  speed-up",
+        "    1     8.00      1.00",
+        "    2     4.00      2.00",
+        "    4     2.00      4.00",
+        "    6     1.33      6.00",
+    ]
+    shutil.rmtree(tmp_path / "run" / "ranks-4")
+    assert bash().finish().ok().stdout == result.stdout
+    assert (tmp_path / "ranks").read_text().split() == ["1", "2", "4", "6", "4"]
+
+
+def test_scaling_starts_nothing_after_a_warning(bash, tmp_path):
+    write_job(tmp_path, "scaling", "a.h5", *JOB, "--ntasks", 2)
+    job = bash(sparse="save")
+    job.wait_for(tmp_path / "run" / "ranks-1" / "waits-0-0")
+    job.signal(signal.SIGUSR1)
+    assert job.finish().code == 75
+    assert requests(tmp_path) == ["requeue 7"]
+    assert len(calls(tmp_path)) == 1
+
+
+def test_each_seed_has_a_run_of_its_own(bash, tmp_path):
+    write_job(tmp_path, "pretrain", "a.h5", *JOB, "--seeds", "5,3")
+    environment = {"SLURM_ARRAY_TASK_ID": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*environment.popitem())
+        bash().finish().ok()
+    assert calls(tmp_path)[0][2].startswith("pretrain a.h5 --run run-seed-3 ")
+    assert "--seed 3" in calls(tmp_path)[0][2]
+    assert (tmp_path / "run-seed-3" / "complete").exists()
+
+
+# --- under a live SLURM
+
+
+def submit(folder, *command, **plans):
+    """Submit; return the ids of the jobs in the order of their submission."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=launch.environment() | variables(folder, **plans),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return re.findall(r"\d+", done.stdout)
+
+
+def describe(job):
+    """Return what SLURM knows about a job, by name."""
+    shown = subprocess.run(
+        ["scontrol", "show", "job", "-o", job],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return dict(pair.split("=", 1) for pair in shown.split() if "=" in pair)
+
+
+def wait_until(condition, limit=90.0):
+    """Wait until a condition holds; return its value."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.2)
+    return pytest.fail(f"not within {limit} s")
+
+
+def ended(job):
+    """Wait for the end of a job; return what SLURM knows then."""
+
+    def look():
+        found = describe(job)
+        running = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
+        return None if found["JobState"] in running else found
+
+    return wait_until(look)
+
+
+def warn(job):
+    """Send the warning of SLURM before its time."""
+    subprocess.run(["scancel", "--batch", "--signal=USR1", job], check=True)
+
+
+@pytest.fixture
+def cluster():
+    """Skip where the MPI is not one that both launchers start; end what is left."""
+    launch.require_mpi()
+    if launch.is_open_mpi():
+        pytest.skip("needs an MPI that srun --mpi=pmi2 can start (MPICH, Intel MPI)")
+    jobs = []
+    yield jobs
+    if jobs:
+        subprocess.run(["scancel", *jobs], check=False)
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "nodes"), [("mpiexec", 1), ("mpiexec", 2), ("srun", 1), ("srun", 2)]
+)
+def test_a_warned_job_starts_again_and_ends(cluster, tmp_path, launcher, nodes):
+    options = ["--nodes", nodes, "--ntasks", 4, "--launcher", launcher]
+    run = tmp_path / "a run"
+    write_job(tmp_path, "pretrain", "a.h5", "--run", run, "-o", "job.sh", *options)
+    cluster += submit(tmp_path, "sbatch", "job.sh", pretrain="save end")
+    wait_until(lambda: len(list(run.glob("waits-0-*"))) == 4)
+    warn(cluster[0])
+    found = ended(cluster[0])
+    assert (found["JobState"], found["ExitCode"], found["Restarts"]) == (
+        "COMPLETED",
+        "0:0",
+        "1",
+    )
+    assert [call[:2] for call in calls(tmp_path)] == [["0", "save"], ["1", "end"]]
+    output = tmp_path / f"pretrain-a run-{cluster[0]}.out"
+    assert "received USR1" in output.read_text()
+    if launcher == "mpiexec":
+        assert len(list(run.glob("saved-0-*"))) == 4
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize(
+    ("plan", "code"), [("fail", "3:0"), ("nothing", "1:0"), ("crash", "0:0")]
+)
+def test_ends_that_are_not_repeated(cluster, tmp_path, plan, code):
+    write_job(tmp_path, "pretrain", "a.h5", *JOB)
+    cluster += submit(tmp_path, "sbatch", "job.sh", pretrain=plan)
+    found = ended(cluster[0])
+    assert (found["ExitCode"], found["Restarts"]) == (code, "0")
+    assert found["JobState"] == ("COMPLETED" if code == "0:0" else "FAILED")
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_the_limit_of_requeues_holds(cluster, tmp_path):
+    write_job(tmp_path, "pretrain", "a.h5", *JOB, "--requeues", 1)
+    cluster += submit(tmp_path, "sbatch", "job.sh", pretrain="more")
+    found = ended(cluster[0])
+    assert (found["JobState"], found["ExitCode"], found["Restarts"]) == (
+        "FAILED",
+        "75:0",
+        "1",
+    )
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_a_cancelled_job_stays_cancelled(cluster, tmp_path):
+    write_job(tmp_path, "pretrain", "a.h5", *JOB)
+    cluster += submit(tmp_path, "sbatch", "job.sh", pretrain="save end")
+    wait_until(lambda: (tmp_path / "run" / "waits-0-0").exists())
+    subprocess.run(["scancel", cluster[0]], check=True)
+    found = ended(cluster[0])
+    assert (found["JobState"], found["Restarts"]) == ("CANCELLED", "0")
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_an_array_of_seeds(cluster, tmp_path):
+    write_job(tmp_path, "pretrain", "a.h5", *JOB, "--seeds", "5,3")
+    cluster += submit(tmp_path, "sbatch", "job.sh", pretrain="save end")
+    waiting = [tmp_path / f"run-seed-{seed}" / "waits-0-0" for seed in (5, 3)]
+    wait_until(lambda: all(path.exists() for path in waiting))
+    warn(f"{cluster[0]}_0")
+    warn(f"{cluster[0]}_1")
+    for task in range(2):
+        found = ended(f"{cluster[0]}_{task}")
+        assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1")
+    for seed in (5, 3):
+        assert (tmp_path / f"run-seed-{seed}" / "complete").read_text() == "pretrain\n"
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [[], ["--seeds", "2"]])
+def test_a_chain_waits_for_the_end_of_requeues(cluster, tmp_path, seeds):
+    chain = ["--then", "finetune,evaluate", "--run", "run", "-o", "chain", *seeds]
+    write_job(tmp_path, "pretrain", "a.h5", *chain)
+    plans = {"pretrain": "more end", "finetune": "more end"}
+    cluster += submit(tmp_path, "bash", "chain/submit.sh", **plans)
+    assert len(cluster) == 3
+    for job in cluster:
+        assert ended(f"{job}_0" if seeds else job)["JobState"] == "COMPLETED"
+    assert [(call[1], call[2].split()[0]) for call in calls(tmp_path)] == [
+        ("more", "pretrain"),
+        ("end", "pretrain"),
+        ("more", "finetune"),
+        ("end", "finetune"),
+        ("end", "evaluate"),
+    ]
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("seeds", [[], ["--seeds", "2"]])
+def test_a_chain_ends_where_a_step_fails(cluster, tmp_path, seeds):
+    chain = ["--then", "finetune,evaluate", "--run", "run", "-o", "chain", *seeds]
+    write_job(tmp_path, "pretrain", "a.h5", *chain)
+    cluster += submit(tmp_path, "bash", "chain/submit.sh", pretrain="fail")
+    states = [ended(f"{job}_0" if seeds else job)["JobState"] for job in cluster]
+    assert states == ["FAILED", "CANCELLED", "CANCELLED"]
+    assert len(calls(tmp_path)) == 1
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["mpiexec", "srun"])
+def test_scaling_of_the_sparse_mode(cluster, tiny, tmp_path, launcher):
+    options = ["--evaluations", 5, "--nodes", 2, "--ntasks", 4, "--launcher", launcher]
+    launch.run("job", "scaling", tiny, *JOB, *options, cwd=tmp_path).ok()
+    cluster += submit(tmp_path, "sbatch", "job.sh")
+    found = ended(cluster[0])
+    output = (tmp_path / f"scaling-run-{cluster[0]}.out").read_text()
+    assert found["JobState"] == "COMPLETED", output
+    assert re.search(r"ranks  seconds  speed-up\n +1 .* 1\.00\n +2 .*\n +4 ", output)
+    for ranks in (1, 2, 4):
+        summary = json.loads((tmp_path / f"run/ranks-{ranks}/summary.json").read_text())
+        assert summary["ranks"] == ranks
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["mpiexec", "srun"])
+def test_training_goes_on_after_a_requeue(cluster, tiny, tmp_path, launcher):
+    options = ["--layers", "14,10,8,4", "--epochs", 600, "--minibatch", 10]
+    job = [*options, "--nodes", 2, "--ntasks", 4, "--launcher", launcher]
+    launch.run("job", "pretrain", tiny, *JOB, *job, cwd=tmp_path).ok()
+    cluster += submit(tmp_path, "sbatch", "job.sh")
+    metrics = tmp_path / "run" / "metrics" / "layer-4.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.stat().st_size)
+    warn(cluster[0])
+    found = ended(cluster[0])
+    output = (tmp_path / f"pretrain-run-{cluster[0]}.out").read_text()
+    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), output
+    assert "pretrain has saved; requeue 1 of 5" in output
+    plain = ["pretrain", tiny, "--run", tmp_path / "plain", "--threads", 1, *options]
+    launch.run(*plain).ok()
+    assert digests(tmp_path / "run") == digests(tmp_path / "plain")

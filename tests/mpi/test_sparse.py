@@ -1,0 +1,303 @@
+"""The sparse autoencoder on several ranks: what one process would compute."""
+
+import hashlib
+import time
+
+import numpy as np
+import pytest
+
+from mpilayer.errors import CommunicationError, TrainingError
+from mpilayer.partition import shard_bounds
+from mpilayer.train.descent import Descent
+from mpilayer.train.sparse import DIGEST_EVERY
+from mpilayer.train.strata import Strata
+from tests.support import sparse
+from tests.support.plain import central_differences
+from tests.support.sparse import (
+    MODES,
+    SERIAL,
+    TOLERANCES,
+    assert_close,
+    fresh_cost,
+    make_cost,
+    patches,
+    settings,
+)
+from tests.support.together import together
+
+pytestmark = pytest.mark.mpi(min_size=2)
+OPTIMIZERS = ("lbfgs", "cg", "sgd")
+# How many of n rows each of so many ranks has.
+SPLITS = {
+    "even": lambda n, ranks: [b - a for a, b in shard_bounds(n, ranks)],
+    "uneven": lambda n, ranks: [1] * (ranks - 1) + [n - ranks + 1],
+    "rank 0 has none": lambda n, ranks: [0, *SPLITS["even"](n, ranks - 1)],
+    "the last has all": lambda n, ranks: [0] * (ranks - 1) + [n],
+}
+CASES = [(7, split) for split in SPLITS] + [(1, "even"), (4501, "even")]
+UNITS = [("tanh", "tanh"), ("sigmoid", "linear")]
+
+
+def shards(x, split, ranks):
+    """Return each rank's rows."""
+    return np.split(x, np.cumsum(SPLITS[split](len(x), ranks))[:-1])
+
+
+def new_cost(comm, config, x, split="even", make=make_cost):
+    """Return the cost of all rows, of which this rank has its shard."""
+    return make(config, shards(x, split, comm.size)[comm.rank], comm)
+
+
+def digest(state):
+    """Return a text that tells the bits of a cost and gradient, or of arrays."""
+    return hashlib.sha256(b"".join(np.float64(a).tobytes() for a in state)).hexdigest()
+
+
+def caught(work, *kinds):
+    """Return the error that a collective call raises."""
+    try:
+        work()
+    except kinds as error:
+        return type(error), str(error), error.collective
+    return None
+
+
+# --- cost and gradient
+
+
+@pytest.mark.parametrize(("n_rows", "split"), CASES)
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("hidden", "output"), UNITS)
+def test_cost_and_gradient(world, hidden, output, mode, dtype, n_rows, split):
+    config = settings(activation=hidden, output=output, kl=mode, dtype=dtype)
+    x = patches(n_rows).astype(dtype)
+    cost = new_cost(world, config, x, split)
+    shape, vector = cost.model.shape, cost.model.parameters.vector.copy()
+    found = cost(vector)
+    same = len(set(world.allgather(digest(found))))
+    plain = [part.astype(float) for part in shards(x, split, world.size)]
+    if mode != "average":
+        plain = [x.astype(float)]
+    with together(world):
+        assert same == 1
+        assert cost.n_rows == n_rows
+        expected = sparse.average(shape, vector, plain, config)
+        assert_close(found, expected, TOLERANCES[dtype])
+        together_cost, _ = sparse.exact(shape, vector, x.astype(float), config)
+        exact_cost = pytest.approx(together_cost, rel=TOLERANCES[dtype])
+        assert cost.latest.exact_cost == exact_cost
+        firing = sparse.firing(shape, vector, x.astype(float)).mean(axis=0)
+        np.testing.assert_allclose(cost.mean_activation, firing, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("hidden", "output"), UNITS)
+def test_central_differences(world, hidden, output, mode):
+    config = settings(activation=hidden, output=output, kl=mode, hidden=2)
+    cost = new_cost(world, config, patches(11, 4), "uneven")
+    vector = cost.model.parameters.vector.copy()
+    expected = central_differences(lambda v: cost(v)[0], vector)
+    _, found = cost(vector)
+    with together(world):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("hidden", ["tanh", "sigmoid"])
+def test_the_average_is_never_below_the_exact_cost(world, hidden):
+    config = settings(activation=hidden, kl="average")
+    cost = new_cost(world, config, patches(40), "even")
+    found = []
+    for seed in range(20):
+        vector = np.random.default_rng(seed).normal(
+            0, 1, cost.model.parameters.vector.size
+        )
+        average = cost.measure(vector)
+        found.append((average.cost, average.exact_cost))
+    with together(world):
+        assert all(average > exact for average, exact in found)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_equal_shards_have_the_exact_cost(world, mode):
+    """Every rank has the same rows: the average is exact."""
+    config, rows = settings(kl=mode), patches(9)
+    cost = make_cost(config, rows, world)
+    vector = cost.model.parameters.vector.copy()
+    found = cost(vector)
+    with together(world):
+        expected = sparse.exact(cost.model.shape, vector, rows, config)
+        assert_close(found, expected, 1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_unit_that_is_off_on_one_rank(world, mode):
+    """Its rows have p = 0; together with the others' p is above 0."""
+    config = settings(kl=mode)
+    x = np.zeros((world.size, 16))
+    x[0] = -1e3
+    cost = new_cost(world, config, x)
+    cost.model.parameters["weights"][:] = 1.0
+    found, _ = cost(cost.model.parameters.vector.copy())
+    values = world.allgather(repr(found))
+    with together(world):
+        assert len(set(values)) == 1
+        assert np.isinf(found) == (mode == "average")
+        assert np.isfinite(cost.latest.exact_cost)
+
+
+# --- ranks that differ
+
+
+def test_a_rank_with_another_bit_is_noticed(world):
+    cost = new_cost(world, settings(), patches(30))
+    vector = cost.model.parameters.vector.copy()
+    other = vector.copy()
+    other[3] = np.nextafter(other[3], 1)
+    mine = other if world.rank == world.size - 1 else vector
+    found = caught(lambda: cost(mine), CommunicationError)
+    for _ in range(DIGEST_EVERY):
+        cost(vector)
+    later = caught(lambda: cost(mine), CommunicationError)
+    with together(world):
+        for error, number in ((found, 1), (later, DIGEST_EVERY + 1)):
+            kind, text, collective = error
+            assert (kind, collective) == (CommunicationError, True)
+            assert f"evaluation {number} rank {world.size - 1} has others" in text
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_one_rank_s_bad_number_stops_all(world, mode, optimizer):
+    descent = new_descent(world, optimizer=optimizer, kl=mode)
+
+    def descend():
+        for state in descent.states():
+            if state.iteration == 2 and world.rank == world.size - 1:
+                descent.cost.rows[:] = np.nan
+
+    found = caught(descend, TrainingError)
+    evaluations = world.allgather(descent.cost.evaluations)
+    states = world.allgather(digest(descent.state.arrays().values()))
+    with together(world):
+        kind, text, collective = found
+        assert (kind, collective) == (TrainingError, True)
+        assert f"evaluation {evaluations[0]} found NaN" in text
+        assert len(set(evaluations)) == len(set(states)) == 1
+        assert descent.state.iteration == 2
+        assert np.isfinite(descent.state.position).all()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_one_rank_s_clock_stops_all(world, mode, optimizer):
+    descent = new_descent(world, optimizer=optimizer, kl=mode)
+    cost, last = descent.cost, world.size - 1
+    cost.time_over = lambda: world.rank == last and cost.evaluations >= 5
+    states = len(list(descent.states()))
+    found = world.allgather((states, cost.evaluations, descent.stopped_by))
+    with together(world):
+        assert len(set(found)) == 1
+        assert found[0][1:] == (5, "time")
+
+
+# --- descent
+
+
+def new_descent(comm, x=None, **changes):
+    """Return a descent from the first weights; in sgd the rank has its strata."""
+    usual = {"memory": 0.99, "minibatch": 20, "kl": "exact", "output": "linear"}
+    config = settings(**usual | changes)
+    x = patches(120) if x is None else x
+    start, stop = shard_bounds(len(x), comm.size)[comm.rank]
+    if config.optimizer == "sgd":
+        strata = Strata.of_rank(len(x), config.minibatch, comm.rank, comm.size)
+        start, stop = strata.rows
+    return Descent(fresh_cost(config, x[start:stop], comm), config)
+
+
+def alone(world, **changes):
+    """Return the last state of one rank, on all."""
+
+    def descend():
+        *_, last = new_descent(SERIAL, **changes).states()
+        return last
+
+    return world.on_root(descend)
+
+
+@pytest.mark.parametrize("mode", ["exact", "exact-fused"])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "cg"])
+def test_descents_end_where_one_rank_does(world, optimizer, mode):
+    changes = {"optimizer": optimizer, "kl": mode, "evaluations": 100}
+    expected = alone(world, **changes)
+    *_, last = new_descent(world, **changes).states()
+    same = set(world.allgather(digest(last.arrays().values())))
+    with together(world):
+        assert len(same) == 1
+        assert last.cost == pytest.approx(expected.cost, rel=1e-6)
+
+
+@pytest.mark.parametrize("n_rows", [7, 120])
+def test_a_descent_of_the_average(world, n_rows):
+    changes = {"kl": "average", "evaluations": 60, "x": patches(n_rows)}
+    expected = alone(world, **changes | {"kl": "exact"})
+    descent = new_descent(world, **changes)
+    states = list(descent.states())
+    same = set(world.allgather(digest(states[-1].arrays().values())))
+    with together(world):
+        assert len(same) == 1
+        assert states[-1].cost < 0.9 * states[0].cost
+        assert states[-1].cost > 0.99 * expected.cost
+
+
+@pytest.mark.parametrize(
+    ("minibatch", "dtype", "tolerance"),
+    [
+        (1, "float64", 1e-11),
+        (3, "float64", 1e-11),
+        (7, "float64", 1e-11),
+        (7, "float32", 1e-4),
+        (120, "float64", 1e-11),
+    ],
+)
+def test_stochastic_descent(world, minibatch, dtype, tolerance):
+    """Also with minibatches of fewer rows than there are ranks."""
+    changes = {"optimizer": "sgd", "minibatch": minibatch, "iterations": 2}
+    expected = alone(world, dtype=dtype, **changes)
+    *_, last = new_descent(world, dtype=dtype, **changes).states()
+    same = set(world.allgather(digest(last.arrays().values())))
+    with together(world):
+        assert len(same) == 1
+        mean = expected.mean_activation
+        np.testing.assert_allclose(last.position, expected.position, atol=tolerance)
+        np.testing.assert_allclose(last.mean_activation, mean, atol=tolerance)
+        assert last.cost == pytest.approx(expected.cost, rel=tolerance)
+
+
+def test_a_clock_stops_all_within_a_pass(world):
+    descent = new_descent(world, optimizer="sgd", minibatch=1)
+    cost, calls = descent.cost, []
+    cost.time_over = lambda: calls.append(0) or (world.rank == 1 and len(calls) > 60)
+    states = list(descent.states())
+    found = world.allgather((len(states), len(calls), descent.stopped_by))
+    with together(world):
+        assert set(found) == {(1, 61, "time")}
+
+
+def test_a_slow_rank_is_waited_for(world):
+    """Its seconds are the others' waiting."""
+    cost = new_cost(world, settings(kl="exact"), patches(30))
+    vector = cost.model.parameters.vector.copy()
+    fire = cost.model.fire
+
+    def slowly(rows):
+        time.sleep(0.1)
+        return fire(rows)
+
+    if world.rank == 0:
+        cost.model.fire = slowly
+    cost(vector)
+    found = cost.latest
+    with together(world):
+        assert (found.computing if world.rank == 0 else found.allreduce) > 0.08

@@ -1,0 +1,115 @@
+"""The course of an examination, with ranks that are joined and that are not."""
+
+import os
+import re
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from mpilayer import environment
+from mpilayer.doctor import examine as doctor
+from mpilayer.doctor import links
+from mpilayer.doctor.facts import Space
+from mpilayer.errors import CommunicationError
+from mpilayer.parallel.comm import SerialCommunicator
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Let a launcher have started several processes."""
+    monkeypatch.setattr(environment, "launched_size", lambda: 4)
+
+
+def failing(error):
+    def start():
+        raise error
+
+    return start
+
+
+def test_ranks_that_mpi_would_end(monkeypatch):
+    monkeypatch.setattr(doctor.software, "refusal", lambda: "no. Do that.")
+    monkeypatch.setattr(doctor, "start", failing(AssertionError()))
+    comm, failure = doctor.join()
+    assert isinstance(comm, SerialCommunicator)
+    assert failure == "no. Do that."
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (CommunicationError("joined 1. Start it with mpiexec."), "Start it with"),
+        (RuntimeError("cannot load MPI library\nx"), "4 processes .*mpilayer\\[mpi\\]"),
+    ],
+)
+def test_ranks_that_are_not_joined(launched, monkeypatch, error, text):
+    monkeypatch.setattr(doctor, "start", failing(error))
+    comm, failure = doctor.join()
+    assert isinstance(comm, SerialCommunicator)
+    assert "\n" not in failure
+    assert re.search(text, failure)
+
+
+def test_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "start", SerialCommunicator)
+    monkeypatch.setattr(doctor.software, "software", lambda mpi: mpi)
+    monkeypatch.setitem(sys.modules, "mpilayer.parallel.mpi", None)
+    comm, facts = doctor.examine(tmp_path, 1, pytest.fail)
+    assert comm.size == facts.launch.size == len(facts.ranks) == 1
+    assert facts.software is None
+    assert facts.ranks[0].threads == 1
+    assert facts.links == links.Links((), 0, ())
+    assert facts.folder.path == str(tmp_path)
+
+
+def test_the_library_in_use(monkeypatch):
+    door = SimpleNamespace(library=lambda: "MPICH 5")
+    monkeypatch.setitem(sys.modules, "mpilayer.parallel.mpi", door)
+    assert doctor.library() == "MPICH 5"
+
+
+@pytest.mark.parametrize(
+    ("shm", "warned"),
+    [
+        (None, False),
+        (Space(64 * MIB, 64 * MIB), True),
+        (Space(1024 * MIB, MIB), True),
+        (Space(1024 * MIB, 512 * MIB), False),
+    ],
+)
+def test_what_cannot_wait_for_mpi(launched, shm, warned):
+    said = []
+    doctor.warn(shm, said.append)
+    assert len(said) == warned
+    if warned:
+        assert "--shm-size" in said[0]
+
+
+def test_one_process_is_not_warned():
+    doctor.warn(Space(MIB, MIB), pytest.fail)
+
+
+def test_a_silence_is_ended(monkeypatch):
+    ended, said = threading.Event(), []
+    monkeypatch.setattr(os, "_exit", lambda code: ended.set())
+    with doctor.patience(0.01, said.append):
+        assert ended.wait(5)
+    assert "firewall" in said[0]
+    with doctor.patience(60, pytest.fail):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("hosts", "partners"),
+    [("aa", [1]), ("aaab", [3]), ("aabbcc", [2, 4]), ("abab", [1])],
+)
+def test_who_is_measured(hosts, partners):
+    assert links.partners_of(tuple(hosts)) == partners
+
+
+def test_one_rank_has_no_neighbour():
+    assert links.neighbour(SerialCommunicator(), "a", 1) is None

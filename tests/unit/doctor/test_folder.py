@@ -1,0 +1,127 @@
+"""What is tried in a folder, and that nothing of it stays."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mpilayer import hdf5
+from mpilayer.doctor import folder
+from mpilayer.errors import DataError
+from mpilayer.parallel.comm import SerialCommunicator
+
+MOUNTS = """\
+/dev/vda / ext4 rw 0 0
+proc /proc proc rw 0 0
+server:/home /home nfs4 rw 0 0
+tmpfs /home/my\\040runs tmpfs rw 0 0
+/dev/vdb /data ext4 rw 0 0
+fs@tcp:/scratch /data lustre rw 0 0
+short line
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "mount", "kind"),
+    [
+        ("/work", "/", "ext4"),
+        ("/home/me", "/home", "nfs4"),
+        ("/homes/me", "/", "ext4"),
+        ("/home/my runs/1", "/home/my runs", "tmpfs"),
+        # The later mount hides the earlier one.
+        ("/data/x", "/data", "lustre"),
+    ],
+)
+def test_the_mount_of_a_path(path, mount, kind):
+    assert folder.mount_of(Path(path), MOUNTS) == (mount, kind)
+
+
+def test_without_mounts():
+    assert folder.mount_of(Path("/x"), "") == ("", "")
+
+
+def test_a_good_folder(tmp_path):
+    found = folder.examine(tmp_path, SerialCommunicator())
+    assert found.path == str(tmp_path)
+    assert (found.failure, found.hdf5_failure, found.lock_failure) == ("", "", "")
+    assert found.seconds > 0
+    assert found.seen == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder(tmp_path):
+    found = folder.attempt(tmp_path / "none")
+    assert found.failure == "no such file or directory"
+    assert found.space is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_instead_of_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    assert folder.attempt(tmp_path / "file").failure == "not a directory"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_of_somebody_else(tmp_path):
+    tmp_path.chmod(0o500)
+    assert folder.attempt(tmp_path).failure == "permission denied"
+
+
+def test_files_that_cannot_be_moved(tmp_path, monkeypatch):
+    def replace(self, target):
+        raise OSError(95, "?")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    found = folder.attempt(tmp_path)
+    assert found.failure == "operation not supported"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_locks_that_do_not_work(tmp_path, monkeypatch):
+    real = hdf5.File
+
+    def open_file(path, mode, locking=None, **options):
+        if locking:
+            raise OSError("Unable to lock file\ndetails")
+        return real(path, mode, **options)
+
+    monkeypatch.setattr(hdf5, "File", open_file)
+    found = folder.attempt(tmp_path)
+    assert (found.failure, found.hdf5_failure) == ("", "")
+    assert found.lock_failure == "unable to lock file"
+
+
+def test_hdf5_that_does_not_work(tmp_path, monkeypatch):
+    @contextmanager
+    def create(path, **kinds):
+        raise DataError("no") from OSError("what was read back differs")
+        yield
+
+    monkeypatch.setattr(hdf5, "create", create)
+    found = folder.attempt(tmp_path)
+    assert found.hdf5_failure == "what was read back differs"
+    assert found.lock_failure == ""
+
+
+class Two(SerialCommunicator):
+    """Rank 0 of two, of which the other sees nothing."""
+
+    size = 2
+
+    def allgather(self, item):
+        return [item, None]
+
+
+def test_a_folder_that_others_do_not_see(tmp_path):
+    found = folder.examine(tmp_path, Two())
+    assert found.seen[0] < 1
+    assert found.seen[1] is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_does_not_come(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "_PATIENCE", 0.05)
+    assert folder._look(tmp_path / "none", "content") is None
+    (tmp_path / "other").write_text("other")
+    assert folder._look(tmp_path / "other", "content") is None

@@ -1,0 +1,277 @@
+"""Batch scripts as text."""
+
+import shlex
+import subprocess
+from dataclasses import fields, replace
+
+import pytest
+
+from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
+from mpilayer.errors import ConfigError
+from mpilayer.slurm import (
+    JobConfig,
+    Step,
+    check_chain,
+    log_file,
+    render,
+    render_scaling,
+    render_submit,
+    scaling_ranks,
+    seconds,
+)
+
+STEP = Step("pretrain", "digits.h5", "runs/first", ("--layers", "14,10"))
+CONFIG = JobConfig(nodes=2, ntasks=8, time="02:30:00")
+
+
+def asked(script):
+    """Return what the script asks of SLURM, by name."""
+    lines = [line for line in script.splitlines() if line.startswith("#SBATCH --")]
+    pairs = (line.removeprefix("#SBATCH --").partition("=") for line in lines)
+    return {name: value for name, _, value in pairs}
+
+
+def command(script):
+    """Return the words of the command that a script attends to."""
+    joined = script.replace("\\\n", " ")
+    lines = [line.split() for line in joined.splitlines()]
+    return next(words[1:] for words in lines if words[:1] == ["attend"])
+
+
+def assert_bash(script):
+    """Demand that bash can read it, in lines that fit."""
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    assert max(map(len, script.splitlines())) <= 88
+
+
+def test_what_slurm_is_asked_for():
+    assert asked(render(STEP, CONFIG)) == {
+        "job-name": "pretrain-first",
+        "nodes": "2",
+        "ntasks": "8",
+        "ntasks-per-node": "4",
+        "cpus-per-task": "1",
+        "time": "02:30:00",
+        "output": "runs/pretrain-first-%j.out",
+        "open-mode": "append",
+        "signal": "B:USR1@120",
+        "requeue": "",
+    }
+
+
+def test_what_slurm_is_asked_for_on_request():
+    config = replace(
+        CONFIG, ntasks=7, partition="long", account="a.b", warn_seconds=300, log="x.out"
+    )
+    found = asked(render(replace(STEP, seeds=(5, 3, 8)), config))
+    assert found["partition"] == "long"
+    assert found["account"] == "a.b"
+    assert found["signal"] == "B:USR1@300"
+    assert found["output"] == "x.out"
+    assert found["array"] == "0-2"
+    assert "ntasks-per-node" not in found
+
+
+def test_slurm_reads_its_lines_before_any_command():
+    lines = render(STEP, replace(CONFIG, environment="module load mpi")).splitlines()
+    first = next(i for i, line in enumerate(lines) if line and line[0] != "#")
+    assert lines[first] == "module load mpi"
+    assert not any(line.startswith("#SBATCH") for line in lines[first:])
+    assert lines.index("set -u") > first
+
+
+def test_mpiexec():
+    script = render(STEP, CONFIG)
+    assert " ".join(command(script)) == (
+        'mpiexec -n "$SLURM_NTASKS" mpilayer pretrain "$data" --run "$run" '
+        '--resume auto --threads "$OMP_NUM_THREADS" --layers 14,10'
+    )
+    assert script.endswith('\n\nconclude "$?" pretrain "$run"\n')
+    assert "HYDRA_BINDING:-core" in script
+
+
+@pytest.mark.parametrize("mpi", ["pmi2", "pmix"])
+def test_srun(mpi):
+    words = command(render(STEP, replace(CONFIG, launcher="srun", mpi=mpi)))
+    assert words[: words.index("mpilayer")] == [
+        "srun",
+        f"--mpi={mpi}",
+        "--kill-on-bad-exit=1",
+        '--ntasks="$SLURM_NTASKS"',
+        '--cpus-per-task="$SLURM_CPUS_PER_TASK"',
+        "--cpu-bind=cores",
+    ]
+
+
+def test_threads():
+    assert "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK\n" in render(STEP, CONFIG)
+    script = render(STEP, replace(CONFIG, cpus_per_task=4, threads=2))
+    assert "export OMP_NUM_THREADS=2\n" in script
+    assert asked(script)["cpus-per-task"] == "4"
+
+
+def test_ranks_of_several_threads_are_bound_by_slurm_alone():
+    script = render(STEP, replace(CONFIG, cpus_per_task=2))
+    assert "HYDRA_BINDING" not in script
+    assert "OMPI_MCA_hwloc_base_binding_policy=none" in script
+    assert "BINDING" not in render(STEP, replace(CONFIG, launcher="srun"))
+
+
+@pytest.mark.parametrize("name", ["finetune", "evaluate"])
+def test_commands_on_a_run_are_given_its_directory(name):
+    script = render(replace(STEP, command=name), CONFIG)
+    assert f'mpilayer {name} "$run" --data "$data"' in script
+
+
+def test_evaluation_needs_one_rank_and_no_mark():
+    script = render(replace(STEP, command="evaluate", options=()), CONFIG)
+    found = asked(script)
+    assert (found["nodes"], found["ntasks"]) == ("1", "1")
+    assert "signal" not in found
+    assert not any(word in script for word in ("mpiexec", "conclude", "complete"))
+
+
+def test_seeds():
+    script = render(replace(STEP, seeds=(5, 3)), CONFIG)
+    assert "\nseeds=(5 3)\nseed=${seeds[SLURM_ARRAY_TASK_ID]}\n" in script
+    assert "\nrun=runs/first-seed-$seed\n" in script
+    assert command(script)[-4:] == ["--seed", '"$seed"', "--layers", "14,10"]
+    assert asked(script)["output"] == "runs/pretrain-first-%A_%a.out"
+
+
+def test_scaling():
+    step = replace(STEP, command="sparse", options=("--evaluations", "9"))
+    script = render_scaling(step, CONFIG)
+    assert asked(script)["job-name"] == "scaling-first"
+    assert "\nfor ranks in 1 2 4 8; do\n" in script
+    assert command(script)[:3] == ["mpiexec", "-n", '"$ranks"']
+    assert "--resume" not in script
+    assert "--replace" in command(script)
+    assert '["seconds"]' in script
+    assert '["pretrain_seconds"]' in render_scaling(STEP, CONFIG)
+    words = command(render_scaling(step, replace(CONFIG, launcher="srun")))
+    assert '--nodes="$nodes"' in words
+
+
+@pytest.mark.parametrize(
+    ("ntasks", "expected"),
+    [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])],
+)
+def test_scaling_ranks(ntasks, expected):
+    assert scaling_ranks(ntasks) == expected
+
+
+def test_submitting_a_chain():
+    script = render_submit(["pretrain", "finetune", "evaluate"], array=False)
+    assert '--dependency="afterok:${pretrain%%;*}"' in script
+    assert '--dependency="afterok:${finetune%%;*}"' in script
+    assert script.count("--kill-on-invalid-dep=yes") == 2
+    assert script.count("$(sbatch --parsable") == 3
+    assert_bash(script)
+    assert "aftercorr:${sparse%%;*}" in render_submit(
+        ["sparse", "evaluate"], array=True
+    )
+
+
+def test_the_comment_is_the_command_also_when_it_is_long():
+    made_by = ["mpilayer", "job", "pretrain", "a b.h5", "--environment", "x\ny"]
+    made_by += [f"--option-{i}={i}" for i in range(20)]
+    script = render(STEP, CONFIG, made_by)
+    lines = script.partition("#SBATCH")[0].splitlines()[1:]
+    assert all(line.startswith("# ") for line in lines)
+    text = "\n".join(line[2:] for line in lines).replace("\\\n", "")
+    assert shlex.split(text) == made_by
+    assert_bash(script)
+
+
+SCRIPTS = {
+    "mpiexec": render(STEP, CONFIG),
+    "srun": render(STEP, replace(CONFIG, launcher="srun")),
+    "seeds": render(replace(STEP, seeds=(1, 2)), CONFIG),
+    "blanks": render(replace(STEP, run="a 'b' $c/%d e"), CONFIG),
+    "evaluate": render(replace(STEP, command="evaluate"), CONFIG),
+    "scaling": render_scaling(STEP, CONFIG),
+    "scaling-srun": render_scaling(STEP, replace(CONFIG, launcher="srun")),
+    "threads": render(STEP, replace(CONFIG, cpus_per_task=2)),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_bash_can_read_it(name):
+    assert_bash(SCRIPTS[name])
+
+
+def test_percent_signs_of_names_are_not_patterns():
+    step = replace(STEP, run="runs/50%j")
+    assert log_file("pretrain", step, CONFIG) == "runs/pretrain-50%%j-%j.out"
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [("00:10:00", 600), ("100:00:01", 360_001), ("2-03:00:00", 183_600)],
+)
+def test_times(time, expected):
+    assert seconds(time) == expected
+
+
+@pytest.mark.parametrize("time", ["", "10", "10:00", "1:60:00", "1:00:60", "a", "1h"])
+def test_bad_times(time):
+    with pytest.raises(ConfigError, match=r"--time must be HH:MM:SS .*got"):
+        JobConfig(time=time)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"nodes": 0}, "nodes must be at least 1; got 0"),
+        ({"ntasks": 0}, "ntasks must be at least 1; got 0"),
+        ({"cpus_per_task": 0}, "cpus_per_task must be at least 1; got 0"),
+        ({"threads": -1}, "threads must be at least 0; got -1"),
+        ({"threads": 3, "cpus_per_task": 2}, "got 3 threads on 2"),
+        ({"nodes": 3, "ntasks": 2}, "every node needs a rank; got 3 nodes for 2"),
+        ({"requeues": -1}, "requeues must be at least 0; got -1"),
+        ({"warn_seconds": 0}, "warn_seconds must be at least 1"),
+        ({"warn_seconds": 65536}, "warn_seconds must be less than 65536"),
+        ({"time": "00:02:00"}, "warning must come after the start; got 120 s"),
+        ({"launcher": "mpirun"}, "choose from mpiexec, srun"),
+        ({"mpi": "pmi"}, "choose from pmi2, pmix"),
+        ({"partition": "a b"}, "--partition must be a name .*got 'a b'"),
+        ({"account": "a\n#SBATCH --x"}, "--account must be a name"),
+        ({"log": "a\nb"}, "--log must have no line breaks"),
+    ],
+)
+def test_what_is_refused(values, words):
+    with pytest.raises(ConfigError, match=words):
+        JobConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"command": "train"}, "unknown command 'train'"),
+        ({"data": "a\nb"}, "DATA.h5 must have no line breaks"),
+        ({"run": "a\x1bb"}, "--run must have no line breaks"),
+        ({"seeds": (1, 1)}, "--seeds must be different numbers.*got 1,1"),
+        ({"seeds": (-1,)}, "--seeds must be different numbers, 0 or more; got -1"),
+    ],
+)
+def test_refused_steps(values, words):
+    with pytest.raises(ConfigError, match=words):
+        replace(STEP, **values)
+
+
+def test_chains():
+    check_chain(["pretrain", "finetune", "evaluate"])
+    check_chain(["sparse", "evaluate"])
+    with pytest.raises(ConfigError, match="Did you mean 'finetune'"):
+        check_chain(["pretrain", "finetun"])
+    with pytest.raises(ConfigError, match="after sparse can come evaluate; got fine"):
+        check_chain(["sparse", "finetune"])
+    with pytest.raises(ConfigError, match="after compare can come nothing; got eval"):
+        check_chain(["compare", "evaluate"])
+
+
+def test_a_job_and_its_command_have_no_option_in_common():
+    mine = {item.name for item in fields(JobConfig)}
+    for cls in (PretrainConfig, FinetuneConfig, SparseConfig):
+        assert not mine & {item.name for item in fields(cls)}

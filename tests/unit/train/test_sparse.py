@@ -1,0 +1,254 @@
+"""The cost of a sparse autoencoder on one rank."""
+
+from dataclasses import asdict
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from mpilayer.arrays import ROW_BLOCK
+from mpilayer.config import SparseConfig, from_values
+from mpilayer.errors import TrainingError
+from mpilayer.train.sparse import Evaluation, make_model, start_weights
+from tests.support import sparse
+from tests.support.plain import central_differences
+from tests.support.sparse import (
+    MODES,
+    TOLERANCES,
+    UNITS,
+    assert_close,
+    make_cost,
+    patches,
+    settings,
+)
+
+
+@pytest.mark.parametrize("n_rows", [1, 7, ROW_BLOCK, 2 * ROW_BLOCK + 501])
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(("hidden", "output"), UNITS)
+def test_cost_and_gradient(hidden, output, dtype, n_rows):
+    """On one rank all modes are the same."""
+    config = settings(activation=hidden, output=output, dtype=dtype)
+    x = patches(n_rows).astype(dtype)
+    cost = make_cost(config, x)
+    vector = cost.model.parameters.vector.copy()
+    expected = sparse.exact(cost.model.shape, vector, x.astype(float), config)
+    for cost.kl in MODES:
+        assert_close(cost(vector), expected, TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("hidden", "output"), UNITS)
+def test_central_differences(hidden, output, mode):
+    config = settings(activation=hidden, output=output, hidden=3, kl=mode)
+    cost = make_cost(config, patches(11, 5))
+    vector = cost.model.parameters.vector.copy()
+    expected = central_differences(lambda v: cost(v)[0], vector)
+    np.testing.assert_allclose(cost(vector)[1], expected, rtol=0, atol=1e-8)
+
+
+def test_the_gradient_is_the_caller_s():
+    cost = make_cost(settings(), patches(11))
+    vector = cost.model.parameters.vector.copy()
+    _, gradient = cost(vector)
+    before = gradient.copy()
+    _, other = cost(vector + 1)
+    assert not np.shares_memory(other, gradient)
+    np.testing.assert_array_equal(gradient, before)
+    np.testing.assert_array_equal(cost(vector)[1], before)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("bias", [-20.0, -30.0, -40.0])
+def test_units_that_are_nearly_off(bias, mode, dtype):
+    """½(1 + tanh z) would be 0, and the cost infinite."""
+    config = settings(dtype=dtype, kl=mode)
+    cost = make_cost(config, patches(30), deviation=0.1)
+    cost.model.parameters["hidden_bias"][:] = bias
+    vector = cost.model.parameters.vector.copy()
+    found, gradient = cost(vector)
+    assert cost.latest.sparsity == pytest.approx(_kl_far_off(cost, config), rel=1e-5)
+    assert np.isfinite(found)
+    assert np.isfinite(gradient).all()
+    # p · ∂KL/∂p = −ρ where p is nearly 0: the bias pulls each unit back.
+    pulls = gradient[cost.model.parameters.span("hidden_bias")]
+    expected = -2 * config.sparsity_weight * config.sparsity_target
+    np.testing.assert_allclose(pulls, expected, rtol=1e-4)
+
+
+def _kl_far_off(cost, config):
+    """Return the sparsity term where p = mean of exp(2z), to rounding."""
+    p = cost.model.parameters
+    z = patches(30) @ p["weights"] + p["hidden_bias"]
+    rho, log_p = config.sparsity_target, np.log(np.exp(2 * z).mean(axis=0))
+    kl = rho * (np.log(rho) - log_p) + (1 - rho) * np.log(1 - rho)
+    return config.sparsity_weight * kl.sum()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("bias", [-1e3, 1e3])
+def test_units_that_never_or_always_fire_cost_infinity(mode, bias):
+    cost = make_cost(settings(dtype="float32", kl=mode), patches(30))
+    vector = cost.model.parameters.vector
+    vector[cost.model.parameters.span("hidden_bias")] = bias
+    assert cost(vector.copy())[0] == np.inf
+    assert cost.latest.exact_cost == np.inf
+    assert np.isfinite(cost.latest.reconstruction)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_a_sparsity_term_units_may_be_off(mode):
+    cost = make_cost(settings(sparsity_weight=0.0, kl=mode), patches(30))
+    vector = cost.model.parameters.vector
+    vector[cost.model.parameters.span("hidden_bias")] = -1e3
+    value, gradient = cost(vector.copy())
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    assert cost.latest.sparsity == 0
+    assert cost.mean_activation.tolist() == [0] * 5
+
+
+# --- records
+
+
+def test_evaluations_are_counted_and_recorded():
+    cost, records = make_cost(settings(), patches(30)), []
+    cost.on_evaluation = records.append
+    vector = cost.model.parameters.vector.copy()
+    values = []
+    for iteration in range(4):
+        cost.iteration = iteration
+        values.append(cost(vector + iteration))
+    assert [r.evaluation for r in records] == [1, 2, 3, 4]
+    assert [r.iteration for r in records] == [0, 1, 2, 3]
+    assert [r.cost for r in records] == [value for value, _ in values]
+    assert cost.evaluations == 4
+    assert cost.latest is records[-1]
+    for record, (value, gradient) in zip(records, values, strict=True):
+        parts = record.reconstruction + record.decay + record.sparsity
+        assert parts == pytest.approx(value, rel=1e-15)
+        assert record.exact_cost == pytest.approx(value, rel=1e-15)
+        assert record.gradient_norm == pytest.approx(np.linalg.norm(gradient))
+        assert min(record.computing, record.allreduce, record.seconds) >= 0
+    assert all(a.seconds < b.seconds for a, b in pairwise(records))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_parts_of_the_cost(mode):
+    config, x = settings(kl=mode), patches(30)
+    cost = make_cost(config, x)
+    shape, vector = cost.model.shape, cost.model.parameters.vector.copy()
+    cost(vector)
+    off = {"sparsity_weight": 0.0, "weight_decay": 0.0}
+    for name in ("sparsity_weight", "weight_decay", "none"):
+        changes = {key: 0.0 for key in off if key != name}
+        value, _ = sparse.exact(shape, vector, x, settings(**changes))
+        parts = [cost.latest.reconstruction]
+        parts += [cost.latest.sparsity] * (name == "sparsity_weight")
+        parts += [cost.latest.decay] * (name == "weight_decay")
+        assert sum(parts) == pytest.approx(value, rel=1e-12)
+
+
+def test_measuring_is_not_counted():
+    cost, records = make_cost(settings(), patches(30)), []
+    cost.on_evaluation = records.append
+    vector = cost.model.parameters.vector.copy()
+    value, _ = cost(vector)
+    latest = cost.latest
+    found, other = cost.measure(vector), cost.measure(vector + 1)
+    assert isinstance(found, Evaluation)
+    assert found.cost == value != other.cost
+    assert (cost.evaluations, len(records)) == (1, 1)
+    assert cost.latest is latest
+    same = {k: v for k, v in asdict(found).items() if "cost" in k or "norm" in k}
+    assert same == {name: getattr(latest, name) for name in same}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("hidden", ["tanh", "sigmoid"])
+def test_mean_activation(mode, hidden):
+    cost = make_cost(settings(kl=mode, activation=hidden), patches(30))
+    vector = cost.model.parameters.vector.copy()
+    cost(vector)
+    expected = sparse.firing(cost.model.shape, vector, patches(30)).mean(axis=0)
+    np.testing.assert_allclose(cost.mean_activation, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cost_that_is_no_number(mode):
+    cost, records = make_cost(settings(kl=mode), patches(30)), []
+    cost.on_evaluation = records.append
+    vector = cost.model.parameters.vector.copy()
+    cost(vector)
+    vector[3] = np.nan
+    with pytest.raises(TrainingError, match="evaluation 2 found NaN") as caught:
+        cost(vector)
+    assert caught.value.collective
+    assert [r.evaluation for r in records] == [1, 2]
+    assert np.isnan(records[-1].cost)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_rank_that_wants_to_stop(mode):
+    cost = make_cost(settings(kl=mode), patches(30))
+    vector = cost.model.parameters.vector.copy()
+    cost(vector)
+    assert not cost.stopping
+    cost.time_over = lambda: True
+    cost(vector)
+    assert cost.stopping
+
+
+# --- the first weights
+
+
+def first(n_visible=16, **changes):
+    config = from_values(SparseConfig, changes)
+    model = make_model(config, n_visible)
+    model.parameters.vector[:] = np.nan
+    start_weights(model, config)
+    return model.parameters
+
+
+def test_positive_first_weights():
+    p = first(hidden=400, initial="positive")
+    for name, n_inputs in (("weights", 16), ("decode_weights", 400)):
+        assert 0 <= p[name].min() < 0.01 / np.sqrt(n_inputs)
+        assert 0.99 / np.sqrt(n_inputs) < p[name].max() <= 1 / np.sqrt(n_inputs)
+        assert p[name].mean() == pytest.approx(0.5 / np.sqrt(n_inputs), rel=0.05)
+
+
+def test_symmetric_first_weights():
+    p, bound = first(hidden=400, initial="symmetric"), np.sqrt(6 / 417)
+    for name in ("weights", "decode_weights"):
+        assert -bound <= p[name].min() < -0.99 * bound
+        assert 0.99 * bound < p[name].max() <= bound
+        assert abs(p[name].mean()) < 0.05 * bound
+
+
+@pytest.mark.parametrize("initial", ["positive", "symmetric"])
+def test_equal_seeds_give_equal_weights(initial):
+    one, same, other = (first(initial=initial, seed=seed) for seed in (3, 3, 4))
+    assert one.digest() == same.digest() != other.digest()
+    assert not one["hidden_bias"].any()
+    assert not one["visible_bias"].any()
+    square = first(16, hidden=16, initial=initial)
+    assert (square["weights"] != square["decode_weights"]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (30, "tanh", "tanh", np.float32)),
+        ({"preset": "ufldl"}, (25, "sigmoid", "sigmoid", np.float32)),
+        ({"output": "linear", "dtype": "float64"}, (30, "tanh", "linear", np.float64)),
+    ],
+)
+def test_the_model_of_a_configuration(changes, expected):
+    model = make_model(from_values(SparseConfig, changes), 64)
+    shape = model.shape
+    assert (shape.n_hidden, shape.hidden, shape.visible, model.dtype) == expected
+    assert shape.n_visible == 64
+    assert model.parameters.vector.dtype == np.float64
+    assert not model.parameters.vector.any()
