@@ -1,0 +1,1 @@
+"""What would break or slow down a run: facts first, then verdicts on them."""

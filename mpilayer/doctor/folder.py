@@ -1,0 +1,179 @@
+"""Tries what a run does with its folder: write, flush, move, lock, share."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from mpilayer import hdf5
+from mpilayer.doctor.facts import Folder
+from mpilayer.doctor.machine import read, space
+from mpilayer.errors import DataError
+from mpilayer.parallel.comm import Communicator
+from mpilayer.rng import stream
+
+_ROWS = (256, 1024)
+"""Shape of what is written: a megabyte."""
+
+_PATIENCE = 3.0
+_LOOK_EVERY = 0.02
+
+
+def examine(path: Path, comm: Communicator) -> Folder:
+    """Return what can be done in a folder. Collective; rank 0 tries, all look.
+
+    Everything that was written is removed again.
+    """
+    tried = comm.on_root(lambda: attempt(path))
+    seen = () if tried.failure or comm.size == 1 else _seen(path, comm)
+    return Folder(**(vars(tried) | {"seen": seen}))
+
+
+def attempt(path: Path) -> Folder:
+    """Return what this rank can do in a folder. Local."""
+    mount, kind = mount_of(path.resolve(), read(Path("/proc/mounts")))
+    failure = hdf5_failure = lock_failure = ""
+    seconds = 0.0
+    try:
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=path) as folder:
+            failure = _reason(lambda: _replace(Path(folder)))
+            began = time.perf_counter()
+            hdf5_failure = _reason(lambda: _write_hdf5(Path(folder) / "rows.h5"))
+            seconds = time.perf_counter() - began
+            lock_failure = _reason(lambda: _lock(Path(folder) / "locked.h5"))
+    except OSError as error:
+        failure = failure or _words(error)
+    return Folder(
+        path=str(path.resolve()),
+        mount=mount,
+        type=kind,
+        locking=os.environ.get("HDF5_USE_FILE_LOCKING", ""),
+        space=space(path),
+        failure=failure,
+        hdf5_failure=hdf5_failure,
+        lock_failure=lock_failure,
+        seconds=seconds,
+        seen=(),
+    )
+
+
+def mount_of(path: Path, mounts: str) -> tuple[str, str]:
+    """Return the mount point and type of a path's file system.
+
+    Parameters
+    ----------
+    path : Path
+        Without links.
+    mounts : str
+        Text of ``/proc/mounts``.
+
+    Returns
+    -------
+    mount, type : str
+        Empty if the text does not say.
+    """
+    best = ("", "")
+    for line in mounts.splitlines():
+        words = line.split()
+        if len(words) < 3:
+            continue
+        point = words[1].replace("\\040", " ")
+        # Of two mounts on one point the later one hides the other.
+        if path.is_relative_to(point) and len(point) >= len(best[0]):
+            best = (point, words[2])
+    return best
+
+
+def _reason(work: Callable[[], None]) -> str:
+    """Do something, and return why it failed: empty if it did not."""
+    try:
+        work()
+    except OSError as error:
+        return _words(error)
+    except DataError as error:
+        return _cause(error)
+    return ""
+
+
+def _cause(error: DataError) -> str:
+    """Return the words of the operating system behind an error of a file."""
+    cause = error.__cause__
+    return _words(cause) if isinstance(cause, OSError) else str(error)
+
+
+def _words(error: OSError) -> str:
+    if error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error).splitlines()[0].lower()
+
+
+def _replace(folder: Path) -> None:
+    """Replace a file in one step and flush it, as checkpoints and summaries are."""
+    old, new = folder / "old", folder / "new"
+    old.write_text("old")
+    with new.open("w") as file:
+        file.write("new")
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(old)
+    if new.exists() or old.read_text() != "new":
+        raise OSError("a file that was moved over another one did not replace it")
+
+
+def _write_hdf5(path: Path) -> None:
+    """Write a file and read it back, with the locks that mpilayer's files have."""
+    rows = stream(0, "doctor").random(_ROWS, dtype=np.float32)
+    with hdf5.create(path, kind="mpilayer-doctor", version=1) as file:
+        file["rows"] = rows
+    with hdf5.open_read(path, kind="mpilayer-doctor", version=1) as file:
+        hdf5.verify_digest(file, path, DataError)
+
+
+def _lock(path: Path) -> None:
+    with hdf5.File(path, "w", locking=True) as file:
+        file["rows"] = np.arange(3)
+
+
+def _seen(path: Path, comm: Communicator) -> tuple[float | None, ...]:
+    """Return after how many seconds each rank sees a file that rank 0 writes."""
+    token = comm.on_root(lambda: _leave(path))
+    if token is None:
+        return ()
+    name, content = token
+    try:
+        return tuple(comm.allgather(_look(path / name, content)))
+    finally:
+        if comm.rank == 0:
+            with suppress(OSError):
+                (path / name).unlink()
+
+
+def _leave(path: Path) -> tuple[str, str] | None:
+    content = f"{os.getpid()} {time.time()}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix=".doctor-", dir=path, delete=False
+        ) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return None
+    return Path(file.name).name, content
+
+
+def _look(file: Path, content: str) -> float | None:
+    """Return the seconds until a file is there, whole; None if it does not come."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < _PATIENCE:
+        # Listing the folder renews what a network file system remembers of it.
+        with suppress(OSError):
+            list(file.parent.iterdir())
+        if read(file) == content:
+            return time.perf_counter() - began
+        time.sleep(_LOOK_EVERY)
+    return None

@@ -1,0 +1,218 @@
+"""What a rank finds on its host; local. What a host does not tell is None or empty."""
+
+import ctypes
+import os
+import re
+import resource
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from mpilayer import __version__, environment
+from mpilayer.doctor.facts import Pool, Rank, Space
+from mpilayer.doctor.software import hdf5_version
+
+SHM = Path("/dev/shm")
+_GROUPS = Path("/sys/fs/cgroup")
+# A limit of that many bytes is none: the old control groups know no other word for it.
+_NO_LIMIT = 1 << 60
+
+
+def describe(rank: int, threads: int, neighbour: str | None, clock: float) -> Rank:
+    """Return what this rank finds.
+
+    Parameters
+    ----------
+    rank : int
+        Its number.
+    threads : int
+        Its BLAS threads.
+    neighbour : str or None
+        See :class:`mpilayer.doctor.facts.Rank`.
+    clock : float
+        Likewise.
+    """
+    return Rank(
+        rank=rank,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        cores=tuple(sorted(environment.cores())),
+        quota=cpu_quota(_GROUPS, read(Path("/proc/self/cgroup"))),
+        threads=threads,
+        pools=pools(threadpool_info()),
+        vectors=vectors(read(Path("/proc/cpuinfo"))),
+        kernels_asked=os.environ.get("OPENBLAS_CORETYPE", ""),
+        versions=versions(),
+        shm=space(SHM),
+        neighbour=neighbour,
+        memory=memory(),
+        address_space=address_space(),
+        clock=clock,
+    )
+
+
+def read(path: Path) -> str:
+    """Return a file's text, empty if it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def versions() -> tuple[str, ...]:
+    """Return the versions that should be the same on all hosts."""
+    return (
+        f"Python {sys.version.split()[0]}",
+        f"mpilayer {__version__}",
+        f"NumPy {np.__version__}",
+        f"HDF5 {hdf5_version()}",
+    )
+
+
+def pools(found: list[dict[str, Any]]) -> tuple[Pool, ...]:
+    """Return the BLAS libraries among what threadpoolctl finds."""
+    return tuple(
+        Pool(
+            library=str(pool["internal_api"]),
+            version=str(pool.get("version") or ""),
+            kernels=str(pool.get("architecture") or ""),
+            threads=int(pool["num_threads"]),
+            path=str(pool["filepath"]),
+        )
+        for pool in found
+        if pool["user_api"] == "blas"
+    )
+
+
+def vectors(cpuinfo: str) -> str:
+    """Return the widest vector instructions by the text of ``/proc/cpuinfo``."""
+    line = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
+    flags = line[1].split() if line else []
+    # OpenBLAS wants both of these for its kernels.
+    if {"avx512f", "avx512vl"} <= set(flags):
+        return "AVX-512"
+    return "AVX2" if "avx2" in flags else ""
+
+
+def space(path: Path) -> Space | None:
+    """Return the space of a path's file system, None if it does not say."""
+    try:
+        usage = shutil.disk_usage(path)
+    except OSError:
+        return None
+    return Space(usage.total, usage.free) if usage.total else None
+
+
+def address_space() -> int | None:
+    """Return what ``ulimit -v`` grants."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def memory() -> int | None:
+    """Return the bytes left on the host, or in the control groups if that is less."""
+    kilobytes = re.search(
+        r"^MemAvailable:\s+(\d+) kB", read(Path("/proc/meminfo")), re.MULTILINE
+    )
+    left = [1024 * int(kilobytes[1])] if kilobytes else []
+    room = memory_room(_GROUPS, read(Path("/proc/self/cgroup")))
+    return min([*left, *([] if room is None else [room])], default=None)
+
+
+def memory_room(root: Path, groups: str) -> int | None:
+    """Return the bytes left in the control groups of a process.
+
+    Parameters
+    ----------
+    root : Path
+        Where the control groups are mounted.
+    groups : str
+        Text of ``/proc/self/cgroup``.
+
+    Returns
+    -------
+    int or None
+        The least of the group and all those around it; None without a limit. Pages
+        that only cache files count as free.
+    """
+    rooms = []
+    for new in (True, False):
+        limit, used = ("memory.max", "memory.current")
+        if not new:
+            limit, used = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        for folder in _folders(root, groups, "" if new else "memory"):
+            most = read(folder / limit).strip()
+            if most.isdigit() and int(most) < _NO_LIMIT:
+                now = int(read(folder / used).strip() or 0)
+                cache = _cached(read(folder / "memory.stat"))
+                rooms.append(max(0, int(most) - now + min(cache, now)))
+    return min(rooms, default=None)
+
+
+def cpu_quota(root: Path, groups: str) -> float | None:
+    """Return the cores' worth of time that the control groups grant; see above."""
+    quotas = []
+    for folder in _folders(root, groups, ""):
+        given = re.fullmatch(r"(\d+) (\d+)\s*", read(folder / "cpu.max"))
+        if given:
+            quotas.append(int(given[1]) / int(given[2]))
+    for folder in _folders(root, groups, "cpu"):
+        quota = read(folder / "cpu.cfs_quota_us").strip()
+        period = read(folder / "cpu.cfs_period_us").strip()
+        if quota.isdigit() and period.isdigit():
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
+
+
+def _folders(root: Path, groups: str, controller: str) -> list[Path]:
+    """Return the folders of a process's group and of those around it."""
+    top = root / controller
+    for line in groups.splitlines():
+        _, names, path = [*line.split(":", 2), "", ""][:3]
+        if path and controller in names.split(","):
+            inner = top / path.lstrip("/")
+            around = [inner, *inner.parents]
+            return [folder for folder in around if folder.is_relative_to(top)]
+    return []
+
+
+def _cached(statistics: str) -> int:
+    lines = dict(line.split(" ", 1) for line in statistics.splitlines() if " " in line)
+    # The old control groups leave those inside out, but for the lines with "total_".
+    return int(lines.get("total_inactive_file") or lines.get("inactive_file") or 0)
+
+
+class _Piece(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+def read_process(pid: int, address: int, n_bytes: int) -> str | None:
+    """Try to read another process's memory as MPI libraries do for large messages.
+
+    Returns
+    -------
+    str or None
+        Empty if it works, else the reason; None where there is no such call.
+    """
+    try:
+        call = ctypes.CDLL(None, use_errno=True).process_vm_readv
+    except (AttributeError, OSError):
+        return None
+    buffer = ctypes.create_string_buffer(n_bytes)
+    here = _Piece(ctypes.addressof(buffer), n_bytes)
+    there = _Piece(address, n_bytes)
+    call.restype = ctypes.c_ssize_t
+    done = call(
+        ctypes.c_int(pid),
+        *(ctypes.byref(here), ctypes.c_ulong(1)),
+        *(ctypes.byref(there), ctypes.c_ulong(1)),
+        ctypes.c_ulong(0),
+    )
+    if done == n_bytes:
+        return ""
+    return os.strerror(ctypes.get_errno()).lower()
