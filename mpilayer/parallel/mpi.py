@@ -1,9 +1,12 @@
 """The door to mpi4py: starts MPI, wraps its calls, ends all ranks on a defect."""
 
+import atexit
 import pickle
+import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,6 +16,7 @@ import numpy as np
 from mpilayer import environment
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import CommunicationError, MpilayerError
+from mpilayer.parallel import sentinel
 from mpilayer.parallel.comm import Request, wait_until
 
 try:
@@ -117,6 +121,7 @@ def world() -> MPICommunicator:
         raise CommunicationError(_wrong_world(launched, comm.size))
     if comm.size > 1:
         sys.excepthook = _abort_on_exception
+        _watch(comm)
     return comm
 
 
@@ -138,7 +143,34 @@ def abort(code: int) -> None:
     if started():
         sys.stdout.flush()
         sys.stderr.flush()
+        _say_farewell()
         MPI.COMM_WORLD.Abort(code)
+
+
+def _watch(comm: MPICommunicator) -> None:
+    """Let a process of each host watch over its ranks. Collective."""
+    if not sys.platform.startswith("linux"):
+        return
+    host = socket.gethostname()
+    hosts = comm.allgather(host)
+    first = hosts.index(host)
+    name = ""
+    with suppress(OSError):  # without it, only the name of a dead rank is missing
+        name = sentinel.start(host) if first == comm.rank else ""
+    names = comm.allgather(name)
+    with suppress(OSError):
+        if names[first]:
+            watched = sentinel.watch(names[first], comm.rank, lambda: abort(1))
+            _farewells.append(watched.say_farewell)
+            atexit.register(_say_farewell)
+
+
+_farewells: list[Callable[[], None]] = []
+
+
+def _say_farewell() -> None:
+    for say in _farewells:
+        say()
 
 
 def _attempt(work: Callable[[], T]) -> T | MpilayerError:
@@ -162,6 +194,7 @@ def _abort_on_exception(
     text = "".join(traceback.format_exception(kind, error, trace))
     sys.stderr.write(f"mpilayer: rank {rank} failed; ending all ranks.\n{text}")
     sys.stderr.flush()
+    _say_farewell()
     MPI.COMM_WORLD.Abort(1)
 
 

@@ -192,7 +192,7 @@ class ShardedCost:
 
     def no_number(self) -> TrainingError:
         """Return what all ranks raise when the last evaluation is of no use."""
-        found = self.latest.cost if self.latest else float("nan")
+        found = "infinity" if self.latest and not isnan(self.latest.cost) else "NaN"
         error = TrainingError(
             f"the cost must be a number; evaluation {self.evaluations} found {found}. "
             "Take other first weights (--seed, --initial), a smaller --learning-rate, or "

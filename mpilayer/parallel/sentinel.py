@@ -1,0 +1,166 @@
+"""A small process on each host that says which rank has died.
+
+Launchers notice that a process has died, but not which rank it was, and some wait for
+the others for ever. Every rank holds a connection to the sentinel of its host and says
+a word before it ends by itself. A connection that breaks without is that of the rank
+that died first, since events come in their order. The sentinel prints its number, lets
+a rank that is left abort the job, and after a while ends those of its host itself.
+
+``python sentinel.py SOCKET HOST`` is the program; it imports the standard library only,
+for it must be there at once.
+"""
+
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+_HELLO = struct.Struct("ii")
+_FAREWELL = b"."
+_CONNECT_SECONDS = 10.0
+_PATIENCE = 5.0
+"""Seconds between a death and the end of the ranks that are left on the host."""
+
+SIGNAL = signal.SIGUSR2
+"""Tells a rank that another one has died."""
+
+
+class Watched:
+    """The connection of this rank to the sentinel of its host.
+
+    Parameters
+    ----------
+    rank : int
+        Of this process.
+    connection : socket
+        To the sentinel.
+    """
+
+    def __init__(self, rank: int, connection: socket.socket) -> None:
+        self._connection = connection
+        connection.sendall(_HELLO.pack(rank, os.getpid()))
+
+    def say_farewell(self) -> None:
+        """Say that what follows is no accident: all ranks end, well or not."""
+        with suppress(OSError):
+            self._connection.sendall(_FAREWELL)
+
+
+def start(host: str) -> str:
+    """Start the sentinel of this host; return the name of its socket. Local."""
+    name = f"mpilayer-{os.getpid()}-{time.monotonic_ns()}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind("\0" + name)
+    listener.listen(1024)
+    # The ranks' standard input is not the sentinel's, nor their terminal's Ctrl-C.
+    subprocess.Popen(
+        [sys.executable, "-ISs", str(Path(__file__)), str(listener.fileno()), host],
+        pass_fds=[listener.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+    listener.close()
+    return name
+
+
+def watch(name: str, rank: int, abort: Callable[[], object]) -> Watched:
+    """Connect this rank to the sentinel of its host. Local.
+
+    Parameters
+    ----------
+    name : str
+        What ``start`` has returned on this host.
+    rank : int
+        Of this process.
+    abort : callable
+        Ends all ranks; called when another one has died.
+
+    Raises
+    ------
+    OSError
+        There is no such sentinel.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(_CONNECT_SECONDS)
+    connection.connect("\0" + name)
+    signal.signal(SIGNAL, lambda *_: abort())
+    return Watched(rank, connection)
+
+
+def guard(listener: socket.socket, host: str) -> None:
+    """Wait until a rank says farewell, or has died. What the program does."""
+    watched: dict[int, tuple[socket.socket, int, int]] = {}
+    events = select.epoll()
+    events.register(listener, select.EPOLLIN)
+    listener.settimeout(_CONNECT_SECONDS)
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    while watched or time.monotonic() < deadline:
+        for number, _ in events.poll(timeout=1.0):
+            if number == listener.fileno():
+                connection, _ = listener.accept()
+                rank, pid = _HELLO.unpack(_read_hello(connection))
+                watched[connection.fileno()] = connection, rank, pid
+                events.register(connection, select.EPOLLIN)
+                deadline = 0.0
+                continue
+            connection, rank, pid = watched[number]
+            if not _read(connection):
+                del watched[number]
+                _report(rank, pid, host, [other for _, _, other in watched.values()])
+            return
+
+
+def _read_hello(connection: socket.socket) -> bytes:
+    content = b""
+    while len(content) < _HELLO.size:
+        piece = _read(connection, _HELLO.size - len(content))
+        if not piece:
+            return _HELLO.pack(-1, 0)
+        content += piece
+    return content
+
+
+def _read(connection: socket.socket, at_most: int = 1) -> bytes:
+    try:
+        return connection.recv(at_most)
+    except OSError:
+        return b""
+
+
+def _report(rank: int, pid: int, host: str, left: list[int]) -> None:
+    with suppress(OSError):
+        sys.stderr.write(
+            f"mpilayer: rank {rank} (process {pid} on {host}) has died; ending all "
+            "ranks. Go on from the last checkpoint with 'mpilayer resume DIR'.\n"
+        )
+        sys.stderr.flush()
+    # One is enough to abort the job; those of its host must end in any case.
+    for number, seconds in ((SIGNAL, _PATIENCE), (signal.SIGKILL, 0.0)):
+        for process in left[:1] if number == SIGNAL else left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(process, number)
+        end = time.monotonic() + seconds
+        while any(map(_lives, left)) and time.monotonic() < end:
+            time.sleep(0.05)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as _listener:
+        guard(_listener, sys.argv[2])
