@@ -60,7 +60,7 @@ def start(host: str) -> str:
     listener.bind("\0" + name)
     listener.listen(1024)
     # The ranks' standard input is not the sentinel's, nor their terminal's Ctrl-C.
-    subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-ISs", str(Path(__file__)), str(listener.fileno()), host],
         pass_fds=[listener.fileno()],
         stdin=subprocess.DEVNULL,
@@ -68,6 +68,8 @@ def start(host: str) -> str:
         start_new_session=True,
         cwd="/",
     )
+    # Nobody waits for it: it outlives the ranks, and would be warned of as forgotten.
+    process.returncode = 0
     listener.close()
     return name
 

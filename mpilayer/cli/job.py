@@ -1,0 +1,253 @@
+"""``mpilayer job``: write the batch script of a command for SLURM."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from mpilayer import environment, slurm
+from mpilayer.cli.options import add_config, add_safety, config_from
+from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, flag
+from mpilayer.errors import ConfigError, unknown
+from mpilayer.runs.session import Safety
+
+CONFIGS: Mapping[str, Any] = {
+    "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
+    "sparse": SparseConfig,
+    "compare": SparseConfig,
+}
+"""Command to what decides it."""
+
+_SECTIONS = {"compare": "sparse"}
+_SCALED = ("sparse", "pretrain")
+_NAMES = (*CONFIGS, "scaling")
+_SAFETY = ("checkpoint_every", "checkpoint_seconds", "max_time")
+_STDOUT = Path("-")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the name of what to run; its own parser reads the rest."""
+    parser.description = (
+        "Write a SLURM batch script that runs a command of mpilayer, saves before the "
+        "time is over, and starts again until the command has come to its end. "
+        f"COMMAND is one of {', '.join(_NAMES)}; 'mpilayer job COMMAND --help' lists "
+        "its options. 'scaling' runs on 1, 2, 4 and so on to all ranks."
+    )
+    parser.add_argument("name", metavar="COMMAND", nargs="?", help=", ".join(_NAMES))
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.set_defaults(parser=type(parser))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check everything, then write."""
+    n_ranks = environment.launched_size()
+    if n_ranks > 1:
+        raise ConfigError(
+            f"'mpilayer job' must run as one process; found {n_ranks} ranks. Start it "
+            "without mpiexec."
+        )
+    if args.name is None:
+        raise ConfigError(
+            f"COMMAND must come first, one of {', '.join(_NAMES)}; found none. Try "
+            "'mpilayer job pretrain --help'."
+        )
+    if args.name not in _NAMES:
+        raise ConfigError(unknown("command", args.name, _NAMES))
+    made_by = ["mpilayer", "job", args.name, *args.rest]
+    made_by = [word for word in made_by if word != "--force"]
+    command = _mode(args.rest) if args.name == "scaling" else args.name
+    parser = args.parser(prog=f"mpilayer job {args.name}")
+    _configure(parser, args.name, command)
+    given = parser.parse_args(args.rest)
+    _check(given, command)
+    config = slurm.JobConfig(
+        **{item.name: getattr(given, item.name) for item in fields(slurm.JobConfig)}
+    )
+    scripts = _scripts(given, args.name, command, config, made_by)
+    _write(given, scripts)
+
+
+def _mode(rest: list[str]) -> str:
+    """Return the command that scaling runs: its options depend on it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--mode", nargs="?", default=_SCALED[0])
+    mode = str(parser.parse_known_args(rest)[0].mode)
+    if mode not in _SCALED:
+        raise ConfigError(unknown("mode", mode, _SCALED))
+    return mode
+
+
+def _configure(parser: argparse.ArgumentParser, name: str, command: str) -> None:
+    """Add the arguments of a job: data, script, SLURM, the command's own."""
+    parser.description = f"Write a SLURM batch script for 'mpilayer {command}'."
+    parser.add_argument("data", metavar="DATA.h5", help="the data set")
+    parser.add_argument(
+        "--run", required=True, metavar="DIR", help="the run directory of the job"
+    )
+    parser.add_argument(
+        "-o",
+        dest="script",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the script to write, - for standard output; a folder with --then",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace scripts that are there already"
+    )
+    parser.set_defaults(seeds=(), then=())
+    if name == "scaling":
+        parser.add_argument(
+            "--mode", metavar="{" + ",".join(_SCALED) + "}", help="what runs"
+        )
+    else:
+        _add_several(parser)
+    types = get_type_hints(slurm.JobConfig)
+    group = parser.add_argument_group("job")
+    for item in fields(slurm.JobConfig):
+        usual = f" (default: {item.default})" if item.default != "" else ""
+        group.add_argument(
+            flag(item.name),
+            type=types[item.name],
+            default=item.default,
+            metavar=_metavar(types[item.name], item.metadata["choices"]),
+            help=item.metadata["help"] + usual,
+        )
+    add_safety(parser, starts=False)
+    add_config(parser, CONFIGS[command])
+
+
+def _add_several(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seeds",
+        type=_seeds,
+        metavar="K[,K...]",
+        help="a job array, one task a seed, in the run directories DIR-seed-K",
+    )
+    parser.add_argument(
+        "--then",
+        type=_names,
+        metavar="COMMAND[,COMMAND]",
+        help="commands to run afterwards on the result, in jobs of their own: "
+        "finetune, evaluate. Settings of finetune come from --config",
+    )
+
+
+def _metavar(type_: type, choices: tuple[str, ...]) -> str:
+    if choices:
+        return "{" + ",".join(choices) + "}"
+    return "N" if type_ is int else "TEXT"
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a list of numbers; got {text!r}"
+        ) from None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _check(given: argparse.Namespace, command: str) -> None:
+    """Refuse now what the commands would refuse after hours in the queue."""
+    slurm.check_chain([command, *given.then])
+    if given.seeds and given.seed is not None:
+        raise ConfigError(
+            f"--seed and --seeds exclude each other; got {given.seed} and "
+            f"{','.join(map(str, given.seeds))}. Leave one of them out."
+        )
+    config_from(given, CONFIGS[command], _SECTIONS.get(command, command))
+    for follower in given.then:
+        if follower in CONFIGS:
+            cls = CONFIGS[follower]
+            alone = {item.name: None for item in fields(cls)}
+            config_from(argparse.Namespace(config=given.config, **alone), cls, follower)
+
+
+def _scripts(
+    given: argparse.Namespace,
+    name: str,
+    command: str,
+    config: slurm.JobConfig,
+    made_by: list[str],
+) -> dict[Path, str]:
+    """Return the text of each file to write."""
+    common = ["--config", str(given.config)] if given.config is not None else []
+    options = (*common, *_passed_on(given, CONFIGS[command]))
+    step = slurm.Step(command, given.data, given.run, options, given.seeds)
+    if name == "scaling":
+        return {given.script: slurm.render_scaling(step, config, made_by)}
+    if not given.then:
+        return {given.script: slurm.render(step, config, made_by)}
+    if given.script == _STDOUT:
+        raise ConfigError(
+            f"--then needs a folder for {len(given.then) + 2} scripts; got -o -. Give "
+            "-o FOLDER."
+        )
+    scripts = {f"{command}.sh": slurm.render(step, config, made_by)}
+    for follower in given.then:
+        passed = tuple(common) if follower in CONFIGS else ()
+        later = slurm.Step(follower, given.data, given.run, passed, given.seeds)
+        scripts[f"{follower}.sh"] = slurm.render(later, config, made_by)
+    scripts[slurm.SUBMIT] = slurm.render_submit(
+        [command, *given.then], bool(given.seeds), made_by
+    )
+    return {given.script / file: text for file, text in scripts.items()}
+
+
+def _passed_on(given: argparse.Namespace, cls: Any) -> list[str]:
+    """Return the settings that were given, as words of the command."""
+    words: list[str] = []
+    usual = {name: getattr(Safety(), name) for name in _SAFETY}
+    usual |= {item.name: None for item in fields(cls)}
+    for name, default in usual.items():
+        value = getattr(given, name)
+        if isinstance(value, bool):
+            words.append(flag(name if value else f"no_{name}"))
+        elif value != default:
+            entries = value if isinstance(value, tuple) else (value,)
+            text = ",".join(map(str, entries))
+            # argparse takes a list that begins with a minus for a flag.
+            negative = text.startswith("-")
+            words += [f"{flag(name)}={text}"] if negative else [flag(name), text]
+    return words
+
+
+def _write(given: argparse.Namespace, scripts: Mapping[Path, str]) -> None:
+    """Write all scripts or none, and the folder that SLURM needs for the output."""
+    if given.script == _STDOUT:
+        print("".join(scripts.values()), end="")
+        return
+    for path in scripts:
+        if path.exists() and not given.force:
+            raise ConfigError(
+                f"-o must name a new file; {path} is there already. Replace it with "
+                "--force, or choose another name."
+            )
+    try:
+        # SLURM ends a job without a word when this folder is missing.
+        Path(given.log or given.run).parent.mkdir(parents=True, exist_ok=True)
+        for path, text in scripts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    except OSError as error:
+        raise ConfigError(
+            f"scripts and the folder of the job's output must be writable; "
+            f"{error.filename}: {error.strerror}. Choose other names."
+        ) from error
+    folder = bool(given.then)
+    submit = (
+        f"bash {given.script / slurm.SUBMIT}" if folder else f"sbatch {given.script}"
+    )
+    print(f"Submit it from this folder with: {submit}", file=sys.stderr)
+    if not Path(given.data).exists():
+        print(
+            f"note: {given.data} is not there yet; the job needs it.", file=sys.stderr
+        )
