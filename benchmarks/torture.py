@@ -56,7 +56,7 @@ _ERRORS = ("train_error", "validation_error", "test_error", "cost", "exact_cost"
 
 # mpilayer's command line, in which a rank ends before the Nth of its steps on files.
 PROGRAM = """
-import os, pathlib, sys
+import os, pathlib, sys, time
 from mpilayer import environment
 
 environment.prepare()
@@ -69,10 +69,15 @@ def step():
     steps += 1
     return rank == victim and steps == last
 
+def die():
+    with open(os.environ["TORTURE_DEATH"], "w") as file:
+        file.write(str(time.time()))
+    os.kill(os.getpid(), 9)
+
 def counted(function):
     def call(*arguments, **options):
         if step():
-            os.kill(os.getpid(), 9)
+            die()
         return function(*arguments, **options)
     return call
 
@@ -87,7 +92,7 @@ def write_half(self, values):
     if step():
         self._file.write('{"epoch": ')
         self._file.flush()
-        os.kill(os.getpid(), 9)
+        die()
     write(self, values)
 
 MetricsWriter.write = write_half
@@ -225,6 +230,11 @@ class Place:
     ranks: int
     scale: float = 1.0
 
+    @property
+    def death(self) -> Path:
+        """Where a rank that ends itself writes down when."""
+        return self.folder / "death"
+
     def data(self, mode: Mode) -> Path:
         """Return the data set of a mode, made if need be."""
         if mode.command != "sparse":
@@ -285,6 +295,7 @@ class Launch:
             **_environment(),
             _MARK: self.mark,
             "TORTURE_STEP": step or "-1:0",
+            "TORTURE_DEATH": str(place.death),
             "PYTHONPATH": str(ROOT),
         }
         if counts:
@@ -323,15 +334,16 @@ class Launch:
         self.process.wait()
 
     def rank_pids(self) -> dict[int, int]:
-        """Return the process of each rank."""
+        """Return the process of each rank, not those that ranks have started."""
+        ours = {pid: _environ(pid) for pid in self._processes()}
         found = {}
-        for pid in self._processes():
-            values = _environ(pid)
+        for pid, values in ours.items():
             rank = next((values[name] for name in _RANKS if name in values), None)
-            if rank is None and self.process.pid == pid:
-                rank = "0" if self.ranks == 1 else None
-            name = Path(f"/proc/{pid}/cmdline").read_bytes() if _alive(pid) else b""
-            if rank is not None and b"python" in name.split(b"\0")[0]:
+            if self.process.pid == pid:
+                rank = "0" if self.ranks == 1 and not self._is_srun else None
+            parent = ours.get(_parent(pid), {})
+            from_rank = any(name in parent for name in _RANKS)
+            if rank is not None and not from_rank and "python" in _program(pid):
                 found[int(rank)] = pid
         return found
 
@@ -404,6 +416,7 @@ class Torture:
         self.run = place.folder / "run"
         self._left: list[str] = []
         self._changing = False
+        self._unfinished: set[str] = set()
 
     def suffer(self, kinds: Sequence[str]) -> Row:
         """Kill as often as there are kinds; every run comes to its end."""
@@ -445,6 +458,8 @@ class Torture:
             some = self.rng.choice([12, most])
             step = f"{victim}:{self.rng.randint(1, max(1, some))}"
         line = self._line(number)
+        self._unfinished = _under_way(self.run)
+        place.death.unlink(missing_ok=True)
         launch = Launch(place, line, ranks, step)
         row.launches += 1
         try:
@@ -455,7 +470,7 @@ class Torture:
                 launch.kill()
                 code = -9
             else:
-                code = self._end_of_rank(launch, victim)
+                code = self._end_of_rank(launch)
             if code is None:
                 row.hangs += 1
                 row.remarks.append(f"hangs: {line}, {ranks} ranks, {kind} {step}")
@@ -486,30 +501,32 @@ class Torture:
         moment = self.rng.uniform(0.0, self.reference.seconds * 0.95)
         if launch.wait(moment) is not None:
             return None
-        if kind == "write":
-            while not _under_way(self.run):
-                if launch.process.poll() is not None:
-                    return None
-            _kill_all(launch)
-            return 0
         if kind == "job":
             return 0
         pids = launch.rank_pids()
+        if kind == "write":
+            while not _under_way(self.run) - self._unfinished:
+                pids = pids or launch.rank_pids()
+                if launch.process.poll() is not None:
+                    return None
+            for pid in pids.values():
+                _kill(pid)
+            return 0
         if not pids:
             return None
         victim = self.rng.choice(sorted(pids))
+        self.place.death.write_text(str(time.time()))
         return victim if _kill(pids[victim]) else None
 
-    def _end_of_rank(self, launch: Launch, victim: int | None) -> int | None:
-        """Wait for the end of a job that lost a rank, or never does."""
-        began = time.monotonic()
+    def _end_of_rank(self, launch: Launch) -> int | None:
+        """Wait for the end of a job that loses a rank, or never does."""
         code = launch.wait(LIMIT)
-        if victim is not None:
-            took = time.monotonic() - began
+        if self.place.death.exists():
+            took = time.time() - float(self.place.death.read_text())
             self.row.slowest_end = max(self.row.slowest_end, took)
             if took > SOON:
                 self.row.late_ends += 1
-                self.row.remarks.append(f"{took:.0f} s after the end of rank {victim}")
+                self.row.remarks.append(f"ended {took:.0f} s after a rank had died")
         return code
 
     def _judge(
@@ -517,15 +534,15 @@ class Torture:
     ) -> str:
         row, text = self.row, launch.errors()
         complete = _is_complete(self.run, self.mode)
-        died = victim is not None or (kind == "step" and code not in (0, 2))
+        died = victim is not None or self.place.death.exists()
         if died:
             row.kills += 1
             self._left.pop(0)
             row.of_one_rank += kind in ("rank", "step")
             row.at_a_step += kind == "step"
             unfinished = _under_way(self.run)
-            row.in_a_write += kind == "write" and unfinished > 0
-            row.unfinished_files = max(row.unfinished_files, unfinished)
+            row.in_a_write += bool(unfinished - self._unfinished)
+            row.unfinished_files = max(row.unfinished_files, len(unfinished))
             if code == 0 and not complete:
                 row.remarks.append(f"code 0 after a kill: {line}")
                 row.lost_runs += 1
@@ -691,13 +708,13 @@ def _is_complete(run: Path, mode: Mode) -> bool:
     return path.exists() and mode.command in path.read_text().split()
 
 
-def _under_way(run: Path) -> int:
-    """Return how many checkpoints are being written, or were when all ended."""
+def _under_way(run: Path) -> set[str]:
+    """Return the checkpoints that are being written, or were when all ended."""
     try:
         with os.scandir(run / "checkpoints") as entries:
-            return sum(entry.name.endswith(".tmp") for entry in entries)
+            return {entry.name for entry in entries if entry.name.endswith(".tmp")}
     except FileNotFoundError:
-        return 0
+        return set()
 
 
 def _environment() -> dict[str, str]:
@@ -709,11 +726,6 @@ def _environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(foreign) and name not in (*_RANKS, *threads)
     }
-
-
-def _kill_all(launch: Launch) -> None:
-    for pid in launch.rank_pids().values():
-        _kill(pid)
 
 
 def _kill(pid: int, group: bool = False) -> bool:
@@ -739,8 +751,18 @@ def _environ(pid: int) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}/cmdline").exists()
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+    except OSError:
+        return ""
 
 
 def _digest(array: Any) -> str:

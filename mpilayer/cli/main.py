@@ -14,7 +14,7 @@ from mpilayer.errors import ConfigError, MpilayerError, unknown
 from mpilayer.interrupt import EXIT_RESUME, Interrupted
 
 COMMANDS = {
-    "data": "prepare, fetch and describe data sets",
+    "data": "make, fetch and describe data sets",
     "pretrain": "train all layers of a stack, at once or one after the other",
     "finetune": "unroll a pre-trained stack and train it end to end",
     "sparse": "train a sparse autoencoder on rows that all ranks share",
@@ -119,7 +119,7 @@ def _say_nothing_of_interrupts(dropped: "sys.UnraisableHookArgs") -> None:
 def _dispatch(arguments: list[str]) -> None:
     top = Parser(prog="mpilayer", description=import_module("mpilayer").__doc__)
     top.formatter_class = argparse.RawDescriptionHelpFormatter
-    top.description = "Trains deep autoencoders with all layers at once, over MPI."
+    top.description = "Trains deep and sparse autoencoders over MPI."
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()]
     top.epilog = "\n".join(

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from mpilayer.cli.main import COMMANDS
-from mpilayer.config import FinetuneConfig, PretrainConfig, flag
+from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, flag
 from tests.support import launch
 
 COLUMNS = {"COLUMNS": "80"}
@@ -28,7 +28,12 @@ def test_every_command_is_explained(command):
 
 @pytest.mark.parametrize(
     ("command", "config"),
-    [("pretrain", PretrainConfig), ("finetune", FinetuneConfig)],
+    [
+        ("pretrain", PretrainConfig),
+        ("finetune", FinetuneConfig),
+        ("sparse", SparseConfig),
+        ("compare", SparseConfig),
+    ],
 )
 def test_every_setting_is_a_flag(command, config):
     text = show(command, "--help")
