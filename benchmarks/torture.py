@@ -158,7 +158,9 @@ def _modes() -> dict[str, Mode]:
             recorded=True,
         ),
         Mode("fine-tuning, adam", "finetune", (*pre, "--optimizer", "adam"), 18),
-        Mode("fine-tuning, momentum", "finetune", (*slow, "--optimizer", "momentum"), 18),
+        Mode(
+            "fine-tuning, momentum", "finetune", (*slow, "--optimizer", "momentum"), 18
+        ),
         Mode("sparse, lbfgs, exact", "sparse", (*slow, "--kl", "exact"), 350),
         Mode("sparse, cg, average", "sparse", (*pre, "--optimizer", "cg"), 300),
         Mode("sparse, sgd", "sparse", (*pre, "--optimizer", "sgd"), 120),
@@ -448,14 +450,13 @@ class Torture:
         ranks = place.ranks
         if self._changing and number:
             ranks = self.rng.choice([1, place.ranks, 3])
-        step = ""
-        kind = self._left[0] if self._left else ""
-        if kind == "step":
+        # "step:RANK:N" is a step that was chosen before.
+        kind, _, step = (self._left[0] if self._left else "").partition(":")
+        if kind == "step" and not step:
             victim = self.rng.randrange(ranks)
-            most = max(self.reference.steps) if ranks != place.ranks else 0
-            most = most or self.reference.steps[victim]
-            # The few steps at the beginning and at the end matter as much as all others.
-            some = self.rng.choice([12, most])
+            most = self.reference.steps[victim % place.ranks] * self._part_left()
+            # The few steps at the beginning matter as much as all others.
+            some = self.rng.choice([12, round(most)])
             step = f"{victim}:{self.rng.randint(1, max(1, some))}"
         line = self._line(number)
         self._unfinished = _under_way(self.run)
@@ -494,11 +495,17 @@ class Torture:
         path = self.run / "config.toml"
         return path.exists() and self.mode.command in tomllib.loads(path.read_text())
 
+    def _part_left(self) -> float:
+        """Estimate the part of an undisturbed run's time that a launch will take."""
+        done = sum(map(len, metrics(self.run).values())) if self._begun() else 0
+        whole = sum(map(len, self.reference.metrics.values()))
+        return 1.0 - 0.8 * min(1.0, done / whole)
+
     def _attack(self, launch: Launch, kind: str) -> int | None:
         """Wait for the moment and kill; return who was hit, None if it came too late."""
         if not kind or kind == "step":
             return None
-        moment = self.rng.uniform(0.0, self.reference.seconds * 0.95)
+        moment = self.rng.uniform(0.0, self.reference.seconds * self._part_left())
         if launch.wait(moment) is not None:
             return None
         if kind == "job":
@@ -551,7 +558,9 @@ class Torture:
                 row.remarks.append(f"{fault} after {kind}: {line}")
             return "killed"
         if code != 0 or not complete:
-            row.remarks.append(f"code {code}, complete: {complete}: {line}\n{text[-800:]}")
+            row.remarks.append(
+                f"code {code}, complete: {complete}: {line}\n{text[-800:]}"
+            )
             return "lost"
         return "done"
 
@@ -640,11 +649,12 @@ def distance(found: dict[str, Any], expected: dict[str, Any]) -> float:
 
 
 def metrics(run: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return all lines of metrics, without seconds."""
+    """Return all whole lines of metrics, without seconds."""
     return {
         path.stem: [
             {k: v for k, v in json.loads(line).items() if k not in _SECONDS}
-            for line in path.read_text().splitlines()
+            for line in path.read_text().splitlines(keepends=True)
+            if line.endswith("\n")
         ]
         for path in sorted((run / "metrics").glob("*.jsonl"))
     }
@@ -678,6 +688,9 @@ def broken_files(run: Path) -> Iterator[str]:
 
 def broken_metrics(run: Path) -> Iterator[str]:
     """Yield the files that do not have every epoch or evaluation once, in order."""
+    for path in (run / "metrics").glob("*.jsonl"):
+        if not path.read_text().endswith("\n"):
+            yield f"{path.name} ends with half a line"
     for name, lines in metrics(run).items():
         key = "evaluation" if name == "sparse" else "epoch"
         if [line[key] for line in lines] != list(range(1, len(lines) + 1)):
@@ -816,7 +829,9 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, help="JSON file")
     args = parser.parse_args()
     ranks = 1 if args.launcher == "none" else args.ranks
-    wanted = [part.strip() for part in args.modes.split(";" if ";" in args.modes else ",")]
+    wanted = [
+        part.strip() for part in args.modes.split(";" if ";" in args.modes else ",")
+    ]
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).absolute()

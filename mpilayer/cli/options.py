@@ -88,6 +88,14 @@ def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
         metavar="TIME",
         help="save and end with code 75 after seconds, MM:SS or HH:MM:SS",
     )
+    group.add_argument(
+        "--peer-timeout",
+        type=_seconds,
+        default=usual.peer_timeout,
+        metavar="TIME",
+        help="end the job when a rank has been silent so long (default: 600 s, in "
+        "pretrain at least 30 epochs)",
+    )
 
 
 def safety_from(args: argparse.Namespace) -> Safety:
@@ -103,7 +111,13 @@ def safety_from(args: argparse.Namespace) -> Safety:
         raise ConfigError(
             "a run can go on or begin anew; got --resume and --replace. Leave one out."
         )
-    return Safety(args.checkpoint_every, args.checkpoint_seconds, args.max_time, resume)
+    return Safety(
+        args.checkpoint_every,
+        args.checkpoint_seconds,
+        args.max_time,
+        resume,
+        args.peer_timeout,
+    )
 
 
 def begin_training(args: argparse.Namespace, command: str, threads: int = 0) -> Session:

@@ -1,8 +1,11 @@
 """Communicators as training sees them: a dozen calls, with or without MPI."""
 
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from mpilayer.arrays import AnyArray
@@ -106,7 +109,29 @@ class SerialCommunicator:
         """Return."""
 
 
-def wait_until(ready: Callable[[], bool], eager: float = 0.0) -> float:
+@dataclass
+class _Limit:
+    seconds: float = math.inf
+    exceeded: Callable[[], object] = lambda: None
+
+
+_limit = _Limit()
+
+
+@contextmanager
+def limited_waits(seconds: float, exceeded: Callable[[], object]) -> Iterator[None]:
+    """Call ``exceeded`` when a wait in the block takes longer than so many seconds."""
+    global _limit
+    former, _limit = _limit, _Limit(seconds, exceeded)
+    try:
+        yield
+    finally:
+        _limit = former
+
+
+def wait_until(
+    ready: Callable[[], bool], eager: float = 0.0, at_most: float = math.inf
+) -> float:
     """Wait until ``ready()`` holds, without burning the core; return the seconds.
 
     Parameters
@@ -116,13 +141,20 @@ def wait_until(ready: Callable[[], bool], eager: float = 0.0) -> float:
     eager : float
         Seconds during which the core is only offered to others between two questions,
         not left. For waits that are short as a rule.
+    at_most : float
+        Seconds after which to return, ready or not.
     """
     began = time.perf_counter()
     pause = _FIRST_PAUSE
     while not ready():
-        if time.perf_counter() - began < eager:
+        waited = time.perf_counter() - began
+        if waited < eager:
             os.sched_yield()
-        else:
-            time.sleep(pause)
-            pause = min(1.5 * pause, _LONGEST_PAUSE)
+            continue
+        if waited > at_most:
+            break
+        if waited > _limit.seconds and at_most == math.inf:
+            _limit.exceeded()
+        time.sleep(pause)
+        pause = min(1.5 * pause, _LONGEST_PAUSE)
     return time.perf_counter() - began

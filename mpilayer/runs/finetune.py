@@ -15,6 +15,7 @@ from mpilayer.numerics.losses import check_loss
 from mpilayer.optim.descent import DEFAULT_RATES
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.keeping import remove_unfinished
 from mpilayer.runs.model import (
     check_pretrained,
     is_finetuned,
@@ -163,7 +164,11 @@ def _descend(
     comm.barrier()
     origin = perf_counter() - before
     saved, saved_epoch = perf_counter(), state.epoch
-    with session.display(directory, {NAME: state.config.epochs}), session.listening():
+    with (
+        session.display(directory, {NAME: state.config.epochs}),
+        session.listening(),
+        session.impatient(),
+    ):
         for record in finetune(state, *rows, comm, eager):
             now = perf_counter()
             epochs.append(asdict(record))
@@ -250,6 +255,7 @@ def _begin(
 
     Also writes down what is going to be done. On rank 0.
     """
+    remove_unfinished(directory)
     if epoch == 0:
         checkpoint.remove(directory.checkpoint("finetuned"))
     lines = keep_until(directory.metrics_file(NAME), "epoch", epoch)

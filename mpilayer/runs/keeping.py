@@ -1,10 +1,13 @@
 """Checkpoints of the layers on their way, and the way back to them."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
 from mpilayer.errors import CheckpointError
 from mpilayer.parallel.notice import Notice
+from mpilayer.parallel.watchdog import Pulse
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import save_layer
 from mpilayer.runs.session import Session
@@ -20,6 +23,8 @@ from mpilayer.train.restart import (
     worth_keeping,
 )
 
+_UNFINISHED = re.compile(r"\.(config\.toml|schedule\.json)\.\d+\.tmp")
+
 
 class LayerKeeper(Keeper):
     """Saves the layers of a rank when it is due, and hears requests to end.
@@ -34,6 +39,8 @@ class LayerKeeper(Keeper):
         Says which checkpoints go together.
     notice : Notice
         Tells all ranks that one was asked to end.
+    pulse : Pulse
+        Tells the rank above that this one lives.
     n_layers : int
         Of the stack.
     """
@@ -44,10 +51,12 @@ class LayerKeeper(Keeper):
         session: Session,
         rule: Rule,
         notice: Notice,
+        pulse: Pulse,
         n_layers: int,
     ) -> None:
         self._directory, self._session = directory, session
         self._rule, self._notice, self._n_layers = rule, notice, n_layers
+        self._pulse = pulse
         self._last = perf_counter()
 
     def due(self, epochs: int) -> bool:
@@ -62,7 +71,8 @@ class LayerKeeper(Keeper):
             self._prune(state.settings.index)
 
     def stopping(self, epoch_seconds: float) -> bool:
-        """Tell whether any rank was asked to end."""
+        """Tell whether any rank was asked to end; also beat."""
+        self._pulse.beat()
         if self._session.must_stop(epoch_seconds):
             self._notice.raise_it()
         return self._notice.is_raised()
@@ -118,6 +128,7 @@ class Cut:
 
         What follows from here may be another course of events.
         """
+        remove_unfinished(directory)
         for index, mine in enumerate(self.candidates):
             for other in directory.layer_candidates(index):
                 if other > mine:
@@ -132,6 +143,31 @@ def remove_cuts(directory: RunDirectory, n_layers: int) -> None:
         for candidate in directory.layer_candidates(index):
             if not candidate.final:
                 directory.layer_file(index, candidate).unlink()
+
+
+def remove_unfinished(directory: RunDirectory) -> None:
+    """Remove the files that killed launches were writing. Local, on one rank."""
+    for folder in (directory.path, directory.checkpoints, directory.metrics):
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def remove_false_start(path: Path) -> None:
+    """Remove what a launch has left that was killed before it said what it does.
+
+    Nothing was trained then; what is no such rest stays. Local, on one rank.
+    """
+    folders = [f for f in (path / "metrics", path / "checkpoints") if f.is_dir()]
+    if any(any(folder.iterdir()) for folder in folders):
+        return
+    files = [f for f in path.glob("*") if f not in folders]
+    if files and len(folders) < 2:
+        return  # both are made before any file is
+    if all(f.name == "schedule.json" or _UNFINISHED.fullmatch(f.name) for f in files):
+        for file in files:
+            file.unlink()
+        for folder in folders:
+            folder.rmdir()
 
 
 def _damaged(

@@ -320,8 +320,8 @@ def check_pretrained(directory: RunDirectory) -> None:
     for other in ("sparse", "compare"):
         if other in directory.read_config():
             raise CheckpointError(
-                f"{directory.path} must be a pre-trained run; it is a {other} one. Make "
-                "one with 'mpilayer pretrain DATA.h5 --run DIR'."
+                f"{directory.path} must be a pre-trained run; it is a {other} one. "
+                "Make one with 'mpilayer pretrain DATA.h5 --run DIR'."
             )
     advice = f"Go on with it: mpilayer resume {directory.path}."
     if "pretrain_seconds" not in directory.read_summary():

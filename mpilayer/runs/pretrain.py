@@ -18,9 +18,16 @@ from mpilayer.models.base import LayerShape
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
+from mpilayer.parallel.watchdog import Pulse
 from mpilayer.partition import layers_to_ranks
 from mpilayer.runs.directory import RunDirectory, write_text
-from mpilayer.runs.keeping import Cut, LayerKeeper, remove_cuts
+from mpilayer.runs.keeping import (
+    Cut,
+    LayerKeeper,
+    remove_cuts,
+    remove_false_start,
+    remove_unfinished,
+)
 from mpilayer.runs.model import load_stack, restore_layer, run_shapes
 from mpilayer.runs.resuming import check_same, data_of_run, is_run, note_threads
 from mpilayer.runs.session import (
@@ -107,6 +114,8 @@ def pretrain(
     comm = session.comm
     if session.safety.resume and comm.on_root(lambda: is_run(run, NAME)):
         return resume_pretraining(run, session, config, data)
+    if session.safety.resume:
+        comm.on_root(lambda: remove_false_start(run))
     facts = comm.on_root(lambda: _check(data, run, config, comm.size, replace_run))
     config = _effective(config)
     rows = _read(data, config, comm)
@@ -159,6 +168,8 @@ def resume_pretraining(
     path, config, facts = comm.on_root(check)
     if comm.on_root(lambda: directory.is_complete(NAME)):
         session.say(f"{run} is pre-trained to the end; there is nothing to do")
+        # It may have been killed while it did so.
+        comm.on_root(lambda: _clear_up(directory, len(config.layers)))
         return comm.on_root(directory.read_summary)
     rule = _rule(config, facts.table)
     cut = comm.on_root(lambda: Cut.newest(directory, rule, len(config.layers)))
@@ -200,7 +211,7 @@ def _train(
         for i in range(n_layers)
     }
     plan = _plan(config, facts.table, snapshots)
-    notice = Notice(comm)
+    notice, pulse = Notice(comm), Pulse(comm, session.safety.peer_timeout)
     pipeline = Pipeline(
         states,
         rows,
@@ -208,7 +219,14 @@ def _train(
         comm,
         plan,
         config.monitor_rows,
-        LayerKeeper(directory, session, _rule(config, facts.table), notice, n_layers),
+        LayerKeeper(
+            directory,
+            session,
+            _rule(config, facts.table),
+            notice,
+            pulse,
+            n_layers,
+        ),
         cut.again if cut else (),
     )
     for index, outlet in pipeline.outlets.items():
@@ -219,6 +237,7 @@ def _train(
     with session.display(directory, goals), session.listening():
         records = _run(pipeline, directory, comm.rank, before)
         notice.close()
+        pulse.close()
     if any(comm.allgather(pipeline.interrupted)):
         raise session.interrupted(directory)
     seconds = before + perf_counter() - began
@@ -237,7 +256,12 @@ def _train(
 
 def _finish(directory: RunDirectory, n_layers: int) -> None:
     directory.set_complete(NAME)
+    _clear_up(directory, n_layers)
+
+
+def _clear_up(directory: RunDirectory, n_layers: int) -> None:
     remove_cuts(directory, n_layers)
+    remove_unfinished(directory)
 
 
 def _restore(
@@ -410,6 +434,9 @@ def _open(
     data: Path, run: Path, config: PretrainConfig, facts: _Facts, replace_run: bool
 ) -> RunDirectory:
     directory = RunDirectory.create(run, replace_run)
+    # First: who finds the configuration can go on.
+    if facts.table is not None:
+        write_text(directory.schedule, facts.table.to_json())
     directory.write_config(
         {
             "data": {
@@ -422,8 +449,6 @@ def _open(
             "created_by": {"mpilayer": __version__},
         }
     )
-    if facts.table is not None:
-        write_text(directory.schedule, facts.table.to_json())
     return directory
 
 

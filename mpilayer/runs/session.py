@@ -15,6 +15,7 @@ from mpilayer.errors import DataError
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.start import Placement, abort, place, start
+from mpilayer.parallel.watchdog import impatient
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.train.evaluate import PCA, reconstruction_error
@@ -43,12 +44,15 @@ class Safety:
         Save and end after so many seconds of this launch; 0: never.
     resume : bool
         Go on with a run that is there already.
+    peer_timeout : float
+        End the job when a rank has been silent for so many seconds; 0: generous.
     """
 
     checkpoint_every: int = 0
     checkpoint_seconds: float = 60.0
     max_time: float = 0.0
     resume: bool = False
+    peer_timeout: float = 0.0
 
 
 def _silent(_: str) -> None:
@@ -132,6 +136,10 @@ class Session:
         return units > 0 and (
             (every > 0 and units >= every) or seconds >= self.safety.checkpoint_seconds
         )
+
+    def impatient(self) -> AbstractContextManager[None]:
+        """Return the context in which a long wait ends the job. Local."""
+        return impatient(self.comm, self.safety.peer_timeout)
 
     def listening(self) -> AbstractContextManager[None]:
         """Return the context in which signals ask to save and end."""

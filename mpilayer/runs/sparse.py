@@ -16,6 +16,7 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import RunDirectory, write_bytes
+from mpilayer.runs.keeping import remove_false_start, remove_unfinished
 from mpilayer.runs.model import restore_sparse, save_sparse
 from mpilayer.runs.resuming import (
     check_replicas,
@@ -92,6 +93,8 @@ def run_sparse(
     comm = session.comm
     if session.safety.resume and comm.on_root(lambda: is_run(run, NAME)):
         return resume_sparse(run, session, config, data)
+    if session.safety.resume:
+        comm.on_root(lambda: remove_false_start(run))
     facts = comm.on_root(lambda: check(data, run, config, replace_run))
     config = effective(config)
     rows = comm.everywhere(lambda: read(data, config, facts, comm.rank, comm.size))
@@ -206,6 +209,7 @@ def _restore(
 
 def _go_on(directory: RunDirectory, config: SparseConfig, evaluations: int) -> None:
     """Forget what came after the checkpoint; note the limits that hold now."""
+    remove_unfinished(directory)
     keep_until(directory.metrics_file(NAME), "evaluation", evaluations)
     directory.set_complete(NAME, False)
     directory.write_config({NAME: as_values(config)})
@@ -351,6 +355,7 @@ def train(
     with (
         session.display(directory, {NAME: config.evaluations}),
         session.listening(),
+        session.impatient(),
         _Recorder(directory, comm.rank) as recorder,
     ):
         cost.on_evaluation = recorder.write

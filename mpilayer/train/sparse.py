@@ -195,8 +195,8 @@ class ShardedCost:
         found = "infinity" if self.latest and not isnan(self.latest.cost) else "NaN"
         error = TrainingError(
             f"the cost must be a number; evaluation {self.evaluations} found {found}. "
-            "Take other first weights (--seed, --initial), a smaller --learning-rate, or "
-            "scale the data."
+            "Take other first weights (--seed, --initial), a smaller --learning-rate, "
+            "or scale the data."
         )
         error.collective = True
         return error

@@ -1,0 +1,216 @@
+"""Pre-training that is interrupted anywhere ends as if nothing had happened."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.train.pretrain import TablePlan
+from mpilayer.train.restart import BEGINNING, consistent, newest_cut
+from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
+from tests.support.pipeline import CONFIG, EPOCHS, pretrain
+from tests.support.pipeline import data as rows
+from tests.support.restart import (
+    N_LAYERS,
+    Course,
+    Memory,
+    Stage,
+    assert_same,
+    candidates,
+    train,
+)
+
+SERIAL = SerialCommunicator()
+FOUR = (EPOCHS,) * N_LAYERS
+TABLES = {
+    "lockstep": lockstep(FOUR, (0, 1, 2, 3)),
+    "lag 2": lockstep(FOUR, (0, 0, 0, 0), 2),
+    "refresh": lockstep(FOUR, (1, 0, 0, 2), (1, 0, 2), 2),
+    "greedy": greedy(FOUR, (0, 1, 0, 1)),
+    "simulate": simulate(FOUR, (0, 2, 3, 4), (108, 72, 48, 24), 4, "first-layer"),
+    "replay": Schedule("async", ((0,) * 4, (2, 2, 4), (3,), (1,) * 5), (4, 3, 1, 5)),
+    "gaps": Schedule("async", ((0,) * 5, (1, 3, 3), (1, 2), (1, 1, 2)), (4, 3, 2, 2)),
+}
+ENDS = [("all", True), ("all", False), ("first-layer", True), ("first-layer", False)]
+
+
+def after(steps):
+    """Return a clock that stops after so many steps of the pipeline."""
+    asked = iter(range(10**9))
+    return lambda: next(asked) >= steps
+
+
+def moments(kept):
+    """Yield what is on disk after each save."""
+    for n in range(len(kept) + 1):
+        yield kept[:n]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Give a function that trains a course to the end, once, with all its saves."""
+    known = {}
+
+    def get(name, course, every=1):
+        key = (name, course.streamed, course.config, every)
+        if key not in known:
+            known[key] = train(SERIAL, course, Memory(every))
+            plain = pretrain(
+                SERIAL, TablePlan(course.table, course.streamed), rows(), course.config
+            )
+            assert_same(known[key], plain)
+        return known[key]
+
+    return get
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("name", TABLES)
+def test_lost_after_any_save(whole, name, streamed, every):
+    course = Course(TABLES[name], streamed)
+    expected, done = whole(name, course, every), set()
+    for kept in moments(expected.kept):
+        before = Stage(kept, expected.records)
+        cut = before.cut(course.rule())
+        if cut not in done:
+            assert_same(train(SERIAL, course, None, before, cut), expected)
+        done.add(cut)
+    assert len(done) > 2
+
+
+@pytest.mark.parametrize("method", ["rbm", "autoencoder"])
+@pytest.mark.parametrize("name", ["lockstep", "gaps"])
+def test_any_checkpoints_that_go_together_will_do(whole, name, method):
+    config = replace(CONFIG, method=method, weight_decay=0.001)
+    course = Course(TABLES[name], True, config=config)
+    expected, rng = whole(name, course), np.random.default_rng(5)
+    saved, done = candidates(expected.kept), set()
+    before = Stage(expected.kept, expected.records)
+    while len(done) < 8:
+        some = [[c for c in own if rng.random() < 0.4] for own in saved]
+        cut = newest_cut(course.rule(), some)
+        if cut not in done:
+            assert_same(train(SERIAL, course, None, before, cut), expected)
+        done.add(cut)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("name", TABLES)
+def test_lost_again_and_again(whole, name, streamed):
+    course = Course(TABLES[name], streamed)
+    expected, rng = whole(name, course), np.random.default_rng(7)
+    stage, n_epochs = Stage(), sum(map(len, course.table.used))
+    for _ in range(6):
+        limit = int(rng.integers(1, n_epochs))
+        stage = train(SERIAL, course, Memory(1), stage, limit=limit)
+    assert_same(train(SERIAL, course, None, stage), expected)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("name", TABLES)
+def test_stopped_at_any_moment(whole, name, streamed):
+    """Everything that was done is saved, and nothing is done twice."""
+    course = Course(TABLES[name], streamed)
+    expected = whole(name, course)
+    n_epochs, done = sum(expected.epochs), set()
+    for asked in range(n_epochs + 2):
+        stage = train(SERIAL, course, Memory(0, after(asked)))
+        cut = stage.cut(course.rule())
+        assert tuple(mine.epoch for mine in cut) == stage.epochs, asked
+        assert stage.interrupted == (stage.epochs != expected.epochs)
+        if cut not in done:
+            assert_same(train(SERIAL, course, None, stage), expected)
+        done.add(cut)
+    assert len(done) > 4
+
+
+@pytest.mark.parametrize("name", ["lockstep", "gaps"])
+def test_stopped_again_and_again(whole, name):
+    """Each time a little is done, after outputs have gone up once more."""
+    course = Course(TABLES[name])
+    expected, stage = whole(name, course), Stage()
+    launches = 0
+    while not stage.digests or stage.interrupted:
+        stage = train(SERIAL, course, Memory(0, after(6)), stage)
+        launches += 1
+    assert launches > 2
+    assert_same(stage, expected)
+
+
+def test_a_request_before_anything_is_done():
+    stage = train(SERIAL, Course(TABLES["lockstep"]), Memory(0, lambda: True))
+    assert stage.interrupted
+    assert stage.epochs == (0,) * N_LAYERS
+    assert stage.cut(Course(TABLES["lockstep"]).rule()) == (BEGINNING,) * N_LAYERS
+
+
+def test_a_request_when_all_is_done_comes_too_late(whole):
+    expected = whole("lockstep", Course(TABLES["lockstep"]))
+    stage = train(SERIAL, Course(TABLES["lockstep"]), Memory(0, after(10**6)))
+    ended = train(SERIAL, Course(TABLES["lockstep"]), Memory(0, lambda: True), stage)
+    assert_same(ended, expected)
+    assert not ended.interrupted
+
+
+def assert_replays(stage, course):
+    """Demand a table that can be executed, and gives these weights."""
+    assert not stage.interrupted
+    table = stage.schedule()
+    table.check()
+    replayed = pretrain(SERIAL, TablePlan(table, course.streamed), rows())
+    assert replayed.used == stage.used
+    assert_same(stage, replayed)
+    for layer, dropped in enumerate(stage.dropped):
+        assert not set(dropped) & table.needed(layer)
+        assert dropped == tuple(sorted(set(dropped)))
+    assert table.epochs[0] == EPOCHS
+    if course.end == "all":
+        assert min(table.epochs) >= EPOCHS
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize(("end", "cut_short"), ENDS)
+@pytest.mark.parametrize("extra", [0, 2])
+def test_an_asynchronous_run_lost_after_any_save(end, cut_short, streamed, extra):
+    course = Course(None, streamed, extra, end, cut_short)
+    first, done = train(SERIAL, course, Memory(1)), set()
+    for kept in moments(first.kept):
+        before = Stage(kept, first.records)
+        cut = before.cut(course.rule())
+        assert consistent(course.rule(), cut)
+        if cut not in done:
+            found = train(SERIAL, course, None, before, cut)
+            assert_replays(found, course)
+            for mine, records, old in zip(
+                cut, found.records, first.records, strict=True
+            ):
+                assert records[: mine.epoch] == old[: mine.epoch]
+        done.add(cut)
+    assert len(done) > 4
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize(("end", "cut_short"), ENDS)
+@pytest.mark.parametrize("extra", [0, 2])
+def test_an_asynchronous_run_stopped_at_any_moment(end, cut_short, streamed, extra):
+    course = Course(None, streamed, extra, end, cut_short)
+    for asked in range(sum(train(SERIAL, course).epochs) + 2):
+        stage = train(SERIAL, course, Memory(0, after(asked)))
+        cut = stage.cut(course.rule())
+        assert tuple(mine.epoch for mine in cut) == stage.epochs, asked
+        if stage.interrupted:
+            stage = train(SERIAL, course, None, stage)
+        assert_replays(stage, course)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("end", ["all", "first-layer"])
+def test_an_asynchronous_run_stopped_and_lost_again_and_again(end, seed):
+    course, rng = Course(None, bool(seed % 2), end=end), np.random.default_rng(seed)
+    stage = Stage()
+    for _ in range(5):
+        limit, asked = (int(n) for n in rng.integers(1, 12, 2))
+        stage = train(SERIAL, course, Memory(1, after(asked)), stage, limit=limit)
+    assert_replays(train(SERIAL, course, None, stage), course)
