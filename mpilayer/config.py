@@ -127,6 +127,12 @@ class PretrainConfig:
     monitor_rows: int = option(
         500, "training and validation rows on which errors are measured", least=1
     )
+    monitor_every: int = option(
+        1,
+        "epochs between two parameters of a layer that are kept, to measure the error "
+        "of the whole stack over time when training has ended; 0: never",
+        least=0,
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -5,6 +5,7 @@
     config.toml              the effective configuration, and the data set's identity
     schedule.json            the table; any run's is a FILE for --schedule replay:FILE
     metrics/layer-1.jsonl …  one line an epoch;  metrics/finetune.jsonl  likewise
+    metrics/stack.jsonl      error of the whole stack while its layers were trained
     metrics/sparse.jsonl     one line an evaluation
     checkpoints/layer-1.h5 … parameters, velocity, epoch;  checkpoints/finetuned.h5
     checkpoints/sparse.h5    parameters, the optimizer's state
@@ -32,6 +33,7 @@ _CONTENT = (
     "config.toml",
     "schedule.json",
     "metrics",
+    "monitor",
     "checkpoints",
     "filters.npy",
     "filters.png",
@@ -58,6 +60,7 @@ class RunDirectory:
         self.schedule = path / "schedule.json"
         self.metrics = path / "metrics"
         self.checkpoints = path / "checkpoints"
+        self.monitor = path / "monitor"
         self.filters = path / "filters.npy"
 
     @staticmethod

@@ -29,6 +29,7 @@ from mpilayer.runs.keeping import (
     remove_unfinished,
 )
 from mpilayer.runs.model import load_stack, restore_layer, run_shapes
+from mpilayer.runs.monitor import leave_parameters, stack_over_time
 from mpilayer.runs.resuming import check_same, data_of_run, is_run, note_threads
 from mpilayer.runs.session import (
     Session,
@@ -179,7 +180,7 @@ def resume_pretraining(
     return _train(path, rows, directory, config, facts, session, cut)
 
 
-_HARMLESS = frozenset[str]()
+_HARMLESS = frozenset({"monitor_every"})
 
 
 def _train(
@@ -235,7 +236,7 @@ def _train(
     comm.barrier()
     began = perf_counter()
     with session.display(directory, goals), session.listening():
-        records = _run(pipeline, directory, comm.rank, before)
+        records = _run(pipeline, directory, config, comm.rank, before)
         notice.close()
         pulse.close()
     if any(comm.allgather(pipeline.interrupted)):
@@ -250,6 +251,8 @@ def _train(
     del pipeline, rows  # make room before the data are read again
     times = _times(layers, owners)
     summary = _summarize(data, directory, config, session, schedule, times, seconds)
+    all_records = {index: layer.records for index, layer in layers.items()}
+    stack_over_time(directory, data, config, shapes, all_records, comm)
     comm.on_root(lambda: _finish(directory, n_layers))
     return summary
 
@@ -476,7 +479,11 @@ def _plan(
 
 
 def _run(
-    pipeline: Pipeline, directory: RunDirectory, rank: int, before: float
+    pipeline: Pipeline,
+    directory: RunDirectory,
+    config: PretrainConfig,
+    rank: int,
+    before: float,
 ) -> list[EpochRecord]:
     """Run the pipeline to its end; write a line after an epoch."""
     records = []
@@ -487,8 +494,9 @@ def _run(
             )
             for index in pipeline.states
         }
-        for _, record in pipeline.run(before):
+        for state, record in pipeline.run(before):
             records.append(record)
+            leave_parameters(directory, state, config)
             writers[record.layer].write(
                 {**asdict(record), "layer": record.layer + 1, "rank": rank}
             )

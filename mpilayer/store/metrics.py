@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +22,7 @@ class MetricsWriter:
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Append one line; NaN and infinity become null, which JSON can hold."""
-        self._file.write(json.dumps({k: _finite(v) for k, v in values.items()}) + "\n")
+        self._file.write(lines_of([values]))
         self._file.flush()
 
     def __enter__(self) -> "MetricsWriter":
@@ -35,6 +35,12 @@ class MetricsWriter:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+
+
+def lines_of(values: Iterable[Mapping[str, Any]]) -> str:
+    """Return lines as a file of metrics has them; NaN and infinity become null."""
+    rows = ({k: _finite(v) for k, v in line.items()} for line in values)
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def keep_until(path: Path, key: str, most: int) -> list[dict[str, Any]]:
@@ -50,7 +56,7 @@ def keep_until(path: Path, key: str, most: int) -> list[dict[str, Any]]:
         Its value in the last line that stays.
     """
     lines = [line for line in MetricsReader(path).new_lines() if line[key] <= most]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
+    text = lines_of(lines)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

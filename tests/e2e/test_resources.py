@@ -129,3 +129,14 @@ def test_memory_of_every_rank(big, tmp_path, schedule):
     # A rank has its share of the rows only; it keeps no outputs of them.
     for peak in peaks(result).values():
         assert peak < 2 * 4 * rows * 784 / 2 + 200e6
+
+
+@pytest.mark.parametrize("kl", ["average", "exact"])
+def test_memory_of_a_million_patches(shared_images, tmp_path, kl):
+    data, run = tmp_path / "patches.h5", tmp_path / "run"
+    launch.run("data", "patches", shared_images, "-o", data, "--count", 1_000_000).ok()
+    program = launch.driver(MEMORY)
+    arguments = ["sparse", data, "--run", run, "--kl", kl, "--evaluations", 3]
+    result = launch.run(*arguments, ranks=2, program=program).ok()
+    for peak in peaks(result).values():
+        assert 20e6 < peak < 500e6  # of them 128 MB of rows, 60 MB of activations

@@ -1,0 +1,147 @@
+"""The reconstruction error of the whole stack while its layers are trained.
+
+No rank has all layers, and none shall wait for the others. So every layer leaves its
+parameters after some of its epochs, and the errors are computed when training ends.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpilayer.arrays import Array32
+from mpilayer.config import PretrainConfig
+from mpilayer.data.dataset import Dataset
+from mpilayer.models.base import LayerShape
+from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.numerics.losses import squared_error
+from mpilayer.parallel.comm import Communicator
+from mpilayer.runs.directory import RunDirectory, write_text
+from mpilayer.store.metrics import lines_of
+from mpilayer.train.layer import LayerState, monitored_rows, new_state
+from mpilayer.train.pretrain import EpochRecord
+
+_MOMENTS = 40
+"""Moments at which the stack is looked at, at most."""
+
+
+def leave_parameters(
+    directory: RunDirectory, state: LayerState, config: PretrainConfig
+) -> None:
+    """Write a layer's parameters, if it is time to. Local to the layer's rank."""
+    every = config.monitor_every
+    if every and state.epoch % every == 0:
+        directory.monitor.mkdir(exist_ok=True)
+        path = _file(directory, state.settings.index, state.epoch)
+        temporary = path.with_suffix(".tmp")
+        # Whole or absent, but not flushed to disk: only a picture needs it.
+        with temporary.open("wb") as file:
+            np.save(file, state.layer.parameters.vector)
+        temporary.replace(path)
+
+
+def stack_over_time(
+    directory: RunDirectory,
+    data: Path,
+    config: PretrainConfig,
+    shapes: list[LayerShape],
+    records: Mapping[int, Sequence[EpochRecord]],
+    comm: Communicator,
+) -> None:
+    """Write the unrolled stack's error over time to ``metrics/stack.jsonl``.
+
+    The error is Σ over columns of (x − x̂)², mean over the monitored validation rows.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Holds what ``leave_parameters`` has left; it is removed.
+    data : Path
+        The data set.
+    config : PretrainConfig
+        Of the run.
+    shapes : list of LayerShape
+        Of the layers.
+    records : mapping of int to sequence of EpochRecord
+        All records of all layers.
+    comm : Communicator
+        All ranks, which share the work. Collective.
+    """
+    if not config.monitor_every:
+        return
+    moments = _moments(records, config.monitor_every)
+    rows = comm.everywhere(lambda: _rows(data, config))
+    mine = {
+        i: _error(directory, config, shapes, moments[i][1], rows)
+        for i in range(comm.rank, len(moments), comm.size)
+        if len(rows)
+    }
+    found = {i: error for part in comm.allgather(mine) for i, error in part.items()}
+    lines = [
+        {
+            "seconds": moments[i][0],
+            "epochs": moments[i][1],
+            "validation_error": found[i],
+        }
+        for i in sorted(found)
+    ]
+    comm.on_root(lambda: _finish(directory, lines))
+
+
+def _moments(
+    records: Mapping[int, Sequence[EpochRecord]], every: int
+) -> list[tuple[float, list[int]]]:
+    """Return moments, and the epoch whose parameters each layer had left by then."""
+    ends = [
+        (r.started + r.training + r.transform + r.monitor, layer, r.epoch)
+        for layer, own in records.items()
+        for r in own
+        if r.epoch % every == 0
+    ]
+    epochs = [0] * len(records)
+    moments = []
+    for seconds, layer, epoch in sorted(ends):
+        epochs[layer] = epoch
+        moments.append((seconds, list(epochs)))
+    some = np.unique(np.linspace(0, len(moments) - 1, _MOMENTS).astype(int))
+    return [moments[i] for i in some] if moments else []
+
+
+def _rows(data: Path, config: PretrainConfig) -> Array32:
+    with Dataset.open(data) as dataset:
+        if "validation" not in dataset.splits:
+            return np.empty((0, dataset.n_visible), np.float32)
+        rows = dataset.rows("validation")
+    result: Array32 = rows[monitored_rows(len(rows), config.monitor_rows)]
+    return result
+
+
+def _error(
+    directory: RunDirectory,
+    config: PretrainConfig,
+    shapes: list[LayerShape],
+    epochs: Sequence[int],
+    rows: Array32,
+) -> float:
+    layers = []
+    for index, epoch in enumerate(epochs):
+        layer = new_state(config, shapes, index).layer
+        if epoch:
+            path = _file(directory, index, epoch)
+            if not path.exists():  # a run that began without --monitor-every
+                return float("nan")
+            layer.parameters.vector[:] = np.load(path)
+        layers.append(layer)
+    stack = DeepAutoencoder.unroll(layers)
+    return squared_error(rows, stack.reconstruct(rows)) / len(rows)
+
+
+def _file(directory: RunDirectory, index: int, epoch: int) -> Path:
+    return directory.monitor / f"layer-{index + 1}.e{epoch:06}.npy"
+
+
+def _finish(directory: RunDirectory, lines: Sequence[Mapping[str, Any]]) -> None:
+    write_text(directory.metrics_file("stack"), lines_of(lines))
+    shutil.rmtree(directory.monitor, ignore_errors=True)
