@@ -18,11 +18,11 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.keeping import remove_unfinished
 from mpilayer.runs.model import (
     check_pretrained,
+    finetuned_content,
     is_finetuned,
     load_stack,
     restore_finetuned,
     run_shapes,
-    save_finetuned,
 )
 from mpilayer.runs.resuming import (
     check_replicas,
@@ -31,6 +31,7 @@ from mpilayer.runs.resuming import (
     note_threads,
 )
 from mpilayer.runs.session import Session, check_range, stack_errors
+from mpilayer.runs.writing import Writer
 from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
 from mpilayer.train.evaluate import sum_over_ranks
@@ -113,7 +114,7 @@ def run_finetune(
     seconds = _descend(
         state, (strata, train, validation), session, directory, epochs, before
     )
-    comm.on_root(lambda: save_finetuned(directory, state, seconds))
+    comm.on_root(finetuned_content(directory, state, seconds).save)
     errors = stack_errors(stack, path, comm)
     summary = {
         # Keys of pre-training stay; those of this step are told apart by their prefix.
@@ -163,7 +164,7 @@ def _descend(
     eager = 0.0 if session.placement.crowded else EAGER_SECONDS
     comm.barrier()
     origin = perf_counter() - before
-    saved, saved_epoch = perf_counter(), state.epoch
+    saved, saved_epoch, disk = perf_counter(), state.epoch, Writer()
     with (
         session.display(directory, {NAME: state.config.epochs}),
         session.listening(),
@@ -180,11 +181,13 @@ def _descend(
             stopping = bool(sum_over_ranks(comm, stops)[0])
             due = session.is_due(state.epoch - saved_epoch, now - saved)
             if comm.rank == 0 and (stopping or due):
-                save_finetuned(directory, state, now - origin)
+                disk.start(finetuned_content(directory, state, now - origin).save)
                 saved, saved_epoch = perf_counter(), state.epoch
             if stopping and state.epoch < state.config.epochs:
+                disk.finish()
                 comm.barrier()
                 raise session.interrupted(directory)
+        disk.finish()
     return perf_counter() - origin
 
 

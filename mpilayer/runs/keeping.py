@@ -9,8 +9,9 @@ from mpilayer.errors import CheckpointError
 from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.watchdog import Pulse
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import save_layer
+from mpilayer.runs.model import Content, layer_content
 from mpilayer.runs.session import Session
+from mpilayer.runs.writing import Writer
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import LayerState
 from mpilayer.train.pretrain import Keeper, Snapshot
@@ -28,6 +29,9 @@ _UNFINISHED = re.compile(r"\.(config\.toml|schedule\.json)\.\d+\.tmp")
 
 class LayerKeeper(Keeper):
     """Saves the layers of a rank when it is due, and hears requests to end.
+
+    A layer that others wait for shall not wait for a disk: files are written by a
+    thread, from copies.
 
     Parameters
     ----------
@@ -58,17 +62,21 @@ class LayerKeeper(Keeper):
         self._rule, self._notice, self._n_layers = rule, notice, n_layers
         self._pulse = pulse
         self._last = perf_counter()
+        self._writer = Writer()
 
     def due(self, epochs: int) -> bool:
         """Tell whether a layer with so many epochs since its last one saves now."""
         return self._session.is_due(epochs, perf_counter() - self._last)
 
     def save(self, state: LayerState, snapshot: Snapshot) -> None:
-        """Write the checkpoint, and remove those of the layer that nobody needs."""
-        save_layer(self._directory, state, snapshot)
+        """Write the checkpoint while training goes on; see ``finish``."""
+        content = layer_content(self._directory, state, snapshot)
         self._last = perf_counter()
-        if snapshot.candidate.epoch:
-            self._prune(state.settings.index)
+        self._writer.start(lambda: self._write(content, state.settings.index))
+
+    def finish(self) -> None:
+        """Wait until everything is written; raise if it could not be."""
+        self._writer.finish()
 
     def stopping(self, epoch_seconds: float) -> bool:
         """Tell whether any rank was asked to end; also beat."""
@@ -76,6 +84,10 @@ class LayerKeeper(Keeper):
         if self._session.must_stop(epoch_seconds):
             self._notice.raise_it()
         return self._notice.is_raised()
+
+    def _write(self, content: Content, index: int) -> None:
+        content.save()
+        self._prune(index)
 
     def _prune(self, index: int) -> None:
         directory = self._directory

@@ -1,11 +1,13 @@
 """Layers and stacks to checkpoints, and back."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mpilayer.arrays import AnyArray
 from mpilayer.config import PretrainConfig, SparseConfig, as_values, from_values
 from mpilayer.errors import CheckpointError
 from mpilayer.models.base import LayerShape
@@ -24,38 +26,59 @@ from mpilayer.train.sgd import SGDState
 from mpilayer.train.sparse import make_model
 
 
-def save_layer(directory: RunDirectory, state: LayerState, snapshot: Snapshot) -> None:
-    """Write a layer's checkpoint. Local to the rank that holds the layer."""
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint is going to hold, and where; nothing in it changes any more.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    arrays, attributes, keep
+        As :func:`mpilayer.store.checkpoint.save` takes them.
+    """
+
+    path: Path
+    arrays: Mapping[str, AnyArray]
+    attributes: Mapping[str, Any]
+    keep: bool = False
+
+    def save(self) -> None:
+        """Write the file. Local."""
+        checkpoint.save(self.path, self.arrays, self.attributes, self.keep)
+
+
+def layer_content(
+    directory: RunDirectory, state: LayerState, snapshot: Snapshot
+) -> Content:
+    """Return what a layer's checkpoint holds: copies, for training goes on."""
     layer = state.layer
-    velocity = layer.parameters.like()
+    parameters, velocity = layer.parameters.copy(), layer.parameters.like()
     velocity.vector[:] = state.optimizer.state["velocity"]
     shape, candidate = layer.shape, snapshot.candidate
     index = state.settings.index
-    arrays = {
-        **{f"parameters/{k}": v for k, v in layer.parameters.items()},
-        **{f"velocity/{k}": v for k, v in velocity.items()},
-        "row": np.array(snapshot.row, np.int64),
-        "dropped": np.array(snapshot.dropped, np.int64),
-    }
-    attributes = {
-        "content": "layer",
-        "layer": index + 1,
-        "epoch": state.epoch,
-        "used": candidate.used,
-        "final": candidate.final,
-        "extra_left": snapshot.extra_left,
-        "optimizer_steps": state.optimizer.steps,
-        "n_visible": shape.n_visible,
-        "n_hidden": shape.n_hidden,
-        "visible": shape.visible,
-        "hidden": shape.hidden,
-    }
-    path = (
-        directory.layer_checkpoint(index)
-        if candidate.final
-        else directory.layer_cut(index, candidate.epoch, candidate.used)
+    return Content(
+        directory.layer_file(index, candidate),
+        {
+            **{f"parameters/{k}": v for k, v in parameters.items()},
+            **{f"velocity/{k}": v for k, v in velocity.items()},
+            "row": np.array(snapshot.row, np.int64),
+            "dropped": np.array(snapshot.dropped, np.int64),
+        },
+        {
+            "content": "layer",
+            "layer": index + 1,
+            "epoch": state.epoch,
+            "used": candidate.used,
+            "final": candidate.final,
+            "extra_left": snapshot.extra_left,
+            "optimizer_steps": state.optimizer.steps,
+            "n_visible": shape.n_visible,
+            "n_hidden": shape.n_hidden,
+            "visible": shape.visible,
+            "hidden": shape.hidden,
+        },
     )
-    checkpoint.save(path, arrays, attributes)
 
 
 def restore_layer(
@@ -89,20 +112,21 @@ def restore_layer(
     )
 
 
-def save_finetuned(
+def finetuned_content(
     directory: RunDirectory, state: FinetuneState, seconds: float
-) -> None:
-    """Write the fine-tuned stack: best weights, last ones, and the optimizer."""
-    stack = state.stack
-    best = stack.parameters.like()
-    best.vector[:] = state.best
-    arrays = {f"best/{k}": v for k, v in best.items()}
-    arrays |= {f"parameters/{k}": v for k, v in stack.parameters.items()}
-    for name, vector in state.optimizer.state.items():
-        named = stack.parameters.like()
+) -> Content:
+    """Return copies of the best weights, the last ones, and the optimizer's vectors."""
+    vectors = {
+        "best": state.best,
+        "parameters": state.stack.parameters.vector,
+        **state.optimizer.state,
+    }
+    arrays: dict[str, AnyArray] = {}
+    for group, vector in vectors.items():
+        named = state.stack.parameters.like()
         named.vector[:] = vector
-        arrays |= {f"{name}/{k}": v for k, v in named.items()}
-    checkpoint.save(
+        arrays |= {f"{group}/{k}": v for k, v in named.items()}
+    return Content(
         directory.checkpoint("finetuned"),
         arrays,
         {
@@ -152,16 +176,16 @@ def restore_finetuned(
     return float(attributes["seconds"]), remark
 
 
-def save_sparse(
+def sparse_content(
     directory: RunDirectory,
     shape: LayerShape,
     parameters: Parameters,
     state: State,
     evaluations: int,
     seconds: float,
-) -> None:
-    """Write a sparse autoencoder and the state of its optimizer."""
-    checkpoint.save(
+) -> Content:
+    """Return a sparse autoencoder and the state of its optimizer, which is constant."""
+    return Content(
         directory.checkpoint("sparse"),
         {
             **{f"parameters/{k}": v for k, v in parameters.items()},

@@ -213,6 +213,8 @@ def _train(
     }
     plan = _plan(config, facts.table, snapshots)
     notice, pulse = Notice(comm), Pulse(comm, session.safety.peer_timeout)
+    rule = _rule(config, facts.table)
+    keeper = LayerKeeper(directory, session, rule, notice, pulse, n_layers)
     pipeline = Pipeline(
         states,
         rows,
@@ -220,14 +222,7 @@ def _train(
         comm,
         plan,
         config.monitor_rows,
-        LayerKeeper(
-            directory,
-            session,
-            _rule(config, facts.table),
-            notice,
-            pulse,
-            n_layers,
-        ),
+        keeper,
         cut.again if cut else (),
     )
     for index, outlet in pipeline.outlets.items():
@@ -237,6 +232,7 @@ def _train(
     began = perf_counter()
     with session.display(directory, goals), session.listening():
         records = _run(pipeline, directory, config, comm.rank, before)
+        keeper.finish()
         notice.close()
         pulse.close()
     if any(comm.allgather(pipeline.interrupted)):

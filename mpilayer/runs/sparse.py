@@ -17,7 +17,7 @@ from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import RunDirectory, write_bytes
 from mpilayer.runs.keeping import remove_false_start, remove_unfinished
-from mpilayer.runs.model import restore_sparse, save_sparse
+from mpilayer.runs.model import restore_sparse, sparse_content
 from mpilayer.runs.resuming import (
     check_replicas,
     check_same,
@@ -26,6 +26,7 @@ from mpilayer.runs.resuming import (
     note_threads,
 )
 from mpilayer.runs.session import Session, check_range, finite
+from mpilayer.runs.writing import Writer
 from mpilayer.store.checkpoint import exists
 from mpilayer.store.metrics import MetricsReader, MetricsWriter, keep_until
 from mpilayer.train.descent import Descent, State
@@ -473,7 +474,7 @@ class _Recorder:
 
 
 class _Keeper:
-    """Saves complete iterations when it is due; on rank 0."""
+    """Saves complete iterations when it is due, while training goes on; on rank 0."""
 
     def __init__(
         self,
@@ -486,6 +487,7 @@ class _Keeper:
         self._session, self._cost, self._origin = session, cost, origin
         self._saved, self._iteration = perf_counter(), cost.iteration
         self._evaluations = cost.evaluations
+        self._disk = Writer()
 
     def look(self, state: State) -> None:
         """Save a new state if it is time to."""
@@ -493,10 +495,14 @@ class _Keeper:
         self._evaluations = self._cost.evaluations
         units = state.iteration - self._iteration
         if self._session.is_due(units, perf_counter() - self._saved):
-            self.save(state)
+            self._start(state)
 
     def save(self, state: State) -> None:
-        """Write the checkpoint and the filters."""
+        """Write a state, and wait until everything is written."""
+        self._start(state)
+        self._disk.finish()
+
+    def _start(self, state: State) -> None:
         self._saved, self._iteration = perf_counter(), state.iteration
         if self._session.comm.rank > 0:
             return
@@ -504,12 +510,17 @@ class _Keeper:
         parameters = cost.model.parameters.like()
         parameters.vector[:] = state.position
         shape = cost.model.shape
-        save_sparse(
+        content = sparse_content(
             self.directory, shape, parameters, state, self._evaluations, seconds
         )
-        buffer = BytesIO()
-        np.save(buffer, filters(parameters["weights"]))
-        write_bytes(self.directory.filters, buffer.getvalue())
+
+        def write() -> None:
+            content.save()
+            buffer = BytesIO()
+            np.save(buffer, filters(parameters["weights"]))
+            write_bytes(self.directory.filters, buffer.getvalue())
+
+        self._disk.start(write)
 
 
 def _with_last_weights(

@@ -1,17 +1,22 @@
 """Using a run: errors, codes, reconstructions."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mpilayer.arrays import Array32, row_blocks
+from mpilayer.data.csv import csv_text
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.split import Split
 from mpilayer.errors import ConfigError, DataError
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import load_trained
+from mpilayer.runs.output import check_output, write_output
 from mpilayer.runs.resuming import data_of_run
 from mpilayer.runs.session import Session, finite, local_blocks
 from mpilayer.train.evaluate import PCA, reconstruction_error
@@ -74,8 +79,25 @@ def evaluate(
     }
 
 
-def encode(run: Path, data: Path, out: Path, replace: bool = False) -> dict[str, int]:
-    """Write the codes of every split of a data set, as a data set. One process.
+def encode(
+    run: Path, data: Path, out: Path, replace: bool = False, split: str | None = None
+) -> dict[str, int]:
+    """Write the codes of a data set. One process.
+
+    Parameters
+    ----------
+    run : Path
+        Directory of the run.
+    data : Path
+        The data set.
+    out : Path
+        The file; its ending says the format. ``.h5`` and ``.hdf5`` hold a data set with
+        all splits, ``.npy`` and ``.csv`` the rows of one split; ``.csv`` has the labels
+        as its last column.
+    replace : bool
+        Replace an older file.
+    split : str, optional
+        The split for ``.npy`` and ``.csv``; not needed if the data have only one.
 
     Returns
     -------
@@ -85,34 +107,34 @@ def encode(run: Path, data: Path, out: Path, replace: bool = False) -> dict[str,
     Raises
     ------
     MpilayerError
-        No such run, data of another width, or ``out`` exists.
+        No such run or split, data of another width, an unknown ending, ``out`` exists
+        or cannot be written, or ``split`` is missing or given without need.
     """
-    return _write(run, data, out, replace, "codes", lambda stack, x: stack.encode(x))
+    work = _Work("codes", lambda stack, x: stack.encode(x))
+    return _write(run, data, out, replace, split, work)
 
 
 def reconstruct(
-    run: Path, data: Path, out: Path, replace: bool = False
+    run: Path, data: Path, out: Path, replace: bool = False, split: str | None = None
 ) -> dict[str, int]:
-    """Write the reconstructions of every split of a data set; see ``encode``."""
-    return _write(
-        run,
-        data,
-        out,
-        replace,
-        "reconstructions",
-        lambda stack, x: stack.reconstruct(x),
-    )
+    """Write the reconstructions of a data set; see ``encode``."""
+    work = _Work("reconstructions", lambda stack, x: stack.reconstruct(x))
+    return _write(run, data, out, replace, split, work)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What to write, and how it comes from rows."""
+
+    what: str
+    apply: Callable[[DeepAutoencoder, Array32], Array32]
 
 
 def _write(
-    run: Path, data: Path, out: Path, replace: bool, what: str, apply: Any
+    run: Path, data: Path, out: Path, replace: bool, split: str | None, work: _Work
 ) -> dict[str, int]:
     directory = RunDirectory.open(run)
-    if out.exists() and not replace:
-        raise ConfigError(
-            f"-o must name a new file; {out} exists. Choose another name, or give "
-            "--replace."
-        )
+    ending = check_output(out, OUTPUT_ENDINGS, replace, "--replace")
     if out.exists() and out.samefile(data):
         raise ConfigError(
             f"-o must not name the data themselves; got {out} for both. Choose another "
@@ -122,18 +144,60 @@ def _write(
     with Dataset.open(data) as dataset:
         _check_width(dataset, stack)
         splits = {
-            split: Split(_apply(dataset, split, stack, apply), dataset.labels(split))
-            for split in dataset.splits
+            name: Split(_apply(dataset, name, stack, work), dataset.labels(name))
+            for name in _chosen(dataset, ending, split)
         }
-        name = f"{what} of {dataset.name}"
+        name = f"{work.what} of {dataset.name}"
         origin = f"mpilayer run {run.name} on {dataset.name} ({dataset.digest[:12]})"
-    write_dataset(out, splits, name=name, origin=origin, scale=1.0)
+    if ending in _ONE_SPLIT:
+        (content,) = splits.values()
+        write_output(out, _ONE_SPLIT[ending](content))
+    else:
+        write_dataset(out, splits, name=name, origin=origin, scale=1.0)
     return {split: len(content) for split, content in splits.items()}
 
 
-def _apply(dataset: Dataset, split: str, stack: DeepAutoencoder, apply: Any) -> Array32:
+def _chosen(dataset: Dataset, ending: str, split: str | None) -> tuple[str, ...]:
+    """Return the splits to write."""
+    if ending not in _ONE_SPLIT:
+        if split is not None:
+            raise ConfigError(
+                f"--split goes with {' and '.join(_ONE_SPLIT)}; got {split!r} with "
+                f"{ending}, which holds all splits. Leave it out."
+            )
+        return dataset.splits
+    if split is not None:
+        dataset.n_samples(split)
+        return (split,)
+    if len(dataset.splits) > 1:
+        raise ConfigError(
+            f"a {ending} file must be of one split; {dataset.path} has "
+            f"{', '.join(dataset.splits)}. Choose one with --split."
+        )
+    return dataset.splits
+
+
+def _npy(split: Split) -> bytes:
+    out = BytesIO()
+    np.save(out, split.x)
+    return out.getvalue()
+
+
+def _csv(split: Split) -> bytes:
+    return csv_text(split).encode()
+
+
+_ONE_SPLIT: Mapping[str, Callable[[Split], bytes]] = {".npy": _npy, ".csv": _csv}
+
+OUTPUT_ENDINGS = (".h5", ".hdf5", *_ONE_SPLIT)
+"""What codes and reconstructions can be written to."""
+
+
+def _apply(
+    dataset: Dataset, split: str, stack: DeepAutoencoder, work: _Work
+) -> Array32:
     rows = dataset.rows(split)
-    blocks = [apply(stack, rows[where]) for where in row_blocks(len(rows))]
+    blocks = [work.apply(stack, rows[where]) for where in row_blocks(len(rows))]
     result: Array32 = np.concatenate(blocks)
     return result
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from mpilayer.arrays import Array32, Array64
-from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.models.stack import Stack
 from mpilayer.numerics.losses import squared_error
 from mpilayer.parallel.comm import Communicator, wait_until
 
@@ -18,14 +18,14 @@ def sum_over_ranks(comm: Communicator, values: Array64) -> Array64:
 
 
 def reconstruction_error(
-    stack: DeepAutoencoder, blocks: Iterable[Array32], comm: Communicator
+    stack: Stack, blocks: Iterable[Array32], comm: Communicator
 ) -> float:
     """Return Σ over columns of (x − x̂)², mean over all rows of all ranks. Collective.
 
     Parameters
     ----------
-    stack : DeepAutoencoder
-        Equal on all ranks.
+    stack : Stack
+        Equal on all ranks; its output is the reconstruction.
     blocks : iterable of ndarray (n_samples, n_visible)
         This rank's rows, block by block. *Local.*
     comm : Communicator
@@ -42,7 +42,7 @@ def reconstruction_error(
     """
     totals = np.zeros(2)
     for rows in blocks:
-        totals += squared_error(rows, stack.reconstruct(rows)), len(rows)
+        totals += squared_error(rows, stack.apply(rows)), len(rows)
     total, n_rows = sum_over_ranks(comm, totals)
     return float(total / n_rows) if n_rows else float("nan")
 

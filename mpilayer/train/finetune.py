@@ -1,4 +1,4 @@
-"""Backpropagation through the unrolled stack, data-parallel over all ranks.
+"""Backpropagation through a whole stack, data-parallel over all ranks.
 
 See :mod:`mpilayer.train.strata` for what a rank holds.
 """
@@ -11,15 +11,22 @@ import numpy as np
 
 from mpilayer.arrays import Array32, row_blocks
 from mpilayer.config import FinetuneConfig
-from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.models.stack import Masks, Predictor, Stack
+from mpilayer.numerics.losses import SOFTMAX
 from mpilayer.optim.descent import DEFAULT_RATES, Optimizer, make_optimizer
 from mpilayer.parallel.comm import Communicator, Request, wait_until
+from mpilayer.rng import stream
+from mpilayer.train.dropout import Dropout
 from mpilayer.train.evaluate import reconstruction_error, sum_over_ranks
+from mpilayer.train.labels import prediction_error
 from mpilayer.train.strata import Strata
 
 EAGER_SECONDS = 0.02
 """A reduction takes less than a millisecond as a rule: a rank that has a core for
 itself only sleeps when it waits longer than this."""
+
+
+_GAINS = {"sigmoid": 4.0, "relu": 2.0**0.5}
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class FinetuneRecord:
     train_loss : float
         The loss minimized, summed over columns, mean over rows, as met on the way.
     validation_error : float
-        Reconstruction error after the epoch; NaN without validation rows.
+        After the epoch: reconstruction error, percentage of wrong classes, or mean
+        squared error; NaN without validation rows.
     training, allreduce, evaluating : float
         Seconds of this rank: computing, waiting for reductions, measuring the error.
     """
@@ -51,13 +59,16 @@ class FinetuneState:
 
     Parameters
     ----------
-    stack : DeepAutoencoder
-        Equal on all ranks; it is trained in place.
+    stack : Stack
+        Equal on all ranks; it is trained in place. A ``Predictor`` for the tasks
+        ``classify`` and ``regress``.
     config : FinetuneConfig
         How.
 
     Attributes
     ----------
+    loss : str
+        What is minimized.
     optimizer : Optimizer
         Its state belongs to a checkpoint.
     epoch : int
@@ -68,16 +79,31 @@ class FinetuneState:
         The parameter vector of that epoch.
     """
 
-    def __init__(self, stack: DeepAutoencoder, config: FinetuneConfig) -> None:
+    def __init__(self, stack: Stack, config: FinetuneConfig) -> None:
         rate = config.learning_rate or DEFAULT_RATES[config.optimizer]
         vector = stack.parameters.vector
         self.stack = stack
         self.config = config
+        self.loss = SOFTMAX if config.task == "classify" else config.loss
         self.optimizer: Optimizer = make_optimizer(config.optimizer, vector.size, rate)
         self.epoch = 0
         self.best_error = float("inf")
         self.best_epoch = 0
         self.best: Array32 = vector.copy()
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the epoch that comes next."""
+        rate = self.config.learning_rate or DEFAULT_RATES[self.config.optimizer]
+        return rate * float(self.config.learning_rate_decay**self.epoch)
+
+    @property
+    def dropout(self) -> Dropout:
+        """What the rows leave out."""
+        steps, config = self.stack.steps, self.config
+        parts = (config.input_dropout, *[config.dropout] * (len(steps) - 1))
+        widths = tuple(n_in for n_in, _, _ in steps)
+        return Dropout(parts, widths, config.minibatch, config.seed)
 
     def note(self, validation_error: float) -> None:
         """Keep the weights if they are the best so far; without a measure, the last."""
@@ -101,6 +127,7 @@ def finetune(
     validation: Array32,
     comm: Communicator,
     eager: float = EAGER_SECONDS,
+    targets: tuple[Array32, Array32] | None = None,
 ) -> Iterator[FinetuneRecord]:
     """Train the stack; yield after every epoch. Collective on ``comm``.
 
@@ -119,6 +146,9 @@ def finetune(
         All ranks.
     eager : float
         Seconds that a rank waits for a reduction before it sleeps.
+    targets : pair of ndarray (n_samples, n_out), optional
+        What should come out of ``train`` and ``validation``; the rows themselves by
+        default. *Local.*
 
     Notes
     -----
@@ -128,17 +158,24 @@ def finetune(
     """
     config, stack = state.config, state.stack
     descender = Descender(state, comm, eager)
+    wanted, measured = (train, None) if targets is None else targets
+    dropout = state.dropout
     if state.epoch == 0:
-        state.note(_error(stack, validation, comm))
+        state.note(_error(stack, validation, measured, comm))
     while state.epoch < config.epochs and not state.out_of_patience:
         began = perf_counter()
         descender.waited = loss = 0.0
-        for chosen in strata.minibatches(config.seed, state.epoch, config.minibatch):
-            loss += descender.step(train[chosen])
+        state.optimizer.set_rate(state.learning_rate)
+        minibatches = strata.minibatches(config.seed, state.epoch, config.minibatch)
+        for step, chosen in enumerate(minibatches):
+            visible = train[chosen]
+            target = visible if wanted is train else wanted[chosen]
+            masks = dropout.masks(state.epoch, step, strata.first, len(chosen))
+            loss += descender.step(visible, target, masks)
         state.epoch += 1
         trained = perf_counter()
         total = sum_over_ranks(comm, np.array([loss]))[0]
-        error = _error(stack, validation, comm)
+        error = _error(stack, validation, measured, comm)
         state.note(error)
         yield FinetuneRecord(
             epoch=state.epoch,
@@ -175,16 +212,21 @@ class Descender:
         self._gradients = state.stack.parameters.like()
         self._under_way: list[tuple[slice, Array32, Request]] = []
 
-    def step(self, visible: Array32) -> float:
-        """Take a step on this rank's part of a minibatch; return its loss."""
+    def step(self, visible: Array32, target: Array32, masks: Masks = ()) -> float:
+        """Take a step on this rank's part of a minibatch; return its loss.
+
+        See ``Stack.gradient`` for the arguments.
+        """
         state = self._state
         state.optimizer.start_step()
         loss = state.stack.gradient(
             visible,
-            state.config.loss,
+            state.loss,
             self._gradients,
             state.optimizer.scale,
             self._reduce,
+            target,
+            masks,
         )
         while self._under_way:
             self._apply_first()
@@ -203,9 +245,50 @@ class Descender:
         where, gradient, request = self._under_way.pop(0)
         self.waited += wait_until(request.test, eager=self._eager)
         state = self._state
+        if state.config.weight_decay:
+            self._decay(where)
         state.optimizer.update(state.stack.parameters.vector, gradient, where)
 
+    def _decay(self, where: slice) -> None:
+        """Shrink the weights of a part, not its biases.
 
-def _error(stack: DeepAutoencoder, validation: Array32, comm: Communicator) -> float:
-    blocks = (validation[where] for where in row_blocks(len(validation)))
-    return reconstruction_error(stack, blocks, comm)
+        Notes
+        -----
+        Beside the optimizer: Loshchilov and Hutter 2019.
+        """
+        state = self._state
+        kept = np.float32(1 - state.learning_rate * state.config.weight_decay)
+        for name, view in state.stack.parameters.items():
+            if name.startswith("weights") and _lies_in(state.stack, name, where):
+                view *= kept
+
+
+def random_weights(stack: Stack, seed: int, first: int = 0) -> None:
+    """Give the steps from ``first`` on random weights, and biases of zero.
+
+    Notes
+    -----
+    Normal, variance g² · 2 / (inputs + outputs): Glorot and Bengio 2010. The gain g is
+    that of the step's activation: 4 for sigmoid, whose slope is ¼ at zero; √2 for relu.
+    """
+    for k, (n_in, n_out, kind) in list(enumerate(stack.steps))[first:]:
+        deviation = _GAINS.get(kind, 1.0) * np.sqrt(2 / (n_in + n_out))
+        drawn = stream(seed, "finetune weights", k).standard_normal((n_in, n_out), "f")
+        np.multiply(drawn, np.float32(deviation), out=stack.parameters[f"weights_{k}"])
+        stack.parameters[f"bias_{k}"][:] = 0
+
+
+def _lies_in(stack: Stack, name: str, where: slice) -> bool:
+    span = stack.parameters.span(name)
+    return bool(where.start <= span.start and span.stop <= where.stop)
+
+
+def _error(
+    stack: Stack, rows: Array32, targets: Array32 | None, comm: Communicator
+) -> float:
+    """Return what the best weights have the least of. Collective."""
+    blocks = row_blocks(len(rows))
+    if isinstance(stack, Predictor) and targets is not None:
+        labelled = ((rows[where], targets[where]) for where in blocks)
+        return prediction_error(stack, labelled, comm)
+    return reconstruction_error(stack, (rows[where] for where in blocks), comm)

@@ -73,6 +73,7 @@ class TablePlan:
         self._streamed = streamed
         self._begun = list(begun) or [0] * schedule.n_layers
         self._needed = [schedule.needed(i) for i in range(schedule.n_layers)]
+        self._repeats = self._repeatable()
 
     def next_output(self, layer: int, inlet: Inlet) -> int | None:
         """Return the table's entry, once that output is there."""
@@ -94,11 +95,23 @@ class TablePlan:
     def may_pause(self, layer: int, inlet: Inlet) -> bool:
         """Tell whether the next entry is still to come, or can be made again.
 
-        The latter holds for the last output of a layer that has ended.
+        The latter holds for what is computed from the last weights of a layer that has
+        ended, and from an input that can be made again, too.
         """
         row, begun = self._schedule.used[layer], self._begun[layer]
-        newest = inlet.newest()
-        return begun == len(row) or row[begun] >= newest + (not inlet.ended)
+        if layer == 0 or begun == len(row) or row[begun] > inlet.newest():
+            return True
+        last = len(self._schedule.used[layer - 1])
+        return inlet.ended and row[begun] == last and self._repeats[layer - 1]
+
+    def _repeatable(self) -> list[bool]:
+        """Return for each layer whether weights alone give its last output again."""
+        result: list[bool] = []
+        for i, row in enumerate(self._schedule.used):
+            last = len(self._schedule.used[i - 1])
+            has_input = i == 0 or (result[i - 1] and row[-1:] == (last,))
+            result.append(has_input and not self.streams(i, len(row)))
+        return result
 
     def finished(self, layer: int, inlet: Inlet) -> bool:  # noqa: ARG002
         """Tell whether the row of the table is done."""
@@ -139,30 +152,40 @@ class AsyncPlan:
     streamed: bool
     end: str = "all"
     replace: bool = field(default=True, init=False)
+    _begun: set[int] = field(default_factory=set, init=False)
 
     def next_output(self, layer: int, inlet: Inlet) -> int | None:
         """Return what the rule says about the newest output."""
-        return self.layers[layer].next_output(inlet.newest())
+        mine, newest = self.layers[layer], inlet.newest()
+        if layer not in self._begun and mine.used and newest > mine.used[-1]:
+            mine.extra_left = 0  # the output that was in use before a restart is gone
+        return mine.next_output(newest)
 
     def begin(self, layer: int, output: int) -> None:
         """Record the entry."""
+        self._begun.add(layer)
         self.layers[layer].begin(output)
 
     def row(self, layer: int) -> tuple[int, ...]:
         """Return the record."""
         return tuple(self.layers[layer].used)
 
-    def may_pause(self, layer: int, inlet: Inlet) -> bool:  # noqa: ARG002
-        """Return True: any newer output will do."""
-        return True
+    def may_pause(self, layer: int, inlet: Inlet) -> bool:
+        """Tell whether newer outputs will come, or the last one can be made again.
+
+        Not so above a layer without extra epochs: it ends on an older input.
+        """
+        return not inlet.ended or all(below.extra for below in self.layers[1:layer])
 
     def finished(self, layer: int, inlet: Inlet) -> bool:
         """Tell whether nothing can wake the layer any more."""
         if inlet.stopped:
             return True
         mine = self.layers[layer]
+        # Without extra epochs nothing newer matters: those above must not wait for it.
+        told = inlet.ended or (not mine.extra and self.end == "all")
         return (
-            inlet.ended
+            told
             and len(mine.used) >= mine.stipulated
             and mine.next_output(inlet.newest()) is None
         )
@@ -330,6 +353,7 @@ class Pipeline:
         self._monitor_rows = monitor_rows
         self._keeper = keeper or Keeper()
         self._saved = {index: state.epoch for index, state in self.states.items()}
+        self._heard: dict[int, set[int]] = {index: set() for index in self.states}
         self._again = {index for index in self.states if any(again[index : index + 1])}
         self._to_save: int | None = None
         self._epoch_seconds = 0.0
@@ -389,8 +413,8 @@ class Pipeline:
             output = self.plan.next_output(index, self._inlets[index])
             if output is not None:
                 yield self._epoch(index, output, watch)
-                if self._to_save is not None:
-                    self._save(self._to_save)
+                if not self.plan.finished(index, self._inlets[index]):
+                    self._save_if_due()
                 watch.lap()  # what the caller did with it is no waiting
         wait_until(self._all_quiet)
 
@@ -403,8 +427,12 @@ class Pipeline:
             self.outlets[index],
         )
         layer, epoch = state.layer, state.epoch + 1
-        if output > inlet.saved > self._used(index) - 1 and state.epoch:
-            # The layer below has saved what this one has seen, and nothing newer yet.
+        used, heard = self._used(index), self._heard[index]
+        heard.add(inlet.saved)
+        heard -= {saved for saved in heard if saved < used}
+        if state.epoch and any(saved < output for saved in heard):
+            # The layer below was saved when it had made what this one has seen, but not
+            # what comes now. It may have been saved again since.
             self._save(index)
         rows = inlet.take(output)
         leaves = self.plan.leaves(index, epoch)
@@ -464,6 +492,10 @@ class Pipeline:
         self._leave(state, rows, outlet.acquire(), False)
         self._again.remove(index)
 
+    def _save_if_due(self) -> None:
+        if self._to_save is not None:
+            self._save(self._to_save)
+
     def _save(self, index: int, final: bool = False) -> None:
         """Save a layer as it is now, unless that was done already."""
         state, outlet = self.states[index], self.outlets[index]
@@ -494,9 +526,11 @@ class Pipeline:
                 self.interrupted = True
 
     def _may_pause(self, index: int) -> bool:
-        inlet = self._inlets[index]
-        told = inlet.ended or inlet.paused
-        return told and self.plan.may_pause(index, inlet)
+        return self._told(index) and self.plan.may_pause(index, self._inlets[index])
+
+    def _told(self, index: int) -> bool:
+        """Tell whether nothing more comes from below in this launch."""
+        return self._inlets[index].ended or self._inlets[index].paused
 
     def _choose(self) -> int | None:
         """Return the layer that is furthest behind of those that can go on."""
@@ -507,7 +541,7 @@ class Pipeline:
         if index in self._again:
             arrived = self._inlets[index].newest() >= self._used(index)
             return arrived and self.outlets[index].has_room()
-        if self._stopping and self.plan.replace:
+        if self._stopping and self.plan.replace and not self._told(index):
             return False  # it only waits for the layer below to be saved
         if self.plan.next_output(index, self._inlets[index]) is None:
             return False

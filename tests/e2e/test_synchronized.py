@@ -87,6 +87,8 @@ def test_a_run_leaves_what_it_must(runs, ranks):
         "config.toml",
         "schedule.json",
         "summary.json",
+        "complete",
+        "metrics/stack.jsonl",
         *(f"metrics/layer-{layer}.jsonl" for layer in layers),
         *(f"checkpoints/layer-{layer}.h5" for layer in layers),
     }
