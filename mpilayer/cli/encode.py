@@ -2,15 +2,24 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from mpilayer import environment
-from mpilayer.errors import ConfigError
+from mpilayer.cli.options import add_task
+from mpilayer.data.dataset import SPLITS
+from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.use import encode
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
+    add_arguments(parser)
+    add_task(parser, "whose encoder")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of what writes a data set."""
     parser.add_argument("run", type=Path, metavar="DIR", help="a run")
     parser.add_argument("data", type=Path, metavar="DATA.h5", help="the data set")
     parser.add_argument(
@@ -18,34 +27,48 @@ def configure(parser: argparse.ArgumentParser) -> None:
         dest="out",
         type=Path,
         required=True,
-        metavar="OUT.h5",
-        help="the new file",
+        metavar="OUT",
+        help="the new file; its ending says the format: .h5 or .hdf5 (a data set with "
+        "all splits), .npy or .csv (one split)",
     )
     parser.add_argument(
-        "--replace", action="store_true", help="replace an older OUT.h5"
+        "--split",
+        help=f"{', '.join(SPLITS)}: the one for .npy and .csv, if there are several",
     )
+    parser.add_argument("--replace", action="store_true", help="replace an older OUT")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Encode every split."""
-    write(args, encode)
+    """Encode every split, or one."""
+    write(args, partial(encode, task=args.task))
 
 
-def write(
-    args: argparse.Namespace, work: Callable[[Path, Path, Path, bool], dict[str, int]]
-) -> None:
+def write(args: argparse.Namespace, work: Callable[..., dict[str, int]]) -> None:
     """Do one-process work that reads a data set and writes another one.
 
     Raises
     ------
     ConfigError
-        Several processes were started.
+        Several processes were started, or there is no such split.
+    """
+    check_one_process()
+    if args.split is not None and args.split not in SPLITS:
+        raise ConfigError(unknown("split", args.split, SPLITS))
+    written = work(args.run, args.data, args.out, args.replace, args.split)
+    rows = ", ".join(f"{count} {split} rows" for split, count in written.items())
+    print(f"wrote {rows} to {args.out}")
+
+
+def check_one_process() -> None:
+    """Check that no launcher has started several processes.
+
+    Raises
+    ------
+    ConfigError
+        One has.
     """
     if environment.launched_size() > 1:
         raise ConfigError(
             f"this command runs in one process; got {environment.launched_size()}. "
             "Start it without mpiexec."
         )
-    written = work(args.run, args.data, args.out, args.replace)
-    rows = ", ".join(f"{count} {split} rows" for split, count in written.items())
-    print(f"wrote {rows} to {args.out}")

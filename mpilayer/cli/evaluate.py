@@ -1,11 +1,12 @@
-"""``mpilayer evaluate``: the errors of a run, with the PCA error beside them."""
+"""``mpilayer evaluate``: the errors of a run, whatever it was trained for."""
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from mpilayer.cli import show
-from mpilayer.cli.options import add_threads
+from mpilayer.cli.options import add_task, add_threads
 from mpilayer.data.dataset import SPLITS
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.session import Session
@@ -24,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DATA.h5",
         help="another data set (default: the run's)",
     )
+    add_task(parser, "what to evaluate")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_threads(parser)
 
@@ -33,15 +35,32 @@ def run(args: argparse.Namespace) -> None:
     if args.split not in SPLITS:
         raise ConfigError(unknown("split", args.split, SPLITS))
     session = Session.begin(args.threads)
-    result = evaluate(args.run, args.split, session, args.data)
+    result = evaluate(args.run, args.split, session, args.data, args.task)
     if session.comm.rank > 0:
         return
     if args.json:
         print(json.dumps(result))
+        return
+    if result["model"] == "classifier":
+        _show_classes(result)
+        return
+    if result["model"] == "regressor":
+        print(
+            f"regressor on {result['n_samples']} {args.split} rows: root mean square "
+            f"error {show.number(result['error'])}"
+        )
         return
     kind = "autoencoder" if result["model"] == "sparse" else "stack"
     print(
         f"{result['model']} {kind} on {result['n_samples']} {args.split} rows: error "
         f"{show.number(result['error'])}, PCA with {result['n_code']} components "
         f"{show.number(result['pca_error'])}"
+    )
+
+
+def _show_classes(result: dict[str, Any]) -> None:
+    show.console().print(show.confusion_table(result))
+    print(
+        f"classifier on {result['n_samples']} {result['split']} rows: "
+        f"{result['errors']} wrong, {show.number(result['error'])} %"
     )

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from mpilayer import environment, slurm
+from mpilayer.cli.finetune import task_section
 from mpilayer.cli.options import add_config, add_safety, config_from
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, flag
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.session import Safety
+from mpilayer.runs.tasks import TASKS
 
 CONFIGS: Mapping[str, Any] = {
     "pretrain": PretrainConfig,
@@ -163,12 +165,27 @@ def _check(given: argparse.Namespace, command: str) -> None:
             f"--seed and --seeds exclude each other; got {given.seed} and "
             f"{','.join(map(str, given.seeds))}. Leave one of them out."
         )
-    config_from(given, CONFIGS[command], _SECTIONS.get(command, command))
+    if command == "finetune":
+        _mark(given, command)
+    else:
+        config_from(given, CONFIGS[command], _SECTIONS.get(command, command))
     for follower in given.then:
         if follower in CONFIGS:
-            cls = CONFIGS[follower]
-            alone = {item.name: None for item in fields(cls)}
-            config_from(argparse.Namespace(config=given.config, **alone), cls, follower)
+            _mark(_config_alone(given), follower)
+
+
+def _config_alone(given: argparse.Namespace) -> argparse.Namespace:
+    """Return the arguments of a follower: the file of settings."""
+    nothing = {item.name: None for item in fields(FinetuneConfig)}
+    return argparse.Namespace(config=given.config, **nothing)
+
+
+def _mark(given: argparse.Namespace, command: str) -> str:
+    """Return what a command leaves in ``complete``: finetune leaves its task's name."""
+    if command != "finetune":
+        return command
+    config = config_from(given, FinetuneConfig, task_section(given))
+    return TASKS[config.task].name
 
 
 def _scripts(
@@ -181,7 +198,8 @@ def _scripts(
     """Return the text of each file to write."""
     common = ["--config", str(given.config)] if given.config is not None else []
     options = (*common, *_passed_on(given, CONFIGS[command]))
-    step = slurm.Step(command, given.data, given.run, options, given.seeds)
+    mark = _mark(given, command)
+    step = slurm.Step(command, given.data, given.run, options, given.seeds, mark)
     if name == "scaling":
         return {given.script: slurm.render_scaling(step, config, made_by)}
     if not given.then:
@@ -194,7 +212,8 @@ def _scripts(
     scripts = {f"{command}.sh": slurm.render(step, config, made_by)}
     for follower in given.then:
         passed = tuple(common) if follower in CONFIGS else ()
-        later = slurm.Step(follower, given.data, given.run, passed, given.seeds)
+        mark = _mark(_config_alone(given), follower)
+        later = slurm.Step(follower, given.data, given.run, passed, given.seeds, mark)
         scripts[f"{follower}.sh"] = slurm.render(later, config, made_by)
     scripts[slurm.SUBMIT] = slurm.render_submit(
         [command, *given.then], bool(given.seeds), made_by

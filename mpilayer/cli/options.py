@@ -6,8 +6,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
+from mpilayer import environment
 from mpilayer.cli import show
 from mpilayer.config import (
+    TASKS,
     Config,
     flag,
     from_values,
@@ -57,6 +59,13 @@ def add_threads(
     )
 
 
+def add_task(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add ``--task``, None unless given: which of a run's models to use."""
+    parser.add_argument(
+        "--task", choices=TASKS, help=f"{help} (default: what was trained last)"
+    )
+
+
 def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
     """Add when a run saves and gives way; ``starts``: and ``--resume``."""
     usual = Safety()
@@ -96,6 +105,22 @@ def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
         help="end the job when a rank has been silent so long (default: 600 s, in "
         "pretrain at least 30 epochs)",
     )
+
+
+def require_one_process(command: str) -> None:
+    """Check that no launcher has started several processes.
+
+    Raises
+    ------
+    ConfigError
+        It has.
+    """
+    n_ranks = environment.launched_size()
+    if n_ranks > 1:
+        raise ConfigError(
+            f"'mpilayer {command}' must run as one process; found {n_ranks} ranks. "
+            "Start it without mpiexec."
+        )
 
 
 def safety_from(args: argparse.Namespace) -> Safety:

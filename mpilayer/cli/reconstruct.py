@@ -2,12 +2,13 @@
 
 import argparse
 
-from mpilayer.cli.encode import configure, write
+from mpilayer.cli.encode import add_arguments as configure
+from mpilayer.cli.encode import write
 from mpilayer.runs.use import reconstruct
 
 __all__ = ["configure", "run"]
 
 
 def run(args: argparse.Namespace) -> None:
-    """Reconstruct every split."""
+    """Reconstruct every split, or one."""
     write(args, reconstruct)

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mpilayer.cli.options import add_safety, add_threads, safety_from
 from mpilayer.runs.resume import command_of, resume
 from mpilayer.runs.resuming import noted_threads
 from mpilayer.runs.session import Session
+from mpilayer.runs.tasks import TASKS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     command, summary = resume(args.run, session, args.data)
     shown: dict[str, Callable[[dict[str, Any]], None]] = {
         "pretrain": lambda result: pretrain.show_run(args.run, result),
-        "finetune": finetune.show_run,
+        **{task.name: partial(finetune.show_run, task=task) for task in TASKS.values()},
         "sparse": lambda result: sparse.show_run(args.run, result),
         "compare": compare.show_comparison,
     }

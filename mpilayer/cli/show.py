@@ -17,6 +17,13 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Goals
 from mpilayer.store.metrics import MetricsReader
 
+_PREDICTION_TITLES = {
+    "classify": "Wrong classes, percent",
+    "regress": "Squared error of the labels, mean over rows",
+}
+# As many fit into 80 columns, of any label and count below 10,000.
+_MOST_CLASSES = 10
+
 _LIVE_EVERY = 0.5
 _LINES_EVERY = 5.0
 
@@ -143,6 +150,45 @@ def error_table(summary: dict[str, Any]) -> Table:
     for name, errors in rows.items():
         if errors:
             table.add_row(name, *(number(errors[split]) for split in errors))
+    return table
+
+
+def prediction_table(errors: dict[str, float | None], command: str) -> Table:
+    """Return the errors of a classifier or a regressor on all splits."""
+    table = Table(title=_PREDICTION_TITLES[command])
+    for split in errors:
+        table.add_column(split, justify="right")
+    table.add_row(*map(number, errors.values()))
+    return table
+
+
+def confusion_table(result: dict[str, Any]) -> Table:
+    """Return which classes were taken for which: all, or the most frequent mistakes."""
+    classes, counts = result["classes"], result["confusion"]
+    if len(classes) > _MOST_CLASSES:
+        return _mistakes(classes, counts)
+    table = Table(title="Rows of each class (down) taken for each (across)")
+    table.add_column("", justify="right")
+    for label in classes:
+        table.add_column(str(label), justify="right")
+    for label, row in zip(classes, counts, strict=True):
+        table.add_row(str(label), *(str(n) if n else "·" for n in row))
+    return table
+
+
+def _mistakes(classes: list[int], counts: list[list[int]]) -> Table:
+    table = Table(title="Most frequent mistakes")
+    for name in ("class", "predicted", "rows"):
+        table.add_column(name, justify="right")
+    mistakes = [
+        (n, classes[i], classes[j])
+        for i, row in enumerate(counts)
+        for j, n in enumerate(row)
+        if n and i != j
+    ]
+    mistakes.sort(key=lambda mistake: (-mistake[0], *mistake[1:]))
+    for n, label, predicted in mistakes[:_MOST_CLASSES]:
+        table.add_row(str(label), str(predicted), str(n))
     return table
 
 

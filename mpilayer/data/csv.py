@@ -51,6 +51,24 @@ def read_csv(path: Path) -> dict[str, Split]:
         raise DataError(f"{path}: {error}") from error
 
 
+def csv_text(split: Split) -> str:
+    """Return samples as a table that ``read_csv`` reads back to the bit.
+
+    Parameters
+    ----------
+    split : Split
+        The columns are ``unit_1`` and so on; ``label`` is last, if there are labels.
+    """
+    n_columns = split.x.shape[1]
+    names = [f"unit_{k + 1}" for k in range(n_columns)]
+    line = ",".join(["%.9g"] * n_columns)  # nine digits tell all float32 apart
+    rows = [line % tuple(row) for row in split.x]
+    if split.labels is not None:
+        names.append(_LABEL)
+        rows = [f"{row},{k}" for row, k in zip(rows, split.labels, strict=True)]
+    return "\n".join([",".join(names), *rows, ""])
+
+
 def _split(table: Array64, header: list[str]) -> Split:
     if header and len(header) != table.shape[1]:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Losses of a reconstruction: the value, and the derivative for the last layer."""
+"""Losses of what a stack puts out: the value, and the derivative for the last layer."""
 
 import numpy as np
 
@@ -7,6 +7,8 @@ from mpilayer.errors import ConfigError, unknown
 from mpilayer.numerics.activations import Activation
 
 LOSSES = ("squared", "cross-entropy")
+SOFTMAX = "softmax"
+"""The loss of a classifier: the cross entropy of the softmax of a linear output."""
 
 # Probabilities are kept this far from 0 and 1 inside logarithms.
 _EPSILON = np.float32(1e-7)
@@ -43,8 +45,25 @@ def cross_entropy(target: Array32, output: Array32) -> float:
     return -float(np.sum(target * np.log(y) + (1 - target) * np.log1p(-y), dtype="d"))
 
 
+def softmax(scores: Array32, out: Array32) -> None:
+    """Write exp(z_j) / Σ_k exp(z_k) of each row z of ``scores`` into ``out``."""
+    np.subtract(scores, scores.max(axis=1, keepdims=True), out=out)
+    np.exp(out, out=out)
+    out /= out.sum(axis=1, keepdims=True)
+
+
+def softmax_cross_entropy(target: Array32, scores: Array32) -> float:
+    """Return −Σ t ln softmax(z) in nats, over all rows; each row of t sums up to 1."""
+    above = scores - scores.max(axis=1, keepdims=True)
+    per_row = np.log(np.exp(above).sum(axis=1))
+    per_row -= np.einsum("ij,ij->i", target, above)
+    return float(per_row.sum(dtype=np.float64))
+
+
 def loss_value(name: str, target: Array32, output: Array32) -> float:
     """Return the loss summed over rows and columns."""
+    if name == SOFTMAX:
+        return softmax_cross_entropy(target, output)
     if name == "squared":
         return squared_error(target, output)
     return cross_entropy(target, output)
@@ -58,7 +77,8 @@ def output_delta(
     Parameters
     ----------
     name : str
-        ``squared`` or ``cross-entropy``, whose logarithms cancel the sigmoid's slope.
+        ``squared``; ``cross-entropy``, whose logarithms cancel the sigmoid's slope; or
+        ``softmax``, of a linear output.
     target, output : ndarray (n_samples, n_visible)
         What should come out, and what does.
     activation : Activation
@@ -66,6 +86,10 @@ def output_delta(
     out : ndarray (n_samples, n_visible)
         Receives the derivative of the summed loss.
     """
+    if name == SOFTMAX:
+        softmax(output, out)
+        out -= target
+        return
     np.subtract(output, target, out=out)
     if name == "squared":
         out *= 2

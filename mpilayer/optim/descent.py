@@ -37,6 +37,9 @@ class Optimizer(Protocol):
     scale: float
     """The factor that gradients must come with: cheaper there than here."""
 
+    def set_rate(self, learning_rate: float) -> None:
+        """Change the learning rate, from the next minibatch on."""
+
     def start_step(self) -> None:
         """Note that a new minibatch begins."""
 
@@ -70,6 +73,10 @@ class Descent:
         self.steps = 0
         self.state: dict[str, Array32] = {"velocity": np.zeros(size, np.float32)}
 
+    def set_rate(self, learning_rate: float) -> None:
+        """Change the scale of the gradients."""
+        self.scale = learning_rate
+
     def start_step(self) -> None:
         """Count the minibatch."""
         self.steps += 1
@@ -89,6 +96,10 @@ class PlainDescent:
         self.scale = scale
         self.steps = 0
         self.state: dict[str, Array32] = {}
+
+    def set_rate(self, learning_rate: float) -> None:
+        """Change the scale of the gradients."""
+        self.scale = learning_rate
 
     def start_step(self) -> None:
         """Count the minibatch."""
@@ -135,6 +146,10 @@ class Adam:
             "second_moment": np.zeros(size, np.float32),
         }
         self._scratch: Array32 = np.empty(min(size, _BLOCK), np.float32)
+
+    def set_rate(self, learning_rate: float) -> None:
+        """Change the step size."""
+        self.learning_rate = learning_rate
 
     def start_step(self) -> None:
         """Count the minibatch."""

@@ -94,6 +94,9 @@ class Inlet(Protocol):
     saved: int
     """Epoch of the last checkpoint of the layer below, as its newest message says."""
 
+    only_newest: bool
+    """Set it when nothing is taken for now: outputs give way to newer ones at once."""
+
     def newest(self) -> int:
         """Return the epoch of the newest output that has arrived, −1 if none has."""
 
@@ -111,6 +114,7 @@ class Source:
     ended = True
     paused = False
     saved = 0
+    only_newest = False
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -176,6 +180,7 @@ class LocalChannel:
         self.stopped = False
         self.ended = False
         self.paused = False
+        self.only_newest = False
 
     def has_room(self) -> bool:
         """Tell whether the newest output was taken, or may be replaced."""

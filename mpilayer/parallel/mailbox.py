@@ -159,6 +159,7 @@ class Inbox:
         self.ended = False
         self.paused = False
         self.saved = 0
+        self.only_newest = False
         self._expect_header()
 
     def newest(self) -> int:
@@ -210,7 +211,7 @@ class Inbox:
             self._header_waits = False
             self.ended, self.paused = epoch == _END, epoch == _PAUSE
             return
-        if self.stopped and self._ready is not None:
+        if (self.stopped or self.only_newest) and self._ready is not None:
             # Nobody will use it: make room for what must still be received.
             self._free.append(self._ready[1])
             self._ready = None

@@ -1,19 +1,139 @@
-"""The door to matplotlib, which the ``plot`` extra brings."""
+"""The door to matplotlib, which the ``plot`` extra brings.
 
+Charts are SVG whose colours follow the page (:mod:`mpilayer.report.palette`) and whose
+text is text; arrays become PNG files. The same input gives the same bytes.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
 from importlib.util import find_spec
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mpilayer.arrays import AnyArray
+from mpilayer.errors import ConfigError
+from mpilayer.report.palette import LIGHT, SERIES, with_variables
 
 _PIXELS = 150
+
+# In points, which are pixels of the picture.
+_WIDTH, _HEIGHT, _LEGEND_LINE = 420, 270, 17
+_DASHES = (
+    "-",
+    (0, (6, 2)),
+    (0, (2, 1.5)),
+    (0, (7, 2, 1.5, 2)),
+    (0, (4, 1, 1, 1, 1, 1)),
+)
+_MARKERS = "osD^vP"
+_MOST_MARKERS = 8
+_SHORT_AXIS = 300
+_DARK = 0.3
+
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mpilayer",
+    "font.size": 12,
+    "text.color": LIGHT["ink"],
+    "axes.labelcolor": LIGHT["ink"],
+    "axes.edgecolor": LIGHT["soft"],
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": LIGHT["rule"],
+    "grid.linewidth": 0.7,
+    "xtick.color": LIGHT["soft"],
+    "ytick.color": LIGHT["soft"],
+    "xtick.labelcolor": LIGHT["ink"],
+    "ytick.labelcolor": LIGHT["ink"],
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """Numbers over numbers.
+
+    Attributes
+    ----------
+    label : str
+        In the legend.
+    x, y : sequence of float
+        Equally many; what is not finite (or not positive, on a logarithmic axis) is
+        left out.
+    style : int
+        Number of its colour, dashes and marker.
+    joined : bool
+        A line; else markers alone.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    style: int = 0
+    joined: bool = True
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over common axes.
+
+    Attributes
+    ----------
+    lines : tuple of Line
+        In the order of the legend.
+    x, y : str
+        Names of the axes, with units.
+    alt : str
+        What the picture shows, for those who do not see it.
+    x_log, y_log : bool
+        Logarithmic axes.
+    levels : tuple of (str, float)
+        Horizontal lines, with their names.
+    whole : bool
+        The horizontal axis counts.
+    from_zero : bool
+        The vertical axis begins at 0.
+    """
+
+    lines: tuple[Line, ...]
+    x: str
+    y: str
+    alt: str
+    x_log: bool = False
+    y_log: bool = False
+    levels: tuple[tuple[str, float], ...] = field(default=())
+    whole: bool = False
+    from_zero: bool = False
 
 
 def available() -> bool:
     """Tell whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
+
+
+def check_available() -> None:
+    """Check that matplotlib is installed.
+
+    Raises
+    ------
+    ConfigError
+        It is not.
+    """
+    if not available():
+        raise ConfigError(
+            "a report needs matplotlib for its figures; it is not installed. "
+            "Install it: pip install 'mpilayer[plot]'."
+        )
 
 
 def draw_filters(filters: AnyArray, path: Path, title: str) -> None:
@@ -38,6 +158,162 @@ def draw_filters(filters: AnyArray, path: Path, title: str) -> None:
         axes.set_axis_off()
     figure.suptitle(title, fontsize=7)
     figure.savefig(path)
+
+
+def tiles(images: AnyArray, columns: int, signed: bool = False) -> bytes:
+    """Return images side by side in grey, as a PNG file.
+
+    Parameters
+    ----------
+    images : ndarray (n, height, width)
+        From 0 (black) to 1 (white).
+    columns : int
+        Images in a row.
+    signed : bool
+        Each has its own scale instead, symmetric about grey = 0.
+    """
+    if signed:
+        bounds = np.abs(images).max(axis=(1, 2), keepdims=True)
+        images = 0.5 + 0.5 * images / np.where(bounds > 0, bounds, 1)
+    n, height, width = images.shape
+    gap = max(1, width // 14)
+    rows = -(-n // columns)
+    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap)
+    # Lines that can be told from the images' usual background.
+    sheet = np.full(shape, 0.85 if np.median(images) > _DARK else 0.5)
+    for number, image in enumerate(images):
+        top = gap + number // columns * (height + gap)
+        left = gap + number % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return _png(np.clip(sheet, 0, 1))
+
+
+def chart(drawn: Chart) -> str:
+    """Return a chart as an SVG element."""
+    import matplotlib as mpl
+
+    entries = len(drawn.lines) + len(drawn.levels)
+    legend = entries > 1 or bool(drawn.levels)
+    height = _HEIGHT + _LEGEND_LINE * entries * legend
+    with mpl.rc_context(_SETTINGS):
+        figure = _figure(_WIDTH / 72, height / 72)
+        axes = figure.add_subplot()
+        _scale(axes, drawn)
+        for line in drawn.lines:
+            _draw_line(axes, line, drawn)
+        for number, (label, value) in enumerate(drawn.levels):
+            style = _DASHES[1 + number % (len(_DASHES) - 1)]
+            axes.axhline(value, color=LIGHT["soft"], ls=style, lw=1.2, label=label)
+        axes.set_xlabel(drawn.x)
+        axes.set_ylabel(drawn.y)
+        if drawn.from_zero:
+            axes.set_ylim(bottom=0)
+        if legend:
+            figure.legend(loc="outside upper left", fontsize=11, handlelength=3.2)
+        return _svg(figure, drawn.alt)
+
+
+def scatter(x: AnyArray, y: AnyArray, labels: AnyArray | None, drawn: Chart) -> str:
+    """Return points as an SVG element: each is its label, in that label's colour.
+
+    Parameters
+    ----------
+    x, y : ndarray (n,)
+        Where the points are.
+    labels : ndarray of int (n,), or None
+        Without labels points are dots.
+    drawn : Chart
+        The axes; without lines.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context(_SETTINGS):
+        figure = _figure(_WIDTH / 72, _WIDTH / 72)
+        axes = figure.add_subplot()
+        groups = [0] if labels is None else np.unique(labels).tolist()
+        for number, group in enumerate(groups):
+            mine = slice(None) if labels is None else labels == group
+            axes.scatter(
+                x[mine],
+                y[mine],
+                marker="o" if labels is None else f"${group}$",
+                s=14 if labels is None else 46,
+                color=LIGHT[SERIES[number % len(SERIES)]],
+                linewidths=0,
+            )
+        axes.set_xlabel(drawn.x)
+        axes.set_ylabel(drawn.y)
+        return _svg(figure, drawn.alt)
+
+
+def _scale(axes: Any, drawn: Chart) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    if drawn.x_log:
+        axes.set_xscale("log", nonpositive="mask")
+        _ticks(axes.xaxis, [value for line in drawn.lines for value in line.x])
+    if drawn.y_log:
+        axes.set_yscale("log", nonpositive="mask")
+        _ticks(axes.yaxis, [value for line in drawn.lines for value in line.y])
+    if drawn.whole:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _ticks(axis: Any, values: Sequence[float]) -> None:
+    """Label a logarithmic axis with plain numbers, more of them on a short one."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    known = [value for value in values if value > 0]
+    is_short = not known or max(known) < _SHORT_AXIS * min(known)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_short else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _draw_line(axes: Any, line: Line, drawn: Chart) -> None:
+    kept = [
+        (a, b)
+        for a, b in zip(line.x, line.y, strict=True)
+        if np.isfinite([a, b]).all()
+        and (a > 0 or not drawn.x_log)
+        and (b > 0 or not drawn.y_log)
+    ]
+    style = line.style
+    axes.plot(
+        [a for a, _ in kept],
+        [b for _, b in kept],
+        color=LIGHT[SERIES[style % len(SERIES)]],
+        linestyle=_DASHES[style % len(_DASHES)] if line.joined else "none",
+        linewidth=2,
+        marker=_MARKERS[style % len(_MARKERS)],
+        markersize=5,
+        markevery=max(1, len(kept) // _MOST_MARKERS) if line.joined else 1,
+        # A dollar sign begins a formula.
+        label=line.label.replace("$", r"\$"),
+    )
+
+
+def _svg(figure: Any, alt: str) -> str:
+    """Return a figure as an SVG element for a page."""
+    out = StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 system-ui, sans-serif", text)
+    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+    text = text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
+    return with_variables(text).strip()
+
+
+def _png(sheet: AnyArray) -> bytes:
+    # matplotlib has brought Pillow, whose grey files are a third as large as its own.
+    from PIL import Image
+
+    out = BytesIO()
+    image = Image.fromarray((255 * sheet).round().astype(np.uint8))
+    image.save(out, format="png", optimize=True)
+    return out.getvalue()
 
 
 def _figure(width: float, height: float) -> Any:

@@ -12,9 +12,10 @@ import numpy as np
 from mpilayer import __version__
 from mpilayer.arrays import Array64
 from mpilayer.config import SparseConfig, as_values
+from mpilayer.interrupt import Interrupted
 from mpilayer.runs.directory import RunDirectory, write_text
 from mpilayer.runs.model import restore_sparse
-from mpilayer.runs.resuming import check_same, data_of_run, is_run, note_threads
+from mpilayer.runs.resuming import check_same, data_of_run, is_run, launch_facts
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.sparse import (
     Facts,
@@ -90,8 +91,8 @@ def run_compare(
     rows = comm.everywhere(lambda: read(data, config, facts, comm.rank, comm.size))
     directory = RunDirectory(run)
     if not goes_on:
-        comm.on_root(lambda: _open(data, run, config, facts, replace_run))
-        comm.on_root(lambda: note_threads(directory, NAME, session))
+        launch = launch_facts(NAME, session)
+        comm.on_root(lambda: _open(data, run, config, facts, launch, replace_run))
     session.announce()
     warn(session, config, facts)
     costs: dict[str, ShardedCost] = {}
@@ -102,7 +103,10 @@ def run_compare(
         own = replace(config, kl=kl)
         below = _below(data, run / name, own, facts, session)
         costs[name] = make_cost(rows, own, facts, session)
-        summaries[name] = carry_out(costs[name], own, session, below)
+        try:
+            summaries[name] = carry_out(costs[name], own, session, below)
+        except Interrupted:
+            raise session.interrupted(directory) from None
         final = comm.everywhere(
             lambda below=below: restore_sparse(below, config.optimizer)  # type: ignore[misc]
         )
@@ -145,7 +149,9 @@ def _below(
         lambda: (
             RunDirectory(run)
             if is_run(run, "sparse")
-            else open_run(data, run, config, facts, True)
+            else open_run(
+                data, run, config, facts, launch_facts("sparse", session), True
+            )
         )
     )
 
@@ -155,7 +161,12 @@ def _exact_mode(config: SparseConfig) -> str:
 
 
 def _open(
-    data: Path, run: Path, config: SparseConfig, facts: Facts, replace_run: bool
+    data: Path,
+    run: Path,
+    config: SparseConfig,
+    facts: Facts,
+    launch: dict[str, Any],
+    replace_run: bool,
 ) -> RunDirectory:
     """Make the directory of the comparison; on rank 0."""
     directory = RunDirectory.create(run, replace_run)
@@ -168,6 +179,7 @@ def _open(
             },
             "sparse": as_values(config),
             NAME: {"runs": ["average", "exact"]},
+            "launch": launch,
             "created_by": {"mpilayer": __version__},
         }
     )

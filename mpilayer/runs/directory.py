@@ -6,8 +6,10 @@
     schedule.json            the table; any run's is a FILE for --schedule replay:FILE
     metrics/layer-1.jsonl …  one line an epoch;  metrics/finetune.jsonl  likewise
     metrics/stack.jsonl      error of the whole stack while its layers were trained
+                             metrics/classify.jsonl, metrics/regress.jsonl  likewise
     metrics/sparse.jsonl     one line an evaluation
     checkpoints/layer-1.h5 … parameters, velocity, epoch;  checkpoints/finetuned.h5
+                             checkpoints/classifier.h5, checkpoints/regressor.h5
     checkpoints/sparse.h5    parameters, the optimizer's state
     filters.npy, filters.png what each hidden unit of a sparse run responds to most
     summary.json             errors, seconds, ranks: what comparisons read
@@ -29,8 +31,9 @@ from mpilayer.errors import CheckpointError, ConfigError
 from mpilayer.store import checkpoint
 from mpilayer.train.restart import Candidate
 
+# In the order of removal: who is killed then leaves a run that can be replaced again.
 _CONTENT = (
-    "config.toml",
+    "complete",
     "schedule.json",
     "metrics",
     "monitor",
@@ -39,9 +42,9 @@ _CONTENT = (
     "filters.png",
     "summary.json",
     "compare.json",
-    "complete",
     "average",
     "exact",
+    "config.toml",
 )
 _CUT = re.compile(r"layer-\d+\.e(?P<epoch>\d+)\.u(?P<used>\d+)\.h5")
 
@@ -127,15 +130,16 @@ class RunDirectory:
 
     def is_complete(self, command: str) -> bool:
         """Tell whether a command has come to its end in this run."""
-        return command in self._completed()
+        return command in self.completed()
 
     def set_complete(self, command: str, complete: bool = True) -> None:
         """Note that a command has come to its end, or begins anew."""
-        commands = [name for name in self._completed() if name != command]
+        commands = [name for name in self.completed() if name != command]
         text = "".join(f"{name}\n" for name in [*commands, *[command] * complete])
         write_text(self.path / "complete", text)
 
-    def _completed(self) -> list[str]:
+    def completed(self) -> list[str]:
+        """Return the commands that have come to their end, in that order."""
         path = self.path / "complete"
         return path.read_text().split() if path.exists() else []
 
@@ -241,8 +245,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def _check_replaceable(path: Path, replace: bool) -> None:
-    others = sorted({p.name for p in path.iterdir()} - set(_CONTENT))
-    if others or not (path / "config.toml").exists():
+    found = {p.name for p in path.iterdir() if not p.name.endswith(".tmp")}
+    others = sorted(found - set(_CONTENT))
+    if others:
         raise ConfigError(
             f"--run must name a new folder or a run; {path} holds other files "
             f"({', '.join(others[:3])}). Choose another name."

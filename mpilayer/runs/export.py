@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mpilayer.errors import ConfigError, unknown
-from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.models.stack import Stack
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import load_trained
 from mpilayer.runs.output import check_output, write_output
@@ -53,7 +53,7 @@ def export(
 
 
 def _model(directory: RunDirectory, part: str) -> store.Model:
-    """Return what a run has trained; a new kind of model gets its steps here."""
+    """Return what a run has trained; other kinds of models name their outputs here."""
     kind, stack = load_trained(directory)
     steps, n_layers = _steps(stack), len(stack.shapes)
     outputs = {"code": n_layers, "reconstruction": len(steps)}
@@ -69,12 +69,9 @@ def _model(directory: RunDirectory, part: str) -> store.Model:
     return store.Model(tuple(steps), outputs, about)
 
 
-def _steps(stack: DeepAutoencoder) -> list[store.Step]:
-    """Return the steps of a stack, the encoding ones first."""
-    activations = [shape.hidden for shape in stack.shapes]
-    activations += [shape.visible for shape in reversed(stack.shapes)]
+def _steps(stack: Stack) -> list[store.Step]:
     p = stack.parameters
     return [
-        store.Step(p[f"weights_{k}"], p[f"bias_{k}"], name)
-        for k, name in enumerate(activations)
+        store.Step(p[f"weights_{k}"], p[f"bias_{k}"], activation)
+        for k, (_, _, activation) in enumerate(stack.steps)
     ]

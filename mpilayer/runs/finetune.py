@@ -1,25 +1,32 @@
 """Fine-tuning as a run: goes on from a pre-trained run directory."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import Array32
-from mpilayer.config import FinetuneConfig, as_values, from_values
+from mpilayer.arrays import AnyArray, Array32
+from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError
+from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.losses import check_loss
 from mpilayer.optim.descent import DEFAULT_RATES
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.keeping import remove_unfinished
+from mpilayer.runs.labels import (
+    check_labels,
+    classes_of,
+    labelled_splits,
+    prediction_errors,
+    read_labels,
+)
 from mpilayer.runs.model import (
     check_pretrained,
     finetuned_content,
-    is_finetuned,
     load_stack,
     restore_finetuned,
     run_shapes,
@@ -31,6 +38,7 @@ from mpilayer.runs.resuming import (
     note_threads,
 )
 from mpilayer.runs.session import Session, check_range, stack_errors
+from mpilayer.runs.tasks import TASKS
 from mpilayer.runs.writing import Writer
 from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
@@ -39,11 +47,13 @@ from mpilayer.train.finetune import (
     EAGER_SECONDS,
     FinetuneState,
     finetune,
+    random_weights,
 )
+from mpilayer.train.labels import targets
 from mpilayer.train.strata import Strata
 
-NAME = "finetune"
-"""What a run's ``complete`` says at the end."""
+NAME = TASKS["autoencode"].name
+"""What a run's ``complete`` says at the end of its autoencoder's fine-tuning."""
 
 _HARMLESS = frozenset({"epochs", "patience"})
 
@@ -55,7 +65,7 @@ def run_finetune(
     data: Path | None = None,
     replace_finetuned: bool = False,
 ) -> dict[str, Any]:
-    """Fine-tune a pre-trained run, on any number of ranks.
+    """Fine-tune a pre-trained run for one of the tasks, on any number of ranks.
 
     Parameters
     ----------
@@ -68,7 +78,8 @@ def run_finetune(
     data : Path, optional
         Where the data set is now.
     replace_finetuned : bool
-        Start anew from the pre-trained stack although the run was fine-tuned.
+        Start anew from the pre-trained stack although the run was fine-tuned for this
+        task. What other tasks have left stays.
 
     Returns
     -------
@@ -82,17 +93,17 @@ def run_finetune(
     """
     comm = session.comm
     config = _effective(config)
-    directory = RunDirectory(run)
+    directory, task = RunDirectory(run), TASKS[config.task]
     goes_on = comm.on_root(
         lambda: _check(run, config, data, replace_finetuned, session.safety.resume)
     )
     if goes_on and comm.on_root(lambda: _has_nothing_left(directory, config)):
-        session.say(f"{run} is fine-tuned to the end; there is nothing to do")
+        session.say(f"{task.name} of {run} is at its end; there is nothing to do")
         return comm.on_root(directory.read_summary)
     path = comm.on_root(lambda: data_of_run(directory, data))
-    stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
-    strata, train, validation = comm.everywhere(
-        lambda: _read(path, directory, config, comm.rank, comm.size)
+    stack = comm.everywhere(lambda: _new_stack(path, directory, config))
+    rows = comm.everywhere(
+        lambda: _read(path, stack, config.minibatch, comm.rank, comm.size)
     )
     state, before, remark = FinetuneState(stack, config), 0.0, ""
     if goes_on:
@@ -100,7 +111,7 @@ def run_finetune(
         check_replicas(stack.parameters, comm)
     epochs = comm.on_root(lambda: _begin(directory, config, state.epoch))
     if not goes_on:
-        comm.on_root(lambda: note_threads(directory, NAME, session))
+        comm.on_root(lambda: note_threads(directory, task.name, session))
     session.announce()
     if remark:
         session.say(f"warning: {remark}")
@@ -111,42 +122,88 @@ def run_finetune(
             f"warning: {comm.size} ranks share minibatches of {config.minibatch} rows; "
             "some have nothing to do"
         )
-    seconds = _descend(
-        state, (strata, train, validation), session, directory, epochs, before
-    )
+    seconds = _descend(state, rows, session, directory, epochs, before)
     comm.on_root(finetuned_content(directory, state, seconds).save)
-    errors = stack_errors(stack, path, comm)
+    errors = _errors(stack, path, session)
     summary = {
         # Keys of pre-training stay; those of this step are told apart by their prefix.
-        **{f"finetune_{k}": v for k, v in session.facts().items()},
-        "finetune_seconds": seconds,
-        "finetune_optimizer": config.optimizer,
-        "finetune_epochs": state.epoch,
-        "finetune_best_epoch": state.best_epoch,
-        "finetune_training": sum(line["training"] for line in epochs),
-        "finetune_allreduce": sum(line["allreduce"] for line in epochs),
-        "finetune_evaluating": sum(line["evaluating"] for line in epochs),
-        **{f"{split}_error": error for split, error in errors.items()},
-        "finetuned": errors,
+        **{f"{task.name}_{k}": v for k, v in session.facts().items()},
+        f"{task.name}_seconds": seconds,
+        f"{task.name}_optimizer": config.optimizer,
+        f"{task.name}_epochs": state.epoch,
+        f"{task.name}_best_epoch": state.best_epoch,
+        f"{task.name}_training": sum(line["training"] for line in epochs),
+        f"{task.name}_allreduce": sum(line["allreduce"] for line in epochs),
+        f"{task.name}_evaluating": sum(line["evaluating"] for line in epochs),
+        **errors,
     }
     summary = comm.on_root(lambda: directory.write_summary(summary))
-    comm.on_root(lambda: directory.set_complete(NAME))
+    comm.on_root(lambda: directory.set_complete(task.name))
     return summary
 
 
+def _errors(stack: Stack, path: Path, session: Session) -> dict[str, Any]:
+    """Return what the summary says about errors. Collective."""
+    if isinstance(stack, Predictor):
+        key = "classify_error" if len(stack.classes) else "regress_error"
+        return {key: prediction_errors(stack, path, session.comm)}
+    errors = stack_errors(stack, path, session.comm)
+    return {
+        **{f"{split}_error": error for split, error in errors.items()},
+        "finetuned": errors,
+    }
+
+
 def finetune_config(directory: RunDirectory) -> FinetuneConfig:
-    """Return the settings that fine-tuning of a run began with."""
-    return from_values(FinetuneConfig, directory.read_config()[NAME])
+    """Return the settings that fine-tuning of a run's autoencoder began with."""
+    return TASKS["autoencode"].config(directory)
 
 
 def _effective(config: FinetuneConfig) -> FinetuneConfig:
     rate = config.learning_rate or DEFAULT_RATES[config.optimizer]
-    return replace(config, learning_rate=rate)
+    loss = "cross-entropy" if config.task == "classify" else config.loss
+    return replace(config, learning_rate=rate, loss=loss)
+
+
+def _new_stack(path: Path, directory: RunDirectory, config: FinetuneConfig) -> Stack:
+    """Return what is going to be trained, as it is before the first epoch. Local."""
+    shapes = run_shapes(directory)[1]
+    if config.task == "autoencode":
+        if not config.from_scratch:
+            return load_stack(directory, pretrained=True)
+        stack = DeepAutoencoder(shapes)
+        random_weights(stack, config.seed)
+        return stack
+    with Dataset.open(path) as dataset:
+        labels = read_labels(dataset, "train")
+    model = Predictor(shapes, _classes(labels, config))
+    random_weights(model, config.seed, 0 if config.from_scratch else len(shapes))
+    if not config.from_scratch:
+        model.take_encoder(load_stack(directory, pretrained=True))
+    if config.task == "regress":
+        # Numbers may lie far from zero; the weights are for what differs.
+        model.parameters[f"bias_{len(shapes)}"][:] = labels.mean()
+    return model
+
+
+def _classes(labels: AnyArray, config: FinetuneConfig) -> AnyArray:
+    """Return the classes of the labels, none if they are numbers."""
+    return classes_of(labels) if config.task == "classify" else labels[:0]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a rank trains and measures on; see ``finetune``."""
+
+    strata: Strata
+    train: Array32
+    validation: Array32
+    targets: tuple[Array32, Array32] | None = None
 
 
 def _descend(
     state: FinetuneState,
-    rows: tuple[Strata, Array32, Array32],
+    rows: _Rows,
     session: Session,
     directory: RunDirectory,
     epochs: list[dict[str, Any]],
@@ -159,22 +216,30 @@ def _descend(
     Interrupted
         On every rank, after saving.
     """
-    comm = session.comm
+    comm, name = session.comm, TASKS[state.config.task].name
     # A rank that offers its core while it waits slows down those that share it.
     eager = 0.0 if session.placement.crowded else EAGER_SECONDS
     comm.barrier()
     origin = perf_counter() - before
     saved, saved_epoch, disk = perf_counter(), state.epoch, Writer()
     with (
-        session.display(directory, {NAME: state.config.epochs}),
+        session.display(directory, {name: state.config.epochs}),
         session.listening(),
         session.impatient(),
     ):
-        for record in finetune(state, *rows, comm, eager):
+        for record in finetune(
+            state,
+            rows.strata,
+            rows.train,
+            rows.validation,
+            comm,
+            eager,
+            rows.targets,
+        ):
             now = perf_counter()
             epochs.append(asdict(record))
             if comm.rank == 0:
-                with MetricsWriter(directory.metrics_file(NAME)) as writer:
+                with MetricsWriter(directory.metrics_file(name)) as writer:
                     writer.write(asdict(record))
             unit = record.training + record.allreduce + record.evaluating
             stops = np.array([float(session.must_stop(unit))])
@@ -192,10 +257,11 @@ def _descend(
 
 
 def _has_nothing_left(directory: RunDirectory, config: FinetuneConfig) -> bool:
-    done = int(directory.read_summary().get("finetune_epochs", 0))
-    before = finetune_config(directory)
+    task = TASKS[config.task]
+    done = int(directory.read_summary().get(f"{task.name}_epochs", 0))
+    before = task.config(directory)
     more = config.epochs > done and config.epochs != before.epochs
-    return directory.is_complete(NAME) and not more
+    return directory.is_complete(task.name) and not more
 
 
 def _check(
@@ -212,21 +278,26 @@ def _check(
     bool
         The run was fine-tuned for some epochs, and goes on.
     """
-    directory = RunDirectory.open(run)
-    goes_on = resume and not replace_finetuned and is_finetuned(directory)
+    directory, task = RunDirectory.open(run), TASKS[config.task]
+    trained = task.is_trained(directory)
+    goes_on = resume and not replace_finetuned and trained
     if goes_on:
-        check_same(finetune_config(directory), config, _HARMLESS)
-    elif is_finetuned(directory) and not replace_finetuned:
+        check_same(task.config(directory), config, _HARMLESS)
+    elif trained and not replace_finetuned:
+        model = "fine-tuned" if task.model == "finetuned" else f"a {task.model}"
         raise ConfigError(
-            f"{run} must not be fine-tuned yet; it is. Look at it with 'mpilayer "
+            f"{run} must not be {model} yet; it is. Look at it with 'mpilayer "
             f"evaluate {run}', or start again from pre-training with --replace."
         )
-    check_pretrained(directory)
+    check_pretrained(directory, weights=not config.from_scratch)
     _, shapes = run_shapes(directory)
-    check_loss(config.loss, shapes[0].visible)
+    if config.task == "autoencode":
+        check_loss(config.loss, shapes[0].visible)
     path = data_of_run(directory, data)
     with Dataset.open(path) as dataset:
         n_train = dataset.n_samples("train")
+        if config.task != "autoencode":
+            _check_labels(dataset, config)
     if config.minibatch > n_train:
         raise ConfigError(
             f"a minibatch must not be larger than the data; got {config.minibatch} "
@@ -235,20 +306,39 @@ def _check(
     return goes_on
 
 
-def _read(
-    path: Path, directory: RunDirectory, config: FinetuneConfig, rank: int, size: int
-) -> tuple[Strata, Array32, Array32]:
-    """Read this rank's rows."""
-    visible = run_shapes(directory)[1][0].visible
+def _check_labels(dataset: Dataset, config: FinetuneConfig) -> None:
+    classes = _classes(read_labels(dataset, "train"), config)
+    for split in labelled_splits(dataset):
+        check_labels(dataset, split, classes)
+
+
+def _read(path: Path, stack: Stack, minibatch: int, rank: int, size: int) -> _Rows:
+    """Read this rank's rows, and their labels for a predictor."""
     with Dataset.open(path) as dataset:
-        n_train = dataset.n_samples("train")
-        strata = Strata.of_rank(n_train, config.minibatch, rank, size)
+        strata = Strata.of_rank(dataset.n_samples("train"), minibatch, rank, size)
         train = dataset.rows("train", *strata.rows)
-        check_range(train, visible, path)
-        if "validation" not in dataset.splits:
-            return strata, train, train[:0]
-        bounds = shard_bounds(dataset.n_samples("validation"), size)[rank]
-        return strata, train, dataset.rows("validation", *bounds)
+        check_range(train, stack.shapes[0].visible, path)
+        part = _validation_part(dataset, stack, rank, size)
+        validation = dataset.rows("validation", *part) if part else train[:0]
+        if not isinstance(stack, Predictor):
+            return _Rows(strata, train, validation)
+        wanted = targets(read_labels(dataset, "train", *strata.rows), stack.classes)
+        if part is None:
+            return _Rows(strata, train, validation, (wanted, wanted[:0]))
+        labels = read_labels(dataset, "validation", *part)
+        return _Rows(
+            strata, train, validation, (wanted, targets(labels, stack.classes))
+        )
+
+
+def _validation_part(
+    dataset: Dataset, stack: Stack, rank: int, size: int
+) -> tuple[int, int] | None:
+    """Return this rank's validation rows, None if there are none of use."""
+    predicts = isinstance(stack, Predictor)
+    if "validation" not in (labelled_splits(dataset) if predicts else dataset.splits):
+        return None
+    return shard_bounds(dataset.n_samples("validation"), size)[rank]
 
 
 def _begin(
@@ -258,10 +348,11 @@ def _begin(
 
     Also writes down what is going to be done. On rank 0.
     """
+    task = TASKS[config.task]
     remove_unfinished(directory)
     if epoch == 0:
-        checkpoint.remove(directory.checkpoint("finetuned"))
-    lines = keep_until(directory.metrics_file(NAME), "epoch", epoch)
-    directory.set_complete(NAME, False)
-    directory.write_config({NAME: as_values(config)})
+        checkpoint.remove(directory.checkpoint(task.model))
+    lines = keep_until(directory.metrics_file(task.name), "epoch", epoch)
+    directory.set_complete(task.name, False)
+    directory.write_config({task.name: as_values(config)})
     return lines

@@ -11,11 +11,12 @@ from mpilayer.arrays import AnyArray
 from mpilayer.config import PretrainConfig, SparseConfig, as_values, from_values
 from mpilayer.errors import CheckpointError
 from mpilayer.models.base import LayerShape
-from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.optim.cg import CGState
 from mpilayer.optim.lbfgs import LBFGSState
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.tasks import TASKS, Task
 from mpilayer.store import checkpoint
 from mpilayer.train.descent import State
 from mpilayer.train.finetune import FinetuneState
@@ -126,11 +127,14 @@ def finetuned_content(
         named = state.stack.parameters.like()
         named.vector[:] = vector
         arrays |= {f"{group}/{k}": v for k, v in named.items()}
+    if isinstance(state.stack, Predictor):
+        arrays["classes"] = state.stack.classes
+    task = TASKS[state.config.task]
     return Content(
-        directory.checkpoint("finetuned"),
+        directory.checkpoint(task.model),
         arrays,
         {
-            "content": "finetuned",
+            "content": task.model,
             "epoch": state.epoch,
             "best_epoch": state.best_epoch,
             "best_error": state.best_error,
@@ -157,7 +161,7 @@ def restore_finetuned(
     CheckpointError
         There is none that is whole.
     """
-    path = directory.checkpoint("finetuned")
+    path = directory.checkpoint(TASKS[state.config.task].model)
     arrays, attributes, remark = checkpoint.load_newest(path)
     named = state.stack.parameters.like()
     vectors = {
@@ -259,9 +263,31 @@ def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
         )
     if "sparse" in sections:
         return "sparse", _load_sparse(directory)
-    check_pretrained(directory)
-    kind = "finetuned" if is_finetuned(directory) else "pretrained"
-    return kind, load_stack(directory)
+    tuned = is_finetuned(directory)
+    if not (tuned and TASKS["autoencode"].config(directory).from_scratch):
+        check_pretrained(directory)
+    return "finetuned" if tuned else "pretrained", load_stack(directory)
+
+
+def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
+    """Return a run's classifier or regressor, with its best weights. Local.
+
+    Raises
+    ------
+    CheckpointError
+        It is missing or damaged.
+    """
+    path = directory.checkpoint(task.model)
+    arrays, _, _ = checkpoint.load_newest(path)
+    if "classes" not in arrays:
+        raise CheckpointError(
+            f"{path} must say which classes there are; it does not. Restore it, or "
+            "train again."
+        )
+    model = Predictor(run_shapes(directory)[1], arrays["classes"])
+    for name, view in model.parameters.items():
+        checkpoint.fill(view, arrays, f"best/{name}", path)
+    return model
 
 
 def _load_sparse(directory: RunDirectory) -> DeepAutoencoder:
@@ -333,8 +359,15 @@ def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape
         raise _incomplete(directory, error) from error
 
 
-def check_pretrained(directory: RunDirectory) -> None:
+def check_pretrained(directory: RunDirectory, weights: bool = True) -> None:
     """Check that pre-training has come to its end.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        The run.
+    weights : bool
+        They are needed; else it is enough that pre-training has begun.
 
     Raises
     ------
@@ -347,6 +380,8 @@ def check_pretrained(directory: RunDirectory) -> None:
                 f"{directory.path} must be a pre-trained run; it is a {other} one. "
                 "Make one with 'mpilayer pretrain DATA.h5 --run DIR'."
             )
+    if not weights:
+        return
     advice = f"Go on with it: mpilayer resume {directory.path}."
     if "pretrain_seconds" not in directory.read_summary():
         raise CheckpointError(
@@ -363,7 +398,7 @@ def check_pretrained(directory: RunDirectory) -> None:
 
 def is_finetuned(directory: RunDirectory) -> bool:
     """Tell whether the run has a fine-tuned stack, perhaps an interrupted one."""
-    return checkpoint.exists(directory.checkpoint("finetuned"))
+    return TASKS["autoencode"].is_trained(directory)
 
 
 def _fill(parameters: Parameters, path: Path, group: str) -> None:

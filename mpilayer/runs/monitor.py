@@ -31,8 +31,7 @@ def leave_parameters(
     directory: RunDirectory, state: LayerState, config: PretrainConfig
 ) -> None:
     """Write a layer's parameters, if it is time to. Local to the layer's rank."""
-    every = config.monitor_every
-    if every and state.epoch % every == 0:
+    if _is_kept(config, state.settings.index, state.epoch):
         directory.monitor.mkdir(exist_ok=True)
         path = _file(directory, state.settings.index, state.epoch)
         temporary = path.with_suffix(".tmp")
@@ -69,9 +68,7 @@ def stack_over_time(
     comm : Communicator
         All ranks, which share the work. Collective.
     """
-    if not config.monitor_every:
-        return
-    moments = _moments(records, config.monitor_every)
+    moments = _moments(records, config)
     rows = comm.everywhere(lambda: _rows(data, config))
     mine = {
         i: _error(directory, config, shapes, moments[i][1], rows)
@@ -90,23 +87,32 @@ def stack_over_time(
     comm.on_root(lambda: _finish(directory, lines))
 
 
+def _is_kept(config: PretrainConfig, index: int, epoch: int) -> bool:
+    """Tell whether a layer leaves its parameters after an epoch."""
+    usual = max(1, config.stipulated_epochs[index] // _MOMENTS)
+    every = config.monitor_every or usual
+    return every > 0 and epoch % every == 0
+
+
 def _moments(
-    records: Mapping[int, Sequence[EpochRecord]], every: int
+    records: Mapping[int, Sequence[EpochRecord]], config: PretrainConfig
 ) -> list[tuple[float, list[int]]]:
     """Return moments, and the epoch whose parameters each layer had left by then."""
     ends = [
         (r.started + r.training + r.transform + r.monitor, layer, r.epoch)
         for layer, own in records.items()
         for r in own
-        if r.epoch % every == 0
+        if _is_kept(config, layer, r.epoch)
     ]
     epochs = [0] * len(records)
-    moments = []
+    moments: list[tuple[float, list[int]]] = []
     for seconds, layer, epoch in sorted(ends):
         epochs[layer] = epoch
         moments.append((seconds, list(epochs)))
+    if not moments:
+        return []
     some = np.unique(np.linspace(0, len(moments) - 1, _MOMENTS).astype(int))
-    return [moments[i] for i in some] if moments else []
+    return [moments[i] for i in some]
 
 
 def _rows(data: Path, config: PretrainConfig) -> Array32:

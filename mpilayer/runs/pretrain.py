@@ -28,9 +28,10 @@ from mpilayer.runs.keeping import (
     remove_false_start,
     remove_unfinished,
 )
+from mpilayer.runs.longer import LENGTHS, lengthen
 from mpilayer.runs.model import load_stack, restore_layer, run_shapes
 from mpilayer.runs.monitor import leave_parameters, stack_over_time
-from mpilayer.runs.resuming import check_same, data_of_run, is_run, note_threads
+from mpilayer.runs.resuming import check_same, data_of_run, is_run, launch_facts
 from mpilayer.runs.session import (
     Session,
     check_range,
@@ -120,8 +121,10 @@ def pretrain(
     facts = comm.on_root(lambda: _check(data, run, config, comm.size, replace_run))
     config = _effective(config)
     rows = _read(data, config, comm)
-    directory = comm.on_root(lambda: _open(data, run, config, facts, replace_run))
-    comm.on_root(lambda: note_threads(directory, NAME, session))
+    launch = launch_facts(NAME, session)
+    directory = comm.on_root(
+        lambda: _open(data, run, config, facts, launch, replace_run)
+    )
     return _train(data, rows, directory, config, facts, session, None)
 
 
@@ -158,13 +161,21 @@ def resume_pretraining(
     directory = RunDirectory.open(run)
 
     def check() -> tuple[Path, PretrainConfig, _Facts]:
-        config, _ = run_shapes(directory)
-        check_same(config, asked and _effective(asked), _HARMLESS)
+        config, shapes = run_shapes(directory)
+        wanted = _effective(asked) if asked else config
+        by_table = config.schedule in ("lockstep", "greedy")
+        check_same(config, wanted, _HARMLESS | (LENGTHS if by_table else set()))
         path = data_of_run(directory, data)
         facts = _facts_of(path, config, comm.size)
-        if not config.schedule.startswith("async"):
-            facts = replace(facts, table=_stored_schedule(directory))
-        return path, config, facts
+        if config.schedule.startswith("async"):
+            return path, config, facts
+        table = _stored_schedule(directory)
+        new = _table(wanted, shapes) if by_table else table
+        if new is not None and new.epochs != table.epochs:
+            lengthen(directory, config, wanted, table, new)
+            _note_length(directory, wanted, new)
+            return path, wanted, replace(facts, table=new)
+        return path, config, replace(facts, table=table)
 
     path, config, facts = comm.on_root(check)
     if comm.on_root(lambda: directory.is_complete(NAME)):
@@ -181,6 +192,14 @@ def resume_pretraining(
 
 
 _HARMLESS = frozenset({"monitor_every"})
+
+
+def _note_length(
+    directory: RunDirectory, config: PretrainConfig, table: Schedule
+) -> None:
+    directory.set_complete(NAME, False)
+    directory.write_config({NAME: as_values(config)})
+    write_text(directory.schedule, table.to_json())
 
 
 def _train(
@@ -430,7 +449,12 @@ def _read_rows(data: Path, config: PretrainConfig) -> Rows:
 
 
 def _open(
-    data: Path, run: Path, config: PretrainConfig, facts: _Facts, replace_run: bool
+    data: Path,
+    run: Path,
+    config: PretrainConfig,
+    facts: _Facts,
+    launch: dict[str, Any],
+    replace_run: bool,
 ) -> RunDirectory:
     directory = RunDirectory.create(run, replace_run)
     # First: who finds the configuration can go on.
@@ -445,6 +469,7 @@ def _open(
                 "n_visible": facts.n_visible,
             },
             "pretrain": as_values(config),
+            "launch": launch,
             "created_by": {"mpilayer": __version__},
         }
     )

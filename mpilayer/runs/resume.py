@@ -7,6 +7,7 @@ from typing import Any
 from mpilayer.runs import compare, finetune, pretrain, sparse
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Session
+from mpilayer.runs.tasks import begun_last, task_of_command
 
 
 def resume(
@@ -40,8 +41,10 @@ def resume(
         return command, compare.resume_compare(run, session, data)
     if command == sparse.NAME:
         return command, sparse.resume_sparse(run, session, data=data)
-    if command == finetune.NAME:
-        config = comm.on_root(lambda: finetune.finetune_config(RunDirectory(run)))
+    if command != pretrain.NAME:
+        config = comm.on_root(
+            lambda: task_of_command(command).config(RunDirectory(run))
+        )
         return command, finetune.run_finetune(run, config, session, data)
     return command, pretrain.resume_pretraining(run, session, data=data)
 
@@ -59,5 +62,8 @@ def command_of(run: Path) -> str:
     for name in (compare.NAME, sparse.NAME):
         if name in sections:
             return name
-    fine = finetune.NAME in sections and directory.is_complete(pretrain.NAME)
-    return finetune.NAME if fine else pretrain.NAME
+    task = begun_last(directory)
+    if task is None:
+        return pretrain.NAME
+    alone = task.config(directory).from_scratch and not directory.is_complete(task.name)
+    return task.name if alone or directory.is_complete(pretrain.NAME) else pretrain.NAME

@@ -54,12 +54,13 @@ def is_run(run: Path, section: str) -> bool:
 
 def note_threads(directory: RunDirectory, command: str, session: Session) -> None:
     """Write down the BLAS threads of each rank: other numbers round differently."""
-    threads = max(session.placement.threads)
-    launch = {
-        **directory.read_config().get("launch", {}),
-        f"{command}_threads": threads,
-    }
-    directory.write_config({"launch": launch})
+    former = directory.read_config().get("launch", {})
+    directory.write_config({"launch": {**former, **launch_facts(command, session)}})
+
+
+def launch_facts(command: str, session: Session) -> dict[str, Any]:
+    """Return what ``note_threads`` writes down, for a new ``config.toml``."""
+    return {f"{command}_threads": max(session.placement.threads)}
 
 
 def noted_threads(run: Path, command: str) -> int:

@@ -12,7 +12,7 @@ from mpilayer import environment, interrupt
 from mpilayer.arrays import Array32, row_blocks
 from mpilayer.data.dataset import SPLITS, Dataset
 from mpilayer.errors import DataError
-from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.models.stack import Stack
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.start import Placement, abort, place, start
 from mpilayer.parallel.watchdog import impatient
@@ -204,7 +204,7 @@ def check_range(
 
 
 def stack_errors(
-    stack: DeepAutoencoder, data: Path, comm: Communicator
+    stack: Stack, data: Path, comm: Communicator
 ) -> dict[str, float | None]:
     """Return the reconstruction error of each split, None where there is none.
 

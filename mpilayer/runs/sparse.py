@@ -23,11 +23,11 @@ from mpilayer.runs.resuming import (
     check_same,
     data_of_run,
     is_run,
-    note_threads,
+    launch_facts,
 )
 from mpilayer.runs.session import Session, check_range, finite
 from mpilayer.runs.writing import Writer
-from mpilayer.store.checkpoint import exists
+from mpilayer.store.checkpoint import exists, forget_damaged
 from mpilayer.store.metrics import MetricsReader, MetricsWriter, keep_until
 from mpilayer.train.descent import Descent, State
 from mpilayer.train.sparse import (
@@ -99,8 +99,10 @@ def run_sparse(
     facts = comm.on_root(lambda: check(data, run, config, replace_run))
     config = effective(config)
     rows = comm.everywhere(lambda: read(data, config, facts, comm.rank, comm.size))
-    directory = comm.on_root(lambda: open_run(data, run, config, facts, replace_run))
-    comm.on_root(lambda: note_threads(directory, NAME, session))
+    launch = launch_facts(NAME, session)
+    directory = comm.on_root(
+        lambda: open_run(data, run, config, facts, launch, replace_run)
+    )
     session.announce()
     warn(session, config, facts)
     return carry_out(
@@ -202,6 +204,7 @@ def _restore(
     )
     if remark:
         session.say(f"warning: {remark}")
+        comm.on_root(lambda: forget_damaged(directory.checkpoint(NAME)))
     cost.model.parameters.vector[:] = state.position
     check_replicas(cost.model.parameters, comm)
     cost.evaluations, cost.iteration = evaluations, state.iteration
@@ -261,7 +264,12 @@ def read(
 
 
 def open_run(
-    data: Path, run: Path, config: SparseConfig, facts: Facts, replace_run: bool
+    data: Path,
+    run: Path,
+    config: SparseConfig,
+    facts: Facts,
+    launch: dict[str, Any],
+    replace_run: bool,
 ) -> RunDirectory:
     """Make the run directory; on rank 0."""
     directory = RunDirectory.create(run, replace_run)
@@ -274,6 +282,7 @@ def open_run(
                 "n_visible": facts.n_visible,
             },
             "sparse": as_values(config),
+            "launch": launch,
             "created_by": {"mpilayer": __version__},
         }
     )

@@ -12,18 +12,31 @@ from mpilayer.arrays import Array32, row_blocks
 from mpilayer.data.csv import csv_text
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.split import Split
-from mpilayer.errors import ConfigError, DataError
-from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.errors import ConfigError
+from mpilayer.models.stack import DeepAutoencoder, Stack
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import load_trained
 from mpilayer.runs.output import check_output, write_output
+from mpilayer.runs.predictors import (
+    check_width,
+    chosen_task,
+    encoder,
+    evaluate_predictor,
+)
 from mpilayer.runs.resuming import data_of_run
 from mpilayer.runs.session import Session, finite, local_blocks
 from mpilayer.train.evaluate import PCA, reconstruction_error
 
+Apply = Callable[[Array32], Array32]
+"""Makes codes or reconstructions from rows."""
+
 
 def evaluate(
-    run: Path, split: str, session: Session, data: Path | None = None
+    run: Path,
+    split: str,
+    session: Session,
+    data: Path | None = None,
+    task: str | None = None,
 ) -> dict[str, Any]:
     """Return the errors of a run on one split.
 
@@ -37,12 +50,15 @@ def evaluate(
         The ranks, each reading its share of the rows. Collective on all of them.
     data : Path, optional
         A data set to evaluate on; by default the one the run was trained on.
+    task : str, optional
+        Which of the run's models, see ``TASKS``; by default what was trained last.
 
     Returns
     -------
     dict
-        ``error`` and ``pca_error`` (as many components as the code has units, fitted on
-        the training rows of the same data), Σ over columns, mean over rows; and more.
+        Of an autoencoder: ``error`` and ``pca_error`` (as many components as the code
+        has units, fitted on the training rows of the same data), Σ over columns, mean
+        over rows; and more. Others: see ``evaluate_predictor``.
 
     Raises
     ------
@@ -50,6 +66,9 @@ def evaluate(
         On every rank: no such run, split or data.
     """
     comm = session.comm
+    chosen = comm.on_root(lambda: chosen_task(run, task))
+    if chosen is not None:
+        return evaluate_predictor(run, split, session, data, chosen)
 
     def check() -> tuple[Path, str, DeepAutoencoder]:
         directory = RunDirectory.open(run)
@@ -57,7 +76,7 @@ def evaluate(
         path = data or data_of_run(directory, None)
         with Dataset.open(path) as dataset:
             dataset.n_samples(split)
-            _check_width(dataset, stack)
+            check_width(dataset, stack)
         return path, kind, stack
 
     path, kind, stack = comm.everywhere(check)
@@ -80,7 +99,12 @@ def evaluate(
 
 
 def encode(
-    run: Path, data: Path, out: Path, replace: bool = False, split: str | None = None
+    run: Path,
+    data: Path,
+    out: Path,
+    replace: bool = False,
+    split: str | None = None,
+    task: str | None = None,
 ) -> dict[str, int]:
     """Write the codes of a data set. One process.
 
@@ -98,6 +122,8 @@ def encode(
         Replace an older file.
     split : str, optional
         The split for ``.npy`` and ``.csv``; not needed if the data have only one.
+    task : str, optional
+        Whose encoder, see ``TASKS``; by default that of what was trained last.
 
     Returns
     -------
@@ -110,24 +136,32 @@ def encode(
         No such run or split, data of another width, an unknown ending, ``out`` exists
         or cannot be written, or ``split`` is missing or given without need.
     """
-    work = _Work("codes", lambda stack, x: stack.encode(x))
-    return _write(run, data, out, replace, split, work)
+
+    def load(directory: RunDirectory) -> tuple[Stack, Apply]:
+        stack = encoder(directory, task)
+        return stack, stack.encode
+
+    return _write(run, data, out, replace, split, _Work("codes", load))
 
 
 def reconstruct(
     run: Path, data: Path, out: Path, replace: bool = False, split: str | None = None
 ) -> dict[str, int]:
     """Write the reconstructions of a data set; see ``encode``."""
-    work = _Work("reconstructions", lambda stack, x: stack.reconstruct(x))
-    return _write(run, data, out, replace, split, work)
+
+    def load(directory: RunDirectory) -> tuple[Stack, Apply]:
+        _, stack = load_trained(directory)
+        return stack, stack.reconstruct
+
+    return _write(run, data, out, replace, split, _Work("reconstructions", load))
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What to write, and how it comes from rows."""
+    """What to write, and what makes it from rows."""
 
     what: str
-    apply: Callable[[DeepAutoencoder, Array32], Array32]
+    load: Callable[[RunDirectory], tuple[Stack, Apply]]
 
 
 def _write(
@@ -135,26 +169,26 @@ def _write(
 ) -> dict[str, int]:
     directory = RunDirectory.open(run)
     ending = check_output(out, OUTPUT_ENDINGS, replace, "--replace")
-    if out.exists() and out.samefile(data):
+    if out.exists() and data.exists() and out.samefile(data):
         raise ConfigError(
             f"-o must not name the data themselves; got {out} for both. Choose another "
             "name."
         )
-    _, stack = load_trained(directory)
+    stack, apply = work.load(directory)
     with Dataset.open(data) as dataset:
-        _check_width(dataset, stack)
+        check_width(dataset, stack)
         splits = {
-            name: Split(_apply(dataset, name, stack, work), dataset.labels(name))
+            name: Split(_apply(dataset, name, apply), dataset.labels(name))
             for name in _chosen(dataset, ending, split)
         }
-        name = f"{work.what} of {dataset.name}"
+        title = f"{work.what} of {dataset.name}"
         origin = f"mpilayer run {run.name} on {dataset.name} ({dataset.digest[:12]})"
     if ending in _ONE_SPLIT:
         (content,) = splits.values()
         write_output(out, _ONE_SPLIT[ending](content))
     else:
-        write_dataset(out, splits, name=name, origin=origin, scale=1.0)
-    return {split: len(content) for split, content in splits.items()}
+        write_dataset(out, splits, name=title, origin=origin, scale=1.0)
+    return {name: len(content) for name, content in splits.items()}
 
 
 def _chosen(dataset: Dataset, ending: str, split: str | None) -> tuple[str, ...]:
@@ -193,19 +227,8 @@ OUTPUT_ENDINGS = (".h5", ".hdf5", *_ONE_SPLIT)
 """What codes and reconstructions can be written to."""
 
 
-def _apply(
-    dataset: Dataset, split: str, stack: DeepAutoencoder, work: _Work
-) -> Array32:
+def _apply(dataset: Dataset, split: str, apply: Apply) -> Array32:
     rows = dataset.rows(split)
-    blocks = [work.apply(stack, rows[where]) for where in row_blocks(len(rows))]
+    blocks = [apply(rows[where]) for where in row_blocks(len(rows))]
     result: Array32 = np.concatenate(blocks)
     return result
-
-
-def _check_width(dataset: Dataset, stack: DeepAutoencoder) -> None:
-    n_visible = stack.shapes[0].n_visible
-    if dataset.n_visible != n_visible:
-        raise DataError(
-            f"the data must have as many columns as the run, {n_visible}; "
-            f"{dataset.path} has {dataset.n_visible}. Give data of the same kind."
-        )

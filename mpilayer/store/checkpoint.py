@@ -87,6 +87,18 @@ def load_newest(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
         return *load(_previous(path)), remark
 
 
+def forget_damaged(path: Path) -> None:
+    """Put the checkpoint before in the place of a damaged one. Local.
+
+    Else the next one would take the place of the one that is whole.
+    """
+    try:
+        load(path)
+    except CheckpointError:
+        if _previous(path).exists():
+            _previous(path).replace(path)
+
+
 def exists(path: Path) -> bool:
     """Tell whether there is a checkpoint for ``load_newest``."""
     return path.exists() or _previous(path).exists()

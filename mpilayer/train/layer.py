@@ -1,6 +1,6 @@
 """One layer in training: an epoch, an output, its errors. All calls are local."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -120,24 +120,36 @@ class LayerState:
         parameters += velocity (Santara et al. 2016 §2.2). Random streams are addressed
         by (seed, purpose, layer, epoch).
         """
-        s, layer = self.settings, self.layer
-        order = stream(s.seed, "shuffle", s.index, self.epoch).permutation(len(rows))
-        rng = stream(s.seed, "sample", s.index, self.epoch)
-        self.optimizer.momentum = s.momentum[self.epoch >= s.momentum_switch]
-        for part in row_blocks(len(rows), s.minibatch):
-            chosen = order[part]
+        layer = self.layer
+        for chosen, rng in self.minibatches(len(rows)):
             minibatch = layer.minibatch(len(chosen))
-            # "clip" writes straight into the buffer; no index is out of range.
+            # "clip" writes straight into the buffer; no index is out of range. Rows
+            # that are no array are asked by their own ``take``.
             np.take(rows, chosen, axis=0, out=minibatch, mode="clip")
-            scale = s.learning_rate / len(chosen)
-            self.optimizer.start_step()
-            hidden = layer.gradient(minibatch, rng, scale, self._descend)
+            scale = self.settings.learning_rate / len(chosen)
+            hidden = layer.gradient(minibatch, rng, scale, self.descend)
             if activations is not None:
                 activations[chosen] = hidden
             between()
+
+    def minibatches(
+        self, n_rows: int
+    ) -> Iterator[tuple[AnyArray, np.random.Generator]]:
+        """Yield the rows of each step of an epoch, and the numbers to sample with.
+
+        Each must be answered by ``descend`` for all parameters. The epoch counts when
+        all were taken.
+        """
+        s = self.settings
+        order = stream(s.seed, "shuffle", s.index, self.epoch).permutation(n_rows)
+        rng = stream(s.seed, "sample", s.index, self.epoch)
+        self.optimizer.momentum = s.momentum[self.epoch >= s.momentum_switch]
+        for part in row_blocks(n_rows, s.minibatch):
+            self.optimizer.start_step()
+            yield order[part], rng
         self.epoch += 1
 
-    def _descend(self, where: slice, gradient: Array32) -> None:
+    def descend(self, where: slice, gradient: Array32) -> None:
         """Change a part of the parameters, given its gradient."""
         s, vector = self.settings, self.layer.parameters.vector
         if s.weight_decay:

@@ -399,6 +399,8 @@ class Pipeline:
             self._close_finished()
             self._stopping = self._keeper.stopping(self._epoch_seconds)
             if self._stopping:
+                for inlet in self._inlets.values():
+                    inlet.only_newest = self.plan.replace
                 self._pause_layers()
             if not self._busy:
                 break
@@ -556,6 +558,7 @@ class Pipeline:
             if self.plan.finished(index, inlet) and index not in self._again:
                 self._save(index, final=True)
                 self._busy.remove(index)
+                inlet.only_newest = True  # nobody takes what may still come
                 outlet.end(stop=inlet.stopped or self.plan.stops_all(index))
 
     def _progress(self) -> bool:

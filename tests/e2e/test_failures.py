@@ -32,12 +32,12 @@ from mpilayer.train.finetune import Descender
 original = Descender.step
 steps = 0
 
-def step(self, visible):
+def step(self, *minibatch):
     global steps
     steps += 1
     if rank == {rank} and steps == 7:
         {act}
-    return original(self, visible)
+    return original(self, *minibatch)
 
 Descender.step = step
 """

@@ -581,3 +581,58 @@ def test_training_goes_on_after_a_requeue(cluster, tiny, tmp_path, launcher):
     plain = ["pretrain", tiny, "--run", tmp_path / "plain", "--threads", 1, *options]
     launch.run(*plain).ok()
     assert digests(tmp_path / "run") == digests(tmp_path / "plain")
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_a_run_longer_than_its_time_goes_on_again_and_again(cluster, tiny, tmp_path):
+    options = ["--layers", "14,10,8,4", "--epochs", 1500, "--minibatch", 10]
+    job = [*options, "--ntasks", 4, "--max-time", 5, "--requeues", 20]
+    launch.run("job", "pretrain", tiny, *JOB, *job, cwd=tmp_path).ok()
+    cluster += submit(tmp_path, "sbatch", "job.sh")
+    found = wait_until(lambda: _complete(cluster[0]), limit=300)
+    output = (tmp_path / f"pretrain-run-{cluster[0]}.out").read_text()
+    assert found["JobState"] == "COMPLETED", output
+    assert int(found["Restarts"]) >= 2, output
+    plain = ["pretrain", tiny, "--run", tmp_path / "plain", "--threads", 1, *options]
+    launch.run(*plain).ok()
+    assert digests(tmp_path / "run") == digests(tmp_path / "plain")
+
+
+def _complete(job):
+    found = describe(job)
+    return found if found["JobState"] in ("COMPLETED", "FAILED", "TIMEOUT") else None
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_a_cancelled_run_goes_on_by_hand(cluster, tiny, tmp_path):
+    options = ["--layers", "14,10,8,4", "--epochs", 600, "--minibatch", 10]
+    job = [*options, "--ntasks", 4]
+    launch.run("job", "pretrain", tiny, *JOB, *job, cwd=tmp_path).ok()
+    cluster += submit(tmp_path, "sbatch", "job.sh")
+    metrics = tmp_path / "run" / "metrics" / "layer-4.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.stat().st_size)
+    subprocess.run(["scancel", cluster[0]], check=True)
+    assert ended(cluster[0])["JobState"] == "CANCELLED"
+    assert not (tmp_path / "run" / "complete").exists()
+    result = launch.run("resume", tmp_path / "run", ranks=2).ok()
+    assert "going on after epochs" in result.stderr
+    plain = ["pretrain", tiny, "--run", tmp_path / "plain", "--threads", 1, *options]
+    launch.run(*plain).ok()
+    assert digests(tmp_path / "run") == digests(tmp_path / "plain")
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["mpiexec", "srun"])
+def test_a_comparison_on_two_nodes(cluster, tiny, tmp_path, launcher):
+    options = ["--hidden", 6, "--evaluations", 30, "--launcher", launcher]
+    job = [*options, "--nodes", 2, "--ntasks", 4]
+    launch.run("job", "compare", tiny, *JOB, *job, cwd=tmp_path).ok()
+    cluster += submit(tmp_path, "sbatch", "job.sh")
+    assert ended(cluster[0])["JobState"] == "COMPLETED"
+    assert (tmp_path / "run" / "complete").read_text() == "compare\n"
+    result = json.loads((tmp_path / "run" / "compare.json").read_text())
+    assert result["ranks"] == 4
+    assert result["runs"]["average"]["gap"]["measured"] >= 0

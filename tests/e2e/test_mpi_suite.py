@@ -12,7 +12,7 @@ from mpilayer import environment
 
 suite, folder = sys.argv[1:]
 options = [f"--basetemp={folder}/rank-{environment.launched_rank()}"]
-options += ["--with-mpi", "-q", "-p", "no:cacheprovider"]
+options += ["--with-mpi", "-q", "--color=no", "-p", "no:cacheprovider"]
 raise SystemExit(pytest.main([suite, *options]))
 """
 
@@ -21,5 +21,5 @@ raise SystemExit(pytest.main([suite, *options]))
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_the_mpi_suite(ranks, tmp_path):
     arguments = [launch.ROOT / "tests" / "mpi", tmp_path]
-    options = {"program": ("-c", PROGRAM), "cwd": launch.ROOT, "limit": 180}
+    options = {"program": ("-c", PROGRAM), "cwd": launch.ROOT, "limit": 600}
     launch.run(*arguments, ranks=ranks, **options).ok()

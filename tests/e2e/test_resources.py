@@ -44,13 +44,13 @@ from mpilayer.train.finetune import Descender
 original = Descender.step
 steps = 0
 
-def step(self, visible):
+def step(self, *minibatch):
     global steps
     steps += 1
     if rank == 0 and steps == 2:
         time.sleep({PAUSE})
     began = time.process_time(), time.perf_counter()
-    result = original(self, visible)
+    result = original(self, *minibatch)
     if rank == 1 and steps == 2:
         cpu, wall = time.process_time() - began[0], time.perf_counter() - began[1]
         print(f"used {{cpu:.4f}} of {{wall:.4f}}", file=sys.stderr)

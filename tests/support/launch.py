@@ -88,9 +88,9 @@ class Job:
         self._began = time.monotonic()
         self._limit = limit
 
-    def wait_for(self, path: Path) -> None:
-        """Wait until a file is there and not empty."""
-        while not (path.exists() and path.stat().st_size):
+    def wait_for(self, path: Path, lines: int = 0) -> None:
+        """Wait until a file is there and not empty, and has so many lines."""
+        while not _has(path, lines):
             if self._process.poll() is not None:
                 pytest.fail(f"ended before {path.name} was there:\n{self.finish()}")
             if time.monotonic() - self._began > self._limit:
@@ -177,6 +177,11 @@ def started(
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+def _has(path: Path, lines: int) -> bool:
+    content = path.read_bytes() if path.is_file() else b""
+    return bool(content) and content.count(b"\n") >= lines
 
 
 def run(*arguments: object, **options: object) -> Result:

@@ -48,11 +48,18 @@ def central_differences(cost: Callable, point, step: float = 1e-5) -> np.ndarray
     return gradient
 
 
-def forward(p: Mapping[str, np.ndarray], kinds, rows) -> list[np.ndarray]:
-    """Return the values before and after every step of a deep autoencoder."""
+def softmax_loss(target, scores) -> float:
+    """Return the summed cross entropy of a classifier."""
+    chances = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    return -float(np.sum(target * np.log(chances)))
+
+
+def forward(p: Mapping[str, np.ndarray], kinds, rows, masks=()) -> list[np.ndarray]:
+    """Return the values before and after every step, before they are masked."""
     values = [np.asarray(rows, np.float64)]
     for k, kind in enumerate(kinds):
-        z = values[-1] @ p[f"weights_{k}"] + p[f"bias_{k}"]
+        enters = values[-1] * masks[k] if masks else values[-1]
+        z = enters @ p[f"weights_{k}"] + p[f"bias_{k}"]
         values.append(FUNCTIONS[kind](z))
     return values
 

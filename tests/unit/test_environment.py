@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -94,3 +95,72 @@ def test_it_can_be_imported_before_numpy():
         check=True,
     )
     assert done.stdout.split() == ["False", "False"]
+
+
+# --- when the job ends
+
+
+def fake_scontrol(folder, text, code=0):
+    """Put a scontrol on the path that prints a text."""
+    folder.mkdir(exist_ok=True)
+    script = folder / "scontrol"
+    script.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\nexit {code}\n")
+    script.chmod(0o755)
+    return str(folder)
+
+
+@pytest.fixture
+def in_job(monkeypatch):
+    """Give an environment without the words of a real job."""
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    return monkeypatch
+
+
+def test_no_job_has_no_end(in_job):
+    in_job.delenv("SLURM_JOB_ID")
+    assert environment.job_end() is None
+
+
+def test_slurm_says_when_the_job_ends(in_job):
+    in_job.setenv("SLURM_JOB_END_TIME", "1790000000")
+    assert environment.job_end() == 1790000000.0
+
+
+SHOWN = "JobId=17 JobName=a b Requeue=1 StartTime=2026-11-21T08:00:00 {} Nodes=1"
+
+
+@pytest.mark.parametrize("given", [None, "", "soon"])
+def test_scontrol_says_when_the_job_ends(in_job, tmp_path, given):
+    if given is not None:
+        in_job.setenv("SLURM_JOB_END_TIME", given)
+    text = SHOWN.format("EndTime=2026-11-21T09:30:00 Deadline=N/A")
+    path = fake_scontrol(tmp_path / "bin", text)
+    in_job.setenv("PATH", f"{path}:{os.environ['PATH']}")
+    expected = time.mktime((2026, 11, 21, 9, 30, 0, 0, 0, -1))
+    assert environment.job_end() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (SHOWN.format("EndTime=2026-11-21T09:30:00"), 1),
+        (SHOWN.format("EndTime=Unknown"), 0),
+        (SHOWN.format(""), 0),
+        ("", 0),
+    ],
+)
+def test_scontrol_does_not_know(in_job, tmp_path, text, code):
+    path = fake_scontrol(tmp_path / "bin", text, code)
+    in_job.setenv("PATH", f"{path}:{os.environ['PATH']}")
+    assert environment.job_end() is None
+
+
+def test_there_is_no_scontrol(in_job, tmp_path):
+    in_job.setenv("PATH", str(tmp_path))
+    assert environment.job_end() is None
+
+
+def test_a_strange_job_number(in_job, tmp_path):
+    in_job.setenv("SLURM_JOB_ID", "17; echo")
+    assert environment.job_end() is None

@@ -7,12 +7,14 @@ from mpilayer.errors import ConfigError
 from mpilayer.numerics.activations import ACTIVATIONS, activation
 from mpilayer.numerics.losses import (
     LOSSES,
+    SOFTMAX,
     check_loss,
     kl_curvature,
     kl_divergence,
     kl_slope,
     loss_value,
     output_delta,
+    softmax,
 )
 from tests.support import plain
 
@@ -42,6 +44,40 @@ def test_cross_entropy_of_certain_mistakes_is_finite():
     found = loss_value("cross-entropy", target, output)
     # Two mistakes of -ln(1e-7), to the spacing of float32 below 1.
     assert found == pytest.approx(-2 * np.log(1e-7), rel=0.01)
+
+
+def one_hot(n_rows, n_classes, seed=3):
+    """Return a row of zeros with a one for each sample."""
+    chosen = np.random.default_rng(seed).integers(n_classes, size=n_rows)
+    return np.eye(n_classes)[chosen]
+
+
+def test_softmax():
+    out = np.empty((7, 5), "f")
+    softmax(FIELDS.astype("f"), out)
+    expected = np.exp(FIELDS) / np.exp(FIELDS).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(out, expected, rtol=1e-5)
+    # Scores that no exponential can hold.
+    softmax(np.array([[1000, 0], [-1000, -1000]], "f"), out[:2, :2])
+    np.testing.assert_array_equal(out[:2, :2], [[1, 0], [0.5, 0.5]])
+
+
+def test_cross_entropy_of_the_softmax():
+    target = one_hot(7, 5)
+    found = loss_value(SOFTMAX, target.astype("f"), FIELDS.astype("f"))
+    assert found == pytest.approx(plain.softmax_loss(target, FIELDS), rel=1e-6)
+    sure = np.array([[500, -500]], "f")
+    assert loss_value(SOFTMAX, np.array([[0, 1]], "f"), sure) == pytest.approx(1000)
+    assert loss_value(SOFTMAX, np.array([[1, 0]], "f"), sure) == 0
+
+
+def test_delta_of_the_softmax():
+    target, out = one_hot(7, 5), np.empty_like(TARGET)
+    output_delta(SOFTMAX, target, FIELDS, activation("linear"), out)
+    expected = plain.central_differences(
+        lambda fields: plain.softmax_loss(target, fields), FIELDS
+    )
+    np.testing.assert_allclose(out, expected, atol=1e-7)
 
 
 @pytest.mark.parametrize(

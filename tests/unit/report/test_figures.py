@@ -1,8 +1,13 @@
 """Pictures, and the filters that they show."""
 
+import re
+from io import BytesIO
+from xml.etree import ElementTree as ET
+
 import numpy as np
 import pytest
 
+from mpilayer.errors import ConfigError
 from mpilayer.report import figures
 from mpilayer.runs.sparse import filters
 
@@ -33,3 +38,54 @@ def test_a_picture_of_filters(tmp_path, n_filters):
     path = tmp_path / "filters.png"
     figures.draw_filters(tiles, path, "16-30-16, cost 2.73")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+LINE = figures.Line("a $x$ < b", (1, 2, 3), (1.0, np.nan, -2.0), 0)
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("lines", [(), (LINE,), tuple([LINE] * 9)])
+def test_a_chart_is_svg_that_follows_the_page(lines, log):
+    pytest.importorskip("matplotlib", reason="needs mpilayer[plot]")
+    drawn = figures.Chart(
+        lines, "x", "y", "alt < ", x_log=log, y_log=log, levels=(("PCA", 0.5),)
+    )
+    svg = figures.chart(drawn)
+    root = ET.fromstring(svg)
+    assert root.get("role") == "img"
+    assert root.get("aria-label") == "alt < "
+    assert "var(--ink,#1f2328)" in svg
+    assert not re.search(r'(href|src)="(?!#)', svg)
+    assert figures.chart(drawn) == svg
+    if lines:
+        assert "a $x$ &lt; b" in svg
+
+
+@pytest.mark.parametrize("labels", [None, np.array([0, 1, 10])])
+def test_points_are_their_labels(labels):
+    pytest.importorskip("matplotlib", reason="needs mpilayer[plot]")
+    x = np.arange(3.0)
+    svg = figures.scatter(x, x, labels, figures.Chart((), "x", "y", "alt"))
+    assert svg.count("<use") >= 3
+
+
+def test_tiles_are_grey_and_show_every_image():
+    pytest.importorskip("matplotlib", reason="needs mpilayer[plot]")
+    from PIL import Image
+
+    images = np.zeros((3, 4, 4))
+    images[1] = 1
+    sheet = np.asarray(Image.open(BytesIO(figures.tiles(images, 2))))
+    assert sheet.shape == (11, 11)
+    assert (sheet[1:5, 1:5] == 0).all()
+    assert (sheet[1:5, 6:10] == 255).all()
+    assert (sheet[6:10, 1:5] == 0).all()
+    signed = np.asarray(Image.open(BytesIO(figures.tiles(-images, 2, signed=True))))
+    assert (signed[1:5, 1:5] == 128).all()
+    assert (signed[1:5, 6:10] == 0).all()
+
+
+def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(figures, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'mpilayer\[plot\]'"):
+        figures.check_available()

@@ -77,7 +77,7 @@ def test_lost_after_any_save(whole, name, streamed, every):
         if cut not in done:
             assert_same(train(SERIAL, course, None, before, cut), expected)
         done.add(cut)
-    assert len(done) > 2
+    assert len(done) > 1
 
 
 @pytest.mark.parametrize("method", ["rbm", "autoencoder"])
@@ -88,12 +88,13 @@ def test_any_checkpoints_that_go_together_will_do(whole, name, method):
     expected, rng = whole(name, course), np.random.default_rng(5)
     saved, done = candidates(expected.kept), set()
     before = Stage(expected.kept, expected.records)
-    while len(done) < 8:
+    for _ in range(40):
         some = [[c for c in own if rng.random() < 0.4] for own in saved]
         cut = newest_cut(course.rule(), some)
         if cut not in done:
             assert_same(train(SERIAL, course, None, before, cut), expected)
         done.add(cut)
+    assert len(done) > 2
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -196,13 +197,18 @@ def test_an_asynchronous_run_lost_after_any_save(end, cut_short, streamed, extra
 @pytest.mark.parametrize("extra", [0, 2])
 def test_an_asynchronous_run_stopped_at_any_moment(end, cut_short, streamed, extra):
     course = Course(None, streamed, extra, end, cut_short)
+    done = set()
     for asked in range(sum(train(SERIAL, course).epochs) + 2):
         stage = train(SERIAL, course, Memory(0, after(asked)))
         cut = stage.cut(course.rule())
         assert tuple(mine.epoch for mine in cut) == stage.epochs, asked
+        if cut in done:
+            continue
+        done.add(cut)
         if stage.interrupted:
             stage = train(SERIAL, course, None, stage)
         assert_replays(stage, course)
+    assert len(done) > 4
 
 
 @pytest.mark.parametrize("seed", range(5))

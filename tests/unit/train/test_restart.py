@@ -60,9 +60,7 @@ def can_go_on(table, streamed, epochs):
         mine, below = epochs[layer], epochs[layer - 1]
         row, row_below = table.used[layer], table.used[layer - 1]
         on_the_way = streamed and below < table.stipulated[layer - 1]
-        is_input = layer == 1 or (
-            below and row_below[below - 1] == epochs[layer - 2]
-        )
+        is_input = layer == 1 or (below and row_below[below - 1] == epochs[layer - 2])
         again = bool(again and below and is_input and not on_the_way)
         if mine and row[mine - 1] > below:
             return False

@@ -1,0 +1,42 @@
+"""``mpilayer export``: write a trained model for other programs."""
+
+import argparse
+from pathlib import Path
+
+from mpilayer.cli.encode import check_one_process
+from mpilayer.runs.export import PARTS, export
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("run", type=Path, metavar="DIR", help="a run")
+    parser.add_argument(
+        "-o",
+        dest="out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the new file; its ending says the format: .npz (NumPy, scikit-learn), "
+        ".safetensors (PyTorch), .onnx, .h5",
+    )
+    parser.add_argument(
+        "--part",
+        default=PARTS[0],
+        metavar="{" + ",".join(PARTS) + "}",
+        help=f"what to write; the encoder ends at the code (default: {PARTS[0]})",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an older FILE")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export, and say what was written.
+
+    Raises
+    ------
+    ConfigError
+        Several processes were started.
+    """
+    check_one_process()
+    model = export(args.run, args.out, args.part, args.force)
+    sizes = "-".join(map(str, model.sizes))
+    print(f"wrote the {model.about['model']} {args.part} {sizes} to {args.out}")

@@ -1,0 +1,87 @@
+"""The pages of docs/commands: ``python -m mpilayer.cli.pages [docs/commands]``.
+
+A page holds what ``--help`` says in 80 columns; a test compares both.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+
+from mpilayer.cli.main import COMMANDS, main
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "data": ("prepare", "patches", "fetch", "info"),
+    "job": ("pretrain", "finetune", "sparse", "compare", "scaling"),
+}
+"""Commands of commands: those with a --help of their own."""
+
+_SEE = {
+    "data": ["formats", "../data/README"],
+    "pretrain": ["tutorial-deep", "schedules", "choosing", "formats"],
+    "finetune": ["tutorial-deep", "choosing", "formats"],
+    "sparse": ["tutorial-sparse", "sparse", "choosing"],
+    "compare": ["tutorial-sparse", "sparse"],
+    "run": ["tutorial-deep", "tutorial-sparse"],
+    "config": ["tutorial-deep"],
+    "resume": ["reliability", "cluster"],
+    "watch": ["tutorial-deep", "formats"],
+    "job": ["cluster"],
+    "bench": ["results", "choosing"],
+    "doctor": ["doctor"],
+}
+_WIDTH = "80"
+
+
+def pages() -> dict[str, str]:
+    """Return the text of every page by its file name."""
+    os.environ["COLUMNS"] = _WIDTH
+    return {"README.md": _index(), **{f"{name}.md": _page(name) for name in COMMANDS}}
+
+
+def help_text(*words: str) -> str:
+    """Return what the program prints for the words and ``--help``."""
+    printed = io.StringIO()
+    with redirect_stdout(printed), suppress(SystemExit):
+        main([*words, "--help"])
+    return printed.getvalue().strip()
+
+
+def write(folder: Path) -> list[Path]:
+    """Write all pages, and remove those of commands that are no more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = pages()
+    for old in folder.glob("*.md"):
+        if old.name not in made:
+            old.unlink()
+    for name, text in made.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in made]
+
+
+def _page(name: str) -> str:
+    parts = [f"# mpilayer {name}", f"{COMMANDS[name].capitalize()}.", _block(name)]
+    for part in PARTS.get(name, ()):
+        parts += [f"## mpilayer {name} {part}", _block(name, part)]
+    if name in _SEE:
+        links = (f"[{Path(to).name}](../{to}.md)" for to in _SEE[name])
+        parts.append(f"See also: {', '.join(links)}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _block(*words: str) -> str:
+    return f"```\n{help_text(*words)}\n```"
+
+
+def _index() -> str:
+    rows = [f"| [{name}]({name}.md) | {text} |" for name, text in COMMANDS.items()]
+    head = (
+        "What `mpilayer COMMAND --help` says, made by `python -m mpilayer.cli.pages`."
+    )
+    return "\n".join(["# Commands", "", head, "", "| | |", "|---|---|", *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/commands"))

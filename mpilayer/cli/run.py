@@ -1,0 +1,98 @@
+"""``mpilayer run``: a whole experiment from one file, in one launch."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from mpilayer.cli import compare, finetune, pretrain, show, sparse
+from mpilayer.cli.options import add_safety, add_threads, safety_from
+from mpilayer.errors import ConfigError
+from mpilayer.report.build import write_report
+from mpilayer.runs.experiment import Plan, read_plan, run_experiment
+from mpilayer.runs.session import Session
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = (
+        "Carry out an experiment: make the data set, train, evaluate, report. "
+        "'mpilayer config experiment' writes a file to begin with. With --resume auto "
+        "complete steps are skipped and an interrupted one goes on where it was saved."
+    )
+    parser.add_argument("file", type=Path, metavar="EXPERIMENT.toml", help="what to do")
+    parser.add_argument(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="settings over those of the file, such as finetune.epochs=3",
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="directory of all results (default: what the file says, or runs/NAME)",
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace an experiment that is there already",
+    )
+    add_threads(parser, "in each step as its command has them")
+    add_safety(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check everything, then carry out all steps."""
+    plan = read_plan(args.file, args.set, args.run)
+    session = Session.begin(args.threads, show.say, show.progress, safety_from(args))
+    run_experiment(plan, session, show_step, report, args.threads, args.replace)
+    if session.comm.rank == 0:
+        show.console().print(f"Results: {plan.path}", soft_wrap=True)
+
+
+def show_step(step: str, run: Path, summary: dict[str, Any]) -> None:
+    """Print what a step has reached, as its command does."""
+    if step == "pretrain":
+        pretrain.show_run(run, summary)
+    elif step == "finetune":
+        finetune.show_run(summary)
+    elif step == "sparse":
+        sparse.show_run(run, summary)
+    elif step == "compare":
+        compare.show_comparison(summary)
+    else:
+        show.console().print(_evaluation(summary))
+
+
+def report(plan: Plan) -> tuple[bool, str]:
+    """Write the report of an experiment; return whether, and a line that says where."""
+    runs = list(dict.fromkeys(plan.folder(step) for step in plan.training))
+    out = plan.path / plan.report.file
+    try:
+        remarks = write_report([run for run in runs if run.is_dir()], out, force=True)
+    except ConfigError as error:
+        return False, f"no report: {error}"
+    notes = "".join(f"\nnote: {remark}" for remark in remarks)
+    return True, f"wrote {out}{notes}"
+
+
+def _evaluation(summary: dict[str, Any]) -> Table:
+    table = Table(title="Reconstruction error (sum over columns, mean over rows)")
+    for column in ("run", "model"):
+        table.add_column(column)
+    for column in ("rows", "error", "PCA error", "components"):
+        table.add_column(column, justify="right")
+    for name, result in summary.items():
+        table.add_row(
+            name,
+            result["model"],
+            f"{result['n_samples']} {result['split']}",
+            show.number(result["error"]),
+            show.number(result["pca_error"]),
+            str(result["n_code"]),
+        )
+    return table

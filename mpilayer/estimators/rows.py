@@ -1,0 +1,122 @@
+"""Rows as estimators get them: sparse ones, and those that must change ranks."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from scipy.sparse import issparse
+
+from mpilayer.arrays import ROW_BLOCK, AnyArray, row_blocks
+from mpilayer.parallel.comm import Communicator, wait_until
+
+Bounds: TypeAlias = Sequence[tuple[int, int]]
+"""Start and stop of each rank's rows, in rows of all ranks."""
+
+_TAG = 11
+_MESSAGE_BYTES = 256 << 20
+
+
+class SparseRows:
+    """Rows of a sparse matrix, made dense only where training looks at them.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse matrix or array in CSR form, (n_samples, n_visible)
+        As checked.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        As that of an array.
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        self._matrix = matrix
+        self.shape: tuple[int, int] = matrix.shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, where: slice | AnyArray) -> Any:
+        """Return some rows as an array, or sparse if they are many."""
+        chosen = self._matrix[where]
+        return chosen.toarray() if chosen.shape[0] <= ROW_BLOCK else SparseRows(chosen)
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **_: Any
+    ) -> Any:
+        """Multiply with weights block by block: ``numpy.matmul`` asks for it."""
+        if ufunc is not np.matmul or method != "__call__" or inputs[0] is not self:
+            return NotImplemented
+        weights = inputs[1]
+        shape = (len(self), weights.shape[1])
+        result = out[0] if out else np.empty(shape, weights.dtype)
+        for where in row_blocks(len(self)):
+            np.matmul(self[where], weights, out=result[where])
+        return result
+
+    def toarray(self) -> AnyArray:
+        """Return all rows as an array."""
+        rows: AnyArray = self._matrix.toarray()
+        return rows
+
+    def take(self, indices: AnyArray, axis: int, out: AnyArray, mode: str) -> AnyArray:  # noqa: ARG002
+        """Write some rows into ``out``: ``numpy.take`` asks for it."""
+        self._matrix[indices].toarray(out=out)
+        return out
+
+
+def as_rows(checked: Any) -> Any:
+    """Return rows that can be sliced and taken as those of an array."""
+    return SparseRows(checked) if issparse(checked) else checked
+
+
+def as_array(rows: Any) -> AnyArray:
+    """Return all rows as one array."""
+    array: AnyArray = rows.toarray() if isinstance(rows, SparseRows) else rows
+    return np.ascontiguousarray(array)
+
+
+def current_bounds(comm: Communicator, n_rows: int) -> list[tuple[int, int]]:
+    """Return where each rank's rows lie among all, in rank order. Collective."""
+    stops = np.cumsum(comm.allgather(n_rows)).tolist()
+    return list(zip([0, *stops[:-1]], stops, strict=True))
+
+
+def redistribute(
+    rows: AnyArray, now: Bounds, wanted: Bounds, comm: Communicator
+) -> AnyArray:
+    """Return the rows that this rank wants, from whoever has them. Collective.
+
+    Parameters
+    ----------
+    rows : ndarray (n_samples, n_columns)
+        Those that this rank has, contiguous; as many columns on all ranks.
+    now, wanted : sequence of (int, int)
+        What each rank has, and what it shall get.
+    """
+    me = comm.rank
+    out = np.empty((wanted[me][1] - wanted[me][0], rows.shape[1]), rows.dtype)
+    block = max(1, _MESSAGE_BYTES // max(1, rows.itemsize * rows.shape[1]))
+    requests = []
+    for peer in range(comm.size):
+        mine = _overlap(now[peer], wanted[me])
+        target = out[mine[0] - wanted[me][0] : mine[1] - wanted[me][0]]
+        if peer == me:
+            target[:] = rows[mine[0] - now[me][0] : mine[1] - now[me][0]]
+            continue
+        for where in row_blocks(len(target), block):
+            requests.append(comm.start_receive(target[where], peer, _TAG))
+        theirs = _overlap(now[me], wanted[peer])
+        source = rows[theirs[0] - now[me][0] : theirs[1] - now[me][0]]
+        for where in row_blocks(len(source), block):
+            requests.append(comm.start_send(source[where], peer, _TAG))
+    for request in requests:
+        wait_until(request.test)
+    return out
+
+
+def _overlap(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+    """Return what two ranges share; of no length, within ``a``, if nothing."""
+    start = min(max(a[0], b[0]), a[1])
+    return start, max(start, min(a[1], b[1]))

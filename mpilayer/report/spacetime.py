@@ -1,0 +1,367 @@
+"""The space-time diagram of synchronized pre-training, written as SVG by hand; pure.
+
+Santara et al. 2016, Figures 3 and 4. A row a layer, time to the right. In the row what
+the layer does; above it the errors of the layer; between the rows the outputs that go
+up to the next layer. Kinds differ in colour, pattern and height.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from mpilayer.report.collect import Epoch
+from mpilayer.report.palette import colour
+
+KINDS = {
+    "training": "training",
+    "waiting": "waiting",
+    "transform": "transforming",
+    "sending": "sending",
+    "monitor": "measuring errors",
+}
+"""What a layer does, in the words of the legend."""
+
+_WIDTH, _LEFT, _RIGHT = 1040, 150, 74
+_TOP, _STRIP, _BAR, _GAP, _BOTTOM = 44, 50, 22, 34, 46
+# Height and place of a kind within the bar, as parts of it; the fill.
+_LOOKS = {
+    "training": (1.0, 0.0, f"fill:{colour('c0')}"),
+    "waiting": (
+        0.3,
+        0.35,
+        f"fill:none;stroke:{colour('soft')};stroke-width:1;stroke-dasharray:3 2",
+    ),
+    "transform": (1.0, 0.0, "fill:url(#transform)"),
+    "sending": (1.3, -0.15, f"fill:{colour('c3')}"),
+    "monitor": (0.6, 0.2, "fill:url(#monitor)"),
+}
+_PATTERNS = (
+    '<pattern id="transform" width="6" height="6" patternUnits="userSpaceOnUse" '
+    'patternTransform="rotate(45)">'
+    f'<rect width="6" height="6" style="fill:{colour("paper")}"/>'
+    f'<rect width="3.4" height="6" style="fill:{colour("c4")}"/></pattern>'
+    '<pattern id="monitor" width="4" height="4" patternUnits="userSpaceOnUse">'
+    f'<rect width="4" height="4" style="fill:{colour("paper")}"/>'
+    f'<rect width="4" height="2" style="fill:{colour("c2")}"/></pattern>'
+)
+_LEAST_WIDTH = 0.8
+_LEAST_DISTANCE = 5.0
+_ROOM = 7
+_TICKS = 8
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A layer in the diagram.
+
+    Attributes
+    ----------
+    title, subtitle : str
+        To the left of its row.
+    epochs : sequence of Epoch
+        In the order of time.
+    """
+
+    title: str
+    subtitle: str
+    epochs: Sequence[Epoch]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    kind: str
+    start: float
+    stop: float
+    epoch: Epoch
+
+
+def diagram(
+    lanes: Sequence[Lane], window: tuple[float, float] | None = None, alt: str = ""
+) -> str:
+    """Return the diagram as an SVG element.
+
+    Parameters
+    ----------
+    lanes : sequence of Lane
+        The layers, lowest first; an output of one is the input of the next.
+    window : (float, float), optional
+        Seconds of training between which to draw; everything by default. In a window
+        the epochs tell their number and the output they use.
+    alt : str
+        What the picture shows, for those who do not see it.
+    """
+    ends = [epoch.ended for lane in lanes for epoch in lane.epochs]
+    first, last = window or (0.0, max(ends, default=1.0) or 1.0)
+    scale = (_WIDTH - _LEFT - _RIGHT) / max(last - first, 1e-9)
+
+    def x(seconds: float) -> float:
+        return _LEFT + (min(max(seconds, first), last) - first) * scale
+
+    step = _STRIP + _BAR + _GAP
+    height = _TOP + len(lanes) * step + _BOTTOM - _GAP
+    bars = [_TOP + number * step + _STRIP for number in range(len(lanes))]
+    parts = [f"<defs>{_PATTERNS}</defs>", _legend()]
+    parts += _axis(first, last, x, bars[-1] + _BAR + 8)
+    for number in range(1, len(lanes)):
+        below, lane = lanes[number - 1], lanes[number]
+        parts += _refreshes(
+            below, lane, x, bars[number - 1] + _BAR, bars[number], (first, last)
+        )
+    for lane, top in zip(lanes, bars, strict=True):
+        parts += _row(lane, x, top, (first, last), window is not None)
+        parts += _errors(lane, x, top - _STRIP, (first, last))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
+        f'role="img" aria-label="{escape(alt)}" style="font:13px system-ui,sans-serif">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def window_of(lane: Lane, n_epochs: int) -> tuple[float, float]:
+    """Return when some epochs in the middle of a layer begin and end."""
+    epochs = lane.epochs
+    start = max(0, (len(epochs) - n_epochs) // 2)
+    some = epochs[start : start + n_epochs]
+    begin = some[0].started - some[0].seconds["waiting"]
+    margin = 0.04 * (some[-1].ended - begin)
+    return max(0.0, begin - margin), some[-1].ended + margin
+
+
+def _row(
+    lane: Lane,
+    x: Callable[[float], float],
+    top: float,
+    window: tuple[float, float],
+    numbered: bool,
+) -> Iterator[str]:
+    """Yield the names of a layer, and what it does over time."""
+    yield _text(_LEFT - 12, top + 9, lane.title, "end", weight="600")
+    yield _text(_LEFT - 12, top + 24, lane.subtitle, "end", "soft", size=11)
+    for piece in _thinned(list(_pieces(lane.epochs)), x, window):
+        part, place, style = _LOOKS[piece.kind]
+        left, width = x(piece.start), x(piece.stop) - x(piece.start)
+        yield (
+            f'<rect x="{left:.2f}" y="{top + place * _BAR:.1f}" width="{width:.2f}" '
+            f'height="{part * _BAR:.1f}" style="{style}">'
+            f"<title>{_tip(piece)}</title></rect>"
+        )
+        if piece.kind != "training" or width < _ROOM + 7 * len(str(piece.epoch.epoch)):
+            continue
+        yield f'<path d="M{left:.2f} {top}v{_BAR}" style="stroke:{colour("paper")}"/>'
+        text = _number(piece.epoch, width, numbered)
+        yield _text(left + width / 2, top + 15.5, text, "middle", "paper", size=11)
+
+
+def _number(epoch: Epoch, width: float, numbered: bool) -> str:
+    if numbered and width > 118 and epoch.used:
+        return f"epoch {epoch.epoch} on output {epoch.used}"
+    return f"epoch {epoch.epoch}" if numbered and width > 60 else str(epoch.epoch)
+
+
+def _pieces(epochs: Sequence[Epoch]) -> Iterator[_Piece]:
+    """Yield what a layer does, in the order of time."""
+    before = 0.0
+    for epoch in epochs:
+        waiting = max(before, epoch.started - epoch.seconds["waiting"])
+        yield _Piece("waiting", waiting, epoch.started, epoch)
+        now = epoch.started
+        for kind in ("training", "transform", "sending", "monitor"):
+            yield _Piece(kind, now, now + epoch.seconds[kind], epoch)
+            now += epoch.seconds[kind]
+        before = now
+
+
+def _thinned(
+    pieces: Sequence[_Piece],
+    x: Callable[[float], float],
+    window: tuple[float, float],
+) -> Iterator[_Piece]:
+    """Yield the pieces that can be seen; many tiny ones become their largest kind."""
+    tiny: list[_Piece] = []
+    for piece in pieces:
+        is_seen = piece.stop > window[0] and piece.start < window[1]
+        if not is_seen or piece.start == piece.stop:
+            continue
+        if tiny and x(piece.start) - x(tiny[-1].stop) >= _LEAST_WIDTH:
+            yield from _merged(tiny)  # then the rank did something else
+            tiny = []
+        if x(piece.stop) - x(piece.start) >= _LEAST_WIDTH:
+            yield from _merged(tiny)
+            tiny = []
+            yield piece
+            continue
+        tiny.append(piece)
+        if x(tiny[-1].stop) - x(tiny[0].start) >= _LEAST_WIDTH:
+            yield from _merged(tiny)
+            tiny = []
+    yield from _merged(tiny)
+
+
+def _merged(tiny: Sequence[_Piece]) -> Iterator[_Piece]:
+    if not tiny:
+        return
+    sums = dict.fromkeys(KINDS, 0.0)
+    for piece in tiny:
+        sums[piece.kind] += piece.stop - piece.start
+    most = max(sums, key=lambda kind: sums[kind])
+    yield _Piece(most, tiny[0].start, tiny[-1].stop, tiny[0].epoch)
+
+
+def _refreshes(
+    below: Lane,
+    lane: Lane,
+    x: Callable[[float], float],
+    bottom: float,
+    top: float,
+    window: tuple[float, float],
+) -> Iterator[str]:
+    """Yield a line from each output that leaves a layer to where it is taken up."""
+    left = {epoch.epoch: epoch.left for epoch in below.epochs}
+    used, latest = 0, -math.inf
+    for epoch in lane.epochs:
+        if epoch.used == used or epoch.used not in left:
+            continue
+        used = epoch.used
+        from_, to = left[used], epoch.started
+        if to < window[0] or from_ > window[1] or x(to) - latest < _LEAST_DISTANCE:
+            continue
+        latest = x(to)
+        yield (
+            f'<path d="M{x(from_):.2f} {bottom}L{latest:.2f} {top}" '
+            f'style="fill:none;stroke:{colour("c1")};stroke-width:1.4;opacity:.75">'
+            f"<title>epoch {epoch.epoch} of {escape(lane.title)} used output {used} of "
+            f"{escape(below.title)}</title></path>"
+            f'<path d="M{latest:.2f} {top}l-3.5 -7h7z" style="fill:{colour("c1")}"/>'
+        )
+
+
+def _errors(
+    lane: Lane,
+    x: Callable[[float], float],
+    top: float,
+    window: tuple[float, float],
+) -> Iterator[str]:
+    """Yield the layer's training and validation error over time."""
+    seen = [e for e in lane.epochs if window[0] <= e.ended <= window[1]]
+    lines = {
+        "train": [(e.ended, e.train_error) for e in seen],
+        "validation": [(e.ended, e.validation_error) for e in seen],
+    }
+    values = [v for line in lines.values() for _, v in line if math.isfinite(v)]
+    if not values:
+        return
+    low, high = min(values), max(values)
+    room = _STRIP - 22
+
+    def y(value: float) -> float:
+        return top + 6 + room * (high - value) / ((high - low) or 1)
+
+    looks = {"train": ("c0", ""), "validation": ("c4", "stroke-dasharray:5 3;")}
+    begins, ends = [], []
+    for name, line in lines.items():
+        points = [(x(t), y(v)) for t, v in line if math.isfinite(v)]
+        hue, dashes = looks[name]
+        if not points:
+            continue
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+        yield (
+            f'<polyline points="{path}" style="fill:none;stroke:{colour(hue)};'
+            f'stroke-width:2;stroke-linejoin:round;{dashes}"/>'
+        )
+        shown = [v for _, v in line if math.isfinite(v)]
+        ends.append((points[-1], shown[-1], hue))
+        if len(shown) > 1:
+            begins.append((points[0], shown[0], hue))
+    yield from _values(begins, -7, "end", top + _STRIP - 9)
+    yield from _values(ends, 7, "start", top + _STRIP - 9)
+
+
+def _values(
+    ends: Sequence[tuple[tuple[float, float], float, str]],
+    beside: float,
+    anchor: str,
+    lowest: float,
+) -> Iterator[str]:
+    """Yield values beside the ends of their lines, and apart."""
+    order = sorted(ends, key=lambda end: end[0][1])
+    heights = [end[0][1] for end in order]
+    for number in range(1, len(heights)):
+        heights[number] = max(heights[number], heights[number - 1] + 13)
+    over = max(0.0, heights[-1] - lowest) if heights else 0.0
+    heights = [height - over for height in heights]
+    for (point, value, hue), height in zip(order, heights, strict=True):
+        yield _text(point[0] + beside, height + 4, f"{value:.2f}", anchor, hue, size=11)
+
+
+def _axis(
+    first: float, last: float, x: Callable[[float], float], bottom: float
+) -> Iterator[str]:
+    """Yield the axis of time."""
+    step = _round_step((last - first) / _TICKS)
+    tick = math.ceil(first / step - 1e-9) * step
+    while tick <= last * (1 + 1e-9):
+        yield (
+            f'<path d="M{x(tick):.2f} {_TOP}V{bottom}" '
+            f'style="stroke:{colour("rule")};stroke-width:.7"/>'
+        )
+        yield _text(x(tick), bottom + 15, f"{tick:.10g}", "middle", "soft", size=11)
+        tick += step
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    yield _text(middle, bottom + 33, "seconds of training", "middle", size=12)
+
+
+def _round_step(least: float) -> float:
+    """Return the next of 1, 2, 5, 10 ... times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(max(least, 1e-9)))
+    return next(f * power for f in (1, 2, 5, 10, 20) if f * power >= least)
+
+
+def _legend() -> str:
+    parts, left = [], 12.0
+    for kind, words in KINDS.items():
+        part, place, style = _LOOKS[kind]
+        parts.append(
+            f'<rect x="{left}" y="{9 + place * 14:.1f}" width="22" '
+            f'height="{part * 14:.1f}" style="{style}"/>'
+        )
+        parts.append(_text(left + 28, 20, words, "start", size=12))
+        left += 44 + 7 * len(words)
+    lines = {
+        "output taken up": ("c1", "", 1.4),
+        "training error": ("c0", "", 2),
+        "validation error": ("c4", "stroke-dasharray:5 3", 2),
+    }
+    for words, (hue, dashes, width) in lines.items():
+        parts.append(
+            f'<path d="M{left} 16h22" style="stroke:{colour(hue)};'
+            f'stroke-width:{width};{dashes}"/>'
+        )
+        if hue == "c1":
+            head = f"M{left + 22} 16l-7 -3.5v7z"
+            parts.append(f'<path d="{head}" style="fill:{colour(hue)}"/>')
+        parts.append(_text(left + 28, 20, words, "start", size=12))
+        left += 44 + 6.6 * len(words)
+    return "".join(parts)
+
+
+def _tip(piece: _Piece) -> str:
+    epoch, words = piece.epoch, KINDS[piece.kind]
+    seconds = piece.stop - piece.start
+    return f"epoch {epoch.epoch}, output {epoch.used}: {words}, {seconds:.3g} s"
+
+
+def _text(
+    x: float,
+    y: float,
+    text: str,
+    anchor: str,
+    hue: str = "ink",
+    size: int = 13,
+    weight: str = "400",
+) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" '
+        f'style="fill:{colour(hue)};font-size:{size}px;font-weight:{weight}">'
+        f"{escape(text)}</text>"
+    )

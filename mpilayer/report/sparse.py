@@ -1,0 +1,385 @@
+"""What a report shows of sparse runs and comparisons, alone and together."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from mpilayer.report import figures
+from mpilayer.report.collect import Run, as_images, listing, mapping, number
+from mpilayer.report.deep import Part, confusion, reconstructions
+from mpilayer.report.figures import Chart, Line
+from mpilayer.report.html import (
+    Figure,
+    Markup,
+    Picture,
+    Section,
+    element,
+    facts,
+    note,
+    paragraph,
+    table,
+)
+from mpilayer.report.words import (
+    NOTHING,
+    at,
+    count,
+    digits,
+    each,
+    seconds,
+    settings,
+    short,
+    state,
+)
+from mpilayer.runs.sparse import filters
+
+_PARTS = {
+    "cost": "cost",
+    "reconstruction": "half the squared error, mean over rows",
+    "decay": "decay of the weights",
+    "sparsity": "sparsity term",
+    "exact_cost": "cost with the exact sparsity term",
+    "mean_activation": "mean firing probability",
+    "gradient_norm": "norm of the gradient",
+}
+
+
+def sections(runs: Sequence[Run]) -> list[Section]:
+    """Return the sections on sparse runs and comparisons, none without any."""
+    if not runs:
+        return []
+    return [
+        together([run for run in runs if run.kind == "sparse"]),
+        *(_comparison(run) if run.kind == "comparison" else alone(run) for run in runs),
+    ]
+
+
+def together(runs: Sequence[Run]) -> Section:
+    """Return the section that sets all sparse runs beside one another."""
+    parts: list[Part] = [
+        paragraph(
+            "Each trains one hidden layer whose units seldom fire, on rows that all "
+            "ranks share; the method is that of Lahiri, Pasari and Prochnow (2010)."
+        ),
+        *([_runs_table(runs)] if runs else []),
+        *_costs(runs),
+        *speed_up(runs),
+        *reconstructions(runs, "sparse-reconstructions"),
+    ]
+    return Section("sparse", "Sparse autoencoders", tuple(parts))
+
+
+def alone(run: Run) -> Section:
+    """Return the section on one run."""
+    name = run.place
+    summary = run.summary
+    pairs = {
+        "cost": short(summary.get("cost"), ".5g"),
+        "mean firing probability": short(summary.get("mean_activation"), ".3g"),
+        "evaluations": short(summary.get("evaluations"), ",.0f"),
+        "training": seconds(summary.get("seconds")),
+        "ranks": short(summary.get("ranks"), ".0f"),
+    }
+    parts: list[Part] = [
+        paragraph(element("b", settings(run)), f". State: {state(run)}."),
+        facts((k, v) for k, v in pairs.items() if v != NOTHING),
+        *(note(remark) for remark in run.remarks),
+        *_filters(run, name),
+        *_firing(run, name),
+        *confusion(run),
+    ]
+    return Section(f"run-{name}", f"Run {run.name}", tuple(parts), within=True)
+
+
+def speed_up(runs: Sequence[Run]) -> Iterator[Part]:
+    """Yield the speed over ranks of runs that differ in nothing else.
+
+    Figure 3.3.1 of the paper.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if _per_evaluation(run) > 0 and number(run.summary.get("ranks")) > 0:
+            groups.setdefault(_same(run), []).append(run)
+    several = [g for g in groups.values() if len({_ranks(run) for run in g}) > 1]
+    if not several:
+        return
+    lines = [_speeds(group, place) for place, group in enumerate(several)]
+    most = max(max(line.x) for line in lines)
+    ideal = Line("ideal", (1, most), (1, most), len(lines) + 1)
+    drawn = Chart(
+        (*lines, ideal),
+        "ranks",
+        "speed against fewest ranks",
+        "Speed-up over the number of ranks",
+        whole=True,
+        from_zero=True,
+    )
+    described = "; ".join(f"{line.label}" for line in lines)
+    yield Figure(
+        "speed-up",
+        "Speed-up over ranks",
+        "Evaluations of the cost a second, relative to the run with the fewest ranks, "
+        f"over ranks, of runs that differ in nothing else: {described}; "
+        f"{each(several[0])}.",
+        (Picture(figures.chart(drawn), drawn.alt),),
+    )
+
+
+def _speeds(group: Sequence[Run], style: int) -> Line:
+    """Return the speeds of runs on different ranks; of equals the fastest counts."""
+    best: dict[float, float] = {}
+    for run in group:
+        took = _per_evaluation(run)
+        best[_ranks(run)] = min(took, best.get(_ranks(run), math.inf))
+    x = sorted(best)
+    # A base of several ranks counts as that many times one.
+    base = best[x[0]] * x[0]
+    label = ", ".join(run.name for run in group)
+    return Line(label, x, [base / best[n] for n in x], style)
+
+
+def _same(run: Run) -> str:
+    """Return all that must be equal for runs to differ in their ranks alone."""
+    limits = {"evaluations", "iterations", "gradient_norm", "decrease"}
+    config = {k: v for k, v in run.section("sparse").items() if k not in limits}
+    threads = run.summary.get("threads_per_rank")
+    return repr((sorted(config.items()), run.section("data").get("digest"), threads))
+
+
+def _ranks(run: Run) -> float:
+    return number(run.summary.get("ranks"))
+
+
+def _per_evaluation(run: Run) -> float:
+    n = number(run.summary.get("evaluations"))
+    return number(run.summary.get("seconds")) / n if n > 0 else math.nan
+
+
+def _runs_table(runs: Sequence[Run]) -> Markup:
+    """Return cost and time of each run."""
+    lines: dict[str, Callable[[Run], str]] = {
+        "evaluations": lambda run: short(run.summary.get("evaluations"), ",.0f"),
+        "seconds": lambda run: digits(run.summary.get("seconds")),
+        "ms an evaluation": lambda run: digits(1e3 * _per_evaluation(run)),
+        "share of Allreduce": lambda run: short(_share_of_allreduce(run), ".0%"),
+    }
+    costs = [
+        [words, *(short(run.summary.get(key), ".5g") for run in runs)]
+        for key, words in _PARTS.items()
+    ]
+    times = [[words, *map(show, runs)] for words, show in lines.items()]
+    return table(
+        "Cost at the end, and time. A dash: the run has not come to its end.",
+        ("", *(run.name for run in runs)),
+        [*costs, *times],
+    )
+
+
+def _share_of_allreduce(run: Run) -> float:
+    took = number(run.summary.get("seconds"))
+    return number(run.summary.get("allreduce_seconds")) / took if took else math.nan
+
+
+def _costs(runs: Sequence[Run]) -> Iterator[Figure]:
+    """Yield the cost over evaluations and over time. Figure 2.3.2 of the paper."""
+    known = [run for run in runs if run.evaluations]
+    if not known:
+        return
+    for key, words in {
+        "evaluation": "evaluations of the cost",
+        "seconds": "seconds of training",
+    }.items():
+        lines = tuple(
+            Line(run.name, _column(run, key), _column(run, "cost"), place)
+            for place, run in enumerate(known)
+        )
+        drawn = Chart(lines, words, "cost", f"Cost over {words}", y_log=True)
+        yield Figure(
+            f"cost-{key}",
+            f"Cost over {words}",
+            "The cost that is minimized (half the squared error a row, decay of the "
+            f"weights, sparsity term) over {words}, on a logarithmic scale; "
+            f"{each(known)}.",
+            (Picture(figures.chart(drawn), drawn.alt),),
+        )
+
+
+def _column(run: Run, key: str) -> list[float]:
+    return [number(line.get(key)) for line in run.evaluations]
+
+
+def _filters(run: Run, name: str) -> Iterator[Part]:
+    """Yield what each hidden unit responds to most. Figure 2.3.1 of the paper."""
+    if run.weights is None:
+        yield note("There is no checkpoint yet, so there are no filters.")
+        return
+    images = as_images(filters(run.weights).reshape(run.weights.shape[1], -1))
+    if images is None:
+        yield note("The rows are no square patches, so filters are no images.")
+        return
+    columns = math.ceil(math.sqrt(len(images)))
+    yield Figure(
+        f"filters-{name}",
+        "Filters",
+        f"The input of norm 1 that each of the {len(images)} hidden units responds to "
+        f"most, {images.shape[1]} × {images.shape[2]} pixels; grey is 0, each tile has "
+        f"its own scale ({settings(run)}).",
+        (
+            Picture(
+                figures.tiles(images, columns, signed=True),
+                f"Filters of {len(images)} hidden units of {run.name}, in grey",
+            ),
+        ),
+    )
+
+
+def _firing(run: Run, name: str) -> Iterator[Part]:
+    """Yield how often each unit fires, against the target."""
+    values = sorted(map(number, listing(run.summary.get("mean_activations"))))
+    if not values:
+        yield note("Firing probabilities are known when the run has come to its end.")
+        return
+    target = number(run.section("sparse").get("sparsity_target"))
+    units = list(range(1, len(values) + 1))
+    drawn = Chart(
+        (Line("units", units, values, joined=False),),
+        "hidden units, in order of their probability",
+        "firing probability",
+        f"Firing probability of each hidden unit of {run.name}, and the target",
+        y_log=True,
+        levels=((f"target ρ = {short(target)}", target),),
+        whole=True,
+    )
+    yield Figure(
+        f"firing-{name}",
+        "Firing probabilities",
+        "Mean over all rows of the probability that a hidden unit fires, a marker a "
+        "unit, on a logarithmic scale, against the target that the sparsity term pulls "
+        f"it to ({settings(run)}).",
+        (Picture(figures.chart(drawn), drawn.alt),),
+    )
+
+
+def _comparison(run: Run) -> Section:
+    """Return the section on average against exact."""
+    name, found = run.place, run.comparison
+    parts: list[Part] = [
+        paragraph(element("b", settings(run)), f". State: {state(run)}."),
+        paragraph(
+            "Two runs from one start: the sparsity term averaged over the ranks, and "
+            "exact. The average is never below the exact cost; the gap between them is "
+            "what averaging adds."
+        ),
+        *(note(remark) for remark in run.remarks),
+    ]
+    if found:
+        parts += [_compared_table(found), _shards_table(found), *_gaps(run, name)]
+        parts += map(paragraph, _conclusions(found))
+    else:
+        parts.append(note("The comparison has not come to its end: no gap is known."))
+    title = f"Comparison {run.name}"
+    return Section(f"run-{name}", title, tuple(parts), within=True)
+
+
+def _compared_table(found: Mapping[str, Any]) -> Markup:
+    runs = mapping(found.get("runs"))
+    lines: dict[str, Callable[[Any], str]] = {
+        "average cost": lambda r: digits(at(r, "average_cost"), 6),
+        "exact cost": lambda r: digits(at(r, "exact_cost"), 6),
+        "gap, measured": lambda r: short(at(r, "gap", "measured")),
+        "gap, predicted to second order": lambda r: short(at(r, "gap", "predicted")),
+        "gap, 99 % bound": lambda r: _bound(at(r, "gap", "bound")),
+        "evaluations": lambda r: short(at(r, "evaluations"), ",.0f"),
+        "seconds": lambda r: digits(at(r, "seconds")),
+        "ms an evaluation": lambda r: digits(
+            1e3 * number(at(r, "seconds_per_evaluation"))
+        ),
+        "share of Allreduce": lambda r: short(at(r, "allreduce_share"), ".0%"),
+    }
+    return table(
+        f"Both runs under both definitions of the cost, "
+        f"{count(found.get('ranks'), 'rank')}, {count(found.get('n_rows'), 'row')}.",
+        ("", *(f"trained on {name}" for name in runs)),
+        [[words, *(show(r) for r in runs.values())] for words, show in lines.items()],
+    )
+
+
+def _bound(value: Any) -> str:
+    return "infinite" if value is None else short(value)
+
+
+def _shards(found: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    lying = listing(at(found, "shards", "as_they_lie"))
+    ordered = listing(at(found, "shards", "sorted_by_norm"))
+    return list(zip(lying, ordered, strict=False))
+
+
+def _shards_table(found: Mapping[str, Any]) -> Markup:
+    rows = [
+        [
+            short(at(lying, "shards"), ",.0f"),
+            short(at(lying, "measured")),
+            short(at(lying, "predicted")),
+            _bound(at(lying, "bound")),
+            short(at(ordered, "measured")),
+        ]
+        for lying, ordered in _shards(found)
+    ]
+    return table(
+        "Gap at the exact solution, were the rows cut into so many shards.",
+        ("shards", "as they lie", "predicted", "99 % bound", "sorted by norm"),
+        rows,
+    )
+
+
+def _gaps(run: Run, name: str) -> Iterator[Figure]:
+    """Yield the gap over the number of shards."""
+    pairs = _shards(run.comparison)
+    if not pairs:
+        return
+    x = [number(at(lying, "shards")) for lying, _ in pairs]
+    columns = {
+        "rows as they lie, measured": [at(lying, "measured") for lying, _ in pairs],
+        "predicted to second order": [at(lying, "predicted") for lying, _ in pairs],
+        "99 % bound": [at(lying, "bound") for lying, _ in pairs],
+        "rows sorted by norm, measured": [at(row, "measured") for _, row in pairs],
+    }
+    lines = tuple(
+        Line(words, x, [number(v) for v in values], place)
+        for place, (words, values) in enumerate(columns.items())
+    )
+    drawn = Chart(
+        lines,
+        "shards",
+        "average − exact cost",
+        "Gap between average and exact cost over the number of shards",
+        x_log=True,
+        y_log=True,
+    )
+    yield Figure(
+        f"gap-{name}",
+        "The gap over shards",
+        "What averaging the sparsity term would add to the cost at the exact solution, "
+        "over the number of shards, both on logarithmic scales; infinite bounds are "
+        f"left out ({settings(run)}).",
+        (Picture(figures.chart(drawn), drawn.alt),),
+    )
+
+
+def _conclusions(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield in words what the numbers say."""
+    low, high = (*listing(at(found, "paper", "exact_slower_by_seconds")), 8, 12)[:2]
+    first, last = (*listing(at(found, "paper", "of_seconds")), 350, 650)[:2]
+    yield (
+        f"The weights of the two results are {short(found.get('weights_distance'))} "
+        f"apart, {short(found.get('weights_distance_relative'), '.1%')} of their norm. "
+        "An evaluation with the exact term took "
+        f"{short(found.get('exact_slower_by'), '+.1%')} against the average; the paper "
+        f"measured {short(low)} to {short(high)} s more on {short(first)} to "
+        f"{short(last)} s."
+    )
+    if at(found, "shards", "exchangeable") is False:
+        yield (
+            "Warning: the shards differ "
+            f"{short(at(found, 'shards', 'variance_over_sampling'))} times as much as "
+            "sampling explains: the rows are sorted, and the average is another cost."
+        )

@@ -1,0 +1,81 @@
+"""The style sheet of the page; the colours are in :mod:`mpilayer.report.palette`."""
+
+STYLE = """
+*{box-sizing:border-box}
+html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
+body{margin:0 auto;padding:1.5rem clamp(1rem,4vw,3rem) 4rem;max-width:1180px;
+ background:var(--paper);color:var(--ink);overflow-wrap:anywhere;
+ font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
+header{border-bottom:3px solid var(--c0);padding-bottom:.75rem}
+h1{font-size:clamp(1.5rem,4vw,2.1rem);line-height:1.2;margin:.3rem 0 .4rem}
+h2{font-size:1.45rem;line-height:1.25;margin:2.8rem 0 .8rem;padding-top:.6rem;
+ border-top:1px solid var(--rule)}
+h3{font-size:1.15rem;margin:2rem 0 .6rem}
+p{margin:.5rem 0;max-width:75ch}
+a{color:var(--c0)}
+header p,.note,figcaption,.caption{color:var(--soft)}
+nav{margin:1rem 0;padding:.4rem 1.1rem 1rem;background:var(--card);
+ border:1px solid var(--rule);border-radius:10px}
+nav h2{font-size:1rem;margin:.5rem 0;padding:0;border:0}
+nav ul{list-style:none;margin:0;padding:0}
+nav .long{columns:18rem;column-gap:2rem}
+nav li{margin:.15rem 0;break-inside:avoid}
+nav .within{padding-left:1.2rem}
+section{display:flow-root}
+.note{border-left:4px solid var(--c4);padding:.3rem .8rem;background:var(--card);
+ border-radius:0 6px 6px 0}
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.6rem;
+ margin:.9rem 0}
+.facts div{background:var(--card);border:1px solid var(--rule);border-radius:10px;
+ padding:.55rem .8rem}
+dt{font-size:.8rem;color:var(--soft);line-height:1.3}
+dd{margin:.15rem 0 0;font-size:1.25rem;font-weight:600;line-height:1.25;
+ font-variant-numeric:tabular-nums}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));
+ gap:1.2rem}
+figure{margin:1.2rem 0;padding:1rem;background:var(--card);border:1px solid var(--rule);
+ border-radius:10px;min-width:0}
+.grid>figure{margin:0}
+.grid>figure:only-child{max-width:36rem}
+figcaption{font-size:.9rem;line-height:1.5;margin-top:.6rem}
+figcaption b{color:var(--ink)}
+figure svg{display:block;width:100%;height:auto}
+.chart .pictures{max-width:34rem;margin:0 auto}
+.wide .pictures{overflow-x:auto}
+.wide svg{min-width:720px}
+.tiles .pictures{display:flex;flex-wrap:wrap;gap:1rem;align-items:end}
+.tiles .pictures>div{flex:1 1 10rem;max-width:16.5rem}
+figure img{display:block;width:100%;image-rendering:pixelated;border-radius:4px}
+.label{display:block;font-size:.85rem;font-weight:600;margin-bottom:.25rem}
+.caption{font-size:.9rem;margin:1.3rem 0 0}
+.scroll{overflow-x:auto;margin:.4rem 0 1.3rem}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}
+th,td{padding:.3rem .75rem;border-bottom:1px solid var(--rule);text-align:right;
+ vertical-align:top;overflow-wrap:normal}
+th:first-child{text-align:left;padding-left:.2rem}
+thead th{border-bottom:2px solid var(--soft);font-size:.86rem;white-space:nowrap}
+tbody th{font-weight:500;min-width:5.2rem}
+.apart th,.apart td{color:var(--soft);font-style:italic}
+.words td,.words th{text-align:left}
+.words table{width:100%}
+.confusion td{text-align:center;min-width:2.6rem}
+.confusion .right{font-weight:700;outline:1px solid var(--soft);outline-offset:-2px}
+details{margin:.6rem 0;border:1px solid var(--rule);border-radius:8px;
+ padding:.4rem .8rem;background:var(--card)}
+summary{cursor:pointer;font-weight:600}
+pre{overflow-x:auto;font:.85rem/1.45 ui-monospace,Menlo,Consolas,monospace;
+ white-space:pre-wrap}
+@media (max-width:30rem){figure{padding:.7rem .6rem}dd{font-size:1.1rem}
+ .tiles .pictures>div{flex:0 0 calc(50% - .5rem)}}
+@media screen and (max-width:44rem){.words thead{display:none}
+ .words tr,.words td,.words th{display:block;border:0;padding:.1rem 0}
+ .words table{display:block}.words tbody{display:block}
+ .words tr{border-bottom:1px solid var(--rule);padding:.5rem 0}
+ .words td::before{content:attr(data-label);color:var(--soft);font-size:.85rem;
+ margin-right:.5rem}}
+@media print{body{max-width:none;padding:0;font-size:10.5pt}
+ figure,table,.facts div{break-inside:avoid}h2,h3{break-after:avoid}
+ .wide svg{min-width:0}.wide .pictures,.scroll{overflow:visible}
+ details::details-content{content-visibility:visible;height:auto}
+ nav{break-inside:avoid}}
+"""

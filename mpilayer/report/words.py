@@ -1,0 +1,158 @@
+"""How a report writes numbers, settings and states of runs; pure."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mpilayer.report.collect import Run, listing, mapping, number
+
+NOTHING = "–"
+
+ERROR = "Σ over columns of (x − x̂)², mean over rows"
+"""The unit of all reconstruction errors."""
+
+
+def digits(value: Any, places: int = 2) -> str:
+    """Return a number with so many decimals, a dash for none."""
+    found = number(value)
+    return f"{found:,.{places}f}" if math.isfinite(found) else NOTHING
+
+
+def short(value: Any, form: str = ".3g") -> str:
+    """Return a number in a form, a dash for none."""
+    found = number(value)
+    return format(found, form) if math.isfinite(found) else NOTHING
+
+
+def count(value: Any, what: str) -> str:
+    """Return a number of things."""
+    found = number(value)
+    if not math.isfinite(found):
+        return f"? {what}s"
+    return f"{found:,.0f} {what}{'s' * (found != 1)}"
+
+
+def seconds(value: Any) -> str:
+    """Return seconds, in minutes or hours where there are many."""
+    found = number(value)
+    if not math.isfinite(found):
+        return NOTHING
+    if found < 120:
+        return f"{found:.3g} s"
+    return f"{found / 60:.1f} min" if found < 7200 else f"{found / 3600:.1f} h"
+
+
+def at(values: Any, *keys: str) -> Any:
+    """Return what objects within objects hold, None where one is missing."""
+    for key in keys:
+        values = mapping(values).get(key)
+    return values
+
+
+def widths(run: Run) -> str:
+    """Return the sizes of a run's layers, such as 784-1000-30."""
+    visible = run.section("data").get("n_visible", "?")
+    if run.kind == "deep":
+        sizes = [visible, *listing(run.section("pretrain").get("layers"))]
+        return "-".join(map(str, sizes))
+    hidden = run.section("sparse").get("hidden", "?")
+    is_known = "n_visible" in run.section("data")
+    return f"{visible}-{hidden}-{visible}" if is_known else f"{hidden} hidden units"
+
+
+def settings(run: Run) -> str:
+    """Return the main settings of a run in one line."""
+    return ", ".join(_settings(run))
+
+
+def each(runs: Sequence[Run]) -> str:
+    """Return the main settings of several runs: the common ones, then what differs."""
+    if len(runs) == 1:
+        return settings(runs[0])
+    parts = [_settings(run) for run in runs]
+    common = [part for part in parts[0] if all(part in other for other in parts)]
+    differences = [
+        f"{run.name}: {', '.join(part for part in own if part not in common)}"
+        for run, own in zip(runs, parts, strict=True)
+        if set(own) != set(common)
+    ]
+    return "; ".join([f"all: {', '.join(common)}"] * bool(common) + differences)
+
+
+def _settings(run: Run) -> list[str]:
+    parts = (_deep if run.kind == "deep" else _sparse)(run)
+    return [part for part in parts if part]
+
+
+def schedule(run: Run) -> str:
+    """Return the schedule of a run, with its lag."""
+    config = run.section("pretrain")
+    name = str(config.get("schedule", "?"))
+    return f"{name}, lag {_list(config.get('lag'))}" if name == "lockstep" else name
+
+
+def state(run: Run) -> str:
+    """Return how far a run has come."""
+    if run.kind == "comparison":
+        return "compared" if "compare" in run.complete else _going("not compared yet")
+    if run.kind == "sparse":
+        done = f"{len(run.evaluations)} evaluations"
+        ended = "sparse" in run.complete
+        return "trained" if ended else _going(done, run)
+    if "pretrain" not in run.complete:
+        epochs = ", ".join(str(len(layer)) for layer in run.layers) or "none"
+        return _going(f"epochs {epochs} of layers 1 to {len(run.layers)}", run)
+    if "finetune" in run.complete:
+        return "pre-trained and fine-tuned"
+    if run.finetune:
+        return _going(f"fine-tuned for {len(run.finetune)} epochs", run)
+    return "pre-trained"
+
+
+def _going(done: str, run: Run | None = None) -> str:
+    last = ""
+    if run is not None and math.isfinite(run.silent):
+        last = f"; the last line was written {seconds(run.silent)} before this report"
+    return f"still running, or broken off: {done}{last}"
+
+
+def _deep(run: Run) -> list[str]:
+    config = run.section("pretrain")
+    return [
+        widths(run),
+        schedule(run),
+        str(config.get("method", "")),
+        f"{_list(config.get('epochs'))} epochs a layer",
+        f"minibatch {config.get('minibatch', '?')}",
+        f"seed {config.get('seed', '?')}",
+        ranks(run.summary),
+    ]
+
+
+def _sparse(run: Run) -> list[str]:
+    config = run.section("sparse")
+    kl = config.get("kl", "?")
+    return [
+        widths(run),
+        str(config.get("optimizer", "")),
+        "" if run.kind == "comparison" else f"sparsity term {kl}",
+        f"λ_ρ {short(config.get('sparsity_weight'))}",
+        f"ρ {short(config.get('sparsity_target'))}",
+        f"λ_W {short(config.get('weight_decay'))}",
+        count(run.summary["n_rows"], "row") if "n_rows" in run.summary else "",
+        ranks(run.summary),
+    ]
+
+
+def ranks(summary: Mapping[str, Any], prefix: str = "") -> str:
+    """Return the ranks and threads of a summary, nothing before there are any."""
+    found = number(summary.get(f"{prefix}ranks"))
+    if not math.isfinite(found):
+        return ""
+    threads = number(summary.get(f"{prefix}threads_per_rank"))
+    each = f" × {count(threads, 'thread')}" if math.isfinite(threads) else ""
+    return f"{count(found, 'rank')}{each}"
+
+
+def _list(values: Any) -> str:
+    return ",".join(map(str, listing(values))) or "?"

@@ -1,0 +1,64 @@
+"""More epochs for a run that follows a table, where that changes nothing before."""
+
+from dataclasses import replace
+
+from mpilayer.config import PretrainConfig, flag
+from mpilayer.errors import ConfigError
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.keeping import Cut
+from mpilayer.train.restart import Candidate, TableRule
+from mpilayer.train.schedule import Schedule
+
+LENGTHS = frozenset({"epochs", "extra_epochs"})
+"""Settings that make a run longer or shorter."""
+
+
+def lengthen(
+    directory: RunDirectory,
+    before: PretrainConfig,
+    asked: PretrainConfig,
+    old: Schedule,
+    new: Schedule,
+) -> None:
+    """Let a run have more epochs: the weights will be those of such a run. Local.
+
+    Raises
+    ------
+    ConfigError
+        What was trained so far would have been trained otherwise: a layer has used
+        outputs of another epoch, or one that was the last then and is not now.
+    """
+    streamed = before.activations == "streamed"
+    rules = TableRule(old, streamed), TableRule(new, streamed)
+    cut = Cut.newest(directory, rules[0], old.n_layers)
+    for layer, candidate in enumerate(cut.candidates):
+        if not _is_same(layer, candidate, (old, new), rules):
+            name = "epochs" if before.epochs != asked.epochs else "extra_epochs"
+            was, now = (",".join(map(str, getattr(c, name))) for c in (before, asked))
+            raise ConfigError(
+                f"a longer run must begin as this one did; {flag(name)} was {was}, is "
+                f"{now}, and layer {layer + 1} would have been trained on other "
+                "outputs. Leave it out, or begin another run."
+            )
+    for layer, candidate in enumerate(cut.candidates):
+        if candidate.final and candidate.epoch < len(new.used[layer]):
+            later = replace(candidate, final=False)
+            directory.layer_file(layer, candidate).rename(
+                directory.layer_file(layer, later)
+            )
+
+
+def _is_same(
+    layer: int,
+    candidate: Candidate,
+    tables: tuple[Schedule, Schedule],
+    rules: tuple[TableRule, TableRule],
+) -> bool:
+    """Tell whether a layer's epochs so far are the same in both tables."""
+    old, new = (table.used[layer][: candidate.epoch] for table in tables)
+    if old != new:
+        return False
+    return layer == 0 or all(
+        rules[0].streams(layer - 1, output) == rules[1].streams(layer - 1, output)
+        for output in set(old)
+    )

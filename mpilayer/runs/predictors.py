@@ -1,0 +1,122 @@
+"""Using a run's classifier or regressor: errors, and its encoder."""
+
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+from mpilayer.data.dataset import Dataset
+from mpilayer.errors import CheckpointError, DataError
+from mpilayer.models.stack import Predictor, Stack
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.labels import check_labels, labelled_blocks
+from mpilayer.runs.model import load_predictor, load_trained
+from mpilayer.runs.resuming import data_of_run
+from mpilayer.runs.session import Session, finite
+from mpilayer.runs.tasks import TASKS, Task, trained_last
+from mpilayer.train.labels import class_error, confusion, squared_deviation
+
+
+def chosen_task(run: Path, name: str | None) -> Task | None:
+    """Return the task whose predictor is to be used, None for the autoencoder. Local.
+
+    Parameters
+    ----------
+    run : Path
+        Directory of the run.
+    name : str, optional
+        One of ``TASKS``; by default what was trained last.
+
+    Raises
+    ------
+    CheckpointError
+        There is no run, or it has no such predictor.
+    """
+    directory = RunDirectory.open(run)
+    task = trained_last(directory) if name is None else TASKS[name]
+    if task is None or task == TASKS["autoencode"]:
+        return None
+    if not task.is_trained(directory):
+        raise CheckpointError(
+            f"{run} must have a {task.model}; it has none. Train one with 'mpilayer "
+            f"finetune {run} --task {task.name}'."
+        )
+    return task
+
+
+def encoder(directory: RunDirectory, name: str | None) -> Stack:
+    """Return the model whose encoder is to be used; see ``chosen_task``. Local."""
+    task = chosen_task(directory.path, name)
+    return load_predictor(directory, task) if task else load_trained(directory)[1]
+
+
+def evaluate_predictor(
+    run: Path, split: str, session: Session, data: Path | None, task: Task
+) -> dict[str, Any]:
+    """Return how well a run's predictor does on one split.
+
+    Parameters
+    ----------
+    run, split, session, data
+        As for ``evaluate``. Collective on all ranks.
+    task : Task
+        Which predictor.
+
+    Returns
+    -------
+    dict
+        Of a classifier: ``error`` in percent, ``errors``, ``classes`` and ``confusion``
+        (rows of each class, down, by the predicted class, across). Of a regressor:
+        ``error``, the root mean square one. Of both: ``model``, ``n_samples`` and more.
+
+    Raises
+    ------
+    MpilayerError
+        On every rank: no such split, no labels, or labels that training had not.
+    """
+    comm = session.comm
+
+    def check() -> tuple[Path, Predictor]:
+        directory = RunDirectory.open(run)
+        model = load_predictor(directory, task)
+        path = data or data_of_run(directory, None)
+        with Dataset.open(path) as dataset:
+            check_labels(dataset, split, model.classes)
+            check_width(dataset, model)
+        return path, model
+
+    path, model = comm.everywhere(check)
+    with Dataset.open(path) as dataset:
+        about = {
+            "split": split,
+            "n_samples": dataset.n_samples(split),
+            "model": task.model,
+            "data": dataset.name,
+        }
+        blocks = labelled_blocks(dataset, split, model.classes, comm)
+        if not len(model.classes):
+            error = sqrt(squared_deviation(model, blocks, comm))
+            return {**about, "error": finite(error)}
+        counts = confusion(model, blocks, comm)
+    return {
+        **about,
+        "error": finite(class_error(counts)),
+        "errors": int(counts.sum() - counts.trace()),
+        "classes": model.classes.tolist(),
+        "confusion": counts.astype(int).tolist(),
+    }
+
+
+def check_width(dataset: Dataset, stack: Stack) -> None:
+    """Check that data have as many columns as a model.
+
+    Raises
+    ------
+    DataError
+        They have not.
+    """
+    n_visible = stack.shapes[0].n_visible
+    if dataset.n_visible != n_visible:
+        raise DataError(
+            f"the data must have as many columns as the run, {n_visible}; "
+            f"{dataset.path} has {dataset.n_visible}. Give data of the same kind."
+        )

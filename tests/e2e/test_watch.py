@@ -1,0 +1,197 @@
+"""The live view: runs of all kinds, once and live, on a terminal and on none."""
+
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.store.metrics import MetricsWriter
+from tests.support import launch
+
+SPARSE = ["--hidden", 5, "--output", "linear", "--evaluations", 30]
+
+
+def look(run, *options, **more):
+    """Return one view, which fits."""
+    result = launch.run("watch", run, "--once", *options, **more).ok()
+    assert result.stderr == ""
+    assert max(map(len, result.stdout.splitlines())) <= 80, result
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def descended(tiny, tmp_path_factory):
+    """Give a sparse run that tests only read."""
+    run = tmp_path_factory.mktemp("sparse") / "run"
+    launch.run("sparse", tiny, "--run", run, *SPARSE).ok()
+    return run
+
+
+def start_again(run):
+    """Make a pre-trained run look as if it were under way."""
+    directory = RunDirectory(run)
+    directory.set_complete("pretrain", False)
+    path = directory.metrics_file("layer-4")
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+
+
+def test_a_finished_run(pretrained):
+    text = look(pretrained, cwd=pretrained.parent)
+    assert "pre-training, finished" in text
+    assert "20-14" in text
+    assert text.count("2/2") == 4
+
+
+def test_a_run_under_way(run_copy):
+    start_again(run_copy)
+    text = look("run", cwd=run_copy.parent)
+    assert text.startswith("run: pre-training, running, 0:0")
+    assert "1/2" in text
+
+
+def test_a_run_that_does_not_move(run_copy):
+    start_again(run_copy)
+    for path in (run_copy / "metrics").iterdir():
+        os.utime(path, (time.time() - 4000,) * 2)
+    assert "has not moved for 1:06:4" in look("run", cwd=run_copy.parent)
+
+
+def test_fine_tuning(run_copy):
+    launch.run("finetune", run_copy, "--epochs", 3).ok()
+    text = look("run", cwd=run_copy.parent)
+    assert "fine-tuning, finished" in text
+    assert "3/3" in text
+    assert text.count("2/2") == 4
+
+
+def test_a_sparse_run(descended):
+    text = look("run", cwd=descended.parent)
+    assert "sparse, finished" in text
+    assert "of at most 30" in text
+    assert "█" in text
+
+
+def test_without_utf8(descended):
+    variables = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    text = look("run", cwd=descended.parent, variables=variables)
+    assert text.isascii()
+    assert "#" in text
+
+
+def test_a_comparison(tiny, tmp_path):
+    arguments = ["compare", tiny, "--run", "run", *SPARSE]
+    launch.run(*arguments, cwd=tmp_path).ok()
+    text = look("run", cwd=tmp_path)
+    assert "run/average: sparse, finished" in text
+    assert "run/exact: sparse, finished" in text
+
+
+def test_no_terminal_means_once(run_copy):
+    start_again(run_copy)
+    assert launch.run("watch", run_copy, limit=30).ok().stdout.count("layer") == 1
+
+
+def test_what_is_no_run(tmp_path):
+    result = launch.run("watch", "none", "--once", cwd=tmp_path)
+    launch.assert_user_error(result, "must be the directory of a run")
+    result = launch.run("watch", ".", "--every", "0", cwd=tmp_path)
+    launch.assert_user_error(result, "--every", "must be seconds")
+
+
+def test_several_ranks_are_refused(pretrained):
+    result = launch.run("watch", pretrained, "--once", ranks=2)
+    launch.assert_user_error(result, "must run as one process; found 2 ranks")
+
+
+class Terminal:
+    """A command on a terminal of 80 columns."""
+
+    def __init__(self, *arguments, cwd):
+        own, theirs = pty.openpty()
+        variables = launch.environment() | {"TERM": "xterm", "COLUMNS": "80"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mpilayer", *map(str, arguments)],
+            cwd=cwd,
+            env=variables,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self._own, self.text = own, ""
+
+    def wait_for(self, words, seconds=30.0):
+        """Read until the words are on the screen, or, for None, until the end."""
+        end = time.monotonic() + seconds
+        while words is None or words not in self.text:
+            assert time.monotonic() < end, self.text
+            if select.select([self._own], [], [], 0.2)[0]:
+                try:
+                    self.text += os.read(self._own, 65536).decode(errors="replace")
+                except OSError:  # nobody writes any more
+                    return
+        return
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        os.close(self._own)
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    opened = []
+
+    def start(*arguments):
+        opened.append(Terminal(*arguments, cwd=tmp_path))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.close()
+
+
+def test_live_until_the_run_is_complete(run_copy, terminal):
+    start_again(run_copy)
+    lines = (run_copy / "metrics" / "layer-1.jsonl").read_text().splitlines()
+    screen = terminal("watch", "run", "--every", "0.1")
+    screen.wait_for("1/2")
+    assert screen.process.poll() is None
+    directory = RunDirectory(run_copy)
+    with MetricsWriter(directory.metrics_file("layer-4")) as writer:
+        writer.write({**json.loads(lines[-1]), "layer": 4})
+    directory.set_complete("pretrain")
+    screen.wait_for(None)
+    assert screen.process.wait(10) == 0
+    assert "finished" in screen.text
+
+
+def test_ctrl_c_ends_the_view_quietly(run_copy, terminal):
+    start_again(run_copy)
+    screen = terminal("watch", "run", "--every", "0.1")
+    screen.wait_for("1/2")
+    screen.process.send_signal(signal.SIGINT)
+    screen.wait_for(None)
+    assert screen.process.wait(10) in (0, 130)
+    assert "Traceback" not in screen.text
+
+
+def test_a_file_that_lost_its_last_lines(run_copy, terminal):
+    start_again(run_copy)
+    screen = terminal("watch", "run", "--every", "0.1")
+    screen.wait_for("1/2")
+    path = run_copy / "metrics" / "layer-4.jsonl"
+    shutil.copy(path, path.with_suffix(".new"))
+    path.with_suffix(".new").write_text("")
+    path.with_suffix(".new").replace(path)
+    screen.wait_for("0/2")

@@ -1,0 +1,219 @@
+"""Estimators on several ranks, each with rows of its own: what one rank would find."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="needs scikit-learn")
+
+from scipy.sparse import csr_array
+from sklearn.model_selection import GridSearchCV
+
+import mpilayer
+from mpilayer.arrays import Array32
+from mpilayer.estimators import InputError, SettingError
+from mpilayer.estimators.rows import current_bounds, redistribute
+from mpilayer.partition import shard_bounds
+from tests.support.sparse import patches
+from tests.support.together import together
+from tests.support.toys import rows
+
+pytestmark = pytest.mark.mpi(min_size=2)
+X = rows(97)
+# How many of n rows each of so many ranks has.
+SPLITS = {
+    "even": lambda n, ranks: [b - a for a, b in shard_bounds(n, ranks)],
+    "uneven": lambda n, ranks: [1] * (ranks - 1) + [n - ranks + 1],
+    "rank 0 has none": lambda n, ranks: [0, *SPLITS["even"](n, ranks - 1)],
+}
+
+
+def share(comm, data, split="even"):
+    """Return this rank's rows."""
+    return np.split(data, np.cumsum(SPLITS[split](len(data), comm.size))[:-1])[
+        comm.rank
+    ]
+
+
+def vector(estimator) -> Array32:
+    return np.concatenate([view.ravel() for view in estimator.parameters_.values()])
+
+
+def assert_agrees(world, found, alone, tolerance):
+    """Demand the same bits on all ranks, and one rank's result but for rounding."""
+    vectors = world.allgather(vector(found))
+    with together(world):
+        assert all(np.array_equal(v, vectors[0]) for v in vectors)
+        np.testing.assert_allclose(vectors[0], vector(alone), rtol=0, atol=tolerance)
+
+
+LAYERS = [
+    ("RBM", {"cd_steps": 2}),
+    ("RBM", {"hidden": "linear", "learning_rate": 0.01}),
+    ("RBM", {"visible": "linear", "learning_rate": 0.01, "weight_decay": 0.01}),
+    ("Autoencoder", {}),
+    ("Autoencoder", {"tied": False, "loss": "cross-entropy"}),
+]
+
+
+def layer(name, comm=None, **changes):
+    usual = {"n_hidden": 7, "epochs": 3, "minibatch": 20, "comm": comm}
+    return getattr(mpilayer, name)(**{**usual, **changes})
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(("name", "changes"), LAYERS)
+def test_one_layer(world, name, changes, split):
+    alone = world.on_root(lambda: layer(name, **changes).fit(X))
+    found = layer(name, world, **changes).fit(share(world, X, split))
+    assert_agrees(world, found, alone, 1e-5)
+    score = found.score(share(world, X, split))
+    with together(world):
+        assert score == pytest.approx(alone.score(X), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["RBM", "Autoencoder"])
+def test_partial_fits_and_sparse_rows(world, name):
+    data = np.where(X > 0.5, X, 0)
+    alone = world.on_root(lambda: layer(name).fit(data))
+    found, mine = layer(name, world), csr_array(share(world, data))
+    for _ in range(3):
+        found.partial_fit(mine)
+    assert_agrees(world, found, alone, 1e-5)
+
+
+def test_many_sizes_of_shares(world):
+    options = {"minibatch": 64, "epochs": 15}
+    data = rows(1300)
+    alone = world.on_root(lambda: layer("Autoencoder", **options).fit(data))
+    found = layer("Autoencoder", world, **options).fit(share(world, data))
+    assert_agrees(world, found, alone, 1e-4)
+
+
+def stack(comm=None, **changes):
+    usual = {"layers": (8, 6, 3), "epochs": 4, "minibatch": 20, "finetune_epochs": 0}
+    return mpilayer.StackedAutoencoder(**{**usual, "comm": comm, **changes})
+
+
+@pytest.mark.parametrize("schedule", ["lockstep", "greedy"])
+@pytest.mark.parametrize("split", SPLITS)
+def test_pretraining_has_the_bits_of_one_rank(world, split, schedule):
+    alone = world.on_root(lambda: stack(schedule=schedule).fit(X))
+    found = stack(world, schedule=schedule).fit(share(world, X, split))
+    assert_agrees(world, found, alone, 0)
+    with together(world):
+        assert found.layer_errors_ == alone.layer_errors_
+
+
+def test_more_ranks_than_layers(world):
+    alone = world.on_root(lambda: stack(layers=(5,)).fit(X))
+    assert_agrees(world, stack(world, layers=(5,)).fit(share(world, X)), alone, 0)
+
+
+@pytest.mark.parametrize("minibatch", [20, 3, 500])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_finetuning_agrees_with_one_rank(world, optimizer, minibatch):
+    options = {"finetune_epochs": 3, "optimizer": optimizer}
+    options["finetune_minibatch"] = minibatch
+    alone = world.on_root(lambda: stack(**options).fit(X))
+    found = stack(world, **options).fit(share(world, X))
+    assert_agrees(world, found, alone, 1e-4)
+    with together(world):
+        assert found.finetune_losses_ == pytest.approx(alone.finetune_losses_, rel=1e-4)
+
+
+def test_sparse_rows_in_a_stack(world):
+    data = np.where(X > 0.5, X, 0)
+    alone = world.on_root(lambda: stack().fit(data))
+    assert_agrees(world, stack(world).fit(csr_array(share(world, data))), alone, 0)
+
+
+def sparse(comm=None, **changes):
+    usual = {"hidden": 5, "evaluations": 15, "sparsity_target": 0.1}
+    usual |= {"dtype": "float64", "sparsity_weight": 0.5, "kl": "exact"}
+    return mpilayer.SparseAutoencoder(**{**usual, "comm": comm, **changes})
+
+
+@pytest.mark.parametrize("kl", ["exact", "exact-fused"])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "cg", "sgd"])
+@pytest.mark.parametrize("split", SPLITS)
+def test_exact_sparsity_agrees_with_one_rank(world, split, optimizer, kl):
+    data, options = patches(97), {"optimizer": optimizer, "kl": kl}
+    alone = world.on_root(lambda: sparse(**options).fit(data))
+    found = sparse(world, **options).fit(share(world, data, split))
+    assert_agrees(world, found, alone, 1e-8)
+    with together(world):
+        assert found.cost_ == pytest.approx(alone.cost_, rel=1e-9)
+
+
+def test_average_sparsity_says_the_exact_cost(world):
+    found = sparse(world, kl="average").fit(share(world, patches(97)))
+    with together(world):
+        assert found.cost_ > found.exact_cost_
+
+
+# --- communicators, errors, searches -------------------------------------------------
+
+
+def test_communicators_of_mpi4py(world):
+    from mpi4py import MPI
+
+    alone = world.on_root(lambda: layer("RBM").fit(X))
+    found = layer("RBM", MPI.COMM_WORLD).fit(share(world, X))
+    assert_agrees(world, found, alone, 1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda c: layer("RBM", c), stack, sparse])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_rows_that_are_bad_on_one_rank(world, make, bad):
+    mine = share(world, X).copy()
+    if world.rank == world.size - 1:
+        mine[2, 3] = bad
+    caught = None
+    try:
+        make(world).fit(mine)
+    except InputError as error:
+        caught = error
+    with together(world):
+        assert caught is not None
+        assert caught.collective
+        assert "Input X contains" in str(caught)
+
+
+@pytest.mark.parametrize("make", [lambda c: layer("RBM", c), stack, sparse])
+def test_no_rows_at_all(world, make):
+    with pytest.raises(InputError, match="no rank has any"):
+        make(world).fit(X[:0])
+
+
+def test_other_arguments_on_one_rank(world):
+    estimator = layer("RBM", world, epochs=1 + (world.rank == 1))
+    with pytest.raises(SettingError, match="rank 1 differs from rank 0"):
+        estimator.fit(share(world, X))
+
+
+def test_other_columns_on_one_rank(world):
+    with pytest.raises(SettingError, match="rank 1 differs from rank 0"):
+        layer("RBM", world).fit(share(world, X)[:, : 12 - (world.rank == 1)])
+
+
+def test_all_ranks_find_the_same_best_of_a_grid(world):
+    grid = {"n_hidden": [1, 6], "learning_rate": [0.01, 0.3]}
+    estimator = layer("Autoencoder", world, epochs=10)
+    search = GridSearchCV(estimator, grid, cv=2, error_score="raise")
+    search.fit(share(world, X))
+    scores = world.allgather(search.cv_results_["mean_test_score"].tolist())
+    with together(world):
+        assert scores[0] == scores[-1]
+        assert search.best_params_ == {"n_hidden": 6, "learning_rate": 0.3}
+
+
+@pytest.mark.parametrize("now", SPLITS)
+@pytest.mark.parametrize("wanted", SPLITS)
+def test_redistribution(world, now, wanted, monkeypatch):
+    monkeypatch.setattr("mpilayer.estimators.rows._MESSAGE_BYTES", 5 * 12 * 4)
+    mine = share(world, X, now)
+    stops = np.cumsum(SPLITS[wanted](len(X), world.size)).tolist()
+    bounds = list(zip([0, *stops[:-1]], stops, strict=True))
+    found = redistribute(mine, current_bounds(world, len(mine)), bounds, world)
+    with together(world):
+        np.testing.assert_array_equal(found, share(world, X, wanted))

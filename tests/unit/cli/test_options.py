@@ -1,0 +1,117 @@
+"""When a run saves and gives way, as the command line says it."""
+
+import argparse
+import math
+import time
+from dataclasses import replace
+
+import pytest
+
+from mpilayer import interrupt
+from mpilayer.cli.options import add_safety, safety_from
+from mpilayer.errors import ConfigError
+from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.parallel.start import place
+from mpilayer.runs.session import Safety, Session
+
+
+def parsed(*arguments, starts=True):
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--replace", action="store_true")
+    add_safety(parser, starts)
+    return safety_from(parser.parse_args([str(a) for a in arguments]))
+
+
+def test_defaults():
+    assert parsed() == parsed(starts=False) == Safety()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("0", 0),
+        ("0.5", 0.5),
+        ("1:30", 90),
+        ("90:00", 5400),
+        ("2:00:00", 7200),
+        ("23:59:59", 86399),
+        ("00:00:01", 1),
+    ],
+)
+def test_times(text, seconds):
+    assert parsed("--max-time", text).max_time == seconds
+    assert parsed("--checkpoint-seconds", text).checkpoint_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "soon", "-1", "1:-1", "1:2:3:4", ":", "1:", "inf", "nan", "1h", "1:x"]
+)
+def test_bad_times(text):
+    with pytest.raises(argparse.ArgumentError, match="MM:SS"):
+        parsed(f"--max-time={text}")
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "many"])
+def test_bad_intervals(text):
+    with pytest.raises(argparse.ArgumentError, match="0 or more"):
+        parsed(f"--checkpoint-every={text}")
+
+
+def test_a_run_goes_on_or_begins_anew():
+    assert parsed("--resume", "auto").resume
+    with pytest.raises(ConfigError, match="--resume and --replace"):
+        parsed("--resume", "auto", "--replace")
+    with pytest.raises(argparse.ArgumentError, match="auto"):
+        parsed("--resume", "always")
+
+
+# --- what a session makes of it
+
+
+@pytest.fixture
+def session(monkeypatch):
+    monkeypatch.setattr(interrupt, "_requested", "")
+    comm = SerialCommunicator()
+    return Session(comm, place(comm, 1))
+
+
+@pytest.mark.parametrize(
+    ("every", "seconds", "asked", "due"),
+    [
+        (0, 60, (5, 59), False),
+        (0, 60, (5, 60), True),
+        (3, 60, (2, 0), False),
+        (3, 60, (3, 0), True),
+        (3, 60, (1, 61), True),
+        (1, 0, (0, 10**6), False),
+        (0, 0, (1, 0), True),
+    ],
+)
+def test_a_save_is_due(session, every, seconds, asked, due):
+    assert replace(session, safety=Safety(every, seconds)).is_due(*asked) == due
+
+
+def test_a_run_ends_before_its_time_is_over(session):
+    assert not session.must_stop(10**6)
+    soon = replace(session, deadline=time.time() + 60)
+    assert not soon.must_stop(1)
+    assert soon.must_stop(60)
+    assert replace(session, deadline=time.time() - 1).must_stop(0)
+
+
+def test_a_run_ends_when_it_was_asked_to(session, monkeypatch):
+    monkeypatch.setattr(interrupt, "_requested", "SIGTERM")
+    assert session.must_stop(0)
+
+
+@pytest.mark.parametrize("max_time", [0, 50, 5000])
+@pytest.mark.parametrize("job_ends_in", [None, 100, 1000])
+def test_the_job_s_end_and_the_user_s_both_count(monkeypatch, max_time, job_ends_in):
+    end = job_ends_in and time.time() + job_ends_in
+    monkeypatch.setattr("mpilayer.environment.job_end", lambda: end)
+    session = Session.begin(1, safety=Safety(max_time=max_time))
+    # Half a minute is left for what follows the last checkpoint.
+    limits = [max_time or math.inf, job_ends_in - 30 if job_ends_in else math.inf]
+    left = session.deadline - time.time()
+    assert left == pytest.approx(min(limits), abs=5)

@@ -1,0 +1,264 @@
+"""Reading runs: whole, under way, damaged; and what the report makes of them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import tomli_w
+
+from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
+from mpilayer.data.split import Split
+from mpilayer.errors import CheckpointError, ConfigError
+from mpilayer.report import build, deep, sparse, words
+from mpilayer.report.collect import collect, names, number
+from mpilayer.report.html import Figure, page
+from mpilayer.store import checkpoint
+
+EVIL = "<script>alert(1)</script>"
+EPOCH = {
+    "layer": 1,
+    "epoch": 1,
+    "used": 0,
+    "started": 0.0,
+    "training": 1.0,
+    "transform": 0.1,
+    "monitor": 0.1,
+    "waiting": 0.0,
+    "sending": 0.0,
+    "train_error": 2.0,
+    "validation_error": None,
+    "rank": 0,
+}
+
+
+def write_run(path, sections, summary=None, complete="", **metrics):
+    """Write a run directory by hand: names of metrics and their lines."""
+    (path / "metrics").mkdir(parents=True)
+    (path / "checkpoints").mkdir()
+    (path / "config.toml").write_text(tomli_w.dumps(sections))
+    if summary is not None:
+        (path / "summary.json").write_text(json.dumps(summary))
+    if complete:
+        (path / "complete").write_text(complete)
+    for name, lines in metrics.items():
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (path / "metrics" / f"{name.replace('_', '-')}.jsonl").write_text(text)
+    return path
+
+
+def deep_run(path, summary=None, **metrics):
+    """Write a run of two layers."""
+    settings = {"layers": [3, 2], "schedule": "lockstep", "lag": [0], "epochs": [2]}
+    sections = {"data": {"path": "none.h5", "n_visible": 4}, "pretrain": settings}
+    return write_run(path, sections, summary, **metrics)
+
+
+def sparse_run(path, ranks=1, seconds=1.0, **changes):
+    """Write a run of a sparse autoencoder."""
+    settings = {"hidden": 3, "optimizer": "lbfgs", "kl": "average"} | changes
+    lines = [{"evaluation": i, "seconds": 0.1 * i, "cost": 9.0 / i} for i in (1, 2, 3)]
+    summary = {"ranks": ranks, "seconds": seconds, "evaluations": 10, "cost": 3.0}
+    summary |= {"mean_activations": [0.01, 0.002, 0.1], "allreduce_seconds": 0.1}
+    sections = {"data": {"digest": "d", "n_visible": 4}, "sparse": settings}
+    return write_run(path, sections, summary, "sparse\n", sparse=lines)
+
+
+def figures_of(sections):
+    """Return the names of all figures."""
+    parts = [part for section in sections for part in section.content]
+    return [part.name for part in parts if isinstance(part, Figure)]
+
+
+def text_of(runs):
+    """Return the page about runs."""
+    return page("t", [], build.sections_of(collect(runs)))
+
+
+@pytest.fixture(autouse=True)
+def _matplotlib():
+    pytest.importorskip("matplotlib", reason="needs mpilayer[plot]")
+
+
+def test_a_run_that_has_just_begun(tmp_path):
+    run = deep_run(tmp_path / "run")
+    (found,) = collect([run])
+    assert (found.kind, found.layers, found.sample) == ("deep", ((), ()), None)
+    assert math.isinf(found.silent) or math.isnan(found.silent)
+    assert "still running, or broken off" in text_of([run])
+
+
+def test_epochs_are_read_and_broken_lines_are_not(tmp_path):
+    second = {**EPOCH, "epoch": 2, "started": 1.2}
+    run = deep_run(tmp_path / "run", layer_1=[EPOCH, second, {"epoch": 3}, 7])
+    path = run / "metrics" / "layer-1.jsonl"
+    with path.open("a") as file:
+        file.write('{"half a li')  # still being written
+    (found,) = collect([run])
+    assert [e.epoch for e in found.layers[0]] == [1, 2]
+    assert found.layers[0][0].left == pytest.approx(1.1)
+    assert found.layers[0][0].ended == pytest.approx(1.2)
+    assert math.isnan(found.layers[0][0].validation_error)
+    assert found.remarks == ()
+    with path.open("a") as file:
+        file.write("ne\n")
+    (found,) = collect([run])
+    assert len(found.layers[0]) == 2
+    assert "damaged" in found.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", "{"),
+        ("summary.json", "[]"),
+        ("schedule.json", "{}"),
+        ("compare.json", "nonsense"),
+        ("complete", b"\xff"),
+        ("checkpoints/layer-1.h5", "no HDF5"),
+    ],
+)
+def test_what_is_damaged_is_said_and_the_rest_is_shown(tmp_path, name, content):
+    run = deep_run(tmp_path / "run", layer_1=[EPOCH])
+    raw = content if isinstance(content, bytes) else content.encode()
+    (run / name).write_bytes(raw)
+    (found,) = collect([run])
+    assert "spacetime-run" in figures_of(build.sections_of([found]))
+    if not name.startswith("checkpoints"):
+        assert found.remarks
+
+
+@pytest.mark.parametrize("odd", [7, "text", [1], {"a": [None]}, None, EVIL])
+def test_summaries_may_hold_anything(tmp_path, odd):
+    keys = (
+        *("pca", "pretrained", "finetuned", "test_error", "pretrain_seconds", "ranks"),
+        *("simulated_seconds", "confusion", "class_error", "layers", "mpi", "hosts"),
+        *("mean_activations", "evaluations", "seconds", "cost", "n_rows"),
+    )
+    summary = dict.fromkeys(keys, odd)
+    runs = [deep_run(tmp_path / "a", summary, layer_1=[EPOCH])]
+    runs.append(sparse_run(tmp_path / "b"))
+    (runs[1] / "summary.json").write_text(json.dumps(summary))
+    assert EVIL not in text_of(runs)
+
+
+def test_names_of_files_are_escaped_everywhere(tmp_path):
+    run = deep_run(tmp_path / "<b>$x$&", {"mpi": EVIL}, layer_1=[EPOCH])
+    text = (run / "config.toml").read_text().replace("none.h5", EVIL)
+    (run / "config.toml").write_text(text.replace('"lockstep"', f'"{EVIL}"'))
+    sparse = sparse_run(tmp_path / "<i>$", optimizer=EVIL, kl=EVIL)
+    made = text_of([run, sparse])
+    for foreign in (EVIL, "<b>$", "<i>$"):
+        assert foreign not in made
+    assert "&lt;b&gt;$x$&amp;" in made
+
+
+def test_runs_that_are_none(tmp_path):
+    run = deep_run(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="must be the directory of a run"):
+        collect([run, tmp_path])
+    with pytest.raises(ConfigError, match="each DIR must be another run"):
+        collect([run, tmp_path / "run" / "metrics" / ".."])
+    (run / "config.toml").write_text("[")
+    with pytest.raises(CheckpointError):
+        collect([run])
+
+
+def test_names_and_places_tell_runs_apart(tmp_path):
+    paths = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    assert names(paths) == ["a/run", "b/run"]
+    assert names(paths[:1]) == ["run"]
+    runs = [deep_run(tmp_path / name) for name in ("x y", "x-y", "X.y", "…")]
+    assert [r.place for r in collect(runs)] == ["x-y", "x-y-2", "x-y-3", "run"]
+
+
+def test_numbers():
+    assert number(2) == 2.0
+    assert all(math.isnan(number(v)) for v in (None, "2", True, [1], math.nan))
+
+
+def test_common_settings_are_said_once(tmp_path):
+    runs = collect([sparse_run(tmp_path / "a"), sparse_run(tmp_path / "b", ranks=2)])
+    assert words.each(runs[:1]) == words.settings(runs[0])
+    told = words.each(runs)
+    assert told.count("4-3-4") == 1
+    assert "a: 1 rank; b: 2 ranks" in told
+
+
+def test_speed_up_needs_runs_that_differ_in_ranks_alone(tmp_path):
+    one = sparse_run(tmp_path / "one", ranks=1, seconds=8.0)
+    two = sparse_run(tmp_path / "two", ranks=2, seconds=4.0)
+    other = sparse_run(tmp_path / "other", ranks=4, hidden=5)
+    assert list(sparse.speed_up(collect([one, other]))) == []
+    (drawn,) = sparse.speed_up(collect([one, two, other]))
+    assert drawn.name == "speed-up"
+    assert "other" not in drawn.says
+    (line,) = [sparse._speeds(collect([one, two]), 0)]
+    assert (line.x, line.y) == ([1.0, 2.0], [1.0, 2.0])
+
+
+def test_a_comparison_under_way_and_at_its_end(tmp_path):
+    sections = {"data": {}, "sparse": {"hidden": 3}, "compare": {"runs": []}}
+    run = write_run(tmp_path / "run", sections)
+    sparse_run(run / "average")
+    assert [r.name for r in collect([run])] == ["run", "run/average"]
+    assert "has not come to its end" in text_of([run])
+    gap = {"shards": 2, "measured": 1e-4, "predicted": 1e-4, "bound": None}
+    cuts = {"as_they_lie": [gap], "sorted_by_norm": [gap], "exchangeable": False}
+    found = {"ranks": 2, "n_rows": 9, "runs": {"average": {"gap": gap}}, "shards": cuts}
+    (run / "compare.json").write_text(json.dumps(found))
+    made = text_of([run])
+    assert 'id="gap-run"' in made
+    assert "infinite" in made
+    assert "Warning: the shards differ" in made
+
+
+def test_a_confusion_matrix_is_shown_if_it_is_one(tmp_path):
+    summary = {"confusion": [[8, 2], [1, 9]], "class_error": 0.15}
+    (run,) = collect([deep_run(tmp_path / "a", summary)])
+    (made,) = deep.confusion(run)
+    assert "15.00%" in made
+    assert made.count('class="right"') == 2
+    odd = {"confusion": [[1, 2]]}
+    assert not list(deep.confusion(collect([deep_run(tmp_path / "b", odd)])[0]))
+
+
+def test_the_speed_against_a_greedy_run(tmp_path):
+    runs = [deep_run(tmp_path / name, {"pretrain_seconds": t}) for name, t in TIMES]
+    config = (runs[0] / "config.toml").read_text()
+    (runs[0] / "config.toml").write_text(config.replace("lockstep", "greedy"))
+    made = deep.pretraining_table(collect(runs))
+    assert "2.00 ×" in made
+    assert "1.783 ×" in made
+
+
+TIMES = (("greedy", 8.0), ("lockstep", 4.0))
+
+
+def test_rows_are_spread_over_a_split(tmp_path):
+    x = np.repeat(np.arange(100, dtype=np.uint8), 4).reshape(100, 4)
+    data = tmp_path / "data.h5"
+    splits = {"train": Split(x), "test": Split(x, np.arange(100))}
+    write_dataset(data, splits, name="data", origin="", scale=PIXEL_SCALE)
+    from mpilayer.data.dataset import Dataset
+    from mpilayer.report.collect import _spread
+
+    with Dataset.open(data) as dataset:
+        rows, labels = _spread(dataset, "test")
+        assert labels is not None
+        assert {labels[0], labels[-1]} == {0, 99}
+        assert len(rows) == len(labels) == len(set(labels))
+        assert _spread(dataset, "train")[1] is None
+
+
+def test_the_first_layer_of_a_run_under_way(tmp_path):
+    run = deep_run(tmp_path / "run")
+    facts = {"epoch": 3, "used": 0}
+    for n in (1, 3):
+        arrays = {"parameters/weights": np.full((4, 9), n, np.float32)}
+        name = f"layer-1.e{n:06}.u{0:06}.h5"
+        checkpoint.save(run / "checkpoints" / name, arrays, facts)
+    (found,) = collect([run])
+    assert (found.weights == 3).all()
+    (drawn,) = deep.first_layer(found, "run")
+    assert drawn.pictures[0].content.startswith(b"\x89PNG")

@@ -1,0 +1,108 @@
+"""The page: escaping, places, nothing that is loaded."""
+
+import re
+
+import pytest
+
+from mpilayer.report import palette
+from mpilayer.report.html import (
+    Figure,
+    Markup,
+    Picture,
+    Section,
+    element,
+    facts,
+    figure,
+    join,
+    page,
+    table,
+)
+
+EVIL = "<script>alert('1')</script>\"&"
+SVG = '<svg role="img"><path id="a"/><use xlink:href="#a" clip-path="url(#a)"/></svg>'
+
+
+def test_text_is_escaped_and_markup_is_not():
+    assert element("p", "a < b") == "<p>a &lt; b</p>"
+    assert element("p", element("b", "x")) == "<p><b>x</b></p>"
+    assert element("p", title='"') == '<p title="&quot;"></p>'
+    assert element("a", "x", class_="c", data_label="d") == (
+        '<a class="c" data-label="d">x</a>'
+    )
+    assert element("br") == "<br>"
+
+
+def test_joined_text_is_escaped_too():
+    assert join(["<", Markup("<b>"), "&"]) == "&lt;<b>&amp;"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        element("p", EVIL, title=EVIL),
+        table(EVIL, (EVIL, EVIL), [(EVIL, EVIL)]),
+        facts([(EVIL, EVIL)]),
+        figure(Figure("f", EVIL, EVIL, (Picture(b"png", EVIL, EVIL),))),
+        page(EVIL, [element("p", EVIL)], [Section("s", EVIL, (element("p", EVIL),))]),
+    ],
+)
+def test_nothing_foreign_becomes_markup(made):
+    assert "<script" not in made
+    assert "&lt;script&gt;" in made
+
+
+def test_rows_from_elsewhere_are_marked():
+    made = table("t", ("", "x"), [("a", "1"), ("b", "2")], apart=[1])
+    assert re.findall(r'<tr class="([^"]*)"', made) == ["", "apart"]
+
+
+def test_two_pictures_of_one_make_have_names_of_their_own():
+    pictures = (Picture(SVG, "one"), Picture(SVG, "two"))
+    made = figure(Figure("f", "t", "s", pictures))
+    assert re.findall(r'id="([^"]*)"', made) == ["f", "f-1.a", "f-2.a"]
+    assert re.findall(r'href="#([^"]*)"', made) == ["f-1.a", "f-2.a"]
+    assert re.findall(r"url\(#([^)]*)\)", made) == ["f-1.a", "f-2.a"]
+
+
+def test_charts_stand_abreast_and_others_do_not():
+    def drawn(name, layout):
+        return Figure(name, "t", "s", (Picture(SVG, "alt"),), layout)
+
+    parts = (drawn("a", "chart"), drawn("b", "chart"), drawn("c", "wide"))
+    made = page("t", [], [Section("s", "title", parts)])
+    assert made.count('<div class="grid">') == 1
+    assert '<div class="grid"><figure id="a"' in made
+    assert '</figure></div><figure id="c"' in made
+    assert 'tabindex="0"' in made
+
+
+def test_contents_lead_to_all_sections():
+    sections = [Section("one", "One", ()), Section("two", "Two", (), within=True)]
+    made = page("t", [], sections)
+    assert re.findall(r'<a href="#(\w+)"', made) == ["one", "two"]
+    assert "<h2>One</h2>" in made
+    assert "<h3>Two</h3>" in made
+    assert "default-src &#x27;none&#x27;" in made
+
+
+def test_colours_follow_the_page():
+    made = palette.with_variables('fill:#0072b2;stroke:#123456;x="#1f2328"')
+    assert made == 'fill:var(--c0,#0072b2);stroke:#123456;x="var(--ink,#1f2328)"'
+    assert palette.with_variables(palette.colour("c0")) == palette.colour("c0")
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of WCAG 2."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [
+        p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("colours", [palette.LIGHT, palette.DARK])
+@pytest.mark.parametrize("ground", ["paper", "card"])
+def test_everything_can_be_read(colours, ground):
+    for name in ("ink", "soft", *palette.SERIES):
+        pair = sorted((luminance(colours[name]), luminance(colours[ground])))
+        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, name

@@ -1,0 +1,120 @@
+"""The space-time diagram: true to the records, readable when there are many."""
+
+import math
+import re
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from mpilayer.report import spacetime
+from mpilayer.report.collect import Epoch
+from mpilayer.report.spacetime import KINDS, Lane, diagram, window_of
+
+LEFT, RIGHT = 150.0, 966.0
+
+
+def epoch(number, started, used=0, error=1.0, **seconds):
+    """Return an epoch of one second, if nothing else is said."""
+    kinds = {**dict.fromkeys(KINDS, 0.0), "training": 1.0, **seconds}
+    return Epoch(number, used, 0, started, kinds, error, 2 * error)
+
+
+def lanes():
+    """Return two layers, the upper one an epoch later."""
+    first = [epoch(i, i - 1.0, error=1 / i) for i in (1, 2, 3)]
+    second = [epoch(i, float(i), used=i, waiting=0.0) for i in (1, 2, 3)]
+    second[0] = epoch(1, 1.0, used=1, waiting=1.0)
+    return [Lane("layer 1", "4-3", first), Lane("layer 2", "3-2", second)]
+
+
+def bars(svg):
+    """Return kind, left and right of the bars, by what they say when pointed at."""
+    root = ET.fromstring(svg)
+    space = "{http://www.w3.org/2000/svg}"
+    found = []
+    for rect in root.iter(f"{space}rect"):
+        title = rect.find(f"{space}title")
+        if title is not None:
+            left, width = float(rect.get("x")), float(rect.get("width"))
+            kind = title.text.partition(": ")[2].partition(",")[0]
+            found.append((kind, left, left + width))
+    return found
+
+
+def test_bars_lie_where_the_seconds_are():
+    found = bars(diagram(lanes()))
+    scale = (RIGHT - LEFT) / 4
+    training = [(a, b) for kind, a, b in found if kind == "training"]
+    expected = [(i, i + 1) for i in (0, 1, 2, 1, 2, 3)]
+    assert training == [
+        (pytest.approx(LEFT + a * scale), pytest.approx(LEFT + b * scale))
+        for a, b in expected
+    ]
+    waiting = [(a, b) for kind, a, b in found if kind == "waiting"]
+    assert waiting == [(LEFT, pytest.approx(LEFT + scale))]
+
+
+def test_every_output_goes_to_the_epoch_that_first_used_it():
+    told = re.findall(r"<title>(epoch \d of layer 2 used[^<]*)", diagram(lanes()))
+    assert told == [
+        f"epoch {i} of layer 2 used output {i} of layer 1" for i in (1, 2, 3)
+    ]
+
+
+def test_an_output_used_twice_has_one_arrow():
+    below, _ = lanes()
+    again = Lane("layer 2", "", [epoch(i, float(i), used=1) for i in (1, 2, 3)])
+    assert diagram([below, again]).count("used output") == 1
+    unknown = Lane("layer 2", "", [epoch(1, 1.0, used=9)])
+    assert "used output" not in diagram([below, unknown])
+
+
+def test_all_kinds_are_in_the_legend_and_drawn():
+    times = dict.fromkeys(KINDS, 1.0)
+    svg = diagram([Lane("layer 1", "", [epoch(1, 1.0, **times)])])
+    assert {kind for kind, _, _ in bars(svg)} == set(KINDS.values())
+    for words in (*KINDS.values(), "training error", "validation error"):
+        assert f">{words}</text>" in svg
+
+
+def test_a_window_shows_its_epochs_and_no_others():
+    below, above = lanes()
+    window = window_of(above, 1)
+    assert window[0] < 2 < 3 < window[1]
+    found = bars(diagram([below, above], window))
+    assert all(LEFT <= a <= b <= RIGHT + 0.01 for _, a, b in found)
+    assert "epoch 2 on output 2" in diagram([above], window)
+
+
+def test_what_the_rank_did_otherwise_is_left_blank():
+    first = epoch(1, 0.0, training=1.0, monitor=0.0001)
+    then = epoch(2, 99.0, waiting=0.0001)
+    found = bars(diagram([Lane("layer 1", "", [first, then])]))
+    scale = (RIGHT - LEFT) / 100
+    assert all(b - a <= 1.1 * scale for _, a, b in found)
+
+
+def test_many_epochs_stay_few_bars():
+    many = [epoch(i, 0.01 * i, training=0.01, error=1 / i) for i in range(1, 5001)]
+    svg = diagram([Lane("layer 1", "", many)])
+    assert len(bars(svg)) < 1200
+    assert max(b for _, _, b in bars(svg)) == pytest.approx(RIGHT, abs=1)
+
+
+@pytest.mark.parametrize("error", [math.nan, 1.0])
+def test_errors_may_be_missing_or_constant(error):
+    some = [epoch(i, float(i), error=error) for i in (1, 2)]
+    ET.fromstring(diagram([Lane("layer 1", "", some)]))
+
+
+def test_nothing_foreign_becomes_markup():
+    svg = diagram([Lane("<b>", "&", [epoch(1, 0.0)])], alt='"<')
+    ET.fromstring(svg)
+    assert "<b>" not in svg
+
+
+def test_a_layer_that_has_not_begun_has_an_empty_row():
+    below, _ = lanes()
+    ET.fromstring(diagram([below, Lane("layer 2", "", [])]))
+    ET.fromstring(diagram([Lane("layer 1", "", [])]))
+    assert spacetime.diagram([below, Lane("layer 2", "", [])]).count(">layer 2<") == 1

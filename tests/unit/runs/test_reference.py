@@ -1,0 +1,128 @@
+"""Checkpoints of format version 1, written in November 2026, are read and continued.
+
+They lie in ``tests/reference/checkpoints``: a layer after 2 epochs, a stack after 2
+epochs of fine-tuning with Adam, a sparse autoencoder after 3 iterations of L-BFGS; a
+README beside them says how they were made. Here the same is trained without a break;
+other BLAS libraries than the one at that time round differently.
+"""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mpilayer.config import FinetuneConfig
+from mpilayer.errors import CheckpointError
+from mpilayer.models.base import LayerShape
+from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.optim.lbfgs import LBFGSState
+from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.model import restore_finetuned, restore_layer, restore_sparse
+from mpilayer.store import checkpoint
+from mpilayer.train.descent import Descent
+from mpilayer.train.finetune import FinetuneState, finetune
+from mpilayer.train.restart import Candidate
+from mpilayer.train.strata import Strata
+from tests.support import sparse
+from tests.support.pipeline import data, new_states
+from tests.support.toys import randomize, rows
+
+FILES = Path(__file__).parents[2] / "reference" / "checkpoints"
+NAMES = ("layer-1.e000002.u000000", "finetuned", "sparse")
+SERIAL = SerialCommunicator()
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """Give a run directory with copies of all."""
+    shutil.copytree(FILES, tmp_path / "checkpoints")
+    return RunDirectory(tmp_path)
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_are_of_version_1(name):
+    found = checkpoint.attributes(FILES / f"{name}.h5")
+    assert found["format_version"] == 1
+    assert found["creator"].startswith("mpilayer ")
+    assert (FILES / f"{name}.h5").stat().st_size < 100_000
+
+
+def test_a_layer(directory):
+    (candidate,) = directory.layer_candidates(0)
+    assert candidate == Candidate(2, 0, False)
+    state, whole = new_states()[0], new_states()[0]
+    snapshot = restore_layer(directory, state, candidate)
+    assert (snapshot.candidate, snapshot.row, snapshot.dropped) == (
+        candidate,
+        (0, 0),
+        (1,),
+    )
+    assert (state.epoch, state.optimizer.steps, snapshot.extra_left) == (2, 10, 1)
+    for _ in range(2):
+        whole.train_epoch(data().train)
+    close(state.layer.parameters.vector, whole.layer.parameters.vector)
+    for layer in (state, whole):
+        layer.train_epoch(data().train)
+    close(state.layer.parameters.vector, whole.layer.parameters.vector)
+
+
+def new_finetune():
+    stack = DeepAutoencoder([LayerShape(12, 5), LayerShape(5, 3)])
+    config = FinetuneConfig(
+        epochs=2, minibatch=20, optimizer="adam", learning_rate=0.01
+    )
+    return FinetuneState(randomize(stack, deviation=0.3), config)
+
+
+def tune(state, epochs):
+    state.config = replace(state.config, epochs=epochs)
+    train, validation = rows(110), rows(40, seed=1)
+    strata = Strata.of_rank(len(train), 20, 0, 1)
+    return list(finetune(state, strata, train, validation, SERIAL))
+
+
+def test_a_fine_tuned_stack(directory):
+    state, whole = new_finetune(), new_finetune()
+    seconds, remark = restore_finetuned(directory, state)
+    assert (seconds, remark) == (1.5, "")
+    assert (state.epoch, state.optimizer.steps) == (2, 12)
+    records, expected = tune(state, 4), tune(whole, 4)[2:]
+    assert [r.epoch for r in records] == [3, 4]
+    close([r.train_loss for r in records], [r.train_loss for r in expected])
+    assert state.best_epoch == whole.best_epoch
+    close(state.best, whole.best)
+
+
+def descend(first, iterations):
+    config = sparse.settings(iterations=iterations, evaluations=100)
+    descent = Descent(sparse.fresh_cost(config, sparse.patches(60)), config)
+    *_, last = descent.states(first)
+    return last
+
+
+def test_a_sparse_autoencoder(directory):
+    state, evaluations, seconds, remark = restore_sparse(directory, "lbfgs")
+    assert isinstance(state, LBFGSState)
+    assert (state.iteration, len(state.pairs), remark) == (3, 3, "")
+    assert (evaluations, seconds) == (7, 2.5)
+    last, whole = descend(state, 8), descend(None, 8)
+    assert last.iteration == whole.iteration == 8
+    close(last.position, whole.position)
+    assert last.cost == pytest.approx(whole.cost, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_newer_version_is_refused(directory, name):
+    path = directory.checkpoint(name)
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 2
+    with pytest.raises(CheckpointError, match="format version 1 to 1; found 2"):
+        checkpoint.load_newest(path)

@@ -1,0 +1,119 @@
+"""Checkpoints: the last two are kept, and damage is noticed."""
+
+import numpy as np
+import pytest
+
+from mpilayer import hdf5
+from mpilayer.errors import CheckpointError
+from mpilayer.store import checkpoint
+
+ROWS = np.arange(600.0).reshape(20, 30)
+
+
+def flip(path):
+    """Change a byte in the middle of the data."""
+    content = bytearray(path.read_bytes())
+    middle = content.find(ROWS[10].tobytes()[:64])
+    assert middle > 0
+    content[middle + 3] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "flipped": flip,
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "half": lambda path: path.write_bytes(path.read_bytes()[: 1 << 11]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "missing": lambda path: path.unlink(),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Give a checkpoint of which three versions were saved."""
+    path = tmp_path / "sparse.h5"
+    for number in (1, 2, 3):
+        arrays = {"parameters/weights": ROWS, "number": np.array([number])}
+        checkpoint.save(path, arrays, {"iteration": number}, keep=True)
+    return path
+
+
+def previous(path):
+    return path.with_name("sparse.previous.h5")
+
+
+def test_the_last_two_are_kept(path):
+    assert {p.name for p in path.parent.iterdir()} == {path.name, previous(path).name}
+    for file, number in ((path, 3), (previous(path), 2)):
+        arrays, attributes = checkpoint.load(file)
+        np.testing.assert_array_equal(arrays["parameters/weights"], ROWS)
+        assert arrays["number"] == [number]
+        assert attributes["iteration"] == number
+    assert checkpoint.load_newest(path)[1:] == (checkpoint.load(path)[1], "")
+
+
+def test_without_keep_there_is_one(tmp_path):
+    path = tmp_path / "layer-1.h5"
+    for number in (1, 2):
+        checkpoint.save(path, {}, {"epoch": number})
+    assert list(tmp_path.iterdir()) == [path]
+    assert checkpoint.attributes(path)["epoch"] == 2
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_reported_and_the_one_before_is_used(path, damage):
+    DAMAGES[damage](path)
+    _, attributes, remark = checkpoint.load_newest(path)
+    assert attributes["iteration"] == 2
+    assert str(path) in remark
+    assert remark.endswith("Going on from the one before it.")
+    assert checkpoint.exists(path)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("other", ["flipped", "emptied"])
+def test_both_are_damaged(path, damage, other):
+    DAMAGES[damage](path)
+    DAMAGES[other](previous(path))
+    with pytest.raises(CheckpointError, match=r"sparse\.previous\.h5"):
+        checkpoint.load_newest(path)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_only_one_is_damaged(path, damage):
+    previous(path).unlink()
+    DAMAGES[damage](path)
+    with pytest.raises(CheckpointError, match=r"sparse\.h5"):
+        checkpoint.load_newest(path)
+
+
+def test_after_damage_the_next_save_is_whole(path):
+    flip(path)
+    checkpoint.save(path, {}, {"iteration": 3}, keep=True)
+    _, attributes, remark = checkpoint.load_newest(path)
+    assert (attributes["iteration"], remark) == (3, "")
+
+
+def test_a_newer_version_is_refused(path):
+    for file in (path, previous(path)):
+        newer = checkpoint.FORMAT_VERSION + 1
+        with hdf5.create(file, kind=checkpoint.KIND, version=newer):
+            pass
+    for read in (checkpoint.load_newest, checkpoint.load, checkpoint.attributes):
+        with pytest.raises(CheckpointError, match="format version 1 to 1; found 2"):
+            read(path)
+
+
+def test_a_failed_save_leaves_both_as_they_were(path):
+    before = [file.read_bytes() for file in (path, previous(path))]
+    with pytest.raises(TypeError):
+        checkpoint.save(path, {"bad": np.array([{}])}, {}, keep=True)
+    assert [file.read_bytes() for file in (path, previous(path))] == before
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_remove(path):
+    checkpoint.remove(path)
+    assert not checkpoint.exists(path)
+    assert list(path.parent.iterdir()) == []

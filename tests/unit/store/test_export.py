@@ -1,0 +1,174 @@
+"""Models in files of other programs: content, facts, and what is refused."""
+
+import sys
+from io import BytesIO
+from itertools import pairwise
+
+import h5py
+import numpy as np
+import pytest
+
+from mpilayer import __version__, hdf5
+from mpilayer.errors import ConfigError, DataError
+from mpilayer.numerics.activations import ACTIVATIONS
+from mpilayer.store import export
+from tests.support.plain import FUNCTIONS
+
+SIZES = (6, 5, 3, 5, 6)
+KINDS = ("tanh", "linear", "relu", "sigmoid")
+ROWS = np.random.default_rng(1).standard_normal((7, 6)).astype(np.float32)
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def make(kinds=KINDS, sizes=SIZES, outputs=None):
+    """Return a model with random weights."""
+    rng = np.random.default_rng(0)
+    steps = [
+        export.Step(
+            # Transposed views, as weights that are tied may be.
+            rng.standard_normal((n_out, n_in)).astype(np.float32).T,
+            rng.standard_normal(n_out).astype(np.float32),
+            kind,
+        )
+        for n_in, n_out, kind in zip(sizes[:-1], sizes[1:], kinds, strict=True)
+    ]
+    outputs = outputs or {"code": 2, "reconstruction": 4}
+    about = {"model": "finetuned", "data": "Ziffern, größere", "data_digest": "12ab"}
+    return export.Model(tuple(steps), outputs, about)
+
+
+def expected(model, n_steps):
+    """Return what the first steps make of the rows, in float64."""
+    values = ROWS.astype(float)
+    for step in model.steps[:n_steps]:
+        function = {**FUNCTIONS, "softmax": softmax}[step.activation]
+        values = function(values @ step.weights + step.bias)
+    return values
+
+
+def assert_facts(found):
+    """Demand the facts of ``make()``."""
+    assert found["model"] == "finetuned"
+    assert found["data"] == "Ziffern, größere"
+    assert found["data_digest"] == "12ab"
+    assert found["creator"] == f"mpilayer {__version__}"
+    assert (found["code_steps"], found["reconstruction_steps"]) == ("2", "4")
+
+
+def session(content):
+    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    return runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+def test_npz():
+    model = make()
+    with np.load(BytesIO(export.npz(model))) as file:
+        found = {name: file[name] for name in file.files}
+    assert_facts({k: v.item() for k, v in found.items() if v.ndim == 0})
+    assert found["activations"].tolist() == ["tanh", "identity", "relu", "logistic"]
+    for k, step in enumerate(model.steps):
+        np.testing.assert_array_equal(found[f"coefs_{k}"], step.weights)
+        np.testing.assert_array_equal(found[f"intercepts_{k}"], step.bias)
+        assert found[f"coefs_{k}"].dtype == np.float32
+    assert "coefs_4" not in found
+
+
+def test_safetensors(tmp_path):
+    library = pytest.importorskip("safetensors", reason="needs mpilayer[export]")
+    model = make()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(export.safetensors(model))
+    with library.safe_open(path, "np") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        facts = file.metadata()
+    assert_facts(facts)
+    assert facts["activations"].split(",") == list(KINDS)
+    for k, step in enumerate(model.steps):
+        np.testing.assert_array_equal(found.pop(f"{2 * k}.weight"), step.weights.T)
+        np.testing.assert_array_equal(found.pop(f"{2 * k}.bias"), step.bias)
+    assert not found
+
+
+def test_onnx_is_well_formed_and_old():
+    onnx = pytest.importorskip("onnx", reason="needs mpilayer[export]")
+    proto = onnx.load_model_from_string(export.onnx(make()))
+    onnx.checker.check_model(proto, full_check=True)
+    assert (proto.ir_version, proto.opset_import[0].version) == (7, 13)
+    assert (proto.producer_name, proto.producer_version) == ("mpilayer", __version__)
+    facts = {entry.key: entry.value for entry in proto.metadata_props}
+    assert_facts(facts)
+    operators = [node.op_type for node in proto.graph.node]
+    assert operators == ["Gemm", "Tanh", "Gemm", "Gemm", "Relu", "Gemm", "Sigmoid"]
+
+
+def test_onnx_runs_with_any_number_of_rows():
+    pytest.importorskip("onnx", reason="needs mpilayer[export]")
+    model = make()
+    running = session(export.onnx(model))
+    assert [item.name for item in running.get_inputs()] == ["visible"]
+    assert [item.name for item in running.get_outputs()] == ["code", "reconstruction"]
+    for n_rows in (7, 1):
+        found = running.run(None, {"visible": ROWS[:n_rows]})
+        for values, n_steps in zip(found, (2, 4), strict=True):
+            np.testing.assert_allclose(
+                values, expected(model, n_steps)[:n_rows], atol=1e-5
+            )
+
+
+@pytest.mark.parametrize("kind", [*ACTIVATIONS, "softmax"])
+def test_onnx_has_all_activations(kind):
+    pytest.importorskip("onnx", reason="needs mpilayer[export]")
+    model = make([kind], (6, 4), {"prediction": 1})
+    (found,) = session(export.onnx(model)).run(["prediction"], {"visible": ROWS})
+    np.testing.assert_allclose(found, expected(model, 1), atol=1e-5)
+
+
+def test_onnx_cannot_hold_more_than_2_gib(monkeypatch):
+    pytest.importorskip("onnx", reason="needs mpilayer[export]")
+    size = 4 * sum(a * b + b for a, b in pairwise(SIZES))
+    monkeypatch.setattr(export, "_ONNX_LIMIT", size)
+    export.onnx(make())
+    monkeypatch.setattr(export, "_ONNX_LIMIT", size - 1)
+    with pytest.raises(ConfigError, match=rf"2 GiB.*{size} bytes.*\.safetensors"):
+        export.onnx(make())
+
+
+def test_hdf5(tmp_path):
+    model, path = make(), tmp_path / "model.h5"
+    export.write_hdf5(path, model)
+    export.check_hdf5(path)
+    with h5py.File(path) as file:
+        hdf5.verify_digest(file, path, DataError)
+        assert_facts(file.attrs)
+        assert (file.attrs["kind"], file.attrs["format_version"]) == (export.KIND, 1)
+        assert len(file["steps"]) == file.attrs["n_steps"] == 4
+        for k, step in enumerate(model.steps):
+            group = file[f"steps/{k}"]
+            np.testing.assert_array_equal(group["weights"], step.weights)
+            np.testing.assert_array_equal(group["bias"], step.bias)
+            assert group.attrs["activation"] == step.activation
+
+
+def test_other_hdf5_files_are_recognized(tmp_path):
+    path = tmp_path / "data.h5"
+    with hdf5.create(path, kind="mpilayer-dataset", version=1):
+        pass
+    with pytest.raises(DataError, match=r"found 'mpilayer-dataset'.*not replaced"):
+        export.check_hdf5(path)
+
+
+@pytest.mark.parametrize("name", ["safetensors", "onnx"])
+def test_a_missing_library(monkeypatch, name):
+    for module in [m for m in sys.modules if m.partition(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=rf"{name}.*not installed.*mpilayer\[export"):
+        export.CONTENTS[f".{name}"](make())
+
+
+def test_sizes():
+    assert make().sizes == list(SIZES)

@@ -1,0 +1,144 @@
+"""Signals that ask to end."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from mpilayer import interrupt
+from mpilayer.interrupt import listening, requested
+
+ALL = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGALRM)
+
+
+class SecondError(Exception):
+    """What the former handler of SIGINT raises."""
+
+
+@pytest.fixture
+def former():
+    """Give handlers of this test's own, and count what reaches them."""
+    seen = []
+
+    def note(number, _):
+        seen.append(number)
+        if number == signal.SIGINT:
+            raise SecondError
+
+    before = {number: signal.signal(number, note) for number in ALL}
+    yield seen
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def send(number):
+    """Send a signal to this process; its handler has run when this returns."""
+    os.kill(os.getpid(), number)
+    time.sleep(0)
+
+
+def handlers():
+    return [signal.getsignal(number) for number in ALL]
+
+
+def never():
+    pytest.fail("the time of grace is not over")
+
+
+@pytest.mark.parametrize("number", ALL[:3])
+def test_a_signal_only_sets_a_flag(former, number):
+    before = handlers()
+    with listening(never):
+        assert requested() == ""
+        send(number)
+        assert requested() == number.name
+    assert former == []
+    assert handlers() == before
+    # What follows may still ask why it has ended.
+    assert requested() == number.name
+    with listening(never):
+        assert requested() == ""
+
+
+def test_the_first_signal_is_the_reason(former):
+    with listening(never):
+        send(signal.SIGUSR1)
+        send(signal.SIGTERM)
+        send(signal.SIGUSR1)
+        assert requested() == "SIGUSR1"
+    assert former == []
+
+
+def test_the_second_sigint_ends_at_once(former):
+    before = handlers()
+    with pytest.raises(SecondError), listening(never):
+        send(signal.SIGINT)
+        assert requested() == "SIGINT"
+        send(signal.SIGINT)
+        pytest.fail("goes on after the second one")
+    assert former == [signal.SIGINT]
+    assert handlers() == before
+
+
+def test_sigint_after_another_signal_is_the_first(former):
+    with listening(never):
+        send(signal.SIGTERM)
+        send(signal.SIGINT)
+    assert former == []
+
+
+def test_the_time_of_grace(former, capsys):
+    calls = []
+    with listening(lambda: calls.append(0), grace=0.05):
+        send(signal.SIGTERM)
+        assert calls == []
+        time.sleep(0.2)
+        assert calls == [0]
+    assert "not saved within 0.05 s after SIGTERM" in capsys.readouterr().err
+    assert former == []
+
+
+def test_no_alarm_rings_after_the_block(former):
+    with listening(never, grace=0.05):
+        send(signal.SIGTERM)
+    time.sleep(0.1)
+    assert former == []
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_handlers_are_restored_after_an_error(former):
+    before = handlers()
+    with pytest.raises(KeyError), listening(never):
+        raise KeyError
+    assert handlers() == before
+
+
+def test_a_block_within_a_block(former):
+    before = handlers()
+    with listening(never):
+        middle = handlers()
+        with listening(never):
+            send(signal.SIGTERM)
+        assert handlers() == middle
+        assert requested() == "SIGTERM"
+    assert handlers() == before
+    assert former == []
+
+
+def test_a_thread_leaves_the_handlers_alone(former):
+    before, found = handlers(), []
+
+    def work():
+        with listening(never):
+            found.extend(handlers())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == before == handlers()
+
+
+def test_the_exit_code_is_that_of_a_temporary_failure():
+    assert os.EX_TEMPFAIL == interrupt.EXIT_RESUME

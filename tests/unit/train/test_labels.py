@@ -1,0 +1,63 @@
+"""Labels as targets, and the errors of predictors."""
+
+import numpy as np
+import pytest
+
+from mpilayer.errors import DataError
+from mpilayer.models.base import LayerShape
+from mpilayer.models.stack import Predictor
+from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.train.labels import class_error, confusion, prediction_error, targets
+
+SERIAL = SerialCommunicator()
+CLASSES = np.array([-3, 5, 40])
+
+
+def new_predictor(classes=CLASSES):
+    """Give a predictor of which outputs are its inputs, which are positive."""
+    model = Predictor([LayerShape(3, 3, "linear", "relu")], classes)
+    model.parameters["weights_0"][:] = np.eye(3)
+    model.parameters["weights_1"][:] = np.eye(3)[:, : max(len(classes), 1)]
+    return model
+
+
+def test_targets_of_any_integers():
+    found = targets(np.array([40, -3, -3, 5]), CLASSES)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.eye(3)[[2, 0, 0, 1]])
+
+
+def test_targets_that_are_numbers():
+    found = targets(np.array([40, -3]), CLASSES[:0])
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[40], [-3]])
+
+
+def test_no_rows():
+    assert targets(CLASSES[:0], CLASSES).shape == (0, 3)
+    assert targets(CLASSES[:0], CLASSES[:0]).shape == (0, 1)
+
+
+def test_a_label_that_is_no_class():
+    with pytest.raises(DataError, match=r"the 3 of the training rows; found 0, 7\."):
+        targets(np.array([40, 7, 0, 7]), CLASSES)
+
+
+def test_confusion():
+    classes = np.array([40, 5, 5, -3, 40, 40])
+    scores = np.eye(3, dtype="f")[[2, 1, 0, 0, 1, 2]]
+    wanted = targets(classes, CLASSES)
+    blocks = [(scores[:4], wanted[:4]), (scores[4:], wanted[4:])]
+    counts = confusion(new_predictor(), blocks, SERIAL)
+    np.testing.assert_array_equal(counts, [[1, 0, 0], [1, 1, 0], [0, 1, 2]])
+    assert class_error(counts) == pytest.approx(100 * 2 / 6)
+    assert prediction_error(new_predictor(), blocks, SERIAL) == class_error(counts)
+    assert np.isnan(prediction_error(new_predictor(), [], SERIAL))
+
+
+def test_squared_error():
+    model = new_predictor(CLASSES[:0])
+    v = np.array([[1, 9, 9], [4, 9, 9]], "f")
+    wanted = np.array([[2], [1]], "f")
+    assert prediction_error(model, [(v, wanted)], SERIAL) == pytest.approx(5)
+    assert np.isnan(prediction_error(model, [], SERIAL))
