@@ -1,6 +1,8 @@
 """The program ``mpilayer``: finds the command, reports errors, sets the exit code."""
 
 import argparse
+import errno
+import os
 import signal
 import sys
 import threading
@@ -10,7 +12,7 @@ from importlib import import_module
 from typing import Any, NoReturn, Protocol, cast
 
 from mpilayer import __version__, environment
-from mpilayer.errors import ConfigError, MpilayerError, unknown
+from mpilayer.errors import ConfigError, DataError, MpilayerError, unknown
 from mpilayer.interrupt import EXIT_RESUME, Interrupted
 
 COMMANDS = {
@@ -36,6 +38,9 @@ COMMANDS = {
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+# What the operating system says when a file cannot grow any more.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Seconds for rank 0 to print what all ranks have found before MPI connects them.
 _LAST_WORDS = 1.0
@@ -98,6 +103,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone, e.g. `mpilayer ... | head`.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        return _report(
+            DataError(
+                f"there must be room for files; {os.strerror(error.errno).lower()}. "
+                "Make room; a run then goes on with 'mpilayer resume DIR'."
+            )
+        )
     except KeyboardInterrupt:
         signal.setitimer(signal.ITIMER_REAL, 0)
         return EXIT_INTERRUPTED

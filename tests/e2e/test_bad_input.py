@@ -236,7 +236,7 @@ def test_a_missing_configuration_file(refused):
 
 def test_an_existing_run_is_kept_unless_replaced(folder, refused, run_copy):
     arguments = ["pretrain", "tiny.h5", "--run", "run", *SMALL]
-    words = ["run holds a run already", "mpilayer finetune run", "--replace"]
+    words = ["run holds a run already", "--replace", "another name"]
     refused(words, *arguments)
     refused(words, *arguments, ranks=2)
     launch.run(*arguments, "--replace", cwd=folder).ok()

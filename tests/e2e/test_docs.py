@@ -49,7 +49,7 @@ SKIPPED = {
     "mpilayer data prepare mnist": "needs the full MNIST",
     "mpilayer data info mnist.h5": "needs the full MNIST",
     "pretrain mnist.h5": "needs the full MNIST",
-    "mpilayer encode runs/full": "needs the full MNIST",
+    " runs/full": "needs the run of the full MNIST",
     "data.path=mnist.h5": "needs the full MNIST",
     "data.source=IMAGES": "needs the reader's images",
 }

@@ -117,13 +117,16 @@ def test_a_rank_is_killed_in_finetuning(run_copy):
 def test_an_interrupted_run_is_not_taken_for_a_whole_one(tiny, tmp_path):
     run = tmp_path / "run"
     options = ["--layers", "8,6", "--minibatch", 50, "--epochs", 1000000]
-    with launch.started("pretrain", tiny, "--run", run, *options, limit=60) as job:
-        job.wait_for(run / "checkpoints" / "layer-2.h5")
+    arguments = ["pretrain", tiny, "--run", run, *options, "--checkpoint-every", 1]
+    with launch.started(*arguments, limit=60) as job:
+        job.wait_for(run / "metrics" / "layer-2.jsonl", 50)
         job.signal(signal.SIGKILL)
         assert job.finish().code == -signal.SIGKILL
+    assert list((run / "checkpoints").glob("layer-2.e*.u*.h5"))
+    assert not (run / "checkpoints" / "layer-2.h5").exists()
     before = contents(run)
     result = launch.run("finetune", run)
-    launch.assert_user_error(result, "interrupted", "mpilayer pretrain", "--replace")
+    launch.assert_user_error(result, "interrupted", f"mpilayer resume {run}")
     assert contents(run) == before
     options[-1] = 1
     launch.run("pretrain", tiny, "--run", run, *options, "--replace").ok()
@@ -131,7 +134,7 @@ def test_an_interrupted_run_is_not_taken_for_a_whole_one(tiny, tmp_path):
 
 @pytest.mark.parametrize("ranks", [0, 3])
 @pytest.mark.parametrize("group", [False, True], ids=["process", "terminal"])
-def test_an_interrupt_ends_the_job(tiny, tmp_path, ranks, group):
+def test_an_interrupt_in_training_saves_and_ends_the_job(tiny, tmp_path, ranks, group):
     run = tmp_path / "run"
     arguments = ["pretrain", tiny, "--run", run, *ENDLESS]
     with launch.started(*arguments, ranks=ranks, limit=60) as job:
@@ -140,7 +143,11 @@ def test_an_interrupt_ends_the_job(tiny, tmp_path, ranks, group):
         job.signal(signal.SIGINT, group)
         result = job.finish()
     assert time.monotonic() - began < SOON
-    assert result.code != 0
+    assert result.code == 75, str(result)
     assert "Traceback" not in result.stderr, str(result)
-    if ranks == 0:
-        assert result.code == 130
+    assert (
+        result.stderr.count(f"because of SIGINT; go on with 'mpilayer resume {run}")
+        == 1
+    )
+    for layer in (1, 2, 3):
+        assert list((run / "checkpoints").glob(f"layer-{layer}.e*.h5"))

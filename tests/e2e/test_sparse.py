@@ -116,7 +116,7 @@ def averaged(toy, tmp_path_factory):
 def test_a_run_leaves_what_it_must(runs, ranks):
     run, _ = runs[ranks]
     names = {name for name in contents(run) if contents(run)[name] != "folder"}
-    expected = {"config.toml", "summary.json", "filters.npy"}
+    expected = {"config.toml", "summary.json", "filters.npy", "complete"}
     expected |= {"metrics/sparse.jsonl", "checkpoints/sparse.h5"}
     expected |= {"filters.png"} if find_spec("matplotlib") else set()
     assert names == expected
@@ -240,12 +240,17 @@ def test_other_optimizers(toy, tmp_path, optimizer, ranks):
 
 
 def test_the_time_is_over(toy, tmp_path):
-    options = ["--max-time", 0.3, "--evaluations", 10**9, "--optimizer", "sgd"]
-    train(toy, tmp_path / "run", *options, ranks=2)
-    summary = read_summary(tmp_path / "run")
-    assert summary["stopped_by"] == "time"
-    assert 0.3 <= summary["seconds"] < 3
-    assert summary["iterations"] > 0
+    run = tmp_path / "run"
+    options = ["--max-time", 1.5, "--evaluations", 10**9, "--optimizer", "sgd"]
+    arguments = ["sparse", toy, "--run", run, *OPTIONS, *options]
+    result = launch.run(*arguments, ranks=2)
+    assert result.code == 75, str(result)
+    words = f"because of the time limit; go on with 'mpilayer resume {run}'"
+    assert result.stderr.count(words) == 1
+    _, found = checkpoint.load(run / "checkpoints" / "sparse.h5")
+    assert found["optimizer_iteration"] > 0
+    assert 0 < found["seconds"] < 3
+    assert not (run / "summary.json").exists()
 
 
 def test_more_ranks_than_rows(tmp_path):
@@ -447,9 +452,14 @@ def test_fine_tuning_of_a_sparse_run(folder, refused, runs):
 
 
 def test_an_interrupted_run(folder, refused, runs):
+    """With a checkpoint it can be used, without one it must go on first."""
     run = shutil.copytree(runs[0][0], folder / "run")
-    (run / "summary.json").unlink()
-    words = ["must be trained to the end", "interrupted", "mpilayer sparse"]
+    for name in ("summary.json", "complete"):
+        (run / name).unlink()
+    found = launch.run("evaluate", run, "--json", ranks=2).ok()
+    assert json.loads(found.stdout)["model"] == "sparse"
+    (run / "checkpoints" / "sparse.h5").unlink()
+    words = ["must have trained weights", "interrupted", "mpilayer resume run"]
     refused(words, "evaluate", "run", ranks=2)
     refused(words, "encode", "run", "toy.h5", "-o", "out.h5")
 

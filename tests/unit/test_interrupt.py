@@ -73,11 +73,16 @@ def test_the_first_signal_is_the_reason(former):
 
 def test_the_second_sigint_ends_at_once(former):
     before = handlers()
-    with pytest.raises(SecondError), listening(never):
-        send(signal.SIGINT)
-        assert requested() == "SIGINT"
-        send(signal.SIGINT)
-        pytest.fail("goes on after the second one")
+
+    def twice():
+        with listening(never):
+            send(signal.SIGINT)
+            assert requested() == "SIGINT"
+            send(signal.SIGINT)
+            pytest.fail("goes on after the second one")
+
+    with pytest.raises(SecondError):
+        twice()
     assert former == [signal.SIGINT]
     assert handlers() == before
 
