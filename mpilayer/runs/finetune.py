@@ -31,6 +31,7 @@ from mpilayer.runs.model import (
     restore_finetuned,
     run_shapes,
 )
+from mpilayer.runs.predictors import confusion_of
 from mpilayer.runs.resuming import (
     check_replicas,
     check_same,
@@ -145,8 +146,13 @@ def run_finetune(
 def _errors(stack: Stack, path: Path, session: Session) -> dict[str, Any]:
     """Return what the summary says about errors. Collective."""
     if isinstance(stack, Predictor):
-        key = "classify_error" if len(stack.classes) else "regress_error"
-        return {key: prediction_errors(stack, path, session.comm)}
+        errors = prediction_errors(stack, path, session.comm)
+        if not len(stack.classes):
+            return {"regress_error": errors}
+        return {
+            "classify_error": errors,
+            **confusion_of(stack, path, session.comm),
+        }
     errors = stack_errors(stack, path, session.comm)
     return {
         **{f"{split}_error": error for split, error in errors.items()},

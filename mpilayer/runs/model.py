@@ -117,9 +117,10 @@ def finetuned_content(
     directory: RunDirectory, state: FinetuneState, seconds: float
 ) -> Content:
     """Return copies of the best weights, the last ones, and the optimizer's vectors."""
+    now = state.stack.parameters.vector
     vectors = {
         "best": state.best,
-        "parameters": state.stack.parameters.vector,
+        "parameters": now if state.last is None else state.last,
         **state.optimizer.state,
     }
     arrays: dict[str, AnyArray] = {}

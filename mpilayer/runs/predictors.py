@@ -7,6 +7,7 @@ from typing import Any
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import CheckpointError, DataError
 from mpilayer.models.stack import Predictor, Stack
+from mpilayer.parallel.comm import Communicator
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.labels import check_labels, labelled_blocks
 from mpilayer.runs.model import load_predictor, load_trained
@@ -103,6 +104,22 @@ def evaluate_predictor(
         "errors": int(counts.sum() - counts.trace()),
         "classes": model.classes.tolist(),
         "confusion": counts.astype(int).tolist(),
+    }
+
+
+def confusion_of(model: Predictor, path: Path, comm: Communicator) -> dict[str, Any]:
+    """Return ``classes`` and ``confusion`` of the test rows, or the training rows.
+
+    Collective; see ``evaluate_predictor``.
+    """
+    with Dataset.open(path) as dataset:
+        split = "test" if "test" in dataset.splits else "train"
+        blocks = labelled_blocks(dataset, split, model.classes, comm)
+        counts = confusion(model, blocks, comm)
+    return {
+        "classes": model.classes.tolist(),
+        "confusion": counts.astype(int).tolist(),
+        "confusion_split": split,
     }
 
 

@@ -77,6 +77,8 @@ class FinetuneState:
         The smallest validation error so far, and after which epoch it was.
     best : ndarray
         The parameter vector of that epoch.
+    last : ndarray or None
+        That of the last epoch, once the stack holds the best ones.
     """
 
     def __init__(self, stack: Stack, config: FinetuneConfig) -> None:
@@ -90,6 +92,7 @@ class FinetuneState:
         self.best_error = float("inf")
         self.best_epoch = 0
         self.best: Array32 = vector.copy()
+        self.last: Array32 | None = None
 
     @property
     def learning_rate(self) -> float:
@@ -185,6 +188,8 @@ def finetune(
             allreduce=descender.waited,
             evaluating=perf_counter() - trained,
         )
+    # Who goes on later goes on from the last weights.
+    state.last = stack.parameters.vector.copy()
     stack.parameters.vector[:] = state.best
 
 

@@ -94,7 +94,7 @@ def test_any_checkpoints_that_go_together_will_do(whole, name, method):
         if cut not in done:
             assert_same(train(SERIAL, course, None, before, cut), expected)
         done.add(cut)
-    assert len(done) > 2
+    assert len(done) > 1
 
 
 @pytest.mark.parametrize("streamed", [True, False])
