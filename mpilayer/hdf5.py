@@ -4,6 +4,7 @@ Every file carries ``kind``, ``format_version``, ``creator`` and a ``digest`` of
 content as attributes of the root.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ Dataset = h5py.Dataset
 # Readable by HDF5 1.10 and later, whatever library wrote the file.
 _LIBVER = ("earliest", "v110")
 _DIGEST_ROWS = 4096
+_NO_SPACE = os.strerror(errno.ENOSPC).lower()
 
 
 @contextmanager
@@ -72,9 +74,14 @@ def create(
             path.replace(previous)
         temporary.replace(path)
         _fsync(path.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        # On a full disk HDF5 may fail at the end only, with an error of its own.
+        full = _NO_SPACE in str(error).lower()
+        if not isinstance(error, OSError) and not full:
+            raise
+        reason = _reason(error) if isinstance(error, OSError) else _NO_SPACE
         raise DataError(
-            f"{path} must be writable; {_reason(error)}. Nothing was written. "
+            f"{path} must be writable; {reason}. Nothing was written. "
             "Choose another place, or mend its permissions or free space."
         ) from error
     finally:

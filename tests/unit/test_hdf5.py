@@ -146,3 +146,20 @@ def test_older_libraries_can_read_the_file(tmp_path):
     assert content[8] <= 3  # version of the superblock; HDF5 1.10 wrote 3
     with h5py.File(tmp_path / "a.h5", "r", libver=("earliest", "v110")) as file:
         assert file["layer"].attrs["epoch"] == 3
+
+
+def test_a_disk_that_is_full_when_the_file_is_closed(tmp_path):
+    """HDF5 writes late, and its error is none of the operating system then."""
+    path = tmp_path / "data.h5"
+    words = "Can't decrement id ref count (file write failed: errno = 28, "
+    words += "error message = 'No space left on device')"
+
+    def write(text):
+        with hdf5.create(path, kind="toy", version=1):
+            raise RuntimeError(text)
+
+    with pytest.raises(DataError, match=r"data\.h5 must be .* no space left on device"):
+        write(words)
+    with pytest.raises(RuntimeError, match="a defect"):
+        write("a defect")
+    assert list(tmp_path.iterdir()) == []
