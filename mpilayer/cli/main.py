@@ -42,6 +42,10 @@ EXIT_INTERRUPTED = 130
 # What the operating system says when a file cannot grow any more.
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+# Seconds for a launcher to read a rank's message: it drops what it has not read when
+# the ranks are ended.
+_READ_WITHIN = 0.2
+
 # Seconds for rank 0 to print what all ranks have found before MPI connects them.
 _LAST_WORDS = 1.0
 
@@ -168,6 +172,7 @@ def _report(error: MpilayerError) -> int:
     if alone or environment.launched_rank() == 0:
         print(f"mpilayer: error: {error}", file=sys.stderr, flush=True)
     if alone:
+        time.sleep(_READ_WITHIN)
         _abort_others(EXIT_USER_ERROR)
     elif environment.launched_size() > 1 and not (mpi is not None and mpi.started()):
         # A launcher that sees a rank end with an error may end the others: let rank 0

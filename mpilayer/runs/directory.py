@@ -247,7 +247,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 def _check_replaceable(path: Path, replace: bool) -> None:
     found = {p.name for p in path.iterdir() if not p.name.endswith(".tmp")}
     others = sorted(found - set(_CONTENT))
-    if others:
+    # A launch that was killed at once leaves no more than empty folders.
+    empty = all(p.is_dir() and not any(p.iterdir()) for p in path.iterdir())
+    if others or not (empty or (path / "config.toml").exists()):
         raise ConfigError(
             f"--run must name a new folder or a run; {path} holds other files "
             f"({', '.join(others[:3])}). Choose another name."
