@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
+from time import sleep
 
 from mpilayer import environment
 from mpilayer.doctor import folder, links, machine, software
@@ -20,6 +21,8 @@ from mpilayer.parallel.start import place, start
 Say = Callable[[str], None]
 
 _PATIENCE = 120.0
+_HEARD_SECONDS = 0.3
+_LAST_WORDS_SECONDS = 3.0
 _NO_ANSWER = (
     "mpilayer: error: ranks must be able to reach one another; after {seconds:.0f} s "
     "nobody answers. See that no firewall is between the hosts, and that MPI uses a "
@@ -110,6 +113,11 @@ def patience(seconds: float, say: Say) -> Iterator[None]:
 
     def give_up() -> None:
         say(_NO_ANSWER.format(seconds=seconds))
+        # When one rank ends, the launcher may end the others and drop their words.
+        first = environment.launched_rank() == 0
+        sleep(_HEARD_SECONDS if first else _LAST_WORDS_SECONDS)
+        if mpi := sys.modules.get("mpilayer.parallel.mpi"):
+            mpi.say_farewell()
         os._exit(1)
 
     timer = Timer(seconds, give_up)

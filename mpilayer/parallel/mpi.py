@@ -143,7 +143,7 @@ def abort(code: int) -> None:
     if started():
         sys.stdout.flush()
         sys.stderr.flush()
-        _say_farewell()
+        say_farewell()
         MPI.COMM_WORLD.Abort(code)
 
 
@@ -162,13 +162,14 @@ def _watch(comm: MPICommunicator) -> None:
         if names[first]:
             watched = sentinel.watch(names[first], comm.rank, lambda: abort(1))
             _farewells.append(watched.say_farewell)
-            atexit.register(_say_farewell)
+            atexit.register(say_farewell)
 
 
 _farewells: list[Callable[[], None]] = []
 
 
-def _say_farewell() -> None:
+def say_farewell() -> None:
+    """Tell the sentinel that this rank ends by itself. Local."""
     for say in _farewells:
         say()
 
@@ -197,7 +198,7 @@ def _abort_on_exception(
     text = "".join(traceback.format_exception(kind, error, trace))
     sys.stderr.write(f"mpilayer: rank {rank} failed; ending all ranks.\n{text}")
     sys.stderr.flush()
-    _say_farewell()
+    say_farewell()
     MPI.COMM_WORLD.Abort(1)
 
 
