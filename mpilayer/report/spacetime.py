@@ -6,8 +6,8 @@ up to the next layer. Kinds differ in colour, pattern and height.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 
 from mpilayer.report.collect import Epoch
@@ -49,6 +49,7 @@ _LEAST_WIDTH = 0.8
 _LEAST_DISTANCE = 5.0
 _ROOM = 7
 _TICKS = 8
+_MOST_TIPS = 4000
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,36 @@ class _Piece:
     epoch: Epoch
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """The seconds that are drawn, from left to right.
+
+    Attributes
+    ----------
+    first, last : float
+        Their bounds.
+    numbered : bool
+        Epochs tell their number and the output they use.
+    tips : bool
+        Every piece says what it is when pointed at; else there are too many for that,
+        and those that look alike share one element.
+    """
+
+    first: float
+    last: float
+    numbered: bool
+    tips: bool = True
+
+    def x(self, seconds: float) -> float:
+        """Return where a moment lies in the picture, at the edge if outside."""
+        scale = (_WIDTH - _LEFT - _RIGHT) / max(self.last - self.first, 1e-9)
+        return _LEFT + (min(max(seconds, self.first), self.last) - self.first) * scale
+
+    def shows(self, start: float, stop: float) -> bool:
+        """Tell whether a time is in the picture, at least in part."""
+        return stop > self.first and start < self.last
+
+
 def diagram(
     lanes: Sequence[Lane], window: tuple[float, float] | None = None, alt: str = ""
 ) -> str:
@@ -93,24 +124,21 @@ def diagram(
     """
     ends = [epoch.ended for lane in lanes for epoch in lane.epochs]
     first, last = window or (0.0, max(ends, default=1.0) or 1.0)
-    scale = (_WIDTH - _LEFT - _RIGHT) / max(last - first, 1e-9)
-
-    def x(seconds: float) -> float:
-        return _LEFT + (min(max(seconds, first), last) - first) * scale
-
+    frame = _Frame(first, last, window is not None)
+    pieces = [list(_thinned(list(_pieces(lane.epochs)), frame)) for lane in lanes]
+    frame = replace(frame, tips=sum(map(len, pieces)) <= _MOST_TIPS)
     step = _STRIP + _BAR + _GAP
     height = _TOP + len(lanes) * step + _BOTTOM - _GAP
     bars = [_TOP + number * step + _STRIP for number in range(len(lanes))]
     parts = [f"<defs>{_PATTERNS}</defs>", _legend()]
-    parts += _axis(first, last, x, bars[-1] + _BAR + 8)
-    for number in range(1, len(lanes)):
-        below, lane = lanes[number - 1], lanes[number]
-        parts += _refreshes(
-            below, lane, x, bars[number - 1] + _BAR, bars[number], (first, last)
-        )
-    for lane, top in zip(lanes, bars, strict=True):
-        parts += _row(lane, x, top, (first, last), window is not None)
-        parts += _errors(lane, x, top - _STRIP, (first, last))
+    parts += _axis(frame, bars[-1] + _BAR + 8)
+    for below, lane, bottom, top in zip(
+        lanes[:-1], lanes[1:], bars[:-1], bars[1:], strict=True
+    ):
+        parts += _refreshes(below, lane, frame, bottom + _BAR, top)
+    for lane, own, top in zip(lanes, pieces, bars, strict=True):
+        parts += _row(lane, own, frame, top)
+        parts += _errors(lane, frame, top - _STRIP)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
         f'role="img" aria-label="{escape(alt)}" style="font:13px system-ui,sans-serif">'
@@ -129,28 +157,45 @@ def window_of(lane: Lane, n_epochs: int) -> tuple[float, float]:
 
 
 def _row(
-    lane: Lane,
-    x: Callable[[float], float],
-    top: float,
-    window: tuple[float, float],
-    numbered: bool,
+    lane: Lane, pieces: Sequence[_Piece], frame: _Frame, top: float
 ) -> Iterator[str]:
     """Yield the names of a layer, and what it does over time."""
     yield _text(_LEFT - 12, top + 9, lane.title, "end", weight="600")
     yield _text(_LEFT - 12, top + 24, lane.subtitle, "end", "soft", size=11)
-    for piece in _thinned(list(_pieces(lane.epochs)), x, window):
-        part, place, style = _LOOKS[piece.kind]
-        left, width = x(piece.start), x(piece.stop) - x(piece.start)
-        yield (
-            f'<rect x="{left:.2f}" y="{top + place * _BAR:.1f}" width="{width:.2f}" '
-            f'height="{part * _BAR:.1f}" style="{style}">'
-            f"<title>{_tip(piece)}</title></rect>"
-        )
+    yield from (_bars if frame.tips else _joined_bars)(pieces, frame, top)
+    for piece in pieces:
+        left = frame.x(piece.start)
+        width = frame.x(piece.stop) - left
         if piece.kind != "training" or width < _ROOM + 7 * len(str(piece.epoch.epoch)):
             continue
         yield f'<path d="M{left:.2f} {top}v{_BAR}" style="stroke:{colour("paper")}"/>'
-        text = _number(piece.epoch, width, numbered)
+        text = _number(piece.epoch, width, frame.numbered)
         yield _text(left + width / 2, top + 15.5, text, "middle", "paper", size=11)
+
+
+def _bars(pieces: Sequence[_Piece], frame: _Frame, top: float) -> Iterator[str]:
+    for piece in pieces:
+        part, place, style = _LOOKS[piece.kind]
+        left = frame.x(piece.start)
+        yield (
+            f'<rect x="{left:.2f}" y="{top + place * _BAR:.1f}" '
+            f'width="{frame.x(piece.stop) - left:.2f}" height="{part * _BAR:.1f}" '
+            f'style="{style}"><title>{_tip(piece)}</title></rect>'
+        )
+
+
+def _joined_bars(pieces: Sequence[_Piece], frame: _Frame, top: float) -> Iterator[str]:
+    for kind, (part, place, style) in _LOOKS.items():
+        path = "".join(
+            f"M{left:.2f} {top + place * _BAR:.1f}"
+            f"h{frame.x(piece.stop) - left:.2f}v{part * _BAR:.1f}H{left:.2f}z"
+            for piece in pieces
+            if piece.kind == kind
+            for left in (frame.x(piece.start),)
+        )
+        if path:
+            tip = f"<title>{KINDS[kind]}</title>"
+            yield f'<path d="{path}" style="{style}">{tip}</path>'
 
 
 def _number(epoch: Epoch, width: float, numbered: bool) -> str:
@@ -172,16 +217,12 @@ def _pieces(epochs: Sequence[Epoch]) -> Iterator[_Piece]:
         before = now
 
 
-def _thinned(
-    pieces: Sequence[_Piece],
-    x: Callable[[float], float],
-    window: tuple[float, float],
-) -> Iterator[_Piece]:
+def _thinned(pieces: Sequence[_Piece], frame: _Frame) -> Iterator[_Piece]:
     """Yield the pieces that can be seen; many tiny ones become their largest kind."""
+    x = frame.x
     tiny: list[_Piece] = []
     for piece in pieces:
-        is_seen = piece.stop > window[0] and piece.start < window[1]
-        if not is_seen or piece.start == piece.stop:
+        if not frame.shows(piece.start, piece.stop) or piece.start == piece.stop:
             continue
         if tiny and x(piece.start) - x(tiny[-1].stop) >= _LEAST_WIDTH:
             yield from _merged(tiny)  # then the rank did something else
@@ -209,14 +250,33 @@ def _merged(tiny: Sequence[_Piece]) -> Iterator[_Piece]:
 
 
 def _refreshes(
-    below: Lane,
-    lane: Lane,
-    x: Callable[[float], float],
-    bottom: float,
-    top: float,
-    window: tuple[float, float],
+    below: Lane, lane: Lane, frame: _Frame, bottom: float, top: float
 ) -> Iterator[str]:
     """Yield a line from each output that leaves a layer to where it is taken up."""
+    lines, heads = [], []
+    for epoch, left in _taken_up(below, lane, frame):
+        from_, to = frame.x(left), frame.x(epoch.started)
+        tip = (
+            f"epoch {epoch.epoch} of {escape(lane.title)} used output {epoch.used} of "
+            f"{escape(below.title)}"
+        )
+        lines.append((f"M{from_:.2f} {bottom}L{to:.2f} {top}", tip))
+        heads.append(f"M{to:.2f} {top}l-3.5 -7h7z")
+    if not heads:
+        return
+    if not frame.tips:
+        lines = [("".join(path for path, _ in lines), "outputs taken up")]
+    look = f"fill:none;stroke:{colour('c1')};stroke-width:1.4;opacity:.75"
+    drawn = "".join(f'<path d="{d}"><title>{tip}</title></path>' for d, tip in lines)
+    yield f'<g style="{look}">{drawn}</g>'
+    yield f'<path d="{"".join(heads)}" style="fill:{colour("c1")}"/>'
+
+
+def _taken_up(below: Lane, lane: Lane, frame: _Frame) -> Iterator[tuple[Epoch, float]]:
+    """Yield the epochs that took up a new output, and when it had left.
+
+    Of those that would lie too near to one another in the picture only the first.
+    """
     left = {epoch.epoch: epoch.left for epoch in below.epochs}
     used, latest = 0, -math.inf
     for epoch in lane.epochs:
@@ -224,26 +284,15 @@ def _refreshes(
             continue
         used = epoch.used
         from_, to = left[used], epoch.started
-        if to < window[0] or from_ > window[1] or x(to) - latest < _LEAST_DISTANCE:
-            continue
-        latest = x(to)
-        yield (
-            f'<path d="M{x(from_):.2f} {bottom}L{latest:.2f} {top}" '
-            f'style="fill:none;stroke:{colour("c1")};stroke-width:1.4;opacity:.75">'
-            f"<title>epoch {epoch.epoch} of {escape(lane.title)} used output {used} of "
-            f"{escape(below.title)}</title></path>"
-            f'<path d="M{latest:.2f} {top}l-3.5 -7h7z" style="fill:{colour("c1")}"/>'
-        )
+        is_seen = to >= frame.first and from_ <= frame.last
+        if is_seen and frame.x(to) - latest >= _LEAST_DISTANCE:
+            latest = frame.x(to)
+            yield epoch, from_
 
 
-def _errors(
-    lane: Lane,
-    x: Callable[[float], float],
-    top: float,
-    window: tuple[float, float],
-) -> Iterator[str]:
+def _errors(lane: Lane, frame: _Frame, top: float) -> Iterator[str]:
     """Yield the layer's training and validation error over time."""
-    seen = [e for e in lane.epochs if window[0] <= e.ended <= window[1]]
+    seen = [e for e in lane.epochs if frame.first <= e.ended <= frame.last]
     lines = {
         "train": [(e.ended, e.train_error) for e in seen],
         "validation": [(e.ended, e.validation_error) for e in seen],
@@ -260,7 +309,7 @@ def _errors(
     looks = {"train": ("c0", ""), "validation": ("c4", "stroke-dasharray:5 3;")}
     begins, ends = [], []
     for name, line in lines.items():
-        points = [(x(t), y(v)) for t, v in line if math.isfinite(v)]
+        points = [(frame.x(t), y(v)) for t, v in line if math.isfinite(v)]
         hue, dashes = looks[name]
         if not points:
             continue
@@ -294,10 +343,9 @@ def _values(
         yield _text(point[0] + beside, height + 4, f"{value:.2f}", anchor, hue, size=11)
 
 
-def _axis(
-    first: float, last: float, x: Callable[[float], float], bottom: float
-) -> Iterator[str]:
+def _axis(frame: _Frame, bottom: float) -> Iterator[str]:
     """Yield the axis of time."""
+    first, last, x = frame.first, frame.last, frame.x
     step = _round_step((last - first) / _TICKS)
     tick = math.ceil(first / step - 1e-9) * step
     while tick <= last * (1 + 1e-9):

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.e2e.conftest import write_pixels
-from tests.support import launch
+from tests.support import large, launch
 from tests.support.browser import browser
 
 pytestmark = pytest.mark.skipif(
@@ -89,6 +89,24 @@ def test_everything_is_in_the_page_and_nothing_is_loaded(report):
     assert "@import" not in text
     namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     assert set(re.findall(r"https?://[^\s\"'<)]*", text)) <= namespaces
+
+
+def test_large_runs_make_a_small_page(tmp_path):
+    """200 epochs of 8 layers, 64 ranks with a layer each, 5,000 evaluations."""
+    data = large.write_data(tmp_path / "data.h5")
+    large.write_deep(tmp_path / "deep", data)
+    large.write_deep(tmp_path / "wide", data, [40] * large.RANKS)
+    names = ["deep", "wide"]
+    for ranks in (1, 8, large.RANKS):
+        names.append(f"sparse-{ranks}")
+        large.write_sparse(tmp_path / names[-1], data, ranks)
+    result = launch.run("report", *names, cwd=tmp_path, limit=60).ok()
+    assert "note:" not in result.stderr
+    out = tmp_path / "report.html"
+    assert out.stat().st_size < 5e6
+    drawn = {"spacetime-deep", "spacetime-wide", "zoom-wide", "speed-up"}
+    drawn |= {"cost-evaluation", "cost-seconds", "codes-deep", "filters-sparse-64"}
+    assert drawn <= set(Page(out).names)
 
 
 def test_names_are_unique_and_links_arrive(report):

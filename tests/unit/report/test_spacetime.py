@@ -101,6 +101,21 @@ def test_many_epochs_stay_few_bars():
     assert max(b for _, _, b in bars(svg)) == pytest.approx(RIGHT, abs=1)
 
 
+def test_many_layers_share_elements_and_cover_the_same(monkeypatch):
+    each = diagram(lanes())
+    monkeypatch.setattr(spacetime, "_MOST_TIPS", 3)
+    joined = diagram(lanes())
+    assert bars(joined) == []
+    assert joined.count("<title>") == 4  # training twice, waiting, outputs
+    path = re.search(r'<path d="([^"]*)"[^>]*><title>training', joined)
+    lefts = [float(x) for x in re.findall(r"M([\d.]+)", path[1])]
+    first = [left for kind, left, _ in bars(each) if kind == "training"][:3]
+    assert lefts == pytest.approx(first)
+    heads = re.compile(r"M[\d.]+ [\d.]+l-3.5 -7h7z")
+    assert heads.findall(joined) == heads.findall(each)
+    ET.fromstring(joined)
+
+
 @pytest.mark.parametrize("error", [math.nan, 1.0])
 def test_errors_may_be_missing_or_constant(error):
     some = [epoch(i, float(i), error=error) for i in (1, 2)]
