@@ -4,7 +4,10 @@ import argparse
 from pathlib import Path
 
 from mpilayer.cli.encode import check_one_process
+from mpilayer.cli.options import add_task
 from mpilayer.runs.export import PARTS, export
+from mpilayer.runs.tasks import TASKS
+from mpilayer.store.export import Model
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="{" + ",".join(PARTS) + "}",
         help=f"what to write; the encoder ends at the code (default: {PARTS[0]})",
     )
+    add_task(parser, "which model")
     parser.add_argument("--force", action="store_true", help="replace an older FILE")
 
 
@@ -37,6 +41,13 @@ def run(args: argparse.Namespace) -> None:
         Several processes were started.
     """
     check_one_process()
-    model = export(args.run, args.out, args.part, args.force)
+    model = export(args.run, args.out, args.part, args.force, args.task)
     sizes = "-".join(map(str, model.sizes))
-    print(f"wrote the {model.about['model']} {args.part} {sizes} to {args.out}")
+    print(f"wrote {_name(model)} {sizes} to {args.out}")
+
+
+def _name(model: Model) -> str:
+    kind = model.about["model"]
+    predictors = {task.model for name, task in TASKS.items() if name != "autoencode"}
+    whole = f"the {kind}" if kind in predictors else f"the {kind} autoencoder"
+    return whole if model.about["part"] == PARTS[0] else f"the encoder of {whole}"

@@ -44,10 +44,34 @@ def chosen_task(run: Path, name: str | None) -> Task | None:
     return task
 
 
+def chosen_model(directory: RunDirectory, name: str | None) -> tuple[str, Stack]:
+    """Return the model that is to be used, and what it is called. Local.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        The run.
+    name : str, optional
+        As for ``chosen_task``.
+
+    Returns
+    -------
+    str, Stack
+        ``classifier``, ``regressor``, or a name that ``load_trained`` gives.
+
+    Raises
+    ------
+    CheckpointError
+        There is none, or it is damaged.
+    """
+    if task := chosen_task(directory.path, name):
+        return task.model, load_predictor(directory, task)
+    return load_trained(directory)
+
+
 def encoder(directory: RunDirectory, name: str | None) -> Stack:
     """Return the model whose encoder is to be used; see ``chosen_task``. Local."""
-    task = chosen_task(directory.path, name)
-    return load_predictor(directory, task) if task else load_trained(directory)[1]
+    return chosen_model(directory, name)[1]
 
 
 def evaluate_predictor(

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 from mpilayer.data.dataset import Dataset
-from tests.e2e.conftest import LAYERS, contents
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.model import load_predictor
+from mpilayer.runs.tasks import TASKS
+from tests.e2e.conftest import LAYERS, contents, read_summary
 from tests.support import launch
 from tests.support.plain import FUNCTIONS
 
 RUNS = ("pretrained", "finetuned", "mixed", "sparse")
+PREDICTORS = {"classify": "classifier", "regress": "regressor"}
 KINDS = {"pretrained": ["sigmoid"] * 8, "finetuned": ["sigmoid"] * 8}
 KINDS |= {"mixed": ["tanh", "linear", "tanh", "sigmoid"], "sparse": ["tanh"] * 2}
 OUTPUTS = {"encode": "codes", "reconstruct": "images"}
@@ -35,13 +39,18 @@ def runs(tiny, pretrained, tmp_path_factory):
         ["pretrain", tiny, "--run", "mixed", *mixed],
         ["sparse", tiny, "--run", "sparse", "--hidden", 5, "--evaluations", 5],
         *(
+            ["finetune", "mixed", "--task", task, "--epochs", 3, "--optimizer", "adam"]
+            for task in PREDICTORS
+        ),
+        *(
             [command, name, tiny, "-o", f"{name}-{OUTPUTS[command]}.npy"]
             for name in RUNS
             for command in OUTPUTS
         ),
     ):
-        split = ["--split", "test"] if arguments[0] in OUTPUTS else []
-        launch.run(*arguments, *split, cwd=folder).ok()
+        more = ["--split", "test"] if arguments[0] in OUTPUTS else []
+        more += ["--task", "autoencode"] if arguments[0] == "encode" else []
+        launch.run(*arguments, *more, cwd=folder).ok()
     return folder
 
 
@@ -50,8 +59,9 @@ def exported(runs, tmp_path, monkeypatch):
     """Give a function that exports to the current folder, as the examples read it."""
     monkeypatch.chdir(tmp_path)
 
-    def run(name, ending, *options):
-        arguments = ["export", runs / name, "-o", f"model{ending}", *options]
+    def run(name, ending, *options, task="autoencode"):
+        arguments = ["export", runs / name, "-o", f"model{ending}", "--task", task]
+        arguments += options
         return launch.run(*arguments, cwd=tmp_path).ok()
 
     return run
@@ -97,7 +107,7 @@ def test_onnx(exported, runs, rows, name):
         assert_close(found, expected)
     facts = session.get_modelmeta().custom_metadata_map
     assert facts["model"] == ("pretrained" if name == "mixed" else name)
-    assert facts["part"] == "autoencoder"
+    assert facts["part"] == "whole"
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -160,11 +170,114 @@ def test_the_encoder_alone(exported, runs, rows):
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     printed = exported("finetuned", ".onnx", "--part", "encoder").stdout
     sizes = "-".join(map(str, (20, *LAYERS)))
-    assert printed == f"wrote the finetuned encoder {sizes} to model.onnx\n"
+    assert printed == (
+        f"wrote the encoder of the finetuned autoencoder {sizes} to model.onnx\n"
+    )
     session = runtime.InferenceSession("model.onnx")
     assert [output.name for output in session.get_outputs()] == ["code"]
     (found,) = session.run(None, {"visible": rows})
     assert_close(found, results(runs, "finetuned")[0])
+
+
+# --- classifiers and regressors
+
+
+@pytest.fixture(params=PREDICTORS)
+def predictor(request, exported, runs, rows):
+    """Give a function that exports a predictor, and what should come out of it."""
+    task = request.param
+    model = load_predictor(RunDirectory(runs / "mixed"), TASKS[task])
+    values = rows.astype(float)
+    for k, (_, _, kind) in enumerate(model.steps):
+        weights, bias = (
+            model.parameters[f"{name}_{k}"] for name in ("weights", "bias")
+        )
+        values = FUNCTIONS[kind](values @ weights + bias)
+    if task == "classify":
+        values = np.exp(values - values.max(axis=1, keepdims=True))
+        values /= values.sum(axis=1, keepdims=True)
+
+    def run(ending, *options):
+        return exported("mixed", ending, *options, task=task)
+
+    return task, run, values
+
+
+def test_predictors_in_onnx(predictor, rows):
+    onnx = pytest.importorskip("onnx", reason="needs mpilayer[export]")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    task, export, expected = predictor
+    export(".onnx")
+    onnx.checker.check_model("model.onnx", full_check=True)
+    names = example(*["onnxruntime", "classes"][: 1 + (task == "classify")])
+    if task == "classify":
+        np.testing.assert_array_equal(names["classes"], np.arange(10))
+    session = names["session"]
+    name = {"classify": "probabilities", "regress": "prediction"}[task]
+    assert [output.name for output in session.get_outputs()] == ["code", name]
+    (found,) = session.run([name], {"visible": rows})
+    assert_close(found, expected)
+
+
+def test_predictors_in_pytorch(predictor, rows):
+    pytest.importorskip("safetensors", reason="needs mpilayer[export]")
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    _, export, expected = predictor
+    export(".safetensors")
+    model = example("safetensors", "metadata")["model"]
+    assert_close(model(torch.from_numpy(rows)).detach().numpy(), expected)
+
+
+def test_predictors_in_numpy(predictor, rows):
+    _, export, expected = predictor
+    export(".npz")
+    assert_close(example("def predict")["predict"](rows), expected)
+
+
+def test_predictors_in_scikit_learn(runs, tiny, pretrained, tmp_path, monkeypatch):
+    """Of a stack with one activation, as its multilayer perceptrons have."""
+    pytest.importorskip("sklearn", reason="needs scikit-learn")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(pretrained, "run")
+    for task in PREDICTORS:
+        options = ["--task", task, "--epochs", 20, "--optimizer", "adam"]
+        launch.run("finetune", "run", *options, cwd=tmp_path).ok()
+        # What was trained last is the usual one.
+        launch.run("export", "run", "-o", f"{task}.npz", cwd=tmp_path).ok()
+    with Dataset.open(tiny) as data:
+        rows, labels = data.rows("test"), data.labels("test")
+    shutil.copy("classify.npz", "model.npz")
+    names = example("MLPClassifier")
+    found = names["classes"][names["model"].predict_proba(rows).argmax(axis=1)]
+    errors = read_summary(Path("run"))["classify_error"]["test"]
+    assert 100 * np.mean(found != labels) == pytest.approx(errors)
+    shutil.copy("regress.npz", "model.npz")
+    found = example("MLPRegressor")["model"].predict(rows)
+    errors = read_summary(Path("run"))["regress_error"]["test"]
+    assert np.mean((found - labels) ** 2) == pytest.approx(errors, rel=1e-4)
+
+
+def test_predictors_in_hdf5(predictor, rows):
+    task, export, expected = predictor
+    printed = export(".h5").stdout
+    assert printed.startswith(f"wrote the {PREDICTORS[task]} 20-9-3-")
+    with h5py.File("model.h5") as file:
+        facts, last = dict(file.attrs), file["steps/2"]
+        assert last["bias"].shape == expected.shape[1:]
+        kinds = [file[f"steps/{k}"].attrs["activation"] for k in range(3)]
+    assert kinds == ["tanh", "linear", {"classify": "softmax"}.get(task, "linear")]
+    assert facts["activations"].split(",") == kinds
+    assert facts["model"] == PREDICTORS[task]
+    assert facts.get("classes", "") == ("0,1,2,3,4,5,6,7,8,9" * (task == "classify"))
+
+
+def test_the_encoder_of_a_predictor(predictor, runs, rows, tiny, tmp_path):
+    task, export, _ = predictor
+    printed = export(".npz", "--part", "encoder").stdout
+    assert f"wrote the encoder of the {PREDICTORS[task]} 20-9-3 to" in printed
+    options = ["-o", "codes.npy", "--split", "test", "--task", task]
+    launch.run("encode", runs / "mixed", tiny, *options, cwd=tmp_path).ok()
+    assert_close(example("def predict")["predict"](rows), np.load("codes.npy"))
 
 
 def test_an_export_changes_nothing_else(exported, runs, tmp_path):
@@ -207,13 +320,13 @@ def test_the_only_split_needs_no_name(runs, tmp_path, rows):
     np.save(tmp_path / "rows.npy", rows)
     for arguments in (
         ["data", "prepare", "rows.npy", "-o", "rows.h5"],
-        ["encode", runs / "mixed", "rows.h5", "-o", "codes.csv"],
+        ["encode", runs / "pretrained", "rows.h5", "-o", "codes.csv"],
     ):
         launch.run(*arguments, cwd=tmp_path).ok()
     header, *rows = (tmp_path / "codes.csv").read_text().splitlines()
-    assert (header, len(rows)) == ("unit_1,unit_2,unit_3", len(rows))
+    assert header == "unit_1,unit_2,unit_3,unit_4"
     found = np.loadtxt(rows, np.float32, delimiter=",")
-    np.testing.assert_array_equal(found, results(runs, "mixed")[0])
+    np.testing.assert_array_equal(found, results(runs, "pretrained")[0])
 
 
 # --- mistakes
@@ -263,8 +376,15 @@ def test_data_and_checkpoints_are_never_replaced(refused, out):
 
 
 def test_unknown_parts(refused):
-    words = ["unknown part 'encodr'; choose from autoencoder, encoder", "'encoder'?"]
+    words = ["unknown part 'encodr'; choose from whole, encoder", "'encoder'?"]
     refused(words, "export", "run", "-o", "model.npz", "--part", "encodr")
+
+
+def test_predictors_that_are_not_there(refused):
+    words = ["must have a classifier", "--task classify"]
+    refused(words, "export", "run", "-o", "model.npz", "--task", "classify")
+    words = ["invalid choice: 'clasify'"]
+    refused(words, "export", "run", "-o", "model.npz", "--task", "clasify")
 
 
 def test_exports_that_have_no_run(folder, refused):
