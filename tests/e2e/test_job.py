@@ -1,10 +1,9 @@
 """Batch scripts: what is written, what is refused, how a job runs and ends.
 
 A stand-in for mpilayer does what its plan says, so that the scripts' own doings are
-seen: first in bash alone, then under a live SLURM.
+seen: here in bash alone, in ``test_slurm.py`` under a live SLURM.
 """
 
-import json
 import os
 import re
 import shlex
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import contents, digests
+from tests.e2e.conftest import contents
 from tests.support import launch
 
 JOBS = launch.ROOT / "jobs"
@@ -231,12 +230,13 @@ def bash(tmp_path):
         program(tmp_path / "bin" / name, text)
     jobs = []
 
-    def start(restarts=0, script="job.sh", saving="0.3", **plans):
+    def start(restarts=0, script="job.sh", saving="0.3", task=0, **plans):
         slurm = {
             "SLURM_JOB_ID": "7",
             "SLURM_NTASKS": "2",
             "SLURM_CPUS_PER_TASK": "3",
             "SLURM_RESTART_COUNT": str(restarts),
+            "SLURM_ARRAY_TASK_ID": str(task),
             "SAVING": saving,
         }
         process = subprocess.Popen(
@@ -365,274 +365,7 @@ def test_scaling_starts_nothing_after_a_warning(bash, tmp_path):
 
 def test_each_seed_has_a_run_of_its_own(bash, tmp_path):
     write_job(tmp_path, "pretrain", "a.h5", *JOB, "--seeds", "5,3")
-    environment = {"SLURM_ARRAY_TASK_ID": "1"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(*environment.popitem())
-        bash().finish().ok()
+    bash(task=1).finish().ok()
     assert calls(tmp_path)[0][2].startswith("pretrain a.h5 --run run-seed-3 ")
     assert "--seed 3" in calls(tmp_path)[0][2]
     assert (tmp_path / "run-seed-3" / "complete").exists()
-
-
-# --- under a live SLURM
-
-
-def submit(folder, *command, **plans):
-    """Submit; return the ids of the jobs in the order of their submission."""
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=launch.environment() | variables(folder, **plans),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return re.findall(r"\d+", done.stdout)
-
-
-def describe(job):
-    """Return what SLURM knows about a job, by name."""
-    shown = subprocess.run(
-        ["scontrol", "show", "job", "-o", job],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return dict(pair.split("=", 1) for pair in shown.split() if "=" in pair)
-
-
-def wait_until(condition, limit=90.0):
-    """Wait until a condition holds; return its value."""
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    return pytest.fail(f"not within {limit} s")
-
-
-def ended(job):
-    """Wait for the end of a job; return what SLURM knows then."""
-
-    def look():
-        found = describe(job)
-        running = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
-        return None if found["JobState"] in running else found
-
-    return wait_until(look)
-
-
-def warn(job):
-    """Send the warning of SLURM before its time."""
-    subprocess.run(["scancel", "--batch", "--signal=USR1", job], check=True)
-
-
-@pytest.fixture
-def cluster():
-    """Skip where the MPI is not one that both launchers start; end what is left."""
-    launch.require_mpi()
-    if launch.is_open_mpi():
-        pytest.skip("needs an MPI that srun --mpi=pmi2 can start (MPICH, Intel MPI)")
-    jobs = []
-    yield jobs
-    if jobs:
-        subprocess.run(["scancel", *jobs], check=False)
-
-
-@pytest.mark.slurm
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("launcher", "nodes"), [("mpiexec", 1), ("mpiexec", 2), ("srun", 1), ("srun", 2)]
-)
-def test_a_warned_job_starts_again_and_ends(cluster, tmp_path, launcher, nodes):
-    options = ["--nodes", nodes, "--ntasks", 4, "--launcher", launcher]
-    run = tmp_path / "a run"
-    write_job(tmp_path, "pretrain", "a.h5", "--run", run, "-o", "job.sh", *options)
-    cluster += submit(tmp_path, "sbatch", "job.sh", pretrain="save end")
-    wait_until(lambda: len(list(run.glob("waits-0-*"))) == 4)
-    warn(cluster[0])
-    found = ended(cluster[0])
-    assert (found["JobState"], found["ExitCode"], found["Restarts"]) == (
-        "COMPLETED",
-        "0:0",
-        "1",
-    )
-    assert [call[:2] for call in calls(tmp_path)] == [["0", "save"], ["1", "end"]]
-    output = tmp_path / f"pretrain-a run-{cluster[0]}.out"
-    assert "received USR1" in output.read_text()
-    if launcher == "mpiexec":
-        assert len(list(run.glob("saved-0-*"))) == 4
-
-
-@pytest.mark.slurm
-@pytest.mark.parametrize(
-    ("plan", "code"), [("fail", "3:0"), ("nothing", "1:0"), ("crash", "0:0")]
-)
-def test_ends_that_are_not_repeated(cluster, tmp_path, plan, code):
-    write_job(tmp_path, "pretrain", "a.h5", *JOB)
-    cluster += submit(tmp_path, "sbatch", "job.sh", pretrain=plan)
-    found = ended(cluster[0])
-    assert (found["ExitCode"], found["Restarts"]) == (code, "0")
-    assert found["JobState"] == ("COMPLETED" if code == "0:0" else "FAILED")
-
-
-@pytest.mark.slurm
-@pytest.mark.slow
-def test_the_limit_of_requeues_holds(cluster, tmp_path):
-    write_job(tmp_path, "pretrain", "a.h5", *JOB, "--requeues", 1)
-    cluster += submit(tmp_path, "sbatch", "job.sh", pretrain="more")
-    found = ended(cluster[0])
-    assert (found["JobState"], found["ExitCode"], found["Restarts"]) == (
-        "FAILED",
-        "75:0",
-        "1",
-    )
-
-
-@pytest.mark.slurm
-@pytest.mark.slow
-def test_a_cancelled_job_stays_cancelled(cluster, tmp_path):
-    write_job(tmp_path, "pretrain", "a.h5", *JOB)
-    cluster += submit(tmp_path, "sbatch", "job.sh", pretrain="save end")
-    wait_until(lambda: (tmp_path / "run" / "waits-0-0").exists())
-    subprocess.run(["scancel", cluster[0]], check=True)
-    found = ended(cluster[0])
-    assert (found["JobState"], found["Restarts"]) == ("CANCELLED", "0")
-
-
-@pytest.mark.slurm
-@pytest.mark.slow
-def test_an_array_of_seeds(cluster, tmp_path):
-    write_job(tmp_path, "pretrain", "a.h5", *JOB, "--seeds", "5,3")
-    cluster += submit(tmp_path, "sbatch", "job.sh", pretrain="save end")
-    waiting = [tmp_path / f"run-seed-{seed}" / "waits-0-0" for seed in (5, 3)]
-    wait_until(lambda: all(path.exists() for path in waiting))
-    warn(f"{cluster[0]}_0")
-    warn(f"{cluster[0]}_1")
-    for task in range(2):
-        found = ended(f"{cluster[0]}_{task}")
-        assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1")
-    for seed in (5, 3):
-        assert (tmp_path / f"run-seed-{seed}" / "complete").read_text() == "pretrain\n"
-
-
-@pytest.mark.slurm
-@pytest.mark.slow
-@pytest.mark.parametrize("seeds", [[], ["--seeds", "2"]])
-def test_a_chain_waits_for_the_end_of_requeues(cluster, tmp_path, seeds):
-    chain = ["--then", "finetune,evaluate", "--run", "run", "-o", "chain", *seeds]
-    write_job(tmp_path, "pretrain", "a.h5", *chain)
-    plans = {"pretrain": "more end", "finetune": "more end"}
-    cluster += submit(tmp_path, "bash", "chain/submit.sh", **plans)
-    assert len(cluster) == 3
-    for job in cluster:
-        assert ended(f"{job}_0" if seeds else job)["JobState"] == "COMPLETED"
-    assert [(call[1], call[2].split()[0]) for call in calls(tmp_path)] == [
-        ("more", "pretrain"),
-        ("end", "pretrain"),
-        ("more", "finetune"),
-        ("end", "finetune"),
-        ("end", "evaluate"),
-    ]
-
-
-@pytest.mark.slurm
-@pytest.mark.parametrize("seeds", [[], ["--seeds", "2"]])
-def test_a_chain_ends_where_a_step_fails(cluster, tmp_path, seeds):
-    chain = ["--then", "finetune,evaluate", "--run", "run", "-o", "chain", *seeds]
-    write_job(tmp_path, "pretrain", "a.h5", *chain)
-    cluster += submit(tmp_path, "bash", "chain/submit.sh", pretrain="fail")
-    states = [ended(f"{job}_0" if seeds else job)["JobState"] for job in cluster]
-    assert states == ["FAILED", "CANCELLED", "CANCELLED"]
-    assert len(calls(tmp_path)) == 1
-
-
-@pytest.mark.slurm
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["mpiexec", "srun"])
-def test_scaling_of_the_sparse_mode(cluster, tiny, tmp_path, launcher):
-    options = ["--evaluations", 5, "--nodes", 2, "--ntasks", 4, "--launcher", launcher]
-    launch.run("job", "scaling", tiny, *JOB, *options, cwd=tmp_path).ok()
-    cluster += submit(tmp_path, "sbatch", "job.sh")
-    found = ended(cluster[0])
-    output = (tmp_path / f"scaling-run-{cluster[0]}.out").read_text()
-    assert found["JobState"] == "COMPLETED", output
-    assert re.search(r"ranks  seconds  speed-up\n +1 .* 1\.00\n +2 .*\n +4 ", output)
-    for ranks in (1, 2, 4):
-        summary = json.loads((tmp_path / f"run/ranks-{ranks}/summary.json").read_text())
-        assert summary["ranks"] == ranks
-
-
-@pytest.mark.slurm
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["mpiexec", "srun"])
-def test_training_goes_on_after_a_requeue(cluster, tiny, tmp_path, launcher):
-    options = ["--layers", "14,10,8,4", "--epochs", 600, "--minibatch", 10]
-    job = [*options, "--nodes", 2, "--ntasks", 4, "--launcher", launcher]
-    launch.run("job", "pretrain", tiny, *JOB, *job, cwd=tmp_path).ok()
-    cluster += submit(tmp_path, "sbatch", "job.sh")
-    metrics = tmp_path / "run" / "metrics" / "layer-4.jsonl"
-    wait_until(lambda: metrics.exists() and metrics.stat().st_size)
-    warn(cluster[0])
-    found = ended(cluster[0])
-    output = (tmp_path / f"pretrain-run-{cluster[0]}.out").read_text()
-    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), output
-    assert "pretrain has saved; requeue 1 of 5" in output
-    plain = ["pretrain", tiny, "--run", tmp_path / "plain", "--threads", 1, *options]
-    launch.run(*plain).ok()
-    assert digests(tmp_path / "run") == digests(tmp_path / "plain")
-
-
-@pytest.mark.slurm
-@pytest.mark.slow
-def test_a_run_longer_than_its_time_goes_on_again_and_again(cluster, tiny, tmp_path):
-    options = ["--layers", "14,10,8,4", "--epochs", 1500, "--minibatch", 10]
-    job = [*options, "--ntasks", 4, "--max-time", 5, "--requeues", 20]
-    launch.run("job", "pretrain", tiny, *JOB, *job, cwd=tmp_path).ok()
-    cluster += submit(tmp_path, "sbatch", "job.sh")
-    found = wait_until(lambda: _complete(cluster[0]), limit=300)
-    output = (tmp_path / f"pretrain-run-{cluster[0]}.out").read_text()
-    assert found["JobState"] == "COMPLETED", output
-    assert int(found["Restarts"]) >= 2, output
-    plain = ["pretrain", tiny, "--run", tmp_path / "plain", "--threads", 1, *options]
-    launch.run(*plain).ok()
-    assert digests(tmp_path / "run") == digests(tmp_path / "plain")
-
-
-def _complete(job):
-    found = describe(job)
-    return found if found["JobState"] in ("COMPLETED", "FAILED", "TIMEOUT") else None
-
-
-@pytest.mark.slurm
-@pytest.mark.slow
-def test_a_cancelled_run_goes_on_by_hand(cluster, tiny, tmp_path):
-    options = ["--layers", "14,10,8,4", "--epochs", 600, "--minibatch", 10]
-    job = [*options, "--ntasks", 4]
-    launch.run("job", "pretrain", tiny, *JOB, *job, cwd=tmp_path).ok()
-    cluster += submit(tmp_path, "sbatch", "job.sh")
-    metrics = tmp_path / "run" / "metrics" / "layer-4.jsonl"
-    wait_until(lambda: metrics.exists() and metrics.stat().st_size)
-    subprocess.run(["scancel", cluster[0]], check=True)
-    assert ended(cluster[0])["JobState"] == "CANCELLED"
-    assert not (tmp_path / "run" / "complete").exists()
-    result = launch.run("resume", tmp_path / "run", ranks=2).ok()
-    assert "going on after epochs" in result.stderr
-    plain = ["pretrain", tiny, "--run", tmp_path / "plain", "--threads", 1, *options]
-    launch.run(*plain).ok()
-    assert digests(tmp_path / "run") == digests(tmp_path / "plain")
-
-
-@pytest.mark.slurm
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["mpiexec", "srun"])
-def test_a_comparison_on_two_nodes(cluster, tiny, tmp_path, launcher):
-    options = ["--hidden", 6, "--evaluations", 30, "--launcher", launcher]
-    job = [*options, "--nodes", 2, "--ntasks", 4]
-    launch.run("job", "compare", tiny, *JOB, *job, cwd=tmp_path).ok()
-    cluster += submit(tmp_path, "sbatch", "job.sh")
-    assert ended(cluster[0])["JobState"] == "COMPLETED"
-    assert (tmp_path / "run" / "complete").read_text() == "compare\n"
-    result = json.loads((tmp_path / "run" / "compare.json").read_text())
-    assert result["ranks"] == 4
-    assert result["runs"]["average"]["gap"]["measured"] >= 0

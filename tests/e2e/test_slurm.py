@@ -1,78 +1,424 @@
-"""Under SLURM: jobs by srun, and the mistake that srun makes easy."""
+"""Under a live SLURM: jobs that are warned, requeued, cancelled, chained, looked at.
 
+Jobs wait more than they work. Therefore all that the tests of this file do is started
+before the first of them, several at a time, and each test waits for its part.
+"""
+
+import json
+import re
 import shlex
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.e2e.conftest import contents, digests, read_summary
+from tests.e2e.test_job import JOB, calls, program, variables, write_job
 from tests.support import launch
 
-pytestmark = pytest.mark.slurm
-SETTINGS = (
-    "--layers",
-    "14,10,8,4",
-    "--epochs",
-    "2",
-    "--minibatch",
-    "50",
-    "--threads",
-    "1",
-)
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+AT_ONCE = 4
+LIMIT = 300.0
+"""Seconds for each step of a test: other tests run beside them, on the same cores."""
+
+LAUNCHERS = [("mpiexec",), ("srun",)]
+LAYERS = ("--layers", "14,10,8,4")
+SETTINGS = (*LAYERS, "--epochs", "2", "--minibatch", "50", "--threads", "1")
+LONG = (*LAYERS, "--epochs", "300", "--minibatch", "10")
+
+# mpilayer, whose epochs take a while, but no more of the processor: a launch lasts
+# longer than what it must not survive, on any machine.
+SLOWLY = """
+from mpilayer.train.layer import LayerState
+original = LayerState.train_epoch
+
+def train_epoch(self, *arguments):
+    time.sleep(0.02)
+    original(self, *arguments)
+
+LayerState.train_epoch = train_epoch
+"""
+
+# The first start has the rest of a job whose time is nearly over: mpilayer leaves the
+# last 30 s alone. The variable is SLURM's own.
+NEARLY_OVER = """
+if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then
+    export SLURM_JOB_END_TIME=$(($(date +%s) + 33))
+fi
+"""
+
+WORK = {}
 
 
-@pytest.fixture(autouse=True)
-def launcher():
-    """Skip, with the reason, where the MPI is not one that srun --mpi=pmi2 starts."""
+def beside(*cases):
+    """Make a function of a place and a case to a test that runs beside the others."""
+
+    def register(work):
+        for case in cases or [()]:
+            name = "-".join([work.__name__, *map(str, case)])
+            WORK[name] = lambda place, case=case: work(place, *case)
+        return work
+
+    return register
+
+
+class Place:
+    """A folder in which jobs are written, submitted, and waited for.
+
+    Parameters
+    ----------
+    folder : Path
+        New.
+    data : Path
+        The data set.
+    stopped : threading.Event
+        Set when nobody is interested any more.
+    """
+
+    def __init__(self, folder, data, stopped):
+        self.folder, self.run, self.data = folder, folder / "run", data
+        self.jobs = []
+        self._stopped = stopped
+
+    def write(self, command, *arguments, slowly=False):
+        """Write the batch script of a command with a run in the folder."""
+        if slowly:
+            text = f"#!{sys.executable}\n" + launch.driver(SLOWLY)[1]
+            program(self.folder / "bin" / "mpilayer", text)
+        arguments = ("job", command, self.data, *JOB, *arguments)
+        launch.run(*arguments, cwd=self.folder, limit=LIMIT).ok()
+
+    def submit(self, *command, **plans):
+        """Submit; return the ids of the jobs in the order of their submission."""
+        done = subprocess.run(
+            command or ("sbatch", "job.sh"),
+            cwd=self.folder,
+            env=launch.environment() | variables(self.folder, **plans),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+        if "node configuration is not available" in done.stderr:
+            pytest.skip("needs two nodes")
+        assert done.returncode == 0, done
+        found = re.findall(r"\d+", done.stdout)
+        self.jobs += found
+        return found
+
+    def wait_until(self, condition, every=0.1):
+        """Wait until a condition holds; return its value."""
+        end = time.monotonic() + LIMIT
+        while not (found := condition()):
+            assert time.monotonic() < end, self.everything()
+            assert not self._stopped.wait(every)
+        return found
+
+    def ended(self, job):
+        """Wait for the end of a job; return what SLURM knows then."""
+
+        def look():
+            found = describe(job)
+            running = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
+            return None if found["JobState"] in running else found
+
+        return self.wait_until(look, every=0.4)
+
+    def everything(self):
+        """Return what the jobs have printed."""
+        return "\n".join(path.read_text() for path in self.folder.glob("*.out"))
+
+    def epochs(self):
+        """Return how many epochs the last layer has."""
+        path = self.run / "metrics" / "layer-4.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def describe(job):
+    """Return what SLURM knows about a job, by name."""
+    shown = subprocess.run(
+        ["scontrol", "show", "job", "-o", job],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return dict(pair.split("=", 1) for pair in shown.split() if "=" in pair)
+
+
+def cancel(*arguments):
+    """Cancel jobs, or send them a signal."""
+    subprocess.run(["scancel", *arguments], check=True)
+
+
+def warn(job):
+    """Send the warning of SLURM before its time."""
+    cancel("--batch", "--signal=USR1", job)
+
+
+def outcome(found):
+    """Return how a job has ended."""
+    return found["JobState"], found["ExitCode"], found["Restarts"]
+
+
+# --- with mpilayer
+
+
+@beside(*LAUNCHERS)
+def a_run_longer_than_its_time_goes_on_again_and_again(place, launcher):
+    job = ["--nodes", 2, "--ntasks", 4, "--launcher", launcher]
+    place.write("pretrain", *LONG, *job, "--environment", NEARLY_OVER, slowly=True)
+    (job,) = place.submit()
+    place.wait_until(lambda: "requeue 1 of 5" in place.everything())
+    before = place.epochs()
+    place.wait_until(lambda: place.epochs() > before)
+    warn(job)
+    found = place.ended(job)
+    said = place.everything()
+    assert outcome(found) == ("COMPLETED", "0:0", "2"), said
+    assert "saved and stopped because of the time limit" in said
+    assert "saved and stopped because of SIGUSR1" in said
+    assert "requeue 2 of 5" in said
+    assert "going on after epochs" in said
+    assert place.epochs() == 300
+    summary = read_summary(place.run)
+    assert (summary["ranks"], summary["hosts"]) == (4, 2)
+    assert digests(place.run) == place.undisturbed()
+
+
+@beside()
+def a_cancelled_run_goes_on_by_hand(place):
+    place.write("pretrain", *LONG, "--ntasks", 4, slowly=True)
+    (job,) = place.submit()
+    place.wait_until(place.epochs)
+    cancel(job)
+    assert place.ended(job)["JobState"] == "CANCELLED"
+    assert not (place.run / "complete").exists()
+    result = launch.run("resume", place.run, ranks=2, limit=LIMIT).ok()
+    assert "going on after" in result.stderr
+    assert digests(place.run) == place.undisturbed()
+
+
+@beside()
+def a_run_is_looked_at_while_it_is_in_a_job(place):
+    endless = [*LAYERS, "--epochs", 1_000_000, "--minibatch", 50]
+    place.write("pretrain", *endless, "--nodes", 2, "--ntasks", 4, slowly=True)
+    (job,) = place.submit()
+
+    def watch():
+        """Return the epochs of all layers in a view that says that the run goes on."""
+        looked = ["watch", "run", "--once"]
+        view = launch.run(*looked, cwd=place.folder, limit=LIMIT).ok().stdout
+        assert re.match(r"run: pre-training, running, [\d:]+ left\n", view), view
+        for shape in ("20-14", "14-10", "10-8", "8-4"):
+            assert shape in view
+        return [int(n) for n in re.findall(r"(\d+)/1000000\b", view)]
+
+    place.wait_until(place.epochs)
+    first = watch()
+    before = place.epochs()
+    place.wait_until(lambda: place.epochs() > before)
+    then = watch()
+    assert len(first) == len(then) == 4
+    assert all(a < b for a, b in zip(first, then, strict=True)), (first, then)
+    launch.run("report", "run", cwd=place.folder, limit=LIMIT).ok()
+    page = (place.folder / "report.html").read_text()
+    found = re.search(r"still running, or broken off: epochs ([\d, ]+) of layers", page)
+    assert found is not None
+    reported = [int(n) for n in found[1].split(",")]
+    assert all(a <= b for a, b in zip(then, reported, strict=True)), (then, reported)
+    assert "the last line was written" in page
+    assert page.count("<svg") >= 2
+    assert describe(job)["JobState"] == "RUNNING"
+
+
+@beside(*LAUNCHERS)
+def scaling_of_the_sparse_mode(place, launcher):
+    options = ["--evaluations", 5, "--nodes", 2, "--ntasks", 4, "--launcher", launcher]
+    place.write("scaling", *options)
+    (job,) = place.submit()
+    assert place.ended(job)["JobState"] == "COMPLETED", place.everything()
+    table = r"ranks  seconds  speed-up\n +1 .* 1\.00\n +2 .*\n +4 "
+    assert re.search(table, place.everything())
+    for ranks in (1, 2, 4):
+        assert read_summary(place.run / f"ranks-{ranks}")["ranks"] == ranks
+
+
+@beside(*LAUNCHERS)
+def a_comparison_on_two_nodes(place, launcher):
+    options = ["--hidden", 6, "--evaluations", 30, "--launcher", launcher]
+    place.write("compare", *options, "--nodes", 2, "--ntasks", 4)
+    (job,) = place.submit()
+    assert place.ended(job)["JobState"] == "COMPLETED", place.everything()
+    assert (place.run / "complete").read_text() == "compare\n"
+    result = json.loads((place.run / "compare.json").read_text())
+    assert result["ranks"] == 4
+    assert result["runs"]["average"]["gap"]["measured"] >= 0
+
+
+def by_srun(place, *options, srun):
+    """Pre-train by srun, in a script that is not mpilayer's."""
+    words = ["pretrain", place.data, "--run", "run", *SETTINGS]
+    command = [sys.executable, "-m", "mpilayer", *map(str, words)]
+    script = f"#!/bin/bash\nexec srun {srun} {shlex.join(command)}\n"
+    (place.folder / "job.sh").write_text(script)
+    outputs = ["--time=5", "--output=job.out", "--error=job.err"]
+    (job,) = place.submit("sbatch", "--ntasks=4", *outputs, *options, "job.sh")
+    code = int(place.ended(job)["ExitCode"].partition(":")[0])
+    texts = [(place.folder / name).read_text() for name in ("job.out", "job.err")]
+    return launch.Result(code, *texts, 0.0)
+
+
+@beside((1,), (2,))
+def pretraining_by_srun(place, nodes):
+    options = [f"--nodes={nodes}", f"--ntasks-per-node={4 // nodes}"]
+    result = by_srun(place, *options, srun="--mpi=pmi2 --kill-on-bad-exit=1").ok()
+    summary = read_summary(place.run)
+    assert (summary["ranks"], summary["hosts"]) == (4, nodes)
+    assert result.stdout.count("Seconds of each layer") == 1
+    assert digests(place.run) == place.pretrained()
+
+
+@beside()
+def srun_without_mpi_is_refused(place):
+    result = by_srun(place, srun="--mpi=none")
+    words = ["launcher started 4 processes", "joined 1", "srun --mpi=pmi2"]
+    launch.assert_user_error(result, *words)
+    assert result.stdout == ""
+    assert set(contents(place.folder)) == {"job.sh", "job.out", "job.err"}
+
+
+# --- with the stand-in
+
+
+@beside((), ("--seeds", "2"))
+def a_chain_waits_for_the_end_of_requeues(place, *seeds):
+    chain = ["--then", "finetune,evaluate", "--run", "run", "-o", "chain", *seeds]
+    write_job(place.folder, "pretrain", "a.h5", *chain)
+    plans = {"pretrain": "more end", "finetune": "more end"}
+    jobs = place.submit("bash", "chain/submit.sh", **plans)
+    assert len(jobs) == 3
+    for job in jobs:
+        assert place.ended(f"{job}_0" if seeds else job)["JobState"] == "COMPLETED"
+    assert [(call[1], call[2].split()[0]) for call in calls(place.folder)] == [
+        ("more", "pretrain"),
+        ("end", "pretrain"),
+        ("more", "finetune"),
+        ("end", "finetune"),
+        ("end", "evaluate"),
+    ]
+
+
+@beside(("mpiexec", 1), ("mpiexec", 2), ("srun", 1), ("srun", 2))
+def a_warned_job_starts_again_and_ends(place, launcher, nodes):
+    options = ["--nodes", nodes, "--ntasks", 4, "--launcher", launcher]
+    run = place.folder / "a run"
+    to_run = ["--run", run, "-o", "job.sh"]
+    write_job(place.folder, "pretrain", "a.h5", *to_run, *options)
+    (job,) = place.submit(pretrain="save end")
+    place.wait_until(lambda: len(list(run.glob("waits-0-*"))) == 4)
+    warn(job)
+    assert outcome(place.ended(job)) == ("COMPLETED", "0:0", "1")
+    assert [call[:2] for call in calls(place.folder)] == [["0", "save"], ["1", "end"]]
+    output = place.folder / f"pretrain-a run-{job}.out"
+    assert "received USR1" in output.read_text()
+    if launcher == "mpiexec":
+        assert len(list(run.glob("saved-0-*"))) == 4
+
+
+@beside()
+def an_array_of_seeds(place):
+    write_job(place.folder, "pretrain", "a.h5", *JOB, "--seeds", "5,3")
+    (job,) = place.submit(pretrain="save end")
+    runs = [place.folder / f"run-seed-{seed}" for seed in (5, 3)]
+    place.wait_until(lambda: all((run / "waits-0-0").exists() for run in runs))
+    warn(f"{job}_0")
+    warn(f"{job}_1")
+    for task, run in enumerate(runs):
+        assert outcome(place.ended(f"{job}_{task}")) == ("COMPLETED", "0:0", "1")
+        assert (run / "complete").read_text() == "pretrain\n"
+
+
+@beside()
+def the_limit_of_requeues_holds(place):
+    write_job(place.folder, "pretrain", "a.h5", *JOB, "--requeues", 1)
+    (job,) = place.submit(pretrain="more")
+    assert outcome(place.ended(job)) == ("FAILED", "75:0", "1")
+
+
+@beside(("fail", 3), ("nothing", 1), ("crash", 0))
+def ends_that_are_not_repeated(place, plan, code):
+    write_job(place.folder, "pretrain", "a.h5", *JOB)
+    (job,) = place.submit(pretrain=plan)
+    state = "FAILED" if code else "COMPLETED"
+    assert outcome(place.ended(job)) == (state, f"{code}:0", "0")
+
+
+@beside()
+def a_cancelled_job_stays_cancelled(place):
+    write_job(place.folder, "pretrain", "a.h5", *JOB)
+    (job,) = place.submit(pretrain="save end")
+    place.wait_until(lambda: (place.run / "waits-0-0").exists())
+    cancel(job)
+    found = place.ended(job)
+    assert (found["JobState"], found["Restarts"]) == ("CANCELLED", "0")
+
+
+@beside((), ("--seeds", "2"))
+def a_chain_ends_where_a_step_fails(place, *seeds):
+    chain = ["--then", "finetune,evaluate", "--run", "run", "-o", "chain", *seeds]
+    write_job(place.folder, "pretrain", "a.h5", *chain)
+    jobs = place.submit("bash", "chain/submit.sh", pretrain="fail")
+    ends = [place.ended(f"{job}_0" if seeds else job)["JobState"] for job in jobs]
+    assert ends == ["FAILED", "CANCELLED", "CANCELLED"]
+    assert len(calls(place.folder)) == 1
+
+
+# --- all of them
+
+
+def _pretrain(data, run, *options):
+    """Return the weights of a run that nothing disturbs."""
+    words = ["pretrain", data, "--run", run, "--threads", 1, *options]
+    launch.run(*words, limit=LIMIT).ok()
+    return digests(run)
+
+
+def _work(work, place):
+    """Do the work of a test; leave no job behind."""
+    try:
+        return work(place)
+    finally:
+        if place.jobs:
+            subprocess.run(["scancel", *place.jobs], check=False)
+
+
+@pytest.fixture(scope="module")
+def under_way(request, tiny, tmp_path_factory):
+    """Start the work of those tests that were chosen; give what will come of it."""
     launch.require_mpi()
     if launch.is_open_mpi():
         pytest.skip("needs an MPI that srun --mpi=pmi2 can start (MPICH, Intel MPI)")
+    items = [item for item in request.session.items if item.module is request.module]
+    names = [item.callspec.params["name"] for item in items]
+    folder, stopped = tmp_path_factory.mktemp("slurm"), threading.Event()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        long = pool.submit(_pretrain, tiny, folder / "long", *LONG)
+        short = pool.submit(_pretrain, tiny, folder / "short", *SETTINGS)
+        futures = {}
+        for name in names:
+            (folder / name).mkdir()
+            place = Place(folder / name, tiny, stopped)
+            place.undisturbed, place.pretrained = long.result, short.result
+            futures[name] = pool.submit(_work, WORK[name], place)
+        yield futures
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
 
 
-def sbatch(folder, *options, srun, arguments):
-    """Run mpilayer by srun in a job of its own; return exit code, stdout, stderr."""
-    command = [sys.executable, "-m", "mpilayer", *map(str, arguments)]
-    script = folder / "job.sh"
-    script.write_text(
-        "#!/bin/bash\n"
-        f"export PYTHONPATH={shlex.quote(launch.environment()['PYTHONPATH'])}\n"
-        f"exec srun --kill-on-bad-exit=1 {srun} {shlex.join(command)}\n"
-    )
-    outputs = ["--output=job.out", "--error=job.err"]
-    job = subprocess.run(
-        ["sbatch", "--wait", "--time=2", *outputs, *options, str(script)],
-        cwd=folder,
-        env=launch.environment(),
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    texts = [folder / name for name in ("job.out", "job.err")]
-    out, err = (path.read_text() if path.exists() else "" for path in texts)
-    return launch.Result(job.returncode, out, job.stderr + err, 0.0)
-
-
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_pretraining_by_srun(tiny, pretrained, tmp_path, nodes):
-    arguments = ["pretrain", tiny, "--run", tmp_path / "run", *SETTINGS]
-    options = [f"--nodes={nodes}", "--ntasks=4", f"--ntasks-per-node={4 // nodes}"]
-    result = sbatch(tmp_path, *options, srun="--mpi=pmi2", arguments=arguments)
-    if nodes == 2 and "node configuration is not available" in result.stderr:
-        pytest.skip("needs two nodes")
-    result.ok()
-    summary = read_summary(tmp_path / "run")
-    assert summary["ranks"] == 4
-    assert result.stdout.count("Seconds of each layer") == 1
-    launch.run("evaluate", tmp_path / "run").ok()
-    assert digests(tmp_path / "run") == digests(pretrained)
-
-
-def test_srun_without_mpi_is_refused(tiny, tmp_path):
-    arguments = ["pretrain", tiny, "--run", tmp_path / "run", *SETTINGS]
-    result = sbatch(tmp_path, "--ntasks=4", srun="--mpi=none", arguments=arguments)
-    words = ["launcher started 4 processes", "joined 1", "srun --mpi=pmi2"]
-    launch.assert_user_error(result, *words)
-    assert not (tmp_path / "run").exists()
-    assert result.stdout == ""
-    assert set(contents(tmp_path)) == {"job.sh", "job.out", "job.err"}
+@pytest.mark.parametrize("name", WORK)
+def test_in_jobs(under_way, name):
+    """The work of each test is above, under its name."""
+    under_way[name].result()

@@ -24,16 +24,17 @@ LIMIT = 120.0
 
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
 # What launchers and schedulers tell their processes: pytest may itself run in a job.
+# Where the controller is, they may know.
 _FOREIGN = (
     "PMI_",
     "PMIX_",
     "OMPI_COMM_",
     "MPI_LOCAL",
     "HYDI_",
-    "SLURM_STEP",
+    "SLURM_",
     "MPILAYER_",
 )
-_FOREIGN_NAMES = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+_KEPT = "SLURM_CONF"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 _DRIVER = """
@@ -233,7 +234,7 @@ def environment() -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(_FOREIGN) and name not in (*_FOREIGN_NAMES, *_THREADS)
+        if name == _KEPT or not name.startswith((*_FOREIGN, *_THREADS))
     }
     paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     kept["PYTHONPATH"] = os.pathsep.join(paths)
