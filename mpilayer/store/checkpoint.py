@@ -1,6 +1,8 @@
 """Checkpoints: named arrays and numbers in one HDF5 file that is whole or absent."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import numpy as np
 
 from mpilayer import hdf5
 from mpilayer.arrays import AnyArray
-from mpilayer.errors import CheckpointError
+from mpilayer.errors import CheckpointError, DataError, MpilayerError
+from mpilayer.store import seal
 
 KIND = "mpilayer-checkpoint"
 FORMAT_VERSION = 1
@@ -20,7 +23,7 @@ def save(
     attributes: Mapping[str, Any],
     keep: bool = False,
 ) -> None:
-    """Write a checkpoint: temporary file, fsync, verify, rename. Local.
+    """Write a checkpoint: temporary file, fsync, verify, seal, rename. Local.
 
     Parameters
     ----------
@@ -38,14 +41,29 @@ def save(
     DataError
         The folder cannot be written, or the disk is full; the old file is untouched.
     """
-    previous = _previous(path) if keep else None
-    with hdf5.create(
-        path, kind=KIND, version=FORMAT_VERSION, previous=previous
-    ) as file:
-        for name, array in arrays.items():
-            file.create_dataset(name, data=array)
-        for name, value in attributes.items():
-            file.attrs[name] = value
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft.tmp")
+    try:
+        with hdf5.create(draft, kind=KIND, version=FORMAT_VERSION) as file:
+            for name, array in arrays.items():
+                file.create_dataset(name, data=array)
+            for name, value in attributes.items():
+                file.attrs[name] = value
+        seal.put(draft)
+        if keep and path.exists():
+            path.replace(_previous(path))
+        draft.replace(path)
+        _sync_folder(path)
+    except DataError as error:
+        # The user knows the file by its final name.
+        raise DataError(str(error).replace(str(draft), str(path))) from error
+    except OSError as error:
+        raise DataError(
+            f"{path} must be writable; {str(error.strerror).lower()}. Nothing was "
+            "written. Mend its permissions or free space."
+        ) from error
+    finally:
+        with suppress(OSError):
+            draft.unlink()
 
 
 def load(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]]:
@@ -62,10 +80,9 @@ def load(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]]:
         if isinstance(item, hdf5.Dataset):
             arrays[name] = item[()]
 
-    with hdf5.open_read(
-        path, kind=KIND, version=FORMAT_VERSION, error=CheckpointError
-    ) as file:
-        hdf5.verify_digest(file, path, CheckpointError)
+    with _opened(path) as (file, verified):
+        if not verified:
+            hdf5.verify_digest(file, path, CheckpointError)
         file.visititems(read)
         return arrays, {name: _plain(value) for name, value in file.attrs.items()}
 
@@ -105,22 +122,20 @@ def exists(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint and the one before it."""
-    path.unlink(missing_ok=True)
+    """Remove a checkpoint and the one before it, which must not come back."""
     _previous(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def attributes(path: Path) -> dict[str, Any]:
-    """Return the attributes of a checkpoint alone, without verifying anything.
+    """Return the attributes of a checkpoint alone.
 
     Raises
     ------
     CheckpointError
-        Missing, no HDF5, of another kind or a newer version.
+        Missing, no HDF5, damaged, of another kind or a newer version.
     """
-    with hdf5.open_read(
-        path, kind=KIND, version=FORMAT_VERSION, error=CheckpointError
-    ) as file:
+    with _opened(path) as (file, _):
         return {name: _plain(value) for name, value in file.attrs.items()}
 
 
@@ -142,6 +157,39 @@ def fill(
             "The checkpoint belongs to another configuration: train again."
         )
     target[...] = found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
+    """Open a checkpoint; say whether it is sure that all bytes are as written.
+
+    Raises
+    ------
+    CheckpointError
+        Also for whatever HDF5 makes of damage in a file without a seal.
+    """
+    try:
+        verified = seal.check(path)
+        with hdf5.open_read(
+            path, kind=KIND, version=FORMAT_VERSION, error=CheckpointError
+        ) as file:
+            yield file, verified
+    except MpilayerError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} must be a whole checkpoint; it cannot be read: {error}. The file "
+            "is damaged: use a copy, or make it again."
+        ) from error
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a renaming last."""
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _plain(value: Any) -> Any:
