@@ -7,9 +7,10 @@ from pathlib import Path
 
 from mpilayer.errors import ConfigError
 from mpilayer.report import deep, ending, figures, sparse
-from mpilayer.report.collect import Run, collect
+from mpilayer.report.collect import collect
 from mpilayer.report.html import Figure, Section, page
 from mpilayer.report.palette import VARIABLES
+from mpilayer.report.run import Run
 from mpilayer.runs.directory import write_bytes, write_text
 
 _MOST_NAMES = 4

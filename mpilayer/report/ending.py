@@ -11,7 +11,6 @@ from typing import Any
 from threadpoolctl import threadpool_info
 
 from mpilayer import __version__, environment
-from mpilayer.report.collect import Run, mapping
 from mpilayer.report.html import (
     Markup,
     Section,
@@ -20,6 +19,7 @@ from mpilayer.report.html import (
     paragraph,
     table,
 )
+from mpilayer.report.run import PREDICTORS, Run, mapping
 from mpilayer.report.words import (
     NOTHING,
     at,
@@ -106,8 +106,12 @@ def _environments(runs: Sequence[Run]) -> Markup:
 
 def _steps(run: Run) -> Iterator[tuple[str, str]]:
     yield ("pre-training" if run.kind == "deep" else "training"), ""
-    if "finetune_ranks" in run.summary:
-        yield "fine-tuning", "finetune_"
+    steps = {"finetune": "fine-tuning", **PREDICTORS}
+    yield from (
+        (words, f"{name}_")
+        for name, words in steps.items()
+        if f"{name}_ranks" in run.summary
+    )
 
 
 def _here() -> Markup:
@@ -144,7 +148,10 @@ def _result(run: Run) -> str:
     if run.kind == "deep":
         error = digits(run.summary.get("test_error"))
         pca = digits(at(run.summary, "pca", "test"))
-        return f"test error {error} (PCA {pca})" if error != NOTHING else NOTHING
+        wrong = digits(at(run.summary, "classify_error", "test"))
+        found = [f"test error {error} (PCA {pca})"] * (error != NOTHING)
+        found += [f"{wrong} % wrong classes"] * (wrong != NOTHING)
+        return ", ".join(found) or NOTHING
     if run.kind == "sparse":
         cost = short(run.summary.get("cost"), ".5g")
         return f"cost {cost}" if cost != NOTHING else NOTHING

@@ -4,6 +4,7 @@ Charts are SVG whose colours follow the page (:mod:`mpilayer.report.palette`) an
 text is text; arrays become PNG files. The same input gives the same bytes.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -103,6 +104,8 @@ class Chart:
         The horizontal axis counts.
     from_zero : bool
         The vertical axis begins at 0.
+    top : float
+        Where the vertical axis ends; what is higher is cut off.
     """
 
     lines: tuple[Line, ...]
@@ -114,6 +117,7 @@ class Chart:
     levels: tuple[tuple[str, float], ...] = field(default=())
     whole: bool = False
     from_zero: bool = False
+    top: float = math.inf
 
 
 def available() -> bool:
@@ -208,6 +212,11 @@ def chart(drawn: Chart) -> str:
         axes.set_ylabel(drawn.y)
         if drawn.from_zero:
             axes.set_ylim(bottom=0)
+        if math.isfinite(drawn.top):
+            # The usual margin would be that of all values.
+            low = min(v for line in drawn.lines for v in line.y if v <= drawn.top)
+            margin = 0 if drawn.y_log else 0.05 * (drawn.top - low)
+            axes.set_ylim(low - margin, drawn.top)
         if legend:
             figure.legend(loc="outside upper left", fontsize=11, handlelength=3.2)
         return _svg(figure, drawn.alt)
@@ -254,7 +263,8 @@ def _scale(axes: Any, drawn: Chart) -> None:
         _ticks(axes.xaxis, [value for line in drawn.lines for value in line.x])
     if drawn.y_log:
         axes.set_yscale("log", nonpositive="mask")
-        _ticks(axes.yaxis, [value for line in drawn.lines for value in line.y])
+        values = [value for line in drawn.lines for value in line.y]
+        _ticks(axes.yaxis, [value for value in values if value <= drawn.top])
     if drawn.whole:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 

@@ -76,6 +76,10 @@ class Figure:
     layout: str = "chart"
 
 
+Part = Markup | Figure
+"""What a section is made of."""
+
+
 @dataclass(frozen=True)
 class Section:
     """A heading with what stands below it.
@@ -86,7 +90,7 @@ class Section:
         Its place in the page.
     title : str
         The heading.
-    content : tuple of Markup or Figure
+    content : tuple of Part
         In this order.
     within : bool
         It belongs to the section before it.
@@ -94,7 +98,7 @@ class Section:
 
     name: str
     title: str
-    content: tuple[Markup | Figure, ...]
+    content: tuple[Part, ...]
     within: bool = False
 
 
@@ -293,5 +297,5 @@ def _section(section: Section) -> Markup:
     return element("section", element(level, section.title), *parts, id=section.name)
 
 
-def _is_chart(part: Markup | Figure) -> bool:
+def _is_chart(part: Part) -> bool:
     return isinstance(part, Figure) and part.layout == "chart"

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
-from mpilayer.report.collect import Epoch
 from mpilayer.report.palette import colour
+from mpilayer.report.run import Epoch
 
 KINDS = {
     "training": "training",

@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mpilayer.report import figures
-from mpilayer.report.collect import Run, as_images, listing, mapping, number
-from mpilayer.report.deep import Part, confusion, reconstructions
 from mpilayer.report.figures import Chart, Line
 from mpilayer.report.html import (
     Figure,
     Markup,
+    Part,
     Picture,
     Section,
     element,
@@ -19,6 +20,9 @@ from mpilayer.report.html import (
     paragraph,
     table,
 )
+from mpilayer.report.images import as_images, reconstructions
+from mpilayer.report.labels import confusion
+from mpilayer.report.run import Run, listing, mapping, number
 from mpilayer.report.words import (
     NOTHING,
     at,
@@ -32,6 +36,7 @@ from mpilayer.report.words import (
 )
 from mpilayer.runs.sparse import filters
 
+_LOG_FROM = 6.0
 _PARTS = {
     "cost": "cost",
     "reconstruction": "half the squared error, mean over rows",
@@ -184,6 +189,10 @@ def _costs(runs: Sequence[Run]) -> Iterator[Figure]:
     known = [run for run in runs if run.evaluations]
     if not known:
         return
+    low, top, highest = _range_of_costs(known)
+    y_log = top > _LOG_FROM * low
+    scale = ", on a logarithmic scale" * y_log
+    cut = f"; the highest, up to {highest:.3g}, lie above the frame" * (top < highest)
     for key, words in {
         "evaluation": "evaluations of the cost",
         "seconds": "seconds of training",
@@ -192,15 +201,30 @@ def _costs(runs: Sequence[Run]) -> Iterator[Figure]:
             Line(run.name, _column(run, key), _column(run, "cost"), place)
             for place, run in enumerate(known)
         )
-        drawn = Chart(lines, words, "cost", f"Cost over {words}", y_log=True)
+        drawn = Chart(lines, words, "cost", f"Cost over {words}", y_log=y_log, top=top)
         yield Figure(
             f"cost-{key}",
             f"Cost over {words}",
             "The cost that is minimized (half the squared error a row, decay of the "
-            f"weights, sparsity term) over {words}, on a logarithmic scale; "
-            f"{each(known)}.",
+            f"weights, sparsity term) over {words}{scale}{cut}; {each(known)}.",
             (Picture(figures.chart(drawn), drawn.alt),),
         )
+
+
+def _range_of_costs(runs: Sequence[Run]) -> tuple[float, float, float]:
+    """Return the lowest cost, the highest one worth seeing, and the highest of all.
+
+    The first evaluations are far above all others, and would flatten what counts: where
+    that is so, each run's highest twentieth may be cut off.
+    """
+    costs = [[c for c in _column(run, "cost") if math.isfinite(c)] for run in runs]
+    known = [own for own in costs if own]
+    if not known:
+        return 1.0, math.inf, math.inf
+    low, highest = min(map(min, known)), max(map(max, known))
+    usual = max(float(np.quantile(own, 0.95)) for own in known)
+    is_peaked = highest - low > 3 * (usual - low)
+    return low, usual + 0.05 * (usual - low) if is_peaked else highest, highest
 
 
 def _column(run: Run, key: str) -> list[float]:

@@ -43,8 +43,9 @@ figure svg{display:block;width:100%;height:auto}
 .chart .pictures{max-width:34rem;margin:0 auto}
 .wide .pictures{overflow-x:auto}
 .wide svg{min-width:720px}
-.tiles .pictures{display:flex;flex-wrap:wrap;gap:1rem;align-items:end}
-.tiles .pictures>div{flex:1 1 10rem;max-width:16.5rem}
+.tiles .pictures{display:grid;gap:1rem;align-items:end;
+ grid-template-columns:repeat(auto-fit,minmax(min(100%,9.5rem),1fr))}
+.tiles .pictures>div{max-width:16.5rem}
 figure img{display:block;width:100%;image-rendering:pixelated;border-radius:4px}
 .label{display:block;font-size:.85rem;font-weight:600;margin-bottom:.25rem}
 .caption{font-size:.9rem;margin:1.3rem 0 0}
@@ -66,7 +67,7 @@ summary{cursor:pointer;font-weight:600}
 pre{overflow-x:auto;font:.85rem/1.45 ui-monospace,Menlo,Consolas,monospace;
  white-space:pre-wrap}
 @media (max-width:30rem){figure{padding:.7rem .6rem}dd{font-size:1.1rem}
- .tiles .pictures>div{flex:0 0 calc(50% - .5rem)}}
+ .tiles .pictures{grid-template-columns:1fr 1fr}}
 @media screen and (max-width:44rem){.words thead{display:none}
  .words tr,.words td,.words th{display:block;border:0;padding:.1rem 0}
  .words table{display:block}.words tbody{display:block}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpilayer.report.collect import Run, listing, mapping, number
+from mpilayer.report.run import PREDICTORS, Run, listing, mapping, number
 
 NOTHING = "–"
 
@@ -91,6 +91,28 @@ def schedule(run: Run) -> str:
     return f"{name}, lag {_list(config.get('lag'))}" if name == "lockstep" else name
 
 
+def finetunings(runs: Sequence[Run], step: str = "finetune") -> str:
+    """Return the settings of fine-tuning for a task, as the section of that name."""
+    return "; ".join(f"{run.name}: {', '.join(_finetuning(run, step))}" for run in runs)
+
+
+def _finetuning(run: Run, step: str) -> list[str]:
+    config = run.section(step)
+    parts = [
+        "from scratch" if config.get("from_scratch") else "",
+        str(config.get("optimizer", "?")),
+        f"rate {short(config.get('learning_rate'))}",
+        f"minibatch {config.get('minibatch', '?')}",
+        *(
+            f"{key.replace('_', ' ')} {short(config.get(key))}"
+            for key in ("input_dropout", "dropout", "weight_decay")
+            if number(config.get(key)) > 0
+        ),
+        ranks(run.summary, f"{step}_") or "ranks unknown",
+    ]
+    return [part for part in parts if part]
+
+
 def state(run: Run) -> str:
     """Return how far a run has come."""
     if run.kind == "comparison":
@@ -102,11 +124,19 @@ def state(run: Run) -> str:
     if "pretrain" not in run.complete:
         epochs = ", ".join(str(len(layer)) for layer in run.layers) or "none"
         return _going(f"epochs {epochs} of layers 1 to {len(run.layers)}", run)
-    if "finetune" in run.complete:
-        return "pre-trained and fine-tuned"
-    if run.finetune:
-        return _going(f"fine-tuned for {len(run.finetune)} epochs", run)
-    return "pre-trained"
+    has = ["fine-tuned"] * ("finetune" in run.complete)
+    has += [f"with a {PREDICTORS[k]}" for k in run.predictors if k in run.complete]
+    done = " and ".join(["pre-trained", ", ".join(has)] if has else ["pre-trained"])
+    begun = {"fine-tuned": run.finetune} if "finetune" not in run.complete else {}
+    begun |= {
+        f"a {PREDICTORS[k]}": lines
+        for k, lines in run.predictors.items()
+        if k not in run.complete
+    }
+    under_way = [
+        f"{what} for {count(len(n), 'epoch')}" for what, n in begun.items() if n
+    ]
+    return _going(", ".join([done, *under_way]), run) if under_way else done
 
 
 def _going(done: str, run: Run | None = None) -> str:

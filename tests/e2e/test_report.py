@@ -52,6 +52,8 @@ def runs(tmp_path_factory):
     for name, more in {"deep": (), "greedy": ("--schedule", "greedy")}.items():
         launch.run("pretrain", data, "--run", folder / name, *layers, *more).ok()
     launch.run("finetune", folder / "deep", "--epochs", 2).ok()
+    for task in ("classify", "regress"):
+        launch.run("finetune", folder / "deep", "--epochs", 2, "--task", task).ok()
     launch.run("sparse", data, "--run", folder / "sparse", *SPARSE).ok()
     launch.run("compare", data, "--run", folder / "compare", *SPARSE).ok()
     broken = shutil.copytree(folder / "greedy", folder / f"broken {EVIL[:4]}")
@@ -122,6 +124,7 @@ def test_all_figures_are_there(report):
         *("spacetime-deep", "zoom-deep", "spacetime-greedy", "codes-deep"),
         *("filters-deep", "filters-sparse", "firing-sparse", "cost-evaluation"),
         *("cost-seconds", "finetuning", "stack-error", "reconstructions-1"),
+        *("classify-error", "classify-loss", "regress-error", "regress-loss"),
         *("firing-compare-exact", "gap-compare", "environment", "overview"),
     )
     assert set(expected) <= names

@@ -10,9 +10,10 @@ import tomli_w
 from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
 from mpilayer.data.split import Split
 from mpilayer.errors import CheckpointError, ConfigError
-from mpilayer.report import build, deep, sparse, words
-from mpilayer.report.collect import collect, names, number
+from mpilayer.report import build, deep, images, labels, sparse, words
+from mpilayer.report.collect import collect, names
 from mpilayer.report.html import Figure, page
+from mpilayer.report.run import number
 from mpilayer.store import checkpoint
 
 EVIL = "<script>alert(1)</script>"
@@ -168,6 +169,8 @@ def test_names_and_places_tell_runs_apart(tmp_path):
     paths = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
     assert names(paths) == ["a/run", "b/run"]
     assert names(paths[:1]) == ["run"]
+    paths.append(tmp_path / "other")
+    assert names(paths) == ["a/run", "b/run", "other"]
     runs = [deep_run(tmp_path / name) for name in ("x y", "x-y", "X.y", "…")]
     assert [r.place for r in collect(runs)] == ["x-y", "x-y-2", "x-y-3", "run"]
 
@@ -216,11 +219,72 @@ def test_a_comparison_under_way_and_at_its_end(tmp_path):
 def test_a_confusion_matrix_is_shown_if_it_is_one(tmp_path):
     summary = {"confusion": [[8, 2], [1, 9]], "class_error": 0.15}
     (run,) = collect([deep_run(tmp_path / "a", summary)])
-    (made,) = deep.confusion(run)
+    (made,) = labels.confusion(run)
     assert "15.00%" in made
     assert made.count('class="right"') == 2
     odd = {"confusion": [[1, 2]]}
-    assert not list(deep.confusion(collect([deep_run(tmp_path / "b", odd)])[0]))
+    assert not list(labels.confusion(collect([deep_run(tmp_path / "b", odd)])[0]))
+
+
+LINE = {"epoch": 1, "train_loss": 2.0, "validation_error": 20.0, "training": 1.0}
+
+
+def test_classifiers_and_regressors_have_curves_and_a_table(tmp_path):
+    lines = [LINE, {**LINE, "epoch": 2, "train_loss": 1.0, "validation_error": 12.0}]
+    summary = {
+        "classify_error": {"train": 1.0, "validation": 12.0, "test": 12.5},
+        "classify_best_epoch": 2,
+        "classify_ranks": 2,
+        "confusion": [[8, 2], [1, 9]],
+        "confusion_split": "test",
+    }
+    run = deep_run(tmp_path / "a", summary, classify=lines, regress=lines[:1])
+    (run / "complete").write_text("pretrain\nclassify\n")
+    (found,) = collect([run])
+    assert set(found.predictors) == {"classify", "regress"}
+    drawn = figures_of(build.sections_of([found]))
+    expected = {"classify-loss", "classify-error", "regress-loss", "regress-error"}
+    assert expected <= set(drawn)
+    text = text_of([run])
+    assert "12.50" in text
+    assert "Confusion matrix: test rows" in text
+    assert "12.50 % wrong classes" in text
+    assert words.state(found).startswith(
+        "still running, or broken off: pre-trained and with a classifier, a regressor "
+        "for 1 epoch"
+    )
+    # Without validation rows there is no such curve.
+    missing = [{**line, "validation_error": None} for line in lines]
+    run = deep_run(tmp_path / "b", {}, classify=missing)
+    drawn = figures_of(build.sections_of(collect([run])))
+    assert ("classify-loss" in drawn, "classify-error" in drawn) == (True, False)
+
+
+@pytest.mark.parametrize("peak", [4.0, 1e4, None])
+def test_the_first_costs_do_not_flatten_the_rest(tmp_path, peak):
+    run = sparse_run(tmp_path / "run")
+    costs = [peak] + [3.0 - 0.01 * i for i in range(99)]
+    lines = [
+        {"evaluation": i + 1, "cost": c, "seconds": i} for i, c in enumerate(costs)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (run / "metrics" / "sparse.jsonl").write_text(text)
+    runs = collect([run])
+    low, top, highest = sparse._range_of_costs(runs)
+    assert low == pytest.approx(2.02)
+    assert top == pytest.approx(3.0, abs=0.02) if peak == 1e4 else top == highest
+    drawn = list(sparse._costs(runs))
+    assert ("up to 1e+04, lie above the frame" in drawn[0].says) == (peak == 1e4)
+
+
+def test_equal_pca_errors_are_said_once(tmp_path):
+    summary = {"pca": {"train": 1.0, "validation": 2.0, "test": 3.0}}
+    runs = collect([deep_run(tmp_path / name, summary) for name in "ab"])
+    assert deep.errors_table(runs).count("PCA") == 1
+    assert "a: PCA" in deep.errors_table(runs[:1])
+    other = {"pca": {"train": 1.0, "validation": 2.0, "test": 3.5}}
+    runs += collect([deep_run(tmp_path / "c", other)])
+    assert deep.errors_table(runs).count("PCA") == 3
 
 
 def test_the_speed_against_a_greedy_run(tmp_path):
@@ -241,7 +305,7 @@ def test_rows_are_spread_over_a_split(tmp_path):
     splits = {"train": Split(x), "test": Split(x, np.arange(100))}
     write_dataset(data, splits, name="data", origin="", scale=PIXEL_SCALE)
     from mpilayer.data.dataset import Dataset
-    from mpilayer.report.collect import _spread
+    from mpilayer.report.sample import _spread
 
     with Dataset.open(data) as dataset:
         rows, labels = _spread(dataset, "test")
@@ -260,5 +324,5 @@ def test_the_first_layer_of_a_run_under_way(tmp_path):
         checkpoint.save(run / "checkpoints" / name, arrays, facts)
     (found,) = collect([run])
     assert (found.weights == 3).all()
-    (drawn,) = deep.first_layer(found, "run")
+    (drawn,) = images.first_layer(found, "run")
     assert drawn.pictures[0].content.startswith(b"\x89PNG")

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from mpilayer.report import spacetime
-from mpilayer.report.collect import Epoch
+from mpilayer.report.run import Epoch
 from mpilayer.report.spacetime import KINDS, Lane, diagram, window_of
 
 LEFT, RIGHT = 150.0, 966.0

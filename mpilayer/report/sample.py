@@ -1,0 +1,93 @@
+"""Rows of a run's data, what its models make of them, and its first weights."""
+
+import numpy as np
+
+from mpilayer.arrays import AnyArray, Array32
+from mpilayer.data.dataset import Dataset
+from mpilayer.errors import DataError
+from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.report.run import Sample
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.model import is_finetuned, load_stack, load_trained
+from mpilayer.runs.resuming import data_of_run
+from mpilayer.store import checkpoint
+
+N_IMAGES = 25
+"""Rows whose reconstructions are shown."""
+_MOST_POINTS = 500
+
+
+def first_weights(directory: RunDirectory, kind: str) -> AnyArray | None:
+    """Return the weights of the first layer, of its newest checkpoint."""
+    if kind == "comparison":
+        return None
+    path = directory.checkpoint("sparse")
+    if kind == "deep":
+        found = directory.layer_candidates(0)
+        newest = max(found, key=lambda one: (one.final, one.epoch), default=None)
+        if newest is None:
+            return None
+        path = directory.layer_file(0, newest)
+    elif not checkpoint.exists(path):
+        return None
+    arrays, _, _ = checkpoint.load_newest(path)
+    return arrays.get("parameters/weights")
+
+
+def sample_of(directory: RunDirectory, kind: str) -> Sample | None:
+    """Return rows of the data with their reconstructions and codes."""
+    if kind == "comparison":
+        return None
+    models = _models(directory, kind)
+    if not models:
+        return None
+    try:
+        path = data_of_run(directory, None)
+    except DataError as error:
+        # Its advice, --data, is none of this command's options.
+        told = str(error).partition(". ")[0]
+        raise DataError(
+            f"{told}. So there are no reconstructions and codes; put it back to where "
+            "the run's config.toml has it."
+        ) from error
+    with Dataset.open(path) as dataset:
+        split = [s for s in dataset.splits if dataset.n_samples(s)][-1]
+        rows, labels = _spread(dataset, split)
+        data, digest = dataset.name, dataset.digest
+    shown = rows[np.linspace(0, len(rows) - 1, min(N_IMAGES, len(rows))).astype(int)]
+    newest = list(models.values())[-1]
+    return Sample(
+        data=data,
+        digest=digest,
+        split=split,
+        labels=labels,
+        originals=shown,
+        reconstructions={name: m.reconstruct(shown) for name, m in models.items()},
+        codes=newest.encode(rows),
+    )
+
+
+def _models(directory: RunDirectory, kind: str) -> dict[str, DeepAutoencoder]:
+    """Return the run's trained models, the newest last; none before there is one."""
+    if kind == "sparse":
+        if not checkpoint.exists(directory.checkpoint("sparse")):
+            return {}
+        return {"trained": load_trained(directory)[1]}
+    if "pretrain_seconds" not in directory.read_summary():
+        return {}
+    models = {"pre-trained": load_stack(directory, pretrained=True)}
+    if is_finetuned(directory):
+        models["fine-tuned"] = load_stack(directory)
+    return models
+
+
+def _spread(dataset: Dataset, split: str) -> tuple[Array32, AnyArray | None]:
+    """Return rows from all over a split, which may be sorted, and their labels."""
+    n = dataset.n_samples(split)
+    n_blocks = min(N_IMAGES, n)
+    size = max(1, min(_MOST_POINTS, n) // n_blocks)
+    starts = [number * n // n_blocks for number in range(n_blocks)]
+    rows = [dataset.rows(split, i, min(i + size, n)) for i in starts]
+    labels = [dataset.labels(split, i, min(i + size, n)) for i in starts]
+    known = [found for found in labels if found is not None]
+    return np.concatenate(rows), np.concatenate(known) if known else None
