@@ -9,22 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from mpilayer import __version__
 from mpilayer.arrays import Array64
 from mpilayer.config import SparseConfig, as_values
 from mpilayer.interrupt import Interrupted
 from mpilayer.runs.directory import RunDirectory, write_text
+from mpilayer.runs.holding import holding
 from mpilayer.runs.model import restore_sparse
+from mpilayer.runs.opening import Facts, open_run
 from mpilayer.runs.resuming import check_same, data_of_run, is_run, launch_facts
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.sparse import (
-    Facts,
     carry_out,
     check,
     effective,
     facts_of,
     make_cost,
-    open_run,
     read,
     sparse_config,
     warn,
@@ -81,41 +80,8 @@ def run_compare(
     MpilayerError
         As :func:`mpilayer.runs.sparse.run_sparse`.
     """
-    comm = session.comm
-    goes_on = session.safety.resume and comm.on_root(lambda: is_run(run, NAME))
-    if goes_on:
-        data, config, facts = comm.on_root(lambda: _look(run, config, data))
-    else:
-        facts = comm.on_root(lambda: check(data, run, config, replace_run))
-        config = effective(config)
-    rows = comm.everywhere(lambda: read(data, config, facts, comm.rank, comm.size))
-    directory = RunDirectory(run)
-    if not goes_on:
-        launch = launch_facts(NAME, session)
-        comm.on_root(lambda: _open(data, run, config, facts, launch, replace_run))
-    session.announce()
-    warn(session, config, facts)
-    costs: dict[str, ShardedCost] = {}
-    positions: dict[str, Array64] = {}
-    summaries: dict[str, dict[str, Any]] = {}
-    for name, kl in {"average": "average", "exact": _exact_mode(config)}.items():
-        session.say(f"{name}:")
-        own = replace(config, kl=kl)
-        below = _below(data, run / name, own, facts, session)
-        costs[name] = make_cost(rows, own, facts, session)
-        try:
-            summaries[name] = carry_out(costs[name], own, session, below)
-        except Interrupted:
-            raise session.interrupted(directory) from None
-        final = comm.everywhere(
-            lambda below=below: restore_sparse(below, config.optimizer)  # type: ignore[misc]
-        )
-        positions[name] = final[0].position
-    result = _compare(costs, positions, summaries)
-    result["shards"] = _shards(costs["exact"], positions["exact"])
-    comm.on_root(lambda: write_text(directory.path / "compare.json", _json(result)))
-    comm.on_root(lambda: directory.set_complete(NAME))
-    return result
+    with holding(run, session):
+        return _carry_out_both(data, run, config, session, replace_run)
 
 
 def resume_compare(
@@ -128,6 +94,53 @@ def resume_compare(
     )
     safety = replace(session.safety, resume=True)
     return run_compare(path, run, config, replace(session, safety=safety))
+
+
+def _carry_out_both(
+    data: Path, run: Path, config: SparseConfig, session: Session, replace_run: bool
+) -> dict[str, Any]:
+    """Make the two runs, or go on with them, and compare. Collective."""
+    comm = session.comm
+    goes_on = session.safety.resume and comm.on_root(lambda: is_run(run, NAME))
+    if goes_on:
+        data, config, facts = comm.on_root(lambda: _look(run, config, data))
+    else:
+        facts = comm.on_root(lambda: check(data, run, config, replace_run))
+        config = effective(config)
+    rows = comm.everywhere(lambda: read(data, config, facts, comm.rank, comm.size))
+    directory = RunDirectory(run)
+    if not goes_on:
+        sections = {
+            "sparse": as_values(config),
+            NAME: {"runs": ["average", "exact"]},
+            "launch": launch_facts(NAME, session),
+        }
+        comm.on_root(lambda: open_run(data, run, facts, sections, replace_run))
+    session.announce()
+    warn(session, config, facts)
+    costs: dict[str, ShardedCost] = {}
+    positions: dict[str, Array64] = {}
+    summaries: dict[str, dict[str, Any]] = {}
+    for name, kl in {"average": "average", "exact": _exact_mode(config)}.items():
+        session.say(f"{name}:")
+        own = replace(config, kl=kl)
+        costs[name] = make_cost(rows, own, facts, session)
+        try:
+            # Each can also be resumed alone.
+            with holding(run / name, session):
+                below = _below(data, run / name, own, facts, session)
+                summaries[name] = carry_out(costs[name], own, session, below)
+        except Interrupted:
+            raise session.interrupted(directory) from None
+        final = comm.everywhere(
+            lambda below=below: restore_sparse(below, config.optimizer)  # type: ignore[misc]
+        )
+        positions[name] = final[0].position
+    result = _compare(costs, positions, summaries)
+    result["shards"] = _shards(costs["exact"], positions["exact"])
+    comm.on_root(lambda: write_text(directory.path / "compare.json", _json(result)))
+    comm.on_root(lambda: directory.set_complete(NAME))
+    return result
 
 
 def _look(
@@ -145,45 +158,18 @@ def _below(
     data: Path, run: Path, config: SparseConfig, facts: Facts, session: Session
 ) -> RunDirectory:
     """Return the directory of one of the two runs, made if there is none."""
+    sections = {"sparse": as_values(config), "launch": launch_facts("sparse", session)}
     return session.comm.on_root(
         lambda: (
             RunDirectory(run)
             if is_run(run, "sparse")
-            else open_run(
-                data, run, config, facts, launch_facts("sparse", session), True
-            )
+            else open_run(data, run, facts, sections, replace_run=True)
         )
     )
 
 
 def _exact_mode(config: SparseConfig) -> str:
     return "exact" if config.kl == "average" else config.kl
-
-
-def _open(
-    data: Path,
-    run: Path,
-    config: SparseConfig,
-    facts: Facts,
-    launch: dict[str, Any],
-    replace_run: bool,
-) -> RunDirectory:
-    """Make the directory of the comparison; on rank 0."""
-    directory = RunDirectory.create(run, replace_run)
-    directory.write_config(
-        {
-            "data": {
-                "path": str(data.absolute()),
-                "name": facts.data_name,
-                "digest": facts.data_digest,
-            },
-            "sparse": as_values(config),
-            NAME: {"runs": ["average", "exact"]},
-            "launch": launch,
-            "created_by": {"mpilayer": __version__},
-        }
-    )
-    return directory
 
 
 def _compare(

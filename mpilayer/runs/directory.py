@@ -15,6 +15,7 @@
     summary.json             errors, seconds, ranks: what comparisons read
     compare.json             average against exact; the two runs are in average/, exact/
     complete                 the commands that have come to their end, one a line
+    .lock                    held by the ranks that write; see ``holding``
 """
 
 import json
@@ -46,6 +47,9 @@ _CONTENT = (
     "exact",
     "config.toml",
 )
+LOCK = ".lock"
+"""The file that the ranks of a launch hold while they write into a run."""
+
 _CUT = re.compile(r"layer-\d+\.e(?P<epoch>\d+)\.u(?P<used>\d+)\.h5")
 
 
@@ -81,7 +85,7 @@ class RunDirectory:
                 raise ConfigError(
                     f"--run must name a folder; {path} is a file. Choose another name."
                 )
-            if any(path.iterdir()):
+            if _content(path):
                 _check_replaceable(path, replace)
         parent = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
@@ -245,10 +249,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def _check_replaceable(path: Path, replace: bool) -> None:
-    found = {p.name for p in path.iterdir() if not p.name.endswith(".tmp")}
+    content = _content(path)
+    found = {p.name for p in content if not p.name.endswith(".tmp")}
     others = sorted(found - set(_CONTENT))
     # A launch that was killed at once leaves no more than empty folders.
-    empty = all(p.is_dir() and not any(p.iterdir()) for p in path.iterdir())
+    empty = all(p.is_dir() and not any(p.iterdir()) for p in content)
     if others or not (empty or (path / "config.toml").exists()):
         raise ConfigError(
             f"--run must name a new folder or a run; {path} holds other files "
@@ -256,9 +261,15 @@ def _check_replaceable(path: Path, replace: bool) -> None:
         )
     if not replace:
         raise ConfigError(
-            f"--run must name a new folder; {path} holds a run already. Replace it "
-            "with --replace, or choose another name."
+            f"--run must name a new folder; {path} holds a run already. Go on with "
+            f"'mpilayer resume {path}' or --resume auto, replace it with --replace, or "
+            "choose another name."
         )
+
+
+def _content(path: Path) -> list[Path]:
+    """Return what lies in a folder, but for the lock."""
+    return [p for p in path.iterdir() if p.name != LOCK]
 
 
 def _damaged(path: Path, found: str) -> str:

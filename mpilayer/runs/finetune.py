@@ -16,6 +16,7 @@ from mpilayer.numerics.losses import check_loss
 from mpilayer.optim.descent import DEFAULT_RATES
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.holding import holding
 from mpilayer.runs.keeping import remove_unfinished
 from mpilayer.runs.labels import (
     check_labels,
@@ -31,12 +32,13 @@ from mpilayer.runs.model import (
     restore_finetuned,
     run_shapes,
 )
+from mpilayer.runs.opening import check_minibatch
 from mpilayer.runs.predictors import confusion_of
 from mpilayer.runs.resuming import (
     check_replicas,
     check_same,
     data_of_run,
-    note_threads,
+    launch_facts,
 )
 from mpilayer.runs.session import Session, check_range, stack_errors
 from mpilayer.runs.tasks import TASKS
@@ -92,8 +94,20 @@ def run_finetune(
     MpilayerError
         On every rank, before training.
     """
+    session.comm.on_root(lambda: RunDirectory.open(run))
+    with holding(run, session):
+        return _finetune(run, _effective(config), session, data, replace_finetuned)
+
+
+def _finetune(
+    run: Path,
+    config: FinetuneConfig,
+    session: Session,
+    data: Path | None,
+    replace_finetuned: bool,
+) -> dict[str, Any]:
+    """Begin, or go on, and train to the end. Collective."""
     comm = session.comm
-    config = _effective(config)
     directory, task = RunDirectory(run), TASKS[config.task]
     goes_on = comm.on_root(
         lambda: _check(run, config, data, replace_finetuned, session.safety.resume)
@@ -110,9 +124,8 @@ def run_finetune(
     if goes_on:
         before, remark = comm.everywhere(lambda: restore_finetuned(directory, state))
         check_replicas(stack.parameters, comm)
-    epochs = comm.on_root(lambda: _begin(directory, config, state.epoch))
-    if not goes_on:
-        comm.on_root(lambda: note_threads(directory, task.name, session))
+    launch = {} if goes_on else launch_facts(task.name, session)
+    epochs = comm.on_root(lambda: _begin(directory, config, state.epoch, launch))
     session.announce()
     if remark:
         session.say(f"warning: {remark}")
@@ -304,11 +317,7 @@ def _check(
         n_train = dataset.n_samples("train")
         if config.task != "autoencode":
             _check_labels(dataset, config)
-    if config.minibatch > n_train:
-        raise ConfigError(
-            f"a minibatch must not be larger than the data; got {config.minibatch} "
-            f"with {n_train} training rows. Give a smaller --minibatch."
-        )
+    check_minibatch(config.minibatch, n_train)
     return goes_on
 
 
@@ -348,17 +357,26 @@ def _validation_part(
 
 
 def _begin(
-    directory: RunDirectory, config: FinetuneConfig, epoch: int
+    directory: RunDirectory, config: FinetuneConfig, epoch: int, launch: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Forget what came after an epoch; return the metrics up to it.
 
-    Also writes down what is going to be done. On rank 0.
+    Also writes down what is going to be done, and how it was launched if it is new. On
+    rank 0.
     """
     task = TASKS[config.task]
-    remove_unfinished(directory)
-    if epoch == 0:
-        checkpoint.remove(directory.checkpoint(task.model))
-    lines = keep_until(directory.metrics_file(task.name), "epoch", epoch)
+    # First: what is removed below must not pass for complete.
     directory.set_complete(task.name, False)
-    directory.write_config({task.name: as_values(config)})
+    remove_unfinished(directory)
+    path = directory.checkpoint(task.model)
+    if epoch == 0:
+        checkpoint.remove(path)
+    else:
+        checkpoint.forget_damaged(path)
+    lines = keep_until(directory.metrics_file(task.name), "epoch", epoch)
+    former = directory.read_config().get("launch", {})
+    # In one step: who finds the settings finds the threads that go with them.
+    directory.write_config(
+        {task.name: as_values(config), "launch": {**former, **launch}}
+    )
     return lines

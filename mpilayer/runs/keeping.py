@@ -8,7 +8,7 @@ from time import perf_counter
 from mpilayer.errors import CheckpointError
 from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.watchdog import Pulse
-from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.directory import LOCK, RunDirectory
 from mpilayer.runs.model import Content, layer_content
 from mpilayer.runs.session import Session
 from mpilayer.runs.writing import Writer
@@ -172,7 +172,7 @@ def remove_false_start(path: Path) -> None:
     folders = [f for f in (path / "metrics", path / "checkpoints") if f.is_dir()]
     if any(any(folder.iterdir()) for folder in folders):
         return
-    files = [f for f in path.glob("*") if f not in folders]
+    files = [f for f in path.glob("*") if f not in folders and f.name != LOCK]
     if files and len(folders) < 2:
         return  # both are made before any file is
     if all(f.name == "schedule.json" or _UNFINISHED.fullmatch(f.name) for f in files):

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from mpilayer.config import PretrainConfig, flag
+from mpilayer.config import PretrainConfig, as_values, flag
 from mpilayer.errors import ConfigError
-from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.directory import RunDirectory, write_text
 from mpilayer.runs.keeping import Cut
 from mpilayer.train.restart import Candidate, TableRule
 from mpilayer.train.schedule import Schedule
@@ -15,12 +15,24 @@ LENGTHS = frozenset({"epochs", "extra_epochs"})
 
 def lengthen(
     directory: RunDirectory,
+    name: str,
     before: PretrainConfig,
     asked: PretrainConfig,
     old: Schedule,
     new: Schedule,
 ) -> None:
     """Let a run have more epochs: the weights will be those of such a run. Local.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        The run.
+    name : str
+        Its mark of completion and its section of ``config.toml``.
+    before, asked : PretrainConfig
+        Settings of the run, and of the longer one.
+    old, new : Schedule
+        Their tables.
 
     Raises
     ------
@@ -33,19 +45,23 @@ def lengthen(
     cut = Cut.newest(directory, rules[0], old.n_layers)
     for layer, candidate in enumerate(cut.candidates):
         if not _is_same(layer, candidate, (old, new), rules):
-            name = "epochs" if before.epochs != asked.epochs else "extra_epochs"
-            was, now = (",".join(map(str, getattr(c, name))) for c in (before, asked))
+            key = "epochs" if before.epochs != asked.epochs else "extra_epochs"
+            was, now = (",".join(map(str, getattr(c, key))) for c in (before, asked))
             raise ConfigError(
-                f"a longer run must begin as this one did; {flag(name)} was {was}, is "
+                f"a longer run must begin as this one did; {flag(key)} was {was}, is "
                 f"{now}, and layer {layer + 1} would have been trained on other "
                 "outputs. Leave it out, or begin another run."
             )
+    # First: in a complete run, checkpoints that are not final would be removed.
+    directory.set_complete(name, False)
     for layer, candidate in enumerate(cut.candidates):
         if candidate.final and candidate.epoch < len(new.used[layer]):
             later = replace(candidate, final=False)
             directory.layer_file(layer, candidate).rename(
                 directory.layer_file(layer, later)
             )
+    directory.write_config({name: as_values(asked)})
+    write_text(directory.schedule, new.to_json())
 
 
 def _is_same(

@@ -40,13 +40,13 @@ def resume(
     if command == compare.NAME:
         return command, compare.resume_compare(run, session, data)
     if command == sparse.NAME:
-        return command, sparse.resume_sparse(run, session, data=data)
+        return command, sparse.resume_sparse(run, session, data)
     if command != pretrain.NAME:
         config = comm.on_root(
             lambda: task_of_command(command).config(RunDirectory(run))
         )
         return command, finetune.run_finetune(run, config, session, data)
-    return command, pretrain.resume_pretraining(run, session, data=data)
+    return command, pretrain.resume_pretraining(run, session, data)
 
 
 def command_of(run: Path) -> str:

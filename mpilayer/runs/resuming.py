@@ -52,14 +52,8 @@ def is_run(run: Path, section: str) -> bool:
     return section in RunDirectory(run).read_config()
 
 
-def note_threads(directory: RunDirectory, command: str, session: Session) -> None:
-    """Write down the BLAS threads of each rank: other numbers round differently."""
-    former = directory.read_config().get("launch", {})
-    directory.write_config({"launch": {**former, **launch_facts(command, session)}})
-
-
 def launch_facts(command: str, session: Session) -> dict[str, Any]:
-    """Return what ``note_threads`` writes down, for a new ``config.toml``."""
+    """Return the BLAS threads of each rank: other numbers round differently."""
     return {f"{command}_threads": max(session.placement.threads)}
 
 

@@ -124,6 +124,7 @@ def test_an_interrupted_run_is_not_taken_for_a_whole_one(tiny, tmp_path):
         assert job.finish().code == -signal.SIGKILL
     assert list((run / "checkpoints").glob("layer-2.e*.u*.h5"))
     assert not (run / "checkpoints" / "layer-2.h5").exists()
+    (run / ".lock").unlink()  # the next launch would remove it
     before = contents(run)
     result = launch.run("finetune", run)
     launch.assert_user_error(result, "interrupted", f"mpilayer resume {run}")
@@ -151,3 +152,72 @@ def test_an_interrupt_in_training_saves_and_ends_the_job(tiny, tmp_path, ranks, 
     )
     for layer in (1, 2, 3):
         assert list((run / "checkpoints").glob(f"layer-{layer}.e*.h5"))
+
+
+# --- two launches at a time
+
+
+HASTY = """
+from mpilayer.runs import holding
+holding.PATIENCE = 0.2
+"""
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_second_launch_is_refused(tiny, tmp_path, ranks):
+    run = tmp_path / "run"
+    first = ["pretrain", tiny, "--run", run, *ENDLESS]
+    options = {"ranks": ranks, "program": program(HASTY), "limit": 30}
+    with launch.started(*first, ranks=ranks, limit=120) as job:
+        job.wait_for(run / "metrics" / "layer-3.jsonl")
+        for other in (
+            ["resume", run],
+            [*first, "--replace"],
+            [*first, "--resume", "auto"],
+            ["finetune", run],
+        ):
+            result = launch.run(*other, **options)
+            words = ["only one launch at a time", f"works in {run}", "process "]
+            launch.assert_user_error(result, *words)
+        for reader in (["report", run, "-o", tmp_path / "page.html"], ["watch", run]):
+            once = ["--once"] * (reader[0] == "watch")
+            launch.run(*reader, *once).ok()
+        job.signal(signal.SIGINT)
+        assert job.finish().code == 75
+    assert not (run / ".lock").exists()
+
+
+@pytest.mark.parametrize("options", [["--replace"], []], ids=["replace", "new"])
+def test_two_launches_at_once_make_one_run(tiny, tmp_path, options):
+    run = tmp_path / "run"
+    arguments = ["pretrain", tiny, "--run", run, *ENDLESS, *options]
+    both = {"program": program(HASTY), "limit": 60}
+    with (
+        launch.started(*arguments, **both) as a,
+        launch.started(*arguments, **both) as b,
+    ):
+        time.sleep(6)
+        codes = [job._process.poll() for job in (a, b)]
+        for job in (a, b):
+            if job._process.poll() is None:
+                job.signal(signal.SIGINT)
+        results = [job.finish() for job in (a, b)]
+    assert sorted(codes, key=str) == [2, None], results
+    assert {result.code for result in results} == {2, 75}, results
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_resume_right_after_the_launcher_has_gone(tiny, tmp_path, number):
+    """Ranks that still live are waited for; then the run goes on."""
+    run = tmp_path / "run"
+    layers = ["--layers", "8,6", "--minibatch", 50, "--epochs", 2000]
+    arguments = ["pretrain", tiny, "--run", run, *layers, "--checkpoint-every", 1]
+    with launch.started(*arguments, ranks=2, limit=60) as job:
+        job.wait_for(run / "metrics" / "layer-2.jsonl", 3)
+        job.signal(number)
+        if number == signal.SIGTERM:
+            job.finish()
+        time_limit = ["--max-time", 2]
+        result = launch.run("resume", run, *time_limit, ranks=2, limit=60)
+    assert result.code in (0, 75), str(result)
+    assert "going on after epochs" in result.stderr

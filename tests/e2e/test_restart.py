@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -675,3 +675,76 @@ def test_a_disk_that_is_full(tiny, unbroken, small_disk, ranks):
     ballast.unlink()
     resume(run)
     assert_whole(run, unbroken["lockstep"])
+
+
+# --- no right to write
+
+
+@contextmanager
+def read_only(folder):
+    """Let nobody write into a folder, not even root."""
+    if os.geteuid() or mount("--bind", folder, folder):
+        pytest.skip("needs the right to mount a file system")
+    try:
+        # Refused while a file is open for writing by this way.
+        while mount("-o", "remount,bind,ro", folder):
+            time.sleep(0.002)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def mount(*arguments):
+    """Return the exit code."""
+    return subprocess.run(["mount", *arguments], capture_output=True).returncode
+
+
+def whole_files(run):
+    """Return the checkpoints with their digests, without what is being written."""
+    found = contents(run / "checkpoints")
+    return {name: digest for name, digest in found.items() if ".tmp" not in name}
+
+
+def lose_the_right(run, metrics, *arguments, ranks):
+    """Make a run read-only while it is on; demand a message, then and afterwards."""
+    options = {"ranks": ranks, "program": slowly(), "limit": 60}
+    with launch.started(*arguments, *OFTEN, **options) as job:
+        job.wait_for(run / "metrics" / f"{metrics}.jsonl", 3)
+        with read_only(run):
+            before = whole_files(run)
+            results = [job.finish(), launch.run("resume", run, ranks=ranks)]
+            assert whole_files(run) == before
+    for result in results:
+        words = [f"{run}/", "must be writable; read-only file system"]
+        launch.assert_user_error(result, *words)
+        assert "failed; ending all ranks" not in result.stderr, str(result)
+    for path in (run / "checkpoints").glob("*.h5"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_pretraining_that_becomes_read_only(tiny, unbroken, tmp_path, ranks):
+    run = tmp_path / "run"
+    arguments = ["pretrain", tiny, "--run", run, *PRETRAIN]
+    lose_the_right(run, "layer-2", *arguments, ranks=ranks)
+    resume(run, ranks=ranks)
+    assert_whole(run, unbroken["lockstep"])
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_fine_tuning_that_becomes_read_only(unbroken, tuned, tmp_path, ranks):
+    run = shutil.copytree(unbroken["lockstep"], tmp_path / "run")
+    arguments = ["finetune", run, *TUNE, "--optimizer", "adam"]
+    lose_the_right(run, "finetune", *arguments, ranks=ranks)
+    resume(run, ranks=ranks)
+    expected = arrays(tuned("adam", ranks), "finetuned", "best/")
+    np.testing.assert_array_equal(arrays(run, "finetuned", "best/"), expected)
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_sparse_run_that_becomes_read_only(toy, sparse_runs, tmp_path, ranks):
+    run = tmp_path / "run"
+    lose_the_right(run, "sparse", "sparse", toy, "--run", run, *SPARSE, ranks=ranks)
+    resume(run, ranks=ranks)
+    found, other = (read_summary(r) for r in (run, sparse_runs("lbfgs", ranks)))
+    assert found["digest"] == other["digest"]

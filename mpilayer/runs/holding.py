@@ -1,0 +1,175 @@
+"""What a launch that writes into a run needs: the run to itself, and files to write."""
+
+import errno
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mpilayer.errors import CheckpointError, DataError, MpilayerError
+from mpilayer.interrupt import Interrupted
+from mpilayer.runs.directory import LOCK
+from mpilayer.runs.session import Session
+
+PATIENCE = 10.0
+"""Seconds to wait for another launch: ranks outlive a killed launcher for a moment."""
+
+_PAUSE = 0.1
+_UNWRITABLE = (
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.ESTALE,
+)
+
+
+@contextmanager
+def holding(run: Path, session: Session) -> Iterator[None]:
+    """Keep other launches out of a run while the block runs. Collective.
+
+    The folder is made if there is none, and goes with the block if nothing is in it.
+    Where files cannot be locked, the block runs all the same.
+
+    Parameters
+    ----------
+    run : Path
+        The run directory.
+    session : Session
+        The ranks, all of which hold the lock: any of them may outlive the others.
+
+    Raises
+    ------
+    CheckpointError
+        On every rank: another launch is at work there.
+    DataError
+        On the rank that finds it: a file of the run cannot be written.
+    """
+    comm, lock = session.comm, _Lock(run)
+    if comm.rank == 0 and not lock.take():
+        session.say(f"waiting for another launch in {run} to end")
+    comm.on_root(lock.insist)
+    if comm.rank > 0:
+        lock.share()
+    alone = comm.size == 1
+    try:
+        yield
+    except OSError as error:
+        lock.release(alone)
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise DataError(
+            f"{error.filename or run} must be writable; "
+            f"{os.strerror(error.errno).lower()}. Make room, or mend permissions: "
+            f"then go on with 'mpilayer resume {run}'."
+        ) from error
+    except (MpilayerError, Interrupted) as error:
+        # One rank that fails alone leaves others that may still be writing.
+        lock.release(alone or getattr(error, "collective", True))
+        raise
+    except BaseException:
+        lock.release(alone)
+        raise
+    lock.release(True)
+
+
+class _Lock:
+    """A lock on a file, which the operating system lifts when its process ends.
+
+    The ranks of a launch share it. Rank 0 takes it for itself before: that succeeds
+    only when no rank of another launch is left.
+
+    Parameters
+    ----------
+    run : Path
+        The folder that the file lies in.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._run, self._path = run, run / LOCK
+        self._made: list[Path] = []
+        self._file = -1
+        self._taken = False
+
+    def take(self) -> bool:
+        """Try to take the lock; tell whether nobody else has it. On rank 0."""
+        try:
+            self._make_folder()
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            self._taken = True  # whoever cannot write here need not be kept out
+            return True
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self._is_current():
+                raise BlockingIOError
+            with suppress(OSError):
+                os.truncate(self._file, 0)
+                os.write(self._file, f"{socket.gethostname()} {os.getpid()}".encode())
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            self._close()
+            return False
+        except OSError:
+            self._close()  # a file system without locks
+        self._taken = True
+        return True
+
+    def insist(self) -> None:
+        """Wait for the lock as long as there is hope. On rank 0.
+
+        Raises
+        ------
+        CheckpointError
+            Another launch keeps it.
+        """
+        until = time.monotonic() + PATIENCE
+        while not (self._taken or self.take()):
+            if time.monotonic() > until:
+                raise CheckpointError(
+                    f"only one launch at a time may work in a run; {self._holder()} "
+                    f"works in {self._run}. Wait until it has ended, or end it."
+                )
+            time.sleep(_PAUSE)
+
+    def share(self) -> None:
+        """Hold what rank 0 has taken. On the other ranks."""
+        with suppress(OSError):  # no such folder on this host, or no locks
+            self._file = os.open(self._path, os.O_RDWR)
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def release(self, remove: bool) -> None:
+        """Let go; remove the file, and folders that were made for nothing else."""
+        if remove and self._taken and self._file >= 0:
+            with suppress(OSError):
+                self._path.unlink()
+                for folder in self._made:
+                    folder.rmdir()
+        self._close()
+
+    def _make_folder(self) -> None:
+        folders = (self._run, *self._run.absolute().parents)
+        self._made = self._made or [p for p in folders if not p.exists()]
+        self._run.mkdir(parents=True, exist_ok=True)
+
+    def _is_current(self) -> bool:
+        """Tell whether the file is still there: its last holder may have removed it."""
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self._file), self._path.stat())
+        return False
+
+    def _holder(self) -> str:
+        host, _, process = "", "", ""
+        with suppress(OSError):
+            host, _, process = self._path.read_text().partition(" ")
+        return f"process {process} on {host}" if process else "another one"
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

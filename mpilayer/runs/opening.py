@@ -1,0 +1,97 @@
+"""How a new run begins: what its data set says, and the file that lets it go on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpilayer import __version__
+from mpilayer.data.dataset import Dataset
+from mpilayer.errors import ConfigError
+from mpilayer.runs.directory import RunDirectory, write_text
+from mpilayer.train.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What rank 0 finds out about the data for all, before anything is written."""
+
+    n_train: int
+    n_visible: int
+    data_name: str
+    data_digest: str
+    n_validation: int = 0
+
+
+def data_facts(data: Path, minibatch: int = 0) -> Facts:
+    """Return what the data set says.
+
+    Raises
+    ------
+    ConfigError
+        It has fewer training rows than a minibatch.
+    """
+    with Dataset.open(data) as dataset:
+        validated = "validation" in dataset.splits
+        facts = Facts(
+            dataset.n_samples("train"),
+            dataset.n_visible,
+            dataset.name,
+            dataset.digest,
+            dataset.n_samples("validation") if validated else 0,
+        )
+    check_minibatch(minibatch, facts.n_train)
+    return facts
+
+
+def check_minibatch(minibatch: int, n_train: int) -> None:
+    """Check that there are rows enough.
+
+    Raises
+    ------
+    ConfigError
+        There are not.
+    """
+    if minibatch > n_train:
+        raise ConfigError(
+            f"a minibatch must not be larger than the data; got {minibatch} "
+            f"with {n_train} training rows. Give a smaller --minibatch."
+        )
+
+
+def open_run(
+    data: Path,
+    run: Path,
+    facts: Facts,
+    sections: Mapping[str, Mapping[str, Any]],
+    replace_run: bool,
+    table: Schedule | None = None,
+) -> RunDirectory:
+    """Make a run directory; on rank 0.
+
+    Parameters
+    ----------
+    data, run : Path
+        The data set and the folder.
+    facts : Facts
+        Of the data set.
+    sections : mapping
+        What else ``config.toml`` says.
+    replace_run : bool
+        A former run gives way.
+    table : Schedule, optional
+        What the layers follow.
+    """
+    directory = RunDirectory.create(run, replace_run)
+    # Before the configuration: who finds that can go on.
+    if table is not None:
+        write_text(directory.schedule, table.to_json())
+    identity = {
+        "path": str(data.absolute()),
+        "name": facts.data_name,
+        "digest": facts.data_digest,
+        "n_visible": facts.n_visible,
+    }
+    made_by = {"mpilayer": __version__}
+    directory.write_config({"data": identity, **sections, "created_by": made_by})
+    return directory

@@ -1,0 +1,155 @@
+"""What pre-training has done: the records of its layers, times, the summary."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mpilayer.config import PretrainConfig
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.keeping import Cut
+from mpilayer.runs.model import load_stack
+from mpilayer.runs.session import Session, finite, pca_errors, stack_errors
+from mpilayer.store.metrics import keep_until
+from mpilayer.train.pretrain import AsyncPlan, EpochRecord, Pipeline, Plan
+from mpilayer.train.schedule import Schedule, finish_times
+
+
+@dataclass(frozen=True)
+class LayerOutcome:
+    """What a rank tells the others about one of its layers."""
+
+    records: list[EpochRecord]
+    digest: str
+    used: tuple[int, ...]
+    dropped: tuple[int, ...]
+
+
+def outcomes_of(
+    pipeline: Pipeline, plan: Plan, records: list[EpochRecord]
+) -> dict[int, LayerOutcome]:
+    """Return the outcome of each of this rank's layers."""
+    return {
+        index: LayerOutcome(
+            records=[record for record in records if record.layer == index],
+            digest=state.layer.parameters.digest(),
+            used=tuple(plan.layers[index].used) if isinstance(plan, AsyncPlan) else (),
+            dropped=tuple(pipeline.outlets[index].dropped),
+        )
+        for index, state in pipeline.states.items()
+    }
+
+
+def recorded_table(config: PretrainConfig, layers: Sequence[LayerOutcome]) -> Schedule:
+    """Return the table that an asynchronous run has filled."""
+    return Schedule(
+        "async",
+        tuple(layer.used for layer in layers),
+        config.stipulated_epochs,
+        dropped=tuple(layer.dropped for layer in layers),
+        settings={
+            "extra_epochs": list(config.extra),
+            "end": config.end,
+            "cut_short": config.cut_short,
+        },
+    )
+
+
+def former_records(directory: RunDirectory, cut: Cut) -> dict[int, list[EpochRecord]]:
+    """Return each layer's records up to the cut; forget later ones. On rank 0."""
+    known = {item.name for item in fields(EpochRecord)}
+    former = {}
+    for index, candidate in enumerate(cut.candidates):
+        path = directory.metrics_file(f"layer-{index + 1}")
+        lines = keep_until(path, "epoch", candidate.epoch)
+        former[index] = [
+            EpochRecord(**_record_values(line, known, index)) for line in lines
+        ]
+    return former
+
+
+def _record_values(line: dict[str, Any], known: set[str], index: int) -> dict[str, Any]:
+    values = {k: math.nan if v is None else v for k, v in line.items() if k in known}
+    return {**values, "layer": index}
+
+
+def end_of(records: Sequence[EpochRecord]) -> float:
+    """Return when the last epoch ended, in seconds of training."""
+    if not records:
+        return 0.0
+    last = records[-1]
+    return last.started + last.training + last.transform + last.monitor
+
+
+def layer_times(
+    layers: dict[int, LayerOutcome], owners: Sequence[range]
+) -> list[dict[str, Any]]:
+    """Return where the time of each layer went, in seconds."""
+    rank_of = {layer: rank for rank, own in enumerate(owners) for layer in own}
+    kinds = ("training", "transform", "monitor", "waiting", "sending")
+    result = []
+    for index in sorted(layers):
+        records = layers[index].records
+        sums = {kind: sum(getattr(r, kind) for r in records) for kind in kinds}
+        last = records[-1] if records else None
+        result.append(
+            {
+                "layer": index + 1,
+                "rank": rank_of[index],
+                "epochs": len(records),
+                "digest": layers[index].digest,
+                "train_error": finite(last.train_error) if last else None,
+                "validation_error": finite(last.validation_error) if last else None,
+                **sums,
+            }
+        )
+    return result
+
+
+def summarize(
+    data: Path,
+    directory: RunDirectory,
+    config: PretrainConfig,
+    session: Session,
+    schedule: Schedule,
+    times: list[dict[str, Any]],
+    seconds: float,
+) -> dict[str, Any]:
+    """Measure the stack beside PCA; write and return the summary. Collective."""
+    comm = session.comm
+    stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
+    errors = stack_errors(stack, data, comm)
+    summary = {
+        **session.facts(),
+        "schedule": config.schedule,
+        "epochs": list(schedule.epochs),
+        "pretrain_seconds": seconds,
+        "simulated_seconds": _simulated_seconds(schedule, times),
+        "finetune_seconds": None,
+        **{f"{split}_error": error for split, error in errors.items()},
+        "pretrained": errors,
+        "pca": pca_errors(data, config.layers[-1], comm),
+        "layers": times,
+    }
+    return comm.on_root(lambda: directory.write_summary(summary))
+
+
+def _simulated_seconds(
+    schedule: Schedule, times: Sequence[dict[str, Any]]
+) -> float | None:
+    """Return the seconds this table would take on a machine with more cores.
+
+    Of a simulated table the end of its virtual clock, whose unit is the measured epoch
+    of the first layer; of any other table the time with a core for each layer, from the
+    measured epoch of each. Messages take no time.
+    """
+    costs = [_epoch_seconds(layer) for layer in times]
+    if schedule.virtual_end:
+        return costs[0] * max(schedule.virtual_end)
+    return max(finish_times(schedule, costs))
+
+
+def _epoch_seconds(layer: dict[str, Any]) -> float:
+    busy = layer["training"] + layer["transform"] + layer["monitor"]
+    return float(busy / max(1, layer["epochs"]))

@@ -1,0 +1,95 @@
+"""The schedule of a run: filled in or read back; how it goes on after a cut."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpilayer.config import PretrainConfig
+from mpilayer.errors import CheckpointError, ConfigError
+from mpilayer.models.base import LayerShape
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.train.pretrain import AsyncPlan, Plan, Snapshot, TablePlan
+from mpilayer.train.restart import AsyncRule, Rule, TableRule
+from mpilayer.train.schedule import (
+    AsyncLayer,
+    Schedule,
+    greedy,
+    lockstep,
+    simulate,
+)
+
+
+def table_of(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | None:
+    """Return the table of the schedule, None if it comes about as outputs arrive."""
+    epochs, extra = config.stipulated_epochs, config.extra
+    name, _, file = config.schedule.partition(":")
+    if name == "replay":
+        return _read_schedule(Path(file), len(shapes))
+    if name == "greedy":
+        return greedy(epochs, extra)
+    if name == "lockstep":
+        lag = config.lag[0] if len(config.lag) == 1 else config.lag
+        return lockstep(epochs, extra, lag, config.refresh_every)
+    if name == "simulate":
+        costs = [
+            given or shape.cost
+            for given, shape in zip(config.epoch_costs, shapes, strict=True)
+        ]
+        n_cores = config.cores or len(shapes)
+        return simulate(epochs, extra, costs, n_cores, config.end, config.cut_short)
+    return None
+
+
+def stored_table(directory: RunDirectory) -> Schedule:
+    """Return the table of a run.
+
+    Raises
+    ------
+    CheckpointError
+        It is missing.
+    """
+    path = directory.schedule
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} must be there to go on; it is missing. Restore it, or train again."
+        )
+    return Schedule.from_json(path.read_text(errors="replace"), str(path))
+
+
+def _read_schedule(path: Path, n_layers: int) -> Schedule:
+    if not path.is_file():
+        raise ConfigError(
+            f"--schedule replay:FILE must name the schedule.json of a run; {path} is "
+            "no file. Give another one."
+        )
+    schedule = Schedule.from_json(path.read_text(errors="replace"), str(path))
+    if schedule.n_layers != n_layers:
+        raise ConfigError(
+            f"a schedule must have a row for every layer; {path} has "
+            f"{schedule.n_layers}, --layers {n_layers}. Give the same number of layers."
+        )
+    return schedule
+
+
+def rule_of(config: PretrainConfig, table: Schedule | None) -> Rule:
+    """Return which checkpoints of the layers go together."""
+    streamed = config.activations == "streamed"
+    if table is not None:
+        return TableRule(table, streamed)
+    return AsyncRule(config.stipulated_epochs, streamed)
+
+
+def plan_of(
+    config: PretrainConfig, table: Schedule | None, snapshots: Sequence[Snapshot]
+) -> Plan:
+    """Return who trains when, from where each layer is."""
+    streamed = config.activations == "streamed"
+    if table is not None:
+        begun = [snapshot.candidate.epoch for snapshot in snapshots]
+        return TablePlan(table, streamed, begun)
+    layers = [
+        AsyncLayer(n, extra, config.cut_short, list(done.row), done.extra_left)
+        for n, extra, done in zip(
+            config.stipulated_epochs, config.extra, snapshots, strict=True
+        )
+    ]
+    return AsyncPlan(layers, streamed, config.end)

@@ -1,0 +1,204 @@
+"""Checkpoints damaged at any place: the one before is used, never wrong weights."""
+
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
+from mpilayer.errors import CheckpointError
+from mpilayer.interrupt import Interrupted
+from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.finetune import finetune_config, run_finetune
+from mpilayer.runs.keeping import Cut
+from mpilayer.runs.model import restore_finetuned, restore_sparse, run_shapes
+from mpilayer.runs.pretrain import pretrain, resume_pretraining
+from mpilayer.runs.sparse import resume_sparse, run_sparse
+from mpilayer.runs.tables import rule_of, stored_table
+from mpilayer.store import checkpoint
+from mpilayer.train.finetune import FinetuneState
+from tests.unit.runs.conftest import make_session
+
+PLACES = 100
+STACK = PretrainConfig(layers=(8, 5), epochs=(6,), minibatch=10)
+TUNE = FinetuneConfig(epochs=6, minibatch=10, optimizer="adam")
+SPARSE = SparseConfig(hidden=5, evaluations=20)
+
+
+def damages(n_bytes, seed):
+    """Yield what can be done to a file: a byte flipped, an end cut off."""
+    rng = np.random.default_rng(seed)
+    for where in rng.integers(0, n_bytes, PLACES):
+        yield f"flipped {where}", _flip(int(where), 1 << int(rng.integers(8)))
+    for length in rng.integers(0, n_bytes, PLACES // 4):
+        yield f"cut to {length}", lambda content, n=int(length): content[:n]
+
+
+def _flip(where, bits):
+    def flip(content):
+        changed = bytearray(content)
+        changed[where] ^= bits
+        return bytes(changed)
+
+    return flip
+
+
+def assert_same_content(found, expected):
+    """Demand the same arrays and attributes, to the bit."""
+    assert found[0].keys() == expected[0].keys()
+    for name, array in expected[0].items():
+        assert found[0][name].dtype == array.dtype
+        np.testing.assert_array_equal(found[0][name], array)
+    assert found[1] == expected[1]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A run that was interrupted, and one that was not."""
+
+    run: RunDirectory
+    summary: dict
+
+
+def stopped(work):
+    """Demand that a run is asked to end on its way."""
+    with pytest.raises(Interrupted):
+        work()
+
+
+@pytest.fixture(scope="module")
+def stack(small, tmp_path_factory):
+    """Give a pre-training that was interrupted after half of its epochs."""
+    folder = tmp_path_factory.mktemp("stack")
+    whole = pretrain(small, folder / "whole", STACK, make_session())
+    stopped(lambda: pretrain(small, folder / "run", STACK, make_session(7)))
+    return Broken(RunDirectory(folder / "run"), whole)
+
+
+@pytest.fixture(scope="module")
+def tuned(small, tmp_path_factory):
+    """Give a fine-tuning that was interrupted on its way."""
+    folder = tmp_path_factory.mktemp("tuned")
+    pretrain(small, folder / "run", STACK, make_session())
+    shutil.copytree(folder / "run", folder / "whole")
+    whole = run_finetune(folder / "whole", TUNE, make_session())
+    stopped(lambda: run_finetune(folder / "run", TUNE, make_session(3)))
+    return Broken(RunDirectory(folder / "run"), whole)
+
+
+@pytest.fixture(scope="module")
+def sparse(small, tmp_path_factory):
+    """Give a sparse run that was interrupted on its way."""
+    folder = tmp_path_factory.mktemp("sparse")
+    whole = run_sparse(small, folder / "whole", SPARSE, make_session())
+    stopped(lambda: run_sparse(small, folder / "run", SPARSE, make_session(9)))
+    return Broken(RunDirectory(folder / "run"), whole)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_layers_go_back_to_checkpoints_that_are_whole(stack, tmp_path, layer):
+    run = RunDirectory(shutil.copytree(stack.run.path, tmp_path / "run"))
+    rule = rule_of(run_shapes(run)[0], stored_table(run))
+    newest = Cut.newest(run, rule, 2).candidates
+    path = run.layer_file(layer, newest[layer])
+    whole, expected = path.read_bytes(), checkpoint.load(path)
+    found = 0
+    for name, damage in damages(len(whole), layer):
+        path.write_bytes(damage(whole))
+        cut = Cut.newest(run, rule, 2)
+        if cut.candidates == newest:
+            assert_same_content(checkpoint.load(path), expected)
+            continue
+        found += 1
+        assert 0 < cut.candidates[layer].epoch < newest[layer].epoch, name
+        (remark,) = cut.remarks
+        assert remark.startswith(f"{path} must "), name
+        assert remark.endswith("Going on from an older one."), name
+        for index, candidate in enumerate(cut.candidates):
+            assert candidate.epoch >= newest[index].epoch - 2, name
+            checkpoint.load(run.layer_file(index, candidate))
+    assert found > PLACES
+
+
+def test_the_last_two_of_fine_tuning(tuned, tmp_path):
+    run = RunDirectory(shutil.copytree(tuned.run.path, tmp_path / "run"))
+
+    def restore():
+        state = FinetuneState(DeepAutoencoder(run_shapes(run)[1]), finetune_config(run))
+        remark = restore_finetuned(run, state)[1]
+        vectors = [state.best, state.stack.parameters.vector]
+        return [*vectors, *state.optimizer.state.values(), state.epoch], remark
+
+    assert_one_of_two(run.checkpoint("finetuned"), restore)
+
+
+def test_the_last_two_of_a_sparse_run(sparse, tmp_path):
+    run = RunDirectory(shutil.copytree(sparse.run.path, tmp_path / "run"))
+
+    def restore():
+        state, evaluations, _, remark = restore_sparse(run, "lbfgs")
+        return [*state.arrays().values(), state.position, evaluations], remark
+
+    assert_one_of_two(run.checkpoint("sparse"), restore)
+
+
+def assert_one_of_two(path, restore):
+    """Demand the last state, or the one before with a remark, whatever is damaged."""
+    previous = path.with_name(f"{path.stem}.previous.h5")
+    whole = path.read_bytes()
+    last, _ = restore()
+    path.unlink()
+    before, _ = restore()
+    assert before[-1] <= last[-1]
+    found = 0
+    for name, damage in damages(len(whole), 3):
+        path.write_bytes(damage(whole))
+        state, remark = restore()
+        found += bool(remark)
+        for mine, other in zip(state, before if remark else last, strict=True):
+            np.testing.assert_array_equal(mine, other, err_msg=name)
+        if remark:
+            assert remark.startswith(f"{path} must "), name
+            assert remark.endswith("Going on from the one before it."), name
+    assert found > PLACES
+    previous.unlink()
+    with pytest.raises(CheckpointError, match=path.name):
+        restore()
+
+
+def test_what_goes_on_after_damage_is_what_was_never_damaged(
+    stack, tuned, sparse, tmp_path
+):
+    """And the whole checkpoint is kept until there is a newer one."""
+    goes_on = {
+        "layer-1": (stack, resume_pretraining),
+        "finetuned": (tuned, lambda run, s: run_finetune(run, TUNE, s)),
+        "sparse": (sparse, resume_sparse),
+    }
+    for name, (broken, go_on) in goes_on.items():
+        run = shutil.copytree(broken.run.path, tmp_path / name)
+        path = sorted((run / "checkpoints").glob(f"{name}.e*.h5"), reverse=True)
+        path = path[0] if path else run / "checkpoints" / f"{name}.h5"
+        whole = path.read_bytes()
+        path.write_bytes(_flip(len(whole) // 2, 1)(whole))
+        session = make_session(resume=True)
+        summary = go_on(run, session)
+        assert any(line.startswith(f"warning: {path}") for line in session.said)
+        for key in ("train_error", "validation_error", "digest", "pretrained"):
+            assert summary.get(key) == broken.summary.get(key), (name, key)
+        if name == "layer-1":
+            both = (summary, broken.summary)
+            mine, other = ([x["digest"] for x in s["layers"]] for s in both)
+            assert mine == other
+
+
+def test_a_damaged_file_does_not_take_the_place_of_a_whole_one(tuned, tmp_path):
+    """Killed right after it went on, before the next checkpoint is in its place."""
+    run = shutil.copytree(tuned.run.path, tmp_path / "run")
+    path = run / "checkpoints" / "finetuned.h5"
+    path.write_bytes(path.read_bytes()[:-7000])
+    stopped(lambda: run_finetune(run, TUNE, make_session(0, resume=True)))
+    for file in path.parent.glob("finetuned*.h5"):
+        checkpoint.load(file)

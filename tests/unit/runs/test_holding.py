@@ -1,0 +1,198 @@
+"""One launch at a time may write into a run."""
+
+import errno
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from mpilayer.config import PretrainConfig
+from mpilayer.errors import CheckpointError, ConfigError, DataError
+from mpilayer.interrupt import Interrupted
+from mpilayer.runs import holding as module
+from mpilayer.runs.directory import LOCK
+from mpilayer.runs.holding import _Lock, holding
+from mpilayer.runs.pretrain import pretrain, resume_pretraining
+from tests.unit.runs.conftest import make_session
+
+STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
+HOLD = """
+import sys
+from pathlib import Path
+from mpilayer.runs.holding import holding
+from tests.unit.runs.conftest import make_session
+with holding(Path(sys.argv[1]), make_session()):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Wait for nobody."""
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Give a process that holds a run, until its standard input is closed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=module.__file__.partition("/mpilayer/runs")[0],
+    )
+    with process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        if process.poll() is None:
+            process.kill()
+
+
+def enter(run, session=None):
+    with holding(run, session or make_session()):
+        pass
+
+
+def test_the_holder_is_named(holder, hasty, tmp_path):
+    run = tmp_path / "run"
+    words = (
+        f"only one launch at a time may work in a run; process {holder.pid} on "
+        f"{socket.gethostname()} works in {run}. Wait until it has ended, or end it."
+    )
+    for _ in range(2):
+        with pytest.raises(CheckpointError) as caught:
+            enter(run)
+        assert str(caught.value) == words
+        assert caught.value.collective
+    assert [p.name for p in run.iterdir()] == [LOCK]
+
+
+def test_nobody_starts_replaces_or_resumes(holder, hasty, small, tmp_path):
+    run, session = tmp_path / "run", make_session()
+    for work in (
+        lambda: pretrain(small, run, STACK, session),
+        lambda: pretrain(small, run, STACK, session, replace_run=True),
+        lambda: pretrain(small, run, STACK, make_session(resume=True)),
+        lambda: resume_pretraining(run, session),
+    ):
+        with pytest.raises(CheckpointError, match=f"process {holder.pid} on"):
+            work()
+    holder.stdin.close()
+    holder.wait()
+    pretrain(small, run, STACK, session)
+
+
+def test_a_killed_holder_is_none(holder, hasty, tmp_path):
+    holder.kill()
+    holder.wait()
+    assert (tmp_path / "run" / LOCK).exists()
+    enter(tmp_path / "run")
+    assert not (tmp_path / "run" / LOCK).exists()
+
+
+def test_who_ends_soon_is_waited_for(holder, tmp_path):
+    session = make_session()
+    timer = threading.Timer(0.5, holder.stdin.close)
+    timer.start()
+    began = time.monotonic()
+    enter(tmp_path / "run", session)
+    assert 0.4 < time.monotonic() - began < module.PATIENCE
+    (said,) = session.said
+    assert said == f"waiting for another launch in {tmp_path / 'run'} to end"
+    timer.join()
+
+
+def test_a_rank_that_outlives_rank_0_holds_on(hasty, tmp_path):
+    """Ranks die one after the other; the last may still be writing."""
+    first, other = _Lock(tmp_path), _Lock(tmp_path)
+    assert first.take()
+    other.share()
+    first.release(remove=False)
+    with pytest.raises(CheckpointError, match="only one launch"):
+        enter(tmp_path)
+    other.release(remove=True)
+    enter(tmp_path)
+
+
+def test_what_was_there_is_left_as_it_was(tmp_path):
+    for run in (tmp_path, tmp_path / "a" / "b" / "run"):
+        enter(run)
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError), holding(tmp_path / "run", make_session()):
+        raise ConfigError("wrong")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_file_stays_where_others_may_still_write(tmp_path, alone):
+    class Two:
+        rank, size = 0, 2
+
+        def on_root(self, work):
+            return work()
+
+    session = make_session() if alone else make_session(comm=Two())
+    for error, gone in (
+        (DataError("full"), alone),
+        (RuntimeError("defect"), alone),
+        (Interrupted("saved"), True),
+    ):
+        with pytest.raises(type(error)), holding(tmp_path, session):
+            raise error
+        assert (tmp_path / LOCK).exists() != gone
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(monkeypatch, tmp_path, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    enter(tmp_path)
+    with holding(tmp_path, make_session()):
+        enter(tmp_path)
+
+
+def test_a_file_that_was_removed_meanwhile_is_not_held(monkeypatch, tmp_path):
+    flock, path = fcntl.flock, tmp_path / LOCK
+
+    def late(file, kind):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        flock(file, kind)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with holding(tmp_path, make_session()):
+        assert path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_files_that_cannot_be_written(tmp_path, number):
+    path = tmp_path / "metrics" / "layer-1.jsonl"
+    with pytest.raises(DataError) as caught, holding(tmp_path, make_session()):
+        raise OSError(number, os.strerror(number), str(path))
+    message = str(caught.value)
+    assert message.startswith(f"{path} must be writable; {os.strerror(number).lower()}")
+    assert message.endswith(f"go on with 'mpilayer resume {tmp_path}'.")
+
+
+def test_other_errors_are_not_hidden(tmp_path):
+    with pytest.raises(FileNotFoundError), holding(tmp_path, make_session()):
+        raise FileNotFoundError(errno.ENOENT, "gone")
+
+
+def test_a_killed_launch_left_the_file_alone(small, tmp_path):
+    """Such a folder is new, with and without ``--resume auto``."""
+    for name, resume in (("one", False), ("two", True)):
+        run = tmp_path / name
+        run.mkdir()
+        (run / LOCK).write_text("gone 1")
+        pretrain(small, run, STACK, make_session(resume=resume))
+        assert not (run / LOCK).exists()

@@ -1,0 +1,146 @@
+"""Killed between two steps on files: the run says what it is, and nothing is lost."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mpilayer.config import FinetuneConfig, PretrainConfig
+from mpilayer.errors import ConfigError
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.finetune import run_finetune
+from mpilayer.runs.pretrain import pretrain
+from mpilayer.runs.resume import resume
+from mpilayer.store import checkpoint
+from tests.unit.runs.conftest import make_session
+
+STACK = PretrainConfig(
+    layers=(8, 5), epochs=(2,), minibatch=10, activations="transformed"
+)
+LONGER = replace(STACK, epochs=(4,))
+TUNE = FinetuneConfig(epochs=2, minibatch=10, optimizer="adam")
+STEPS = ("replace", "rename", "unlink")
+
+
+class Killed(BaseException):
+    """Ends a run as a signal would."""
+
+
+def kill(number, work):
+    """Kill some work before a step on files; tell whether it had so many."""
+    done = 0
+
+    def counted(step):
+        def take(path, *arguments, **options):
+            nonlocal done
+            if path.name == ".lock":  # a killed process does not come to that
+                return step(path, *arguments, **options)
+            done += 1
+            if done > number:
+                raise Killed
+            return step(path, *arguments, **options)
+
+        return take
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in STEPS:
+            patch.setattr(Path, name, counted(getattr(Path, name)))
+        try:
+            work()
+        except Killed:
+            return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def pretrained(small, tmp_path_factory):
+    """Give a pre-trained run that tests copy."""
+    run = tmp_path_factory.mktemp("pretrained") / "run"
+    pretrain(small, run, STACK, make_session())
+    return run
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Give a function that copies a run, again and again."""
+    target = tmp_path / "run"
+
+    def copy(run):
+        shutil.rmtree(target, ignore_errors=True)
+        return shutil.copytree(run, target)
+
+    return copy
+
+
+def digests(summary):
+    return [layer["digest"] for layer in summary["layers"]]
+
+
+def test_a_run_that_is_made_longer(small, pretrained, copy, tmp_path):
+    longer = digests(pretrain(small, tmp_path / "whole", LONGER, make_session()))
+    shorter = digests(RunDirectory(pretrained).read_summary())
+    seen = []
+    for number in range(8):
+        run = copy(pretrained)
+        session = make_session(resume=True)
+        assert kill(number, lambda s=session, r=run: pretrain(small, r, LONGER, s))
+        session = make_session()
+        _, summary = resume(run, session)
+        assert digests(summary) in (shorter, longer)
+        # The weights that were there are not trained again.
+        assert "going on after epochs 0" not in " ".join(session.said)
+        for file in (run / "checkpoints").iterdir():
+            checkpoint.load(file)
+        seen.append(digests(summary))
+    assert seen[0] == shorter
+    assert seen[-1] == longer
+
+
+def test_settings_of_fine_tuning_come_with_their_threads(pretrained, copy):
+    begun = []
+    for number in range(8):
+        run = copy(pretrained)
+        assert kill(number, lambda r=run: run_finetune(r, TUNE, make_session()))
+        sections = RunDirectory(run).read_config()
+        begun.append("finetune" in sections)
+        assert ("finetune_threads" in sections["launch"]) == begun[-1]
+        session = make_session()
+        command, _ = resume(run, session)
+        assert command == ("finetune" if begun[-1] else "pretrain")
+        assert RunDirectory(run).is_complete("finetune") == begun[-1]
+        if not begun[-1]:
+            (said,) = session.said
+            assert said == (
+                f"{run} is pre-trained to the end; there is nothing to do. Fine-tune "
+                f"it with 'mpilayer finetune {run}'"
+            )
+            run_finetune(run, TUNE, make_session(resume=True))
+    assert not begun[0]
+    assert begun[-1]
+
+
+def test_fine_tuning_anew_never_passes_for_complete(pretrained, copy, tmp_path):
+    """What has been removed is not said to be there."""
+    tuned = shutil.copytree(pretrained, tmp_path / "tuned")
+    run_finetune(tuned, TUNE, make_session())
+    other = replace(TUNE, seed=7)
+    for number in range(8):
+        run = copy(tuned)
+        session = make_session()
+        assert kill(
+            number,
+            lambda s=session, r=run: run_finetune(r, other, s, replace_finetuned=True),
+        )
+        directory = RunDirectory(run)
+        if directory.is_complete("finetune"):
+            checkpoint.load(directory.checkpoint("finetuned"))
+        resume(run, make_session())
+        assert directory.is_complete("finetune")
+        checkpoint.load(directory.checkpoint("finetuned"))
+
+
+def test_a_run_that_is_there_already(small, pretrained):
+    words = f"Go on with 'mpilayer resume {pretrained}' or --resume auto, replace it"
+    with pytest.raises(ConfigError, match=words):
+        pretrain(small, pretrained, STACK, make_session())
