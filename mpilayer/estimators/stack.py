@@ -31,7 +31,8 @@ from mpilayer.train.layer import (
     make_layer,
     new_state,
 )
-from mpilayer.train.pretrain import Pipeline, TablePlan
+from mpilayer.train.plans import TablePlan
+from mpilayer.train.pretrain import Pipeline
 from mpilayer.train.schedule import Schedule, greedy, lockstep
 from mpilayer.train.strata import Strata
 

@@ -12,7 +12,8 @@ from mpilayer.runs.keeping import Cut
 from mpilayer.runs.model import load_stack
 from mpilayer.runs.session import Session, finite, pca_errors, stack_errors
 from mpilayer.store.metrics import keep_until
-from mpilayer.train.pretrain import AsyncPlan, EpochRecord, Pipeline, Plan
+from mpilayer.train.plans import AsyncPlan, Plan
+from mpilayer.train.pretrain import EpochRecord, Pipeline
 from mpilayer.train.schedule import Schedule, finish_times
 
 

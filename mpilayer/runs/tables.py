@@ -7,7 +7,8 @@ from mpilayer.config import PretrainConfig
 from mpilayer.errors import CheckpointError, ConfigError
 from mpilayer.models.base import LayerShape
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.train.pretrain import AsyncPlan, Plan, Snapshot, TablePlan
+from mpilayer.train.plans import AsyncPlan, Plan, TablePlan
+from mpilayer.train.pretrain import Snapshot
 from mpilayer.train.restart import AsyncRule, Rule, TableRule
 from mpilayer.train.schedule import (
     AsyncLayer,

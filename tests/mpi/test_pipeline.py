@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.train.pretrain import TablePlan
+from mpilayer.train.plans import TablePlan
 from mpilayer.train.schedule import greedy, lockstep, simulate
 from tests.support.pipeline import CONFIG, EPOCHS, async_plan, data, pretrain
 from tests.support.together import together

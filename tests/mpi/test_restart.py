@@ -7,7 +7,7 @@ import pytest
 
 from mpilayer.parallel.comm import SerialCommunicator, wait_until
 from mpilayer.parallel.notice import Notice
-from mpilayer.train.pretrain import TablePlan
+from mpilayer.train.plans import TablePlan
 from mpilayer.train.restart import consistent
 from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
 from tests.support.pipeline import EPOCHS, data, pretrain

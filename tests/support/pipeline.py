@@ -8,7 +8,8 @@ from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import layers_to_ranks
 from mpilayer.train.layer import LayerState, layer_shapes, new_state
-from mpilayer.train.pretrain import AsyncPlan, EpochRecord, Pipeline, Plan
+from mpilayer.train.plans import AsyncPlan, Plan
+from mpilayer.train.pretrain import EpochRecord, Pipeline
 from mpilayer.train.schedule import AsyncLayer, Schedule
 from tests.support import toys
 

@@ -9,15 +9,8 @@ from mpilayer.config import PretrainConfig
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import layers_to_ranks
 from mpilayer.train.layer import LayerState
-from mpilayer.train.pretrain import (
-    AsyncPlan,
-    EpochRecord,
-    Keeper,
-    Pipeline,
-    Plan,
-    Snapshot,
-    TablePlan,
-)
+from mpilayer.train.plans import AsyncPlan, Plan, TablePlan
+from mpilayer.train.pretrain import EpochRecord, Keeper, Pipeline, Snapshot
 from mpilayer.train.restart import (
     BEGINNING,
     AsyncRule,

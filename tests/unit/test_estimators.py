@@ -36,7 +36,8 @@ from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.descent import Descent
 from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.layer import layer_shapes, make_layer, new_state
-from mpilayer.train.pretrain import Pipeline, TablePlan
+from mpilayer.train.plans import TablePlan
+from mpilayer.train.pretrain import Pipeline
 from mpilayer.train.schedule import greedy, lockstep
 from mpilayer.train.strata import Strata
 from tests.support import pipeline, sparse, toys

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.train.pretrain import TablePlan
+from mpilayer.train.plans import TablePlan
 from mpilayer.train.restart import BEGINNING, consistent, newest_cut
 from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
 from tests.support.pipeline import CONFIG, EPOCHS, pretrain

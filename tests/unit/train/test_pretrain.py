@@ -8,7 +8,7 @@ import pytest
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.layer import monitored_errors
-from mpilayer.train.pretrain import TablePlan
+from mpilayer.train.plans import TablePlan
 from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
 from tests.support.pipeline import (
     CONFIG,
