@@ -12,7 +12,7 @@ from mpilayer.cli.options import require_one_process
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.directory import write_text
-from mpilayer.runs.experiment import SECTIONS
+from mpilayer.runs.plan import SECTIONS
 
 KINDS: Mapping[str, Mapping[str, type[Any]]] = {
     "pretrain": {"pretrain": PretrainConfig},

@@ -10,8 +10,17 @@ from mpilayer.cli import compare, finetune, pretrain, show, sparse
 from mpilayer.cli.options import add_safety, add_threads, safety_from
 from mpilayer.errors import ConfigError
 from mpilayer.report.build import write_report
-from mpilayer.runs.experiment import Plan, read_plan, run_experiment
+from mpilayer.runs.experiment import run_experiment
+from mpilayer.runs.plan import Plan, read_plan
 from mpilayer.runs.session import Session
+from mpilayer.runs.tasks import TASKS, task_of_command
+
+_FINETUNING = frozenset(task.name for task in TASKS.values())
+_ERRORS = {
+    "classifier": "wrong classes, percent",
+    "regressor": "root mean square error of the labels",
+}
+_RECONSTRUCTION = "reconstruction (sum over columns, mean over rows)"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +67,8 @@ def show_step(step: str, run: Path, summary: dict[str, Any]) -> None:
     """Print what a step has reached, as its command does."""
     if step == "pretrain":
         pretrain.show_run(run, summary)
-    elif step == "finetune":
-        finetune.show_run(summary)
+    elif step in _FINETUNING:
+        finetune.show_run(summary, task_of_command(step))
     elif step == "sparse":
         sparse.show_run(run, summary)
     elif step == "compare":
@@ -81,7 +90,9 @@ def report(plan: Plan) -> tuple[bool, str]:
 
 
 def _evaluation(summary: dict[str, Any]) -> Table:
-    table = Table(title="Reconstruction error (sum over columns, mean over rows)")
+    """Return the errors of all models, of whatever kind."""
+    kinds = [_ERRORS.get(r["model"], _RECONSTRUCTION) for r in summary.values()]
+    table = Table(title=f"Error: {'; '.join(dict.fromkeys(kinds))}")
     for column in ("run", "model"):
         table.add_column(column)
     for column in ("rows", "error", "PCA error", "components"):
@@ -92,7 +103,7 @@ def _evaluation(summary: dict[str, Any]) -> Table:
             result["model"],
             f"{result['n_samples']} {result['split']}",
             show.number(result["error"]),
-            show.number(result["pca_error"]),
-            str(result["n_code"]),
+            show.number(result.get("pca_error")),
+            str(result.get("n_code", "–")),
         )
     return table

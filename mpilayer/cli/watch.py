@@ -18,6 +18,7 @@ from mpilayer.runs import experiment
 from mpilayer.runs.compare import NAME as COMPARE
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import run_shapes
+from mpilayer.runs.plan import FOLDERS, is_experiment
 from mpilayer.runs.pretrain import NAME as PRETRAIN
 from mpilayer.runs.resume import command_of
 from mpilayer.runs.sparse import NAME as SPARSE
@@ -102,7 +103,7 @@ class Watched:
         self.path = path
         self.complete = False
         self._followers: dict[Path, Follower] = {}
-        if not experiment.is_experiment(path):
+        if not is_experiment(path):
             RunDirectory.open(path)
 
     def look(self, console: Console) -> Group:
@@ -111,7 +112,7 @@ class Watched:
         # Before the metrics: what is complete has all its lines.
         self.complete = (
             whole.is_complete(experiment.NAME)
-            if experiment.is_experiment(self.path)
+            if is_experiment(self.path)
             else whole.is_complete(command_of(self.path))
         )
         ascii = console.options.ascii_only
@@ -221,8 +222,8 @@ class Follower:
 
 def _runs(path: Path) -> Iterator[Path]:
     """Yield the directories of the runs that have begun, in their order."""
-    if experiment.is_experiment(path):
-        for name in experiment.FOLDERS:
+    if is_experiment(path):
+        for name in FOLDERS:
             if (path / name / "config.toml").is_file():
                 yield from _runs(path / name)
     elif command_of(path) == COMPARE:

@@ -72,6 +72,43 @@ def test_a_deep_experiment_is_the_commands_one_after_the_other(folder):
     assert found["error"] == pytest.approx(summary["test_error"])
 
 
+@pytest.mark.parametrize(
+    ("task", "model", "told"),
+    [
+        ("classify", "classifier", "Wrong classes, percent"),
+        ("regress", "regressor", "Squared error of the labels"),
+    ],
+)
+def test_an_experiment_with_labels(folder, task, model, told):
+    arguments = ["deep.toml", "--set", f"finetune.task={task}", "--threads", 1]
+    result = carry_out(folder, *arguments, ranks=2).ok()
+    assert told in result.stdout
+    assert completed(folder / "runs/deep/deep") == ["pretrain", task]
+    found = json.loads((folder / "runs/deep/evaluate.json").read_text())["deep"]
+    assert (found["model"], found["split"]) == (model, "test")
+    summary = read_summary(folder / "runs/deep/deep")[f"{task}_error"]["test"]
+    expected = summary if task == "classify" else summary**0.5
+    assert found["error"] == pytest.approx(expected, rel=1e-5)
+    if find_spec("matplotlib") is not None:
+        text = (folder / "runs/deep/report.html").read_text()
+        assert f'id="{task}-error"' in text
+        assert ('class="confusion"' in text) == (task == "classify")
+    again = carry_out(folder, *arguments, "--resume", "auto").ok()
+    assert again.stderr.count("there is nothing to do") == 4
+
+
+def test_labels_are_looked_for_before_training(folder):
+    import numpy as np
+
+    rows = np.random.default_rng(0).random((300, 20))
+    np.save(folder / "bare.npy", rows)
+    arguments = ["--set", "data.source=bare.npy", "data.path=bare.h5"]
+    arguments += ["finetune.task=classify"]
+    result = carry_out(folder, "deep.toml", *arguments, ranks=2)
+    launch.assert_user_error(result, "the train rows must have labels")
+    assert not (folder / "runs/deep/deep").exists()
+
+
 def test_complete_steps_are_skipped(folder):
     carry_out(folder, "deep.toml").ok()
     before = contents(folder / "runs/deep")

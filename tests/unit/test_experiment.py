@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mpilayer.errors import ConfigError
-from mpilayer.runs.experiment import read_plan, to_sections
+from mpilayer.runs.plan import read_plan, to_sections
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DEEP = "[data]\npath = 'x.h5'\n[pretrain]\nlayers = [5, 2]\n[finetune]\nepochs = 2\n"
