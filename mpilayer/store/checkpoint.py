@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from mpilayer import hdf5
+from mpilayer import __version__, hdf5
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import CheckpointError, DataError, MpilayerError
 from mpilayer.store import seal
 
 KIND = "mpilayer-checkpoint"
 FORMAT_VERSION = 1
+
+_LIBVER = ("earliest", "v110")
 
 
 def save(
@@ -23,7 +25,7 @@ def save(
     attributes: Mapping[str, Any],
     keep: bool = False,
 ) -> None:
-    """Write a checkpoint: temporary file, fsync, verify, seal, rename. Local.
+    """Write a checkpoint: temporary file, fsync, verify, rename. Local.
 
     Parameters
     ----------
@@ -41,29 +43,28 @@ def save(
     DataError
         The folder cannot be written, or the disk is full; the old file is untouched.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft.tmp")
+    content = _image(arrays, attributes)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with hdf5.create(draft, kind=KIND, version=FORMAT_VERSION) as file:
-            for name, array in arrays.items():
-                file.create_dataset(name, data=array)
-            for name, value in attributes.items():
-                file.attrs[name] = value
-        seal.put(draft)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.write(seal.of(content))
+            file.flush()
+            os.fsync(file.fileno())
+        seal.check(temporary)
         if keep and path.exists():
             path.replace(_previous(path))
-        draft.replace(path)
+        temporary.replace(path)
         _sync_folder(path)
-    except DataError as error:
-        # The user knows the file by its final name.
-        raise DataError(str(error).replace(str(draft), str(path))) from error
     except OSError as error:
         raise DataError(
-            f"{path} must be writable; {str(error.strerror).lower()}. Nothing was "
-            "written. Mend its permissions or free space."
+            f"{path} must be writable; {os.strerror(error.errno or 0).lower()}. "
+            "Nothing was written. Choose another place, or mend its permissions or "
+            "free space."
         ) from error
     finally:
         with suppress(OSError):
-            draft.unlink()
+            temporary.unlink()
 
 
 def load(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]]:
@@ -157,6 +158,26 @@ def fill(
             "The checkpoint belongs to another configuration: train again."
         )
     target[...] = found
+
+
+def _image(arrays: Mapping[str, AnyArray], attributes: Mapping[str, Any]) -> bytes:
+    """Return the bytes of an HDF5 file.
+
+    In memory, because HDF5 cannot fail on a full disk: it says so many times, and may
+    end the process when that ends.
+    """
+    options = {"driver": "core", "backing_store": False, "libver": _LIBVER}
+    with hdf5.File(KIND, "w", **options) as file:
+        file.attrs["kind"] = KIND
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["creator"] = f"mpilayer {__version__}"
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+        for name, value in attributes.items():
+            file.attrs[name] = value
+        file.attrs["digest"] = hdf5.content_digest(file)
+        file.flush()
+        return bytes(file.id.get_file_image())
 
 
 @contextmanager
