@@ -28,6 +28,9 @@ _CONNECT_SECONDS = 10.0
 _PATIENCE = 5.0
 """Seconds between a death and the end of the ranks that are left on the host."""
 
+# A launcher that is told to abort drops what it has not passed on yet.
+_HEARD_SECONDS = 0.3
+
 SIGNAL = signal.SIGUSR2
 """Tells a rank that another one has died."""
 
@@ -145,22 +148,28 @@ def _report(rank: int, pid: int, host: str, left: list[int]) -> None:
             "ranks. Go on from the last checkpoint with 'mpilayer resume DIR'.\n"
         )
         sys.stderr.flush()
+    _wait_for(left, _HEARD_SECONDS)
     # One is enough to abort the job; those of its host must end in any case.
     for number, seconds in ((SIGNAL, _PATIENCE), (signal.SIGKILL, 0.0)):
         for process in left[:1] if number == SIGNAL else left:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(process, number)
-        end = time.monotonic() + seconds
-        while any(map(_lives, left)) and time.monotonic() < end:
-            time.sleep(0.05)
+        _wait_for(left, seconds)
+
+
+def _wait_for(processes: list[int], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while any(map(_lives, processes)) and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def _lives(pid: int) -> bool:
+    """Tell whether a process is there; ended ones may stay, where nobody reaps them."""
     try:
-        os.kill(pid, 0)
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return False
-    return True
+    return words[0] not in "ZX"
 
 
 if __name__ == "__main__":
