@@ -21,6 +21,7 @@ from mpilayer.train.restart import (
     Rule,
     newest_cut,
     outputs_again,
+    spares,
     worth_keeping,
 )
 
@@ -93,8 +94,10 @@ class LayerKeeper(Keeper):
         directory = self._directory
         saved = [directory.layer_candidates(i) for i in range(self._n_layers)]
         least = worth_keeping(self._rule, saved)[index]
+        kept = spares(self._rule, saved)[index]
         for candidate in saved[index]:
-            if candidate.epoch < least and not candidate.final:
+            old = candidate.epoch < least and candidate not in kept
+            if old and not candidate.final:
                 directory.layer_file(index, candidate).unlink(missing_ok=True)
 
 
@@ -201,5 +204,8 @@ def _unreadable(directory: RunDirectory, saved: list[list[Candidate]]) -> list[s
     for index, candidates in enumerate(saved):
         path = directory.layer_checkpoint(index)
         if path.exists() and not any(c.final for c in candidates):
-            remarks.append(f"{path} cannot be read. Going on from an older one.")
+            remarks.append(
+                f"{path} must be a whole checkpoint; it cannot be read. Going on from "
+                "an older one."
+            )
     return remarks

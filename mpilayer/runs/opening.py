@@ -1,6 +1,6 @@
 """How a new run begins: what its data set says, and the file that lets it go on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,10 @@ from mpilayer import __version__
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError
 from mpilayer.runs.directory import RunDirectory, write_text
+from mpilayer.runs.holding import holding
+from mpilayer.runs.keeping import remove_false_start
+from mpilayer.runs.resuming import is_run
+from mpilayer.runs.session import Session
 from mpilayer.train.schedule import Schedule
 
 
@@ -57,6 +61,35 @@ def check_minibatch(minibatch: int, n_train: int) -> None:
             f"a minibatch must not be larger than the data; got {minibatch} "
             f"with {n_train} training rows. Give a smaller --minibatch."
         )
+
+
+def begin_or_go_on(
+    run: Path,
+    name: str,
+    session: Session,
+    begin: Callable[[], dict[str, Any]],
+    go_on: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+    """Go on with a run if that is wished and there is one; else begin. Collective.
+
+    Parameters
+    ----------
+    run : Path
+        The run directory, which no other launch may use meanwhile.
+    name : str
+        The command's section in ``config.toml``.
+    session : Session
+        The ranks.
+    begin, go_on : callable
+        Train to the end, and return the summary.
+    """
+    comm = session.comm
+    with holding(run, session):
+        if session.safety.resume:
+            if comm.on_root(lambda: is_run(run, name)):
+                return go_on()
+            comm.on_root(lambda: remove_false_start(run))
+        return begin()
 
 
 def open_run(

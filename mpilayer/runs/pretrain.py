@@ -24,13 +24,12 @@ from mpilayer.runs.keeping import (
     Cut,
     LayerKeeper,
     remove_cuts,
-    remove_false_start,
     remove_unfinished,
 )
 from mpilayer.runs.longer import LENGTHS, lengthen
 from mpilayer.runs.model import restore_layer, run_shapes
 from mpilayer.runs.monitor import leave_parameters, stack_over_time
-from mpilayer.runs.opening import Facts, data_facts, open_run
+from mpilayer.runs.opening import Facts, begin_or_go_on, data_facts, open_run
 from mpilayer.runs.outcome import (
     end_of,
     former_records,
@@ -39,7 +38,7 @@ from mpilayer.runs.outcome import (
     recorded_table,
     summarize,
 )
-from mpilayer.runs.resuming import check_same, data_of_run, is_run, launch_facts
+from mpilayer.runs.resuming import check_same, data_of_run, launch_facts
 from mpilayer.runs.session import Session, check_range
 from mpilayer.runs.tables import plan_of, rule_of, stored_table, table_of
 from mpilayer.store.metrics import MetricsWriter
@@ -90,13 +89,13 @@ def pretrain(
     MpilayerError
         On every rank, before training, and before anything is written.
     """
-    comm = session.comm
-    with holding(run, session):
-        if session.safety.resume:
-            if comm.on_root(lambda: is_run(run, NAME)):
-                return _go_on(run, session, config, data)
-            comm.on_root(lambda: remove_false_start(run))
-        return _begin(data, run, config, session, replace_run)
+    return begin_or_go_on(
+        run,
+        NAME,
+        session,
+        lambda: _begin(data, run, config, session, replace_run),
+        lambda: _go_on(run, session, config, data),
+    )
 
 
 def resume_pretraining(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer.arrays import AnyArray
-from mpilayer.config import SparseConfig, as_values, from_values
+from mpilayer.config import SparseConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.descending import NAME as NAME
@@ -13,18 +13,18 @@ from mpilayer.runs.descending import filters as filters
 from mpilayer.runs.descending import train
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import holding
-from mpilayer.runs.keeping import remove_false_start, remove_unfinished
+from mpilayer.runs.keeping import remove_unfinished
 from mpilayer.runs.model import restore_sparse
 from mpilayer.runs.opening import Facts as Facts
-from mpilayer.runs.opening import data_facts, open_run
+from mpilayer.runs.opening import begin_or_go_on, data_facts, open_run
 from mpilayer.runs.resuming import (
     check_replicas,
     check_same,
     data_of_run,
-    is_run,
     launch_facts,
 )
 from mpilayer.runs.session import Session, check_range
+from mpilayer.runs.settings import settings_of
 from mpilayer.store.checkpoint import exists, forget_damaged
 from mpilayer.store.metrics import keep_until
 from mpilayer.train.descent import State
@@ -72,13 +72,13 @@ def run_sparse(
         On every rank, before training, and before anything is written; or because the
         cost is no number any more: then the last good weights are kept.
     """
-    comm = session.comm
-    with holding(run, session):
-        if session.safety.resume:
-            if comm.on_root(lambda: is_run(run, NAME)):
-                return _go_on(run, session, config, data)
-            comm.on_root(lambda: remove_false_start(run))
-        return _begin(data, run, config, session, replace_run)
+    return begin_or_go_on(
+        run,
+        NAME,
+        session,
+        lambda: _begin(data, run, config, session, replace_run),
+        lambda: _go_on(run, session, config, data),
+    )
 
 
 def resume_sparse(
@@ -164,7 +164,7 @@ def carry_out(
 
 def sparse_config(directory: RunDirectory) -> SparseConfig:
     """Return the settings of a run."""
-    return from_values(SparseConfig, directory.read_config()[NAME])
+    return settings_of(directory, NAME, SparseConfig)
 
 
 def _has_nothing_left(directory: RunDirectory, config: SparseConfig) -> bool:

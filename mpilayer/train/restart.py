@@ -186,6 +186,27 @@ def worth_keeping(rule: Rule, saved: Sequence[Sequence[Candidate]]) -> list[int]
     return [min(cut[layer].epoch for cut in cuts) for layer in range(len(saved))]
 
 
+def spares(rule: Rule, saved: Sequence[Sequence[Candidate]]) -> list[set[Candidate]]:
+    """Return for each layer what to keep in case the file of an ended layer is damaged.
+
+    Older than what is worth keeping otherwise; one checkpoint a layer, if there is one.
+    """
+    kept: list[set[Candidate]] = [set() for _ in saved]
+    for layer, lost in enumerate(newest_cut(rule, saved)):
+        if lost.final:
+            for i, candidate in enumerate(newest_cut(rule, _without(saved, layer))):
+                kept[i].add(candidate)
+    return kept
+
+
+def _without(saved: Sequence[Sequence[Candidate]], layer: int) -> list[list[Candidate]]:
+    """Return the checkpoints without that of a layer's end."""
+    return [
+        [mine for mine in own if i != layer or not mine.final]
+        for i, own in enumerate(saved)
+    ]
+
+
 def outputs_again(rule: Rule, cut: Sequence[Candidate]) -> list[bool]:
     """Return for each layer whether it must send its last output once more.
 

@@ -1,7 +1,7 @@
 """Checkpoints damaged at any place: the one before is used, never wrong weights."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -120,6 +120,27 @@ def test_layers_go_back_to_checkpoints_that_are_whole(stack, tmp_path, layer):
             assert candidate.epoch >= newest[index].epoch - 2, name
             checkpoint.load(run.layer_file(index, candidate))
     assert found > PLACES
+
+
+@pytest.mark.parametrize("schedule", ["greedy", "lockstep"])
+def test_a_layer_that_has_ended_is_not_lost_with_its_file(small, tmp_path, schedule):
+    config = replace(STACK, schedule=schedule, layers=(8, 6, 5))
+    whole = pretrain(small, tmp_path / "whole", config, make_session())
+    run = RunDirectory(tmp_path / "run")
+    limit = 9
+    while not run.layer_checkpoint(0).exists():
+        shutil.rmtree(run.path, ignore_errors=True)
+        stopped(lambda n=limit: pretrain(small, run.path, config, make_session(n)))
+        limit += 1
+    path = run.layer_checkpoint(0)
+    path.write_bytes(_flip(3000, 1)(path.read_bytes()))
+    session = make_session()
+    again = resume_pretraining(run.path, session)
+    assert f"warning: {path} must" in session.said[0]
+    assert "going on after epochs 5" in " ".join(session.said)
+    digests = [[layer["digest"] for layer in s["layers"]] for s in (again, whole)]
+    assert digests[0] == digests[1]
+    assert not list(run.checkpoints.glob("*.e*"))
 
 
 def test_the_last_two_of_fine_tuning(tuned, tmp_path):
