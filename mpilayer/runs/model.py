@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mpilayer.arrays import AnyArray
-from mpilayer.config import PretrainConfig, SparseConfig, as_values, from_values
+from mpilayer.config import PretrainConfig, SparseConfig, as_values
 from mpilayer.errors import CheckpointError
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor
@@ -16,7 +16,8 @@ from mpilayer.numerics.parameters import Parameters
 from mpilayer.optim.cg import CGState
 from mpilayer.optim.lbfgs import LBFGSState
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.tasks import TASKS, Task
+from mpilayer.runs.settings import settings_of
+from mpilayer.runs.tasks import TASKS
 from mpilayer.store import checkpoint
 from mpilayer.train.descent import State
 from mpilayer.train.finetune import FinetuneState
@@ -270,39 +271,14 @@ def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
     return "finetuned" if tuned else "pretrained", load_stack(directory)
 
 
-def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
-    """Return a run's classifier or regressor, with its best weights. Local.
-
-    Raises
-    ------
-    CheckpointError
-        It is missing or damaged.
-    """
-    path = directory.checkpoint(task.model)
-    arrays, _, _ = checkpoint.load_newest(path)
-    if "classes" not in arrays:
-        raise CheckpointError(
-            f"{path} must say which classes there are; it does not. Restore it, or "
-            "train again."
-        )
-    model = Predictor(run_shapes(directory)[1], arrays["classes"])
-    for name, view in model.parameters.items():
-        checkpoint.fill(view, arrays, f"best/{name}", path)
-    return model
-
-
 def _load_sparse(directory: RunDirectory) -> DeepAutoencoder:
     if not checkpoint.exists(directory.checkpoint("sparse")):
         raise CheckpointError(
             f"{directory.path} must have trained weights; it was interrupted before "
             f"there were any. Go on with 'mpilayer resume {directory.path}'."
         )
-    sections = directory.read_config()
-    try:
-        n_visible = int(sections["data"]["n_visible"])
-    except KeyError as error:
-        raise _incomplete(directory, error) from error
-    model = make_model(from_values(SparseConfig, sections["sparse"]), n_visible)
+    config = settings_of(directory, "sparse", SparseConfig)
+    model = make_model(config, _n_visible(directory))
     _fill(model.parameters, directory.checkpoint("sparse"), "parameters")
     stack, p = DeepAutoencoder([model.shape]), model.parameters
     stack.parameters["weights_0"][:] = p["weights"]
@@ -348,16 +324,8 @@ def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape
     CheckpointError
         The run's ``config.toml`` lacks what a run writes.
     """
-    sections = directory.read_config()
-    try:
-        values = {
-            k: tuple(v) if isinstance(v, list) else v
-            for k, v in sections["pretrain"].items()
-        }
-        config = from_values(PretrainConfig, values)
-        return config, layer_shapes(config, int(sections["data"]["n_visible"]))
-    except KeyError as error:
-        raise _incomplete(directory, error) from error
+    config = settings_of(directory, "pretrain", PretrainConfig)
+    return config, layer_shapes(config, _n_visible(directory))
 
 
 def check_pretrained(directory: RunDirectory, weights: bool = True) -> None:
@@ -408,8 +376,11 @@ def _fill(parameters: Parameters, path: Path, group: str) -> None:
         checkpoint.fill(view, arrays, f"{group}/{name}", path)
 
 
-def _incomplete(directory: RunDirectory, missing: KeyError) -> CheckpointError:
-    return CheckpointError(
-        f"{directory.path / 'config.toml'} must have what training wrote; {missing} is "
-        "missing. Restore it, or train again."
-    )
+def _n_visible(directory: RunDirectory) -> int:
+    try:
+        return int(directory.read_config()["data"]["n_visible"])
+    except KeyError as error:
+        raise CheckpointError(
+            f"{directory.path / 'config.toml'} must have what training wrote; {error} "
+            "is missing. Restore it, or train again."
+        ) from error

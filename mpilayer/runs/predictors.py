@@ -10,10 +10,11 @@ from mpilayer.models.stack import Predictor, Stack
 from mpilayer.parallel.comm import Communicator
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.labels import check_labels, labelled_blocks
-from mpilayer.runs.model import load_predictor, load_trained
+from mpilayer.runs.model import load_trained, run_shapes
 from mpilayer.runs.resuming import data_of_run
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.tasks import TASKS, Task, trained_last
+from mpilayer.store import checkpoint
 from mpilayer.train.labels import class_error, confusion, squared_deviation
 
 
@@ -72,6 +73,27 @@ def chosen_model(directory: RunDirectory, name: str | None) -> tuple[str, Stack]
 def encoder(directory: RunDirectory, name: str | None) -> Stack:
     """Return the model whose encoder is to be used; see ``chosen_task``. Local."""
     return chosen_model(directory, name)[1]
+
+
+def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
+    """Return a run's classifier or regressor, with its best weights. Local.
+
+    Raises
+    ------
+    CheckpointError
+        It is missing or damaged.
+    """
+    path = directory.checkpoint(task.model)
+    arrays, _, _ = checkpoint.load_newest(path)
+    if "classes" not in arrays:
+        raise CheckpointError(
+            f"{path} must say which classes there are; it does not. Restore it, or "
+            "train again."
+        )
+    model = Predictor(run_shapes(directory)[1], arrays["classes"])
+    for name, view in model.parameters.items():
+        checkpoint.fill(view, arrays, f"best/{name}", path)
+    return model
 
 
 def evaluate_predictor(

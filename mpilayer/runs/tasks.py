@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from mpilayer.config import FinetuneConfig, from_values
+from mpilayer.config import FinetuneConfig
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.settings import settings_of
 from mpilayer.store import checkpoint
 
 
@@ -29,7 +30,7 @@ class Task:
 
     def config(self, directory: RunDirectory) -> FinetuneConfig:
         """Return the settings that the task of a run began with."""
-        return from_values(FinetuneConfig, directory.read_config()[self.name])
+        return settings_of(directory, self.name, FinetuneConfig)
 
 
 TASKS = {

@@ -11,7 +11,7 @@ import pytest
 
 from mpilayer.data.dataset import Dataset
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import load_predictor
+from mpilayer.runs.predictors import load_predictor
 from mpilayer.runs.tasks import TASKS
 from tests.e2e.conftest import LAYERS, contents, read_summary
 from tests.support import launch

@@ -4,12 +4,15 @@ import json
 import os
 import re
 import shutil
+import signal
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from mpilayer import hdf5
+from mpilayer.store import checkpoint
 from tests.e2e.conftest import write_pixels
 from tests.support import large, launch
 from tests.support.browser import browser
@@ -264,6 +267,78 @@ def test_it_needs_no_mpi(runs, tmp_path):
     program = launch.driver("sys.modules['mpi4py'] = None")
     out = tmp_path / "r.html"
     launch.run("report", runs["deep"], "-o", out, program=program).ok()
+
+
+def test_a_run_killed_in_mid_epoch(runs, tmp_path):
+    """Also its metrics may end in the middle of a line."""
+    data = runs["deep"].parent / "data.h5"
+    options = ("--layers", "14,10,2", "--epochs", 9999, "--checkpoint-every", 5)
+    with launch.started(
+        "pretrain", data, "--run", "run", *options, cwd=tmp_path
+    ) as job:
+        metrics = tmp_path / "run" / "metrics"
+        job.wait_for(metrics / "layer-3.jsonl", lines=20)
+        job.signal(signal.SIGKILL, group=True)
+    with (metrics / "layer-1.jsonl").open("a") as file:
+        file.write('{"layer": 1, "epo')
+    result = launch.run("report", "run", "-o", "r.html", cwd=tmp_path).ok()
+    assert "Traceback" not in result.stderr
+    page = Page(tmp_path / "r.html")
+    assert {"spacetime-run", "zoom-run", "filters-run"} <= set(page.names)
+    assert "still running, or broken off: epochs " in (tmp_path / "r.html").read_text()
+    shown = launch.run("watch", "run", "--once", cwd=tmp_path).ok()
+    assert "pre-training" in shown.stdout
+    assert shown.stderr == ""
+    refused = launch.run("export", "run", "-o", "m.npz", cwd=tmp_path)
+    words = ("must be pre-trained to the end", "mpilayer resume run")
+    launch.assert_user_error(refused, *words)
+
+
+def test_a_sparse_run_killed_at_work(runs, tmp_path):
+    data = runs["deep"].parent / "data.h5"
+    options = ("--hidden", 5, "--output", "linear", "--evaluations", 10**6)
+    with launch.started("sparse", data, "--run", "run", *options, cwd=tmp_path) as job:
+        metrics = tmp_path / "run" / "metrics" / "sparse.jsonl"
+        job.wait_for(metrics, lines=20)
+        job.signal(signal.SIGKILL, group=True)
+    with metrics.open("a") as file:
+        file.write('{"evaluation": 99999, "co')
+    launch.run("report", "run", "-o", "r.html", cwd=tmp_path).ok()
+    assert {"cost-evaluation", "cost-seconds"} <= set(Page(tmp_path / "r.html").names)
+    shown = launch.run("watch", "run", "--once", cwd=tmp_path).ok()
+    assert "99999" not in shown.stdout
+    refused = launch.run("export", "run", "-o", "m.npz", cwd=tmp_path)
+    launch.assert_user_error(refused, "mpilayer resume run")
+
+
+def test_a_run_of_a_newer_mpilayer(runs, tmp_path):
+    run = shutil.copytree(runs["deep"], tmp_path / "run")
+    config = (run / "config.toml").read_text()
+    newer = re.sub(r'(mpilayer = )".*"', r'\1"99.0"', config)
+    newer = newer.replace("[pretrain]\n", '[pretrain]\nwarp = "9"\n')
+    newer = newer.replace("[regress]\n", '[regress]\nwarp = "9"\n')
+    (run / "config.toml").write_text(newer)
+    result = launch.run("report", "run", "-o", "r.html", cwd=tmp_path).ok()
+    words = ("found unknown key 'warp'", "written by mpilayer 99.0")
+    for word in words:
+        assert word in result.stderr
+    assert "spacetime-run" in Page(tmp_path / "r.html").names
+    for command in (["watch", "run", "--once"], ["export", "run", "-o", "m.npz"]):
+        launch.assert_user_error(launch.run(*command, cwd=tmp_path), *words)
+
+
+def test_checkpoints_of_a_newer_format(runs, tmp_path):
+    run = shutil.copytree(runs["sparse"], tmp_path / "run")
+    path = run / "checkpoints" / "sparse.h5"
+    path.unlink()
+    with hdf5.create(path, kind=checkpoint.KIND, version=99):
+        pass
+    result = launch.run("report", "run", "-o", "r.html", cwd=tmp_path).ok()
+    assert "found 99" in result.stderr
+    assert "cost-evaluation" in Page(tmp_path / "r.html").names
+    refused = launch.run("export", "run", "-o", "m.npz", cwd=tmp_path)
+    launch.assert_user_error(refused, "found 99", "a newer one")
+    launch.run("watch", "run", "--once", cwd=tmp_path).ok()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
