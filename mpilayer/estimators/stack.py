@@ -44,6 +44,10 @@ _FINETUNE = {
     "finetune_learning_rate": "learning_rate",
     "finetune_loss": "loss",
     "finetune_minibatch": "minibatch",
+    "finetune_learning_rate_decay": "learning_rate_decay",
+    "finetune_weight_decay": "weight_decay",
+    "dropout": "dropout",
+    "input_dropout": "input_dropout",
 }
 
 
@@ -86,6 +90,11 @@ class StackedAutoencoder(Reconstructor):
         0: the optimizer's usual one.
     finetune_loss, finetune_minibatch : str, int
         What fine-tuning minimizes; rows of its minibatches, over all ranks.
+    finetune_learning_rate_decay, finetune_weight_decay : float
+        Factor on the rate of fine-tuning after each epoch; decay λ of its weights.
+    dropout, input_dropout : float
+        Part of the hidden units, of the columns, that each row of fine-tuning leaves
+        out.
     seed : int
         Of all random numbers.
     comm : mpi4py.MPI.Comm or Communicator, optional
@@ -134,6 +143,10 @@ class StackedAutoencoder(Reconstructor):
         finetune_learning_rate: float = 0.0,
         finetune_loss: str = "squared",
         finetune_minibatch: int = 100,
+        finetune_learning_rate_decay: float = 1.0,
+        finetune_weight_decay: float = 0.0,
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
         seed: int = 0,
         comm: Any = None,
     ) -> None:
@@ -163,6 +176,10 @@ class StackedAutoencoder(Reconstructor):
         self.finetune_learning_rate = finetune_learning_rate
         self.finetune_loss = finetune_loss
         self.finetune_minibatch = finetune_minibatch
+        self.finetune_learning_rate_decay = finetune_learning_rate_decay
+        self.finetune_weight_decay = finetune_weight_decay
+        self.dropout = dropout
+        self.input_dropout = input_dropout
         self.seed = seed
         self.comm = comm
 

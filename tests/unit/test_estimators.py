@@ -134,6 +134,10 @@ FINETUNE = {
     "finetune_learning_rate": "learning_rate",
     "finetune_loss": "loss",
     "finetune_minibatch": "minibatch",
+    "finetune_learning_rate_decay": "learning_rate_decay",
+    "finetune_weight_decay": "weight_decay",
+    "dropout": "dropout",
+    "input_dropout": "input_dropout",
 }
 
 
@@ -335,8 +339,17 @@ def test_a_layer_is_the_first_of_a_stack(name):
     np.testing.assert_array_equal(layer.components_, stack.parameters_["weights_0"].T)
 
 
-@pytest.mark.parametrize("schedule", ["lockstep", "greedy"])
-def test_a_stack_is_trained_as_the_command_does(schedule):
+@pytest.mark.parametrize(
+    ("schedule", "more"),
+    [
+        ("lockstep", {}),
+        ("greedy", {}),
+        ("greedy", {"dropout": 0.2, "input_dropout": 0.1, "weight_decay": 0.01}),
+        ("greedy", {"learning_rate_decay": 0.5}),
+    ],
+)
+def test_a_stack_is_trained_as_the_command_does(schedule, more):
+    names = {field: name for name, field in FINETUNE.items()}
     estimator = mpilayer.StackedAutoencoder(
         (9, 8, 6, 4),
         schedule=schedule,
@@ -345,13 +358,14 @@ def test_a_stack_is_trained_as_the_command_does(schedule):
         finetune_epochs=3,
         finetune_minibatch=10,
         optimizer="adam",
+        **{names[field]: value for field, value in more.items()},
     ).fit(X)
     kind = greedy if schedule == "greedy" else lockstep
     states, rows = pipeline.new_states(), pipeline.data(90, 0)
     plan = TablePlan(kind((4,) * 4, (0,) * 4), streamed=True)
     records = list(Pipeline(states, rows, (90, 0), SERIAL, plan, 500).run())
     stack = DeepAutoencoder.unroll([state.layer for state in states])
-    config = FinetuneConfig(epochs=3, minibatch=10, optimizer="adam")
+    config = FinetuneConfig(epochs=3, minibatch=10, optimizer="adam", **more)
     state, strata = FinetuneState(stack, config), Strata.of_rank(90, 10, 0, 1)
     losses = [
         record.train_loss
@@ -433,6 +447,14 @@ def test_in_a_grid_search(name, grid):
     search = GridSearchCV(estimator, grid, cv=2, error_score="raise").fit(X)
     assert search.best_index_ == 1
     assert search.best_score_ < 0
+
+
+def test_a_grid_search_over_a_pipeline():
+    model = make_pipeline(MinMaxScaler(), small("StackedAutoencoder", epochs=40))
+    grid = {"stackedautoencoder__layers": [(8, 1), (8, 4)]}
+    search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(7 * X - 3)
+    assert search.best_params_ == {"stackedautoencoder__layers": (8, 4)}
+    assert search.transform(7 * X - 3).shape == (len(X), 4)
 
 
 def test_clones_keep_the_communicator_and_pickles_do_not():
