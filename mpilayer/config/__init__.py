@@ -1,0 +1,53 @@
+"""The configuration: frozen dataclasses whose fields are flags, TOML keys and help.
+
+Each field says its default, its help and its legal range once. The *effective*
+configuration, defaults included, is written into every run directory.
+"""
+
+from mpilayer.config.experiment import (
+    STEPS,
+    DataConfig,
+    ExperimentConfig,
+    ReportConfig,
+)
+from mpilayer.config.fields import check, flag, option, per_layer, value_from_text
+from mpilayer.config.training import (
+    PRESETS,
+    SCHEDULES,
+    TASKS,
+    FinetuneConfig,
+    PretrainConfig,
+    SparseConfig,
+)
+from mpilayer.config.values import (
+    Config,
+    as_values,
+    from_values,
+    read_sections,
+    read_toml,
+    to_toml,
+)
+
+__all__ = [
+    "PRESETS",
+    "SCHEDULES",
+    "STEPS",
+    "TASKS",
+    "Config",
+    "DataConfig",
+    "ExperimentConfig",
+    "FinetuneConfig",
+    "PretrainConfig",
+    "ReportConfig",
+    "SparseConfig",
+    "as_values",
+    "check",
+    "flag",
+    "from_values",
+    "option",
+    "per_layer",
+    "read_sections",
+    "read_toml",
+    "to_toml",
+    "value_from_text",
+]

@@ -1,0 +1,62 @@
+"""What decides a whole experiment, besides its training."""
+
+from dataclasses import dataclass
+
+from mpilayer.config.fields import check, option
+
+STEPS = ("data", "pretrain", "finetune", "sparse", "compare", "evaluate", "report")
+"""Steps of an experiment, in their order."""
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """What ``mpilayer run`` does besides training."""
+
+    name: str = option("", "what to call it; empty: as the file")
+    run: str = option("", "directory of all results; empty: runs/NAME")
+    steps: tuple[str, ...] = option(
+        ("auto",),
+        "what to do, in this order; auto: what has a section, then evaluate, report",
+        choices=("auto", *STEPS),
+    )
+    split: str = option(
+        "test",
+        "rows to evaluate on; the training rows where the data have no such split",
+        choices=("train", "validation", "test"),
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The data set of an experiment, and how it is made if it is not there."""
+
+    path: str = option("", "the data set; empty: data.h5 beside the results")
+    source: str = option("", "what to make it from, if it is not there; empty: nothing")
+    make: str = option(
+        "prepare",
+        "how: 'prepare' from files of samples, 'patches' of images",
+        choices=("prepare", "patches"),
+    )
+    validation: int = option(0, "rows to set apart, or further patches", least=0)
+    seed: int = option(0, "chooses the validation rows, or the patches", least=0)
+    name: str = option("", "what to call it; empty: as the source")
+    count: int = option(100_000, "patches: training patches to draw", least=1)
+    size: int = option(8, "patches: height and width in pixels", least=1)
+    whiten: bool = option(False, "patches: flatten the images' spectrum first")
+    range: str = option("raw", "patches: raw, or LOW,HIGH to scale to")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """The report of an experiment."""
+
+    file: str = option("report.html", "its name, beside the results")
+
+    def __post_init__(self) -> None:
+        check(self)

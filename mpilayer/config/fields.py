@@ -1,0 +1,111 @@
+"""Fields that say their default, help and legal range, and the check of them."""
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import Field, field, fields
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from mpilayer.errors import ConfigError, unknown
+
+Value = TypeVar("Value")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """Return a field with help and a legal range (for lists: of each entry)."""
+    return field(
+        default=default,
+        metadata={
+            "help": help,
+            "choices": tuple(choices),
+            "least": least,
+            "above": above,
+            "below": below,
+        },
+    )
+
+
+def flag(name: str) -> str:
+    """Return the command line's spelling of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def per_layer(name: str, values: tuple[Value, ...], n_layers: int) -> tuple[Value, ...]:
+    """Return one value a layer; a single value holds for all.
+
+    Raises
+    ------
+    ConfigError
+        Neither one value nor one a layer.
+    """
+    if len(values) == 1:
+        return values * n_layers
+    if len(values) != n_layers:
+        raise ConfigError(
+            f"{name} needs one number, or one for each of the {n_layers} layers; got "
+            f"{len(values)}. Give 1 or {n_layers} numbers."
+        )
+    return values
+
+
+def value_from_text(type_: Any, text: str) -> Any:
+    """Return a field's value from the command line's text.
+
+    Raises
+    ------
+    ValueError
+        The text is no such value.
+    """
+    if get_origin(type_) is tuple:
+        entry = get_args(type_)[0]
+        return tuple(entry(part) for part in text.split(","))
+    return type_(text)
+
+
+def check(config: Any) -> None:
+    """Check the type and range of every field.
+
+    Raises
+    ------
+    ConfigError
+        Names the field, the range and what was found.
+    """
+    types = get_type_hints(type(config))
+    for item in fields(config):
+        value = getattr(config, item.name)
+        is_list = get_origin(types[item.name]) is tuple
+        entry_type = get_args(types[item.name])[0] if is_list else types[item.name]
+        entries = value if is_list else (value,)
+        if is_list and not (isinstance(value, tuple) and value):
+            raise ConfigError(f"{item.name} must be a list of numbers; got {value!r}.")
+        for entry in entries:
+            _check_entry(item, entry_type, entry)
+
+
+def _check_entry(item: Field[Any], type_: type, value: Any) -> None:
+    if type(value) is not type_:
+        raise ConfigError(
+            f"{item.name} must be of type {type_.__name__}; got {value!r}. "
+            f"See {flag(item.name)} in --help."
+        )
+    limits = item.metadata
+    if limits["choices"] and value not in limits["choices"]:
+        raise ConfigError(unknown(item.name, str(value), limits["choices"]))
+    rules: list[tuple[float | None, str, Callable[[float, float], bool]]] = [
+        (limits["least"], "at least", operator.ge),
+        (limits["above"], "greater than", operator.gt),
+        (limits["below"], "less than", operator.lt),
+    ]
+    for bound, words, holds in rules:
+        if bound is not None and not holds(value, bound):  # type: ignore[arg-type]
+            raise ConfigError(
+                f"{item.name} must be {words} {bound}; got {value}. "
+                f"Change {flag(item.name)}."
+            )

@@ -1,0 +1,117 @@
+"""Configurations from values and TOML, and back."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from mpilayer.config.experiment import DataConfig, ExperimentConfig, ReportConfig
+from mpilayer.config.training import (
+    PRESETS,
+    FinetuneConfig,
+    PretrainConfig,
+    SparseConfig,
+)
+from mpilayer.errors import ConfigError, unknown
+
+# Sections of a configuration file; the second row is what a run adds, or a whole
+# experiment reads: no single command does.
+_SECTIONS = (
+    *("pretrain", "finetune", "classify", "regress", "sparse"),
+    *("experiment", "report", "compare", "data", "launch", "created_by"),
+)
+
+Config = TypeVar(
+    "Config",
+    PretrainConfig,
+    FinetuneConfig,
+    SparseConfig,
+    ExperimentConfig,
+    DataConfig,
+    ReportConfig,
+)
+
+
+def read_toml(path: Path, section: str) -> dict[str, Any]:
+    """Return one section of a configuration file, lists as tuples.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or no TOML, or has a section or key that nothing reads.
+    """
+    return read_sections(path).get(section, {})
+
+
+def read_sections(
+    path: Path, legal: Sequence[str] = _SECTIONS
+) -> dict[str, dict[str, Any]]:
+    """Return all sections of a configuration file, lists as tuples.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or no TOML, or has a section that is not legal.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"{path} must be a readable file; {error.strerror}. Give another --config."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} must be TOML; {error}. Mend the file.") from error
+    for section, values in content.items():
+        if section not in legal:
+            raise ConfigError(f"{path}: {unknown('section', section, legal)}")
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"{path}: {section} must be a table; found {values!r}. Write "
+                f"[{section}]."
+            )
+    return {
+        section: {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        for section, values in content.items()
+    }
+
+
+def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:
+    """Return a configuration from values by name; scalars serve as lists of one.
+
+    Raises
+    ------
+    ConfigError
+        A wrong name (answered with the legal ones), type or range.
+    """
+    types = get_type_hints(cls)
+    for name in values:
+        if name not in types:
+            raise ConfigError(unknown("key", name, types))
+    values = {**PRESETS.get(str(values.get("preset")), {}), **values}
+    converted = {name: _as_type(types[name], value) for name, value in values.items()}
+    return cls(**converted)
+
+
+def _as_type(type_: Any, value: Any) -> Any:
+    """Return a value as its field has it: a list for a scalar, a float for an int."""
+    if get_origin(type_) is tuple:
+        entries = value if isinstance(value, tuple) else (value,)
+        return tuple(_as_type(get_args(type_)[0], entry) for entry in entries)
+    return float(value) if type_ is float and type(value) is int else value
+
+
+def as_values(config: Any) -> dict[str, Any]:
+    """Return all fields by name, tuples as lists: what TOML and JSON can hold."""
+    return {
+        item.name: list(value) if isinstance(value, tuple) else value
+        for item in fields(config)
+        for value in (getattr(config, item.name),)
+    }
+
+
+def to_toml(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return sections as TOML text."""
+    return tomli_w.dumps({name: dict(values) for name, values in sections.items()})
