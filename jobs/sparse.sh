@@ -76,6 +76,13 @@ conclude() {
     exit "$((status ? status : 1))"
 }
 
+# Ranks that were killed leave shared memory behind. MPICH names it by the number of
+# their step, and would wait in it for ever: a requeued job, whose steps count from 0
+# again, must use no number twice.
+for ((start = 1 * ${SLURM_RESTART_COUNT:-0}; start > 0; start--)); do
+    srun --nodes=1 --ntasks=1 true
+done
+
 attend srun --mpi=pmi2 --kill-on-bad-exit=1 --ntasks="$SLURM_NTASKS" \
     --cpus-per-task="$SLURM_CPUS_PER_TASK" --cpu-bind=cores mpilayer sparse "$data" \
     --run "$run" --resume auto --threads "$OMP_NUM_THREADS"

@@ -205,7 +205,7 @@ def render(step: Step, config: JobConfig, made_by: Sequence[str] = ()) -> str:
     ]
     return _join(
         _header(step.command, step, config, made_by),
-        *_preparation(step, config),
+        *_preparation(step, config, 1),
         _wrapped(command),
         f'conclude "$?" {step.mark or step.command} "$run"',
     )
@@ -220,7 +220,8 @@ def render_scaling(step: Step, config: JobConfig, made_by: Sequence[str] = ()) -
     nodes = ["    nodes=$(((ranks * SLURM_NNODES - 1) / SLURM_NTASKS + 1))"]
     if config.launcher != "srun":
         nodes = []
-    ranks = " ".join(map(str, scaling_ranks(config.ntasks)))
+    numbers = scaling_ranks(config.ntasks)
+    ranks = " ".join(map(str, numbers))
     command = [
         "attend",
         *_launch(config, '"$ranks"', ['--nodes="$nodes"']),
@@ -238,7 +239,7 @@ def render_scaling(step: Step, config: JobConfig, made_by: Sequence[str] = ()) -
     table = _TABLE.format(ranks=ranks, key=_SECONDS[step.command])
     return _join(
         _header("scaling", step, config, made_by),
-        *_preparation(step, config),
+        *_preparation(step, config, len(numbers)),
         "\n".join(loop),
         table,
     )
@@ -335,8 +336,8 @@ def _settings(step: Step, config: JobConfig) -> str:
     return "\n".join(lines)
 
 
-def _preparation(step: Step, config: JobConfig) -> list[str]:
-    """Return what stands between the header and the start of the ranks."""
+def _preparation(step: Step, config: JobConfig, launches: int) -> list[str]:
+    """Return what stands between the header and the first of the launches."""
     srun = config.launcher == "srun"
     binding = _BINDING if config.cpus_per_task == 1 else _NO_BINDING
     return [
@@ -344,6 +345,7 @@ def _preparation(step: Step, config: JobConfig) -> list[str]:
         _HEARING,
         _ATTENDING.format(srun=_SRUN_STATUS if srun else ""),
         _CONCLUDING.format(requeues=config.requeues),
+        *([_COUNTING.format(launches=launches)] if srun else []),
     ]
 
 
@@ -489,6 +491,15 @@ conclude() {{
     esac
     exit "$((status ? status : 1))"
 }}
+"""
+
+_COUNTING = """
+# Ranks that were killed leave shared memory behind. MPICH names it by the number of
+# their step, and would wait in it for ever: a requeued job, whose steps count from 0
+# again, must use no number twice.
+for ((start = {launches} * ${{SLURM_RESTART_COUNT:-0}}; start > 0; start--)); do
+    srun --nodes=1 --ntasks=1 true
+done
 """
 
 _TABLE = """

@@ -201,6 +201,21 @@ def a_cancelled_run_goes_on_by_hand(place):
     assert digests(place.run) == place.undisturbed()
 
 
+@beside(*LAUNCHERS)
+def a_job_whose_ranks_were_killed_can_be_requeued(place, launcher):
+    often = ["--checkpoint-every", 5, "--launcher", launcher]
+    place.write("pretrain", *LONG, *often, "--ntasks", 4, slowly=True)
+    (job,) = place.submit()
+    place.wait_until(lambda: place.epochs() > 5)
+    cancel("--signal=KILL", f"{job}.0")
+    assert place.ended(job)["JobState"] == "FAILED", place.everything()
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    place.wait_until(lambda: describe(job)["Restarts"] == "1")
+    assert outcome(place.ended(job)) == ("COMPLETED", "0:0", "1"), place.everything()
+    assert "going on after epochs" in place.everything()
+    assert digests(place.run) == place.undisturbed()
+
+
 @beside()
 def a_run_is_looked_at_while_it_is_in_a_job(place):
     endless = [*LAYERS, "--epochs", 1_000_000, "--minibatch", 50]
