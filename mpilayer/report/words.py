@@ -7,6 +7,7 @@ from typing import Any
 from mpilayer.report.run import PREDICTORS, Run, listing, mapping, number
 
 NOTHING = "–"
+_MOST_LAYERS = 12
 
 ERROR = "Σ over columns of (x − x̂)², mean over rows"
 """The unit of all reconstruction errors."""
@@ -54,7 +55,11 @@ def widths(run: Run) -> str:
     visible = run.section("data").get("n_visible", "?")
     if run.kind == "deep":
         sizes = [visible, *listing(run.section("pretrain").get("layers"))]
-        return "-".join(map(str, sizes))
+        names = list(map(str, sizes))
+        if len(names) > _MOST_LAYERS:
+            names[4:-2] = ["…"]
+            names[-1] += f" ({len(sizes) - 1} layers)"
+        return "-".join(names)
     hidden = run.section("sparse").get("hidden", "?")
     is_known = "n_visible" in run.section("data")
     return f"{visible}-{hidden}-{visible}" if is_known else f"{hidden} hidden units"

@@ -100,6 +100,7 @@ def write_deep(
     directory.write_summary(
         {
             **_facts(ranks),
+            **{f"finetune_{key}": value for key, value in _facts(ranks).items()},
             "pretrain_seconds": float(ended[-1]),
             "pretrained": errors,
             "pca": errors,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -178,6 +179,15 @@ def test_names_and_places_tell_runs_apart(tmp_path):
 def test_numbers():
     assert number(2) == 2.0
     assert all(math.isnan(number(v)) for v in (None, "2", True, [1], math.nan))
+
+
+def test_many_layers_are_told_in_short(tmp_path):
+    run = deep_run(tmp_path / "run")
+    config = (run / "config.toml").read_text()
+    assert words.widths(collect([run])[0]) == "4-3-2"
+    many = re.sub(r"layers = \[[^]]*\]", f"layers = {[9] * 63 + [2]}", config)
+    (run / "config.toml").write_text(many)
+    assert words.widths(collect([run])[0]) == "4-9-9-9-…-9-2 (64 layers)"
 
 
 def test_common_settings_are_said_once(tmp_path):
