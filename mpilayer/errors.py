@@ -55,6 +55,10 @@ class CommunicationError(MpilayerError):
     """The ranks do not fit the launcher, the machine or the job."""
 
 
+class DamageWarning(UserWarning):
+    """A file is damaged, and an older one is used in its place."""
+
+
 def unknown(what: str, name: str, legal: Iterable[str]) -> str:
     """Return the message for a wrong name, with the legal ones and a guess."""
     names = list(legal)

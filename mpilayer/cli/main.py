@@ -7,12 +7,19 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, TextIO, cast
 
 from mpilayer import __version__, environment
-from mpilayer.errors import ConfigError, DataError, MpilayerError, unknown
+from mpilayer.errors import (
+    ConfigError,
+    DamageWarning,
+    DataError,
+    MpilayerError,
+    unknown,
+)
 from mpilayer.interrupt import EXIT_RESUME, Interrupted
 
 COMMANDS = {
@@ -92,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         this function; with several ranks it ends them all (see ``parallel.start``).
     """
     environment.prepare()
+    warnings.showwarning = _warn
     arguments = list(sys.argv[1:] if argv is None else argv)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupt)
@@ -120,6 +128,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.setitimer(signal.ITIMER_REAL, 0)
         return EXIT_INTERRUPTED
     return 0
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print our own warnings as all lines are, once; others as Python does."""
+    if not issubclass(category, DamageWarning):
+        _python_warns(message, category, filename, lineno, file, line)
+    elif environment.launched_rank() == 0:
+        print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+_python_warns = warnings.showwarning
 
 
 def _interrupt(_: int, __: object) -> NoReturn:

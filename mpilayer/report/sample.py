@@ -30,7 +30,7 @@ def first_weights(directory: RunDirectory, kind: str) -> AnyArray | None:
         path = directory.layer_file(0, newest)
     elif not checkpoint.exists(path):
         return None
-    arrays, _, _ = checkpoint.load_newest(path)
+    arrays = checkpoint.load_for_use(path)
     return arrays.get("parameters/weights")
 
 

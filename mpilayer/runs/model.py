@@ -371,7 +371,7 @@ def is_finetuned(directory: RunDirectory) -> bool:
 
 
 def _fill(parameters: Parameters, path: Path, group: str) -> None:
-    arrays, _, _ = checkpoint.load_newest(path)
+    arrays = checkpoint.load_for_use(path)
     for name, view in parameters.items():
         checkpoint.fill(view, arrays, f"{group}/{name}", path)
 

@@ -84,7 +84,7 @@ def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
         It is missing or damaged.
     """
     path = directory.checkpoint(task.model)
-    arrays, _, _ = checkpoint.load_newest(path)
+    arrays = checkpoint.load_for_use(path)
     if "classes" not in arrays:
         raise CheckpointError(
             f"{path} must say which classes there are; it does not. Restore it, or "

@@ -1,6 +1,7 @@
 """Checkpoints: named arrays and numbers in one HDF5 file that is whole or absent."""
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from mpilayer import __version__, hdf5
 from mpilayer.arrays import AnyArray
-from mpilayer.errors import CheckpointError, DataError, MpilayerError
+from mpilayer.errors import CheckpointError, DamageWarning, DataError, MpilayerError
 from mpilayer.store import seal
 
 KIND = "mpilayer-checkpoint"
@@ -101,8 +102,27 @@ def load_newest(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
     except CheckpointError as error:
         if not _previous(path).exists():
             raise
-        remark = f"{error} Going on from the one before it."
+        remark = f"{error} The one before it is used."
         return *load(_previous(path)), remark
+
+
+def load_for_use(path: Path) -> dict[str, AnyArray]:
+    """Return the arrays of the newest whole checkpoint of a path. Local.
+
+    Raises
+    ------
+    CheckpointError
+        The file and the one before it are missing or damaged.
+
+    Warns
+    -----
+    DamageWarning
+        It is not the last one.
+    """
+    arrays, _, remark = load_newest(path)
+    if remark:
+        warnings.warn(remark, DamageWarning, stacklevel=2)
+    return arrays
 
 
 def forget_damaged(path: Path) -> None:

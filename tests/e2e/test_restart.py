@@ -596,6 +596,19 @@ def test_a_damaged_checkpoint_of_fine_tuning(unbroken, tuned, tmp_path, damage):
     assert [r["epoch"] for r in records(run, "finetune")] == list(range(1, 9))
 
 
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_using_a_run_whose_last_checkpoint_is_damaged(sparse_runs, tmp_path, ranks):
+    run = shutil.copytree(sparse_runs("lbfgs", 0), tmp_path / "run")
+    path = run / "checkpoints" / "sparse.h5"
+    shutil.copy(path, path.with_name("sparse.previous.h5"))
+    expected = launch.run("evaluate", run, ranks=ranks).ok().stdout
+    DAMAGES["truncated"](path)
+    result = launch.run("evaluate", run, ranks=ranks).ok()
+    assert result.stdout == expected
+    assert result.stderr.count(f"warning: {path} must") == 1, str(result)
+    assert "The one before it is used." in result.stderr
+
+
 def test_no_whole_checkpoint_of_fine_tuning(unbroken, tmp_path):
     run = shutil.copytree(unbroken["lockstep"], tmp_path / "run")
     arguments = ["finetune", run, *TUNE, "--optimizer", "adam", *OFTEN]

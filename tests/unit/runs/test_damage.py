@@ -182,7 +182,7 @@ def assert_one_of_two(path, restore):
             np.testing.assert_array_equal(mine, other, err_msg=name)
         if remark:
             assert remark.startswith(f"{path} must "), name
-            assert remark.endswith("Going on from the one before it."), name
+            assert remark.endswith("The one before it is used."), name
     assert found > PLACES
     previous.unlink()
     with pytest.raises(CheckpointError, match=path.name):

@@ -67,7 +67,7 @@ def test_a_damaged_file_is_reported_and_the_one_before_is_used(path, damage):
     _, attributes, remark = checkpoint.load_newest(path)
     assert attributes["iteration"] == 2
     assert str(path) in remark
-    assert remark.endswith("Going on from the one before it.")
+    assert remark.endswith("The one before it is used.")
     assert checkpoint.exists(path)
 
 
