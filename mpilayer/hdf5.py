@@ -29,9 +29,7 @@ _NO_SPACE = os.strerror(errno.ENOSPC).lower()
 
 
 @contextmanager
-def create(
-    path: Path, *, kind: str, version: int, previous: Path | None = None
-) -> Iterator[Any]:
+def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
     """Write an HDF5 file atomically: temporary file, fsync, verify, rename.
 
     Parameters
@@ -43,8 +41,6 @@ def create(
         What the file is, e.g. ``"mpilayer-dataset"``.
     version : int
         Version of that kind's layout.
-    previous : Path, optional
-        Where an existing file goes instead of giving way.
 
     Yields
     ------
@@ -70,8 +66,6 @@ def create(
             written = content_digest(file)
             file.attrs["digest"] = written
         _verify(temporary, written)
-        if previous is not None and path.exists():
-            path.replace(previous)
         temporary.replace(path)
         _fsync(path.parent)
     except (OSError, RuntimeError) as error:

@@ -16,12 +16,12 @@ from mpilayer.cli import view
 from mpilayer.cli.options import require_one_process
 from mpilayer.runs import experiment
 from mpilayer.runs.compare import NAME as COMPARE
+from mpilayer.runs.descending import NAME as SPARSE
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import run_shapes
 from mpilayer.runs.plan import FOLDERS, is_experiment
 from mpilayer.runs.pretrain import NAME as PRETRAIN
 from mpilayer.runs.resume import command_of
-from mpilayer.runs.sparse import NAME as SPARSE
 from mpilayer.runs.sparse import sparse_config
 from mpilayer.runs.tasks import task_of_command
 from mpilayer.store.metrics import MetricsReader

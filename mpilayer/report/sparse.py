@@ -32,7 +32,7 @@ from mpilayer.report.words import (
     short,
     state,
 )
-from mpilayer.runs.sparse import filters
+from mpilayer.runs.descending import filters
 
 _LOG_FROM = 6.0
 _PARTS = {

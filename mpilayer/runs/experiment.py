@@ -25,12 +25,7 @@ from mpilayer.numerics.losses import check_loss
 from mpilayer.parallel.start import place
 from mpilayer.runs import compare, finetune, pretrain, sparse
 from mpilayer.runs.directory import RunDirectory, write_text
-from mpilayer.runs.labels import (
-    check_labels,
-    classes_of,
-    labelled_splits,
-    read_labels,
-)
+from mpilayer.runs.labels import check_all_labels, labelled_splits
 from mpilayer.runs.making import make_data
 from mpilayer.runs.plan import (
     CONTENT,
@@ -232,8 +227,8 @@ def _check_with_data(plan: Plan) -> None:
     """Check the settings of all steps against the data, before the first one."""
     with Dataset.open(plan.data_path) as dataset:
         n_train, n_visible = dataset.n_samples("train"), dataset.n_visible
-        if plan.predicts:
-            _check_labels(dataset, plan.task == "classify")
+        if plan.task and plan.task != "autoencode":
+            check_all_labels(dataset, plan.task)
     for step in plan.steps:
         config = plan.training.get(step)
         if isinstance(config, SparseConfig):
@@ -245,13 +240,6 @@ def _check_with_data(plan: Plan) -> None:
             check_loss(config.loss, plan.training["pretrain"].visible)
         if isinstance(config, PretrainConfig | FinetuneConfig):
             _check_minibatch(step, config.minibatch, n_train)
-
-
-def _check_labels(dataset: Dataset, classify: bool) -> None:
-    labels = read_labels(dataset, "train")
-    classes = classes_of(labels) if classify else labels[:0]
-    for split in labelled_splits(dataset):
-        check_labels(dataset, split, classes)
 
 
 def _check_minibatch(step: str, minibatch: int, n_train: int) -> None:

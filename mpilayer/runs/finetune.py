@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32
+from mpilayer.arrays import Array32
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError
@@ -19,7 +19,7 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import holding
 from mpilayer.runs.keeping import remove_unfinished
 from mpilayer.runs.labels import (
-    check_labels,
+    check_all_labels,
     classes_of,
     labelled_splits,
     prediction_errors,
@@ -195,7 +195,7 @@ def _new_stack(path: Path, directory: RunDirectory, config: FinetuneConfig) -> S
         return stack
     with Dataset.open(path) as dataset:
         labels = read_labels(dataset, "train")
-    model = Predictor(shapes, _classes(labels, config))
+    model = Predictor(shapes, classes_of(labels, config.task))
     random_weights(model, config.seed, 0 if config.from_scratch else len(shapes))
     if not config.from_scratch:
         model.take_encoder(load_stack(directory, pretrained=True))
@@ -203,11 +203,6 @@ def _new_stack(path: Path, directory: RunDirectory, config: FinetuneConfig) -> S
         # Numbers may lie far from zero; the weights are for what differs.
         model.parameters[f"bias_{len(shapes)}"][:] = labels.mean()
     return model
-
-
-def _classes(labels: AnyArray, config: FinetuneConfig) -> AnyArray:
-    """Return the classes of the labels, none if they are numbers."""
-    return classes_of(labels) if config.task == "classify" else labels[:0]
 
 
 @dataclass(frozen=True)
@@ -316,15 +311,9 @@ def _check(
     with Dataset.open(path) as dataset:
         n_train = dataset.n_samples("train")
         if config.task != "autoencode":
-            _check_labels(dataset, config)
+            check_all_labels(dataset, config.task)
     check_minibatch(config.minibatch, n_train)
     return goes_on
-
-
-def _check_labels(dataset: Dataset, config: FinetuneConfig) -> None:
-    classes = _classes(read_labels(dataset, "train"), config)
-    for split in labelled_splits(dataset):
-        check_labels(dataset, split, classes)
 
 
 def _read(path: Path, stack: Stack, minibatch: int, rank: int, size: int) -> _Rows:

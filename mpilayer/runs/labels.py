@@ -35,14 +35,16 @@ def read_labels(
     return labels
 
 
-def classes_of(labels: AnyArray) -> AnyArray:
-    """Return the classes that labels name, ascending.
+def classes_of(labels: AnyArray, task: str) -> AnyArray:
+    """Return the classes that labels name, ascending; none if they are numbers.
 
     Raises
     ------
     DataError
         There is only one.
     """
+    if task != "classify":
+        return labels[:0]
     classes = np.unique(labels)
     if len(classes) < 2:
         raise DataError(
@@ -61,6 +63,19 @@ def labelled_blocks(
         where = (bounds[0] + block.start, bounds[0] + block.stop)
         labels = read_labels(dataset, split, *where)
         yield dataset.rows(split, *where), targets(labels, classes)
+
+
+def check_all_labels(dataset: Dataset, task: str) -> None:
+    """Check that all splits with labels have those that a task can learn. Local.
+
+    Raises
+    ------
+    DataError
+        They have not, or the training rows have none.
+    """
+    classes = classes_of(read_labels(dataset, "train"), task)
+    for split in labelled_splits(dataset):
+        check_labels(dataset, split, classes)
 
 
 def check_labels(dataset: Dataset, split: str, classes: AnyArray) -> None:

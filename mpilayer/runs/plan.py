@@ -95,11 +95,6 @@ class Plan:
         config = self.training.get("finetune")
         return config.task if isinstance(config, FinetuneConfig) else None
 
-    @property
-    def predicts(self) -> bool:
-        """Whether a classifier or a regressor is trained, which needs labels."""
-        return self.task not in (None, "autoencode")
-
     def mark(self, step: str) -> str:
         """Return what a training step's run calls it."""
         return TASKS[self.task].name if step == "finetune" and self.task else step

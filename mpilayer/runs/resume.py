@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mpilayer.runs import compare, finetune, pretrain, sparse
+from mpilayer.runs import compare, descending, finetune, pretrain, sparse
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import begun_last, task_of_command
@@ -39,7 +39,7 @@ def resume(
     command = comm.on_root(lambda: command_of(run))
     if command == compare.NAME:
         return command, compare.resume_compare(run, session, data)
-    if command == sparse.NAME:
+    if command == descending.NAME:
         return command, sparse.resume_sparse(run, session, data)
     if command != pretrain.NAME:
         config = comm.on_root(
@@ -59,7 +59,7 @@ def command_of(run: Path) -> str:
     """
     directory = RunDirectory.open(run)
     sections = directory.read_config()
-    for name in (compare.NAME, sparse.NAME):
+    for name in (compare.NAME, descending.NAME):
         if name in sections:
             return name
     task = begun_last(directory)

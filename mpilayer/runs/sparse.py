@@ -8,15 +8,12 @@ from mpilayer.arrays import AnyArray
 from mpilayer.config import SparseConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.partition import shard_bounds
-from mpilayer.runs.descending import NAME as NAME
-from mpilayer.runs.descending import filters as filters
-from mpilayer.runs.descending import train
+from mpilayer.runs.descending import NAME, train
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import holding
 from mpilayer.runs.keeping import remove_unfinished
 from mpilayer.runs.model import restore_sparse
-from mpilayer.runs.opening import Facts as Facts
-from mpilayer.runs.opening import begin_or_go_on, data_facts, open_run
+from mpilayer.runs.opening import Facts, begin_or_go_on, data_facts, open_run
 from mpilayer.runs.resuming import (
     check_replicas,
     check_same,
