@@ -55,8 +55,16 @@ class CommunicationError(MpilayerError):
     """The ranks do not fit the launcher, the machine or the job."""
 
 
-class DamageWarning(UserWarning):
+class RunWarning(UserWarning):
+    """Something about a run that its user should know; shown as one line."""
+
+
+class DamageWarning(RunWarning):
     """A file is damaged, and an older one is used in its place."""
+
+
+class UnfinishedWarning(RunWarning):
+    """What is used has not been trained to the end."""
 
 
 def unknown(what: str, name: str, legal: Iterable[str]) -> str:

@@ -15,9 +15,9 @@ from typing import Any, NoReturn, Protocol, TextIO, cast
 from mpilayer import __version__, environment
 from mpilayer.errors import (
     ConfigError,
-    DamageWarning,
     DataError,
     MpilayerError,
+    RunWarning,
     unknown,
 )
 from mpilayer.interrupt import EXIT_RESUME, Interrupted
@@ -139,7 +139,7 @@ def _warn(
     line: str | None = None,
 ) -> None:
     """Print our own warnings as all lines are, once; others as Python does."""
-    if not issubclass(category, DamageWarning):
+    if not issubclass(category, RunWarning):
         _python_warns(message, category, filename, lineno, file, line)
     elif environment.launched_rank() == 0:
         print(f"warning: {message}", file=sys.stderr, flush=True)
