@@ -162,10 +162,18 @@ def _watch(comm: MPICommunicator) -> None:
         if names[first]:
             watched = sentinel.watch(names[first], comm.rank, lambda: abort(1))
             _farewells.append(watched.say_farewell)
+            _names.append(watched.name_run)
             atexit.register(say_farewell)
 
 
 _farewells: list[Callable[[], None]] = []
+_names: list[Callable[[str], None]] = []
+
+
+def name_run(run: str) -> None:
+    """Tell the sentinel in which run this rank is at work; empty: in none. Local."""
+    for name in _names:
+        name(run)
 
 
 def say_farewell() -> None:

@@ -1,10 +1,11 @@
 """A small process on each host that says which rank has died.
 
 Launchers notice that a process has died, but not which rank it was, and some wait for
-the others for ever. Every rank holds a connection to the sentinel of its host and says
-a word before it ends by itself. A connection that breaks without is that of the rank
-that died first, since events come in their order. The sentinel prints its number, lets
-a rank that is left abort the job, and after a while ends those of its host itself.
+the others for ever. Every rank holds a connection to the sentinel of its host, says in
+which run it works, and says a word before it ends by itself. A connection that breaks
+without is that of the rank that died first, since events come in their order. The
+sentinel prints its number, lets a rank that is left abort the job, and after a while
+ends those of its host itself.
 
 ``python sentinel.py SOCKET HOST`` is the program; it imports the standard library only,
 for it must be there at once.
@@ -24,6 +25,8 @@ from pathlib import Path
 
 _HELLO = struct.Struct("ii")
 _FAREWELL = b"."
+_RUN = b"R"
+_LENGTH = struct.Struct("i")
 _CONNECT_SECONDS = 10.0
 _PATIENCE = 5.0
 """Seconds between a death and the end of the ranks that are left on the host."""
@@ -54,6 +57,12 @@ class Watched:
         """Say that what follows is no accident: all ranks end, well or not."""
         with suppress(OSError):
             self._connection.sendall(_FAREWELL)
+
+    def name_run(self, run: str) -> None:
+        """Say in which run this rank is at work; empty: in none."""
+        text = os.fsencode(run)
+        with suppress(OSError):
+            self._connection.sendall(_RUN + _LENGTH.pack(len(text)) + text)
 
 
 def start(host: str) -> str:
@@ -104,6 +113,7 @@ def watch(name: str, rank: int, abort: Callable[[], object]) -> Watched:
 def guard(listener: socket.socket, host: str) -> None:
     """Wait until a rank says farewell, or has died. What the program does."""
     watched: dict[int, tuple[socket.socket, int, int]] = {}
+    run = ""
     events = select.epoll()
     events.register(listener, select.EPOLLIN)
     listener.settimeout(_CONNECT_SECONDS)
@@ -112,24 +122,36 @@ def guard(listener: socket.socket, host: str) -> None:
         for number, _ in events.poll(timeout=1.0):
             if number == listener.fileno():
                 connection, _ = listener.accept()
-                rank, pid = _HELLO.unpack(_read_hello(connection))
+                hello = _read_all(connection, _HELLO.size)
+                rank, pid = _HELLO.unpack(hello) if hello else (-1, 0)
                 watched[connection.fileno()] = connection, rank, pid
                 events.register(connection, select.EPOLLIN)
                 deadline = 0.0
                 continue
             connection, rank, pid = watched[number]
-            if not _read(connection):
+            word = _read(connection)
+            if word == _RUN:
+                run = _read_run(connection)
+                continue
+            if not word:
                 del watched[number]
-                _report(rank, pid, host, [other for _, _, other in watched.values()])
+                left = [other for _, _, other in watched.values()]
+                _report(rank, pid, host, left, run)
             return
 
 
-def _read_hello(connection: socket.socket) -> bytes:
+def _read_run(connection: socket.socket) -> str:
+    length = _read_all(connection, _LENGTH.size)
+    return os.fsdecode(_read_all(connection, *_LENGTH.unpack(length))) if length else ""
+
+
+def _read_all(connection: socket.socket, size: int) -> bytes:
+    """Read so many bytes; none if the connection breaks before."""
     content = b""
-    while len(content) < _HELLO.size:
-        piece = _read(connection, _HELLO.size - len(content))
+    while len(content) < size:
+        piece = _read(connection, size - len(content))
         if not piece:
-            return _HELLO.pack(-1, 0)
+            return b""
         content += piece
     return content
 
@@ -141,11 +163,12 @@ def _read(connection: socket.socket, at_most: int = 1) -> bytes:
         return b""
 
 
-def _report(rank: int, pid: int, host: str, left: list[int]) -> None:
+def _report(rank: int, pid: int, host: str, left: list[int], run: str) -> None:
     with suppress(OSError):
         sys.stderr.write(
             f"mpilayer: rank {rank} (process {pid} on {host}) has died; ending all "
-            "ranks. Go on from the last checkpoint with 'mpilayer resume DIR'.\n"
+            "ranks. Go on from the last checkpoint with 'mpilayer resume "
+            f"{run or 'DIR'}'.\n"
         )
         sys.stderr.flush()
     _wait_for(left, _HEARD_SECONDS)

@@ -4,6 +4,8 @@ import os
 import socket
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -68,6 +70,33 @@ def abort(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+@contextmanager
+def working_in(run: str) -> Iterator[None]:
+    """Let the message of a rank's death in the block say which run goes on. Local.
+
+    Parameters
+    ----------
+    run : str
+        The run's directory; one of an inner block goes with that of the outer one.
+    """
+    mpi = sys.modules.get("mpilayer.parallel.mpi")
+    tell = mpi.name_run if mpi is not None and not _runs else _forget
+    _runs.append(run)
+    tell(run)
+    try:
+        yield
+    finally:
+        _runs.pop()
+        tell("")
+
+
+_runs: list[str] = []
+
+
+def _forget(_: str) -> None:
+    """Tell nobody."""
 
 
 def place(comm: Communicator, threads: int = 0) -> Placement:

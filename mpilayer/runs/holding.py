@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mpilayer.errors import CheckpointError, DataError, MpilayerError
 from mpilayer.interrupt import Interrupted
+from mpilayer.parallel.start import working_in
 from mpilayer.runs.directory import LOCK
 from mpilayer.runs.session import Session
 
@@ -58,7 +59,8 @@ def holding(run: Path, session: Session) -> Iterator[None]:
         lock.share()
     alone = comm.size == 1
     try:
-        yield
+        with working_in(str(run)):
+            yield
     except OSError as error:
         lock.release(alone)
         if error.errno not in _UNWRITABLE:
@@ -76,6 +78,45 @@ def holding(run: Path, session: Session) -> Iterator[None]:
         lock.release(alone)
         raise
     lock.release(True)
+
+
+def at_work(run: Path) -> bool | None:
+    """Tell whether another launch is at work in a run; None if nobody knows. Local.
+
+    A lock that seems free may be held on another host: not all file systems pass it
+    on. What a launch there has left behind is no proof.
+
+    Parameters
+    ----------
+    run : Path
+        The run directory.
+    """
+    path = run / LOCK
+    try:
+        # Asked for by name, NFS may deny a new file for a minute.
+        if path not in run.iterdir():
+            return False
+        file = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        host, process = _holder(path)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return (host, process) != (socket.gethostname(), str(os.getpid()))
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    return False if host == socket.gethostname() else None
+
+
+def _holder(path: Path) -> tuple[str, str]:
+    """Return the host and the process that a lock's file names, or empty texts."""
+    with suppress(OSError):
+        host, _, process = path.read_text().partition(" ")
+        return host, process
+    return "", ""
 
 
 class _Lock:
@@ -131,9 +172,11 @@ class _Lock:
         until = time.monotonic() + PATIENCE
         while not (self._taken or self.take()):
             if time.monotonic() > until:
+                host, process = _holder(self._path)
+                who = f"process {process} on {host}" if process else "another one"
                 raise CheckpointError(
-                    f"only one launch at a time may work in a run; {self._holder()} "
-                    f"works in {self._run}. Wait until it has ended, or end it."
+                    f"only one launch at a time may work in a run; {who} works in "
+                    f"{self._run}. Wait until it has ended, or end it."
                 )
             time.sleep(_PAUSE)
 
@@ -162,12 +205,6 @@ class _Lock:
         with suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(self._file), self._path.stat())
         return False
-
-    def _holder(self) -> str:
-        host, _, process = "", "", ""
-        with suppress(OSError):
-            host, _, process = self._path.read_text().partition(" ")
-        return f"process {process} on {host}" if process else "another one"
 
     def _close(self) -> None:
         if self._file >= 0:

@@ -21,6 +21,8 @@ import os
 connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 connection.connect(chr(0) + name)
 connection.sendall(struct.pack("ii", number, os.getpid()))
+for run in sys.argv[5:]:
+    connection.sendall(b"R" + struct.pack("i", len(run)) + run.encode())
 time.sleep(float(sys.argv[4]))
 if last == "farewell":
     try:
@@ -48,9 +50,9 @@ def guarded(tmp_path):
             )
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", RANK, name, str(i), last, str(seconds)]
+                [sys.executable, "-c", RANK, name, str(i), last, str(seconds), *named]
             )
-            for i, (last, seconds) in enumerate(ranks)
+            for i, (last, seconds, *named) in enumerate(ranks)
         ]
         said = guard.communicate(timeout=30)[1]
         codes = [process.wait(timeout=30) for process in processes]
@@ -69,6 +71,17 @@ def test_a_rank_that_dies_is_named_and_the_others_end(guarded):
     said, codes, processes = guarded(("farewell", 60), ("nothing", 0.5))
     pid = processes[1].pid
     assert said.startswith(f"mpilayer: rank 1 (process {pid} on here) has died;")
-    assert "mpilayer resume" in said
+    assert said.endswith("Go on from the last checkpoint with 'mpilayer resume DIR'.\n")
     # Its default action ends a process that does not listen to the signal.
     assert codes[0] == -sentinel.SIGNAL
+
+
+@pytest.mark.parametrize(("runs", "told"), [(["runs/a"], "runs/a"), (["a", ""], "DIR")])
+def test_the_run_is_named(guarded, runs, told):
+    said, _, _ = guarded(("farewell", 60), ("nothing", 0.5, *runs))
+    assert said.endswith(f"with 'mpilayer resume {told}'.\n")
+
+
+def test_a_run_that_was_left_is_no_accident(guarded):
+    said, codes, _ = guarded(("farewell", 0.5, "runs/a", ""), ("farewell", 0.6))
+    assert (said, codes) == ("", [0, 0])

@@ -16,7 +16,7 @@ from mpilayer.errors import CheckpointError, ConfigError, DataError
 from mpilayer.interrupt import Interrupted
 from mpilayer.runs import holding as module
 from mpilayer.runs.directory import LOCK
-from mpilayer.runs.holding import _Lock, holding
+from mpilayer.runs.holding import _Lock, at_work, holding
 from mpilayer.runs.pretrain import pretrain, resume_pretraining
 from tests.unit.runs.conftest import make_session
 
@@ -95,6 +95,35 @@ def test_a_killed_holder_is_none(holder, hasty, tmp_path):
     assert (tmp_path / "run" / LOCK).exists()
     enter(tmp_path / "run")
     assert not (tmp_path / "run" / LOCK).exists()
+
+
+def test_who_is_at_work(holder, tmp_path):
+    run = tmp_path / "run"
+    assert at_work(run)
+    assert at_work(run)
+    assert [p.name for p in run.iterdir()] == [LOCK]
+    holder.kill()
+    holder.wait()
+    assert at_work(run) is False
+    (run / LOCK).unlink()
+    assert at_work(run) is False
+    with holding(run, make_session()):
+        assert at_work(run) is False  # nobody else
+
+
+def test_nobody_knows_who_is_at_work(monkeypatch, tmp_path):
+    path = tmp_path / LOCK
+    for holder, found in ((socket.gethostname(), False), ("elsewhere", None)):
+        path.write_text(f"{holder} 17")
+        assert at_work(tmp_path) is found
+    assert at_work(tmp_path / "none") is None
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    path.write_text(f"{socket.gethostname()} 17")
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert at_work(tmp_path) is None
 
 
 def test_who_ends_soon_is_waited_for(holder, tmp_path):
