@@ -29,6 +29,7 @@ from mpilayer.runs.model import (
     check_pretrained,
     finetuned_content,
     load_stack,
+    progress,
     restore_finetuned,
     run_shapes,
 )
@@ -298,6 +299,12 @@ def _check(
     if goes_on:
         check_same(task.config(directory), config, _HARMLESS)
     elif trained and not replace_finetuned:
+        if not directory.is_complete(task.name):
+            raise ConfigError(
+                f"{task.words} of {run} must go on, or begin anew; it was interrupted "
+                f"after epoch {progress(directory, task)}. Go on with 'mpilayer "
+                f"resume {run}', or start again from pre-training with --replace."
+            )
         model = "fine-tuned" if task.model == "finetuned" else f"a {task.model}"
         raise ConfigError(
             f"{run} must not be {model} yet; it is. Look at it with 'mpilayer "

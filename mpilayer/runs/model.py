@@ -1,5 +1,6 @@
 """Layers and stacks to checkpoints, and back."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,16 @@ import numpy as np
 
 from mpilayer.arrays import AnyArray
 from mpilayer.config import PretrainConfig, SparseConfig, as_values
-from mpilayer.errors import CheckpointError
+from mpilayer.errors import CheckpointError, UnfinishedWarning
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.optim.cg import CGState
 from mpilayer.optim.lbfgs import LBFGSState
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.holding import at_work
 from mpilayer.runs.settings import settings_of
-from mpilayer.runs.tasks import TASKS
+from mpilayer.runs.tasks import TASKS, Task
 from mpilayer.store import checkpoint
 from mpilayer.train.descent import State
 from mpilayer.train.finetune import FinetuneState
@@ -256,6 +258,11 @@ def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
     ------
     CheckpointError
         The run is not finished, or a checkpoint is missing or damaged.
+
+    Warns
+    -----
+    UnfinishedWarning
+        Fine-tuning has begun, but not come to its end.
     """
     sections = directory.read_config()
     if "compare" in sections:
@@ -268,14 +275,49 @@ def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
     tuned = is_finetuned(directory)
     if not (tuned and TASKS["autoencode"].config(directory).from_scratch):
         check_pretrained(directory)
+    warn_if_unfinished(directory, TASKS["autoencode"])
     return "finetuned" if tuned else "pretrained", load_stack(directory)
+
+
+def warn_if_unfinished(directory: RunDirectory, task: Task) -> None:
+    """Warn if a task has begun in a run, but not come to its end. Local."""
+    if task.name not in directory.read_config() or directory.is_complete(task.name):
+        return
+    run, advice = directory.path, "."
+    if not at_work(run):
+        advice = f"; go on with 'mpilayer resume {run}'."
+    if not task.is_trained(directory):
+        warnings.warn(
+            f"{task.words} of {run} has saved nothing yet; what came before it is "
+            f"used{advice}",
+            UnfinishedWarning,
+            stacklevel=2,
+        )
+        return
+    done = progress(directory, task)
+    warnings.warn(
+        f"{task.words} of {run} has not ended: {done} epochs{advice}",
+        UnfinishedWarning,
+        stacklevel=2,
+    )
+
+
+def progress(directory: RunDirectory, task: Task) -> str:
+    """Return how many epochs a task has saved, and of how many. Local.
+
+    Raises
+    ------
+    CheckpointError
+        There is no checkpoint that is whole.
+    """
+    _, saved, _ = checkpoint.load_newest(directory.checkpoint(task.model))
+    return f"{saved['epoch']} of {task.config(directory).epochs}"
 
 
 def _load_sparse(directory: RunDirectory) -> DeepAutoencoder:
     if not checkpoint.exists(directory.checkpoint("sparse")):
         raise CheckpointError(
-            f"{directory.path} must have trained weights; it was interrupted before "
-            f"there were any. Go on with 'mpilayer resume {directory.path}'."
+            f"{directory.path} must have trained weights; {_halt(directory.path)}"
         )
     config = settings_of(directory, "sparse", SparseConfig)
     model = make_model(config, _n_visible(directory))
@@ -351,18 +393,26 @@ def check_pretrained(directory: RunDirectory, weights: bool = True) -> None:
             )
     if not weights:
         return
-    advice = f"Go on with it: mpilayer resume {directory.path}."
     if "pretrain_seconds" not in directory.read_summary():
         raise CheckpointError(
-            f"{directory.path} must be pre-trained to the end; it was interrupted. "
-            f"{advice}"
+            f"{directory.path} must be pre-trained to the end; {_halt(directory.path)}"
         )
     for index in range(len(run_shapes(directory)[1])):
         if not directory.layer_checkpoint(index).exists():
             raise CheckpointError(
                 f"{directory.path} must be pre-trained; layer {index + 1} has no "
-                f"checkpoint. {advice}"
+                f"checkpoint. Go on with it: mpilayer resume {directory.path}."
             )
+
+
+def _halt(run: Path) -> str:
+    """Return why a run is not at its end, and what to do."""
+    if at_work(run):
+        return (
+            "it has not come that far yet (a launch is at work in it). Wait for it: "
+            f"'mpilayer watch {run}' shows how far it is."
+        )
+    return f"it was interrupted. Go on with 'mpilayer resume {run}'."
 
 
 def is_finetuned(directory: RunDirectory) -> bool:

@@ -10,10 +10,10 @@ from mpilayer.models.stack import Predictor, Stack
 from mpilayer.parallel.comm import Communicator
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.labels import check_labels, labelled_blocks
-from mpilayer.runs.model import load_trained, run_shapes
+from mpilayer.runs.model import load_trained, run_shapes, warn_if_unfinished
 from mpilayer.runs.resuming import data_of_run
 from mpilayer.runs.session import Session, finite
-from mpilayer.runs.tasks import TASKS, Task, trained_last
+from mpilayer.runs.tasks import TASKS, Task, begun_last, trained_last
 from mpilayer.store import checkpoint
 from mpilayer.train.labels import class_error, confusion, squared_deviation
 
@@ -32,9 +32,17 @@ def chosen_task(run: Path, name: str | None) -> Task | None:
     ------
     CheckpointError
         There is no run, or it has no such predictor.
+
+    Warns
+    -----
+    UnfinishedWarning
+        One was begun last, but nothing of it is saved yet.
     """
     directory = RunDirectory.open(run)
     task = trained_last(directory) if name is None else TASKS[name]
+    begun = begun_last(directory) if name is None else None
+    if begun and begun.model != "finetuned" and not begun.is_trained(directory):
+        warn_if_unfinished(directory, begun)
     if task is None or task == TASKS["autoencode"]:
         return None
     if not task.is_trained(directory):
@@ -85,6 +93,7 @@ def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
     """
     path = directory.checkpoint(task.model)
     arrays = checkpoint.load_for_use(path)
+    warn_if_unfinished(directory, task)
     if "classes" not in arrays:
         raise CheckpointError(
             f"{path} must say which classes there are; it does not. Restore it, or "

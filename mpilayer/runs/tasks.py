@@ -24,6 +24,12 @@ class Task:
     name: str
     model: str
 
+    @property
+    def words(self) -> str:
+        """What it is to train the model."""
+        own = self.model == "finetuned"
+        return "fine-tuning" if own else f"training of the {self.model}"
+
     def is_trained(self, directory: RunDirectory) -> bool:
         """Tell whether the run has such a model, perhaps an interrupted one."""
         return checkpoint.exists(directory.checkpoint(self.model))
