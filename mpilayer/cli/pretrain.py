@@ -43,13 +43,13 @@ def run(args: argparse.Namespace) -> None:
         show_run(args.run, summary)
 
 
-def show_run(run: Path, summary: dict[str, Any]) -> None:
-    """Print errors and times of a pre-trained run."""
+def show_run(run: Path | None, summary: dict[str, Any]) -> None:
+    """Print errors and times of a pre-trained run, and what may follow in ``run``."""
     out = show.console()
     out.print(show.time_table(summary))
     out.print(show.error_table(summary))
+    following = f" Next: mpilayer finetune {run}" if run else ""
     out.print(
-        f"Pre-training took {summary['pretrain_seconds']:.1f} s. Next: "
-        f"mpilayer finetune {run}",
+        f"Pre-training took {summary['pretrain_seconds']:.1f} s.{following}",
         soft_wrap=True,
     )

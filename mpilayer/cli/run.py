@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
 def show_step(step: str, run: Path, summary: dict[str, Any]) -> None:
     """Print what a step has reached, as its command does."""
     if step == "pretrain":
-        pretrain.show_run(run, summary)
+        pretrain.show_run(None, summary)
     elif step in _FINETUNING:
         finetune.show_run(summary, task_of_command(step))
     elif step == "sparse":

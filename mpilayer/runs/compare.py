@@ -11,6 +11,7 @@ import numpy as np
 
 from mpilayer.arrays import Array64
 from mpilayer.config import SparseConfig, as_values
+from mpilayer.errors import CommunicationError
 from mpilayer.interrupt import Interrupted
 from mpilayer.runs.directory import RunDirectory, write_text
 from mpilayer.runs.holding import holding
@@ -44,6 +45,7 @@ PAPER = {
 EXCHANGEABLE = 4.0
 """Variance between shards, over that of sampling, from which on rows are sorted."""
 
+_RANKS = "compare_ranks"
 _SHARDS = (2, 8, 16, 1000)
 _ROWS_OF_A_SHARD = 50
 
@@ -104,6 +106,10 @@ def _carry_out_both(
     goes_on = session.safety.resume and comm.on_root(lambda: is_run(run, NAME))
     if goes_on:
         data, config, facts = comm.on_root(lambda: _look(run, config, data))
+        if found := comm.on_root(lambda: stored_comparison(run)):
+            session.say(f"{run} is compared to the end; there is nothing to do")
+            return found
+        comm.on_root(lambda: _check_ranks(run, comm.size))
     else:
         facts = comm.on_root(lambda: check(data, run, config, replace_run))
         config = effective(config)
@@ -113,7 +119,7 @@ def _carry_out_both(
         sections = {
             "sparse": as_values(config),
             NAME: {"runs": ["average", "exact"]},
-            "launch": launch_facts(NAME, session),
+            "launch": {**launch_facts(NAME, session), _RANKS: comm.size},
         }
         comm.on_root(lambda: open_run(data, run, facts, sections, replace_run))
     session.announce()
@@ -152,6 +158,25 @@ def _look(
     check_same(before, effective(config), ())
     path = data_of_run(directory, data)
     return path, before, facts_of(path, before)
+
+
+def stored_comparison(run: Path) -> dict[str, Any]:
+    """Return what a comparison has found, nothing before its end. Local."""
+    directory = RunDirectory(run)
+    if not directory.is_complete(NAME):
+        return {}
+    return directory.read_summary("compare.json")
+
+
+def _check_ranks(run: Path, n_ranks: int) -> None:
+    """Check that a comparison goes on with the ranks that it began with."""
+    began = RunDirectory(run).read_config().get("launch", {}).get(_RANKS, n_ranks)
+    if n_ranks != began:
+        raise CommunicationError(
+            "a comparison must go on with as many ranks as it began with, for the "
+            f"average sparsity term depends on them; it began with {began}, got "
+            f"{n_ranks}. Start as many, or begin another comparison."
+        )
 
 
 def _below(

@@ -50,6 +50,9 @@ _CONTENT = (
 LOCK = ".lock"
 """The file that the ranks of a launch hold while they write into a run."""
 
+EXPERIMENT = "experiment.toml"
+"""The settings of an experiment, in whose directory the runs lie."""
+
 _CUT = re.compile(r"layer-\d+\.e(?P<epoch>\d+)\.u(?P<used>\d+)\.h5")
 
 
@@ -124,13 +127,21 @@ class RunDirectory:
         CheckpointError
             There is no run.
         """
-        if not (path / "config.toml").is_file():
+        if (path / "config.toml").is_file():
+            return RunDirectory(path)
+        if (path / EXPERIMENT).is_file():
+            found = sorted(p.parent for p in path.glob("*/config.toml"))
+            such = f" Name a run in it, such as {found[0]}." if found else ""
             raise CheckpointError(
-                f"{path} must be the directory of a run; it has no config.toml. "
-                "Make one with 'mpilayer pretrain DATA.h5 --run DIR' or 'mpilayer "
-                "sparse DATA.h5 --run DIR'."
+                f"{path} must be the directory of a run; it is that of an experiment."
+                f"{such} The whole goes on with 'mpilayer run {path / EXPERIMENT} "
+                "--resume auto'."
             )
-        return RunDirectory(path)
+        raise CheckpointError(
+            f"{path} must be the directory of a run; it has no config.toml. "
+            "Make one with 'mpilayer pretrain DATA.h5 --run DIR' or 'mpilayer "
+            "sparse DATA.h5 --run DIR'."
+        )
 
     def is_complete(self, command: str) -> bool:
         """Tell whether a command has come to its end in this run."""
@@ -203,15 +214,15 @@ class RunDirectory:
         old = self.read_config() if (self.path / "config.toml").exists() else {}
         write_text(self.path / "config.toml", to_toml({**old, **sections}))
 
-    def read_summary(self) -> dict[str, Any]:
-        """Return ``summary.json``, empty before there is one.
+    def read_summary(self, name: str = "summary.json") -> dict[str, Any]:
+        """Return ``summary.json`` or a file like it, empty before there is one.
 
         Raises
         ------
         CheckpointError
             It is no JSON object any more.
         """
-        path = self.path / "summary.json"
+        path = self.path / name
         if not path.exists():
             return {}
         try:

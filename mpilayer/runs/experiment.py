@@ -105,6 +105,7 @@ def run_experiment(
 def _open(plan: Plan, resume: bool, replace_run: bool) -> RunDirectory:
     """Make the directory, or look whether it can go on; on rank 0."""
     path = plan.path
+    _check_source(plan)
     if is_experiment(path) and resume:
         _check_data(plan)
         directory = RunDirectory(path)
@@ -209,15 +210,26 @@ def _carry_out(
     return True
 
 
+def _check_source(plan: Plan) -> None:
+    """Check that there is a data set, or something to make it from."""
+    path, source = plan.data_path, plan.data.source
+    if path.is_file() or (source and Path(source).exists()):
+        return
+    if source:
+        raise DataError(
+            f"the source of the data set must be there; there is no {source}. Give "
+            "--set data.source=FILE."
+        )
+    raise DataError(
+        f"the data set must be there, or [data] must say its source; {path} is no "
+        "file. Give --set data.path=DATA.h5."
+    )
+
+
 def _make_data(plan: Plan, say: Callable[[str], None]) -> None:
     path = plan.data_path
     if path.is_file():
         return
-    if not plan.data.source:
-        raise DataError(
-            f"the data set must be there, or [data] must say its source; {path} is no "
-            "file. Give --set data.path=DATA.h5."
-        )
     path.parent.mkdir(parents=True, exist_ok=True)
     say(f"making {path} from {plan.data.source}")
     make_data(plan.data, path)
@@ -276,11 +288,9 @@ def _train(plan: Plan, step: str, session: Session) -> dict[str, Any]:
 
 def _comparison(run: Path, config: SparseConfig) -> dict[str, Any]:
     """Return what a comparison has found, nothing if it is not complete."""
-    directory = RunDirectory(run)
-    if not directory.is_complete(compare.NAME):
-        return {}
-    check_same(sparse.sparse_config(directory), sparse.effective(config), ())
-    result: dict[str, Any] = json.loads((run / "compare.json").read_text())
+    if result := compare.stored_comparison(run):
+        before = sparse.sparse_config(RunDirectory(run))
+        check_same(before, sparse.effective(config), ())
     return result
 
 

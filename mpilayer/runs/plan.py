@@ -30,6 +30,7 @@ from mpilayer.config import (
     value_from_text,
 )
 from mpilayer.errors import ConfigError, unknown
+from mpilayer.runs.directory import EXPERIMENT
 from mpilayer.runs.making import patch_range
 from mpilayer.runs.tasks import TASKS
 
@@ -50,7 +51,7 @@ SECTIONS: Mapping[str, type[Any]] = {
 TRAINING = ("pretrain", "finetune", "sparse", "compare")
 """Sections that train."""
 
-FILE = "experiment.toml"
+FILE = EXPERIMENT
 EVALUATION = "evaluate.json"
 CONTENT = frozenset({FILE, "data.h5", *FOLDERS, EVALUATION, "complete"})
 """All that an experiment leaves, but for its report."""

@@ -59,6 +59,7 @@ def completed(run):
 def test_a_deep_experiment_is_the_commands_one_after_the_other(folder):
     result = carry_out(folder, "deep.toml", "--threads", 1, ranks=2).ok()
     assert "pre-trained" in result.stdout
+    assert "Next:" not in result.stdout
     assert "Results: runs/deep" in result.stdout
     assert completed(folder / "runs/deep")[-1] == "experiment"
     drawn = find_spec("matplotlib") is not None
@@ -114,6 +115,13 @@ def test_complete_steps_are_skipped(folder):
     before = contents(folder / "runs/deep")
     result = carry_out(folder, "deep.toml", "--resume", "auto").ok()
     assert result.stderr.count("there is nothing to do") == 4
+    for command in (["evaluate"], ["report"], ["resume"]):
+        refused = launch.run(*command, "runs/deep", cwd=folder)
+        words = ["Name a run in it, such as runs/deep/deep."]
+        words += ["'mpilayer run runs/deep/experiment.toml --resume auto'"]
+        launch.assert_user_error(refused, *words)
+    again = carry_out(folder, "runs/deep/experiment.toml", "--resume", "auto").ok()
+    assert again.stderr.count("there is nothing to do") == 4
     after = contents(folder / "runs/deep")
     before.pop("complete"), after.pop("complete")
     assert after == before
@@ -202,6 +210,15 @@ def test_nothing_is_trained_before_all_is_checked(folder, options, words):
     result = carry_out(folder, "deep.toml", *options, ranks=2)
     launch.assert_user_error(result, *words)
     assert not (folder / "runs/deep/deep").exists()
+
+
+def test_what_finds_no_data_leaves_nothing(folder):
+    for arguments, words in (
+        (["deep.toml", "--set", "data.path=none.h5"], "none.h5 is no file"),
+        (["sparse.toml", "--set", "data.source=none.npy"], "there is no none.npy"),
+    ):
+        launch.assert_user_error(carry_out(folder, *arguments, ranks=2), words)
+    assert not (folder / "runs").exists()
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "finetune", "sparse", "experiment"])
