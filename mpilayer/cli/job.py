@@ -12,6 +12,7 @@ from mpilayer.cli.finetune import task_section
 from mpilayer.cli.options import add_config, add_safety, config_from
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, flag
 from mpilayer.errors import ConfigError, unknown
+from mpilayer.runs.pretrain import check_ranks
 from mpilayer.runs.session import Safety
 from mpilayer.runs.tasks import TASKS
 
@@ -168,7 +169,9 @@ def _check(given: argparse.Namespace, command: str) -> None:
     if command == "finetune":
         _mark(given, command)
     else:
-        config_from(given, CONFIGS[command], _SECTIONS.get(command, command))
+        config = config_from(given, CONFIGS[command], _SECTIONS.get(command, command))
+        if command == "pretrain":
+            check_ranks(given.ntasks, config)
     for follower in given.then:
         if follower in CONFIGS:
             _mark(_config_alone(given), follower)

@@ -89,6 +89,8 @@ def pretrain(
     MpilayerError
         On every rank, before training, and before anything is written.
     """
+    # Before the run is waited for, which may take a while.
+    session.comm.on_root(lambda: check_ranks(session.comm.size, config))
     return begin_or_go_on(
         run,
         NAME,
@@ -294,13 +296,26 @@ def _check(
     return facts, table_of(config, shapes)
 
 
+def check_ranks(n_ranks: int, config: PretrainConfig) -> None:
+    """Check that there are layers enough.
+
+    Raises
+    ------
+    CommunicationError
+        There are not.
+    """
+    n_layers = len(config.layers)
+    if n_ranks > n_layers:
+        plural = "s" * (n_layers > 1)
+        raise CommunicationError(
+            f"a rank needs a layer of its own; got {n_ranks} ranks for {n_layers} "
+            f"layer{plural}. Start at most {n_layers} rank{plural}."
+        )
+
+
 def _facts_of(data: Path, config: PretrainConfig, n_ranks: int) -> Facts:
     """Return what the data set says, checked against configuration and ranks."""
-    if n_ranks > len(config.layers):
-        raise CommunicationError(
-            f"a rank needs a layer of its own; got {n_ranks} ranks for "
-            f"{len(config.layers)} layers. Start at most {len(config.layers)} ranks."
-        )
+    check_ranks(n_ranks, config)
     return data_facts(data, config.minibatch)
 
 

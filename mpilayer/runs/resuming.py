@@ -45,11 +45,26 @@ def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
     return path
 
 
-def is_run(run: Path, section: str) -> bool:
-    """Tell whether there is a run, begun by the command of that name. Local."""
+def is_run(run: Path, command: str) -> bool:
+    """Tell whether there is a run to go on with by a command. Local.
+
+    Raises
+    ------
+    ConfigError
+        There is one, but another command has begun it.
+    """
     if not (run / "config.toml").is_file():
         return False
-    return section in RunDirectory(run).read_config()
+    sections = RunDirectory(run).read_config()
+    kinds = {"compare": "a comparison", "sparse": "a sparse run"}
+    kind = next((name for name in kinds if name in sections), "pretrain")
+    if kind != command:
+        raise ConfigError(
+            f"--resume auto goes on with what '{command}' has begun; {run} is "
+            f"{kinds.get(kind, 'a pre-trained run')}. Go on with 'mpilayer resume "
+            f"{run}', or give another --run."
+        )
+    return True
 
 
 def launch_facts(command: str, session: Session) -> dict[str, Any]:

@@ -175,6 +175,17 @@ TO_RUN = ("--run", "run")
         (["pretrain", "a.h5", *TO_RUN], ["required: -o"]),
         (["pretrain", "a.h5", *JOB, "--ntasks", "0"], ["ntasks must be at least 1"]),
         (["pretrain", "a.h5", *JOB, "--ntasks", "x"], ["--ntasks", "'x'"]),
+        (
+            ["pretrain", "a.h5", *JOB, "--layers", "20", "--ntasks", "4"],
+            ["got 4 ranks for 1 layer. Start at most 1 rank."],
+        ),
+        (
+            [
+                *("scaling", "a.h5", *JOB, "--mode", "pretrain"),
+                *("--layers", "20,10", "--ntasks", "4"),
+            ],
+            ["got 4 ranks for 2 layers. Start at most 2 ranks."],
+        ),
         (["pretrain", "a.h5", *JOB, "--nodes", "2"], ["got 2 nodes for 1 ranks"]),
         (["pretrain", "a.h5", *JOB, "--time", "90"], ["--time must be", "'90'"]),
         (["pretrain", "a.h5", *JOB, "--launcher", "mpirun"], ["mpiexec, srun"]),

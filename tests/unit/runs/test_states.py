@@ -1,0 +1,196 @@
+"""What is said of runs that are not at their end, at work, or of another kind."""
+
+import json
+
+import pytest
+
+from mpilayer.cli.compare import show_comparison
+from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, as_values
+from mpilayer.errors import (
+    CheckpointError,
+    CommunicationError,
+    ConfigError,
+    UnfinishedWarning,
+)
+from mpilayer.interrupt import Interrupted
+from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.runs import model
+from mpilayer.runs.compare import run_compare
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.export import export
+from mpilayer.runs.finetune import run_finetune
+from mpilayer.runs.holding import _Lock
+from mpilayer.runs.model import load_trained
+from mpilayer.runs.predictors import chosen_model
+from mpilayer.runs.pretrain import pretrain
+from mpilayer.runs.resume import resume
+from mpilayer.runs.sparse import run_sparse
+from mpilayer.runs.use import encode, evaluate, reconstruct
+from tests.unit.runs.conftest import make_session
+
+STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
+TUNE = FinetuneConfig(epochs=6, minibatch=10)
+SPARSE = SparseConfig(hidden=5, evaluations=10)
+
+
+@pytest.fixture
+def run(small, tmp_path):
+    """Give a pre-trained run."""
+    pretrain(small, tmp_path / "run", STACK, make_session())
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def begun(run):
+    """Give a run whose fine-tuning was interrupted after epoch 4 of 6."""
+    with pytest.raises(Interrupted):
+        run_finetune(run, TUNE, make_session(3))
+    return run
+
+
+# --- fine-tuning that has not ended
+
+
+def test_an_interrupted_fine_tuning_is_gone_on_with(begun):
+    words = f"after epoch 4 of 6. Go on with 'mpilayer resume {begun}', or start"
+    with pytest.raises(ConfigError, match=words):
+        run_finetune(begun, TUNE, make_session())
+    resume(begun, make_session())
+    load_trained(RunDirectory(begun))  # and no warning is left
+    with pytest.raises(ConfigError, match="must not be fine-tuned yet"):
+        run_finetune(begun, TUNE, make_session())
+
+
+@pytest.mark.parametrize("use", ["evaluate", "encode", "reconstruct", "export"])
+def test_who_uses_it_is_told(begun, small, tmp_path, use):
+    uses = {
+        "evaluate": lambda: evaluate(begun, "validation", make_session()),
+        "encode": lambda: encode(begun, small, tmp_path / "codes.h5"),
+        "reconstruct": lambda: reconstruct(begun, small, tmp_path / "rows.h5"),
+        "export": lambda: export(begun, tmp_path / "model.npz"),
+    }
+    words = (
+        f"^fine-tuning of {begun} has not ended: 4 of 6 epochs; go on with 'mpilayer "
+        f"resume {begun}'.$"
+    )
+    with pytest.warns(UnfinishedWarning, match=words):
+        uses[use]()
+
+
+def test_nobody_is_told_to_resume_what_is_at_work(begun, monkeypatch):
+    monkeypatch.setattr(model, "at_work", lambda _: True)
+    with pytest.warns(UnfinishedWarning, match="4 of 6 epochs.$"):
+        load_trained(RunDirectory(begun))
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [("finetune", "^fine-tuning of"), ("classify", "^training of the classifier of")],
+)
+def test_fine_tuning_that_was_killed_before_it_saved(run, section, words):
+    directory = RunDirectory(run)
+    directory.write_config({section: as_values(TUNE)})
+    with pytest.warns(UnfinishedWarning, match=f"{words} .* has saved nothing yet; "):
+        assert chosen_model(directory, None)[0] == "pretrained"
+
+
+# --- at work, or interrupted
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (True, r"come that far yet \(a launch is at work in it\). Wait for it"),
+        (False, "it was interrupted. Go on with 'mpilayer resume"),
+        (None, "it was interrupted. Go on with 'mpilayer resume"),
+    ],
+)
+def test_what_cannot_be_used_yet(small, tmp_path, monkeypatch, found, words):
+    with pytest.raises(Interrupted):
+        pretrain(small, tmp_path / "deep", STACK, make_session(1))
+    with pytest.raises(Interrupted):
+        run_sparse(small, tmp_path / "sparse", SPARSE, make_session(0))
+    for path in (tmp_path / "sparse" / "checkpoints").iterdir():
+        path.unlink()
+    monkeypatch.setattr(model, "at_work", lambda _: found)
+    for name in ("deep", "sparse"):
+        with pytest.raises(CheckpointError, match=words):
+            load_trained(RunDirectory(tmp_path / name))
+
+
+# --- comparisons
+
+
+@pytest.fixture
+def compared(small, tmp_path):
+    """Give a comparison on one rank."""
+    run_compare(small, tmp_path / "both", SPARSE, make_session())
+    return RunDirectory(tmp_path / "both")
+
+
+def test_a_complete_comparison_is_not_made_again(compared):
+    """Whatever the ranks are now."""
+    compared.write_config({"launch": {"compare_ranks": 2}})
+    path = compared.path / "compare.json"
+    before, session = path.read_bytes(), make_session()
+    assert resume(compared.path, session) == ("compare", json.loads(before))
+    assert session.said == [
+        f"{compared.path} is compared to the end; there is nothing to do"
+    ]
+    assert path.read_bytes() == before
+
+
+def test_a_comparison_goes_on_with_its_ranks(compared):
+    before = (compared.path / "compare.json").read_bytes()
+    assert compared.read_config()["launch"]["compare_ranks"] == 1
+    compared.set_complete("compare", False)
+    compared.write_config({"launch": {"compare_ranks": 2}})
+    with pytest.raises(CommunicationError, match="it began with 2, got 1"):
+        resume(compared.path, make_session())
+    assert (compared.path / "compare.json").read_bytes() == before
+
+
+def test_one_rank_has_no_gap(compared, capsys):
+    show_comparison(compared.read_summary("compare.json"))
+    told = capsys.readouterr().out
+    assert "With one rank both are the same" in told
+    for words in ("gap, measured", "gap, 99 %", "against the average", "Distance"):
+        assert words not in told
+
+
+# --- runs of another kind
+
+
+def test_only_the_same_command_goes_on(small, run, compared, tmp_path):
+    run_sparse(small, tmp_path / "sparse", SPARSE, make_session())
+    session = make_session(resume=True)
+    for work, kind in (
+        (lambda: pretrain(small, tmp_path / "sparse", STACK, session), "a sparse run"),
+        (lambda: run_sparse(small, run, SPARSE, session), "a pre-trained run"),
+        (lambda: run_sparse(small, compared.path, SPARSE, session), "a comparison"),
+        (lambda: run_compare(small, run, SPARSE, session), "a pre-trained run"),
+    ):
+        with pytest.raises(ConfigError, match=f"is {kind}. Go on with 'mpilayer resu"):
+            work()
+
+
+def test_an_experiment_is_no_run(run):
+    (run.parent / "experiment.toml").touch()
+    words = (
+        f"that of an experiment. Name a run in it, such as {run}. The whole goes on "
+        f"with 'mpilayer run {run.parent}/experiment.toml --resume auto'."
+    )
+    with pytest.raises(CheckpointError, match=words):
+        RunDirectory.open(run.parent)
+
+
+def test_wrong_settings_do_not_wait(small, run):
+    class Three(SerialCommunicator):
+        size = 3
+
+    lock, session = _Lock(run), make_session(comm=Three())
+    assert lock.take()
+    with pytest.raises(CommunicationError, match="got 3 ranks for 2 layers"):
+        pretrain(small, run, STACK, session, replace_run=True)
+    lock.release(remove=True)
+    assert session.said == []
