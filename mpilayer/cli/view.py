@@ -178,7 +178,13 @@ def longest(times: Sequence[float | None]) -> float | None:
     return max(known, default=0.0) if len(known) == len(times) else None
 
 
-def condition(complete: bool, still: float | None, unit: float | None) -> str:
+def condition(
+    complete: bool,
+    still: float | None,
+    unit: float | None,
+    at_work: bool | None = None,
+    advice: str = "",
+) -> str:
     """Return in words whether a run goes on.
 
     Parameters
@@ -189,9 +195,15 @@ def condition(complete: bool, still: float | None, unit: float | None) -> str:
         Seconds since the last line of metrics; None before the first one.
     unit : float or None
         Seconds of an epoch or an evaluation.
+    at_work : bool or None
+        A launch is at work in the run; None if nobody knows.
+    advice : str
+        How an interrupted run goes on.
     """
     if complete:
         return "finished"
+    if at_work is False:
+        return f"interrupted; {advice}"
     if still is None:
         return "begun, nothing measured yet"
     if still <= max(_QUIET_SECONDS, _QUIET_UNITS * (unit or 0.0)):

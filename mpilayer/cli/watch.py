@@ -1,6 +1,7 @@
 """``mpilayer watch``: a live view of a run, from the files it writes."""
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ from mpilayer.runs import experiment
 from mpilayer.runs.compare import NAME as COMPARE
 from mpilayer.runs.descending import NAME as SPARSE
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.holding import at_work
 from mpilayer.runs.model import run_shapes
-from mpilayer.runs.plan import FOLDERS, is_experiment
+from mpilayer.runs.plan import FILE, FOLDERS, is_experiment
 from mpilayer.runs.pretrain import NAME as PRETRAIN
 from mpilayer.runs.resume import command_of
 from mpilayer.runs.sparse import sparse_config
@@ -60,12 +62,16 @@ def run(args: argparse.Namespace) -> None:
     if args.once or not console.is_terminal:
         console.print(watched.look(console))
         return
-    with Live(console=console, auto_refresh=False) as live:
-        while True:
-            live.update(watched.look(console), refresh=True)
-            if watched.complete:
-                return
-            time.sleep(args.every)
+    try:
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                live.update(watched.look(console), refresh=True)
+                if watched.complete:
+                    return
+                time.sleep(args.every)
+    except KeyboardInterrupt:
+        # It would be repeated if it were not heard.
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _period(text: str) -> float:
@@ -103,7 +109,11 @@ class Watched:
         self.path = path
         self.complete = False
         self._followers: dict[Path, Follower] = {}
-        if not is_experiment(path):
+        self._advice = f"go on with 'mpilayer resume {path}'"
+        if is_experiment(path):
+            again = f"mpilayer run {path / FILE} --resume auto"
+            self._advice = f"go on with '{again}'"
+        else:
             RunDirectory.open(path)
 
     def look(self, console: Console) -> Group:
@@ -169,16 +179,24 @@ class Watched:
         unit: float | None,
         times: list[float | None],
     ) -> Text:
+        # In this order: a run is complete before its launch lets go of it.
+        working = self._at_work(directory.path)
         complete = directory.is_complete(command)
-        state = view.condition(complete, self._still(directory, command), unit)
-        left = view.longest(times)
-        words = "" if complete else f", {view.duration(left)} left"
-        style = "green" if complete else "yellow" if "not moved" in state else "bold"
+        still = self._still(directory, command)
+        state = view.condition(complete, still, unit, working, self._advice)
+        ends = complete or working is False
+        words = "" if ends else f", {view.duration(view.longest(times))} left"
+        style = "green" if complete else "yellow" if _stands(state) else "bold"
         return Text(
             f"{directory.path}: {_words(command)}, {state}{words}",
             style=style,
             overflow="fold",
         )
+
+    def _at_work(self, run: Path) -> bool | None:
+        """Tell whether a launch is at work in a run, or in the comparison around it."""
+        found = {at_work(path) for path in {run, self.path}}
+        return True if True in found else None if None in found else False
 
     def _lines(self, directory: RunDirectory, name: str) -> list[dict[str, Any]]:
         path = directory.metrics_file(name)
@@ -242,6 +260,10 @@ def _goals(
         return stipulated, True
     text = directory.schedule.read_text(errors="replace")
     return Schedule.from_json(text, str(directory.schedule)).epochs, False
+
+
+def _stands(state: str) -> bool:
+    return state.startswith(("has not moved", "interrupted"))
 
 
 def _words(command: str) -> str:

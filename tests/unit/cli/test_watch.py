@@ -132,6 +132,15 @@ def test_the_condition_of_a_run(complete, still, unit, words):
     assert view.condition(complete, still, unit) == words
 
 
+def test_the_condition_of_a_run_whose_lock_is_seen():
+    words = ("resume it",)
+    assert view.condition(False, None, 1.0, False, *words) == "interrupted; resume it"
+    assert view.condition(False, 5.0, 1.0, False, *words) == "interrupted; resume it"
+    assert view.condition(False, 5.0, 1.0, True, *words) == "running"
+    assert view.condition(False, 31.0, 1.0, True, *words) == "has not moved for 0:31"
+    assert view.condition(True, 5.0, 1.0, False, *words) == "finished"
+
+
 def test_times_in_words():
     times = [0, 0.2, 59.5, 61, 3661, None]
     shown = ["0:00", "0:01", "1:00", "1:01", "1:01:01", "?"]
