@@ -21,6 +21,7 @@ from mpilayer.errors import CheckpointError, ConfigError, MpilayerError
 from mpilayer.report.run import PREDICTORS, Epoch, Run, listing, mapping, number
 from mpilayer.report.sample import first_weights, sample_of
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.holding import at_work
 from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.schedule import Schedule
 
@@ -104,6 +105,8 @@ def _kind(config: Mapping[str, Any]) -> str:
 
 
 def _read(directory: RunDirectory, name: str) -> Run:
+    # Before the rest: a run is complete before its launch lets go of it.
+    working = at_work(directory.path)
     config, config_text = _read_config(directory)
     kind = _kind(config)
     remarks: list[str] = []
@@ -135,6 +138,7 @@ def _read(directory: RunDirectory, name: str) -> Run:
         sample=attempt(lambda: sample_of(directory, kind)),
         remarks=tuple(dict.fromkeys(remarks)),
         silent=read.silent(),
+        at_work=working,
     )
 
 

@@ -155,6 +155,8 @@ def _result(run: Run) -> str:
     if run.kind == "sparse":
         cost = short(run.summary.get("cost"), ".5g")
         return f"cost {cost}" if cost != NOTHING else NOTHING
+    if run.comparison.get("ranks") == 1:
+        return NOTHING  # both runs are the same
     gap = short(at(mapping(run.comparison), "runs", "exact", "gap", "measured"))
     return f"gap {gap}" if gap != NOTHING else NOTHING
 

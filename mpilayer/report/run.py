@@ -104,6 +104,8 @@ class Run:
         What could not be shown, and why.
     silent : float
         Seconds since the last line of metrics.
+    at_work : bool or None
+        A launch is at work in it; None if nobody knows.
     """
 
     path: Path
@@ -127,6 +129,7 @@ class Run:
     sample: Sample | None = None
     remarks: tuple[str, ...] = ()
     silent: float = math.nan
+    at_work: bool | None = None
 
     def section(self, name: str) -> Mapping[str, Any]:
         """Return a section of the configuration, empty if there is none."""

@@ -121,7 +121,9 @@ def _finetuning(run: Run, step: str) -> list[str]:
 def state(run: Run) -> str:
     """Return how far a run has come."""
     if run.kind == "comparison":
-        return "compared" if "compare" in run.complete else _going("not compared yet")
+        return (
+            "compared" if "compare" in run.complete else _going("not compared yet", run)
+        )
     if run.kind == "sparse":
         done = f"{len(run.evaluations)} evaluations"
         ended = "sparse" in run.complete
@@ -144,11 +146,14 @@ def state(run: Run) -> str:
     return _going(", ".join([done, *under_way]), run) if under_way else done
 
 
-def _going(done: str, run: Run | None = None) -> str:
+def _going(done: str, run: Run) -> str:
+    if run.at_work is False:
+        return f"interrupted: {done}; go on with 'mpilayer resume {run.path}'"
     last = ""
-    if run is not None and math.isfinite(run.silent):
+    if math.isfinite(run.silent):
         last = f"; the last line was written {seconds(run.silent)} before this report"
-    return f"still running, or broken off: {done}{last}"
+    doubt = "" if run.at_work else ", or broken off"
+    return f"still running{doubt}: {done}{last}"
 
 
 def _deep(run: Run) -> list[str]:

@@ -103,6 +103,9 @@ def test_a_rank_is_killed_in_pretraining(tiny, tmp_path, rank):
     killed = program(IN_PRETRAINING, rank=rank, act=KILL)
     result = launch.run(*arguments, ranks=3, program=killed, limit=30)
     assert result.code != 0, str(result)
+    # A launcher may end everything before it has passed the words on.
+    told = f"with 'mpilayer resume {tmp_path / 'run'}'."
+    assert told in result.stderr or "has died" not in result.stderr, str(result)
     assert result.seconds < SOON
 
 
@@ -179,11 +182,17 @@ def test_a_second_launch_is_refused(tiny, tmp_path, ranks):
             result = launch.run(*other, **options)
             words = ["only one launch at a time", f"works in {run}", "process "]
             launch.assert_user_error(result, *words)
+        result = launch.run("evaluate", run)
+        launch.assert_user_error(result, "(a launch is at work in it)", "watch")
         for reader in (["report", run, "-o", tmp_path / "page.html"], ["watch", run]):
             once = ["--once"] * (reader[0] == "watch")
-            launch.run(*reader, *once).ok()
+            shown = launch.run(*reader, *once).ok().stdout
+            assert "interrupted" not in shown
+        assert "still running: epochs" in (tmp_path / "page.html").read_text()
         job.signal(signal.SIGINT)
         assert job.finish().code == 75
+    shown = launch.run("watch", "run", "--once", cwd=tmp_path).ok().stdout
+    assert "interrupted; go on with 'mpilayer resume run'" in shown
     assert not (run / ".lock").exists()
 
 

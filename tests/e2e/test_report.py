@@ -285,7 +285,9 @@ def test_a_run_killed_in_mid_epoch(runs, tmp_path):
     assert "Traceback" not in result.stderr
     page = Page(tmp_path / "r.html")
     assert {"spacetime-run", "zoom-run", "filters-run"} <= set(page.names)
-    assert "still running, or broken off: epochs " in (tmp_path / "r.html").read_text()
+    text = (tmp_path / "r.html").read_text()
+    assert "interrupted: epochs " in text
+    assert "mpilayer resume run" in text
     shown = launch.run("watch", "run", "--once", cwd=tmp_path).ok()
     assert "pre-training" in shown.stdout
     assert shown.stderr == ""

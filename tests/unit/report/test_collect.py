@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,7 +88,20 @@ def test_a_run_that_has_just_begun(tmp_path):
     (found,) = collect([run])
     assert (found.kind, found.layers, found.sample) == ("deep", ((), ()), None)
     assert math.isinf(found.silent) or math.isnan(found.silent)
-    assert "still running, or broken off" in text_of([run])
+    assert "interrupted: epochs 0, 0 of layers 1 to 2" in text_of([run])
+
+
+def test_at_work_interrupted_or_nobody_knows(tmp_path):
+    run = deep_run(tmp_path / "run", layer_1=[EPOCH])
+    done = "epochs 1, 0 of layers 1 to 2"
+    advice = f"; go on with 'mpilayer resume {run}'"
+    (found,) = collect([run])
+    assert words.state(found) == f"interrupted: {done}{advice}"
+    (run / ".lock").write_text("elsewhere 17")
+    (found,) = collect([run])
+    assert words.state(found).startswith(f"still running, or broken off: {done}; the ")
+    known = replace(found, at_work=True)
+    assert words.state(known).startswith(f"still running: {done}; the last line was")
 
 
 def test_epochs_are_read_and_broken_lines_are_not(tmp_path):
@@ -260,8 +274,7 @@ def test_classifiers_and_regressors_have_curves_and_a_table(tmp_path):
     assert "Confusion matrix: test rows" in text
     assert "12.50 % wrong classes" in text
     assert words.state(found).startswith(
-        "still running, or broken off: pre-trained and with a classifier, a regressor "
-        "for 1 epoch"
+        "interrupted: pre-trained and with a classifier, a regressor for 1 epoch; go on"
     )
     # Without validation rows there is no such curve.
     missing = [{**line, "validation_error": None} for line in lines]
