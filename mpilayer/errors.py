@@ -17,6 +17,8 @@ Anything else is a defect of mpilayer and aborts all ranks.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_FEW = 8
+
 
 class MpilayerError(Exception):
     """A mistake in what was asked for, not in the program.
@@ -68,8 +70,13 @@ class UnfinishedWarning(RunWarning):
 
 
 def unknown(what: str, name: str, legal: Iterable[str]) -> str:
-    """Return the message for a wrong name, with the legal ones and a guess."""
+    """Return the message for a wrong name: with a guess, the legal ones, or both.
+
+    Beside a guess a long list of legal names would hide it, and is left out.
+    """
     names = list(legal)
     close = get_close_matches(name, names, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
+    if guess and len(names) > _FEW:
+        return f"unknown {what} {name!r}.{guess}"
     return f"unknown {what} {name!r}; choose from {', '.join(names)}.{guess}"

@@ -11,6 +11,7 @@ from mpilayer.cli import show
 from mpilayer.config import (
     TASKS,
     Config,
+    FieldError,
     flag,
     from_values,
     read_toml,
@@ -189,14 +190,19 @@ def config_from(args: argparse.Namespace, cls: type[Config], section: str) -> Co
     Raises
     ------
     ConfigError
-        A wrong key, type or range.
+        A wrong key, type or range; in the words of the flag or file it is from.
     """
-    values: dict[str, Any] = {}
-    if args.config is not None:
-        values |= read_toml(args.config, section)
-    given = {item.name: getattr(args, item.name) for item in fields(cls)}
-    values |= {name: value for name, value in given.items() if value is not None}
-    return from_values(cls, values)
+    in_file = {} if args.config is None else read_toml(args.config, section)
+    found = {item.name: getattr(args, item.name) for item in fields(cls)}
+    given = {name: value for name, value in found.items() if value is not None}
+    try:
+        return from_values(cls, {**in_file, **given})
+    except FieldError as error:
+        key, words = error.key, str(error)
+        if key in in_file and key not in given:
+            raise ConfigError(f"{args.config}, [{section}]: {words}") from error
+        with_flag = words.replace(f"Change {key}.", f"Change {flag(key)}.")
+        raise ConfigError(with_flag) from error
 
 
 def _converter(type_: Any) -> Any:

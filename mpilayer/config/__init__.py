@@ -10,7 +10,14 @@ from mpilayer.config.experiment import (
     ExperimentConfig,
     ReportConfig,
 )
-from mpilayer.config.fields import check, flag, option, per_layer, value_from_text
+from mpilayer.config.fields import (
+    FieldError,
+    check,
+    flag,
+    option,
+    per_layer,
+    value_from_text,
+)
 from mpilayer.config.training import (
     PRESETS,
     SCHEDULES,
@@ -36,6 +43,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "ExperimentConfig",
+    "FieldError",
     "FinetuneConfig",
     "PretrainConfig",
     "ReportConfig",

@@ -9,6 +9,29 @@ from mpilayer.errors import ConfigError, unknown
 
 Value = TypeVar("Value")
 
+_NOUNS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+}
+
+
+class FieldError(ConfigError):
+    """A value that a field cannot have, in words that fit a flag as well as a file.
+
+    Parameters
+    ----------
+    message : str
+        As of every error.
+    key : str
+        The field.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
 
 def option(
     default: Any,
@@ -42,15 +65,22 @@ def per_layer(name: str, values: tuple[Value, ...], n_layers: int) -> tuple[Valu
 
     Raises
     ------
-    ConfigError
+    FieldError
         Neither one value nor one a layer.
     """
     if len(values) == 1:
         return values * n_layers
+    if n_layers == 1:
+        raise FieldError(
+            f"{name} needs one number, as there is one layer; got {len(values)}. Give "
+            "one.",
+            name,
+        )
     if len(values) != n_layers:
-        raise ConfigError(
+        raise FieldError(
             f"{name} needs one number, or one for each of the {n_layers} layers; got "
-            f"{len(values)}. Give 1 or {n_layers} numbers."
+            f"{len(values)}. Give 1 or {n_layers} numbers.",
+            name,
         )
     return values
 
@@ -74,7 +104,7 @@ def check(config: Any) -> None:
 
     Raises
     ------
-    ConfigError
+    FieldError
         Names the field, the range and what was found.
     """
     types = get_type_hints(type(config))
@@ -84,20 +114,24 @@ def check(config: Any) -> None:
         entry_type = get_args(types[item.name])[0] if is_list else types[item.name]
         entries = value if is_list else (value,)
         if is_list and not (isinstance(value, tuple) and value):
-            raise ConfigError(f"{item.name} must be a list of numbers; got {value!r}.")
+            raise FieldError(
+                f"{item.name} must be a list of numbers; got {value!r}.", item.name
+            )
         for entry in entries:
             _check_entry(item, entry_type, entry)
 
 
 def _check_entry(item: Field[Any], type_: type, value: Any) -> None:
     if type(value) is not type_:
-        raise ConfigError(
+        raise FieldError(
             f"{item.name} must be of type {type_.__name__}; got {value!r}. "
-            f"See {flag(item.name)} in --help."
+            f"Give {_NOUNS[type_]}.",
+            item.name,
         )
     limits = item.metadata
     if limits["choices"] and value not in limits["choices"]:
-        raise ConfigError(unknown(item.name, str(value), limits["choices"]))
+        words = unknown(item.name, str(value), limits["choices"])
+        raise FieldError(words, item.name)
     rules: list[tuple[float | None, str, Callable[[float, float], bool]]] = [
         (limits["least"], "at least", operator.ge),
         (limits["above"], "greater than", operator.gt),
@@ -105,7 +139,8 @@ def _check_entry(item: Field[Any], type_: type, value: Any) -> None:
     ]
     for bound, words, holds in rules:
         if bound is not None and not holds(value, bound):  # type: ignore[arg-type]
-            raise ConfigError(
+            raise FieldError(
                 f"{item.name} must be {words} {bound}; got {value}. "
-                f"Change {flag(item.name)}."
+                f"Change {item.name}.",
+                item.name,
             )

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mpilayer.config.fields import check, option, per_layer
-from mpilayer.errors import ConfigError, unknown
+from mpilayer.config.fields import FieldError, check, option, per_layer
+from mpilayer.errors import unknown
 
 TASKS = ("autoencode", "classify", "regress")
 SCHEDULES = ("lockstep", "async", "greedy", "simulate", "replay:FILE")
@@ -104,24 +104,29 @@ class PretrainConfig:
         if name not in ("lockstep", "async", "greedy", "simulate", "replay") or (
             (name == "replay") != bool(file)
         ):
-            raise ConfigError(unknown("schedule", self.schedule, SCHEDULES))
+            words = unknown("schedule", self.schedule, SCHEDULES)
+            raise FieldError(words, "schedule")
         n = len(self.layers)
         for key in ("epochs", "extra_epochs", "learning_rate", "costs"):
             per_layer(key, getattr(self, key), n)
         if any(self.costs) and not all(self.costs):
-            raise ConfigError(
+            raise FieldError(
                 "costs needs a positive number for every layer, or 0 for all; got "
-                f"{','.join(map(str, self.costs))}. Mend --costs."
+                f"{','.join(map(str, self.costs))}. Change costs.",
+                "costs",
             )
         if len(self.lag) not in (1, n - 1):
-            raise ConfigError(
-                f"lag needs one number, or one for each of the {n - 1} layers above "
-                f"the first; got {len(self.lag)}. Give --lag G, or {n - 1} numbers."
+            each = f", or one for each of the {n - 1} layers above the first"
+            raise FieldError(
+                f"lag needs one number{each if n > 2 else ''}; got {len(self.lag)}. "
+                f"Give 1{f' or {n - 1}' if n > 2 else ''}.",
+                "lag",
             )
         if len(self.momentum) != 2:
-            raise ConfigError(
+            raise FieldError(
                 f"momentum needs two numbers, at first and later; got "
-                f"{len(self.momentum)}. Give for example --momentum 0.5,0.9."
+                f"{len(self.momentum)}. Give two, such as 0.5 and 0.9.",
+                "momentum",
             )
 
     @property
@@ -198,14 +203,16 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         check(self)
         if self.learning_rate_decay > 1:
-            raise ConfigError(
+            raise FieldError(
                 "learning_rate_decay must be at most 1; got "
-                f"{self.learning_rate_decay}. Change --learning-rate-decay."
+                f"{self.learning_rate_decay}. Change learning_rate_decay.",
+                "learning_rate_decay",
             )
         if self.task == "regress" and self.loss != "squared":
-            raise ConfigError(
-                f"regress minimizes the squared error; got {self.loss}. Leave --loss "
-                "out."
+            raise FieldError(
+                f"regress minimizes the squared error; got {self.loss}. Leave loss "
+                "out.",
+                "loss",
             )
 
 

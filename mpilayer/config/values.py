@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import tomli_w
 
 from mpilayer.config.experiment import DataConfig, ExperimentConfig, ReportConfig
+from mpilayer.config.fields import FieldError
 from mpilayer.config.training import (
     PRESETS,
     FinetuneConfig,
@@ -60,7 +61,8 @@ def read_sections(
         content = tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(
-            f"{path} must be a readable file; {error.strerror}. Give another --config."
+            f"{path} must be a readable file; {error.strerror}. Give another one; "
+            "'mpilayer config' writes one to begin with."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} must be TOML; {error}. Mend the file.") from error
@@ -83,13 +85,13 @@ def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:
 
     Raises
     ------
-    ConfigError
-        A wrong name (answered with the legal ones), type or range.
+    FieldError
+        A wrong name (answered with a guess or the legal ones), type or range.
     """
     types = get_type_hints(cls)
     for name in values:
         if name not in types:
-            raise ConfigError(unknown("key", name, types))
+            raise FieldError(unknown("key", name, types), name)
     values = {**PRESETS.get(str(values.get("preset")), {}), **values}
     converted = {name: _as_type(types[name], value) for name, value in values.items()}
     return cls(**converted)

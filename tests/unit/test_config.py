@@ -1,5 +1,6 @@
 """The configuration: ranges, names, files."""
 
+import pickle
 from dataclasses import fields
 from math import nan
 from typing import get_type_hints
@@ -8,6 +9,7 @@ import pytest
 
 from mpilayer.config import (
     PRESETS,
+    FieldError,
     FinetuneConfig,
     PretrainConfig,
     SparseConfig,
@@ -50,7 +52,7 @@ def test_every_option_has_help_and_a_legal_default(cls, item):
         (PretrainConfig, {"momentum": (0.5, 1.0)}, "momentum must be less than 1"),
         (PretrainConfig, {"momentum": (-0.1, 0.5)}, "momentum must be at least 0"),
         (PretrainConfig, {"momentum": (0.5,)}, "momentum needs two numbers.*got 1"),
-        (PretrainConfig, {"extra_epochs": (-2,)}, "at least -1.*--extra-epochs"),
+        (PretrainConfig, {"extra_epochs": (-2,)}, "at least -1.*Change extra_epochs"),
         (PretrainConfig, {"weight_decay": -0.1}, "weight_decay must be at least 0"),
         (PretrainConfig, {"method": "rmb"}, "choose from rbm, autoencoder.*mean 'rbm'"),
         (PretrainConfig, {"schedule": "lockstop"}, "Did you mean 'lockstep'"),
@@ -62,6 +64,10 @@ def test_every_option_has_help_and_a_legal_default(cls, item):
         (PretrainConfig, {"costs": (1.0, 2.0, 0.0, 1.0)}, "costs needs a positive"),
         (PretrainConfig, {"costs": (1.0, 2.0)}, "costs needs one number.*got 2"),
         (PretrainConfig, {"lag": (1, 1)}, "lag needs .* 3 layers above .*got 2"),
+        (PretrainConfig, {"layers": (5,), "lag": (1, 1)}, "one number; got 2. Give 1."),
+        (PretrainConfig, {"layers": (5,), "epochs": (1, 2)}, "there is one layer"),
+        (FinetuneConfig, {"learning_rate_decay": 2.0}, "at most 1; got 2"),
+        (FinetuneConfig, {"task": "regress", "loss": "cross-entropy"}, "squared error"),
         (FinetuneConfig, {"optimizer": "adma"}, "sgd, momentum, adam.*mean 'adam'"),
         (FinetuneConfig, {"epochs": -1}, "epochs must be at least 0; got -1"),
         (FinetuneConfig, {"learning_rate": 1}, "learning_rate must be of type float"),
@@ -80,8 +86,13 @@ def test_every_option_has_help_and_a_legal_default(cls, item):
     ],
 )
 def test_what_is_refused(cls, values, words):
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(FieldError, match=words) as caught:
         cls(**values)
+    # The words fit a file as well, and the field can be found.
+    assert "--" not in str(caught.value)
+    assert caught.value.key in values
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.key) == (str(caught.value), caught.value.key)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +138,7 @@ def test_extra_epochs(schedule, given, expected):
 
 def test_names():
     assert flag("extra_epochs") == "--extra-epochs"
-    with pytest.raises(ConfigError, match=r"unknown key 'epoch'; .*Did you mean 'epoc"):
+    with pytest.raises(ConfigError, match=r"'epoch'\. Did you mean 'epochs'\?$"):
         from_values(PretrainConfig, {"epoch": 3})
     with pytest.raises(ConfigError) as caught:
         from_values(FinetuneConfig, {"no": 3})
@@ -205,7 +216,8 @@ def test_unknown_presets(preset):
         (b"a = = 1", "must be TOML; .*Mend the file"),
         (b"\xff\xfe", "must be TOML"),
         (b"pretrain = 3", r"must be a table; found 3.*\[pretrain\]"),
-        (b"[pretain]", "unknown section 'pretain'; .*Did you mean 'pretrain'"),
+        (b"[pretain]", r"unknown section 'pretain'\. Did you mean 'pretrain'\?$"),
+        (b"[other]", "unknown section 'other'; choose from pretrain, finetune"),
     ],
 )
 def test_bad_files(tmp_path, content, words):

@@ -11,6 +11,9 @@ def test_unknown_names_the_legal_ones_and_guesses():
         "unknown loss 'sqared'; choose from squared, cross-entropy. "
         "Did you mean 'squared'?"
     )
+    many = [f"key{i}" for i in range(20)]
+    assert unknown("key", "kye7", many) == "unknown key 'kye7'. Did you mean 'key7'?"
+    assert "choose from key0, key1" in unknown("key", "zzz", many)
     assert unknown("loss", "zzz", iter(["squared"])) == (
         "unknown loss 'zzz'; choose from squared."
     )
