@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> None:
             f"-o must name a file that can be written; {args.out}: {error.strerror}. "
             "Choose another name."
         ) from error
+    print(f"wrote {args.out}")
 
 
 def template(kind: str) -> str:

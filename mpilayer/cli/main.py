@@ -9,10 +9,12 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn, Protocol, TextIO, cast
 
 from mpilayer import __version__, environment
+from mpilayer.cli import lines
 from mpilayer.errors import (
     ConfigError,
     DataError,
@@ -71,7 +73,46 @@ class Command(Protocol):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are like all others: one message, exit code 2."""
+    """A parser whose errors are like all others: one message, exit code 2.
+
+    Options must be written in full: an abbreviation may become another option's.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+
+    def parse_known_args(
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Refuse unknown options, and guess what was meant."""
+        found, others = super().parse_known_args(args, namespace)
+        if others:
+            raise ConfigError(
+                f"unrecognized arguments: {' '.join(others)}.{self._guess(others)} "
+                f"See '{self.prog} --help'."
+            )
+        return found, others
+
+    def _guess(self, others: Sequence[str]) -> str:
+        """Return which options may have been meant."""
+        options = [name for a in self._actions for name in a.option_strings]
+        # Without the hyphens, in which all are alike.
+        legal = [name[2:] for name in options if name.startswith("--")]
+        guesses = []
+        for word in others:
+            if word.startswith("--"):
+                name = word[2:].partition("=")[0]
+                begun = [option for option in legal if option.startswith(name)]
+                guesses += (get_close_matches(name, legal, n=1) or begun)[:1]
+        meant = " and ".join(f"--{name}" for name in guesses)
+        return f" Did you mean {meant}?" if meant else ""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Answer a wrong command of a command as one of the program's."""
+        choices = action.choices
+        if action.nargs == argparse.PARSER and choices and value not in choices:
+            raise ConfigError(unknown("command", str(value), map(str, choices)))
+        super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
@@ -109,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error)
     except Interrupted as end:
         if environment.launched_rank() == 0:
-            print(f"mpilayer: {end}", file=sys.stderr, flush=True)
+            lines.to_stderr(f"mpilayer: {end}")
         return EXIT_RESUME
     except BrokenPipeError:
         # The reader of our output has gone, e.g. `mpilayer ... | head`.
@@ -142,7 +183,7 @@ def _warn(
     if not issubclass(category, RunWarning):
         _python_warns(message, category, filename, lineno, file, line)
     elif environment.launched_rank() == 0:
-        print(f"warning: {message}", file=sys.stderr, flush=True)
+        lines.to_stderr(f"warning: {message}")
 
 
 _python_warns = warnings.showwarning
@@ -170,9 +211,9 @@ def _dispatch(arguments: list[str]) -> None:
     top.formatter_class = argparse.RawDescriptionHelpFormatter
     top.description = "Trains deep and sparse autoencoders over MPI."
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()]
+    listed = [f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()]
     top.epilog = "\n".join(
-        ["commands:", *lines, "", "'mpilayer COMMAND --help' explains a command."]
+        ["commands:", *listed, "", "'mpilayer COMMAND --help' explains a command."]
     )
     top.add_argument("--version", action="version", version=f"mpilayer {__version__}")
     top.add_argument("command", metavar="COMMAND", nargs="?")
@@ -196,7 +237,7 @@ def _report(error: MpilayerError) -> int:
     mpi = sys.modules.get("mpilayer.parallel.mpi")
     alone = mpi is not None and mpi.started() and not error.collective
     if alone or environment.launched_rank() == 0:
-        print(f"mpilayer: error: {error}", file=sys.stderr, flush=True)
+        lines.to_stderr(f"mpilayer: error: {error}")
     if alone:
         time.sleep(_READ_WITHIN)
         _abort_others(EXIT_USER_ERROR)

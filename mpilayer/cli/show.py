@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any
@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from mpilayer import environment
+from mpilayer.cli import lines
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Goals
 from mpilayer.store.metrics import MetricsReader
@@ -30,7 +31,12 @@ _LINES_EVERY = 5.0
 
 def say(line: str) -> None:
     """Print a line to stderr: results alone go to stdout."""
-    print(line, file=sys.stderr, flush=True)
+    lines.to_stderr(line)
+
+
+def count(number: int, what: str) -> str:
+    """Return a number of things in words."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def console() -> Console:
@@ -67,7 +73,7 @@ def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
     def show_lines() -> None:
         while not stop.wait(_LINES_EVERY):
             if look():
-                say("  ".join(_short(name, latest.get(name), goals) for name in goals))
+                say(progress_line(goals, latest))
 
     def show_live() -> None:
         with Live(console=screen, refresh_per_second=4) as live:
@@ -85,7 +91,7 @@ def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
         stop.set()
         thread.join(timeout=5)
         if not screen.is_terminal and look():
-            say("  ".join(_short(name, latest.get(name), goals) for name in goals))
+            say(progress_line(goals, latest))
 
 
 def _screen() -> Console:
@@ -98,12 +104,27 @@ def _screen() -> Console:
     return Console(stderr=True, force_terminal=True, width=width or 80)
 
 
-def _short(name: str, line: dict[str, Any] | None, goals: Goals) -> str:
-    done, goal = _done(line), goals[name]
-    label = name.replace("layer-", "layer ")
-    text = f"{label}: {done}/{goal}" if goal else f"{label}: {done}"
-    measure = _measure(line)
-    return f"{text} ({measure[1]:.2f})" if measure else text
+def progress_line(goals: Goals, latest: Mapping[str, dict[str, Any]]) -> str:
+    """Return how far each file of metrics is; what is measured is named once.
+
+    Parameters
+    ----------
+    goals : mapping of str to int or None
+        Files of metrics and the lines that they will have.
+    latest : mapping of str to dict
+        The last line of those that have any.
+    """
+    parts, named = [], ""
+    for name, goal in goals.items():
+        line = latest.get(name)
+        label, done = name.replace("layer-", "layer "), _done(line)
+        text = f"{label}: {done}/{goal}" if goal else f"{label}: {done}"
+        measure = _measure(line)
+        if measure:
+            words = "" if measure[0] == named else f"{measure[0]} "
+            text, named = f"{text} ({words}{measure[1]:.2f})", measure[0]
+        parts.append(text)
+    return "  ".join(parts)
 
 
 def _done(line: dict[str, Any] | None) -> int:
@@ -210,7 +231,7 @@ def time_table(summary: dict[str, Any]) -> Table:
 
 def cost_table(summary: dict[str, Any]) -> Table:
     """Return the parts of a sparse autoencoder's cost, and its activations."""
-    ranks = f"{summary['ranks']} rank{'s' * (summary['ranks'] > 1)}"
+    ranks = count(summary["ranks"], "rank")
     table = Table(title=f"Cost, sparsity term {summary['kl']}, {ranks}")
     table.add_column("")
     table.add_column("at the end", justify="right")

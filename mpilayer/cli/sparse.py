@@ -59,7 +59,8 @@ def show_run(run: Path, summary: dict[str, Any]) -> None:
     out = show.console()
     out.print(show.cost_table(summary))
     out.print(
-        f"{summary['evaluations']} evaluations, {summary['iterations']} iterations in "
+        f"{show.count(summary['evaluations'], 'evaluation')}, "
+        f"{show.count(summary['iterations'], 'iteration')} in "
         f"{summary['seconds']:.1f} s, {summary['allreduce_seconds']:.1f} s of them in "
         f"Allreduce; stopped by {summary['stopped_by']}.",
         soft_wrap=True,

@@ -1,5 +1,13 @@
 """Help: every command and setting is there, in 80 columns."""
 
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
 from dataclasses import fields
 
 import pytest
@@ -53,7 +61,40 @@ def test_mpilayer_alone_lists_the_commands():
 
 def test_a_wrong_command_is_answered_with_the_right_ones():
     result = launch.run("pretrian")
-    launch.assert_user_error(result, *COMMANDS, "Did you mean 'pretrain'?")
+    launch.assert_user_error(result, "'pretrian'. Did you mean 'pretrain'?")
+    launch.assert_user_error(launch.run("zzz"), *COMMANDS)
+    result = launch.run("--versio")
+    launch.assert_user_error(result, "--versio. Did you mean --version?")
+
+
+def test_errors_are_wrapped_on_a_terminal_alone(tmp_path):
+    folder = tmp_path / ("long-name-" * 9)
+    line = f"mpilayer: error: {folder} must be the directory of a run;"
+    assert launch.run("evaluate", folder).stderr.startswith(line)
+    shown = on_a_terminal("evaluate", folder, columns=60).splitlines()
+    assert str(folder) in shown
+    assert "mpilayer: error:" in shown
+    assert len(shown) > 3
+    assert max(len(text) for text in shown if text != str(folder)) <= 60
+
+
+def on_a_terminal(*arguments, columns):
+    """Return what a command prints to a terminal of so many columns."""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, *launch.MODULE, *map(str, arguments)]
+    with subprocess.Popen(
+        command, stderr=child, stdout=child, env=launch.environment(), cwd=launch.ROOT
+    ) as process:
+        os.close(child)
+        printed = b""
+        # Where the other end is closed Linux answers with an error.
+        with suppress(OSError):
+            while block := os.read(parent, 4096):
+                printed += block
+    os.close(parent)
+    assert process.returncode == 2
+    return printed.decode()
 
 
 def test_the_version():
