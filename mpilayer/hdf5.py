@@ -7,7 +7,7 @@ content as attributes of the root.
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,7 @@ def open_read(
     version: int,
     error: type[MpilayerError] = DataError,
     advice: str = "",
+    advise: Callable[[Any], str] | None = None,
 ) -> Iterator[Any]:
     """Open an HDF5 file of one kind read-only.
 
@@ -107,6 +108,8 @@ def open_read(
         The exception to raise.
     advice : str
         What to do when the file is of another kind; one sentence.
+    advise : callable, optional
+        Returns that sentence for an HDF5 file of another kind, which is open.
 
     Yields
     ------
@@ -121,9 +124,10 @@ def open_read(
     with _opened(path, error, advice) as file:
         found_kind = file.attrs.get("kind", "a file of another program")
         if found_kind != kind:
+            words = advice if advise is None else advise(file)
             raise error(
                 f"{path} must be of kind {kind!r}; found {found_kind!r}. "
-                f"{advice}".strip()
+                f"{words}".strip()
             )
         found_version = int(file.attrs.get("format_version", 0))
         if not 1 <= found_version <= version:
@@ -221,8 +225,9 @@ def _opened(path: Path, error: type[MpilayerError], advice: str) -> Any:
         # Inputs may lie on file systems where locks do not work; nobody writes them.
         return h5py.File(path, "r", locking=False)
     except OSError as cause:
+        reason = _reason(cause) if path.stat().st_size else "it is empty"
         raise error(
-            f"{path} must be a whole HDF5 file; {_reason(cause)}. {advice}".strip()
+            f"{path} must be a whole HDF5 file; {reason}. {advice}".strip()
         ) from cause
 
 
@@ -246,4 +251,6 @@ def _reason(error: OSError) -> str:
     if error.errno:
         return os.strerror(error.errno).lower()
     text = str(error).splitlines()[0].lower()
+    if "signature not found" in text:
+        return "it is no HDF5 file"
     return "it is truncated" if "truncated file" in text else text

@@ -19,6 +19,7 @@ from mpilayer.errors import ConfigError
 from mpilayer.runs.making import make_data
 
 _WIDTH = 80
+_ENDINGS = (".h5", ".hdf5")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -150,16 +151,24 @@ def _check_making(args: argparse.Namespace) -> None:
         if value < 0:
             raise ConfigError(f"--{option} must be 0 or more; got {value}.")
     if args.output.is_dir():
-        raise ConfigError(f"--output must name a file; {args.output} is a folder.")
+        raise ConfigError(
+            f"-o/--output must name a file; {args.output} is a folder. Name a file in "
+            "it."
+        )
+    if args.output.suffix.lower() not in _ENDINGS:
+        raise ConfigError(
+            f"-o/--output must end in {' or '.join(_ENDINGS)}, as a data set is an "
+            f"HDF5 file; got {args.output}. Choose another name."
+        )
     if args.output.exists() and not args.force:
         raise ConfigError(
-            f"--output must name a new file; {args.output} exists. "
+            f"-o/--output must name a new file; {args.output} exists. "
             "Choose another name, or replace it with --force."
         )
     if not args.output.parent.is_dir():
         raise ConfigError(
-            f"--output must lie in a folder that exists; {args.output.parent} is none. "
-            "Make it first."
+            f"-o/--output must lie in a folder that exists; {args.output.parent} is "
+            "none. Make it first."
         )
 
 
@@ -242,7 +251,8 @@ def _labels_in_short(counts: dict[str, int] | None) -> str:
     if counts is None:
         return "none"
     low, high = min(counts.values()), max(counts.values())
-    rows = f"{low} rows each" if low == high else f"{low} to {high} rows"
+    each = f"{low} row{'s' * (low != 1)} each"
+    rows = each if low == high else f"{low} to {high} rows"
     return f"{len(counts)}: {rows}"
 
 

@@ -7,6 +7,7 @@ stay bytes with scale 1/255, everything else is float32 with scale 1. The root h
 attributes ``name`` and ``origin`` besides those of :mod:`mpilayer.hdf5`.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ SPLITS = ("train", "validation", "test")
 PIXEL_SCALE = 1 / 255
 
 _ADVICE = "Make a data set with 'mpilayer data prepare'."
+_SAMPLES = (".npy", ".npz", ".mat", ".csv")
+_IMAGES = "images"
 _CHUNK_BYTES = 512 * 1024
 _SLAB_BYTES = 4 * 1024 * 1024
 _GZIP_LEVEL = 4
@@ -122,7 +125,13 @@ class Dataset:
         """
         with ExitStack() as stack:
             file = stack.enter_context(
-                hdf5.open_read(path, kind=KIND, version=FORMAT_VERSION, advice=_ADVICE)
+                hdf5.open_read(
+                    path,
+                    kind=KIND,
+                    version=FORMAT_VERSION,
+                    advice=_advice(path),
+                    advise=lambda found: _advice_for(path, found),
+                )
             )
             dataset = cls(path, file)
             dataset._closing = stack.pop_all()
@@ -268,12 +277,32 @@ class Dataset:
         if split not in self._x:
             raise DataError(
                 f"{self.path} has no split {split!r}; it has {', '.join(self.splits)}. "
-                "Choose one of these, or prepare the data set again with that split."
+                "Choose one of these with --split, or make the data set again with "
+                "that split."
             )
         return self._x[split]
 
     def _scale(self, split: str) -> float:
         return float(self._stored(split).attrs["scale"])
+
+
+def _advice(path: Path) -> str:
+    """Return what to do with a path that is no HDF5 file."""
+    samples = path.suffix.lower() in _SAMPLES and path.is_file()
+    if not (samples or path.is_dir()) or not path.name:
+        return _ADVICE
+    name = f"{path.stem if samples else path.name}.h5"
+    command = ("mpilayer", "data", "prepare", str(path))
+    out = str(path.with_name(name))
+    return f"Make a data set of it: {shlex.join((*command, '-o', out))}"
+
+
+def _advice_for(path: Path, file: Any) -> str:
+    """Return what to do with an HDF5 file of another kind: it may hold images."""
+    if not isinstance(file.get(_IMAGES), hdf5.Dataset):
+        return _ADVICE
+    command = ("mpilayer", "data", "patches", str(path), "-o", "patches.h5")
+    return f"Make a data set of its images: {shlex.join(command)}"
 
 
 def _check_splits(splits: Mapping[str, Split]) -> None:

@@ -100,8 +100,8 @@ def _damaged(path):
 BAD_DATA = {
     "missing": (lambda path: None, "found nothing there"),
     "folder": (lambda path: path.mkdir(), "found a folder there"),
-    "text": (lambda path: path.write_text("1,2\n3,4\n"), "must be a whole HDF5 file"),
-    "empty": (lambda path: path.touch(), "must be a whole HDF5 file"),
+    "text": (lambda path: path.write_text("1,2\n3,4\n"), "it is no HDF5 file"),
+    "empty": (lambda path: path.touch(), "must be a whole HDF5 file; it is empty"),
     "other-kind": (_other_kind, "found 'mpilayer-checkpoint'"),
     "foreign": (_foreign, "a file of another program"),
     "newer": (_newer, "format version 1 to 1; found 2"),
@@ -120,6 +120,20 @@ def test_bad_data(folder, refused, case):
     make, words = BAD_DATA[case]
     make(folder / "bad.h5")
     refused(["bad.h5", words], "pretrain", "bad.h5", "--run", "run", *SMALL)
+
+
+def test_what_a_data_set_can_be_made_of_is_answered_with_the_command(folder, refused):
+    (folder / "my rows.csv").write_text("1,2\n3,4\n")
+    (folder / "digits").mkdir()
+    with h5py.File(folder / "scenes.h5", "w") as file:
+        file["images"] = np.zeros((2, 9, 9))
+    commands = {
+        "my rows.csv": "mpilayer data prepare 'my rows.csv' -o 'my rows.h5'",
+        "digits": "mpilayer data prepare digits -o digits.h5",
+        "scenes.h5": "mpilayer data patches scenes.h5 -o patches.h5",
+    }
+    for name, command in commands.items():
+        refused([name, command], "pretrain", name, "--run", "run", *SMALL)
 
 
 @pytest.mark.parametrize("case", ["missing", "truncated", "nan", "above-1"])
@@ -171,7 +185,11 @@ def test_data_outside_0_to_1_are_welcome_to_linear_units(folder):
         (["--hidden", "tanh"], ["RBM", "sigmoid", "linear"]),
         (["--loss", "l1"], ["unknown loss", "squared, cross-entropy"]),
         (["--end", "never"], ["unknown end", "all, first-layer"]),
-        (["--layrs", "4"], ["unrecognized arguments: --layrs", "--help"]),
+        (["--layrs", "4"], ["--layrs 4. Did you mean --layers?", "--help"]),
+        (["--epoch", "3"], ["arguments: --epoch 3. Did you mean --epochs?"]),
+        (["--monitor=3"], ["--monitor=3. Did you mean --monitor-rows?"]),
+        (["--zzz"], ["unrecognized arguments: --zzz. See"]),
+        (["-epochs", "3"], ["unrecognized arguments: -epochs 3. See"]),
         (["--epochs"], ["--epochs", "expected one argument"]),
         (["--threads", "-1"], ["--threads", "0 or more; got '-1'"]),
         (["--threads", "two"], ["--threads", "'two'"]),
@@ -210,10 +228,11 @@ def test_cross_entropy_needs_units_between_0_and_1(refused):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[pretrain]\nlayrs = [4]", ["unknown key 'layrs'", "'layers'?", "epochs"]),
+        ("[pretrain]\nlayrs = [4]", ["unknown key 'layrs'. Did you mean 'layers'?"]),
+        ("[pretrain]\nzzz = [4]", ["[pretrain]: unknown key 'zzz'; choose", "epochs"]),
         ("[pretrain]\nlayers = [4", ["config.toml must be TOML"]),
         ("[pretrain]\nlayers = [4, 0]", ["layers must be at least 1"]),
-        ("[pretrain]\nlayers = 'many'", ["layers must be of type int", "'many'"]),
+        ("[pretrain]\nlayers = 'many'", ["layers must be of type int", "whole number"]),
         ("[pretrain]\nlayers = []", ["layers must be a list of numbers"]),
         ("[pretrain]\ntied = 1", ["tied must be of type bool"]),
         ("[pretrain]\nschedule = 'all'", ["unknown schedule", "lockstep"]),
@@ -223,12 +242,38 @@ def test_cross_entropy_needs_units_between_0_and_1(refused):
 def test_bad_configuration_files(folder, refused, text, words):
     (folder / "config.toml").write_text(text)
     arguments = ["pretrain", "tiny.h5", "--run", "run", "--config", "config.toml"]
+    refused(["config.toml", *words], *arguments)
+
+
+def test_a_bad_value_is_told_in_the_words_of_its_place(folder, refused):
+    (folder / "config.toml").write_text("[pretrain]\nepochs = 0\nminibatch = 0")
+    arguments = ["pretrain", "tiny.h5", "--run", "run", "--config", "config.toml"]
+    words = " epochs must be at least 1; got -3. Change --epochs."
+    refused(words, *arguments, "--epochs", "-3")
+    words = "config.toml, [pretrain]: epochs must be at least 1; got 0. Change epochs."
     refused(words, *arguments)
+    refused("[pretrain]: minibatch must be", *arguments, "--epochs", "3")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, ["must be a readable file", "Give another one", "mpilayer config"]),
+        ("[pretrain]\nepochs = 0", ["[pretrain]: epochs must", "Change epochs."]),
+        ("[pretrain]\nepochs = 'x'", ["epochs must be", "Give a whole number."]),
+    ],
+)
+def test_bad_files_of_experiments(folder, text, words):
+    if text is not None:
+        (folder / "mine.toml").write_text(f"[data]\npath = 'tiny.h5'\n{text}")
+    result = launch.run("run", "mine.toml", cwd=folder)
+    launch.assert_user_error(result, "mine.toml", *words)
+    assert "--" not in result.stderr
 
 
 def test_a_missing_configuration_file(refused):
     arguments = ["pretrain", "tiny.h5", "--run", "run", "--config", "none.toml"]
-    refused(["none.toml must be a readable file", "--config"], *arguments)
+    refused(["none.toml must be a readable file", "Give another"], *arguments)
 
 
 # --- the run directory
@@ -472,7 +517,8 @@ def test_evaluate_of_unknown_splits(folder, refused, run_copy):
     refused(words, "evaluate", "run", "--split", "tset", ranks=2)
     write_floats(folder / "floats.h5", lambda x: None)
     arguments = ["evaluate", "run", "--data", "floats.h5", "--split", "validation"]
-    refused(["no split 'validation'", "train, test"], *arguments)
+    words = ["no split 'validation'", "train, test", "one of these with --split"]
+    refused(words, *arguments)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "encode", "reconstruct"])

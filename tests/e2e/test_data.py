@@ -112,7 +112,8 @@ def test_an_existing_file_is_kept_unless_forced(data, digits, tmp_path):
         (["--seed", "-1"], "--seed must be 0 or more; got -1"),
         (["--validation", "60"], "asked for 60 of 60"),
         (["--validation", "many"], "invalid int value: 'many'"),
-        (["--vlaidation", "1"], "unrecognized arguments"),
+        (["--vlaidation", "1"], "--vlaidation 1. Did you mean --validation?"),
+        (["--valid", "1"], "--valid 1. Did you mean --validation?"),
     ],
 )
 def test_wrong_options(data, digits, tmp_path, options, words):
@@ -120,10 +121,12 @@ def test_wrong_options(data, digits, tmp_path, options, words):
     assert names(tmp_path) == ["digits"]
 
 
-@pytest.mark.parametrize("output", ["none/out.h5", "file/out.h5", "digits", "."])
+@pytest.mark.parametrize(
+    "output", ["none/out.h5", "file/out.h5", "digits", ".", "out.txt", "out"]
+)
 def test_wrong_outputs(data, digits, tmp_path, output):
     (tmp_path / "file").write_text("")
-    assert_refused(data("prepare", digits, "-o", output), "--output must")
+    assert_refused(data("prepare", digits, "-o", output), "-o/--output must")
     assert names(tmp_path) == ["digits", "file"]
 
 
@@ -211,7 +214,7 @@ def test_info_of_wrong_files(data, digits, tmp_path):
     assert_refused(
         data("info", "none.h5"), "found nothing there", "mpilayer data prepare"
     )
-    assert_refused(data("info", "text.h5"), "must be a whole HDF5 file")
+    assert_refused(data("info", "text.h5"), "must be a whole HDF5 file", "is no HDF5")
     data("prepare", digits, "-o", "out.h5")
     content = bytearray((tmp_path / "out.h5").read_bytes())
     content[content.index(b"digits")] ^= 1  # in the attribute 'name'
@@ -230,7 +233,8 @@ def test_fetch_of_wrong_things(data, tmp_path):
 
 def test_commands_are_explained(data):
     assert_refused(data(), "arguments are required: COMMAND")
-    assert_refused(data("prepair"), "invalid choice: 'prepair'")
+    words = "unknown command 'prepair'; choose from prepare, patches, fetch, info. "
+    assert_refused(data("prepair"), words, "Did you mean 'prepare'?")
     for command in ("prepare", "fetch", "info"):
         text = data(command, "--help").stdout
         assert text.startswith(f"usage: mpilayer data {command}")

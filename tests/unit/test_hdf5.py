@@ -85,7 +85,10 @@ def test_missing_file_and_folder(tmp_path):
 def test_not_hdf5(tmp_path):
     path = tmp_path / "a.h5"
     path.write_bytes(b"something else" * 100)
-    with pytest.raises(DataError, match="must be a whole HDF5 file"):
+    with pytest.raises(DataError, match="a whole HDF5 file; it is no HDF5 file"):
+        read(path)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="must be a whole HDF5 file; it is empty"):
         read(path)
 
 
@@ -106,6 +109,8 @@ def test_another_kind_and_another_program(tmp_path):
         file["x"] = 1
     with pytest.raises(DataError, match="found 'a file of another program'"):
         read(tmp_path / "b.h5")
+    with pytest.raises(DataError, match="Found x"):
+        read(tmp_path / "b.h5", advise=lambda file: f"Found {', '.join(file)}.")
 
 
 def test_a_newer_version(tmp_path):
