@@ -1,6 +1,7 @@
 """What all estimators share: settings, checks, and the conventions of scikit-learn."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -15,7 +16,7 @@ from sklearn.base import (
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from mpilayer.arrays import AnyArray, Array32, row_blocks
-from mpilayer.config import Config, from_values
+from mpilayer.config import Config, FieldError, from_values
 from mpilayer.errors import ConfigError, DataError, MpilayerError
 from mpilayer.estimators.rows import as_rows
 from mpilayer.models.base import LayerShape
@@ -34,6 +35,8 @@ except ImportError:  # before scikit-learn 1.6
 
 
 T = TypeVar("T")
+
+NO_NAMES: Mapping[str, str] = {}
 
 
 class SettingError(ConfigError, ValueError):
@@ -216,8 +219,19 @@ def checked(comm: Communicator, work: Callable[[], T]) -> T:
     return comm.everywhere(attempt)
 
 
-def settings(kind: type[Config], values: Mapping[str, Any]) -> Config:
+def settings(
+    kind: type[Config], values: Mapping[str, Any], names: Mapping[str, str] = NO_NAMES
+) -> Config:
     """Return a configuration from constructor arguments of Python's own types.
+
+    Parameters
+    ----------
+    kind : type
+        Of the configuration.
+    values : mapping
+        By field.
+    names : mapping of str to str
+        Fields that are called otherwise as arguments.
 
     Raises
     ------
@@ -227,16 +241,31 @@ def settings(kind: type[Config], values: Mapping[str, Any]) -> Config:
     try:
         return from_values(kind, values)
     except ConfigError as error:
-        raise in_arguments(error) from error
+        raise in_arguments(error, names) from error
 
 
-def in_arguments(error: Exception) -> SettingError:
-    """Return a setting's error with names of arguments instead of flags."""
-    text = str(error).replace(" in --help", " in the documentation")
-    named = re.sub(
-        "--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", "_"), text
+def in_arguments(error: Exception, names: Mapping[str, str] = NO_NAMES) -> SettingError:
+    """Return a setting's error with names of arguments instead of flags and fields."""
+    text = re.sub(
+        "--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", "_"), str(error)
     )
-    return SettingError(named)
+    key = error.key if isinstance(error, FieldError) else ""
+    if key in names:
+        text = re.sub(rf"\b{key}\b", names[key], text)
+    return SettingError(text)
+
+
+def warn_of_minibatch(
+    comm: Communicator, n_rows: int, minibatch: int, name: str = "minibatch"
+) -> None:
+    """Warn, on rank 0, of a minibatch that is larger than all rows together."""
+    if comm.rank == 0 and minibatch > n_rows:
+        many = f"the {n_rows} rows" if n_rows > 1 else "the only row"
+        warnings.warn(
+            f"{name}={minibatch} is more than {many}: every epoch is a single step. "
+            f"Give a smaller {name}.",
+            stacklevel=3,
+        )
 
 
 def _unrolled(layer: Mapping[str, AnyArray]) -> dict[str, AnyArray]:

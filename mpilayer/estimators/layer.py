@@ -15,6 +15,7 @@ from mpilayer.estimators.base import (
     checked,
     in_arguments,
     joined,
+    warn_of_minibatch,
 )
 from mpilayer.estimators.base import settings as read_settings
 from mpilayer.estimators.rows import current_bounds
@@ -82,6 +83,9 @@ class LayerEstimator(Reconstructor):
             rows = self._rows_to_fit(
                 X, comm, config.visible, np.float32, reset=not goes_on
             )
+            if n_epochs is None:
+                n_rows = current_bounds(comm, len(rows))[-1][1]
+                warn_of_minibatch(comm, n_rows, config.minibatch)
             state = self._state(config, goes_on)
             train_epoch = _trainer(state, config, rows, comm)
             for _ in range(config.epochs[0] if n_epochs is None else n_epochs):
@@ -94,7 +98,13 @@ class LayerEstimator(Reconstructor):
     def _config(self) -> PretrainConfig:
         values = self._settings()
         values["layers"], values["code"] = values.pop("n_hidden"), values["hidden"]
-        config = read_settings(PretrainConfig, {**values, "method": self._method})
+        values["method"] = self._method
+        config = read_settings(PretrainConfig, values, {"layers": "n_hidden"})
+        if len(config.layers) > 1:
+            raise SettingError(
+                f"n_hidden must be one number; got {self.n_hidden}. For several layers "
+                "use StackedAutoencoder."
+            )
         try:
             check_layer(config, layer_shapes(config, 1)[0])
         except ConfigError as error:

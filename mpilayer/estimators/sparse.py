@@ -5,7 +5,13 @@ from typing import Any, Self
 from mpilayer.arrays import AnyArray
 from mpilayer.config import SparseConfig
 from mpilayer.errors import ConfigError
-from mpilayer.estimators.base import Reconstructor, checked, in_arguments, joined
+from mpilayer.estimators.base import (
+    Reconstructor,
+    checked,
+    in_arguments,
+    joined,
+    warn_of_minibatch,
+)
 from mpilayer.estimators.base import settings as read_settings
 from mpilayer.estimators.rows import as_array, current_bounds, redistribute
 from mpilayer.parallel.comm import Communicator
@@ -143,6 +149,9 @@ class SparseAutoencoder(Reconstructor):
             rows = self._rows_to_fit(X, comm, model.shape.visible, config.dtype)
             model = make_model(config, self.n_features_in_)
             start_weights(model, config)
+            if config.optimizer == "sgd":
+                n_rows = current_bounds(comm, len(rows))[-1][1]
+                warn_of_minibatch(comm, n_rows, config.minibatch)
             if config.optimizer == "sgd" and comm.size > 1:
                 rows = _dealt(rows, config.minibatch, comm)
             cost = ShardedCost(model, rows, config, comm)

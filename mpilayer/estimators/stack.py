@@ -14,6 +14,7 @@ from mpilayer.estimators.base import (
     checked,
     in_arguments,
     joined,
+    warn_of_minibatch,
 )
 from mpilayer.estimators.base import settings as read_settings
 from mpilayer.estimators.rows import as_array, current_bounds, redistribute
@@ -203,6 +204,10 @@ class StackedAutoencoder(Reconstructor):
             rows = self._rows_to_fit(X, comm, pretraining.visible, np.float32)
             bounds = current_bounds(comm, len(rows))
             n_rows = bounds[-1][1]
+            warn_of_minibatch(comm, n_rows, pretraining.minibatch)
+            if tuning.epochs:
+                name = "finetune_minibatch"
+                warn_of_minibatch(comm, n_rows, tuning.minibatch, name)
             if comm.size > 1:
                 alone = [(0, n_rows), *[(n_rows, n_rows)] * (comm.size - 1)]
                 rows = redistribute(as_array(rows), bounds, alone, comm)
@@ -221,7 +226,9 @@ class StackedAutoencoder(Reconstructor):
         if values["schedule"] not in _SCHEDULES:
             raise SettingError(unknown("schedule", str(values["schedule"]), _SCHEDULES))
         first = read_settings(PretrainConfig, values)
-        second = read_settings(FinetuneConfig, {**tuning, "seed": values["seed"]})
+        names = {field: name for name, field in _FINETUNE.items()}
+        tuning["seed"] = values["seed"]
+        second = read_settings(FinetuneConfig, tuning, names)
         try:
             for shape in layer_shapes(first, 1):
                 check_layer(first, shape)

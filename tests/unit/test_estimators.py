@@ -103,6 +103,7 @@ FAILING = {
 # Before scikit-learn 1.6 exceptions could not be named.
 if hasattr(estimator_checks, "estimator_checks_generator"):
 
+    @pytest.mark.filterwarnings("ignore:minibatch=|finetune_minibatch=")
     @estimator_checks.parametrize_with_checks(
         CHECKED, expected_failed_checks=lambda e: FAILING.get(type(e).__name__, {})
     )
@@ -193,6 +194,37 @@ def test_a_wrong_argument(name, wrong):
     assert isinstance(caught.value, ConfigError)
     assert isinstance(caught.value, ValueError)
     assert "--" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "words"),
+    [
+        ("RBM", {"n_hidden": 0}, "n_hidden must be at least 1; got 0. Change n_hidden"),
+        ("RBM", {"n_hidden": (5, 4)}, r"n_hidden must be one number; got \(5, 4\)"),
+        ("RBM", {"epochs": 0}, "^epochs must be at least 1; got 0. Change epochs"),
+        ("StackedAutoencoder", {"layers": (5, 0)}, "layers must .* Change layers"),
+        ("StackedAutoencoder", {"finetune_epochs": -1}, "Change finetune_epochs"),
+        ("StackedAutoencoder", {"finetune_loss": "l1"}, "unknown finetune_loss 'l1'"),
+    ],
+)
+def test_a_wrong_argument_has_its_own_name(name, wrong, words):
+    with pytest.raises(SettingError, match=words):
+        small(name, **wrong).fit(X)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_minibatch_of_more_than_all_rows_is_warned_of(name):
+    changes = {"optimizer": "sgd"} if name == "SparseAutoencoder" else {}
+    with pytest.warns(UserWarning, match="minibatch=91 is more than the 90 rows"):
+        small(name, minibatch=91, **changes).fit(X)
+    small(name, minibatch=90, **changes).fit(X)
+    if hasattr(mpilayer, name) and hasattr(getattr(mpilayer, name), "partial_fit"):
+        small(name).partial_fit(X[:3])
+
+
+def test_a_minibatch_of_fine_tuning_has_its_own_name():
+    with pytest.warns(UserWarning, match=r"finetune_minibatch=91 .* a smaller finet"):
+        small("StackedAutoencoder", finetune_minibatch=91).fit(X)
 
 
 def test_numbers_of_numpy_and_lists_are_arguments():
