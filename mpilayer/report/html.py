@@ -19,6 +19,9 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _EMPTY = frozenset({"meta", "img", "br"})
 
+# Characters of cells, and of facts without spaces, that stay on one line.
+_SHORT_CELL, _SHORT_FACT = 20, 12
+
 
 class Markup(str):
     """Text that is HTML already."""
@@ -165,7 +168,7 @@ def table(
             "tr",
             element("th", row[0], scope="row"),
             *(
-                element("td", text, data_label=column)
+                element("td", text, data_label=column, **_long(text))
                 for column, text in zip(head[1:], row[1:], strict=True)
             ),
             class_="apart" if number in foreign else "",
@@ -196,7 +199,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> Markup:
     return element(
         "dl",
         *(
-            element("div", element("dt", name), element("dd", value))
+            element("div", element("dt", name), element("dd", value, **_whole(value)))
             for name, value in pairs
         ),
         class_="facts",
@@ -258,6 +261,17 @@ def page(title: str, lead: Sequence[Markup], sections: Sequence[Section]) -> str
 def data_uri(content: bytes) -> str:
     """Return a PNG file as the address of itself."""
     return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def _long(text: str) -> dict[str, str]:
+    """Return the class of a cell that may be broken into lines; others may not."""
+    return {"class_": "long"} if len(text) > _SHORT_CELL else {}
+
+
+def _whole(text: str) -> dict[str, str]:
+    """Return the class of a fact that is a number: 1e-05 has a hyphen."""
+    is_number = len(text) <= _SHORT_FACT and " " not in text
+    return {"class_": "whole"} if is_number else {}
 
 
 def _picture(name: str, picture: Picture) -> Markup:

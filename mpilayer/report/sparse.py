@@ -65,6 +65,7 @@ def together(runs: Sequence[Run]) -> Section:
         ),
         *([_runs_table(runs)] if runs else []),
         *_costs(runs),
+        *_distances(runs),
         *speed_up(runs),
         *reconstructions(runs, "sparse-reconstructions"),
     ]
@@ -190,7 +191,8 @@ def _costs(runs: Sequence[Run]) -> Iterator[Figure]:
     low, top, highest = _range_of_costs(known)
     y_log = top > _LOG_FROM * low
     scale = ", on a logarithmic scale" * y_log
-    cut = f"; the highest, up to {highest:.3g}, lie above the frame" * (top < highest)
+    cut = f"; the beginning, up to {highest:.3g}, lies above the frame"
+    cut *= top < highest
     for key, words in {
         "evaluation": "evaluations of the cost",
         "seconds": "seconds of training",
@@ -213,16 +215,64 @@ def _range_of_costs(runs: Sequence[Run]) -> tuple[float, float, float]:
     """Return the lowest cost, the highest one worth seeing, and the highest of all.
 
     The first evaluations are far above all others, and would flatten what counts: where
-    that is so, each run's highest twentieth may be cut off.
+    that is so, what lies above all runs' last three quarters may be cut off, and so may
+    the few evaluations among these at which a line search went too far.
     """
     costs = [[c for c in _column(run, "cost") if math.isfinite(c)] for run in runs]
     known = [own for own in costs if own]
     if not known:
         return 1.0, math.inf, math.inf
     low, highest = min(map(min, known)), max(map(max, known))
-    usual = max(float(np.quantile(own, 0.95)) for own in known)
+    usual = max(float(np.quantile(own[len(own) // 4 :], 0.95)) for own in known)
     is_peaked = highest - low > 3 * (usual - low)
     return low, usual + 0.05 * (usual - low) if is_peaked else highest, highest
+
+
+def _distances(runs: Sequence[Run]) -> Iterator[Figure]:
+    """Yield how far several runs are from the lowest cost, which tells them apart."""
+    lowest = {run.name: np.fmin.accumulate(_column(run, "cost")) for run in runs}
+    known = [run for run in runs if np.isfinite(lowest[run.name][-1:]).any()]
+    if len(known) < 2:
+        return
+    best: dict[str, float] = {}
+    for run in known:
+        key, end = _objective(run), float(lowest[run.name][-1])
+        best[key] = min(end, best.get(key, math.inf))
+    lines = tuple(
+        Line(
+            run.name,
+            _column(run, "evaluation"),
+            (lowest[run.name] - best[_objective(run)]).tolist(),
+            place,
+        )
+        for place, run in enumerate(known)
+    )
+    drawn = Chart(
+        lines,
+        "evaluations of the cost",
+        "cost above the lowest",
+        "Distance from the lowest cost over evaluations of the cost",
+        y_log=True,
+    )
+    yield Figure(
+        "cost-distance",
+        "Distance from the lowest cost",
+        "The lowest cost so far, minus the lowest that any of these runs with the same "
+        "data, hidden units and weights of the terms has reached, over evaluations of "
+        "the cost, on a logarithmic scale; the run that has reached it ends there; "
+        f"{each(known)}.",
+        (Picture(figures.chart(drawn), drawn.alt),),
+    )
+
+
+def _objective(run: Run) -> str:
+    """Return all that must be equal for costs to be comparable."""
+    keys = (
+        *("weight_decay", "sparsity_weight", "sparsity_target"),
+        *("hidden", "activation", "output"),
+    )
+    config, digest = run.section("sparse"), run.section("data").get("digest")
+    return repr(([config.get(key) for key in keys], digest))
 
 
 def _column(run: Run, key: str) -> list[float]:

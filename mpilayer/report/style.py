@@ -41,7 +41,13 @@ figcaption{font-size:.9rem;line-height:1.5;margin-top:.6rem}
 figcaption b{color:var(--ink)}
 figure svg{display:block;width:100%;height:auto}
 .chart .pictures{max-width:34rem;margin:0 auto}
-.wide .pictures{overflow-x:auto}
+.wide .pictures,.scroll{overflow-x:auto;--under:var(--paper);--edge:rgb(128 128 128/.6);
+ background:linear-gradient(90deg,var(--under) 35%,transparent) 0/3rem 100% local,
+ linear-gradient(270deg,var(--under) 35%,transparent) 100%/3rem 100% local,
+ linear-gradient(90deg,var(--edge),transparent) 0/.9rem 100% scroll,
+ linear-gradient(270deg,var(--edge),transparent) 100%/.9rem 100% scroll;
+ background-repeat:no-repeat}
+.wide .pictures,details .scroll{--under:var(--card)}
 .wide svg{min-width:720px}
 .tiles .pictures{display:grid;gap:1rem;align-items:end;
  grid-template-columns:repeat(auto-fit,minmax(min(100%,9.5rem),1fr))}
@@ -49,16 +55,20 @@ figure svg{display:block;width:100%;height:auto}
 figure img{display:block;width:100%;image-rendering:pixelated;border-radius:4px}
 .label{display:block;font-size:.85rem;font-weight:600;margin-bottom:.25rem}
 .caption{font-size:.9rem;margin:1.3rem 0 0}
-.scroll{overflow-x:auto;margin:.4rem 0 1.3rem}
+.scroll{margin:.4rem 0 1.3rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}
 th,td{padding:.3rem .75rem;border-bottom:1px solid var(--rule);text-align:right;
  vertical-align:top;overflow-wrap:normal}
+td{white-space:nowrap}
+td.long{white-space:normal;min-width:9rem}
+dd.whole{white-space:nowrap}
 th:first-child{text-align:left;padding-left:.2rem}
 thead th{border-bottom:2px solid var(--soft);font-size:.86rem;white-space:nowrap}
-tbody th{font-weight:500;min-width:5.2rem}
+tbody th{font-weight:500;min-width:7rem}
 .apart th,.apart td{color:var(--soft);font-style:italic}
 .words td,.words th{text-align:left}
 .words table{width:100%}
+.confusion tbody th{min-width:5.2rem}
 .confusion td{text-align:center;min-width:2.6rem}
 .confusion .right{font-weight:700;outline:1px solid var(--soft);outline-offset:-2px}
 details{margin:.6rem 0;border:1px solid var(--rule);border-radius:8px;
@@ -74,9 +84,12 @@ pre{overflow-x:auto;font:.85rem/1.45 ui-monospace,Menlo,Consolas,monospace;
  .words tr{border-bottom:1px solid var(--rule);padding:.5rem 0}
  .words td::before{content:attr(data-label);color:var(--soft);font-size:.85rem;
  margin-right:.5rem}}
+@media screen and (max-width:51rem){
+ .wide figcaption::before{content:"↔ Scroll sideways. ";color:var(--ink)}}
 @media print{body{max-width:none;padding:0;font-size:10.5pt}
  figure,table,.facts div{break-inside:avoid}h2,h3{break-after:avoid}
- .wide svg{min-width:0}.wide .pictures,.scroll{overflow:visible}
+ .wide svg{min-width:0}.wide .pictures,.scroll{overflow:visible;background:none}
+ td{white-space:normal}
  details::details-content{content-visibility:visible;height:auto}
  nav{break-inside:avoid}}
 """

@@ -175,6 +175,23 @@ def test_in_a_browser(chromium, report, width, dark):
         f"e => e.getBoundingClientRect().right > {width}).length"
     )
     assert page.value(outside) == 0
+    lines = (
+        "[...document.querySelectorAll('td:not(.long),dd.whole')].filter(e => {"
+        "const r = document.createRange(); r.selectNodeContents(e);"
+        "return new Set([...r.getClientRects()].map(b => Math.round(b.bottom))).size"
+        " > 1}).map(e => e.textContent).join()"
+    )
+    assert page.value(lines) == ""
+    # What scrolls says so, by the shadow of its edge or in words.
+    scrolls = "[...document.querySelectorAll('.scroll,.wide .pictures')].filter"
+    wide = page.value(f"{scrolls}(e => e.scrollWidth > e.clientWidth + 1).length")
+    assert wide > 0 or width > 400
+    silent = (
+        f"{scrolls}(e => !getComputedStyle(e).backgroundImage.includes('gradient'))"
+    )
+    assert page.value(f"{silent}.length") == 0
+    hint = "getComputedStyle(document.querySelector('.wide figcaption'),'::before')"
+    assert ("Scroll" in page.value(f"{hint}.content")) == (width == 400)
 
 
 def test_printed_it_is_light_and_fits(chromium, report):

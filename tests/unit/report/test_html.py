@@ -56,6 +56,16 @@ def test_rows_from_elsewhere_are_marked():
     assert re.findall(r'<tr class="([^"]*)"', made) == ["", "apart"]
 
 
+def test_short_cells_and_numbers_stay_on_one_line():
+    long = "a text of more than twenty characters"
+    made = table("t", ("", "x"), [("a", "4 ranks × 1 thread"), ("b", long)])
+    assert made.count('class="long"') == 1
+    assert f'class="long">{long}' in made
+    made = facts([("x", "2.78e-05"), ("y", "4 ranks × 1 thread")])
+    assert '<dd class="whole">2.78e-05' in made
+    assert "<dd>4 ranks" in made
+
+
 def test_two_pictures_of_one_make_have_names_of_their_own():
     pictures = (Picture(SVG, "one"), Picture(SVG, "two"))
     made = figure(Figure("f", "t", "s", pictures))
