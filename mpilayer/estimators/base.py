@@ -255,11 +255,12 @@ def in_arguments(error: Exception, names: Mapping[str, str] = NO_NAMES) -> Setti
     return SettingError(text)
 
 
-def warn_of_minibatch(
-    comm: Communicator, n_rows: int, minibatch: int, name: str = "minibatch"
-) -> None:
-    """Warn, on rank 0, of a minibatch that is larger than all rows together."""
-    if comm.rank == 0 and minibatch > n_rows:
+def warn_of_minibatch(n_rows: int, minibatch: int, name: str = "minibatch") -> None:
+    """Warn of a minibatch that is larger than the rows of all ranks together.
+
+    On all ranks: where warnings are errors, none may go on alone.
+    """
+    if minibatch > n_rows:
         many = f"the {n_rows} rows" if n_rows > 1 else "the only row"
         warnings.warn(
             f"{name}={minibatch} is more than {many}: every epoch is a single step. "

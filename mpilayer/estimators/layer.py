@@ -85,7 +85,7 @@ class LayerEstimator(Reconstructor):
             )
             if n_epochs is None:
                 n_rows = current_bounds(comm, len(rows))[-1][1]
-                warn_of_minibatch(comm, n_rows, config.minibatch)
+                warn_of_minibatch(n_rows, config.minibatch)
             state = self._state(config, goes_on)
             train_epoch = _trainer(state, config, rows, comm)
             for _ in range(config.epochs[0] if n_epochs is None else n_epochs):

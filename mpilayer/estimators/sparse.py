@@ -151,7 +151,7 @@ class SparseAutoencoder(Reconstructor):
             start_weights(model, config)
             if config.optimizer == "sgd":
                 n_rows = current_bounds(comm, len(rows))[-1][1]
-                warn_of_minibatch(comm, n_rows, config.minibatch)
+                warn_of_minibatch(n_rows, config.minibatch)
             if config.optimizer == "sgd" and comm.size > 1:
                 rows = _dealt(rows, config.minibatch, comm)
             cost = ShardedCost(model, rows, config, comm)

@@ -204,10 +204,10 @@ class StackedAutoencoder(Reconstructor):
             rows = self._rows_to_fit(X, comm, pretraining.visible, np.float32)
             bounds = current_bounds(comm, len(rows))
             n_rows = bounds[-1][1]
-            warn_of_minibatch(comm, n_rows, pretraining.minibatch)
+            warn_of_minibatch(n_rows, pretraining.minibatch)
             if tuning.epochs:
                 name = "finetune_minibatch"
-                warn_of_minibatch(comm, n_rows, tuning.minibatch, name)
+                warn_of_minibatch(n_rows, tuning.minibatch, name)
             if comm.size > 1:
                 alone = [(0, n_rows), *[(n_rows, n_rows)] * (comm.size - 1)]
                 rows = redistribute(as_array(rows), bounds, alone, comm)

@@ -17,7 +17,11 @@ from tests.support.sparse import patches
 from tests.support.together import together
 from tests.support.toys import rows
 
-pytestmark = pytest.mark.mpi(min_size=2)
+pytestmark = [
+    pytest.mark.mpi(min_size=2),
+    # Where a minibatch is larger than all rows, on purpose.
+    pytest.mark.filterwarnings("ignore:(finetune_)?minibatch=[0-9]+ is more than"),
+]
 X = rows(97)
 # How many of n rows each of so many ranks has.
 SPLITS = {

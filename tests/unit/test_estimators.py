@@ -103,7 +103,7 @@ FAILING = {
 # Before scikit-learn 1.6 exceptions could not be named.
 if hasattr(estimator_checks, "estimator_checks_generator"):
 
-    @pytest.mark.filterwarnings("ignore:minibatch=|finetune_minibatch=")
+    @pytest.mark.filterwarnings("ignore:(finetune_)?minibatch=[0-9]+ is more than")
     @estimator_checks.parametrize_with_checks(
         CHECKED, expected_failed_checks=lambda e: FAILING.get(type(e).__name__, {})
     )
