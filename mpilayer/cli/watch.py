@@ -147,12 +147,13 @@ class Watched:
         sizes = [f"{shape.n_visible}-{shape.n_hidden}" for shape in shapes]
         times = [row.left for row in layers]
         rates = [row.per_minute for row in layers if row.per_minute]
-        tables = [_layer_table(layers, sizes, ascii)]
+        stands = self._at_work(directory.path) is False
+        tables = [_layer_table(layers, sizes, stands, ascii)]
         if command != PRETRAIN:
             goal = task_of_command(command).config(directory).epochs
             fine = view.finetune_row(self._lines(directory, command), goal)
             times, rates = [fine.left], [fine.per_minute] if fine.per_minute else []
-            tables.append(_finetune_table(fine, _words(command), ascii))
+            tables.append(_finetune_table(fine, _words(command), stands, ascii))
         unit = 60 / min(rates) if rates else None
         return Group(self._title(directory, command, unit, times), *tables, Text())
 
@@ -283,7 +284,14 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _layer_table(rows: list[view.LayerRow], sizes: list[str], ascii: bool) -> Table:
+def _left(seconds: float | None, stands: bool) -> str:
+    """Return the time left, where there is an end to it."""
+    return "-" if stands and seconds != 0 else view.duration(seconds)
+
+
+def _layer_table(
+    rows: list[view.LayerRow], sizes: list[str], stands: bool, ascii: bool
+) -> Table:
     table = _table("layer", "size", "epoch", "error", "epochs/min", "behind", "left")
     for row, size in zip(rows, sizes, strict=True):
         table.add_row(
@@ -293,20 +301,22 @@ def _layer_table(rows: list[view.LayerRow], sizes: list[str], ascii: bool) -> Ta
             _number(row.error, ".2f"),
             _number(row.per_minute, ".1f"),
             "-" if row.behind is None else str(row.behind),
-            view.duration(row.left),
+            _left(row.left, stands),
             _trend(row.errors, ascii),
         )
     return table
 
 
-def _finetune_table(row: view.FinetuneRow, name: str, ascii: bool) -> Table:
+def _finetune_table(
+    row: view.FinetuneRow, name: str, stands: bool, ascii: bool
+) -> Table:
     table = _table(name, "epoch", "error", "epochs/min", "left")
     table.add_row(
         "",
         f"{row.done}/{row.goal}",
         _number(row.error, ".2f"),
         _number(row.per_minute, ".1f"),
-        view.duration(row.left),
+        _left(row.left, stands),
         _trend(row.errors, ascii),
     )
     return table

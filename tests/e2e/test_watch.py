@@ -90,6 +90,8 @@ def test_an_interrupted_run(run_copy, left):
     lines = look("run", cwd=run_copy.parent).splitlines()
     words = "run: pre-training, interrupted; go on with 'mpilayer resume run'"
     assert lines[0] == words
+    (row,) = (line.split() for line in lines if "1/2" in line)
+    assert row[-2] == "-"
 
 
 def test_an_interrupted_experiment(run_copy):
