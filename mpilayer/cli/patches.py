@@ -58,7 +58,7 @@ def check(args: argparse.Namespace) -> None:
     patch_range(args.range)
     if args.source.resolve() == args.output.resolve():
         raise ConfigError(
-            f"--output must be another file than SOURCE; got {args.output} for both. "
+            f"-o/--output must be another file than SOURCE; got {args.output} for both. "
             "Choose another name."
         )
 

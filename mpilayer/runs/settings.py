@@ -1,5 +1,7 @@
 """What a run was trained with, read back from its ``config.toml``."""
 
+import re
+
 from mpilayer import __version__
 from mpilayer.config import Config, from_values
 from mpilayer.errors import CheckpointError, ConfigError
@@ -36,7 +38,7 @@ def settings_of(directory: RunDirectory, section: str, cls: type[Config]) -> Con
         return from_values(cls, lists)
     except ConfigError as error:
         by = sections.get("created_by", {}).get("mpilayer", "an unknown version")
-        found = str(error).partition("; choose from")[0]
+        found = re.split(r"; choose from|\. Did you mean", str(error))[0]
         raise CheckpointError(
             f"{path}, [{section}], must hold what mpilayer {__version__} knows; found "
             f"{found}. It was written by mpilayer {by}: use that one, or a newer one."
