@@ -58,8 +58,8 @@ def check(args: argparse.Namespace) -> None:
     patch_range(args.range)
     if args.source.resolve() == args.output.resolve():
         raise ConfigError(
-            f"-o/--output must be another file than SOURCE; got {args.output} for both. "
-            "Choose another name."
+            f"-o/--output must be another file than SOURCE; got {args.output} for "
+            "both. Choose another name."
         )
 
 
