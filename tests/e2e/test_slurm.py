@@ -51,6 +51,10 @@ if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then
 fi
 """
 
+# SLURM's words when those of MPICH's ranks reach it garbled: seen once in hundreds of
+# steps under srun, inside MPI_Init, and never in 75 steps of a program of three lines.
+GARBLED = "mpi/pmi2: invalid client request"
+
 WORK = {}
 
 
@@ -83,6 +87,14 @@ class Place:
         self.folder, self.run, self.data = folder, folder / "run", data
         self.jobs = []
         self._stopped = stopped
+
+    def anew(self):
+        """Return another place for the same work."""
+        folder = self.folder / "again"
+        folder.mkdir()
+        place = Place(folder, self.data, self._stopped)
+        place.undisturbed, place.pretrained = self.undisturbed, self.pretrained
+        return place
 
     def write(self, command, *arguments, slowly=False):
         """Write the batch script of a command with a run in the folder."""
@@ -403,13 +415,17 @@ def _pretrain(data, run, *options):
     return digests(run)
 
 
-def _work(work, place):
-    """Do the work of a test; leave no job behind."""
+def _work(work, place, again=True):
+    """Do the work of a test, anew if MPI did not start; leave no job behind."""
     try:
         return work(place)
+    except AssertionError:
+        if not again or GARBLED not in place.everything():
+            raise
     finally:
         if place.jobs:
             subprocess.run(["scancel", *place.jobs], check=False)
+    return _work(work, place.anew(), again=False)
 
 
 @pytest.fixture(scope="module")
