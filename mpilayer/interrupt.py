@@ -72,10 +72,21 @@ def listening(
     alarm = signal.signal(signal.SIGALRM, end)
     for number in _SIGNALS:
         signal.signal(number, note)
+    # What is left after training is short, and worth more than a warning of the end:
+    # its default would kill the process, which may have saved a moment ago.
+    needless = {signal.SIGUSR1}
     try:
         yield
+    except Interrupted:
+        needless.add(signal.SIGTERM)
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, alarm)
         for number, handler in former.items():
-            signal.signal(number, handler)
+            idle = number in needless and handler == signal.SIG_DFL
+            signal.signal(number, _do_nothing if idle else handler)
+
+
+def _do_nothing(_: int, __: object) -> None:
+    """Take no notice; unlike SIG_IGN, programs that this one starts do not inherit."""

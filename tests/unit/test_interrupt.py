@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mpilayer import interrupt
-from mpilayer.interrupt import listening, requested
+from mpilayer.interrupt import Interrupted, listening, requested
 
 ALL = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGALRM)
 
@@ -118,6 +118,30 @@ def test_handlers_are_restored_after_an_error(former):
     with pytest.raises(KeyError), listening(never):
         raise KeyError
     assert handlers() == before
+
+
+@pytest.fixture
+def default():
+    """Give back the default handlers, for signals that would end this process."""
+    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_process_that_has_saved_is_not_killed_by_another_signal(default, number):
+    with pytest.raises(Interrupted), listening(never):
+        raise Interrupted
+    send(number)
+
+
+def test_a_warning_after_training_is_not_heard(default):
+    with listening(never):
+        pass
+    send(signal.SIGUSR1)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_block_within_a_block(former):
