@@ -45,18 +45,22 @@ class PretrainConfig:
         least=-1,
     )
     end: str = option(
-        "all",
-        "async, simulate: when training ends",
-        choices=("all", "first-layer"),
+        "stipulated",
+        "async, simulate: when training ends: when all layers have done their "
+        "stipulated epochs, as in the paper; when no layer has anything left to do; "
+        "when the first layer has done its epochs",
+        choices=("stipulated", "all", "first-layer"),
     )
     cut_short: bool = option(
         True, "async, simulate: a newer output ends the extra epochs of an older one"
     )
     activations: str = option(
-        "streamed",
-        "outputs before a layer's last stipulated epoch: 'streamed' sends what "
-        "training computes anyway, 'transformed' encodes all rows after the epoch",
-        choices=("streamed", "transformed"),
+        "auto",
+        "what a layer passes on: 'transformed' encodes all rows after the epoch, as in "
+        "the paper; 'streamed' sends, before its last stipulated epoch, what training "
+        "computes anyway; auto: transformed for async and simulate, as recorded for "
+        "replay, else streamed",
+        choices=("auto", "streamed", "transformed"),
     )
     minibatch: int = option(100, "rows of a minibatch", least=1)
     learning_rate: tuple[float, ...] = option(

@@ -21,7 +21,6 @@ from mpilayer.estimators.rows import as_array, current_bounds, redistribute
 from mpilayer.models.base import Layer, LayerShape
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.losses import check_loss
-from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator, Request
 from mpilayer.partition import layers_to_ranks
 from mpilayer.train.finetune import FinetuneState, finetune
@@ -30,7 +29,9 @@ from mpilayer.train.layer import (
     check_layer,
     layer_shapes,
     make_layer,
+    monitored,
     new_state,
+    row_counts,
 )
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Pipeline
@@ -285,10 +286,11 @@ def _run(
     errors: dict[LayerState, list[float]] = {state: [] for state in states}
     if not states:
         return errors
-    data = Rows(rows, np.empty((0, shape[1]), np.float32)) if comm.rank == 0 else None
+    none: Array32 = np.empty((0, shape[1]), np.float32)
+    data = monitored(rows, none, config.monitor_rows) if comm.rank == 0 else None
     plan = TablePlan(table, config.activations == "streamed")
-    counts = (shape[0], 0)
-    pipeline = Pipeline(states, data, counts, comm, plan, config.monitor_rows)
+    counts = row_counts(shape[0], 0, config.monitor_rows)
+    pipeline = Pipeline(states, data, counts, comm, plan)
     for state, record in pipeline.run():
         errors[state].append(record.train_error)
     return errors

@@ -3,7 +3,8 @@
 A channel has an *outlet*, where the lower layer leaves its outputs, and an *inlet*,
 where the upper layer takes them. Both layers on one rank share a :class:`LocalChannel`;
 on neighbouring ranks an ``Outbox`` sends to an ``Inbox`` (``mailbox.py``). Each end has
-two buffers, no more: one in use and one under way.
+two buffers, one in use and one under way; where newer outputs replace older ones the
+inlet has a third, so that the newest can arrive while another one is ready.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,31 +24,38 @@ class Rows:
 
     Attributes
     ----------
-    train, validation : ndarray (n_samples, n_visible)
-        One row a sample; there may be no validation rows.
+    train : ndarray (n_samples, n_visible)
+        One row a sample.
+    sample, validation : ndarray (n_samples, n_visible)
+        Training rows and other ones on which errors are measured; perhaps none. Apart
+        from ``train``, because both are always encoded with the same weights: those at
+        the end of the epoch.
     """
 
     train: Array32
+    sample: Array32
     validation: Array32
 
     @staticmethod
-    def empty(n_train: int, n_validation: int, n_columns: int) -> "Rows":
-        """Return buffers of a size."""
-        return Rows(
-            np.empty((n_train, n_columns), np.float32),
-            np.empty((n_validation, n_columns), np.float32),
-        )
+    def empty(counts: tuple[int, int, int], n_columns: int) -> "Rows":
+        """Return buffers for so many rows of each kind."""
+        return Rows(*(np.empty((n, n_columns), np.float32) for n in counts))
+
+    @property
+    def parts(self) -> tuple[Array32, Array32, Array32]:
+        """The three arrays."""
+        return self.train, self.sample, self.validation
 
     def blocks(self) -> Iterator[tuple[Array32, int, slice]]:
-        """Yield (rows, 0 for training or 1 for validation, where they lie) in order."""
-        for which, rows in enumerate((self.train, self.validation)):
+        """Yield (rows, which of the parts, where they lie there) in order."""
+        for which, rows in enumerate(self.parts):
             block = max(1, BLOCK_BYTES // (4 * max(1, rows.shape[1])))
             for where in row_blocks(len(rows), block):
                 yield rows[where], which, where
 
 
 Fill = Callable[[Array32, int, slice], None]
-"""Writes a block of an output: (rows to write, 0 train / 1 validation, which rows)."""
+"""Writes a block of an output: (rows to write, which of the parts, which rows)."""
 
 
 class Outlet(Protocol):

@@ -56,8 +56,13 @@ class Communicator(Protocol):
     def start_sum(self, array: AnyArray) -> Request:
         """Start adding an array over all ranks, in place. Collective, non-blocking."""
 
-    def start_send(self, array: AnyArray, destination: int, tag: int) -> Request:
-        """Start sending a contiguous array. Local."""
+    def start_send(
+        self, array: AnyArray, destination: int, tag: int, synchronous: bool = False
+    ) -> Request:
+        """Start sending a contiguous array. Local.
+
+        ``synchronous``: complete only when its receiving has begun.
+        """
 
     def start_receive(self, array: AnyArray, source: int, tag: int) -> Request:
         """Start receiving into a contiguous array. Local."""

@@ -2,8 +2,11 @@
 
 On the wire an output is a header (epoch, epoch of the last checkpoint) and then its
 rows in blocks, so that no message nears 2³¹ elements. A receive for a header is always
-posted; those for the rows follow when it has come.
+posted; those for the rows follow when it has come. A header's sending is complete when
+it was received: small rows may leave at once, but no queue of outputs grows.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -108,7 +111,8 @@ class Outbox:
 
     def _send(self, epoch: int, rows: Rows, fill: Fill | None = None) -> None:
         header = np.array([epoch, self.saved], np.int64)
-        requests = [self._start(header, _HEADER_TAG)]
+        # Synchronous: rows may be small enough to leave at once, one after the other.
+        requests = [self._start(header, _HEADER_TAG, synchronous=True)]
         for block, which, where in rows.blocks():
             if fill is not None:
                 fill(block, which, where)
@@ -116,8 +120,8 @@ class Outbox:
             self.bytes_sent += block.nbytes
         self._flying.append((rows, requests))
 
-    def _start(self, array: AnyArray, tag: int) -> Request:
-        return self._comm.start_send(array, self._destination, tag)
+    def _start(self, array: AnyArray, tag: int, synchronous: bool = False) -> Request:
+        return self._comm.start_send(array, self._destination, tag, synchronous)
 
 
 class Inbox:
@@ -129,17 +133,18 @@ class Inbox:
         Holds both ranks.
     source : int
         Rank of the layer below.
-    buffers : tuple of Rows
-        Two of them.
+    buffers : sequence of Rows
+        Two of them, three with ``replace``.
     replace : bool
-        An output that was not taken gives way to a newer one.
+        An output that was not taken gives way to a newer one as soon as that is there:
+        what is ready is always the newest that has arrived (Santara et al. 2016 §3.1).
     """
 
     def __init__(
         self,
         comm: Communicator,
         source: int,
-        buffers: tuple[Rows, Rows],
+        buffers: Sequence[Rows],
         replace: bool,
     ) -> None:
         self._comm, self._source = comm, source
@@ -183,12 +188,20 @@ class Inbox:
         if self._stop_request is not None and self._stop_request.test():
             self._stop_request = None
             self.stopped = self._stop[0] == 0
+        while self._move_on():
+            # Small outputs have all arrived together: go on to the newest.
+            pass
+        return (self.ended or self.paused) and self._stop_request is None
+
+    def _move_on(self) -> bool:
+        """Take one step in receiving; tell whether an output has arrived whole."""
+        arrived = False
         if self._arriving is not None:
             epoch, rows, requests = self._arriving
             requests[:] = [request for request in requests if not request.test()]
             if requests:
                 return False
-            self._arriving = None
+            self._arriving, arrived = None, True
             if self._ready is not None:
                 self._free.append(self._ready[1])
             self._ready = (epoch, rows)
@@ -198,7 +211,7 @@ class Inbox:
             self._header_waits = True
         if self._header_waits:
             self._read_header()
-        return (self.ended or self.paused) and self._stop_request is None
+        return arrived or self._arriving is not None
 
     def _expect_header(self) -> None:
         self._header_request = self._comm.start_receive(

@@ -82,9 +82,12 @@ class MPICommunicator:
         """Start adding an array over all ranks, in place."""
         return _Request(self._comm.Iallreduce(MPI.IN_PLACE, array, MPI.SUM))
 
-    def start_send(self, array: AnyArray, destination: int, tag: int) -> Request:
+    def start_send(
+        self, array: AnyArray, destination: int, tag: int, synchronous: bool = False
+    ) -> Request:
         """Start sending a contiguous array."""
-        return _Request(self._comm.Isend(array, destination, tag))
+        send = self._comm.Issend if synchronous else self._comm.Isend
+        return _Request(send(array, destination, tag))
 
     def start_receive(self, array: AnyArray, source: int, tag: int) -> Request:
         """Start receiving into a contiguous array."""

@@ -53,6 +53,7 @@ def recorded_table(config: PretrainConfig, layers: Sequence[LayerOutcome]) -> Sc
             "extra_epochs": list(config.extra),
             "end": config.end,
             "cut_short": config.cut_short,
+            "activations": config.activations,
         },
     )
 

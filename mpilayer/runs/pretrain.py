@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -40,14 +40,21 @@ from mpilayer.runs.outcome import (
 )
 from mpilayer.runs.resuming import check_same, data_of_run, launch_facts
 from mpilayer.runs.session import Session, check_range
-from mpilayer.runs.tables import plan_of, rule_of, stored_table, table_of
+from mpilayer.runs.tables import (
+    effective,
+    plan_of,
+    rule_of,
+    stored_table,
+    table_of,
+)
 from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train.layer import (
     LayerState,
     check_layer,
     layer_shapes,
-    monitored_rows,
+    monitored,
     new_state,
+    row_counts,
 )
 from mpilayer.train.pretrain import EpochRecord, Pipeline, Snapshot
 from mpilayer.train.restart import BEGINNING
@@ -119,7 +126,7 @@ def _begin(
     facts, table = comm.on_root(
         lambda: _check(data, run, config, comm.size, replace_run)
     )
-    config = _effective(config)
+    config = effective(config, table)
     rows = _read(data, config, comm)
     sections = {NAME: as_values(config), "launch": launch_facts(NAME, session)}
     directory = comm.on_root(
@@ -166,14 +173,14 @@ def _look(
 ) -> tuple[Path, PretrainConfig, Facts, Schedule | None]:
     """Return with what a run goes on, longer if that was asked for; on rank 0."""
     config, shapes = run_shapes(directory)
-    wanted = _effective(asked) if asked else config
+    table = None if config.schedule == "async" else stored_table(directory)
+    wanted = effective(asked, table) if asked else config
     by_table = config.schedule in ("lockstep", "greedy")
     check_same(config, wanted, _HARMLESS | (LENGTHS if by_table else set()))
     path = data_of_run(directory, data)
     facts = _facts_of(path, config, n_ranks)
-    if config.schedule.startswith("async"):
+    if table is None:
         return path, config, facts, None
-    table = stored_table(directory)
     new = table_of(wanted, shapes) if by_table else table
     if new is None or new.epochs == table.epochs:
         return path, config, facts, table
@@ -215,10 +222,9 @@ def _train(
     pipeline = Pipeline(
         states,
         rows,
-        (facts.n_train, min(config.monitor_rows, facts.n_validation)),
+        row_counts(facts.n_train, facts.n_validation, config.monitor_rows),
         comm,
         plan,
-        config.monitor_rows,
         keeper,
         cut.again if cut else (),
     )
@@ -319,11 +325,6 @@ def _facts_of(data: Path, config: PretrainConfig, n_ranks: int) -> Facts:
     return data_facts(data, config.minibatch)
 
 
-def _effective(config: PretrainConfig) -> PretrainConfig:
-    """Return the configuration with the defaults that depend on others filled in."""
-    return replace(config, extra_epochs=config.extra)
-
-
 def _read(data: Path, config: PretrainConfig, comm: Communicator) -> Rows | None:
     """Return the rows on rank 0, which has the first layer. Collective."""
     return comm.everywhere(lambda: _read_rows(data, config) if comm.rank == 0 else None)
@@ -333,13 +334,11 @@ def _read_rows(data: Path, config: PretrainConfig) -> Rows:
     with Dataset.open(data) as dataset:
         train = dataset.rows("train")
         check_range(train, config.visible, data)
-        if "validation" not in dataset.splits:
-            return Rows(train, np.empty((0, dataset.n_visible), np.float32))
-        validation = dataset.rows("validation")
-        check_range(validation, config.visible, data)
-        # Validation rows only serve to measure errors: no others travel.
-        some = monitored_rows(len(validation), config.monitor_rows)
-        return Rows(train, validation[some])
+        validation = np.empty((0, dataset.n_visible), np.float32)
+        if "validation" in dataset.splits:
+            validation = dataset.rows("validation")
+            check_range(validation, config.visible, data)
+        return monitored(train, validation, config.monitor_rows)
 
 
 def _run(

@@ -1,6 +1,7 @@
 """The schedule of a run: filled in or read back; how it goes on after a cut."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mpilayer.config import PretrainConfig
@@ -19,8 +20,27 @@ from mpilayer.train.schedule import (
 )
 
 
+def effective(config: PretrainConfig, table: Schedule | None) -> PretrainConfig:
+    """Return the configuration with the defaults that depend on others filled in."""
+    activations = config.activations
+    if activations == "auto":
+        name = config.schedule.partition(":")[0]
+        activations = "transformed" if name in ("async", "simulate") else "streamed"
+        if name == "replay" and table is not None:
+            activations = table.settings.get("activations", activations)
+    return replace(config, extra_epochs=config.extra, activations=activations)
+
+
 def table_of(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | None:
     """Return the table of the schedule, None if it comes about as outputs arrive."""
+    table = _table_of(config, shapes)
+    if table is None:
+        return None
+    activations = effective(config, table).activations
+    return replace(table, settings={**table.settings, "activations": activations})
+
+
+def _table_of(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | None:
     epochs, extra = config.stipulated_epochs, config.extra
     name, _, file = config.schedule.partition(":")
     if name == "replay":
@@ -88,7 +108,14 @@ def plan_of(
         begun = [snapshot.candidate.epoch for snapshot in snapshots]
         return TablePlan(table, streamed, begun)
     layers = [
-        AsyncLayer(n, extra, config.cut_short, list(done.row), done.extra_left)
+        # Runs of older versions count extra epochs before the stipulated are done.
+        AsyncLayer(
+            n,
+            extra,
+            config.cut_short,
+            list(done.row),
+            done.extra_left if len(done.row) > n else 0,
+        )
         for n, extra, done in zip(
             config.stipulated_epochs, config.extra, snapshots, strict=True
         )

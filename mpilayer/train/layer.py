@@ -187,16 +187,29 @@ def monitored_rows(n_rows: int, at_most: int) -> AnyArray:
     return np.unique(np.linspace(0, n_rows - 1, min(n_rows, at_most)).astype(np.intp))
 
 
-def monitored_errors(layer: Layer, rows: Rows, at_most: int) -> tuple[float, float]:
+def monitored(train: Array32, validation: Array32, at_most: int) -> Rows:
+    """Return the data with the rows of each kind on which errors are measured."""
+
+    def some(rows: Array32) -> Array32:
+        return rows[monitored_rows(len(rows), at_most)]
+
+    return Rows(train, some(train), some(validation))
+
+
+def row_counts(n_train: int, n_validation: int, at_most: int) -> tuple[int, int, int]:
+    """Return how many rows each part of ``monitored`` has."""
+    return n_train, min(n_train, at_most), min(n_validation, at_most)
+
+
+def monitored_errors(layer: Layer, rows: Rows) -> tuple[float, float]:
     """Return the reconstruction errors of a layer on training and validation rows.
 
     The error is Σ over units of (x − x̂)², mean over the rows looked at; NaN without.
     """
-    errors = []
-    for part in (rows.train, rows.validation):
-        if not len(part):
-            errors.append(float("nan"))
-            continue
-        some = part[monitored_rows(len(part), at_most)]
-        errors.append(squared_error(some, layer.decode(layer.encode(some))) / len(some))
-    return errors[0], errors[1]
+
+    def error(some: Array32) -> float:
+        if not len(some):
+            return float("nan")
+        return squared_error(some, layer.decode(layer.encode(some))) / len(some)
+
+    return error(rows.sample), error(rows.validation)

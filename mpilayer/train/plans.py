@@ -14,6 +14,13 @@ class Plan(Protocol):
     replace: bool
     """Newer outputs may replace older ones that have not left."""
 
+    enough: bool
+    """Set it when all layers have done their stipulated epochs."""
+
+    @property
+    def until_stipulated(self) -> bool:
+        """Whether everything stops then."""
+
     def next_output(self, layer: int, inlet: Inlet) -> int | None:
         """Return which output the layer uses for its next epoch, None if it waits."""
 
@@ -46,10 +53,12 @@ class TablePlan:
     """Follows a table to the letter."""
 
     replace = False
+    until_stipulated = False
 
     def __init__(
         self, schedule: Schedule, streamed: bool, begun: Sequence[int] = ()
     ) -> None:
+        self.enough = False
         self._schedule = schedule
         self._streamed = streamed
         self._begun = list(begun) or [0] * schedule.n_layers
@@ -126,14 +135,20 @@ class AsyncPlan:
     streamed : bool
         Outputs before the last stipulated epoch are streamed.
     end : str
-        ``all`` or ``first-layer``.
+        When training ends (``simulate``). An epoch that runs at the end is completed.
     """
 
     layers: list[AsyncLayer]
     streamed: bool
-    end: str = "all"
+    end: str = "stipulated"
     replace: bool = field(default=True, init=False)
+    enough: bool = field(default=False, init=False)
     _begun: set[int] = field(default_factory=set, init=False)
+
+    @property
+    def until_stipulated(self) -> bool:
+        """Whether the stipulated epochs decide the end."""
+        return self.end == "stipulated"
 
     def next_output(self, layer: int, inlet: Inlet) -> int | None:
         """Return what the rule says about the newest output."""
@@ -160,11 +175,11 @@ class AsyncPlan:
 
     def finished(self, layer: int, inlet: Inlet) -> bool:
         """Tell whether nothing can wake the layer any more."""
-        if inlet.stopped:
+        if inlet.stopped or self.enough:
             return True
         mine = self.layers[layer]
         # Without extra epochs nothing newer matters: those above must not wait for it.
-        told = inlet.ended or (not mine.extra and self.end == "all")
+        told = inlet.ended or (not mine.extra and self.end != "first-layer")
         return (
             told
             and len(mine.used) >= mine.stipulated

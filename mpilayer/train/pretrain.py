@@ -20,6 +20,7 @@ from mpilayer.parallel.channel import (
     Source,
 )
 from mpilayer.parallel.comm import Communicator, wait_until
+from mpilayer.parallel.consent import Consent
 from mpilayer.parallel.mailbox import Inbox, Outbox
 from mpilayer.train.layer import LayerState, monitored_errors
 from mpilayer.train.plans import AsyncPlan, Plan
@@ -128,13 +129,11 @@ class Pipeline:
     data : Rows or None
         The data, on the rank that holds layer 0.
     n_rows : tuple of int
-        Training and validation rows.
+        Rows of each part of ``Rows``.
     comm : Communicator
         Ranks in the order of their layers. Local to make; ``run`` is collective.
     plan : Plan
         What to do next.
-    monitor_rows : int
-        Rows on which errors are measured.
     keeper : Keeper
         When layers save, and when they give way.
     again : sequence of bool
@@ -156,17 +155,15 @@ class Pipeline:
         self,
         states: Sequence[LayerState],
         data: Rows | None,
-        n_rows: tuple[int, int],
+        n_rows: tuple[int, int, int],
         comm: Communicator,
         plan: Plan,
-        monitor_rows: int,
         keeper: Keeper | None = None,
         again: Sequence[bool] = (),
     ) -> None:
         self.states = {state.settings.index: state for state in states}
         self.plan = plan
         self.interrupted = False
-        self._monitor_rows = monitor_rows
         self._keeper = keeper or Keeper()
         self._saved = {index: state.epoch for index, state in self.states.items()}
         self._heard: dict[int, set[int]] = {index: set() for index in self.states}
@@ -176,14 +173,16 @@ class Pipeline:
         first, last = min(self.states), max(self.states)
 
         def buffers(columns: int) -> tuple[Rows, Rows]:
-            return Rows.empty(*n_rows, columns), Rows.empty(*n_rows, columns)
+            return Rows.empty(n_rows, columns), Rows.empty(n_rows, columns)
 
         self._inlets: dict[int, Inlet] = {}
         self.outlets: dict[int, Outlet] = {}
         if data is not None:
             self._inlets[first] = Source(data)
         else:
-            visible = buffers(self.states[first].layer.shape.n_visible)
+            columns = self.states[first].layer.shape.n_visible
+            third = [Rows.empty(n_rows, columns)] if plan.replace else []
+            visible = [*buffers(columns), *third]
             self._inlets[first] = Inbox(comm, comm.rank - 1, visible, plan.replace)
         for index in range(first, last):
             hidden = buffers(self.states[index].layer.shape.n_hidden)
@@ -197,6 +196,7 @@ class Pipeline:
         self._remote = (self._inlets[first], self.outlets[last])
         self._busy = set(self.states)
         self._stopping = False
+        self._enough = Consent(comm) if plan.until_stipulated else None
 
     def run(self, before: float = 0.0) -> Iterator[tuple[LayerState, EpochRecord]]:
         """Train; yield a layer and its record after every epoch. Collective.
@@ -212,6 +212,7 @@ class Pipeline:
         watch = Stopwatch(before)
         while True:
             self._progress()
+            self._say_when_stipulated()
             self._close_finished()
             self._stopping = self._keeper.stopping(self._epoch_seconds)
             if self._stopping:
@@ -234,7 +235,7 @@ class Pipeline:
                 if not self.plan.finished(index, self._inlets[index]):
                     self._save_if_due()
                 watch.lap()  # what the caller did with it is no waiting
-        wait_until(self._all_quiet)
+        wait_until(self._at_rest)
 
     def _epoch(
         self, index: int, output: int, watch: Stopwatch
@@ -274,9 +275,7 @@ class Pipeline:
         if target is not None:
             self._leave(state, rows, target, streams)
         leaving = watch.lap()
-        train_error, validation_error = monitored_errors(
-            layer, rows, self._monitor_rows
-        )
+        train_error, validation_error = monitored_errors(layer, rows)
         return state, EpochRecord(
             layer=index,
             epoch=epoch,
@@ -296,8 +295,8 @@ class Pipeline:
     ) -> None:
         def fill(block: Array32, which: int, where: slice) -> None:
             began = time.perf_counter()
-            if which == 1 or not streamed:
-                state.layer.encode((rows.train, rows.validation)[which][where], block)
+            if which or not streamed:
+                state.layer.encode(rows.parts[which][where], block)
             self._transform += time.perf_counter() - began
 
         self.outlets[state.settings.index].leave(state.epoch, target, fill)
@@ -375,7 +374,20 @@ class Pipeline:
                 self._save(index, final=True)
                 self._busy.remove(index)
                 inlet.only_newest = True  # nobody takes what may still come
-                outlet.end(stop=inlet.stopped or self.plan.stops_all(index))
+                stop = inlet.stopped or self.plan.enough or self.plan.stops_all(index)
+                outlet.end(stop)
+
+    def _say_when_stipulated(self) -> None:
+        """Vote for the end; learn whether all ranks have. Local."""
+        if self._enough is not None and not self.plan.enough:
+            if all(self.plan.progress(index) >= 1 for index in self.states):
+                self._enough.vote(True)
+            self.plan.enough = self._enough.is_given()
+
+    def _at_rest(self) -> bool:
+        self._keeper.stopping(self._epoch_seconds)  # it is still asked, and asks others
+        quiet = self._progress()
+        return quiet and (self._enough is None or self._enough.is_closed())
 
     def _progress(self) -> bool:
         # A list: every end must move on, also behind one that is not done.
@@ -388,12 +400,10 @@ class Pipeline:
 
     def _something_to_do(self) -> bool:
         self._progress()
+        self._say_when_stipulated()
         ended = any(self.plan.finished(i, self._inlets[i]) for i in self._busy)
         if self._keeper.stopping(self._epoch_seconds):
             # Either it is news, or a layer below has been saved by now.
             may_pause = any(self._may_pause(i) for i in self._busy)
             ended = ended or may_pause or not self._stopping
         return ended or self._choose() is not None
-
-    def _all_quiet(self) -> bool:
-        return self._progress()

@@ -10,13 +10,13 @@ Nothing here knows MPI, models or time.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import ge
 from typing import Any
 
 from mpilayer.errors import ScheduleError
 
 FORMAT_VERSION = 1
 KINDS = ("greedy", "lockstep", "async", "simulate", "replay")
-END_RULES = ("all", "first-layer")
 
 Table = tuple[tuple[int, ...], ...]
 
@@ -225,8 +225,9 @@ class AsyncLayer:
     """How far one layer has come in asynchronous training, and what it does next.
 
     One rule serves the real pipeline and the simulation: until its stipulated epochs
-    are done a layer never waits; after that each output, the one in use included, is
-    worth ``extra`` epochs.
+    are done a layer never waits. Then it sleeps, with nothing left over from before;
+    only an output newer than the one it used last wakes it, for ``extra`` epochs
+    (Santara et al. 2016 §3.1).
 
     Attributes
     ----------
@@ -237,7 +238,7 @@ class AsyncLayer:
     used : list of int
         The row of the table, as it happens.
     extra_left : int
-        Epochs that the output in use is still worth.
+        Epochs that the output which woke the layer is still worth.
     """
 
     stipulated: int
@@ -266,10 +267,9 @@ class AsyncLayer:
 
     def begin(self, output: int) -> None:
         """Note that an epoch begins on ``output``, which ``next_output`` has named."""
-        if output > (self.used[-1] if self.used else -1):
-            self.extra_left = self.extra
         if len(self.used) >= self.stipulated:
-            self.extra_left -= 1
+            left = self.extra if output > self.used[-1] else self.extra_left
+            self.extra_left = left - 1
         self.used.append(output)
 
 
@@ -278,7 +278,7 @@ def simulate(
     extra_epochs: Sequence[int],
     costs: Sequence[float],
     n_cores: int,
-    end: str = "all",
+    end: str = "stipulated",
     cut_short: bool = True,
 ) -> Schedule:
     """Return the table that asynchronous training would fill on ``n_cores`` cores.
@@ -292,7 +292,9 @@ def simulate(
     n_cores : int
         Cores that the layers, one worker each, share evenly when more are busy.
     end : str
-        ``all``, or ``first-layer``: what has not ended when layer 1 ends is not done.
+        When training ends, and what runs then is not done: ``stipulated``, all layers
+        have done their stipulated epochs; ``all``, no layer has anything left to do;
+        ``first-layer``, layer 1 has done its own.
     cut_short : bool
         See ``AsyncLayer``.
 
@@ -329,7 +331,8 @@ def simulate(
                 del remaining[index]
                 done[index] += 1
                 ended_at[index] = now
-        if end == "first-layer" and done[0] >= epochs[0]:
+        deciding = {"stipulated": len(layers), "first-layer": 1}.get(end, 0)
+        if deciding and all(map(ge, done[:deciding], epochs[:deciding])):
             break
         start_idle()
     return Schedule(

@@ -9,6 +9,7 @@ import pytest
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.schedule import greedy, lockstep, simulate
+from tests.support.paper import demand_rule
 from tests.support.pipeline import CONFIG, EPOCHS, async_plan, data, pretrain
 from tests.support.together import together
 
@@ -83,8 +84,9 @@ def assert_sensible(recorded, end):
     for layer, dropped in enumerate(recorded.dropped):
         assert not set(dropped) & table.needed(layer)
         assert dropped == tuple(sorted(set(dropped)))
-    if end == "all":
+    if end != "first-layer":
         assert min(table.epochs) >= EPOCHS
+    if end == "all":
         assert not any(
             epochs in dropped
             for epochs, dropped in zip(table.epochs, recorded.dropped, strict=True)
@@ -101,7 +103,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("end", ["all", "first-layer"])
+@pytest.mark.parametrize("end", ["stipulated", "all", "first-layer"])
 @pytest.mark.parametrize("case", CASES)
 def test_an_asynchronous_run_can_be_replayed(world, end, case):
     hesitant, rows, config = CASES[case]
@@ -146,3 +148,77 @@ def test_a_slow_rank_above_lets_outputs_drop(world):
         assert_sensible(recorded, "all")
         assert any(recorded.dropped)
         assert recorded.digests == alone.digests
+
+
+def slowed(pauses, times):
+    """Return what lets layers pause in their epochs, and notes when those run.
+
+    Parameters
+    ----------
+    pauses : mapping of int to float
+        Seconds of each epoch of a layer, in parts between minibatches.
+    times : dict
+        Receives (began, ended) of every epoch by layer; one clock for all ranks of a
+        host.
+    """
+
+    def prepare(state):
+        index = state.settings.index
+        trained, gradient = state.train_epoch, state.layer.gradient
+        pause = pauses.get(index, 0) / 5
+
+        def train_epoch(*arguments):
+            began = time.perf_counter()
+            trained(*arguments)
+            times.setdefault(index, []).append((began, time.perf_counter()))
+
+        def slow(*arguments):
+            time.sleep(pause)
+            return gradient(*arguments)
+
+        state.train_epoch = train_epoch
+        if pause:
+            state.layer.gradient = slow
+
+    return prepare
+
+
+def merged(world, times):
+    """Return the times of all layers. Collective."""
+    return {index: t for part in world.allgather(times) for index, t in part.items()}
+
+
+def course(found, clocks, layer):
+    """Return what a layer used, when it began to, and when that was made."""
+    starts = [began for began, _ in clocks[layer]]
+    return found.used[layer], starts, [ended for _, ended in clocks[layer - 1]]
+
+
+@pytest.mark.parametrize("end", ["stipulated", "all", "first-layer"])
+def test_above_a_slow_layer(world, end):
+    """It does its epochs on the first output, sleeps, and wakes for every newer one."""
+    plan, times = async_plan(end, 1, epochs=(5, 5, 3, 3)), {}
+    found = pretrain(world, plan, data(), prepare=slowed({0: 0.5}, times))
+    clocks = merged(world, times)
+    with together(world):
+        # An end with the first layer comes before its last output.
+        most = (1, 1, 1, 1, 1, 2, 3, 4, 5)[: None if end == "all" else -1]
+        assert found.used[1] == most
+        for layer, stipulated in ((1, 5), (2, 3), (3, 3)):
+            demand_rule(*course(found, clocks, layer), stipulated, 1, slack=0.2)
+
+
+@pytest.mark.parametrize("end", ["stipulated", "all"])
+@pytest.mark.parametrize("rows", [data(100), data(4000, 200)], ids=["small", "large"])
+def test_a_slow_layer_takes_the_newest(world, rows, end):
+    """Above and below the limit under which MPI sends messages at once."""
+    config, times = replace(CONFIG, minibatch=len(rows.train) // 5), {}
+    plan = async_plan(end, 2, epochs=(25, 5, 5, 5))
+    prepare = slowed({0: 0.1, 1: 0.5}, times)
+    found = pretrain(world, plan, rows, config, prepare)
+    clocks = merged(world, times)
+    with together(world):
+        for layer in (1, 2, 3):
+            # Both ends move messages on between minibatches, a tenth of a second apart.
+            demand_rule(*course(found, clocks, layer), 5, 2, slack=0.35)
+        assert found.used[1][1] > 2, "the test must be able to fail"

@@ -127,7 +127,7 @@ def test_stopped_again_and_again(world):
         assert_same(stage, expected)
 
 
-@pytest.mark.parametrize("end", ["all", "first-layer"])
+@pytest.mark.parametrize("end", ["stipulated", "all", "first-layer"])
 @pytest.mark.parametrize("extra", [0, 2])
 @pytest.mark.parametrize("streamed", [True, False])
 def test_an_asynchronous_run_can_be_replayed_with_its_interruptions(

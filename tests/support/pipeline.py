@@ -1,13 +1,13 @@
 """Four small layers under any plan, on any communicator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mpilayer.config import PretrainConfig
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import layers_to_ranks
-from mpilayer.train.layer import LayerState, layer_shapes, new_state
+from mpilayer.train.layer import LayerState, layer_shapes, monitored, new_state
 from mpilayer.train.plans import AsyncPlan, Plan
 from mpilayer.train.pretrain import EpochRecord, Pipeline
 from mpilayer.train.schedule import AsyncLayer, Schedule
@@ -20,7 +20,8 @@ CONFIG = PretrainConfig(layers=(9, 8, 6, 4), epochs=(EPOCHS,), minibatch=20)
 
 def data(n_train: int = 90, n_validation: int = 30) -> Rows:
     """Return small data, training rows no whole number of minibatches."""
-    return Rows(toys.rows(n_train, N_VISIBLE), toys.rows(n_validation, N_VISIBLE, 1))
+    validation = toys.rows(n_validation, N_VISIBLE, 1)
+    return monitored(toys.rows(n_train, N_VISIBLE), validation, 50)
 
 
 def new_states(config: PretrainConfig = CONFIG) -> list[LayerState]:
@@ -30,10 +31,14 @@ def new_states(config: PretrainConfig = CONFIG) -> list[LayerState]:
 
 
 def async_plan(
-    end: str = "all", extra: int = 2, streamed: bool = True, cut_short: bool = True
+    end: str = "all",
+    extra: int = 2,
+    streamed: bool = True,
+    cut_short: bool = True,
+    epochs: Sequence[int] = (EPOCHS,) * 4,
 ) -> AsyncPlan:
     """Return a plan whose layers above the first have extra epochs."""
-    layers = [AsyncLayer(EPOCHS, extra if i else 0, cut_short) for i in range(4)]
+    layers = [AsyncLayer(n, extra if i else 0, cut_short) for i, n in enumerate(epochs)]
     return AsyncPlan(layers, streamed, end)
 
 
@@ -72,8 +77,8 @@ def pretrain(
     for state in mine:
         prepare(state)
     data = rows if comm.rank == 0 else None
-    n_rows = len(rows.train), len(rows.validation)
-    pipeline = Pipeline(mine, data, n_rows, comm, plan, monitor_rows=50)
+    n_rows = tuple(map(len, rows.parts))
+    pipeline = Pipeline(mine, data, n_rows, comm, plan)
     records: dict[int, list[EpochRecord]] = {state.settings.index: [] for state in mine}
     for state, record in pipeline.run():
         records[state.settings.index].append(record)

@@ -216,10 +216,9 @@ def train(
     pipeline = Pipeline(
         mine,
         rows if comm.rank == 0 else None,
-        (len(rows.train), len(rows.validation)),
+        tuple(map(len, rows.parts)),
         comm,
         course.plan(snapshots),
-        50,
         keeper,
         outputs_again(course.rule(), cut),
     )

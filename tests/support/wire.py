@@ -78,7 +78,7 @@ class End(SerialCommunicator):
     def __init__(self, wire: Wire, rank: int) -> None:
         self._wire, self.rank = wire, rank
 
-    def start_send(self, array, destination, tag):
+    def start_send(self, array, destination, tag, synchronous=False):
         assert (self.rank, destination) == (0, 1)
         assert array.flags.c_contiguous
         message = Message(array, tag, array.copy())

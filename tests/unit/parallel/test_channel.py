@@ -8,7 +8,7 @@ from mpilayer.parallel.channel import LocalChannel, Rows, Sink, Source
 from mpilayer.parallel.mailbox import Inbox, Outbox
 from tests.support.wire import Wire
 
-N_TRAIN, N_VALIDATION, COLUMNS = 10, 4, 3
+COUNTS, COLUMNS = (10, 2, 4), 3
 
 
 @pytest.fixture(autouse=True)
@@ -17,16 +17,15 @@ def _small_blocks(monkeypatch):
     monkeypatch.setattr(channel, "BLOCK_BYTES", 4 * 4 * COLUMNS)
 
 
-def buffers():
-    return tuple(Rows.empty(N_TRAIN, N_VALIDATION, COLUMNS) for _ in range(2))
+def buffers(n=2):
+    return tuple(Rows.empty(COUNTS, COLUMNS) for _ in range(n))
 
 
 def content(epoch):
     """Return an output that says which epoch made it, and every row where it is."""
-    train, validation = np.arange(N_TRAIN), np.arange(N_VALIDATION)
     return [
         np.tile(1000 * epoch + 100 * which + rows, (COLUMNS, 1)).T.astype(np.float32)
-        for which, rows in enumerate((train, validation))
+        for which, rows in enumerate(map(np.arange, COUNTS))
     ]
 
 
@@ -42,9 +41,8 @@ def leave(outlet, epoch):
 
 
 def assert_output(rows, epoch):
-    train, validation = content(epoch)
-    np.testing.assert_array_equal(rows.train, train)
-    np.testing.assert_array_equal(rows.validation, validation)
+    for part, expected in zip(rows.parts, content(epoch), strict=True):
+        np.testing.assert_array_equal(part, expected)
 
 
 class Pair:
@@ -52,7 +50,7 @@ class Pair:
 
     def __init__(self, replace):
         self.wire = Wire()
-        self.out_buffers, self.in_buffers = buffers(), buffers()
+        self.out_buffers, self.in_buffers = buffers(), buffers(2 + replace)
         self.out = Outbox(self.wire.lower, 1, self.out_buffers, replace)
         self.inn = Inbox(self.wire.upper, 0, self.in_buffers, replace)
 
@@ -67,18 +65,18 @@ class Pair:
 
 
 def test_blocks_cover_all_rows_once():
-    rows, met = Rows.empty(N_TRAIN, N_VALIDATION, COLUMNS), []
+    rows, met = Rows.empty(COUNTS, COLUMNS), []
     for block, which, where in rows.blocks():
         assert block.nbytes <= channel.BLOCK_BYTES
-        part = (rows.train, rows.validation)[which][where]
+        part = rows.parts[which][where]
         assert np.shares_memory(block, part)
         assert block.shape == part.shape
         met += [(which, i) for i in range(where.start, where.stop)]
-    assert met == [(0, i) for i in range(N_TRAIN)] + [(1, i) for i in range(4)]
+    assert met == [(which, i) for which, n in enumerate(COUNTS) for i in range(n)]
 
 
 def test_rows_wider_than_a_block_travel_one_by_one():
-    blocks = list(Rows.empty(3, 0, 1000).blocks())
+    blocks = list(Rows.empty((3, 0, 0), 1000).blocks())
     assert [block.shape for block, _, _ in blocks] == [(1, 1000)] * 3
 
 
@@ -97,14 +95,14 @@ def test_outputs_arrive(replace):
     assert pair.inn.ended
     assert not pair.inn.stopped
     assert pair.wire.idle
-    assert pair.out.bytes_sent == 3 * 4 * COLUMNS * (N_TRAIN + N_VALIDATION)
+    assert pair.out.bytes_sent == 3 * 4 * COLUMNS * sum(COUNTS)
     assert_output(pair.inn.take(5), 5)
 
 
 def test_an_output_counts_when_it_is_whole():
     pair = Pair(replace=True)
     leave(pair.out, 1)
-    for _ in range(4):  # the header, and three of the four blocks
+    for _ in range(5):  # the header, and four of the five blocks
         assert pair.inn.newest() == -1
         assert pair.wire.deliver(1) == 1
         assert not pair.inn.progress()
@@ -191,9 +189,9 @@ def test_what_is_in_use_is_not_received_into():
         leave(pair.out, epoch)
         pair.settle()
         assert_output(in_use, 1)
-    newest = pair.inn.newest()
-    assert newest > 1
-    assert_output(pair.inn.take(newest), newest)
+        # The paper's rule: what is ready is the newest, not the one after the last.
+        assert pair.inn.newest() == epoch
+    assert_output(pair.inn.take(4), 4)
 
 
 def test_asking_for_what_is_not_there():
@@ -347,7 +345,7 @@ def test_the_end_of_a_local_channel(stop):
 
 
 def test_the_data_and_the_void():
-    rows, sink = Rows.empty(3, 2, 1), Sink()
+    rows, sink = Rows.empty((3, 1, 2), 1), Sink()
     source = Source(rows)
     assert (source.newest(), source.ended, source.stopped) == (0, True, False)
     assert source.take(0) is rows

@@ -10,15 +10,16 @@ from mpilayer.errors import ConfigError
 from mpilayer.models.autoencoder import Autoencoder
 from mpilayer.models.base import LayerShape
 from mpilayer.models.rbm import RBM
-from mpilayer.parallel.channel import Rows
 from mpilayer.rng import stream
 from mpilayer.train.layer import (
     check_layer,
     layer_shapes,
     make_layer,
+    monitored,
     monitored_errors,
     monitored_rows,
     new_state,
+    row_counts,
 )
 from tests.support import plain
 from tests.support.toys import rows
@@ -129,11 +130,11 @@ def test_rows_and_activations(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_learning_lowers_the_error(name):
     config = replace(CONFIGS[name], learning_rate=(0.1,), momentum_switch=5)
-    state, v = state_of(config), Rows(rows(300), rows(100, seed=1))
-    before = monitored_errors(state.layer, v, 100)
+    state, v = state_of(config), monitored(rows(300), rows(100, seed=1), 100)
+    before = monitored_errors(state.layer, v)
     for _ in range(30):
         state.train_epoch(v.train)
-    after = monitored_errors(state.layer, v, 100)
+    after = monitored_errors(state.layer, v)
     assert after[0] < 0.4 * before[0]
     assert after[1] < 0.4 * before[1]
 
@@ -166,8 +167,9 @@ def test_monitored_rows(n_rows, at_most, expected):
 
 def test_monitored_errors():
     layer = state_of(CONFIGS["autoencoder"]).layer
-    v = Rows(rows(9), rows(0))
-    train, validation = monitored_errors(layer, v, 5)
+    v = monitored(rows(9), rows(0), 5)
+    assert row_counts(9, 0, 5) == tuple(map(len, v.parts))
+    train, validation = monitored_errors(layer, v)
     some = v.train[::2].astype(float)
     output = layer.decode(layer.encode(v.train[::2])).astype(float)
     assert train == pytest.approx(((some - output) ** 2).sum() / 5, rel=1e-5)
