@@ -24,7 +24,7 @@ SCHEDULES = {
     "lockstep, lag 10": ("lockstep", "--lag", "10"),
     "lockstep, lag 0, transformed": ("lockstep", "--activations", "transformed"),
     "async": ("async",),
-    "simulated, 4 cores, first-layer": ("simulate", *PAPER),
+    "the experiment of the paper, simulated on 4 cores": ("simulate", *PAPER),
 }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mpilayer.arrays import AnyArray
 from mpilayer.doctor.facts import Links, PingPong, Sum
 from mpilayer.doctor.machine import read_process
-from mpilayer.parallel.comm import Communicator, wait_until
+from mpilayer.parallel.comm import Communicator, Request, wait_until
 
 _SMALL, _LARGE = 8, 4_000_000
 _SUMS = (32_000, 11_000_000)
@@ -90,9 +90,13 @@ def _trip(comm: Communicator, partner: int, array: AnyArray) -> float:
     """Return the seconds of a message, half of there and back; equal on all ranks."""
 
     def there_and_back() -> None:
-        ways = [comm.start_send, comm.start_receive]
+        other = partner - comm.rank
+        ways: list[Callable[[], Request]] = [
+            lambda: comm.start_send(array, other, _TAG),
+            lambda: comm.start_receive(array, other, _TAG),
+        ]
         for way in ways if comm.rank == 0 else reversed(ways):
-            wait_until(way(array, partner - comm.rank, _TAG).test, _EAGER)
+            wait_until(way().test, _EAGER)
 
     taking_part = comm.rank in (0, partner)
     times = _times(comm, there_and_back if taking_part else None, _PAIR_BUDGET)

@@ -1,7 +1,7 @@
 """What a report shows of deep runs: each by itself, and all together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mpilayer.report.curves import finetuning_curves, stack_curves
@@ -69,7 +69,7 @@ def alone(run: Run) -> Section:
     parts: list[Part] = [
         paragraph(element("b", settings(run)), f". State: {state(run)}."),
         _highlights(run),
-        *(note(remark) for remark in run.remarks),
+        *_remarks(run),
         *space_time(run, name),
         *times_table(run),
         *first_layer(run, name),
@@ -77,6 +77,13 @@ def alone(run: Run) -> Section:
         *confusion(run),
     ]
     return Section(f"run-{name}", f"Run {run.name}", tuple(parts), within=True)
+
+
+def _remarks(run: Run) -> Iterator[Markup]:
+    """Yield what a reader must know first."""
+    for remark in (*run.remarks, run.summary.get("short_of_epochs")):
+        if remark:
+            yield note(str(remark))
 
 
 def errors_table(runs: Sequence[Run]) -> Markup:
@@ -126,6 +133,9 @@ def pretraining_table(runs: Sequence[Run]) -> Markup:
     rows = []
     for run in runs:
         took = number(run.summary.get("pretrain_seconds"))
+        virtual = number(run.summary.get("simulated_seconds"))
+        simulated = run.section("pretrain").get("schedule") == "simulate"
+        compared, label = (virtual, "× (simulated)") if simulated else (took, "×")
         greedy = _greedy_seconds(run, runs)
         rows.append(
             [
@@ -133,8 +143,10 @@ def pretraining_table(runs: Sequence[Run]) -> Markup:
                 schedule(run),
                 ranks(run.summary) or NOTHING,
                 digits(took, 1),
-                digits(run.summary.get("simulated_seconds"), 1),
-                f"{greedy / took:.2f} ×" if greedy > 0 < took else NOTHING,
+                digits(virtual, 1),
+                f"{greedy / compared:.2f} {label}"
+                if greedy > 0 < compared
+                else NOTHING,
             ]
         )
     n_ours = len(rows)
@@ -144,7 +156,8 @@ def pretraining_table(runs: Sequence[Run]) -> Markup:
         rows.append([PAPER, *cells])
     return table(
         "Pre-training in seconds. Simulated: what the same table of epochs would take "
-        "with a core for each layer. The last column compares with a greedy run of the "
+        "with a core for each layer. The last column compares the measured seconds, of "
+        "a simulated schedule the simulated ones, with those of a greedy run of the "
         "same layers, epochs, minibatches and data in this report.",
         (
             "",

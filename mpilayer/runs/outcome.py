@@ -120,12 +120,15 @@ def summarize(
 ) -> dict[str, Any]:
     """Measure the stack beside PCA; write and return the summary. Collective."""
     comm = session.comm
+    if words := short_of_epochs(config, schedule):
+        session.say(f"warning: {words}")
     stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
     errors = stack_errors(stack, data, comm)
     summary = {
         **session.facts(),
         "schedule": config.schedule,
         "epochs": list(schedule.epochs),
+        "short_of_epochs": words,
         "pretrain_seconds": seconds,
         "simulated_seconds": _simulated_seconds(schedule, times),
         "finetune_seconds": None,
@@ -135,6 +138,28 @@ def summarize(
         "layers": times,
     }
     return comm.on_root(lambda: directory.write_summary(summary))
+
+
+def short_of_epochs(config: PretrainConfig, schedule: Schedule) -> str:
+    """Say which layers the end of the first one has stopped too early; empty for none.
+
+    Only ``--end first-layer`` does that; see ``simulate``.
+    """
+    if config.schedule not in ("async", "simulate"):
+        return ""
+    pairs = zip(schedule.epochs, config.stipulated_epochs, strict=True)
+    short = [
+        f"layer {index} {done} of {asked}"
+        for index, (done, asked) in enumerate(pairs, start=1)
+        if done < asked
+    ]
+    if not short:
+        return ""
+    return (
+        f"--end first-layer has left layers short of their epochs: {', '.join(short)}. "
+        "Upper layers that hardly trained spoil the code; --end stipulated waits for "
+        "them."
+    )
 
 
 def _simulated_seconds(

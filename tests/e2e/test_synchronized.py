@@ -249,7 +249,7 @@ def test_greedy_gives_the_same_bits_serially_and_over_mpi(tiny, tmp_path):
     assert digests(parallel) == digests(serial)
 
 
-@pytest.mark.parametrize("end", ["all", "first-layer"])
+@pytest.mark.parametrize("end", ["stipulated", "all", "first-layer"])
 def test_a_replay_repeats_an_asynchronous_run(tiny, tmp_path, end):
     options = ["--epochs", "12,5,3,4", "--extra-epochs", "0,1,2,1"]
     first = pretrain(
@@ -269,6 +269,28 @@ def test_a_replay_repeats_an_asynchronous_run(tiny, tmp_path, end):
         )
         assert digests(again) == digests(first)
         assert read_summary(again)["epochs"] == read_summary(first)["epochs"]
+        # As recorded: the paper's eq. 6, not what a table streams by default.
+        config = tomllib.loads((again / "config.toml").read_text())
+        assert config["pretrain"]["activations"] == "transformed"
+
+
+@pytest.mark.parametrize("schedule", ["async", "simulate"])
+def test_layers_short_of_their_epochs_are_told(tiny, tmp_path, schedule):
+    """The first layer ends long before the others have done theirs."""
+    options = ["--schedule", schedule, "--epochs", "2,40,40,40", "--extra-epochs", "0"]
+    options += ["--costs", "1,1,1,1"] if schedule == "simulate" else []
+    for end, short in (("first-layer", True), ("stipulated", False)):
+        run = tmp_path / end
+        arguments = ["pretrain", tiny, "--run", run, *SETTINGS, *options, "--end", end]
+        done = launch.run(*arguments, ranks=2).ok()
+        epochs = read_summary(run)["epochs"]
+        assert epochs[0] == 2
+        assert (min(epochs[1:]) < 40) == short
+        words = f"layer 2 {epochs[1]} of 40, layer 3 {epochs[2]} of 40"
+        text = " ".join(done.stderr.split())
+        assert (words in text) == ("--end stipulated waits" in text) == short
+        launch.run("report", run, "-o", tmp_path / f"{end}.html").ok()
+        assert (words in (tmp_path / f"{end}.html").read_text()) == short
 
 
 def test_simulated_epochs(tiny, tmp_path):
