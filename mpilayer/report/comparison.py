@@ -134,8 +134,8 @@ def _conclusions(found: Mapping[str, Any]) -> Iterator[str]:
         f"The weights of the two results are {short(found.get('weights_distance'))} "
         f"apart, {short(found.get('weights_distance_relative'), '.1%')} of their norm. "
         "An evaluation with the exact term took "
-        f"{short(found.get('exact_slower_by'), '+.1%')} against the average; the paper "
-        f"measured {short(low)} to {short(high)} s more on {short(first)} to "
+        f"{short(found.get('exact_slower_by'), '+.1%')} against the average; Lahiri et "
+        f"al. measured {short(low)} to {short(high)} s more on {short(first)} to "
         f"{short(last)} s."
     )
     if at(found, "shards", "exchangeable") is False:

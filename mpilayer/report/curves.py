@@ -13,7 +13,7 @@ _LOG_FROM = 6.0
 
 
 def stack_curves(runs: Sequence[Run]) -> Iterator[Figure]:
-    """Yield the error of the unrolled stack over time. Figure 6 of the paper."""
+    """Yield the unrolled stack's error over time: Figure 6 of Santara et al. 2016."""
     lines, levels, drawn_runs = [], [], []
     for place, run in enumerate(runs):
         points = list(_stack_points(run))

@@ -25,7 +25,7 @@ def as_images(rows: AnyArray) -> AnyArray | None:
 def reconstructions(runs: Sequence[Run], name: str) -> Iterator[Part]:
     """Yield originals beside what the runs make of them, a figure a data set.
 
-    Figure 5 of the paper. The name is that of the figures.
+    As in Figure 5 of Santara et al. 2016. The name is that of the figures.
     """
     known = [(run, run.sample) for run in runs if run.sample is not None]
     digests = dict.fromkeys(sample.digest for _, sample in known)

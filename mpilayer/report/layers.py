@@ -1,4 +1,4 @@
-"""What each layer of a run did over time: Figures 3 and 4 of Santara et al. 2016."""
+"""What each layer of a run did over time, as in Figures 3, 4 of Santara et al. 2016."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ _ZOOMED_EPOCHS = 3
 
 
 def space_time(run: Run, name: str) -> Iterator[Part]:
-    """Yield the diagram of all layers, and some epochs of one. Figures 3 and 4."""
+    """Yield the diagram of all layers, and some epochs of one."""
     lanes = _lanes(run)
     begun = [lane for lane in lanes if lane.epochs]
     if not begun:

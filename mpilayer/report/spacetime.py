@@ -1,8 +1,8 @@
-"""The space-time diagram of synchronized pre-training, written as SVG by hand; pure.
+"""The space-time diagram of pre-training, written as SVG by hand; pure.
 
-Santara et al. 2016, Figures 3 and 4. A row a layer, time to the right. In the row what
-the layer does; above it the errors of the layer; between the rows the outputs that go
-up to the next layer. Kinds differ in colour, pattern and height.
+As in Figures 3 and 4 of Santara et al. 2016. A row a layer, time to the right. In the
+row what the layer does; above it the errors of the layer; between the rows the outputs
+that go up to the next layer. Kinds differ in colour, pattern and height.
 """
 
 import math

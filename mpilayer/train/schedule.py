@@ -157,6 +157,8 @@ def lockstep(
 ) -> Schedule:
     """Return the wavefront: epoch e uses the output after epoch min(e + g, T) below.
 
+    A deterministic variant of our own: in Santara et al. 2016 layers run freely.
+
     Parameters
     ----------
     epochs : sequence of int

@@ -20,6 +20,7 @@ from tests.e2e.conftest import contents
 from tests.support import launch
 
 JOBS = launch.ROOT / "jobs"
+RECORDED = sorted(path.stem for path in JOBS.glob("*.sh"))
 JOB = ("--run", "run", "-o", "job.sh")
 
 STAND_IN = """#!{python}
@@ -89,9 +90,7 @@ def variables(folder, **plans):
 # --- what is written
 
 
-@pytest.mark.parametrize(
-    "name", ["synchronized", "sparse", "average-against-exact", "scaling"]
-)
+@pytest.mark.parametrize("name", RECORDED)
 def test_recorded_scripts_are_what_their_commands_write(tmp_path, name):
     recorded = (JOBS / f"{name}.sh").read_text()
     lines = re.findall(r"^# (.*)", recorded.partition("#SBATCH")[0], re.MULTILINE)
@@ -103,15 +102,13 @@ def test_recorded_scripts_are_what_their_commands_write(tmp_path, name):
     assert written == recorded, "run the command in the script again, with --force"
 
 
-def test_every_recorded_script_is_tested():
-    names = {"synchronized", "sparse", "average-against-exact", "scaling"}
-    assert {path.stem for path in JOBS.iterdir()} == names
-
-
-def test_the_folder_of_the_output_is_made(tmp_path):
+def test_only_the_folder_of_a_log_is_made(tmp_path):
     arguments = ["pretrain", "a.h5", "--run", "runs/new/first", "-o", "jobs/job.sh"]
+    launch.run("job", *arguments, cwd=tmp_path).ok()
+    assert set(contents(tmp_path)) == {"jobs", "jobs/job.sh"}
+    arguments += ["--log", "logs/new/%j.out", "--force"]
     result = launch.run("job", *arguments, cwd=tmp_path).ok()
-    assert set(contents(tmp_path)) == {"jobs", "jobs/job.sh", "runs", "runs/new"}
+    assert set(contents(tmp_path)) == {"jobs", "jobs/job.sh", "logs", "logs/new"}
     assert "sbatch jobs/job.sh" in result.stderr
     assert "a.h5 is not there yet" in result.stderr
 
@@ -147,8 +144,8 @@ def test_settings_are_passed_on_as_given(tmp_path):
     texts = [(tmp_path / "chain" / f"{name}.sh").read_text() for name in names]
     evaluate, finetune, pretrain, _ = (re.sub(r"\\\n +", "", text) for text in texts)
     settings = "--layers 9,5 --extra-epochs=-1,2 --no-cut-short"
-    assert f"--config a.toml --checkpoint-every 9 {settings}\n" in pretrain
-    assert finetune.count("--config a.toml\n") == 1
+    assert f'--config a.toml --checkpoint-every 9 {settings} "$@"\n' in pretrain
+    assert finetune.count('--config a.toml "$@"\n') == 1
     assert "--config" not in evaluate.partition("set -u")[2]
 
 
@@ -241,7 +238,7 @@ def bash(tmp_path):
         program(tmp_path / "bin" / name, text)
     jobs = []
 
-    def start(restarts=0, script="job.sh", saving="0.3", task=0, **plans):
+    def start(restarts=0, arguments=(), saving="0.3", task=0, **plans):
         slurm = {
             "SLURM_JOB_ID": "7",
             "SLURM_NTASKS": "2",
@@ -251,7 +248,7 @@ def bash(tmp_path):
             "SAVING": saving,
         }
         process = subprocess.Popen(
-            ["bash", script],
+            ["bash", "job.sh", *arguments],
             cwd=tmp_path,
             env=launch.environment() | slurm | variables(tmp_path, **plans),
             stdout=subprocess.PIPE,
@@ -281,8 +278,8 @@ def requests(folder):
 
 def test_the_mark_ends_a_job_well(bash, tmp_path):
     write_job(tmp_path, "pretrain", "a.h5", *JOB, "--layers", "9,5")
-    bash().finish().ok()
-    words = "pretrain a.h5 --run run --resume auto --threads 3 --layers 9,5"
+    bash(arguments=("--epochs", "2")).finish().ok()
+    words = "pretrain a.h5 --run run --resume auto --threads 3 --layers 9,5 --epochs 2"
     assert calls(tmp_path) == [["0", "end", words]]
     assert (tmp_path / "ranks").read_text() == "2\n"
 

@@ -7,11 +7,13 @@ before the first of them, several at a time, and each test waits for its part.
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -285,6 +287,35 @@ def a_comparison_on_two_nodes(place, launcher):
     result = json.loads((place.run / "compare.json").read_text())
     assert result["ranks"] == 4
     assert result["runs"]["average"]["gap"]["measured"] >= 0
+
+
+# Recorded script to arguments that make it short.
+SHORT = {
+    "async": ("--epochs", "2"),
+    "finetune": ("--epochs", "1"),
+    "lockstep": ("--epochs", "2"),
+    "sparse": ("--evaluations", "5"),
+    "average-against-exact": ("--evaluations", "5"),
+    "scaling": ("--evaluations", "5"),
+}
+RECORDED = [(path.stem,) for path in sorted((launch.ROOT / "jobs").glob("*.sh"))]
+
+
+@beside(*RECORDED)
+def a_recorded_script_in_a_fresh_checkout(place, name):
+    environment = Path(sys.prefix)
+    if not (environment / "bin" / "activate").exists():
+        pytest.skip("needs pytest in an environment with bin/activate")
+    (place.folder / ".venv").symlink_to(environment)
+    for folder in ("jobs", "data"):
+        shutil.copytree(launch.ROOT / folder, place.folder / folder)
+    first = ["async"] if name == "finetune" else []
+    after = []
+    for script in (*first, name):
+        words = ["sbatch", *after, f"jobs/{script}.sh", *SHORT[script]]
+        (job,) = place.submit(*words)
+        after = [f"--dependency=afterok:{job}"]
+    assert place.ended(job)["JobState"] == "COMPLETED", place.everything()
 
 
 def by_srun(place, *options, srun):

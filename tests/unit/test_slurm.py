@@ -1,8 +1,10 @@
 """Batch scripts as text."""
 
 import shlex
+import shutil
 import subprocess
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,6 @@ from mpilayer.slurm import (
     JobConfig,
     Step,
     check_chain,
-    log_file,
     render,
     render_scaling,
     render_submit,
@@ -22,6 +23,7 @@ from mpilayer.slurm import (
 
 STEP = Step("pretrain", "digits.h5", "runs/first", ("--layers", "14,10"))
 CONFIG = JobConfig(nodes=2, ntasks=8, time="02:30:00")
+JOBS = Path(__file__).parents[2] / "jobs"
 
 
 def asked(script):
@@ -52,7 +54,7 @@ def test_what_slurm_is_asked_for():
         "ntasks-per-node": "4",
         "cpus-per-task": "1",
         "time": "02:30:00",
-        "output": "runs/pretrain-first-%j.out",
+        "output": "%x-%j.out",
         "open-mode": "append",
         "signal": "B:USR1@120",
         "requeue": "",
@@ -60,16 +62,24 @@ def test_what_slurm_is_asked_for():
 
 
 def test_what_slurm_is_asked_for_on_request():
-    config = replace(
-        CONFIG, ntasks=7, partition="long", account="a.b", warn_seconds=300, log="x.out"
-    )
-    found = asked(render(replace(STEP, seeds=(5, 3, 8)), config))
+    given = {"partition": "long", "account": "a.b", "mem": "8G", "log": "x.out"}
+    config = replace(CONFIG, ntasks=7, warn_seconds=300, **given)
+    script = render(replace(STEP, seeds=(5, 3, 8)), config)
+    found = asked(script)
     assert found["partition"] == "long"
     assert found["account"] == "a.b"
+    assert found["mem"] == "8G"
+    assert "##SBATCH" not in script
     assert found["signal"] == "B:USR1@300"
     assert found["output"] == "x.out"
     assert found["array"] == "0-2"
     assert "ntasks-per-node" not in found
+
+
+def test_lines_to_fill_in_are_comments():
+    script = render(STEP, replace(CONFIG, account="a.b"))
+    lines = [line for line in script.splitlines() if line.startswith("##SBATCH")]
+    assert lines == ["##SBATCH --partition=NAME", "##SBATCH --mem=8G"]
 
 
 def test_slurm_reads_its_lines_before_any_command():
@@ -84,7 +94,7 @@ def test_mpiexec():
     script = render(STEP, CONFIG)
     assert " ".join(command(script)) == (
         'mpiexec -n "$SLURM_NTASKS" mpilayer pretrain "$data" --run "$run" '
-        '--resume auto --threads "$OMP_NUM_THREADS" --layers 14,10'
+        '--resume auto --threads "$OMP_NUM_THREADS" --layers 14,10 "$@"'
     )
     assert script.endswith('\n\nconclude "$?" pretrain "$run"\n')
     assert "HYDRA_BINDING:-core" in script
@@ -135,8 +145,8 @@ def test_seeds():
     script = render(replace(STEP, seeds=(5, 3)), CONFIG)
     assert "\nseeds=(5 3)\nseed=${seeds[SLURM_ARRAY_TASK_ID]}\n" in script
     assert "\nrun=runs/first-seed-$seed\n" in script
-    assert command(script)[-4:] == ["--seed", '"$seed"', "--layers", "14,10"]
-    assert asked(script)["output"] == "runs/pretrain-first-%A_%a.out"
+    assert command(script)[-5:-1] == ["--seed", '"$seed"', "--layers", "14,10"]
+    assert asked(script)["output"] == "%x-%A_%a.out"
 
 
 def test_scaling():
@@ -193,6 +203,9 @@ SCRIPTS = {
     "scaling": render_scaling(STEP, CONFIG),
     "scaling-srun": render_scaling(STEP, replace(CONFIG, launcher="srun")),
     "threads": render(STEP, replace(CONFIG, cpus_per_task=2)),
+    "environment": render(STEP, replace(CONFIG, environment="module load x\n. ./y")),
+    "submit": render_submit(["pretrain", "finetune"], array=True),
+    **{path.name: path.read_text() for path in JOBS.glob("*.sh")},
 }
 
 
@@ -201,9 +214,12 @@ def test_bash_can_read_it(name):
     assert_bash(SCRIPTS[name])
 
 
-def test_percent_signs_of_names_are_not_patterns():
-    step = replace(STEP, run="runs/50%j")
-    assert log_file("pretrain", step, CONFIG) == "runs/pretrain-50%%j-%j.out"
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs shellcheck")
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_shellcheck_has_nothing_to_say(name):
+    command = ["shellcheck", "-"]
+    done = subprocess.run(command, input=SCRIPTS[name], text=True, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -235,8 +251,9 @@ def test_bad_times(time):
         ({"time": "00:02:00"}, "warning must come after the start; got 120 s"),
         ({"launcher": "mpirun"}, "choose from mpiexec, srun"),
         ({"mpi": "pmi"}, "choose from pmi2, pmix"),
-        ({"partition": "a b"}, "--partition must be a name .*got 'a b'"),
-        ({"account": "a\n#SBATCH --x"}, "--account must be a name"),
+        ({"partition": "a b"}, "--partition must be something .*got 'a b'"),
+        ({"account": "a\n#SBATCH --x"}, "--account must be something"),
+        ({"mem": "8 GB"}, "--mem must be something .*got '8 GB'"),
         ({"log": "a\nb"}, "--log must have no line breaks"),
     ],
 )

@@ -347,6 +347,7 @@ def test_the_speed_against_a_greedy_run(tmp_path):
     made = deep.pretraining_table(collect(runs))
     assert "2.00 ×" in made
     assert "1.783 ×" in made
+    assert "synchronized (async)" in made
 
 
 TIMES = (("greedy", 8.0), ("lockstep", 4.0))

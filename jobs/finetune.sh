@@ -1,28 +1,35 @@
 #!/bin/bash
-# mpilayer job pretrain mnist.h5 --run runs/synchronized --ntasks 4 --cpus-per-task 2 \
-#     --time 02:00:00 --environment 'source .venv/bin/activate' -o jobs/synchronized.sh
-#SBATCH --job-name=pretrain-synchronized
+# mpilayer job finetune data/mnist-sample.h5 --run runs/async --ntasks 4 \
+#     --optimizer adam --epochs 15 \
+#     --environment 'source .venv/bin/activate
+# # When jobs/async.sh has ended: sbatch --dependency=afterok:JOB jobs/finetune.sh' \
+#     -o jobs/finetune.sh
+#SBATCH --job-name=finetune-async
 #SBATCH --nodes=1
 #SBATCH --ntasks=4
 #SBATCH --ntasks-per-node=4
-#SBATCH --cpus-per-task=2
-#SBATCH --time=02:00:00
-#SBATCH --output=runs/pretrain-synchronized-%j.out
+#SBATCH --cpus-per-task=1
+#SBATCH --time=01:00:00
+#SBATCH --output=%x-%j.out
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
+# If your cluster asks for it: fill in, and take one # away.
+##SBATCH --partition=NAME
+##SBATCH --account=NAME
+##SBATCH --mem=8G
 
+# shellcheck disable=SC1091,SC2016
 source .venv/bin/activate
+# When jobs/async.sh has ended: sbatch --dependency=afterok:JOB jobs/finetune.sh
 
 set -u
-data=mnist.h5
-run=runs/synchronized
+data=data/mnist-sample.h5
+run=runs/async
 export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
 export OPENBLAS_NUM_THREADS=$OMP_NUM_THREADS MKL_NUM_THREADS=$OMP_NUM_THREADS
 export BLIS_NUM_THREADS=$OMP_NUM_THREADS
-# A rank's threads must not share one core, to which Open MPI would bind them.
-export PRTE_MCA_hwloc_default_binding_policy=none
-export OMPI_MCA_hwloc_base_binding_policy=none
+export HYDRA_BINDING=${HYDRA_BINDING:-core} # MPICH; Open MPI binds by itself
 
 say() { echo "job $SLURM_JOB_ID, $(date '+%F %T'): $*" >&2; }
 
@@ -77,7 +84,7 @@ conclude() {
     exit "$((status ? status : 1))"
 }
 
-attend mpiexec -n "$SLURM_NTASKS" mpilayer pretrain "$data" --run "$run" --resume auto \
-    --threads "$OMP_NUM_THREADS"
+attend mpiexec -n "$SLURM_NTASKS" mpilayer finetune "$run" --data "$data" \
+    --resume auto --threads "$OMP_NUM_THREADS" --epochs 15 --optimizer adam "$@"
 
-conclude "$?" pretrain "$run"
+conclude "$?" finetune "$run"
