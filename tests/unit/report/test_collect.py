@@ -261,6 +261,7 @@ def test_a_comparison_under_way_and_at_its_end(tmp_path):
     assert [r.name for r in collect([run])] == ["run", "run/average"]
     assert "has not come to its end" in text_of([run])
     gap = {"shards": 2, "measured": 1e-4, "predicted": 1e-4, "bound": None}
+    gap["hoeffding"] = 0.18  # of a former version
     cuts = {"as_they_lie": [gap], "sorted_by_norm": [gap], "exchangeable": False}
     found = {"ranks": 2, "n_rows": 9, "runs": {"average": {"gap": gap}}, "shards": cuts}
     (run / "compare.json").write_text(json.dumps(found))
