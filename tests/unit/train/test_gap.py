@@ -1,4 +1,4 @@
-"""The gap of average over exact: measured, predicted; its bound against random shards."""
+"""The gap of average over exact: measured, predicted; bounded for random shards."""
 
 import numpy as np
 import pytest
