@@ -9,23 +9,6 @@ from mpilayer.bench.pairs import Comparison, Say, silent, take_turns
 from mpilayer.bench.patches import check_rows, write_patches
 from mpilayer.data.dataset import Dataset
 
-PAPER = {
-    "desktop": {
-        1_000: {1: 9, 2: 10, 4: 13, 8: 16},
-        10_000: {1: 64, 2: 57, 4: 64, 8: 75},
-        100_000: {1: 650, 2: 440, 4: 370, 8: 350},
-        1_000_000: {1: 6431, 2: 4049, 4: 3425, 8: 3360},
-    },
-    "qjam cluster": {
-        1_000: {1: 76, 2: 92, 4: 137, 8: 275, 16: 544},
-        10_000: {1: 370, 2: 170, 4: 173, 8: 270, 16: 529},
-        100_000: {1: 5030, 2: 2350, 4: 1253, 8: 914, 16: 703},
-    },
-}
-"""Seconds of 500 evaluations: rows to workers to seconds. Lahiri et al. 2010."""
-
-PAPER_EVALUATIONS = 500
-
 _WORTH_A_WORD = 1.005
 """Ratios below it are 1 when they are printed."""
 

@@ -18,11 +18,12 @@ from mpilayer.bench.launches import (
 )
 from mpilayer.bench.pairs import Comparison
 from mpilayer.bench.patches import patches
-from mpilayer.bench.scaling import PAPER, PAPER_EVALUATIONS, Scaling, compare_scaling
+from mpilayer.bench.scaling import Scaling, compare_scaling
 from mpilayer.bench.step import compare_steps
 from mpilayer.cli import show
 from mpilayer.config import SparseConfig, flag, value_from_text
 from mpilayer.errors import ConfigError
+from mpilayer.papers import LAHIRI_EVALUATIONS, LAHIRI_SECONDS, QJAM
 
 _KINDS = {
     "step": "one CD-1 step against its matrix products, PyTorch and scikit-learn",
@@ -232,8 +233,8 @@ def print_scaling(scaling: Scaling, args: argparse.Namespace) -> None:
     lines = [*scaling.faster_with_fewer(), *scaling.stopped_early(args.evaluations)]
     for line in lines:
         out.print(line, soft_wrap=True)
-    if args.evaluations != PAPER_EVALUATIONS:
-        out.print(f"The paper's seconds are for {PAPER_EVALUATIONS} evaluations.")
+    if args.evaluations != LAHIRI_EVALUATIONS:
+        out.print(f"The paper's seconds are for {LAHIRI_EVALUATIONS} evaluations.")
 
 
 def scaling_table(scaling: Scaling, evaluations: int) -> Table:
@@ -242,7 +243,7 @@ def scaling_table(scaling: Scaling, evaluations: int) -> Table:
         title=f"seconds of {evaluations} evaluations, L-BFGS, by ranks of 1 thread\n"
         "paper: Lahiri et al. 2010, desktop, by workers"
     )
-    base, paper = scaling.ranks[0], PAPER["desktop"]
+    base, paper = scaling.ranks[0], LAHIRI_SECONDS["desktop"]
     workers = list(next(iter(paper.values())))
     speed_ups = [f"speed {ranks}:{base}" for ranks in scaling.ranks[1:]]
     ours = [str(ranks) for ranks in scaling.ranks]
@@ -277,7 +278,8 @@ def scaling_record(scaling: Scaling, args: argparse.Namespace) -> dict[str, Any]
         "median_seconds": by_size(scaling.seconds),
         "speed_up": by_size(scaling.speed_up),
         "faster_with_fewer": scaling.faster_with_fewer(),
-        "paper": PAPER,
+        "paper": LAHIRI_SECONDS,
+        "source of the cluster": QJAM,
     }
 
 

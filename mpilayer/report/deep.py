@@ -1,9 +1,20 @@
 """What a report shows of deep runs: each by itself, and all together."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
+from mpilayer.config import PretrainConfig, from_values
+from mpilayer.errors import ConfigError
+from mpilayer.papers import (
+    SANTARA,
+    SANTARA_EPOCHS,
+    SANTARA_ERRORS,
+    SANTARA_EXTRA,
+    SANTARA_LAYERS,
+    SANTARA_SECONDS,
+)
 from mpilayer.report.curves import finetuning_curves, stack_curves
 from mpilayer.report.html import (
     Markup,
@@ -18,7 +29,7 @@ from mpilayer.report.html import (
 from mpilayer.report.images import code_space, first_layer, reconstructions
 from mpilayer.report.labels import confusion, predictions
 from mpilayer.report.layers import space_time, times_table
-from mpilayer.report.run import Run, mapping, number
+from mpilayer.report.run import Run, listing, mapping, number
 from mpilayer.report.words import (
     ERROR,
     NOTHING,
@@ -30,12 +41,10 @@ from mpilayer.report.words import (
     settings,
     short,
     state,
+    widths,
 )
 
-PAPER = "Santara et al. 2016"
-"""Full MNIST, 784-1000-500-250-30, on 4 threads: Tables 2 and 3."""
-_PAPER_ERRORS = {"greedy": (8.00, 8.19), "synchronized (async)": (8.39, 8.57)}
-_PAPER_SECONDS = {"greedy": 11_683, "synchronized (async)": 6_551}
+_MOST_PARTS = 8
 _SPLITS = ("train", "validation", "test")
 
 
@@ -51,9 +60,10 @@ def together(runs: Sequence[Run]) -> Section:
     parts: list[Part] = [
         paragraph(
             "Layers are trained one by one or all at once, the stack is unrolled, then "
-            f"fine-tuned as a whole. The method of {PAPER} is the schedule async, and "
+            f"fine-tuned as a whole. The method of {SANTARA} is the schedule async, and "
             "simulate of it; lockstep is mpilayer's own variant."
         ),
+        architecture_table(runs),
         errors_table(runs),
         pretraining_table(runs),
         *stack_curves(runs),
@@ -87,6 +97,71 @@ def _remarks(run: Run) -> Iterator[Markup]:
             yield note(str(remark))
 
 
+def architecture_table(runs: Sequence[Run]) -> Markup:
+    """Return the layers of each run; the paper's below. Table 1 of the paper."""
+    rows = [_architecture(run) for run in runs]
+    rows.append(
+        [
+            SANTARA,
+            "-".join(map(str, SANTARA_LAYERS)),
+            _shares(SANTARA_LAYERS),
+            "rbm, sigmoid",
+            _each(SANTARA_EPOCHS),
+            _each(SANTARA_EXTRA),
+        ]
+    )
+    return table(
+        "Architecture of the encoder, whose mirror image decodes. Products: each "
+        "layer's part of an epoch's multiplications, in %; with one worker a layer "
+        "training cannot be faster than the largest part lets it.",
+        ("", "units", "products, %", "layers", "epochs", "extra epochs"),
+        rows,
+        [len(runs)],
+    )
+
+
+def _architecture(run: Run) -> list[str]:
+    config = run.section("pretrain")
+    sizes = [run.section("data").get("n_visible"), *listing(config.get("layers"))]
+    units = {key: str(config.get(key, "?")) for key in ("visible", "hidden", "code")}
+    alike = set(units.values()) if len(set(units.values())) == 1 else ()
+    kinds = alike or [f"{key} {unit}" for key, unit in units.items()]
+    return [
+        run.name,
+        widths(run),
+        _shares(sizes),
+        ", ".join([str(config.get("method", "?")), *kinds]),
+        _each(listing(config.get("epochs"))),
+        _each(_extra_epochs(config)),
+    ]
+
+
+def _extra_epochs(config: Mapping[str, Any]) -> Sequence[int]:
+    """Return the extra epochs of each layer, what the schedule usually has included."""
+    keys = {"layers", "schedule", "extra_epochs"} & config.keys()
+    values = {k: tuple(v) if isinstance(v := config[k], list) else v for k in keys}
+    try:
+        return from_values(PretrainConfig, values).extra
+    except ConfigError:
+        return ()
+
+
+def _shares(sizes: Sequence[Any]) -> str:
+    """Return each layer's part of the products of an epoch, in percent."""
+    costs = [number(a) * number(b) for a, b in pairwise(sizes)]
+    if not costs or len(costs) > _MOST_PARTS or not sum(costs) > 0:
+        return NOTHING
+    return " / ".join(f"{100 * cost / sum(costs):.2g}" for cost in costs)
+
+
+def _each(values: Sequence[Any]) -> str:
+    """Return one number for each layer, or the one that holds for all."""
+    shown = [short(value) for value in values]
+    if len(set(shown)) == 1 or len(shown) > _MOST_PARTS:
+        shown = shown[:1] if len(set(shown)) == 1 else [shown[0], "…", shown[-1]]
+    return " / ".join(shown) or NOTHING
+
+
 def errors_table(runs: Sequence[Run]) -> Markup:
     """Return the errors of PCA, pre-trained and fine-tuned stacks; the paper's beside.
 
@@ -109,8 +184,8 @@ def errors_table(runs: Sequence[Run]) -> Markup:
             if errors or key == "pretrained":
                 rows.append([f"{run.name}: {kind}", *_cells(errors)])
     n_ours = len(rows)
-    for kind, (train, test) in _PAPER_ERRORS.items():
-        rows.append([f"{PAPER}: {kind}", digits(train), NOTHING, digits(test)])
+    for kind, (train, test) in SANTARA_ERRORS.items():
+        rows.append([f"{SANTARA}: {kind}", digits(train), NOTHING, digits(test)])
     return table(
         f"Reconstruction error ({ERROR}). The paper's rows, in italics, are of the "
         "full MNIST with 784-1000-500-250-30, after fine-tuning; its data and settings "
@@ -151,10 +226,10 @@ def pretraining_table(runs: Sequence[Run]) -> Markup:
             ]
         )
     n_ours = len(rows)
-    base = _PAPER_SECONDS["greedy"]
-    for kind, took in _PAPER_SECONDS.items():
+    base = SANTARA_SECONDS["greedy"]
+    for kind, took in SANTARA_SECONDS.items():
         cells = [kind, "4 threads", f"{took:,}", NOTHING, f"{base / took:.3f} ×"]
-        rows.append([PAPER, *cells])
+        rows.append([SANTARA, *cells])
     return table(
         "Pre-training in seconds. Simulated: what the same table of epochs would take "
         "with a core for each layer. The last column compares the measured seconds, of "

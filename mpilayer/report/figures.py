@@ -101,7 +101,7 @@ class Chart:
     levels : tuple of (str, float)
         Horizontal lines, with their names.
     whole : bool
-        The horizontal axis counts.
+        The horizontal axis counts; a logarithmic one in powers of 2.
     from_zero : bool
         The vertical axis begins at 0.
     top : float
@@ -259,23 +259,25 @@ def _scale(axes: Any, drawn: Chart) -> None:
     from matplotlib.ticker import MaxNLocator
 
     if drawn.x_log:
-        axes.set_xscale("log", nonpositive="mask")
-        _ticks(axes.xaxis, [value for line in drawn.lines for value in line.x])
+        base = 2 if drawn.whole else 10
+        axes.set_xscale("log", base=base, nonpositive="mask")
+        _ticks(axes.xaxis, [value for line in drawn.lines for value in line.x], base)
+    elif drawn.whole:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if drawn.y_log:
         axes.set_yscale("log", nonpositive="mask")
         values = [value for line in drawn.lines for value in line.y]
         _ticks(axes.yaxis, [value for value in values if value <= drawn.top])
-    if drawn.whole:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _ticks(axis: Any, values: Sequence[float]) -> None:
+def _ticks(axis: Any, values: Sequence[float], base: int = 10) -> None:
     """Label a logarithmic axis with plain numbers, more of them on a short one."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     known = [value for value in values if value > 0]
     is_short = not known or max(known) < _SHORT_AXIS * min(known)
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_short else (1,)))
+    subs = (1, 2, 5) if is_short and base == 10 else (1,)
+    axis.set_major_locator(LogLocator(base, subs))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 

@@ -12,6 +12,7 @@ from html import escape
 
 from mpilayer.report.palette import colour
 from mpilayer.report.run import Epoch
+from mpilayer.report.strip import circles, errors, text
 
 KINDS = {
     "training": "training",
@@ -138,7 +139,8 @@ def diagram(
         parts += _refreshes(below, lane, frame, bottom + _BAR, top)
     for lane, own, top in zip(lanes, pieces, bars, strict=True):
         parts += _row(lane, own, frame, top)
-        parts += _errors(lane, frame, top - _STRIP)
+        seen = [e for e in lane.epochs if first <= e.ended <= last]
+        parts += errors(seen, frame.x, top - _STRIP, _STRIP)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
         f'role="img" aria-label="{escape(alt)}" style="font:13px system-ui,sans-serif">'
@@ -160,8 +162,8 @@ def _row(
     lane: Lane, pieces: Sequence[_Piece], frame: _Frame, top: float
 ) -> Iterator[str]:
     """Yield the names of a layer, and what it does over time."""
-    yield _text(_LEFT - 12, top + 9, lane.title, "end", weight="600")
-    yield _text(_LEFT - 12, top + 24, lane.subtitle, "end", "soft", size=11)
+    yield text(_LEFT - 12, top + 9, lane.title, "end", weight="600")
+    yield text(_LEFT - 12, top + 24, lane.subtitle, "end", "soft", size=11)
     yield from (_bars if frame.tips else _joined_bars)(pieces, frame, top)
     for piece in pieces:
         left = frame.x(piece.start)
@@ -169,8 +171,8 @@ def _row(
         if piece.kind != "training" or width < _ROOM + 7 * len(str(piece.epoch.epoch)):
             continue
         yield f'<path d="M{left:.2f} {top}v{_BAR}" style="stroke:{colour("paper")}"/>'
-        text = _number(piece.epoch, width, frame.numbered)
-        yield _text(left + width / 2, top + 15.5, text, "middle", "paper", size=11)
+        label = _number(piece.epoch, width, frame.numbered)
+        yield text(left + width / 2, top + 15.5, label, "middle", "paper", size=11)
 
 
 def _bars(pieces: Sequence[_Piece], frame: _Frame, top: float) -> Iterator[str]:
@@ -290,59 +292,6 @@ def _taken_up(below: Lane, lane: Lane, frame: _Frame) -> Iterator[tuple[Epoch, f
             yield epoch, from_
 
 
-def _errors(lane: Lane, frame: _Frame, top: float) -> Iterator[str]:
-    """Yield the layer's training and validation error over time."""
-    seen = [e for e in lane.epochs if frame.first <= e.ended <= frame.last]
-    lines = {
-        "train": [(e.ended, e.train_error) for e in seen],
-        "validation": [(e.ended, e.validation_error) for e in seen],
-    }
-    values = [v for line in lines.values() for _, v in line if math.isfinite(v)]
-    if not values:
-        return
-    low, high = min(values), max(values)
-    room = _STRIP - 22
-
-    def y(value: float) -> float:
-        return top + 6 + room * (high - value) / ((high - low) or 1)
-
-    looks = {"train": ("c0", ""), "validation": ("c4", "stroke-dasharray:5 3;")}
-    begins, ends = [], []
-    for name, line in lines.items():
-        points = [(frame.x(t), y(v)) for t, v in line if math.isfinite(v)]
-        hue, dashes = looks[name]
-        if not points:
-            continue
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
-        yield (
-            f'<polyline points="{path}" style="fill:none;stroke:{colour(hue)};'
-            f'stroke-width:2;stroke-linejoin:round;{dashes}"/>'
-        )
-        shown = [v for _, v in line if math.isfinite(v)]
-        ends.append((points[-1], shown[-1], hue))
-        if len(shown) > 1:
-            begins.append((points[0], shown[0], hue))
-    yield from _values(begins, -7, "end", top + _STRIP - 9)
-    yield from _values(ends, 7, "start", top + _STRIP - 9)
-
-
-def _values(
-    ends: Sequence[tuple[tuple[float, float], float, str]],
-    beside: float,
-    anchor: str,
-    lowest: float,
-) -> Iterator[str]:
-    """Yield values beside the ends of their lines, and apart."""
-    order = sorted(ends, key=lambda end: end[0][1])
-    heights = [end[0][1] for end in order]
-    for number in range(1, len(heights)):
-        heights[number] = max(heights[number], heights[number - 1] + 13)
-    over = max(0.0, heights[-1] - lowest) if heights else 0.0
-    heights = [height - over for height in heights]
-    for (point, value, hue), height in zip(order, heights, strict=True):
-        yield _text(point[0] + beside, height + 4, f"{value:.2f}", anchor, hue, size=11)
-
-
 def _axis(frame: _Frame, bottom: float) -> Iterator[str]:
     """Yield the axis of time."""
     first, last, x = frame.first, frame.last, frame.x
@@ -353,10 +302,10 @@ def _axis(frame: _Frame, bottom: float) -> Iterator[str]:
             f'<path d="M{x(tick):.2f} {_TOP}V{bottom}" '
             f'style="stroke:{colour("rule")};stroke-width:.7"/>'
         )
-        yield _text(x(tick), bottom + 15, f"{tick:.10g}", "middle", "soft", size=11)
+        yield text(x(tick), bottom + 15, f"{tick:.10g}", "middle", "soft", size=11)
         tick += step
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    yield _text(middle, bottom + 33, "seconds of training", "middle", size=12)
+    yield text(middle, bottom + 33, "seconds of training", "middle", size=12)
 
 
 def _round_step(least: float) -> float:
@@ -373,22 +322,23 @@ def _legend() -> str:
             f'<rect x="{left}" y="{9 + place * 14:.1f}" width="22" '
             f'height="{part * 14:.1f}" style="{style}"/>'
         )
-        parts.append(_text(left + 28, 20, words, "start", size=12))
+        parts.append(text(left + 28, 20, words, "start", size=12))
         left += 44 + 7 * len(words)
-    lines = {
-        "output taken up": ("c1", "", 1.4),
-        "training error": ("c0", "", 2),
-        "validation error": ("c4", "stroke-dasharray:5 3", 2),
+    marks = {
+        "output taken up": ("c1", 1.4),
+        "training error": ("c0", 2),
+        "validation error": ("c4", 1.4),
     }
-    for words, (hue, dashes, width) in lines.items():
-        parts.append(
-            f'<path d="M{left} 16h22" style="stroke:{colour(hue)};'
-            f'stroke-width:{width};{dashes}"/>'
-        )
+    for words, (hue, width) in marks.items():
+        drawn = f"M{left} 16h22"
+        if words == "validation error":
+            drawn = circles([(left + x, 16) for x in (4, 11, 18)])
+        look = f"fill:none;stroke:{colour(hue)};stroke-width:{width}"
+        parts.append(f'<path d="{drawn}" style="{look}"/>')
         if hue == "c1":
             head = f"M{left + 22} 16l-7 -3.5v7z"
             parts.append(f'<path d="{head}" style="fill:{colour(hue)}"/>')
-        parts.append(_text(left + 28, 20, words, "start", size=12))
+        parts.append(text(left + 28, 20, words, "start", size=12))
         left += 44 + 6.6 * len(words)
     return "".join(parts)
 
@@ -397,19 +347,3 @@ def _tip(piece: _Piece) -> str:
     epoch, words = piece.epoch, KINDS[piece.kind]
     seconds = piece.stop - piece.start
     return f"epoch {epoch.epoch}, output {epoch.used}: {words}, {seconds:.3g} s"
-
-
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    anchor: str,
-    hue: str = "ink",
-    size: int = 13,
-    weight: str = "400",
-) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" '
-        f'style="fill:{colour(hue)};font-size:{size}px;font-weight:{weight}">'
-        f"{escape(text)}</text>"
-    )

@@ -23,6 +23,7 @@ from mpilayer.report.html import (
 from mpilayer.report.images import as_images, reconstructions
 from mpilayer.report.labels import confusion
 from mpilayer.report.run import Run, listing, number
+from mpilayer.report.speed import per_evaluation, speeds
 from mpilayer.report.words import (
     NOTHING,
     digits,
@@ -66,7 +67,7 @@ def together(runs: Sequence[Run]) -> Section:
         *([_runs_table(runs)] if runs else []),
         *_costs(runs),
         *_distances(runs),
-        *speed_up(runs),
+        *speeds(runs),
         *reconstructions(runs, "sparse-reconstructions"),
     ]
     return Section("sparse", "Sparse autoencoders", tuple(parts))
@@ -94,76 +95,12 @@ def alone(run: Run) -> Section:
     return Section(f"run-{name}", f"Run {run.name}", tuple(parts), within=True)
 
 
-def speed_up(runs: Sequence[Run]) -> Iterator[Part]:
-    """Yield the speed over ranks of runs that differ in nothing else.
-
-    Figure 3.3.1 of the paper.
-    """
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        if _per_evaluation(run) > 0 and number(run.summary.get("ranks")) > 0:
-            groups.setdefault(_same(run), []).append(run)
-    several = [g for g in groups.values() if len({_ranks(run) for run in g}) > 1]
-    if not several:
-        return
-    lines = [_speeds(group, place) for place, group in enumerate(several)]
-    most = max(max(line.x) for line in lines)
-    ideal = Line("ideal", (1, most), (1, most), len(lines) + 1)
-    drawn = Chart(
-        (*lines, ideal),
-        "ranks",
-        "speed against fewest ranks",
-        "Speed-up over the number of ranks",
-        whole=True,
-        from_zero=True,
-    )
-    described = "; ".join(f"{line.label}" for line in lines)
-    yield Figure(
-        "speed-up",
-        "Speed-up over ranks",
-        "Evaluations of the cost a second, relative to the run with the fewest ranks, "
-        f"over ranks, of runs that differ in nothing else: {described}; "
-        f"{each(several[0])}.",
-        (Picture(figures.chart(drawn), drawn.alt),),
-    )
-
-
-def _speeds(group: Sequence[Run], style: int) -> Line:
-    """Return the speeds of runs on different ranks; of equals the fastest counts."""
-    best: dict[float, float] = {}
-    for run in group:
-        took = _per_evaluation(run)
-        best[_ranks(run)] = min(took, best.get(_ranks(run), math.inf))
-    x = sorted(best)
-    # A base of several ranks counts as that many times one.
-    base = best[x[0]] * x[0]
-    label = ", ".join(run.name for run in group)
-    return Line(label, x, [base / best[n] for n in x], style)
-
-
-def _same(run: Run) -> str:
-    """Return all that must be equal for runs to differ in their ranks alone."""
-    limits = {"evaluations", "iterations", "gradient_norm", "decrease"}
-    config = {k: v for k, v in run.section("sparse").items() if k not in limits}
-    threads = run.summary.get("threads_per_rank")
-    return repr((sorted(config.items()), run.section("data").get("digest"), threads))
-
-
-def _ranks(run: Run) -> float:
-    return number(run.summary.get("ranks"))
-
-
-def _per_evaluation(run: Run) -> float:
-    n = number(run.summary.get("evaluations"))
-    return number(run.summary.get("seconds")) / n if n > 0 else math.nan
-
-
 def _runs_table(runs: Sequence[Run]) -> Markup:
     """Return cost and time of each run."""
     lines: dict[str, Callable[[Run], str]] = {
         "evaluations": lambda run: short(run.summary.get("evaluations"), ",.0f"),
         "seconds": lambda run: digits(run.summary.get("seconds")),
-        "ms an evaluation": lambda run: digits(1e3 * _per_evaluation(run)),
+        "ms an evaluation": lambda run: digits(1e3 * per_evaluation(run)),
         "share of Allreduce": lambda run: short(_share_of_allreduce(run), ".0%"),
     }
     costs = [

@@ -13,6 +13,7 @@ from mpilayer.arrays import Array64
 from mpilayer.config import SparseConfig, as_values
 from mpilayer.errors import CommunicationError
 from mpilayer.interrupt import Interrupted
+from mpilayer.papers import LAHIRI, LAHIRI_EXACT
 from mpilayer.runs.directory import RunDirectory, write_text
 from mpilayer.runs.holding import holding
 from mpilayer.runs.model import restore_sparse
@@ -34,13 +35,6 @@ from mpilayer.train.sparse import ShardedCost
 
 NAME = "compare"
 """What a run's ``complete`` says at the end."""
-
-PAPER = {
-    "source": "Lahiri, Pasari, Prochnow 2010",
-    "exact_slower_by_seconds": [8, 12],
-    "of_seconds": [350, 650],
-}
-"""What the paper measured for the exact mode."""
 
 EXCHANGEABLE = 4.0
 """Variance between shards, over that of sampling, from which on rows are sorted."""
@@ -231,7 +225,7 @@ def _compare(
         "weights_distance": distance,
         "weights_distance_relative": distance / size,
         "exact_slower_by": slower,
-        "paper": PAPER,
+        "paper": {"source": LAHIRI, **LAHIRI_EXACT},
     }
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mpilayer.arrays import AnyArray, Array64
 from mpilayer.models.sparse import Sparsity
+from mpilayer.numerics.losses import kl_divergence
 from mpilayer.partition import shard_bounds
 from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.sparse import ShardedCost
@@ -18,7 +19,11 @@ from mpilayer.train.sparse import ShardedCost
 RISK = 0.01
 """Probability with which a bound may fail."""
 
-_HALVINGS = 60
+_LEVELS = np.concatenate([[0.0], np.geomspace(1e-6, 1.0, 128)])
+"""Firing probabilities at which the rows of a unit are counted, for its bound."""
+
+_TILTS = np.geomspace(1e-3, 600.0, 200)
+"""Where the moment generating functions are taken; e to the last is a float64."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +40,13 @@ class Gap:
         To second order, from the variance between the shards.
     bound : float
         What it does not exceed with probability 1 − ``RISK`` for shards drawn at
-        random, by Chernoff's inequality (Hoeffding 1963, Theorem 1).
-    hoeffding : float
-        The same by the simpler inequality, often infinite where units seldom fire.
+        random; see ``gap_bound``.
     """
 
     shards: int
     measured: float
     predicted: float
     bound: float
-    hoeffding: float
 
 
 class Firing:
@@ -73,6 +75,8 @@ class Firing:
         squares = np.einsum("ij,ij->j", self._firing, self._firing, dtype=np.float64)
         sum_over_ranks(self._comm, sums)
         sum_over_ranks(self._comm, squares)
+        self._counts = level_counts(self._firing)
+        sum_over_ranks(self._comm, self._counts)
         self.mean: Array64 = sums / self._n_rows
         self._variance = np.maximum(squares / self._n_rows - self.mean**2, 0)
         counts = self._comm.allgather(len(self._rows))
@@ -125,8 +129,7 @@ class Firing:
             n_shards,
             measured,
             predicted,
-            chernoff_bound(sparsity, p, n_shards, smallest),
-            hoeffding_bound(sparsity, p, n_shards, self._n_rows),
+            gap_bound(sparsity, self._counts, n_shards, smallest),
         )
 
     def _means(
@@ -158,55 +161,76 @@ class Firing:
         return places[self._first : self._first + len(norms)]
 
 
-def chernoff_bound(
-    sparsity: Sparsity, p: Array64, n_shards: int, shard_rows: int
+def level_counts(firing: AnyArray) -> Array64:
+    """Count rows by firing probability, each shared by the two levels around it.
+
+    Parameters
+    ----------
+    firing : ndarray (n_samples, n_hidden)
+        Firing probabilities.
+
+    Returns
+    -------
+    ndarray (n_hidden, n_levels)
+        The sums over rows and their means are kept; no convex function's mean falls.
+    """
+    counts = np.empty((firing.shape[1], len(_LEVELS)))
+    for own, column in zip(counts, firing.T, strict=True):
+        below = np.searchsorted(_LEVELS[1:-1], column, side="right")
+        share = (column - _LEVELS[below]) / np.diff(_LEVELS)[below]
+        own[:] = np.bincount(below, 1 - share, len(_LEVELS))
+        own += np.bincount(below + 1, share, len(_LEVELS))
+    return counts
+
+
+def gap_bound(
+    sparsity: Sparsity, counts: Array64, n_shards: int, shard_rows: int
 ) -> float:
     """Bound the gap of random shards of at least ``shard_rows`` rows.
 
-    Every p_j of every shard lies, with probability 1 − ``RISK``, where
-    shard_rows · KL(p_j of the shard ‖ p_j) ≤ ln(2 · shards · units / RISK). There
-    Taylor's remainder with the largest KL″ bounds the gap.
+    With probability 1 − ``RISK`` the p_j of every shard lies between the two points
+    that Chernoff's inequality gives for the mean of so many rows. A shard's rows are
+    drawn without replacement, which is never worse than with it (Hoeffding 1963,
+    Theorem 4), from rows that are known: so the moment generating function is the
+    measured one, which sees more than the variance in Bernstein's inequality. The gap
+    is the average over shards of what KL has above its tangent at the p_j of all rows;
+    that is convex, so largest at one of the two points.
+
+    Parameters
+    ----------
+    sparsity : Sparsity
+        The term.
+    counts : ndarray (n_hidden, n_levels)
+        All rows of each unit, from ``level_counts``.
+    n_shards, shard_rows : int
+        Shards, and the rows of the smallest.
+
+    Returns
+    -------
+    float
+        Infinite if a shard may have no row at which some unit fires.
     """
+    if not sparsity.weight:
+        return 0.0
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    p = shares @ _LEVELS
     room = np.log(2 * n_shards * len(p) / RISK) / max(shard_rows, 1)
-    low, high = _reach(p, np.zeros_like(p), room), _reach(p, np.ones_like(p), room)
-    return _remainder(sparsity, low, high, np.maximum(high - p, p - low))
+    high = np.minimum(_reach(shares, room, 1), 1)
+    low = np.maximum(-_reach(shares, room, -1), 0)
+    ends = [_above_tangent(sparsity, p, end) for end in (low, high)]
+    return float(np.max(ends, axis=0).sum())
 
 
-def hoeffding_bound(
-    sparsity: Sparsity, p: Array64, n_shards: int, n_rows: int
-) -> float:
-    """Bound the gap as above with |p_j of a shard − p_j| ≤ 2η, for equal shards.
-
-    η = √(shards · ln(2 · shards · units / RISK) / (2 · rows)).
-    """
-    log = np.log(2 * n_shards * len(p) / RISK)
-    width = 2 * np.sqrt(n_shards * log / (2 * n_rows))
-    low, high = np.maximum(p - width, 0), np.minimum(p + width, 1)
-    return _remainder(sparsity, low, high, np.full_like(p, width))
+def _reach(shares: Array64, room: float, sign: int) -> Array64:
+    """Return what ``sign`` times a mean passes with probability e^(−room) a row."""
+    moments = shares @ np.exp(sign * np.outer(_LEVELS, _TILTS))
+    reach: Array64 = ((np.log(moments) + room) / _TILTS).min(axis=1)
+    return reach
 
 
-def _remainder(
-    sparsity: Sparsity, low: Array64, high: Array64, distance: Array64
-) -> float:
-    # KL″ is convex: its largest value is at an end.
-    most = np.maximum(sparsity.curvature(low), sparsity.curvature(high))
-    return float((most * distance**2).sum()) / 2
-
-
-def _reach(p: Array64, end: Array64, room: float) -> Array64:
-    """Return the point between p and ``end`` where KL(point ‖ p) = room, by halving."""
-    inside, outside = p.copy(), end
-    for _ in range(_HALVINGS):
-        middle = (inside + outside) / 2
-        near = _divergence(middle, p) <= room
-        inside = np.where(near, middle, inside)
-        outside = np.where(near, outside, middle)
-    return outside
-
-
-def _divergence(q: Array64, p: Array64) -> Array64:
-    """Return KL(q‖p) of two arrays of probabilities."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        first = np.where(q > 0, q * np.log(q / p), 0)
-        second = np.where(q < 1, (1 - q) * np.log((1 - q) / (1 - p)), 0)
-    return first + second
+def _above_tangent(sparsity: Sparsity, p: Array64, q: Array64) -> Array64:
+    """Return how far each unit's term at q lies above its tangent at p."""
+    # A unit that fires at no row has no bound: NaN, which is shown as infinite.
+    with np.errstate(invalid="ignore"):
+        rise = kl_divergence(sparsity.target, q) - kl_divergence(sparsity.target, p)
+        return sparsity.weight * rise - sparsity.slope(p) * (q - p)

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from mpilayer.errors import CommunicationError, TrainingError
 from mpilayer.partition import shard_bounds
 from mpilayer.train.descent import Descent
+from mpilayer.train.gap import Firing
 from mpilayer.train.sparse import DIGEST_EVERY
 from mpilayer.train.strata import Strata
 from tests.support import sparse
@@ -144,6 +146,17 @@ def test_a_unit_that_is_off_on_one_rank(world, mode):
         assert len(set(values)) == 1
         assert np.isinf(found) == (mode == "average")
         assert np.isfinite(cost.latest.exact_cost)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_gap_of_any_cut_is_that_of_one_process(world, split):
+    config, x = settings(), patches(400)
+    cost, alone = new_cost(world, config, x, split), make_cost(config, x)
+    vector = cost.model.parameters.vector.copy()
+    found, expected = (Firing(c, vector).gap(3) for c in (cost, alone))
+    with together(world):
+        assert astuple(found) == pytest.approx(astuple(expected), rel=1e-9)
+        assert 0 < found.measured < found.bound < np.inf
 
 
 # --- ranks that differ

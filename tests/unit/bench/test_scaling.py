@@ -3,7 +3,8 @@
 import pytest
 
 from mpilayer.bench.pairs import Comparison
-from mpilayer.bench.scaling import PAPER, Scaling, count, label
+from mpilayer.bench.scaling import Scaling, count, label
+from mpilayer.papers import LAHIRI_SECONDS
 
 SECONDS = {
     (1000, 1): [1.0, 1.0, 9.0],
@@ -68,5 +69,5 @@ def test_it_says_which_runs_stopped_early():
 
 
 def test_the_paper_had_as_many_workers_for_every_size():
-    for sizes in PAPER.values():
+    for sizes in LAHIRI_SECONDS.values():
         assert len({tuple(workers) for workers in sizes.values()}) == 1

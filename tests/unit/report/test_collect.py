@@ -12,7 +12,7 @@ import tomli_w
 from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
 from mpilayer.data.split import Split
 from mpilayer.errors import CheckpointError, ConfigError
-from mpilayer.report import build, deep, images, labels, sparse, words
+from mpilayer.report import build, deep, images, labels, sparse, speed, words
 from mpilayer.report.collect import collect, names
 from mpilayer.report.html import Figure, page
 from mpilayer.report.run import number
@@ -219,12 +219,64 @@ def test_speed_up_needs_runs_that_differ_in_ranks_alone(tmp_path):
     one = sparse_run(tmp_path / "one", ranks=1, seconds=8.0)
     two = sparse_run(tmp_path / "two", ranks=2, seconds=4.0)
     other = sparse_run(tmp_path / "other", ranks=4, hidden=5)
-    assert list(sparse.speed_up(collect([one, other]))) == []
-    (drawn,) = sparse.speed_up(collect([one, two, other]))
+    assert figures_of_speed(one, other) == []
+    (drawn,) = figures_of_speed(one, two, other)
     assert drawn.name == "speed-up"
     assert "other" not in drawn.says
-    (line,) = [sparse._speeds(collect([one, two]), 0)]
-    assert (line.x, line.y) == ([1.0, 2.0], [1.0, 2.0])
+    line = speed._line("", speed._seconds(collect([one, two])), 0)
+    assert (line.x, line.y) == ([1, 2], [1.0, 2.0])
+
+
+def figures_of_speed(*runs):
+    """Return the figures among what is said of speed."""
+    return [part for part in speed.speeds(collect(runs)) if isinstance(part, Figure)]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "changes", "together"),
+    [
+        ("lbfgs", {"learning_rate": 0.5, "minibatch": 7, "memory": 0.9}, True),
+        ("lbfgs", {"corrections": 3}, False),
+        ("cg", {"corrections": 3, "learning_rate": 0.5, "preset": "other"}, True),
+        ("sgd", {"corrections": 3, "evaluations": 9}, True),
+        ("sgd", {"learning_rate": 0.5}, False),
+        ("lbfgs", {"optimizer": "cg"}, False),
+        ("lbfgs", {"seed": 5}, False),
+    ],
+)
+def test_settings_that_an_optimizer_ignores_part_no_runs(
+    tmp_path, optimizer, changes, together
+):
+    one = sparse_run(tmp_path / "one", optimizer=optimizer)
+    two = sparse_run(tmp_path / "two", ranks=2, **{"optimizer": optimizer, **changes})
+    assert bool(figures_of_speed(one, two)) == together
+
+
+def test_seconds_stand_beside_the_papers_and_the_clusters(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(speed.figures, "chart", lambda c: made.append(c) or "<svg/>")
+    runs = [sparse_run(tmp_path / f"r{n}", ranks=n, seconds=8 / n) for n in (1, 2)]
+    for run in runs:
+        summary = json.loads((run / "summary.json").read_text())
+        (run / "summary.json").write_text(json.dumps({**summary, "n_rows": 120_000}))
+    told, drawn = speed.speeds(collect(runs))
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", told)
+    rows = [cells[i : i + 7] for i in range(7, len(cells), 7)]
+    # 500 evaluations; a run did 10.
+    assert rows[0] == ["r1, r2", "120,000", "400", "200", *["–"] * 3]
+    paper = "Lahiri, Pasari, Prochnow 2010, desktop"
+    assert [paper, "100,000", "650", "440", "370", "350", "–"] in rows
+    assert ["qjam cluster", "1,000", "76", "92", "137", "275", "544"] in rows
+    assert len(rows) == 8
+    for text in (told, drawn.says):
+        assert "own report (Batiz-Benet, Slack, Sparks, Yahya)" in text
+    lines = {line.label: line for line in made[0].lines}
+    assert list(lines)[1:] == [
+        f"{paper}, 100,000 rows",
+        "qjam cluster, 100,000 rows",
+        "ideal",
+    ]
+    assert lines["qjam cluster, 100,000 rows"].y[-1] == pytest.approx(5030 / 703)
 
 
 def test_what_flattens_the_costs_is_cut_off(tmp_path):
@@ -261,6 +313,7 @@ def test_a_comparison_under_way_and_at_its_end(tmp_path):
     assert [r.name for r in collect([run])] == ["run", "run/average"]
     assert "has not come to its end" in text_of([run])
     gap = {"shards": 2, "measured": 1e-4, "predicted": 1e-4, "bound": None}
+    gap["hoeffding"] = 0.18  # of a former version
     cuts = {"as_they_lie": [gap], "sorted_by_norm": [gap], "exchangeable": False}
     found = {"ranks": 2, "n_rows": 9, "runs": {"average": {"gap": gap}}, "shards": cuts}
     (run / "compare.json").write_text(json.dumps(found))
@@ -338,6 +391,23 @@ def test_equal_pca_errors_are_said_once(tmp_path):
     other = {"pca": {"train": 1.0, "validation": 2.0, "test": 3.5}}
     runs += collect([deep_run(tmp_path / "c", other)])
     assert deep.errors_table(runs).count("PCA") == 3
+
+
+def test_the_architecture_stands_beside_the_papers(tmp_path):
+    run = deep_run(tmp_path / "a")
+    (run / "config.toml").write_text(
+        "[data]\nn_visible = 10\n[pretrain]\nlayers = [20, 5]\nepochs = [3, 7]\n"
+        "extra_epochs = [-1]\nschedule = 'async'\nmethod = 'rbm'\n"
+        "visible = 'sigmoid'\nhidden = 'sigmoid'\ncode = 'linear'\n"
+    )
+    made = deep.architecture_table(collect([run, deep_run(tmp_path / "b")]))
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", made)
+    rows = [cells[i : i + 6] for i in range(6, len(cells), 6)]
+    kinds = "rbm, visible sigmoid, hidden sigmoid, code linear"
+    assert rows[0] == ["a", "10-20-5", "67 / 33", kinds, "3 / 7", "0 / 1"]
+    assert rows[1][:3] == ["b", "4-3-2", "67 / 33"]
+    paper = ["784-1000-500-250-30", "55 / 35 / 8.8 / 0.53", "rbm, sigmoid", "20"]
+    assert rows[2] == ["Santara et al. 2016", *paper, "0 / 5 / 20 / 40"]
 
 
 def test_the_speed_against_a_greedy_run(tmp_path):

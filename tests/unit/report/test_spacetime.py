@@ -2,6 +2,7 @@
 
 import math
 import re
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -114,6 +115,33 @@ def test_many_layers_share_elements_and_cover_the_same(monkeypatch):
     heads = re.compile(r"M[\d.]+ [\d.]+l-3.5 -7h7z")
     assert heads.findall(joined) == heads.findall(each)
     ET.fromstring(joined)
+
+
+def test_validation_errors_are_circles_and_training_errors_a_line():
+    """Figures 3 and 4 of the paper."""
+    some = [epoch(i, i - 1.0, error=1 / i) for i in (1, 2, 3)]
+    svg = diagram([Lane("layer 1", "", some)])
+    (line,) = re.findall(r'<polyline points="([^"]*)"', svg)
+    paths = re.findall(r'<path d="([^"]*)" style="[^"]*var\(--c4', svg)
+    legend, circles = (
+        [tuple(map(float, at)) for at in re.findall(r"M([\d.]+) ([\d.]+)a", path)]
+        for path in paths
+    )
+    assert len(legend) == 3
+    points = [tuple(map(float, point.split(","))) for point in line.split()]
+    # Left ends of circles above where the epochs end; the error is twice as large.
+    assert [x for x, _ in points] == pytest.approx([x + 2.6 for x, _ in circles])
+    assert all(y < below for (_, y), (_, below) in zip(circles, points, strict=True))
+
+
+def test_circles_do_not_overlap_and_the_last_is_there():
+    many = [epoch(i, 0.01 * i, training=0.01, error=1 / i) for i in range(1, 5001)]
+    svg = diagram([Lane("layer 1", "", many)])
+    *_, path = re.findall(r'<path d="([^"]*)" style="[^"]*var\(--c4', svg)
+    x = [float(left) for left in re.findall(r"M([\d.]+)", path)]
+    assert len(x) > 100
+    assert min(b - a for a, b in pairwise(x)) > 5
+    assert x[-1] + 2.6 == pytest.approx(RIGHT, abs=0.1)
 
 
 @pytest.mark.parametrize("error", [math.nan, 1.0])

@@ -1,0 +1,104 @@
+"""The gap of average over exact: measured, predicted; bounded for random shards."""
+
+import numpy as np
+import pytest
+
+from mpilayer.models.sparse import Sparsity
+from mpilayer.train import gap
+from mpilayer.train.gap import Firing, gap_bound, level_counts
+from tests.support.sparse import firing, make_cost, patches, settings
+
+TERM = Sparsity(4.0, 0.002)
+
+
+def seldom(n_rows, n_units=6, seed=0):
+    """Return firing as after training: 0.006 in the mean, a few rows near 1."""
+    rng = np.random.default_rng(seed)
+    return 1 / (1 + np.exp(9 - 2 * rng.laplace(0, 1, (n_rows, n_units))))
+
+
+POPULATIONS = {
+    "seldom": lambda n: seldom(n, 2),
+    "all or nothing": lambda n: np.arange(2 * n).reshape(n, 2) % 10 < [3, 4],
+    "even": lambda n: np.random.default_rng(1).uniform(0.2, 0.3, (n, 2)),
+}
+
+
+def gaps(fires, n_shards, times):
+    """Return the gaps of shards drawn again and again, from the definition."""
+    rng, rho = np.random.default_rng(7), TERM.target
+
+    def term(p):
+        kl = rho * np.log(rho / p) + (1 - rho) * np.log((1 - rho) / (1 - p))
+        return TERM.weight * kl.sum(axis=-1)
+
+    n = len(fires)
+    assert n % n_shards == 0
+    for _ in range(times):
+        means = rng.permutation(fires).reshape(n_shards, n // n_shards, -1).mean(axis=1)
+        yield term(means).mean() - term(fires.mean(axis=0))
+
+
+@pytest.mark.parametrize("risk", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("n_shards", [2, 4])
+@pytest.mark.parametrize("name", POPULATIONS)
+def test_random_shards_pass_the_bound_more_seldom_than_said(
+    monkeypatch, name, n_shards, risk
+):
+    monkeypatch.setattr(gap, "RISK", risk)
+    fires = POPULATIONS[name](4000).astype(float)
+    bound = gap_bound(TERM, level_counts(fires), n_shards, 4000 // n_shards)
+    drawn = np.array(list(gaps(fires, n_shards, 400)))
+    assert (drawn >= 0).all()
+    assert np.mean(drawn > bound) <= risk
+    # Nor does it hold because it says nothing: a tenth of it does not.
+    assert np.mean(drawn > bound / 10) > 0.01
+
+
+def test_the_bound_says_something_of_rare_firing():
+    """Finite from few rows, and far below what the variance of p(1 − p) gives."""
+    fires = seldom(20_000, 30)
+    assert 0.004 < fires.mean() < 0.01
+    counts, p = level_counts(fires), fires.mean(axis=0)
+    largest = {n: gap_bound(TERM, counts, n, 20_000 // n) for n in (2, 16)}
+    (drawn,) = gaps(fires, 2, 1)
+    assert drawn < largest[2] < 0.02
+    assert largest[16] < 0.2
+    either = level_counts(np.random.default_rng(0).random(fires.shape) < p)
+    assert gap_bound(TERM, either, 2, 10_000) > 2 * largest[2]
+    assert gap_bound(TERM, either, 16, 1250) == np.inf
+
+
+def test_counts_keep_means_and_stretch_nothing_else():
+    fires = seldom(500)
+    counts = level_counts(fires.astype(np.float32))
+    assert counts.sum(axis=1) == pytest.approx(np.full(6, 500))
+    assert counts @ gap._LEVELS / 500 == pytest.approx(fires.mean(axis=0), rel=1e-6)
+    squares = (fires**2).mean(axis=0)
+    assert (counts @ gap._LEVELS**2 / 500 >= squares).all()
+    assert counts @ gap._LEVELS**2 / 500 == pytest.approx(squares, rel=5e-3)
+    ends = level_counts(np.array([[0.0], [1.0]]))
+    assert (ends[0, 0], ends[0, -1], ends.sum()) == (1, 1, 2)
+
+
+def test_no_term_has_no_gap_and_more_ranks_than_rows_no_bound():
+    counts = level_counts(seldom(3))
+    assert gap_bound(Sparsity(0.0, 0.1), counts, 2, 1) == 0
+    assert gap_bound(TERM, counts, 5, 0) == np.inf
+
+
+def test_a_unit_that_never_fires_has_no_bound():
+    assert not gap_bound(TERM, level_counts(np.zeros((9, 1))), 3, 3) < np.inf
+
+
+def test_measured_and_predicted_lie_below_the_bound():
+    config, rows = settings(), patches(3000)
+    cost = make_cost(config, rows, deviation=0.2)
+    vector = cost.model.parameters.vector.copy()
+    found = Firing(cost, vector).gap(3)
+    fires = firing(cost.model.shape, vector, rows)
+    term = cost.sparsity.cost
+    parts = [term(part.mean(axis=0)) for part in np.split(fires, 3)]
+    assert found.measured == pytest.approx(np.mean(parts) - term(fires.mean(axis=0)))
+    assert found.predicted == pytest.approx(found.measured, rel=0.2)
+    assert found.measured < found.bound < 100 * found.measured
