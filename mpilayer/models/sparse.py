@@ -71,7 +71,7 @@ class _Block(NamedTuple):
     @staticmethod
     def of(n_rows: int, n_visible: int, n_hidden: int, dtype: type) -> "_Block":
         columns = [n_visible] * 3 + [n_hidden] * 5
-        tables = (np.empty((n_rows, n), dtype) for n in columns)
+        tables: list[AnyArray] = [np.empty((n_rows, n), dtype) for n in columns]
         return _Block(np.ones(n_rows, dtype), *tables)
 
     def first(self, n_rows: int) -> "_Block":
@@ -95,6 +95,8 @@ class SparseAutoencoder:
     parameters : Parameters
         float64: ``weights`` W₁ (n_visible, n_hidden), ``hidden_bias`` b₁,
         ``decode_weights`` W₂ (n_hidden, n_visible), ``visible_bias`` b₂.
+    gain : int
+        ∂a/∂s of the hidden activations a: 1 of sigmoid, 2 of tanh units.
 
     Raises
     ------
@@ -127,15 +129,16 @@ class SparseAutoencoder:
             },
             np.float64,
         )
-        self._gain = _GAINS[shape.hidden]
+        self.gain = _GAINS[shape.hidden]
         self._output = activation(shape.visible)
         self._firing: AnyArray = np.empty((0, shape.n_hidden), dtype)
         n_visible, n_hidden = shape.n_visible, shape.n_hidden
         whole = _Block.of(ROW_BLOCK, n_visible, n_hidden, dtype)
         self._blocks = {ROW_BLOCK: whole}
         # The weights as the products use them: gains folded in.
-        self._up, self._up_product = np.empty((2, n_visible, n_hidden), dtype)
-        self._out, self._out_product = np.empty((2, n_hidden, n_visible), dtype)
+        self._up: AnyArray = np.empty((n_visible, n_hidden), dtype)
+        self._out: AnyArray = np.empty((n_hidden, n_visible), dtype)
+        self._up_product, self._out_product = self._up.copy(), self._out.copy()
 
     @property
     def firing(self) -> AnyArray:
@@ -238,8 +241,8 @@ class SparseAutoencoder:
             sums["firing_weights"][:] += np.dot(x.T, block.spread, self._up_product)
             sums["firing_bias"][:] += self._column_sums(block.spread, block)
         self._apply_gain(sums)
-        sums["firing_weights"][:] *= self._gain
-        sums["firing_bias"][:] *= self._gain
+        sums["firing_weights"][:] *= self.gain
+        sums["firing_bias"][:] *= self.gain
         return squared / 2, fired
 
     def _block(self, n_rows: int) -> _Block:
@@ -250,7 +253,7 @@ class SparseAutoencoder:
 
     def _fold(self, n_rows: int) -> None:
         """Bring the weights into the form and type that the products need."""
-        p, gain = self.parameters, self._gain
+        p, gain = self.parameters, self.gain
         block = self._block(min(n_rows, ROW_BLOCK))
         np.multiply(p["weights"], -gain, out=self._up)
         np.multiply(p["hidden_bias"], -gain, out=block.up_bias)
@@ -298,7 +301,7 @@ class SparseAutoencoder:
         sums["visible_bias"][:] += self._column_sums(delta, block)
 
     def _apply_gain(self, sums: Parameters) -> None:
-        gain = self._gain
+        gain = self.gain
         if gain != 1:
             sums.vector[sums.span("weights", "decode_weights")] *= gain
             sums["decode_weights"][:] -= (gain - 1) * sums["visible_bias"]
