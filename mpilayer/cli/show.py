@@ -248,6 +248,10 @@ def cost_table(summary: dict[str, Any]) -> Table:
             "cost with the exact sparsity term", _digits(summary["exact_cost"])
         )
     table.add_row("mean firing probability", _digits(summary["mean_activation"]))
+    # Runs of former versions do not tell.
+    if "dead_units" in summary:
+        n_dead, n_hidden = summary["dead_units"], summary["n_hidden"]
+        table.add_row("dead hidden units", f"{n_dead} of {n_hidden}")
     return table
 
 

@@ -1,7 +1,7 @@
 """What decides each way of training."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mpilayer.config.fields import FieldError, check, option, per_layer
@@ -242,8 +242,8 @@ class SparseConfig:
     )
     optimizer: str = option(
         "lbfgs",
-        "lbfgs; cg: nonlinear conjugate gradients; sgd: descent on minibatches, an "
-        "evaluation after each pass",
+        "lbfgs; cg: nonlinear conjugate gradients; sgd: descent on minibatches, as "
+        "long as --evaluations and --measure-every say",
         choices=("lbfgs", "cg", "sgd"),
     )
     evaluations: int = option(500, "evaluations of the cost at most", least=1)
@@ -271,19 +271,41 @@ class SparseConfig:
         choices=("float32", "float64"),
     )
     initial: str = option(
-        "positive",
-        "first weights: 'positive', uniform from 0 to 1/√inputs; 'symmetric', uniform "
-        "within ±√(6/(visible + hidden + 1))",
-        choices=("positive", "symmetric"),
+        "usual",
+        "first weights: 'positive', uniform from 0 to 1/√inputs, usual but with sgd; "
+        "'symmetric', uniform within ±√(6/(visible + hidden + 1))",
+        choices=("usual", "positive", "symmetric"),
     )
     corrections: int = option(
         40,
         "lbfgs: remembered pairs; Lahiri et al. have 10 and need more evaluations",
         least=1,
     )
-    minibatch: int = option(100, "sgd: rows of a minibatch, over all ranks", least=1)
+    minibatch: int = option(
+        20, "sgd: rows of a minibatch, over all ranks; the paper has 1", least=1
+    )
     learning_rate: float = option(
-        0.05, "sgd: learning rate, on the mean over a minibatch", above=0
+        0.1,
+        "sgd: first learning rate, on the mean over a minibatch; it falls linearly to "
+        "0; for single examples take 0.005",
+        above=0,
+    )
+    measure_every: int = option(
+        8000,
+        "sgd: rows met between two evaluations of the whole cost; 0: a pass. The first "
+        "evaluation is at the start, so there are (evaluations − 1) times as many rows "
+        "in all: by default 4 million, as in the paper",
+        least=0,
+    )
+    sgd_sparsity: str = option(
+        "gradient",
+        "sgd: how the running mean of the activations makes units sparse: by the "
+        "'gradient' of the sparsity term there; by the paper's update of the hidden "
+        "'bias' alone, which ends at a higher cost",
+        choices=("bias", "gradient"),
+    )
+    sgd_bias_weight: float = option(
+        4.0, "sgd with --sgd-sparsity bias: weight β of the update", least=0
     )
     memory: float = option(
         0.999,
@@ -295,6 +317,28 @@ class SparseConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def resolved(self) -> "SparseConfig":
+        """Return these settings with the defaults that depend on others filled in."""
+        usual = "symmetric" if self.optimizer == "sgd" else "positive"
+        return replace(
+            self,
+            output=self.activation if self.output == "same" else self.output,
+            initial=usual if self.initial == "usual" else self.initial,
+        )
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """Settings that the optimizer does not read."""
+        own = {
+            "lbfgs": {"corrections"},
+            "cg": set[str](),
+            "sgd": {
+                *("minibatch", "learning_rate", "measure_every", "memory"),
+                *("sgd_sparsity", "sgd_bias_weight"),
+            },
+        }
+        return frozenset(set[str]().union(*own.values()) - own[self.optimizer])
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

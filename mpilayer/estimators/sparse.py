@@ -49,12 +49,16 @@ class SparseAutoencoder(Reconstructor):
     dtype : str
         Of data and matrix products in training: ``float32`` or ``float64``.
     initial : str
-        First weights: ``positive`` or ``symmetric``.
+        First weights: ``positive``, usual but with sgd, or ``symmetric``.
     corrections : int
         lbfgs: remembered pairs.
-    minibatch, learning_rate, memory : int, float, float
-        sgd: rows of a minibatch over all ranks; learning rate; what each row leaves of
-        the running mean of the activations.
+    minibatch, learning_rate, measure_every : int, float, int
+        sgd: rows of a minibatch over all ranks; first learning rate, which falls
+        linearly to 0; rows met between two evaluations, 0 for all. There are
+        (``evaluations`` − 1) times as many in all.
+    sgd_sparsity, sgd_bias_weight, memory : str, float, float
+        sgd: ``gradient`` or ``bias``, how the running mean of the activations makes
+        units sparse; weight β of the latter; what each row leaves of that mean.
     seed : int
         Of all random numbers.
     comm : mpi4py.MPI.Comm or Communicator, optional
@@ -94,10 +98,13 @@ class SparseAutoencoder(Reconstructor):
         activation: str = "tanh",
         output: str = "same",
         dtype: str = "float32",
-        initial: str = "positive",
+        initial: str = "usual",
         corrections: int = 40,
-        minibatch: int = 100,
-        learning_rate: float = 0.05,
+        minibatch: int = 20,
+        learning_rate: float = 0.1,
+        measure_every: int = 8000,
+        sgd_sparsity: str = "gradient",
+        sgd_bias_weight: float = 4.0,
         memory: float = 0.999,
         seed: int = 0,
         comm: Any = None,
@@ -119,6 +126,9 @@ class SparseAutoencoder(Reconstructor):
         self.corrections = corrections
         self.minibatch = minibatch
         self.learning_rate = learning_rate
+        self.measure_every = measure_every
+        self.sgd_sparsity = sgd_sparsity
+        self.sgd_bias_weight = sgd_bias_weight
         self.memory = memory
         self.seed = seed
         self.comm = comm

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from mpilayer.arrays import ROW_BLOCK, AnyArray, Array64, row_blocks
 from mpilayer.errors import ConfigError, unknown
-from mpilayer.models.base import LayerShape, Workspace
+from mpilayer.models.base import LayerShape
 from mpilayer.numerics.activations import activation
 from mpilayer.numerics.losses import kl_curvature, kl_divergence, kl_slope
 from mpilayer.numerics.parameters import Parameters
@@ -54,15 +55,28 @@ class Sparsity:
         return self.weight * kl_curvature(self.target, p)
 
 
-@dataclass(frozen=True)
-class _Folded:
-    """Weights as the products use them: gains and biases folded in, one type."""
+class _Block(NamedTuple):
+    """Room for a block of rows; NumPy adds tables faster than it repeats biases."""
 
-    up: AnyArray
-    up_bias: AnyArray
-    out: AnyArray
+    ones: AnyArray
+    output: AnyArray
+    delta: AnyArray
     out_bias: AnyArray
+    firing: AnyArray
+    spread: AnyArray
     back: AnyArray
+    up_bias: AnyArray
+    pull: AnyArray
+
+    @staticmethod
+    def of(n_rows: int, n_visible: int, n_hidden: int, dtype: type) -> "_Block":
+        columns = [n_visible] * 3 + [n_hidden] * 5
+        tables: list[AnyArray] = [np.empty((n_rows, n), dtype) for n in columns]
+        return _Block(np.ones(n_rows, dtype), *tables)
+
+    def first(self, n_rows: int) -> "_Block":
+        """Return views of the first rows."""
+        return _Block(*(array[:n_rows] for array in self))
 
 
 class SparseAutoencoder:
@@ -81,6 +95,8 @@ class SparseAutoencoder:
     parameters : Parameters
         float64: ``weights`` W₁ (n_visible, n_hidden), ``hidden_bias`` b₁,
         ``decode_weights`` W₂ (n_hidden, n_visible), ``visible_bias`` b₂.
+    gain : int
+        ∂a/∂s of the hidden activations a: 1 of sigmoid, 2 of tanh units.
 
     Raises
     ------
@@ -113,12 +129,16 @@ class SparseAutoencoder:
             },
             np.float64,
         )
-        self._gain = _GAINS[shape.hidden]
+        self.gain = _GAINS[shape.hidden]
         self._output = activation(shape.visible)
-        self._folded: _Folded | None = None
         self._firing: AnyArray = np.empty((0, shape.n_hidden), dtype)
-        self._ones: AnyArray = np.ones(ROW_BLOCK, dtype)
-        self._workspace = Workspace()
+        n_visible, n_hidden = shape.n_visible, shape.n_hidden
+        whole = _Block.of(ROW_BLOCK, n_visible, n_hidden, dtype)
+        self._blocks = {ROW_BLOCK: whole}
+        # The weights as the products use them: gains folded in.
+        self._up: AnyArray = np.empty((n_visible, n_hidden), dtype)
+        self._out: AnyArray = np.empty((n_hidden, n_visible), dtype)
+        self._up_product, self._out_product = self._up.copy(), self._out.copy()
 
     @property
     def firing(self) -> AnyArray:
@@ -138,14 +158,12 @@ class SparseAutoencoder:
         ndarray (n_hidden,), float64
             Σ over the rows of each unit's firing probability.
         """
-        if self._firing.shape[0] != len(rows):
+        if len(self._firing) != len(rows):
             self._firing = np.empty((len(rows), self.shape.n_hidden), self.dtype)
-        folded = self._fold(min(len(rows), ROW_BLOCK))
+        self._fold(len(rows))
         sums = np.zeros(self.shape.n_hidden)
         for where in row_blocks(len(rows)):
-            firing = self._firing[where]
-            self._fire_block(rows[where], folded, firing)
-            sums += self._column_sums(firing)
+            sums += self._fire_block(rows[where], self._firing[where])
         return sums
 
     def backpropagate(
@@ -170,18 +188,22 @@ class SparseAutoencoder:
         float
             Σ_rows ½‖y − x‖².
         """
+        if len(self._firing) != len(rows):
+            raise RuntimeError("fire comes before backpropagate")
         self._clear(sums)
         squared, pull = 0.0, None
         for where in row_blocks(len(rows)):
             x, firing = rows[where], self._firing[where]
-            delta, back, error = self._output_block(x, firing)
-            squared += error
+            block = self._block(len(x))
+            squared += self._output_block(x, firing, block)
             if pull is None:
-                # Once for all blocks, as a table: NumPy adds tables faster than rows.
-                pull = self._table("pull", self._gain * slope(), len(back))
-            back += pull[: len(back)]
-            back *= self._spread(firing)
-            self._add_gradients(x, firing, delta, back, sums)
+                # Once for all blocks, of which none is longer.
+                pull = block.pull
+                pull[:] = slope()
+            back = block.back
+            back += block.pull
+            self._add_gradients(x, firing, block, sums)
+        self._apply_gain(sums)
         return squared / 2
 
     def backpropagate_fused(
@@ -208,109 +230,86 @@ class SparseAutoencoder:
         """
         self._clear(sums)
         sums["firing_weights"][:] = sums["firing_bias"][:] = 0
-        folded = self._fold(min(len(rows), ROW_BLOCK))
+        self._fold(len(rows))
         squared, fired = 0.0, np.zeros(self.shape.n_hidden)
-        buffer = self._workspace.array("product", sums["weights"].shape, self.dtype)
         for where in row_blocks(len(rows)):
             x = rows[where]
-            firing = self._block("firing", len(x), self.shape.n_hidden)
-            self._fire_block(x, folded, firing)
-            fired += self._column_sums(firing)
-            delta, back, error = self._output_block(x, firing)
-            squared += error
-            spread = self._spread(firing)
-            back *= spread
-            self._add_gradients(x, firing, delta, back, sums)
-            sums["firing_weights"][:] += np.matmul(x.T, spread, out=buffer)
-            sums["firing_bias"][:] += self._column_sums(spread)
-        sums["firing_weights"][:] *= self._gain
-        sums["firing_bias"][:] *= self._gain
+            block = self._block(len(x))
+            fired += self._fire_block(x, block.firing)
+            squared += self._output_block(x, block.firing, block)
+            self._add_gradients(x, block.firing, block, sums)
+            sums["firing_weights"][:] += np.dot(x.T, block.spread, self._up_product)
+            sums["firing_bias"][:] += self._column_sums(block.spread, block)
+        self._apply_gain(sums)
+        sums["firing_weights"][:] *= self.gain
+        sums["firing_bias"][:] *= self.gain
         return squared / 2, fired
 
-    def _fold(self, n_rows: int) -> _Folded:
-        """Return the weights as the products need them; biases as tables of rows."""
-        p, gain = self.parameters, self._gain
+    def _block(self, n_rows: int) -> _Block:
+        """Return room for so many rows; shorter blocks share that of the whole one."""
+        if n_rows not in self._blocks:
+            self._blocks[n_rows] = self._blocks[ROW_BLOCK].first(n_rows)
+        return self._blocks[n_rows]
+
+    def _fold(self, n_rows: int) -> None:
+        """Bring the weights into the form and type that the products need."""
+        p, gain = self.parameters, self.gain
+        block = self._block(min(n_rows, ROW_BLOCK))
+        np.multiply(p["weights"], -gain, out=self._up)
+        np.multiply(p["hidden_bias"], -gain, out=block.up_bias)
+        np.multiply(p["decode_weights"], gain, out=self._out)
         # a = gain·s − (gain − 1), whether units are sigmoid (a = s) or tanh (2s − 1).
         shift = (gain - 1) * p["decode_weights"].sum(axis=0)
-        self._folded = _Folded(
-            up=(-gain * p["weights"]).astype(self.dtype),
-            up_bias=self._table("up_bias", -gain * p["hidden_bias"], n_rows),
-            out=(gain * p["decode_weights"]).astype(self.dtype),
-            out_bias=self._table("out_bias", p["visible_bias"] - shift, n_rows),
-            back=(gain**2 * p["decode_weights"].T).astype(self.dtype),
-        )
-        return self._folded
+        np.subtract(p["visible_bias"], shift, out=block.out_bias)
 
-    def _fire_block(self, x: AnyArray, folded: _Folded, out: AnyArray) -> None:
-        """Write 1 / (1 + exp(−gain · z)) into ``out``; the weights have the sign."""
-        np.matmul(x, folded.up, out=out)
-        out += folded.up_bias[: len(x)]
+    def _fire_block(self, x: AnyArray, out: AnyArray) -> AnyArray:
+        """Write 1 / (1 + exp(−gain · z)) into ``out``; return the sums over rows."""
+        block = self._block(len(x))
+        np.dot(x, self._up, out)  # with the sign; on few rows faster than matmul
+        out += block.up_bias
         # Overflow gives infinity, and the quotient the right zero.
         with np.errstate(over="ignore"):
             np.exp(out, out=out)
         out += 1
         np.divide(1, out, out=out)
+        return self._column_sums(out, block)
 
-    def _output_block(
-        self, x: AnyArray, firing: AnyArray
-    ) -> tuple[AnyArray, AnyArray, float]:
-        """Return δ of the output layer, δ W₂ᵀ gain², and Σ ‖y − x‖²."""
-        folded = self._folded
-        if folded is None:
-            raise RuntimeError("fire comes before backpropagate")
-        y = self._block("output", len(x), self.shape.n_visible)
-        delta = self._block("delta", len(x), self.shape.n_visible)
-        np.matmul(firing, folded.out, out=y)
-        y += folded.out_bias[: len(x)]
+    def _output_block(self, x: AnyArray, firing: AnyArray, block: _Block) -> float:
+        """Fill ``delta``, and ``back`` with gain · delta W₂ᵀ; return Σ ‖y − x‖²."""
+        y, delta = block.output, block.delta
+        np.dot(firing, self._out, y)
+        y += block.out_bias
         self._output.apply(y)
         np.subtract(y, x, out=delta)
         squared = float(np.vdot(delta, delta))
         self._output.spend(y, delta)
-        back = self._block("back", len(x), self.shape.n_hidden)
-        np.matmul(delta, folded.back, out=back)
-        return delta, back, squared
-
-    def _spread(self, firing: AnyArray) -> AnyArray:
-        """Return s (1 − s) = s − s²."""
-        spread = self._block("spread", *firing.shape)
-        np.multiply(firing, firing, out=spread)
-        np.subtract(firing, spread, out=spread)
-        return spread
+        np.dot(delta, self._out.T, block.back)
+        return squared
 
     def _add_gradients(
-        self,
-        x: AnyArray,
-        firing: AnyArray,
-        delta: AnyArray,
-        back: AnyArray,
-        sums: Parameters,
+        self, x: AnyArray, firing: AnyArray, block: _Block, sums: Parameters
     ) -> None:
+        """Add what a block gives, but for the gain, which comes once for all."""
+        spread, back, delta = block.spread, block.back, block.delta
+        np.multiply(firing, firing, out=spread)
+        np.subtract(firing, spread, out=spread)  # s (1 − s) = s − s²
+        back *= spread
         up, down = sums["weights"], sums["decode_weights"]
-        product = self._workspace.array("product", up.shape, self.dtype)
-        up += np.matmul(x.T, back, out=product)
-        sums["hidden_bias"][:] += self._column_sums(back)
-        product = self._workspace.array("product", down.shape, self.dtype)
-        down += self._gain * np.matmul(firing.T, delta, out=product)
-        output = self._column_sums(delta)
-        down -= (self._gain - 1) * output
-        sums["visible_bias"][:] += output
+        up += np.dot(x.T, back, self._up_product)
+        down += np.dot(firing.T, delta, self._out_product)
+        sums["hidden_bias"][:] += self._column_sums(back, block)
+        sums["visible_bias"][:] += self._column_sums(delta, block)
 
-    def _column_sums(self, block: AnyArray) -> AnyArray:
+    def _apply_gain(self, sums: Parameters) -> None:
+        gain = self.gain
+        if gain != 1:
+            sums.vector[sums.span("weights", "decode_weights")] *= gain
+            sums["decode_weights"][:] -= (gain - 1) * sums["visible_bias"]
+
+    def _column_sums(self, array: AnyArray, block: _Block) -> AnyArray:
         """Return the sums over rows: BLAS takes a quarter of NumPy's time."""
-        sums: AnyArray = self._ones[: len(block)] @ block
+        sums: AnyArray = np.dot(block.ones, array)
         return sums
 
     def _clear(self, sums: Parameters) -> None:
-        for name in self.parameters:
-            sums[name][:] = 0
-
-    def _block(self, name: str, n_rows: int, n_columns: int) -> AnyArray:
-        """Return the first rows of a buffer; the last block may be shorter."""
-        buffer = self._workspace.array(name, (ROW_BLOCK, n_columns), self.dtype)
-        return buffer[:n_rows]
-
-    def _table(self, name: str, row: Array64, n_rows: int) -> AnyArray:
-        """Return a row repeated: NumPy adds tables faster than it repeats rows."""
-        table = self._block(name, n_rows, len(row))
-        table[:] = row
-        return table
+        sums.vector[sums.span("weights", "visible_bias")] = 0

@@ -80,6 +80,7 @@ def alone(run: Run) -> Section:
     pairs = {
         "cost": short(summary.get("cost"), ".5g"),
         "mean firing probability": short(summary.get("mean_activation"), ".3g"),
+        "dead hidden units": short(summary.get("dead_units"), ".0f"),
         "evaluations": short(summary.get("evaluations"), ",.0f"),
         "training": seconds(summary.get("seconds")),
         "ranks": short(summary.get("ranks"), ".0f"),
@@ -87,6 +88,7 @@ def alone(run: Run) -> Section:
     parts: list[Part] = [
         paragraph(element("b", settings(run)), f". State: {state(run)}."),
         facts((k, v) for k, v in pairs.items() if v != NOTHING),
+        *([note(f"Warning: {summary['warning']}.")] if summary.get("warning") else []),
         *(note(remark) for remark in run.remarks),
         *_filters(run, name),
         *_firing(run, name),

@@ -23,7 +23,6 @@ from mpilayer.runs.session import Session, finite
 from mpilayer.runs.sparse import (
     carry_out,
     check,
-    effective,
     facts_of,
     make_cost,
     read,
@@ -106,7 +105,7 @@ def _carry_out_both(
         comm.on_root(lambda: _check_ranks(run, comm.size))
     else:
         facts = comm.on_root(lambda: check(data, run, config, replace_run))
-        config = effective(config)
+        config = config.resolved()
     rows = comm.everywhere(lambda: read(data, config, facts, comm.rank, comm.size))
     directory = RunDirectory(run)
     if not goes_on:
@@ -149,7 +148,7 @@ def _look(
     """Return with what a comparison goes on; on rank 0."""
     directory = RunDirectory(run)
     before = sparse_config(directory)
-    check_same(before, effective(config), ())
+    check_same(before, config.resolved(), ())
     path = data_of_run(directory, data)
     return path, before, facts_of(path, before)
 

@@ -16,6 +16,7 @@ from mpilayer.runs.model import sparse_content
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.writing import Writer
 from mpilayer.store.metrics import MetricsReader, MetricsWriter
+from mpilayer.train.dead import dead_units
 from mpilayer.train.descent import Descent, State
 from mpilayer.train.sparse import Evaluation, ShardedCost
 
@@ -108,6 +109,7 @@ def _summary(
     """Return what was reached. Collective."""
     if descent.state is None:
         raise RuntimeError("a descent without evaluations")
+    dead = dead_units(cost, descent.state.position)
     final = cost.measure(descent.state.position)
     return {
         **session.facts(),
@@ -122,6 +124,8 @@ def _summary(
         "evaluations": cost.evaluations,
         "iterations": descent.state.iteration,
         "stopped_by": descent.stopped_by,
+        "dead_units": dead.units,
+        "warning": dead.warning(final),
         "mean_activation": float(cost.mean_activation.mean()),
         "mean_activations": cost.mean_activation.tolist(),
         "digest": cost.model.parameters.digest(),
@@ -141,6 +145,8 @@ def _times(directory: RunDirectory) -> dict[str, float]:
 
 
 def _advise(session: Session, summary: Mapping[str, Any]) -> None:
+    if summary["warning"]:
+        session.say(f"warning: {summary['warning']}")
     share = summary["allreduce_seconds"] / summary["seconds"]
     if share > _COSTLY_ALLREDUCE:
         session.say(

@@ -290,7 +290,7 @@ def _comparison(run: Path, config: SparseConfig) -> dict[str, Any]:
     """Return what a comparison has found, nothing if it is not complete."""
     if result := compare.stored_comparison(run):
         before = sparse.sparse_config(RunDirectory(run))
-        check_same(before, sparse.effective(config), ())
+        check_same(before, config.resolved(), ())
     return result
 
 

@@ -1,6 +1,5 @@
 """A sparse autoencoder as a run: checks, shards, going on, the descent."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from mpilayer.train.sparse import (
 )
 from mpilayer.train.strata import Strata
 
-_HARMLESS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
+_LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
 
 
 def run_sparse(
@@ -95,7 +94,7 @@ def _begin(
     """Make the run, and train. Collective."""
     comm = session.comm
     facts = comm.on_root(lambda: check(data, run, config, replace_run))
-    config = effective(config)
+    config = config.resolved()
     rows = comm.everywhere(lambda: read(data, config, facts, comm.rank, comm.size))
     sections = {NAME: as_values(config), "launch": launch_facts(NAME, session)}
     directory = comm.on_root(lambda: open_run(data, run, facts, sections, replace_run))
@@ -114,9 +113,9 @@ def _go_on(
 
     def look() -> tuple[Path, SparseConfig, Facts]:
         config = sparse_config(directory)
-        check_same(config, asked and effective(asked), _HARMLESS)
+        check_same(config, asked and asked.resolved(), _harmless(config))
         path = data_of_run(directory, data)
-        return path, effective(asked) if asked else config, facts_of(path, config)
+        return path, asked.resolved() if asked else config, facts_of(path, config)
 
     path, config, facts = comm.on_root(look)
     if comm.on_root(lambda: _has_nothing_left(directory, config)):
@@ -167,8 +166,14 @@ def sparse_config(directory: RunDirectory) -> SparseConfig:
 def _has_nothing_left(directory: RunDirectory, config: SparseConfig) -> bool:
     before = sparse_config(directory)
     return directory.is_complete(NAME) and all(
-        getattr(config, name) == getattr(before, name) for name in _HARMLESS
+        getattr(config, name) == getattr(before, name) for name in _LIMITS
     )
+
+
+def _harmless(config: SparseConfig) -> frozenset[str]:
+    """Return what may change when a run goes on; sgd's rate ends with evaluations."""
+    limits = _LIMITS - {"evaluations"} if config.optimizer == "sgd" else _LIMITS
+    return limits | config.unused
 
 
 def _restore(
@@ -210,12 +215,6 @@ def check(data: Path, run: Path, config: SparseConfig, replace_run: bool) -> Fac
 def facts_of(data: Path, config: SparseConfig) -> Facts:
     """Return what the data set says, checked against the configuration."""
     return data_facts(data, config.minibatch if config.optimizer == "sgd" else 0)
-
-
-def effective(config: SparseConfig) -> SparseConfig:
-    """Return the configuration with the defaults that depend on others filled in."""
-    same = config.output == "same"
-    return replace(config, output=config.activation if same else config.output)
 
 
 def read(

@@ -11,7 +11,7 @@ from mpilayer.config import SparseConfig
 from mpilayer.errors import TrainingError
 from mpilayer.optim.cg import CGState, conjugate_gradient
 from mpilayer.optim.lbfgs import LBFGSState, lbfgs
-from mpilayer.train.sgd import SGDState, descend_by_passes
+from mpilayer.train.sgd import SGDState, descend_on_minibatches
 from mpilayer.train.sparse import Enough, ShardedCost
 
 
@@ -109,7 +109,7 @@ class Descent:
         else:
             sgd = _as(SGDState, first) or SGDState.start(begin, self._evaluate, cost)
             yield sgd
-            yield from descend_by_passes(cost, self._evaluate, config, sgd)
+            yield from descend_on_minibatches(cost, self._evaluate, config, sgd)
 
     def _evaluate(self, position: Array64) -> tuple[float, Array64]:
         """Evaluate the cost unless a limit is reached; equal on all ranks."""

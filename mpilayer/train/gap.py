@@ -62,7 +62,7 @@ class Firing:
 
     Attributes
     ----------
-    mean : ndarray (n_hidden,)
+    mean, variance : ndarray (n_hidden,)
         Over all rows.
     """
 
@@ -78,7 +78,7 @@ class Firing:
         self._counts = level_counts(self._firing)
         sum_over_ranks(self._comm, self._counts)
         self.mean: Array64 = sums / self._n_rows
-        self._variance = np.maximum(squares / self._n_rows - self.mean**2, 0)
+        self.variance: Array64 = np.maximum(squares / self._n_rows - self.mean**2, 0)
         counts = self._comm.allgather(len(self._rows))
         self._first = sum(counts[: self._comm.rank])
 
@@ -111,10 +111,10 @@ class Firing:
         means, weights = self._means(mine, self._comm.size)
         n_full = int(np.count_nonzero(weights))
         between = (weights[:, None] * (means - self.mean) ** 2).sum(axis=0)
-        active = self._variance > 0
+        active = self.variance > 0
         if n_full < 2 or not active.any():
             return float("nan")
-        ratio = between[active] * self._n_rows / self._variance[active]
+        ratio = between[active] * self._n_rows / self.variance[active]
         return float(ratio.mean() / (n_full - 1))
 
     def _gap_of(self, shard: npt.NDArray[np.intp], n_shards: int) -> Gap:

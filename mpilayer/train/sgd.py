@@ -1,19 +1,24 @@
-"""Descent of a sparse autoencoder on minibatches, with the paper's bias update."""
+"""Descent of a sparse autoencoder on minibatches; sparsity by a running mean."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count, islice
 from math import isinf
 from typing import Self
 
 import numpy as np
 
-from mpilayer.arrays import Array64
+from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig
-from mpilayer.numerics.parameters import Parameters
+from mpilayer.errors import CheckpointError
+from mpilayer.models.sparse import SparseAutoencoder
 from mpilayer.optim.search import Objective
-from mpilayer.train.evaluate import sum_over_ranks
+from mpilayer.parallel.comm import wait_until
 from mpilayer.train.sparse import Enough, ShardedCost
 from mpilayer.train.strata import Strata
+
+_EAGER = 0.002
+"""Seconds for which a rank only offers its core: steps take far less."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,15 @@ class SGDState:
     Attributes
     ----------
     position, gradient : ndarray (n,)
-        The parameters after the last pass, and the gradient of the whole cost there.
+        The parameters, and the gradient of the whole cost there.
     cost : float
         The cost there.
     mean_activation : ndarray (n_hidden,)
         Running mean of the firing probabilities.
     iteration : int
-        Passes over the data.
+        How often the cost was measured after steps.
+    examples : int
+        Rows that all steps together have met.
     """
 
     position: Array64
@@ -37,6 +44,7 @@ class SGDState:
     gradient: Array64
     mean_activation: Array64
     iteration: int = 0
+    examples: int = 0
 
     @staticmethod
     def start(position: Array64, evaluate: Objective, cost: ShardedCost) -> "SGDState":
@@ -54,111 +62,180 @@ class SGDState:
 
     def numbers(self) -> dict[str, float | int]:
         """Return the numbers that a checkpoint needs."""
-        return {"cost": self.cost, "iteration": self.iteration}
+        return {
+            "cost": self.cost,
+            "iteration": self.iteration,
+            "examples": self.examples,
+        }
 
     @classmethod
     def restore(
         cls, arrays: Mapping[str, Array64], numbers: Mapping[str, float | int]
     ) -> Self:
-        """Return the state with these ``arrays()`` and ``numbers()``."""
+        """Return the state with these ``arrays()`` and ``numbers()``.
+
+        Raises
+        ------
+        CheckpointError
+            A former version has written it.
+        """
+        if "examples" not in numbers:
+            raise CheckpointError(
+                "a descent by sgd must go on with the version that began it: the rate "
+                "was constant once, and falls to 0 now; found a former checkpoint. "
+                "Its weights can be used as they are; begin another run."
+            )
         return cls(
             position=arrays["position"],
             cost=float(numbers["cost"]),
             gradient=arrays["gradient"],
             mean_activation=arrays["mean_activation"],
             iteration=int(numbers["iteration"]),
+            examples=int(numbers["examples"]),
         )
 
 
-def descend_by_passes(
+def falling(first: float, done: int, total: int) -> float:
+    """Return the learning rate after ``done`` of ``total`` examples: linear, to 0."""
+    return first * max(0.0, 1 - done / total)
+
+
+def descend_on_minibatches(
     cost: ShardedCost, evaluate: Objective, config: SparseConfig, state: SGDState
 ) -> Iterator[SGDState]:
-    """Yield the state after each pass over all rows. Collective.
+    """Yield the state whenever the whole cost was measured. Collective.
 
     Parameters
     ----------
     cost : ShardedCost
-        Its rows must be those of this rank's strata.
+        Its rows must be those of this rank's strata. Its model is left alone.
     evaluate : callable
-        Evaluates the cost after each pass, or raises ``Enough``.
+        Evaluates the cost of all rows.
     config : SparseConfig
-        Minibatch, learning rate, memory of the running mean, seed.
+        Minibatch, learning rate, the sparsity's rule, memory of the running mean, seed.
+        There are ``evaluations`` − 1 times ``measure_every`` examples, and the rate
+        falls linearly to 0 over them.
     state : SGDState
         Where to begin or go on; going on gives the same bits.
 
     Raises
     ------
+    Enough
+        All examples were met, or the time is over.
     TrainingError
         The steps lead to infinity; on all ranks.
 
     Notes
     -----
-    Lahiri et al. 2010 §2: the gradient of a minibatch has no sparsity term; instead
-    every step moves the hidden biases by −learning rate · λ_ρ (ρ̂ − ρ), where ρ̂ is a
-    running mean of the activations. So the steps are the same for every ``kl``.
+    ρ̂ is a running mean of the firing probabilities over the rows of all ranks. Lahiri
+    et al. 2010 §2 (``bias``): the gradient has no sparsity term; every step moves the
+    hidden biases by −rate · β (ρ̂ − ρ). Ours (``gradient``): the slope
+    λ_ρ ∂KL(ρ‖ρ̂_j)/∂ρ̂_j joins the hidden units' δ, as in the gradient of the whole cost,
+    and so moves W₁, too. Steps are the same for every ``kl``.
     """
-    passes = _Passes(cost, config)
-    while True:
-        position, mean_activation = passes.run(state)
+    every = config.measure_every or cost.n_rows
+    total = (config.evaluations - 1) * every
+    steps = _Steps(cost, config, state, total)
+    while state.examples < total:
+        steps.run(until=(state.iteration + 1) * every)
+        position = steps.position.copy()
         value, gradient = evaluate(position)
         if cost.latest and isinf(cost.latest.reconstruction + cost.latest.decay):
             raise cost.no_number()
         state = SGDState(
-            position, value, gradient, mean_activation, state.iteration + 1
+            position,
+            value,
+            gradient,
+            steps.mean.copy(),
+            state.iteration + 1,
+            steps.examples,
         )
         yield state
+    raise Enough("evaluations")
 
 
-class _Passes:
-    def __init__(self, cost: ShardedCost, config: SparseConfig) -> None:
-        self._cost, self._config, self._model = cost, config, cost.model
-        comm = cost.comm
-        self._strata = Strata.of_rank(
-            cost.n_rows, config.minibatch, comm.rank, comm.size
-        )
-        n_hidden = self._model.shape.n_hidden
-        # The gradient comes first: its part of the vector is that of the parameters.
-        self._message = Parameters(
-            {**self._model.parameters.shapes, "firing": (n_hidden,), "stop": (1,)},
-            np.float64,
-        )
+class _Steps:
+    """Steps from a state on, on a model of their own.
+
+    Few calls of NumPy, without allocation: with single examples they are all the time.
+    """
+
+    def __init__(
+        self, cost: ShardedCost, config: SparseConfig, state: SGDState, total: int
+    ) -> None:
+        self._cost, self._config, self._total = cost, config, total
+        self._model = SparseAutoencoder(cost.model.shape, cost.model.dtype)
+        parameters = self._model.parameters
+        parameters.vector[:] = state.position
+        self._decaying = [parameters[name] for name in ("weights", "decode_weights")]
+        self._hidden_bias = parameters["hidden_bias"]
+        self.position: Array64 = parameters.vector
+        self.mean, self.examples = state.mean_activation.copy(), state.examples
+        self._gradient = parameters.like()
+        n_hidden = len(self.mean)
         self._no_slope = np.zeros(n_hidden)
+        # Σ firing, and whether a rank wants to stop.
+        self._firing = np.zeros(n_hidden + 1)
+        self._minibatches = self._from(state.examples)
 
-    def run(self, state: SGDState) -> tuple[Array64, Array64]:
-        """Take the steps of one pass; return the position and the running mean."""
-        config, n_rows = self._config, self._cost.n_rows
-        self._model.parameters.vector[:] = state.position
-        mean = state.mean_activation.copy()
-        minibatches = self._strata.minibatches(
-            config.seed, state.iteration, config.minibatch
-        )
-        for step, rows in enumerate(minibatches):
-            n = min(config.minibatch, n_rows - step * config.minibatch)
-            self._add_up(self._cost.rows[rows])
-            self._step(n, mean)
-        return self._model.parameters.vector.copy(), mean
-
-    def _add_up(self, x: Array64) -> None:
-        """Sum gradient and firing of a minibatch over all ranks."""
-        message = self._message
-        message["stop"][0] = self._cost.time_over()
+    def run(self, until: int) -> None:
+        """Take steps until so many examples were met."""
+        # Infinities are met where the rate is too high: the next evaluation tells.
         with np.errstate(over="ignore", invalid="ignore"):
-            message["firing"][:] = self._model.fire(x)
-            self._model.backpropagate(x, lambda: self._no_slope, message)
-        sum_over_ranks(self._cost.comm, message.vector)
-        if message["stop"][0]:
-            raise Enough("time")
+            while self.examples < until:
+                rows, n = next(self._minibatches)
+                self._step(rows, n)
 
-    def _step(self, n: int, mean: Array64) -> None:
-        """Move the parameters; update the running mean in place."""
-        config, p, message = self._config, self._model.parameters, self._message
-        gradient = message.vector[: p.vector.size]
-        gradient /= n
-        for name in ("weights", "decode_weights"):
-            message[name][:] += config.weight_decay * p[name]
-        p.vector -= config.learning_rate * gradient
-        kept = config.memory**n
-        mean *= kept
-        mean += (1 - kept) / n * message["firing"]
-        pull = config.sparsity_weight * (mean - config.sparsity_target)
-        p["hidden_bias"][:] -= config.learning_rate * pull
+    def _from(self, examples: int) -> Iterator[tuple[AnyArray, int]]:
+        """Yield this rank's rows of each minibatch, and those of all ranks."""
+        cost, config = self._cost, self._config
+        rows, n_rows, size = cost.rows, cost.n_rows, config.minibatch
+        strata = Strata.of_rank(n_rows, size, cost.comm.rank, cost.comm.size)
+        first, done = divmod(examples, n_rows)
+        for number in count(first):
+            minibatches = strata.minibatches(config.seed, number, size)
+            for chosen in islice(minibatches, done // size, None):
+                yield rows[chosen], min(size, n_rows - done)
+                done += size
+            done = 0
+
+    def _step(self, x: AnyArray, n: int) -> None:
+        config, gradient = self._config, self._gradient
+        rate = falling(config.learning_rate, self.examples, self._total)
+        firing = self._firing
+        firing[:-1] = self._model.fire(x)
+        firing[-1] = self._cost.time_over()
+        # The means of all ranks travel during the output layer.
+        request = self._cost.comm.start_sum(firing)
+        slope = None
+
+        def update() -> Array64:
+            nonlocal slope
+            wait_until(request.test, eager=_EAGER)
+            slope = self._update_mean(n)
+            return slope
+
+        self._model.backpropagate(x, update, gradient)
+        if slope is None:  # no rows of this minibatch here
+            update()
+        if firing[-1]:
+            raise Enough("time")
+        request = self._cost.comm.start_sum(gradient.vector)
+        wait_until(request.test, eager=_EAGER)
+        gradient.vector *= rate / n
+        for weights in self._decaying:
+            weights *= 1 - rate * config.weight_decay
+        self.position -= gradient.vector
+        if config.sgd_sparsity == "bias":
+            pull = rate * config.sgd_bias_weight
+            self._hidden_bias -= pull * (self.mean - config.sparsity_target)
+        self.examples += n
+
+    def _update_mean(self, n: int) -> Array64:
+        """Let a minibatch into the running mean; return the sparsity term's slope."""
+        kept = self._config.memory**n
+        self.mean *= kept
+        self.mean += (1 - kept) / n * self._firing[:-1]
+        if self._config.sgd_sparsity == "bias":
+            return self._no_slope
+        return self._cost.sparsity.slope(self.mean)

@@ -72,8 +72,8 @@ class Enough(Exception):
 
 def make_model(config: SparseConfig, n_visible: int) -> SparseAutoencoder:
     """Return the model that a configuration describes, its parameters 0."""
-    output = config.activation if config.output == "same" else config.output
-    shape = LayerShape(n_visible, config.hidden, output, config.activation)
+    config = config.resolved()
+    shape = LayerShape(n_visible, config.hidden, config.output, config.activation)
     return SparseAutoencoder(shape, np.dtype(config.dtype).type)
 
 
@@ -81,6 +81,7 @@ def start_weights(model: SparseAutoencoder, config: SparseConfig) -> None:
     """Draw the first weights; biases are 0. Equal for equal seeds on all ranks."""
     shape, p = model.shape, model.parameters
     p.vector[:] = 0
+    config = config.resolved()
     for place, name in enumerate(("weights", "decode_weights")):
         rng = stream(config.seed, "sparse", place)
         if config.initial == "positive":

@@ -61,5 +61,9 @@ class Strata:
     def minibatches(self, seed: int, epoch: int, minibatch: int) -> Iterator[AnyArray]:
         """Yield this rank's local row numbers in every minibatch of an epoch."""
         orders = self.orders(seed, epoch)
-        for step in range(-(-self.n_rows // minibatch)):
-            yield np.array([o[step] for o in orders if step < len(o)], np.intp)
+        # Strata differ by one row: a last, shorter minibatch takes what is over.
+        whole, over = divmod(self.n_rows, minibatch)
+        table = np.array([order[:whole] for order in orders], np.intp)
+        yield from np.ascontiguousarray(table.reshape(len(orders), whole).T)
+        if over:
+            yield np.array([o[whole] for o in orders if len(o) > whole], np.intp)
