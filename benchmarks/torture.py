@@ -149,6 +149,7 @@ def _modes() -> dict[str, Mode]:
     stack = ("--layers", "64,32,16")
     pre = ("--checkpoint-every", "1")
     slow = ("--checkpoint-every", "2")
+    sgd = ("--optimizer", "sgd", "--measure-every", "0", "--minibatch", "100")
     found = [
         Mode("lockstep, lag 0", "pretrain", (*stack, *pre), 70),
         Mode("lockstep, lag 2", "pretrain", (*stack, *slow, "--lag", "2"), 70, "any"),
@@ -166,7 +167,7 @@ def _modes() -> dict[str, Mode]:
         ),
         Mode("sparse, lbfgs, exact", "sparse", (*slow, "--kl", "exact"), 350),
         Mode("sparse, cg, average", "sparse", (*pre, "--optimizer", "cg"), 300),
-        Mode("sparse, sgd", "sparse", (*pre, "--optimizer", "sgd"), 120),
+        Mode("sparse, sgd", "sparse", (*pre, *sgd), 120),
         Mode(
             "fine-tuning, adam, other ranks",
             "finetune",

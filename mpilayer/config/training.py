@@ -317,6 +317,12 @@ class SparseConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.optimizer == "sgd" and 0 < self.measure_every < self.minibatch:
+            raise FieldError(
+                "measure_every must be 0, or at least the rows of a minibatch, "
+                f"{self.minibatch}; got {self.measure_every}. Change measure_every.",
+                "measure_every",
+            )
 
     def resolved(self) -> "SparseConfig":
         """Return these settings with the defaults that depend on others filled in."""

@@ -42,7 +42,7 @@ PRETRAIN = [*STACK, "--epochs", EPOCHS, "--threads", 1]
 TUNE = ["--epochs", 8, "--minibatch", 50, "--threads", 1]
 SPARSE = ["--hidden", 5, "--output", "linear", "--sparsity-weight", 0.5]
 SPARSE += ["--sparsity-target", 0.1, "--minibatch", 50, "--kl", "exact"]
-SPARSE += ["--dtype", "float64", "--evaluations", 30]
+SPARSE += ["--dtype", "float64", "--evaluations", 30, "--measure-every", 0]
 OFTEN = ["--checkpoint-every", 1]
 
 
@@ -487,6 +487,19 @@ def test_other_settings_of_fine_tuning(tuned, tmp_path):
     assert_refused(run, words, *arguments, "sgd")
     words = ["--loss was squared, is cross-entropy"]
     assert_refused(run, words, *arguments, "adam", "--loss", "cross-entropy")
+
+
+def test_other_settings_of_stochastic_descent(toy, sparse_runs, tmp_path):
+    """The rate falls to 0 over all evaluations: their number belongs to the course."""
+    run = shutil.copytree(sparse_runs("sgd", 0), tmp_path / "run")
+    arguments = ["sparse", toy, "--run", run, *SPARSE, "--resume", "auto"]
+    arguments += ["--optimizer", "sgd"]
+    words = ["--evaluations was 30, is 40", "--sgd-sparsity was gradient, is bias"]
+    assert_refused(
+        run, words, *arguments, "--evaluations", 40, "--sgd-sparsity", "bias"
+    )
+    found = launch.run(*arguments, "--corrections", 7).ok()
+    assert "there is nothing to do" in found.stderr
 
 
 def test_other_settings_of_a_sparse_run(toy, sparse_runs, tmp_path):

@@ -232,7 +232,7 @@ def test_the_preset_ufldl(tiny, tmp_path):
 
 @pytest.mark.parametrize(("optimizer", "ranks"), [("cg", 0), ("sgd", 2)])
 def test_other_optimizers(toy, tmp_path, optimizer, ranks):
-    options = ["--optimizer", optimizer, "--kl", "exact-fused", "--minibatch", 50]
+    options = ["--optimizer", optimizer, "--kl", "exact-fused", "--measure-every", 0]
     train(toy, tmp_path / "run", *options, ranks=ranks)
     summary, lines = read_summary(tmp_path / "run"), records(tmp_path / "run")
     assert (summary["optimizer"], summary["evaluations"]) == (optimizer, 40)
@@ -242,6 +242,7 @@ def test_other_optimizers(toy, tmp_path, optimizer, ranks):
 def test_the_time_is_over(toy, tmp_path):
     run = tmp_path / "run"
     options = ["--max-time", 1.5, "--evaluations", 10**9, "--optimizer", "sgd"]
+    options += ["--measure-every", 0]
     arguments = ["sparse", toy, "--run", run, *OPTIONS, *options]
     result = launch.run(*arguments, ranks=2)
     assert result.code == 75, str(result)
@@ -266,6 +267,50 @@ def test_a_mode_that_makes_no_difference(toy, tmp_path):
     words = "warning: --kl exact makes no difference: --sparsity-weight is 0"
     assert words in result.stderr
     assert read_summary(tmp_path / "run")["sparsity"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "ranks", "words"),
+    [
+        (["--weight-decay", 10], 2, "all 5 hidden units are dead"),
+        (
+            ["--optimizer=sgd", "--sgd-sparsity=bias", "--sgd-bias-weight=1e5"],
+            0,
+            "the cost is infinite: a hidden unit never fires",
+        ),
+    ],
+)
+def test_a_run_that_has_learned_nothing(toy, tmp_path, options, ranks, words):
+    """The console, the summary and the report say so."""
+    run, page = tmp_path / "run", tmp_path / "report.html"
+    result = train(toy, run, *options, ranks=ranks)
+    assert result.stderr.count(f"warning: {words}") == 1
+    summary = read_summary(run)
+    assert summary["warning"].startswith(words)
+    assert summary["dead_units"] == 5
+    assert "5 of 5" in result.stdout
+    launch.run("report", run, "-o", page).ok()
+    assert page.read_text().count(f"Warning: {words}") == 1
+
+
+def test_a_run_that_has_learned_is_not_warned_of(runs):
+    run, result = runs[0]
+    assert read_summary(run)["warning"] == ""
+    assert read_summary(run)["dead_units"] < 5
+    assert "dead:" not in result.stderr
+
+
+@pytest.mark.parametrize("rule", ["bias", "gradient"])
+def test_costs_measured_by_two_ranks_as_by_one(toy, tmp_path, rule):
+    options = ["--optimizer", "sgd", "--sgd-sparsity", rule, "--dtype", "float64"]
+    options += ["--kl", "exact", "--measure-every", 100, "--minibatch", 7]
+    found = []
+    for ranks in (0, 2):
+        run = tmp_path / f"run-{ranks}"
+        train(toy, run, *options, "--evaluations", 8, ranks=ranks)
+        found.append([line["cost"] for line in records(run)])
+    assert len(found[0]) == 8
+    assert found[1] == pytest.approx(found[0], rel=1e-9)
 
 
 # --- using a run
@@ -339,6 +384,13 @@ def refused(folder):
         (["--preset", "papper"], ["unknown preset", "paper, ufldl", "'paper'?"]),
         (["--activation", "relu"], ["unknown activation", "tanh, sigmoid"]),
         (["--output", "sigmoid"], ["data in [0, 1]", "--output tanh or linear"]),
+        (["--sgd-sparsity", "slope"], ["unknown sgd_sparsity", "bias, gradient"]),
+        (["--sgd-bias-weight", "-1"], ["sgd_bias_weight must be at least 0"]),
+        (["--measure-every", "-1"], ["measure_every must be at least 0; got -1"]),
+        (
+            ["--optimizer", "sgd", "--minibatch", "30", "--measure-every", "20"],
+            ["at least the rows of a minibatch, 30; got 20", "--measure-every"],
+        ),
         (
             ["--optimizer", "sgd", "--minibatch", "301"],
             ["got 301 with 300 training rows", "--minibatch"],

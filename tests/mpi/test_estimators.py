@@ -134,6 +134,7 @@ def test_sparse_rows_in_a_stack(world):
 def sparse(comm=None, **changes):
     usual = {"hidden": 5, "evaluations": 15, "sparsity_target": 0.1}
     usual |= {"dtype": "float64", "sparsity_weight": 0.5, "kl": "exact"}
+    usual |= {"measure_every": 0}
     return mpilayer.SparseAutoencoder(**{**usual, "comm": comm, **changes})
 
 

@@ -23,6 +23,7 @@ from tests.support.sparse import (
     fresh_cost,
     make_cost,
     patches,
+    plain_descent,
     settings,
 )
 from tests.support.together import together
@@ -264,6 +265,7 @@ def test_a_descent_of_the_average(world, n_rows):
         assert states[-1].cost > 0.99 * expected.cost
 
 
+@pytest.mark.parametrize("rule", ["bias", "gradient"])
 @pytest.mark.parametrize(
     ("minibatch", "dtype", "tolerance"),
     [
@@ -274,14 +276,35 @@ def test_a_descent_of_the_average(world, n_rows):
         (120, "float64", 1e-11),
     ],
 )
-def test_stochastic_descent(world, minibatch, dtype, tolerance):
-    """Also with minibatches of fewer rows than there are ranks."""
-    changes = {"optimizer": "sgd", "minibatch": minibatch, "iterations": 2}
+def test_stochastic_descent(world, minibatch, dtype, tolerance, rule):
+    """Also with minibatches of fewer rows than there are ranks; beside plain steps."""
+    changes = {
+        "optimizer": "sgd",
+        "minibatch": minibatch,
+        "sgd_sparsity": rule,
+        "measure_every": max(50, minibatch),
+        "evaluations": 6,
+    }
     expected = alone(world, dtype=dtype, **changes)
-    *_, last = new_descent(world, dtype=dtype, **changes).states()
+    descent = new_descent(world, dtype=dtype, **changes)
+    first, *later = descent.states()
+    last = later[-1]
     same = set(world.allgather(digest(last.arrays().values())))
+    plain = list(
+        plain_descent(
+            descent.cost.model.shape,
+            first.position,
+            first.mean_activation,
+            patches(120),
+            descent.config,
+        )
+    )
     with together(world):
         assert len(same) == 1
+        assert [state.examples for state in later] == [done for *_, done in plain]
+        for state, (position, mean, _) in zip(later, plain, strict=True):
+            np.testing.assert_allclose(state.position, position, atol=tolerance)
+            np.testing.assert_allclose(state.mean_activation, mean, atol=tolerance)
         mean = expected.mean_activation
         np.testing.assert_allclose(last.position, expected.position, atol=tolerance)
         np.testing.assert_allclose(last.mean_activation, mean, atol=tolerance)

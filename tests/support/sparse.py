@@ -1,7 +1,8 @@
 """The sparse autoencoder once more, plainly and slowly; and its toy data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, count
 
 import numpy as np
 
@@ -28,6 +29,7 @@ def settings(**changes) -> SparseConfig:
         "sparsity_weight": 0.5,
         "sparsity_target": 0.1,
         "dtype": "float64",
+        "measure_every": 0,
     }
     return SparseConfig(**usual | changes)
 
@@ -119,21 +121,40 @@ def average(
     return float(parts @ [found[0] for found in costs]), gradient
 
 
-def one_pass(
-    shape: LayerShape, vector, mean, rows, config: SparseConfig, number: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return parameters and running mean after a pass of descent on minibatches."""
-    vector, mean = np.array(vector), np.array(mean)
-    bias = named(shapes(shape), vector)["hidden_bias"]
-    rate, size = config.learning_rate, config.minibatch
+def plain_descent(
+    shape: LayerShape, vector, mean, rows, config: SparseConfig
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Yield parameters, running mean and rows met, where the whole cost is measured."""
+    vector, mean, done, size = np.array(vector), np.array(mean), 0, config.minibatch
+    every = config.measure_every or len(rows)
+    total = (config.evaluations - 1) * every
+    rho, gain = config.sparsity_target, 1 if shape.hidden == "sigmoid" else 2
     no_sparsity = replace(config, sparsity_weight=0.0)
     strata = Strata.of_rank(len(rows), size, 0, 1)
-    for chosen in strata.minibatches(config.seed, number, size):
-        x, kept = rows[chosen], config.memory ** len(chosen)
-        mean = kept * mean + (1 - kept) * firing(shape, vector, x).mean(axis=0)
-        vector -= rate * exact(shape, vector, x, no_sparsity)[1]
-        bias -= rate * config.sparsity_weight * (mean - config.sparsity_target)
-    return vector, mean
+    passes = (strata.minibatches(config.seed, n, size) for n in count())
+    for chosen in chain.from_iterable(passes):
+        if done >= total:
+            return
+        x, n, rate = (
+            rows[chosen],
+            len(chosen),
+            config.learning_rate * (1 - done / total),
+        )
+        s, kept = firing(shape, vector, x), config.memory**n
+        mean = kept * mean + (1 - kept) * s.mean(axis=0)
+        gradient = exact(shape, vector, x, no_sparsity)[1]
+        part = named(shapes(shape), gradient)
+        if config.sgd_sparsity == "bias":
+            part["hidden_bias"] += config.sgd_bias_weight * (mean - rho)
+        else:
+            pull = config.sparsity_weight * ((1 - rho) / (1 - mean) - rho / mean)
+            delta = pull * gain * s * (1 - s)
+            part["weights"] += x.T @ delta / n
+            part["hidden_bias"] += delta.mean(axis=0)
+        vector -= rate * gradient
+        done += n
+        if done // every > (done - n) // every:
+            yield vector.copy(), mean, done
 
 
 def assert_close(

@@ -83,6 +83,14 @@ def test_every_option_has_help_and_a_legal_default(cls, item):
         (SparseConfig, {"optimizer": "adam"}, "choose from lbfgs, cg, sgd"),
         (SparseConfig, {"activation": "relu"}, "choose from tanh, sigmoid"),
         (SparseConfig, {"preset": "papper"}, "paper, ufldl.*mean 'paper'"),
+        (SparseConfig, {"sgd_sparsity": "slope"}, "choose from bias, gradient"),
+        (SparseConfig, {"sgd_bias_weight": -1.0}, "sgd_bias_weight must be at least 0"),
+        (SparseConfig, {"measure_every": -1}, "measure_every must be at least 0"),
+        (
+            SparseConfig,
+            {"optimizer": "sgd", "measure_every": 19},
+            "measure_every must be 0, or at least the rows of a minibatch, 20; got 19",
+        ),
     ],
 )
 def test_what_is_refused(cls, values, words):
@@ -250,3 +258,26 @@ def test_values_from_the_command_line(name, text, expected):
 def test_bad_values_from_the_command_line(name, text):
     with pytest.raises(ValueError, match="invalid literal"):
         value_from_text(get_type_hints(PretrainConfig)[name], text)
+
+
+def test_defaults_that_depend_on_the_optimizer():
+    found = {
+        name: SparseConfig(optimizer=name, activation="sigmoid").resolved()
+        for name in ("lbfgs", "cg", "sgd")
+    }
+    assert {config.output for config in found.values()} == {"sigmoid"}
+    assert [config.initial for config in found.values()] == [
+        *("positive", "positive", "symmetric")
+    ]
+    for config in found.values():
+        assert config.resolved() == config
+    given = SparseConfig(optimizer="sgd", initial="positive", output="linear")
+    assert given.resolved() == given
+
+
+def test_settings_that_an_optimizer_does_not_read():
+    sgd = {"minibatch", "learning_rate", "measure_every", "memory"}
+    sgd |= {"sgd_sparsity", "sgd_bias_weight"}
+    assert SparseConfig().unused == sgd
+    assert SparseConfig(optimizer="cg").unused == sgd | {"corrections"}
+    assert SparseConfig(optimizer="sgd").unused == {"corrections"}

@@ -64,6 +64,7 @@ def small(name, **changes):
             "evaluations": 15,
             "sparsity_target": 0.1,
             "initial": "symmetric",
+            "measure_every": 0,
         },
     }
     return getattr(mpilayer, name)(**{**usual[name], **changes})

@@ -19,7 +19,8 @@ ROWS = patches(300)
 
 def make(**changes):
     """Return a descent from the first weights."""
-    config = settings(**{"memory": 0.99, "minibatch": 20} | changes)
+    usual = {"memory": 0.99, "minibatch": 20, "measure_every": 400}
+    config = settings(**usual | changes)
     return Descent(fresh_cost(config, ROWS), config)
 
 

@@ -5,40 +5,107 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from mpilayer.train.sgd import SGDState, descend_by_passes
+from mpilayer.errors import CheckpointError
+from mpilayer.train.sgd import SGDState, descend_on_minibatches, falling
+from mpilayer.train.sparse import Enough
 from tests.support import sparse
 from tests.support.sparse import fresh_cost, make_cost, patches, settings
 
+RULES = ("bias", "gradient")
+
 
 def sgd(**changes):
-    usual = {"optimizer": "sgd", "minibatch": 7, "learning_rate": 0.05, "memory": 0.9}
+    usual = {
+        "optimizer": "sgd",
+        "minibatch": 7,
+        "learning_rate": 0.05,
+        "memory": 0.9,
+        "evaluations": 21,
+        "measure_every": 0,
+        "sgd_bias_weight": 0.5,
+    }
     return settings(**usual | changes)
 
 
-def states(cost, config, n, first=None):
-    """Return the states after each of n passes, the first before any."""
+def states(cost, config, first=None):
+    """Return the state at each measured cost, the first before any step."""
     begin = cost.model.parameters.vector.copy()
     first = first or SGDState.start(begin, cost, cost)
-    return [first, *islice(descend_by_passes(cost, cost, config, first), n)]
+    found = [first]
+    with pytest.raises(Enough, match="evaluations"):
+        found.extend(descend_on_minibatches(cost, cost, config, first))
+    return found
 
 
-@pytest.mark.parametrize("minibatch", [1, 7, 30, 45])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    ("minibatch", "every"), [(1, 20), (7, 0), (7, 17), (30, 45), (45, 100)]
+)
 @pytest.mark.parametrize(
     ("hidden", "output"), [("tanh", "tanh"), ("sigmoid", "linear")]
 )
-def test_passes_are_the_plain_ones(hidden, output, minibatch):
-    config = sgd(activation=hidden, output=output, minibatch=minibatch, seed=3)
+def test_steps_are_the_plain_ones(hidden, output, minibatch, every, rule):
+    changes = {"measure_every": every, "evaluations": 6, "sgd_sparsity": rule}
+    config = sgd(
+        activation=hidden, output=output, minibatch=minibatch, seed=3, **changes
+    )
     x = patches(45)
     cost = make_cost(config, x)
     shape, vector = cost.model.shape, cost.model.parameters.vector.copy()
     mean = sparse.firing(shape, vector, x).mean(axis=0)
-    for number, state in enumerate(states(cost, config, 3)):
-        assert state.iteration == number
-        np.testing.assert_allclose(state.position, vector, atol=1e-12)
-        np.testing.assert_allclose(state.mean_activation, mean, atol=1e-12)
-        expected = sparse.exact(shape, vector, x, config)
-        sparse.assert_close((state.cost, state.gradient), expected, 1e-11)
-        vector, mean = sparse.one_pass(shape, vector, mean, x, config, number)
+    later = sparse.plain_descent(shape, vector, mean, x, config)
+    expected = [(vector, mean, 0), *later]
+    found = states(cost, config)
+    assert len(found) == 6
+    for number, (state, plain) in enumerate(zip(found, expected, strict=True)):
+        assert (state.iteration, state.examples) == (number, plain[2])
+        np.testing.assert_allclose(state.position, plain[0], atol=1e-12)
+        np.testing.assert_allclose(state.mean_activation, plain[1], atol=1e-12)
+        whole = sparse.exact(shape, plain[0], x, config)
+        sparse.assert_close((state.cost, state.gradient), whole, 1e-11)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_going_on_within_a_pass(dtype, rule):
+    """Costs are measured where the rows of a pass are not all met: the same bits."""
+    changes = {"measure_every": 20, "evaluations": 9, "sgd_sparsity": rule}
+    config = sgd(dtype=dtype, **changes)
+    expected = states(make_cost(config, patches(45)), config)
+    assert [state.examples % 45 for state in expected[:5]] == [0, 21, 42, 21, 35]
+    for stop in (1, 2, 5):
+        stood = expected[stop]
+        first = SGDState.restore(
+            {name: array.copy() for name, array in stood.arrays().items()},
+            stood.numbers(),
+        )
+        cost = make_cost(config, patches(45))
+        cost.model.parameters.vector[:] = np.nan
+        for state, other in zip(
+            states(cost, config, first), expected[stop:], strict=True
+        ):
+            assert state.numbers() == other.numbers()
+            for name, array in state.arrays().items():
+                np.testing.assert_array_equal(array, other.arrays()[name])
+
+
+def test_a_checkpoint_of_the_constant_rate():
+    config = sgd()
+    state = states(make_cost(config, patches(45)), config)[-1]
+    numbers = {"cost": state.cost, "iteration": state.iteration}
+    with pytest.raises(CheckpointError, match="the version that began it"):
+        SGDState.restore(state.arrays(), numbers)
+
+
+def test_the_rate_falls_to_0():
+    found = [falling(0.4, done, 8) for done in (0, 2, 4, 7, 8, 9)]
+    assert found == pytest.approx([0.4, 0.3, 0.2, 0.05, 0, 0])
+
+
+def test_no_steps_with_a_single_evaluation():
+    config = sgd(evaluations=1)
+    (only,) = states(make_cost(config, patches(45)), config)
+    assert (only.iteration, only.examples) == (0, 0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -46,19 +113,23 @@ def test_passes_are_the_plain_ones(hidden, output, minibatch):
 def test_the_cost_falls(hidden, dtype):
     config = sgd(activation=hidden, output="linear", dtype=dtype, memory=0.99)
     cost = fresh_cost(config, patches(300))
-    found = states(cost, config, 20)
+    found = states(cost, config)
     assert found[-1].cost < 0.7 * found[0].cost
     assert found[-1].cost < found[10].cost < found[3].cost
 
 
-def test_the_sparsity_term_moves_the_biases_alone():
-    config = sgd(learning_rate=1e-9, sparsity_weight=1e7, weight_decay=0.0)
+@pytest.mark.parametrize(
+    ("rule", "moved"),
+    [("bias", {"hidden_bias"}), ("gradient", {"hidden_bias", "weights"})],
+)
+def test_what_the_sparsity_moves(rule, moved):
+    weights = {"sparsity_weight": 1e7, "sgd_bias_weight": 1e7, "weight_decay": 0.0}
+    config = sgd(learning_rate=1e-9, evaluations=2, sgd_sparsity=rule, **weights)
     cost = make_cost(config, patches(45))
-    first, last = states(cost, config, 1)
-    moved = cost.model.parameters.like()
-    moved.vector[:] = np.abs(last.position - first.position) > 1e-5
-    assert moved["hidden_bias"].all()
-    assert not any(moved[name].any() for name in moved if name != "hidden_bias")
+    first, last = states(cost, config)
+    change = cost.model.parameters.like()
+    change.vector[:] = np.abs(last.position - first.position)
+    assert {name for name, view in change.items() if view.max() > 1e-5} == moved
 
 
 def test_steps_are_the_same_for_every_mode():
@@ -66,14 +137,14 @@ def test_steps_are_the_same_for_every_mode():
     found = []
     for mode in sparse.MODES:
         cost = make_cost(sgd(kl=mode), patches(45))
-        found.append(states(cost, config, 2)[-1].position)
+        found.append(states(cost, config)[-1].position)
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
 
 
 def test_another_seed_takes_other_minibatches():
     found = [
-        states(make_cost(sgd(seed=seed), patches(45)), sgd(seed=seed), 1)[-1].position
+        states(make_cost(sgd(seed=seed), patches(45)), sgd(seed=seed))[1].position
         for seed in (0, 1)
     ]
     assert (found[0] != found[1]).any()
@@ -85,7 +156,7 @@ def test_states_are_never_changed():
     cost = make_cost(config, patches(45))
     found, copies = [], []
     first = SGDState.start(cost.model.parameters.vector.copy(), cost, cost)
-    for state in islice(descend_by_passes(cost, cost, config, first), 4):
+    for state in islice(descend_on_minibatches(cost, cost, config, first), 4):
         found.append(state)
         copies.append({name: v.copy() for name, v in state.arrays().items()})
     for state, arrays in zip(found, copies, strict=True):
