@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train twice, and print both side by side."""
-    config = config_from(args, SparseConfig, "sparse")
+    config = config_from(args, SparseConfig, "compare")
     session = begin_training(args, "compare", 1)
     result = run_compare(args.data, args.run, config, session, args.replace)
     if session.comm.rank > 0:

@@ -36,8 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write a file with every setting, its meaning, range and default. All settings "
         "are commented out: remove the # before those that you change. The files of "
-        "single commands are read by --config (compare reads that of sparse), that of "
-        "an experiment by 'mpilayer run'."
+        "single commands are read by --config (compare reads [sparse], and [compare] "
+        "over it), that of an experiment by 'mpilayer run'."
     )
     parser.add_argument(
         "kind",

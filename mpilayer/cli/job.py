@@ -24,7 +24,6 @@ CONFIGS: Mapping[str, Any] = {
 }
 """Command to what decides it."""
 
-_SECTIONS = {"compare": "sparse"}
 _SCALED = ("sparse", "pretrain")
 _NAMES = (*CONFIGS, "scaling")
 _SAFETY = ("checkpoint_every", "checkpoint_seconds", "max_time")
@@ -169,7 +168,7 @@ def _check(given: argparse.Namespace, command: str) -> None:
     if command == "finetune":
         _mark(given, command)
     else:
-        config = config_from(given, CONFIGS[command], _SECTIONS.get(command, command))
+        config = config_from(given, CONFIGS[command], command)
         if command == "pretrain":
             check_ranks(given.ntasks, config)
     for follower in given.then:

@@ -14,6 +14,7 @@ from mpilayer.config import (
     FieldError,
     flag,
     from_values,
+    read_sections,
     read_toml,
     value_from_text,
 )
@@ -200,7 +201,9 @@ def config_from(args: argparse.Namespace, cls: type[Config], section: str) -> Co
     except FieldError as error:
         key, words = error.key, str(error)
         if key in in_file and key not in given:
-            raise ConfigError(f"{args.config}, [{section}]: {words}") from error
+            is_own = key in read_sections(args.config).get(section, {})
+            place = section if is_own else "sparse"  # on which [compare] builds
+            raise ConfigError(f"{args.config}, [{place}]: {words}") from error
         with_flag = words.replace(f"Change {key}.", f"Change {flag(key)}.")
         raise ConfigError(with_flag) from error
 

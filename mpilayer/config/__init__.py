@@ -29,6 +29,7 @@ from mpilayer.config.training import (
 from mpilayer.config.values import (
     Config,
     as_values,
+    compared,
     from_values,
     read_sections,
     read_toml,
@@ -50,6 +51,7 @@ __all__ = [
     "SparseConfig",
     "as_values",
     "check",
+    "compared",
     "flag",
     "from_values",
     "option",

@@ -44,7 +44,18 @@ def read_toml(path: Path, section: str) -> dict[str, Any]:
     ConfigError
         The file is missing or no TOML, or has a section or key that nothing reads.
     """
-    return read_sections(path).get(section, {})
+    sections = read_sections(path)
+    return compared(sections) if section == "compare" else sections.get(section, {})
+
+
+def compared(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what holds for a comparison: [sparse], and [compare] over it.
+
+    The file of a comparison's run only lists its two runs there, in ``runs``.
+    """
+    own = dict(sections.get("compare", {}))
+    own.pop("runs", None)
+    return {**sections.get("sparse", {}), **own}
 
 
 def read_sections(

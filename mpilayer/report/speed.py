@@ -147,7 +147,7 @@ def _label(group: Sequence[Run]) -> str:
 
 
 def _source(machine: str) -> str:
-    return f"{LAHIRI}, desktop" if machine == "desktop" else machine
+    return "Lahiri et al., desktop" if machine == "desktop" else machine
 
 
 def _took(seconds: float | None) -> str:

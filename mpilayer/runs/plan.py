@@ -25,6 +25,7 @@ from mpilayer.config import (
     ReportConfig,
     SparseConfig,
     as_values,
+    compared,
     from_values,
     read_sections,
     value_from_text,
@@ -132,7 +133,7 @@ def read_plan(file: Path, changes: Iterable[str] = (), run: Path | None = None) 
         section, key, value = _change(change)
         sections.setdefault(section, {})[key] = value
     if "compare" in sections:
-        sections["compare"] = {**sections.get("sparse", {}), **sections["compare"]}
+        sections["compare"] = compared(sections)
     configs = {
         name: _config(file, name, cls, sections.get(name, {}))
         for name, cls in SECTIONS.items()

@@ -65,6 +65,18 @@ def test_compare_goes_on_from_sparse(plan):
     assert (compared.hidden, compared.evaluations) == (7, 5)
 
 
+@pytest.mark.parametrize("name", ["lahiri2010", "lahiri2010-small"])
+def test_the_examples_compare_what_they_train(name):
+    """But for what [compare] says itself."""
+    own = {"lahiri2010": {"kl"}, "lahiri2010-small": {"kl", "evaluations"}}[name]
+    found = to_sections(read_plan(EXAMPLES / f"{name}.toml", ["sparse.hidden=9"]))
+    differ = {k for k, v in found["compare"].items() if found["sparse"][k] != v}
+    assert differ == own
+    corrections = {"lahiri2010": 10, "lahiri2010-small": 40}[name]
+    assert found["compare"]["corrections"] == corrections
+    assert found["compare"]["hidden"] == 9
+
+
 def test_effective_settings_read_back(plan, tmp_path):
     from mpilayer.config import to_toml
 

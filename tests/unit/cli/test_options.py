@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from mpilayer import interrupt
-from mpilayer.cli.options import add_safety, safety_from
+from mpilayer.cli.options import add_config, add_safety, config_from, safety_from
+from mpilayer.config import SparseConfig
 from mpilayer.errors import ConfigError
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.parallel.start import place
@@ -50,6 +51,29 @@ def test_times(text, seconds):
 def test_bad_times(text):
     with pytest.raises(argparse.ArgumentError, match="MM:SS"):
         parsed(f"--max-time={text}")
+
+
+def compared(tmp_path, text, *arguments):
+    """Return what 'compare' reads from a file and the command line."""
+    (tmp_path / "a.toml").write_text(text)
+    parser = argparse.ArgumentParser()
+    add_config(parser, SparseConfig)
+    given = parser.parse_args(["--config", str(tmp_path / "a.toml"), *arguments])
+    return config_from(given, SparseConfig, "compare")
+
+
+def test_compare_reads_its_own_section_over_that_of_sparse(tmp_path):
+    text = "[sparse]\nhidden = 7\ncorrections = 10\n"
+    own = text + "[compare]\ncorrections = 3\nkl = 'exact-fused'\n"
+    found = compared(tmp_path, own, "--seed", "4")
+    assert (found.hidden, found.corrections, found.kl) == (7, 3, "exact-fused")
+    assert found.seed == 4
+    # A comparison's run lists its two runs there.
+    of_run = text + "[compare]\nruns = ['average', 'exact']\n"
+    assert compared(tmp_path, of_run) == compared(tmp_path, text)
+    for section in ("sparse", "compare"):
+        with pytest.raises(ConfigError, match=rf"\[{section}\]: hidden must be at"):
+            compared(tmp_path, f"[{section}]\nhidden = 0\n")
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "many"])

@@ -264,7 +264,7 @@ def test_seconds_stand_beside_the_papers_and_the_clusters(tmp_path, monkeypatch)
     rows = [cells[i : i + 7] for i in range(7, len(cells), 7)]
     # 500 evaluations; a run did 10.
     assert rows[0] == ["r1, r2", "120,000", "400", "200", *["–"] * 3]
-    paper = "Lahiri, Pasari, Prochnow 2010, desktop"
+    paper = "Lahiri et al., desktop"
     assert [paper, "100,000", "650", "440", "370", "350", "–"] in rows
     assert ["qjam cluster", "1,000", "76", "92", "137", "275", "544"] in rows
     assert len(rows) == 8
