@@ -6,6 +6,7 @@ once, when NumPy loads them.
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +24,19 @@ _requested: int | None = None
 _RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 _SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _LOCAL_SIZE_VARIABLES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
+
+
+def use_utf8() -> None:
+    """Begin this process anew in Python's UTF-8 mode, if the locale is another; local.
+
+    So all text files are UTF-8, and names of files in them mean the same in every
+    locale. The terminal keeps the encoding of the locale.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or not sys.executable:
+        return
+    if sys.stdout is not None:
+        os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def prepare() -> None:
