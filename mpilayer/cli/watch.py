@@ -18,7 +18,7 @@ from mpilayer.cli.options import require_one_process
 from mpilayer.runs import experiment
 from mpilayer.runs.compare import NAME as COMPARE
 from mpilayer.runs.descending import NAME as SPARSE
-from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.directory import RunDirectory, read_text
 from mpilayer.runs.holding import at_work
 from mpilayer.runs.model import run_shapes
 from mpilayer.runs.plan import FILE, FOLDERS, is_experiment
@@ -253,7 +253,7 @@ def _goals(
     """Return the epochs of each layer, and whether there may be more."""
     if not directory.schedule.is_file():
         return stipulated, True
-    text = directory.schedule.read_text(errors="replace")
+    text = read_text(directory.schedule)
     return Schedule.from_json(text, str(directory.schedule)).epochs, False
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from mpilayer.cli.main import COMMANDS
@@ -109,12 +110,15 @@ def test_the_terminal_is_closed_on_the_way(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_an_encoding_that_lacks_letters(tiny, tmp_path, encoding):
-    variables = {"PYTHONIOENCODING": encoding}
-    run = tmp_path / "run"
-    done = pretrain(tiny, run, variables=variables).ok()
+def test_an_encoding_that_lacks_letters(tmp_path, encoding):
+    # Without validation rows there is no error of theirs, but a dash.
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((90, 5)))
+    data, run, variables = tmp_path / "x.h5", tmp_path / "run", {}
+    variables["PYTHONIOENCODING"] = encoding
+    launch.run("data", "prepare", tmp_path / "x.npy", "-o", data).ok()
+    done = pretrain(data, run, variables=variables).ok()
     assert "Pre-training took" in done.stdout
-    assert_trained(run)
+    assert (run / "complete").read_text().split() == ["pretrain"]
 
 
 def test_help_in_ascii():
@@ -144,6 +148,21 @@ def test_names_are_no_markup(tiny, tmp_path):
 
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_names_that_are_not_utf_8(tiny, tmp_path, ranks):
+    data, run = (tmp_path / os.fsdecode(name) for name in (b"d\xff.h5", b"r\xe9"))
+    data.write_bytes(tiny.read_bytes())
+    pretrain(data, run, ranks=ranks).ok()
+    assert os.fsencode(f'path = "{data}"') in (run / "config.toml").read_bytes()
+    launch.run("resume", run, ranks=ranks).ok()
+    for variables in (ASCII, {}):
+        launch.run("evaluate", run, variables=variables).ok()
+    launch.run("finetune", run, "--epochs", 1).ok()
+    launch.run("watch", run).ok()
+    launch.run("report", run, "-o", tmp_path / "page.html").ok()
+    launch.run("export", run, "-o", run / "model.safetensors").ok()
 
 
 @pytest.mark.parametrize("ranks", [0, 2])
