@@ -5,24 +5,52 @@ once, when NumPy loads them.
 """
 
 import os
+import re
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+GROUPS = Path("/sys/fs/cgroup")
+"""Where control groups are mounted."""
+
+# As BLAS libraries have it: their own variable counts more than that of all.
 _THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "BLIS_NUM_THREADS",
+    "OMP_NUM_THREADS",
 )
 # Names of launchers and their helpers, and how far above a rank they may be.
 _LAUNCHERS = ("mpiexec", "mpirun", "hydra", "prte", "prun", "orte", "srun")
 _ANCESTORS = 5
 
 _requested: int | None = None
-_RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
-_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-_LOCAL_SIZE_VARIABLES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
+# Rank and size go together: a size alone is that of a job, or left over.
+_CLAIMS = (
+    ("PMI_RANK", "PMI_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMIX_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
+_LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
+# What makes a process a rank.
+_OF_RANKS = ("PMI_", "PMIX_", "OMPI_COMM_WORLD_", "MPI_LOCAL")
+_OF_TASKS = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+
+
+def use_utf8() -> None:
+    """Begin this process anew in Python's UTF-8 mode, if the locale is another; local.
+
+    So all text files are UTF-8, and names of files in them mean the same in every
+    locale. The terminal keeps the encoding of the locale.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or not sys.executable:
+        return
+    if sys.stdout is not None:
+        os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def prepare() -> None:
@@ -31,16 +59,22 @@ def prepare() -> None:
     What the user has set stays, and :func:`requested_threads` tells it. Otherwise the
     threads are limited to this process's share of the cores, as far as the launcher's
     variables tell; :mod:`mpilayer.parallel.start` sets them again when it knows all
-    ranks.
+    ranks. Those that a rank has left to a program that it started are dropped.
     """
     global _requested
     if _requested is not None:
         return
-    given = [os.environ[name] for name in _THREAD_VARIABLES if name in os.environ]
-    _requested = max((int(n) for n in given if n.isdigit()), default=0)
-    share = max(1, len(cores()) // (_first(_LOCAL_SIZE_VARIABLES) or 1))
+    if _of_another_rank():
+        for name in [*os.environ]:
+            if name.startswith(_OF_RANKS) or name in _OF_TASKS:
+                del os.environ[name]
+    # OpenMP takes a list: a number for each level of nesting.
+    given = (_number(name, until=",") for name in _THREAD_VARIABLES)
+    _requested = next(filter(None, given), 0)
+    locals_ = (_number(name) for name in _LOCAL_SIZES)
+    share = max(1, len(cores()) // next(filter(None, locals_), 1))
     for name in _THREAD_VARIABLES:
-        os.environ.setdefault(name, str(share))
+        os.environ.setdefault(name, str(_requested or share))
 
 
 def requested_threads() -> int:
@@ -49,20 +83,74 @@ def requested_threads() -> int:
 
 
 def cores() -> frozenset[int]:
-    """Return the numbers of the cores this process may use."""
+    """Return the numbers of the cores that this process may keep busy.
+
+    A container's quota of time counts as so many of those it may run on: the first
+    ones, so that ranks with one quota share it.
+    """
+    quota = cpu_quota(GROUPS, read(Path("/proc/self/cgroup")))
+    limit = None if quota is None else max(1, int(quota))
+    return frozenset(sorted(affinity())[:limit])
+
+
+def affinity() -> frozenset[int]:
+    """Return the numbers of the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return frozenset(range(os.cpu_count() or 1))
 
 
+def cpu_quota(root: Path, groups: str) -> float | None:
+    """Return the cores' worth of time that control groups grant, None without a limit.
+
+    Parameters
+    ----------
+    root : Path
+        Where the control groups are mounted.
+    groups : str
+        Text of ``/proc/self/cgroup``.
+    """
+    quotas = []
+    for folder in group_folders(root, groups, ""):
+        given = re.fullmatch(r"(\d+) (\d+)\s*", read(folder / "cpu.max"))
+        if given:
+            quotas.append(int(given[1]) / int(given[2]))
+    for folder in group_folders(root, groups, "cpu"):
+        quota = read(folder / "cpu.cfs_quota_us").strip()
+        period = read(folder / "cpu.cfs_period_us").strip()
+        if quota.isdigit() and period.isdigit():
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
+
+
+def group_folders(root: Path, groups: str, controller: str) -> list[Path]:
+    """Return the folders of a process's control group and of those around it."""
+    top = root / controller
+    for line in groups.splitlines():
+        _, names, path = [*line.split(":", 2), "", ""][:3]
+        if path and controller in names.split(","):
+            inner = top / path.lstrip("/")
+            around = [inner, *inner.parents]
+            return [folder for folder in around if folder.is_relative_to(top)]
+    return []
+
+
+def read(path: Path) -> str:
+    """Return the text of a file of the system, empty if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
 def launched_rank() -> int:
     """Return this process's number as the launcher gave it; 0 without a launcher."""
-    return _first(_RANK_VARIABLES) or 0
+    return _launched()[0]
 
 
 def launched_size() -> int:
     """Return how many processes the launcher started together; 1 without a launcher."""
-    return _first(_SIZE_VARIABLES) or 1
+    return _launched()[1]
 
 
 def terminal() -> Path | None:
@@ -71,35 +159,66 @@ def terminal() -> Path | None:
     Launchers pass their ranks' output on through a pipe: then the terminal is that of
     the launcher, an ancestor of this process on the same host.
     """
-    process = "self"
-    for _ in range(_ANCESTORS):
+    for process, name in _line_of_processes():
         try:
-            status = Path(f"/proc/{process}/status").read_text()
             target = Path(f"/proc/{process}/fd/2").readlink()
         except OSError:
             return None
+        if process == "self" or name.startswith(_LAUNCHERS):
+            if target.is_relative_to("/dev/pts") or target.name.startswith("tty"):
+                return target
+        elif not name.startswith("python"):
+            return None
+    return None
+
+
+def _line_of_processes() -> Iterator[tuple[str, str]]:
+    """Yield number and name of this process and of its ancestors, as far as needed."""
+    process = "self"
+    for _ in range(_ANCESTORS):
+        status = read(Path(f"/proc/{process}/status"))
         fields = dict(
             line.split(":\t", 1) for line in status.splitlines() if ":\t" in line
         )
-        if process == "self" or fields["Name"].startswith(_LAUNCHERS):
-            if target.is_relative_to("/dev/pts") or target.name.startswith("tty"):
-                return target
-        elif not fields["Name"].startswith("python"):
-            return None
+        if "Name" not in fields:
+            return
+        yield process, fields["Name"]
         process = fields["PPid"]
-    return None
+
+
+def _of_another_rank() -> bool:
+    """Tell whether the launcher's variables are those of a process above this one.
+
+    A program that a rank starts has them, too, but either not its connection to the
+    launcher, or an ancestor that uses it.
+    """
+    if connection := os.environ.get("PMI_FD", ""):
+        try:
+            os.fstat(int(connection))
+        except (OSError, ValueError, OverflowError):
+            return True
+    for process, name in _line_of_processes():
+        if name.startswith(_LAUNCHERS):
+            return False
+        if process != "self" and "/libmpi" in read(Path(f"/proc/{process}/maps")):
+            return True
+    return False
 
 
 def job_end() -> float | None:
     """Return when the SLURM job around this process ends, in seconds since 1970.
 
-    None without a job, or if nobody tells.
+    None without a job, if nobody tells, or if it has ended: then what is told of it was
+    left over.
     """
-    given = os.environ.get("SLURM_JOB_END_TIME", "")
-    if given.isdigit():
-        return float(given)
-    job = os.environ.get("SLURM_JOB_ID", "")
-    if not job.isdigit():
+    end: float | None = _number("SLURM_JOB_END_TIME")
+    if end is None or end <= time.time():
+        end = _end_by_scontrol(os.environ.get("SLURM_JOB_ID", ""))
+    return end if end is not None and end > time.time() else None
+
+
+def _end_by_scontrol(job: str) -> float | None:
+    if not re.fullmatch("[0-9]+", job):
         return None
     command = ["scontrol", "show", "job", "--oneliner", job]
     try:
@@ -114,13 +233,21 @@ def job_end() -> float | None:
 
 def launcher_variables() -> dict[str, str]:
     """Return the launcher's variables that are set, for messages."""
-    names = (*_RANK_VARIABLES, *_SIZE_VARIABLES, "SLURM_NTASKS", "SLURM_JOB_ID")
+    claims = (name for claim in _CLAIMS for name in claim)
+    names = dict.fromkeys((*claims, "SLURM_NTASKS", "SLURM_JOB_ID"))
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def _first(names: tuple[str, ...]) -> int | None:
-    for name in names:
-        value = os.environ.get(name, "")
-        if value.isdigit():
-            return int(value)
-    return None
+def _launched() -> tuple[int, int]:
+    """Return rank and size by the first launcher that tells both."""
+    for names in _CLAIMS:
+        rank, size = map(_number, names)
+        if rank is not None and size:
+            return rank, size
+    return 0, 1
+
+
+def _number(name: str, until: str = "\n") -> int | None:
+    """Return the whole number in a variable, up to a letter; None if there is none."""
+    text = os.environ.get(name, "").partition(until)[0].strip()
+    return int(text) if re.fullmatch("[0-9]{1,12}", text) else None

@@ -160,7 +160,7 @@ def launch(run: Path, ranks: int, arguments: Sequence[str]) -> dict[str, Any]:
     if ranks > 1:
         command = [*mpiexec(), "-n", str(ranks), *command]
     run_command(command)
-    summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    summary: dict[str, Any] = json.loads((run / "summary.json").read_text("utf-8"))
     return summary
 
 

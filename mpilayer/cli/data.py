@@ -192,17 +192,18 @@ def _progress() -> Iterator[Progress]:
         yield _print_begin
         return
     # Loaded here only, because the other commands show no bars.
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
 
+    from mpilayer.cli import show
+
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    with Bars(*columns, console=show.screen()) as bars:
         tasks: dict[str, Any] = {}
 
         def update(name: str, received: int, expected: int | None) -> None:

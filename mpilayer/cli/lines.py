@@ -1,13 +1,88 @@
-"""Lines for standard error, broken between words where they reach a terminal.
+"""What all output goes through, and lines for standard error.
 
-Standard library only: errors are printed before anything else is there.
+Output never decides whether training lives: what nobody reads is dropped, and what an
+encoding lacks is replaced. Standard library only: errors are printed before anything
+else is there.
 """
 
+import codecs
+import errno
+import io
 import os
+import select
 import sys
 import textwrap
+from typing import Any
 
 from mpilayer import environment
+
+_USUAL_WIDTH = 80
+
+# The reader of a pipe, or the terminal, has gone; or there was none from the start.
+_NOBODY_LISTENS = (errno.EPIPE, errno.EIO, errno.EBADF)
+
+_IN_ASCII = {"–": "-", "·": "."}
+
+
+def prepare() -> None:
+    """Let all output of this process go through ``Outlet``; local.
+
+    Streams that somebody else has put in the place of the process's own stay.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It would become a file's, which then gets what libraries print.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    codecs.register_error("mpilayer", _replaced)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        own = getattr(sys, f"__{name}__")
+        if getattr(sys, name) is own:
+            setattr(sys, name, _stream(number, own.encoding if own else "utf-8"))
+
+
+def lost() -> str:
+    """Return why standard output has not taken everything, if somebody listens."""
+    outlet = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return outlet.lost if isinstance(outlet, Outlet) else ""
+
+
+class Outlet(io.FileIO):
+    """A file to write to, which says nothing where nobody listens.
+
+    Attributes
+    ----------
+    lost : str
+        Why something was not written, if a reader will miss it.
+    """
+
+    lost = ""
+
+    def write(self, content: Any) -> int:
+        """Write; wait for room in a pipe that other programs have set not to wait."""
+        try:
+            while (written := super().write(content)) is None:
+                select.select((), (self,), ())
+        except OSError as error:
+            if error.errno not in _NOBODY_LISTENS:
+                self.lost = os.strerror(error.errno or 0)
+            return memoryview(content).nbytes
+        return written
+
+
+def _stream(number: int, encoding: str) -> io.TextIOWrapper:
+    outlet = io.BufferedWriter(Outlet(number, "w", closefd=False))
+    return io.TextIOWrapper(outlet, encoding, "mpilayer", line_buffering=True)
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what to write instead of a character; file names as they are."""
+    assert isinstance(error, UnicodeEncodeError)
+    char, following = error.object[error.start], error.start + 1
+    if "\udc80" <= char <= "\udcff":
+        return char.encode("utf-8", "surrogateescape"), following
+    return _IN_ASCII.get(char, "?"), following
 
 
 def to_stderr(text: str) -> None:
@@ -36,18 +111,21 @@ def wrapped(text: str, columns: int) -> str:
 def width() -> int:
     """Return the columns of the terminal that shows standard error, 0 without one.
 
-    Behind a launcher that is the launcher's.
+    Behind a launcher that is the launcher's, if this process may open it.
     """
     try:
         if os.isatty(sys.stderr.fileno()):
-            return os.get_terminal_size(sys.stderr.fileno()).columns
+            return os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL_WIDTH
         terminal = environment.terminal()
         if terminal is None:
             return 0
-        with terminal.open() as file:
-            return os.get_terminal_size(file.fileno()).columns
+        # A terminal must not become ours, and a line without carrier not be waited for.
+        file = os.open(terminal, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            return os.get_terminal_size(file).columns or _USUAL_WIDTH
+        finally:
+            os.close(file)
     except (OSError, ValueError):
-        # Standard error may be closed, or no file.
         return 0
 
 

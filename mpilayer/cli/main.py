@@ -45,6 +45,8 @@ COMMANDS = {
 }
 """Name to summary; ``mpilayer.cli.NAME`` holds the command."""
 
+_TRAINING = ("pretrain", "finetune", "sparse", "compare", "run", "resume")
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -139,6 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         130 when interrupted otherwise. Any other exception leaves
         this function; with several ranks it ends them all (see ``parallel.start``).
     """
+    if argv is None:
+        environment.use_utf8()
+    lines.prepare()
     environment.prepare()
     warnings.showwarning = _warn
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -152,10 +157,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if environment.launched_rank() == 0:
             lines.to_stderr(f"mpilayer: {end}")
         return EXIT_RESUME
-    except BrokenPipeError:
-        # The reader of our output has gone, e.g. `mpilayer ... | head`.
-        sys.stderr.close()
-        return 0
     except OSError as error:
         if error.errno not in _NO_SPACE:
             raise
@@ -230,6 +231,12 @@ def _dispatch(arguments: list[str]) -> None:
     )
     command.configure(parser)
     command.run(parser.parse_args(chosen.rest))
+    if reason := lines.lost():
+        words = f"standard output must take all results; {reason.lower()}"
+        if chosen.command not in _TRAINING:
+            raise DataError(f"{words}. Make room, and repeat the command.")
+        # The exit code tells of the training.
+        lines.to_stderr(f"warning: {words}. All of them are in the run's folder.")
 
 
 def _report(error: MpilayerError) -> int:

@@ -1,6 +1,5 @@
 """What the user sees: lines, tables, live progress. Only rank 0 gets here."""
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from mpilayer import environment
 from mpilayer.cli import lines
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Goals
@@ -41,7 +39,21 @@ def count(number: int, what: str) -> str:
 
 def console() -> Console:
     """Return the console for tables; no narrower than they are when not a terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 80)
+    return _console(width=None if sys.stdout.isatty() else 80)
+
+
+def screen() -> Console:
+    """Return the console of standard error: a terminal also behind a launcher.
+
+    What asks for colours in a log (``FORCE_COLOR``) does not ask for animation.
+    """
+    width = lines.width()
+    return _console(stderr=True, force_terminal=width > 0, width=width or 80)
+
+
+def _console(**options: Any) -> Console:
+    """Return a console; names of users are no markup."""
+    return Console(highlight=False, markup=False, emoji=False, **options)
 
 
 @contextmanager
@@ -60,7 +72,8 @@ def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
     readers = {name: MetricsReader(directory.metrics_file(name)) for name in goals}
     latest: dict[str, dict[str, Any]] = {}
     stop = Event()
-    screen = _screen()
+    terminal = screen()
+    live = terminal.is_interactive
 
     def look() -> bool:
         news = False
@@ -76,32 +89,22 @@ def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
                 say(progress_line(goals, latest))
 
     def show_live() -> None:
-        with Live(console=screen, refresh_per_second=4) as live:
+        with Live(console=terminal, refresh_per_second=4) as view:
             running = True
             while running:
                 running = not stop.wait(_LIVE_EVERY)
                 look()
-                live.update(_live_table(goals, latest))
+                view.update(_live_table(goals, latest))
 
-    thread = Thread(target=show_live if screen.is_terminal else show_lines, daemon=True)
+    thread = Thread(target=show_live if live else show_lines, daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join(timeout=5)
-        if not screen.is_terminal and look():
+        if not live and look():
             say(progress_line(goals, latest))
-
-
-def _screen() -> Console:
-    """Return the console of standard error: a terminal also behind a launcher."""
-    terminal = environment.terminal()
-    if terminal is None or not sys.platform.startswith("linux"):
-        return Console(stderr=True)
-    with terminal.open() as file:
-        width = os.get_terminal_size(file.fileno()).columns
-    return Console(stderr=True, force_terminal=True, width=width or 80)
 
 
 def progress_line(goals: Goals, latest: Mapping[str, dict[str, Any]]) -> str:

@@ -15,6 +15,7 @@ from mpilayer.cli.options import (
     config_from,
 )
 from mpilayer.config import SparseConfig
+from mpilayer.errors import ConfigError
 from mpilayer.report import figures
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.sparse import run_sparse
@@ -84,5 +85,8 @@ def draw_filters(directory: RunDirectory, summary: dict[str, Any]) -> str:
         f"{n_visible}-{n_hidden}-{n_visible}, {summary['optimizer']}, "
         f"cost {show.number(summary['cost'])}"
     )
-    figures.draw_filters(filters, picture, title)
+    try:
+        figures.draw_filters(filters, picture, title)
+    except ConfigError as error:
+        return f"Filters: {directory.filters}. No picture of them: {error}"
     return f"Filters: {picture}"

@@ -13,12 +13,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mpilayer.cli import view
+from mpilayer.cli import show, view
 from mpilayer.cli.options import require_one_process
 from mpilayer.runs import experiment
 from mpilayer.runs.compare import NAME as COMPARE
 from mpilayer.runs.descending import NAME as SPARSE
-from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.directory import RunDirectory, read_text
 from mpilayer.runs.holding import at_work
 from mpilayer.runs.model import run_shapes
 from mpilayer.runs.plan import FILE, FOLDERS, is_experiment
@@ -29,7 +29,6 @@ from mpilayer.runs.tasks import task_of_command
 from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.schedule import Schedule
 
-_WIDTH = 80
 _CURVE_WIDTH = 64
 _HEIGHT_ALONE, _HEIGHT_OF_SEVERAL = 8, 4
 _TREND_WIDTH = 14
@@ -57,9 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Show one view, or views until the run is complete."""
     require_one_process("watch")
-    console = _console()
+    console = show.console()
     watched = Watched(args.run)
-    if args.once or not console.is_terminal:
+    if args.once or not sys.stdout.isatty():
         console.print(watched.look(console))
         return
     try:
@@ -84,11 +83,6 @@ def _period(text: str) -> float:
             f"must be seconds, from 0.05 to 3600; got {text!r}"
         )
     return seconds
-
-
-def _console() -> Console:
-    width = None if sys.stdout.isatty() else _WIDTH
-    return Console(highlight=False, width=width)
 
 
 class Watched:
@@ -259,7 +253,7 @@ def _goals(
     """Return the epochs of each layer, and whether there may be more."""
     if not directory.schedule.is_file():
         return stipulated, True
-    text = directory.schedule.read_text(errors="replace")
+    text = read_text(directory.schedule)
     return Schedule.from_json(text, str(directory.schedule)).epochs, False
 
 

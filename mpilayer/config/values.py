@@ -69,13 +69,16 @@ def read_sections(
         The file is missing or no TOML, or has a section that is not legal.
     """
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(
+            # Names of files may be in any encoding.
+            path.read_text(encoding="utf-8", errors="surrogateescape")
+        )
     except OSError as error:
         raise ConfigError(
             f"{path} must be a readable file; {error.strerror}. Give another one; "
             "'mpilayer config' writes one to begin with."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} must be TOML; {error}. Mend the file.") from error
     for section, values in content.items():
         if section not in legal:

@@ -11,7 +11,8 @@ import numpy as np
 
 from mpilayer import hdf5
 from mpilayer.doctor.facts import Folder
-from mpilayer.doctor.machine import read, space
+from mpilayer.doctor.machine import space
+from mpilayer.environment import read
 from mpilayer.errors import DataError
 from mpilayer.parallel.comm import Communicator
 from mpilayer.rng import stream

@@ -16,9 +16,9 @@ from threadpoolctl import threadpool_info
 from mpilayer import __version__, environment
 from mpilayer.doctor.facts import Pool, Rank, Space
 from mpilayer.doctor.software import hdf5_version
+from mpilayer.environment import GROUPS, cpu_quota, group_folders, read
 
 SHM = Path("/dev/shm")
-_GROUPS = Path("/sys/fs/cgroup")
 # A limit of that many bytes is none: the old control groups know no other word for it.
 _NO_LIMIT = 1 << 60
 
@@ -41,8 +41,8 @@ def describe(rank: int, threads: int, neighbour: str | None, clock: float) -> Ra
         rank=rank,
         pid=os.getpid(),
         host=socket.gethostname(),
-        cores=tuple(sorted(environment.cores())),
-        quota=cpu_quota(_GROUPS, read(Path("/proc/self/cgroup"))),
+        cores=tuple(sorted(environment.affinity())),
+        quota=cpu_quota(GROUPS, read(Path("/proc/self/cgroup"))),
         threads=threads,
         pools=pools(threadpool_info()),
         vectors=vectors(read(Path("/proc/cpuinfo"))),
@@ -54,14 +54,6 @@ def describe(rank: int, threads: int, neighbour: str | None, clock: float) -> Ra
         address_space=address_space(),
         clock=clock,
     )
-
-
-def read(path: Path) -> str:
-    """Return a file's text, empty if it cannot be read."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def versions() -> tuple[str, ...]:
@@ -120,7 +112,7 @@ def memory() -> int | None:
         r"^MemAvailable:\s+(\d+) kB", read(Path("/proc/meminfo")), re.MULTILINE
     )
     left = [1024 * int(kilobytes[1])] if kilobytes else []
-    room = memory_room(_GROUPS, read(Path("/proc/self/cgroup")))
+    room = memory_room(GROUPS, read(Path("/proc/self/cgroup")))
     return min([*left, *([] if room is None else [room])], default=None)
 
 
@@ -145,40 +137,13 @@ def memory_room(root: Path, groups: str) -> int | None:
         limit, used = ("memory.max", "memory.current")
         if not new:
             limit, used = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        for folder in _folders(root, groups, "" if new else "memory"):
+        for folder in group_folders(root, groups, "" if new else "memory"):
             most = read(folder / limit).strip()
             if most.isdigit() and int(most) < _NO_LIMIT:
                 now = int(read(folder / used).strip() or 0)
                 cache = _cached(read(folder / "memory.stat"))
                 rooms.append(max(0, int(most) - now + min(cache, now)))
     return min(rooms, default=None)
-
-
-def cpu_quota(root: Path, groups: str) -> float | None:
-    """Return the cores' worth of time that the control groups grant; see above."""
-    quotas = []
-    for folder in _folders(root, groups, ""):
-        given = re.fullmatch(r"(\d+) (\d+)\s*", read(folder / "cpu.max"))
-        if given:
-            quotas.append(int(given[1]) / int(given[2]))
-    for folder in _folders(root, groups, "cpu"):
-        quota = read(folder / "cpu.cfs_quota_us").strip()
-        period = read(folder / "cpu.cfs_period_us").strip()
-        if quota.isdigit() and period.isdigit():
-            quotas.append(int(quota) / int(period))
-    return min(quotas, default=None)
-
-
-def _folders(root: Path, groups: str, controller: str) -> list[Path]:
-    """Return the folders of a process's group and of those around it."""
-    top = root / controller
-    for line in groups.splitlines():
-        _, names, path = [*line.split(":", 2), "", ""][:3]
-        if path and controller in names.split(","):
-            inner = top / path.lstrip("/")
-            around = [inner, *inner.parents]
-            return [folder for folder in around if folder.is_relative_to(top)]
-    return []
 
 
 def _cached(statistics: str) -> int:

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -91,7 +90,7 @@ def launch(size: int, failure: str) -> Launch:
     claims = {n: os.environ.get(n, "") for n in _CLAIMS}
     return Launch(
         size=size,
-        claims={name: int(text) for name, text in claims.items() if text.isdigit()},
+        claims={name: int(text) for name, text in claims.items() if text.isdecimal()},
         settings={n: os.environ[n] for n in _SETTINGS if n in os.environ},
         failure=failure,
     )
@@ -118,24 +117,13 @@ def refusal() -> str:
 
 def job() -> Job:
     """Return the SLURM job of this process."""
-    number = os.environ.get("SLURM_JOB_ID", "")
-    end = os.environ.get("SLURM_JOB_END_TIME", "")
-    ends = float(end) if end.isdigit() else None
-    if number and ends is None:
-        ends = end_time(_output(["scontrol", "show", "job", number])[0])
     return Job(
-        id=number,
+        id=os.environ.get("SLURM_JOB_ID", ""),
         nodes=os.environ.get("SLURM_JOB_NODELIST", ""),
         mpi_type=os.environ.get("SLURM_MPI_TYPE", ""),
-        ends=ends,
+        ends=environment.job_end(),
         now=time.time(),
     )
-
-
-def end_time(text: str) -> float | None:
-    """Return the end of a job by ``scontrol show job``, None if it has none."""
-    found = re.search(r"\bEndTime=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)", text)
-    return datetime.fromisoformat(found[1]).timestamp() if found else None
 
 
 def hdf5_version() -> str:

@@ -7,6 +7,7 @@ remark; only a folder that is no run at all is an error.
 import itertools
 import json
 import math
+import os
 import re
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ import numpy as np
 from mpilayer.errors import CheckpointError, ConfigError, MpilayerError
 from mpilayer.report.run import PREDICTORS, Epoch, Run, listing, mapping, number
 from mpilayer.report.sample import first_weights, sample_of
-from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.directory import RunDirectory, read_text
 from mpilayer.runs.holding import at_work
 from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.schedule import Schedule
@@ -71,7 +72,8 @@ def names(paths: Sequence[Path]) -> list[str]:
 
 
 def _ends(path: Path) -> list[str]:
-    parts = path.parts
+    # Fonts have no letters for bytes of other encodings.
+    parts = [os.fsencode(part).decode(errors="replace") for part in path.parts]
     return ["/".join(parts[-n:]) for n in range(1, len(parts) + 1)]
 
 
@@ -92,7 +94,7 @@ def _read_config(directory: RunDirectory) -> tuple[dict[str, Any], str]:
     """Return ``config.toml`` and its text."""
     path = directory.path / "config.toml"
     try:
-        return directory.read_config(), path.read_text()
+        return directory.read_config(), read_text(path)
     except OSError as error:
         raise CheckpointError(
             f"{path} must be readable; {error.strerror}. Mend its permissions."
@@ -211,8 +213,8 @@ def _comparison(directory: RunDirectory) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return mapping(json.loads(path.read_text()))
-    except ValueError as error:
+        return mapping(json.loads(read_text(path)))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}.") from error
 
 
@@ -220,4 +222,4 @@ def _schedule(directory: RunDirectory) -> Schedule | None:
     path = directory.schedule
     if not path.is_file():
         return None
-    return Schedule.from_json(path.read_text(errors="replace"), str(path))
+    return Schedule.from_json(read_text(path), str(path))

@@ -5,8 +5,10 @@ text is text; arrays become PNG files. The same input gives the same bytes.
 """
 
 import math
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from importlib.util import find_spec
@@ -151,17 +153,23 @@ def draw_filters(filters: AnyArray, path: Path, title: str) -> None:
         The picture to write; its ending says the format.
     title : str
         One line.
+
+    Raises
+    ------
+    ConfigError
+        matplotlib cannot draw or write it.
     """
     columns = int(np.ceil(np.sqrt(1.3 * len(filters))))
     rows = -(-len(filters) // columns)
-    figure = _figure(0.6 * columns, 0.6 * rows + 0.5)
-    for number, tile in enumerate(filters):
-        axes = figure.add_subplot(rows, columns, number + 1)
-        bound = float(np.abs(tile).max()) or 1.0
-        axes.imshow(tile, cmap="gray", vmin=-bound, vmax=bound)
-        axes.set_axis_off()
-    figure.suptitle(title, fontsize=7)
-    figure.savefig(path)
+    with _drawing({}):
+        figure = _figure(0.6 * columns, 0.6 * rows + 0.5)
+        for number, tile in enumerate(filters):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            bound = float(np.abs(tile).max()) or 1.0
+            axes.imshow(tile, cmap="gray", vmin=-bound, vmax=bound)
+            axes.set_axis_off()
+        figure.suptitle(title, fontsize=7)
+        figure.savefig(path)
 
 
 def tiles(images: AnyArray, columns: int, signed: bool = False) -> bytes:
@@ -194,12 +202,10 @@ def tiles(images: AnyArray, columns: int, signed: bool = False) -> bytes:
 
 def chart(drawn: Chart) -> str:
     """Return a chart as an SVG element."""
-    import matplotlib as mpl
-
     entries = len(drawn.lines) + len(drawn.levels)
     legend = entries > 1 or bool(drawn.levels)
     height = _HEIGHT + _LEGEND_LINE * entries * legend
-    with mpl.rc_context(_SETTINGS):
+    with _drawing(_SETTINGS):
         figure = _figure(_WIDTH / 72, height / 72)
         axes = figure.add_subplot()
         _scale(axes, drawn)
@@ -234,9 +240,7 @@ def scatter(x: AnyArray, y: AnyArray, labels: AnyArray | None, drawn: Chart) -> 
     drawn : Chart
         The axes; without lines.
     """
-    import matplotlib as mpl
-
-    with mpl.rc_context(_SETTINGS):
+    with _drawing(_SETTINGS):
         figure = _figure(_WIDTH / 72, _WIDTH / 72)
         axes = figure.add_subplot()
         groups = [0] if labels is None else np.unique(labels).tolist()
@@ -253,6 +257,29 @@ def scatter(x: AnyArray, y: AnyArray, labels: AnyArray | None, drawn: Chart) -> 
         axes.set_xlabel(drawn.x)
         axes.set_ylabel(drawn.y)
         return _svg(figure, drawn.alt)
+
+
+@contextmanager
+def _drawing(settings: dict[Any, Any]) -> Iterator[None]:
+    """Let matplotlib draw with its defaults and these settings alone.
+
+    A notebook names its own canvas to programs that it starts, and a ``matplotlibrc``
+    may ask for what is not installed, such as LaTeX.
+    """
+    # Read once, when matplotlib loads.
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        import matplotlib as mpl
+
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.rcParams.update(settings)
+            yield
+    except Exception as error:
+        raise ConfigError(
+            f"matplotlib must be able to draw; {type(error).__name__}: {error}. Mend "
+            "its installation or its matplotlibrc, and draw again: mpilayer report."
+        ) from error
 
 
 def _scale(axes: Any, drawn: Chart) -> None:

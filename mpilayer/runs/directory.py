@@ -156,7 +156,7 @@ class RunDirectory:
     def completed(self) -> list[str]:
         """Return the commands that have come to their end, in that order."""
         path = self.path / "complete"
-        return path.read_text().split() if path.exists() else []
+        return path.read_text(encoding="utf-8").split() if path.exists() else []
 
     def checkpoint(self, name: str) -> Path:
         """Return the path of a checkpoint."""
@@ -205,8 +205,8 @@ class RunDirectory:
         """
         path = self.path / "config.toml"
         try:
-            return tomllib.loads(path.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            return tomllib.loads(read_text(path))
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(_damaged(path, str(error))) from error
 
     def write_config(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
@@ -226,8 +226,8 @@ class RunDirectory:
         if not path.exists():
             return {}
         try:
-            summary = json.loads(path.read_text())
-        except ValueError as error:
+            summary = json.loads(read_text(path))
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(_damaged(path, str(error))) from error
         if not isinstance(summary, dict):
             raise CheckpointError(_damaged(path, "it holds no object"))
@@ -241,9 +241,17 @@ class RunDirectory:
         return summary
 
 
+def read_text(path: Path) -> str:
+    """Return what ``write_text`` wrote."""
+    return path.read_text(encoding="utf-8", errors="surrogateescape")
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text that is whole or as it was before. Local."""
-    write_bytes(path, text.encode())
+    """Write a text that is whole or as it was before, in UTF-8. Local.
+
+    Names of files in it may be in any encoding: they are written as they are.
+    """
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -114,7 +114,7 @@ def at_work(run: Path) -> bool | None:
 def _holder(path: Path) -> tuple[str, str]:
     """Return the host and the process that a lock's file names, or empty texts."""
     with suppress(OSError):
-        host, _, process = path.read_text().partition(" ")
+        host, _, process = path.read_text("utf-8", "replace").partition(" ")
         return host, process
     return "", ""
 

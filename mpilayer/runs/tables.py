@@ -7,7 +7,7 @@ from pathlib import Path
 from mpilayer.config import PretrainConfig
 from mpilayer.errors import CheckpointError, ConfigError
 from mpilayer.models.base import LayerShape
-from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.directory import RunDirectory, read_text
 from mpilayer.train.plans import AsyncPlan, Plan, TablePlan
 from mpilayer.train.pretrain import Snapshot
 from mpilayer.train.restart import AsyncRule, Rule, TableRule
@@ -73,7 +73,7 @@ def stored_table(directory: RunDirectory) -> Schedule:
         raise CheckpointError(
             f"{path} must be there to go on; it is missing. Restore it, or train again."
         )
-    return Schedule.from_json(path.read_text(errors="replace"), str(path))
+    return Schedule.from_json(read_text(path), str(path))
 
 
 def _read_schedule(path: Path, n_layers: int) -> Schedule:
@@ -82,7 +82,7 @@ def _read_schedule(path: Path, n_layers: int) -> Schedule:
             f"--schedule replay:FILE must name the schedule.json of a run; {path} is "
             "no file. Give another one."
         )
-    schedule = Schedule.from_json(path.read_text(errors="replace"), str(path))
+    schedule = Schedule.from_json(read_text(path), str(path))
     if schedule.n_layers != n_layers:
         raise ConfigError(
             f"a schedule must have a row for every layer; {path} has "

@@ -8,6 +8,7 @@ Nothing here knows MPI, models or time.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import ge
@@ -73,7 +74,7 @@ class Schedule:
         ------
         ScheduleError
             An entry that names an epoch the layer below never does, goes back in time,
-            or a table whose parts differ in length.
+            a table whose parts differ in length, or numbers of no possible run.
         """
         if not self.used or len(self.stipulated) != self.n_layers:
             raise ScheduleError(
@@ -95,6 +96,25 @@ class Schedule:
                     f"a layer goes on from older to newer outputs; layer {layer + 1} "
                     "goes back. Mend the table."
                 )
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        """Check what goes with the table; see ``check``."""
+        first, most = len(self.used[0]), self.stipulated[0]
+        if min(self.stipulated) < 0 or not 0 < first >= most:
+            raise ScheduleError(
+                "stipulated epochs must be 0 or more, and layer 1 must do its own, "
+                f"and at least one; found {list(self.stipulated)}, of which layer 1 "
+                f"does {first}. Mend the table."
+            )
+        lengths = {len(self.dropped), len(self.virtual_end)}
+        times = self.virtual_end
+        if lengths - {0, self.n_layers} or not all(0 <= t < math.inf for t in times):
+            raise ScheduleError(
+                "dropped and virtual_end must be empty or have an entry for each "
+                f"layer, times finite and 0 or more; found {len(self.dropped)} entries "
+                f"and {list(times)}. Mend the table."
+            )
 
     def to_json(self) -> str:
         """Return the schedule as JSON text; ``from_json`` reads it."""
@@ -126,12 +146,12 @@ class Schedule:
             schedule = Schedule(
                 kind=str(content["kind"]),
                 used=_table(content["used"]),
-                stipulated=tuple(int(n) for n in content["stipulated"]),
-                dropped=_table(content.get("dropped", ())),
+                stipulated=_integers(content["stipulated"]),
+                dropped=_table(content.get("dropped", [])),
                 virtual_end=tuple(float(t) for t in content.get("virtual_end", ())),
                 settings=dict(content.get("settings", {})),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ScheduleError(
                 f"{source} must hold a schedule as a run writes it (schedule.json); "
                 f"{type(error).__name__}: {error}. Give the schedule.json of a run."
@@ -145,8 +165,16 @@ class Schedule:
         return schedule
 
 
-def _table(rows: Sequence[Sequence[int]]) -> Table:
-    return tuple(tuple(int(entry) for entry in row) for row in rows)
+def _table(rows: Any) -> Table:
+    if not isinstance(rows, list):
+        raise TypeError(f"a table must be a list; found {rows!r}")
+    return tuple(map(_integers, rows))
+
+
+def _integers(entries: Any) -> tuple[int, ...]:
+    if not (isinstance(entries, list) and all(type(n) is int for n in entries)):
+        raise TypeError(f"a row must be a list of whole numbers; found {entries!r}")
+    return tuple(entries)
 
 
 def lockstep(

@@ -31,7 +31,11 @@ def variables(monkeypatch):
         ({"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8"}, 5, 8),
         # One process that a batch script starts by itself in a job of eight tasks.
         ({"SLURM_NTASKS": "8", "SLURM_JOB_ID": "7"}, 0, 1),
-        ({"PMI_RANK": "?", "PMI_SIZE": "", "SLURM_STEP_NUM_TASKS": "2"}, 0, 2),
+        ({"PMI_RANK": "?", "PMI_SIZE": "", "SLURM_STEP_NUM_TASKS": "2"}, 0, 1),
+        # Left over, or another program's.
+        ({"SLURM_STEP_NUM_TASKS": "4"}, 0, 1),
+        ({"SLURM_PROCID": "²", "SLURM_STEP_NUM_TASKS": "4"}, 0, 1),
+        ({"PMI_RANK": "1", "PMI_SIZE": "9" * 5000}, 0, 1),
         # mpiexec within a job: its word counts.
         ({"SLURM_STEP_NUM_TASKS": "1", "PMI_RANK": "1", "PMI_SIZE": "4"}, 1, 4),
     ],
@@ -43,6 +47,66 @@ def test_claims_of_launchers(variables, claims, rank, size):
     told = environment.launcher_variables()
     assert told == {name: claims[name] for name in told}
     assert set(told) == set(claims)
+
+
+def write(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in files.items():
+        (folder / name.replace("__", ".")).write_text(f"{value}\n")
+
+
+def test_quota_of_groups(tmp_path):
+    new, old = "0::/job\n", "4:cpu:/job\n"
+    assert environment.cpu_quota(tmp_path, new) is None
+    write(tmp_path / "job", cpu__max="max 100000")
+    assert environment.cpu_quota(tmp_path, new) is None
+    write(tmp_path / "job", cpu__max="150000 100000")
+    assert environment.cpu_quota(tmp_path, new) == 1.5
+    names = {"cpu__cfs_quota_us": -1, "cpu__cfs_period_us": 100000}
+    write(tmp_path / "cpu" / "job", **names)
+    assert environment.cpu_quota(tmp_path, old) is None
+    write(tmp_path / "cpu" / "job", cpu__cfs_quota_us=200000)
+    assert environment.cpu_quota(tmp_path, old) == 2.0
+
+
+@pytest.mark.parametrize("groups", ["", "\n", "nonsense", "0::/a:b\n"])
+def test_without_groups(tmp_path, groups):
+    assert environment.cpu_quota(tmp_path, groups) is None
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [("max 100000", 4), ("150000 100000", 1), ("200000 100000", 2), ("5000 100000", 1)],
+)
+def test_a_container_s_quota_counts_as_cores(monkeypatch, tmp_path, quota, expected):
+    monkeypatch.setattr(environment, "affinity", lambda: frozenset({3, 5, 7, 9}))
+    monkeypatch.setattr(environment, "GROUPS", tmp_path)
+    monkeypatch.setattr(
+        environment,
+        "read",
+        lambda path: (
+            "0::/\n"
+            if path.name == "cgroup"
+            else quota
+            if path.name == "cpu.max"
+            else ""
+        ),
+    )
+    assert environment.cores() == frozenset([3, 5, 7, 9][:expected])
+
+
+def test_what_a_rank_has_left_is_dropped(variables, monkeypatch):
+    claims = {"PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALNRANKS": "4", "HOME": "x"}
+    here, there = os.pipe()
+    for connection, size in ((here, 4), (9999, 1), ("x", 1)):
+        variables.update(claims, PMI_FD=str(connection))
+        monkeypatch.setattr(environment, "_requested", None)
+        environment.prepare()
+        assert environment.launched_size() == size
+        assert ("PMI_FD" in variables) == ("MPI_LOCALNRANKS" in variables) == (size > 1)
+        assert variables["HOME"] == "x"
+    os.close(here)
+    os.close(there)
 
 
 def test_cores():
@@ -69,11 +133,29 @@ def test_blas_gets_the_share_of_the_cores(
     assert environment.requested_threads() == 0
 
 
-def test_the_user_s_threads_stay(variables):
-    variables.update(OMP_NUM_THREADS="3", MKL_NUM_THREADS="2", OPENBLAS_NUM_THREADS="x")
+@pytest.mark.parametrize(
+    ("given", "requested"),
+    [
+        ({"OMP": "3", "MKL": "2", "OPENBLAS": "x"}, 2),
+        # The library's own variable counts, as it does for the library.
+        ({"OMP": "4", "OPENBLAS": "1"}, 1),
+        ({"OMP": "1", "OPENBLAS": "4"}, 4),
+        # Levels of nested parallelism.
+        ({"OMP": "1,1"}, 1),
+        ({"OMP": " 2 , 4"}, 2),
+        ({"OMP": "²"}, 0),
+        ({"OMP": ""}, 0),
+        ({"OMP": "9" * 5000}, 0),
+    ],
+)
+def test_the_user_s_threads_stay(variables, monkeypatch, given, requested):
+    monkeypatch.setattr(environment, "cores", lambda: frozenset(range(6)))
+    set_ = {f"{name}_NUM_THREADS": threads for name, threads in given.items()}
+    variables.update(set_)
     environment.prepare()
-    assert [variables[name] for name in THREADS] == ["3", "x", "2"]
-    assert environment.requested_threads() == 3
+    assert environment.requested_threads() == requested
+    others = {name: str(requested or 6) for name in THREADS}
+    assert {name: variables[name] for name in THREADS} == others | set_
 
 
 def test_unprepared_there_is_no_request(variables):
@@ -122,29 +204,40 @@ def test_no_job_has_no_end(in_job):
     assert environment.job_end() is None
 
 
+LATER = f"{time.time() + 9000:.0f}"
+
+
 def test_slurm_says_when_the_job_ends(in_job):
-    in_job.setenv("SLURM_JOB_END_TIME", "1790000000")
-    assert environment.job_end() == 1790000000.0
+    in_job.setenv("SLURM_JOB_END_TIME", LATER)
+    assert environment.job_end() == float(LATER)
 
 
-SHOWN = "JobId=17 JobName=a b Requeue=1 StartTime=2026-11-21T08:00:00 {} Nodes=1"
+@pytest.mark.parametrize("shown", ["", "EndTime=2023-11-14T22:13:20"])
+def test_a_job_that_has_ended_has_no_end(in_job, tmp_path, shown):
+    path = fake_scontrol(tmp_path / "bin", SHOWN.format(shown))
+    in_job.setenv("PATH", f"{path}:{os.environ['PATH']}")
+    in_job.setenv("SLURM_JOB_END_TIME", "1700000000")
+    assert environment.job_end() is None
+
+
+SHOWN = "JobId=17 JobName=a b Requeue=1 StartTime=2096-11-21T08:00:00 {} Nodes=1"
 
 
 @pytest.mark.parametrize("given", [None, "", "soon"])
 def test_scontrol_says_when_the_job_ends(in_job, tmp_path, given):
     if given is not None:
         in_job.setenv("SLURM_JOB_END_TIME", given)
-    text = SHOWN.format("EndTime=2026-11-21T09:30:00 Deadline=N/A")
+    text = SHOWN.format("EndTime=2096-11-21T09:30:00 Deadline=N/A")
     path = fake_scontrol(tmp_path / "bin", text)
     in_job.setenv("PATH", f"{path}:{os.environ['PATH']}")
-    expected = time.mktime((2026, 11, 21, 9, 30, 0, 0, 0, -1))
+    expected = time.mktime((2096, 11, 21, 9, 30, 0, 0, 0, -1))
     assert environment.job_end() == expected
 
 
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        (SHOWN.format("EndTime=2026-11-21T09:30:00"), 1),
+        (SHOWN.format("EndTime=2096-11-21T09:30:00"), 1),
         (SHOWN.format("EndTime=Unknown"), 0),
         (SHOWN.format(""), 0),
         ("", 0),

@@ -118,14 +118,14 @@ def test_one_process_never_loads_mpi(variables, door):
 
 
 def test_launched_together_they_join(variables, door):
-    variables["PMI_SIZE"] = "3"
+    variables |= {"PMI_RANK": "0", "PMI_SIZE": "3"}
     world = object()
     door(SimpleNamespace(world=lambda: world))
     assert start.start() is world
 
 
 def test_without_mpi4py(variables, monkeypatch):
-    variables["PMI_SIZE"] = "3"
+    variables |= {"PMI_RANK": "0", "PMI_SIZE": "3"}
     monkeypatch.delitem(sys.modules, "mpilayer.parallel.mpi", raising=False)
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(CommunicationError, match=r"3 processes .*mpilayer\[mpi\]"):

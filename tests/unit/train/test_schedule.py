@@ -1,6 +1,7 @@
 """Schedules as tables."""
 
 import json
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -198,8 +199,23 @@ def content(**changes):
         (content(used=None), "KeyError: 'used'"),
         (content(kind=None), "KeyError: 'kind'"),
         (content(used=3), "TypeError"),
-        (content(used=[["x"]]), "ValueError"),
-        (content(stipulated="ab"), "ValueError"),
+        (content(used=[["x"]]), "a row must be a list of whole numbers; found"),
+        (content(used=["123", "123"]), "a row must be a list of whole numbers; found"),
+        (content(used=[[0, 0, 0.0], [1]]), "must be a list of whole numbers"),
+        (content(used=[[0, 0, False], [1]]), "must be a list of whole numbers"),
+        (content(used={"0": 1}), "a table must be a list"),
+        (content(used=[[], []]), "layer 1 must do its own, and at least one"),
+        (content(stipulated="ab"), "must be a list of whole numbers; found 'ab'"),
+        (content(stipulated=["3", "2"]), "must be a list of whole numbers"),
+        (content(stipulated=[-3, 99]), "0 or more.*found \\[-3, 99\\]"),
+        (content(stipulated=[4, 2]), "of which layer 1 does 3"),
+        (content(virtual_end=[1, 1e999]), "times finite.*inf"),
+        (content(virtual_end=[math.nan, 1]), "times finite"),
+        (content(virtual_end=[-1, 1]), "times finite"),
+        (content(virtual_end=[1]), "an entry for each layer"),
+        (content(dropped=[[]]), "found 1 entries"),
+        ("[" * 99999, "RecursionError"),
+        (content().replace("3, 2", "9" * 5000), "ValueError"),
         (content(format_version=2), "format version 1; found 2"),
         (content(used=[[0, 0], [1, 3]]), "layer 2 can use outputs 1 to 2"),
     ],

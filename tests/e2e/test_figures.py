@@ -1,0 +1,53 @@
+"""Pictures in places where matplotlib is set up for something else, or broken."""
+
+import pytest
+
+from tests.e2e.conftest import write_pixels
+from tests.support import launch
+
+OPTIONS = ("--hidden", 9, "--evaluations", 3)
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """Give a data set of square patches."""
+    return write_pixels(tmp_path_factory.mktemp("data") / "patches.h5", n_columns=16)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MPLBACKEND", "module://matplotlib_inline.backend_inline"),
+        ("MPLBACKEND", "nonsense"),
+        ("MATPLOTLIBRC", b"text.usetex: True\nbackend: qtagg\nfigure.dpi: 7\n"),
+    ],
+)
+def test_the_settings_of_others(patches, tmp_path, name, value):
+    if isinstance(value, bytes):
+        path = tmp_path / "matplotlibrc"
+        path.write_bytes(value)
+        value = str(path)
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    variables = {name: value}
+    made = launch.run("sparse", patches, "--run", run, *OPTIONS, variables=variables)
+    assert f"Filters: {run / 'filters.png'}" in made.ok().stdout
+    launch.run("report", run, "-o", page, variables=variables).ok()
+    usual = tmp_path / "usual.html"
+    launch.run("report", run, "-o", usual).ok()
+    drawings = [path.read_text().count("<path") for path in (page, usual)]
+    assert drawings[0] == drawings[1] > 0
+    launch.run("sparse", patches, "--run", tmp_path / "b", *OPTIONS).ok()
+    pictures = [(tmp_path / r / "filters.png").read_bytes() for r in ("run", "b")]
+    assert pictures[0] == pictures[1]
+
+
+def test_a_picture_that_fails_does_not_fail_the_run(patches, tmp_path):
+    broken = tmp_path / "matplotlibrc"
+    broken.write_bytes(b"\xff\xfe")
+    run, variables = tmp_path / "run", {"MATPLOTLIBRC": str(broken)}
+    made = launch.run("sparse", patches, "--run", run, *OPTIONS, variables=variables)
+    assert "No picture of them: matplotlib must be able to draw" in made.ok().stdout
+    assert (run / "complete").read_text().split() == ["sparse"]
+    out = tmp_path / "page.html"
+    failed = launch.run("report", run, "-o", out, variables=variables)
+    launch.assert_user_error(failed, "matplotlib must be able to draw")
