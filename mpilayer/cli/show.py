@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import Any
 
@@ -65,9 +65,10 @@ def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
     def look() -> bool:
         news = False
         for name, reader in readers.items():
-            for line in reader.new_lines():
-                latest[name] = line
-                news = True
+            with suppress(OSError):  # it is looked at again
+                for line in reader.new_lines():
+                    latest[name] = line
+                    news = True
         return news
 
     def show_lines() -> None:

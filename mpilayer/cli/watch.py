@@ -25,9 +25,9 @@ from mpilayer.runs.plan import FILE, FOLDERS, is_experiment
 from mpilayer.runs.pretrain import NAME as PRETRAIN
 from mpilayer.runs.resume import command_of
 from mpilayer.runs.sparse import sparse_config
+from mpilayer.runs.tables import stored_table
 from mpilayer.runs.tasks import task_of_command
 from mpilayer.store.metrics import MetricsReader
-from mpilayer.train.schedule import Schedule
 
 _WIDTH = 80
 _CURVE_WIDTH = 64
@@ -257,10 +257,9 @@ def _goals(
     directory: RunDirectory, stipulated: tuple[int, ...]
 ) -> tuple[tuple[int, ...], bool]:
     """Return the epochs of each layer, and whether there may be more."""
-    if not directory.schedule.is_file():
+    if not directory.schedule.exists():
         return stipulated, True
-    text = directory.schedule.read_text(errors="replace")
-    return Schedule.from_json(text, str(directory.schedule)).epochs, False
+    return stored_table(directory).epochs, False
 
 
 def _stands(state: str) -> bool:

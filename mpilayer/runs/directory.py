@@ -18,15 +18,14 @@
     .lock                    held by the ranks that write; see ``holding``
 """
 
-import json
 import os
 import re
 import shutil
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mpilayer import files
 from mpilayer.config import to_toml
 from mpilayer.errors import CheckpointError, ConfigError
 from mpilayer.store import checkpoint
@@ -53,7 +52,7 @@ LOCK = ".lock"
 EXPERIMENT = "experiment.toml"
 """The settings of an experiment, in whose directory the runs lie."""
 
-_CUT = re.compile(r"layer-\d+\.e(?P<epoch>\d+)\.u(?P<used>\d+)\.h5")
+_CUT = re.compile(r"layer-(?P<layer>\d+)\.e(?P<epoch>\d+)\.u(?P<used>\d+)\.h5")
 
 
 class RunDirectory:
@@ -109,7 +108,7 @@ class RunDirectory:
         RunDirectory.check_free(path, replace)
         try:
             for name in _CONTENT:
-                _remove(path / name)
+                remove(path / name)
             for folder in ("metrics", "checkpoints"):
                 (path / folder).mkdir(parents=True)
         except OSError as error:
@@ -151,12 +150,12 @@ class RunDirectory:
         """Note that a command has come to its end, or begins anew."""
         commands = [name for name in self.completed() if name != command]
         text = "".join(f"{name}\n" for name in [*commands, *[command] * complete])
-        write_text(self.path / "complete", text)
+        files.write(self.path / "complete", text)
 
     def completed(self) -> list[str]:
         """Return the commands that have come to their end, in that order."""
         path = self.path / "complete"
-        return path.read_text().split() if path.exists() else []
+        return files.read_text(path).split() if path.exists() else []
 
     def checkpoint(self, name: str) -> Path:
         """Return the path of a checkpoint."""
@@ -179,8 +178,11 @@ class RunDirectory:
     def layer_candidates(self, index: int) -> list[Candidate]:
         """Return a layer's checkpoints; only that of its end is opened."""
         found = []
-        for path in self.checkpoints.glob(f"layer-{index + 1}.e*.h5"):
-            if match := _CUT.fullmatch(path.name):
+        # Unlike glob, iterdir never passes over a folder that cannot be read.
+        paths = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
+        for path in paths:
+            match = _CUT.fullmatch(path.name)
+            if match and int(match["layer"]) == index + 1:
                 found.append(Candidate(int(match["epoch"]), int(match["used"])))
         if self.layer_checkpoint(index).exists():
             try:
@@ -201,18 +203,15 @@ class RunDirectory:
         Raises
         ------
         CheckpointError
-            It is no TOML any more.
+            It is not as it was written.
         """
-        path = self.path / "config.toml"
-        try:
-            return tomllib.loads(path.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise CheckpointError(_damaged(path, str(error))) from error
+        return files.read_toml(self.path / "config.toml")
 
     def write_config(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """Write sections; the others of an existing file stay."""
         old = self.read_config() if (self.path / "config.toml").exists() else {}
-        write_text(self.path / "config.toml", to_toml({**old, **sections}))
+        text = to_toml(files.sealed({**old, **sections}))
+        files.write(self.path / "config.toml", text)
 
     def read_summary(self, name: str = "summary.json") -> dict[str, Any]:
         """Return ``summary.json`` or a file like it, empty before there is one.
@@ -220,43 +219,48 @@ class RunDirectory:
         Raises
         ------
         CheckpointError
-            It is no JSON object any more.
+            It is not as it was written.
         """
         path = self.path / name
-        if not path.exists():
-            return {}
-        try:
-            summary = json.loads(path.read_text())
-        except ValueError as error:
-            raise CheckpointError(_damaged(path, str(error))) from error
-        if not isinstance(summary, dict):
-            raise CheckpointError(_damaged(path, "it holds no object"))
-        return summary
+        return files.read_json(path) if path.exists() else {}
 
     def write_summary(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Write values; the others of an existing summary stay. Return all."""
         summary = {**self.read_summary(), **values}
-        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-        write_text(self.path / "summary.json", text)
+        files.write_json(self.path / "summary.json", summary)
         return summary
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text that is whole or as it was before. Local."""
-    write_bytes(path, text.encode())
+def check_links(path: Path, folders: Collection[str] = ()) -> None:
+    """Check that nothing which a launch writes or removes in a run is a link. Local.
+
+    Parameters
+    ----------
+    path : Path
+        The run, which may itself be one.
+    folders : collection of str
+        What else a launch writes into.
+
+    Raises
+    ------
+    CheckpointError
+        Something is: a stranger could let it point to files of the user's.
+    """
+    for found in (*_written(path), *(path / name for name in folders)):
+        if found.is_symlink():
+            raise CheckpointError(
+                f"{found} must lie in the run itself, for it is written or removed; it "
+                f"is a link to {found.readlink()}. Put what it points to in its place."
+            )
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is whole or as it was before. Local."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _written(path: Path) -> Iterator[Path]:
+    """Yield what a launch may write or remove: names at the top, folders whole."""
+    for name in (LOCK, *_CONTENT):
+        yield path / name
+    for folder in ("metrics", "monitor", "checkpoints"):
+        if (path / folder).is_dir():
+            yield from (path / folder).iterdir()
 
 
 def _check_replaceable(path: Path, replace: bool) -> None:
@@ -283,12 +287,9 @@ def _content(path: Path) -> list[Path]:
     return [p for p in path.iterdir() if p.name != LOCK]
 
 
-def _damaged(path: Path, found: str) -> str:
-    return f"{path} must be as it was written; {found}. Restore it, or train again."
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
+def remove(path: Path) -> None:
+    """Remove a file, a whole folder, or a link but not what it points to. Local."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
