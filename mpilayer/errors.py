@@ -17,7 +17,6 @@ Anything else is a defect of mpilayer and aborts all ranks.
 
 import errno
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -26,6 +25,7 @@ _FEW = 8
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_UNWRITABLE = (*_FULL, errno.EROFS)
 TOO_MANY = (errno.EMFILE, errno.ENFILE)
 """What says nothing about a file: the process, or the machine, has too many open."""
 
@@ -77,7 +77,7 @@ class FileError(DataError):
         """
         file = path or error.filename or "a file"
         # Else nobody knows whether it was to be read or written.
-        must = "writable" if told or error.errno in _FULL + _CLOSED else "usable"
+        must = "writable" if told or error.errno in _UNWRITABLE else "usable"
         told = f" {told}" if told else ""
         return FileError(
             f"{file} must be {must}; {reason(error)}.{told} {_remedy(error.errno)}."
@@ -134,10 +134,8 @@ def file_errors() -> Iterator[None]:
 def reason(error: OSError) -> str:
     """Return what the operating system said in words, without HDF5's own details."""
     text = str(error).splitlines()[0].lower() if str(error) else "it cannot be used"
-    found = re.search(r"errno = (\d+)", text)
-    number = error.errno or (int(found[1]) if found else 0)
-    if number:
-        return os.strerror(number).lower()
+    if error.errno:
+        return os.strerror(error.errno).lower()
     if "signature not found" in text:
         return "it is no HDF5 file"
     return "it is truncated" if "truncated file" in text else text

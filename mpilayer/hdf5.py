@@ -7,6 +7,7 @@ content as attributes of the root.
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import h5py
 import numpy as np
 
 from mpilayer import __version__, files
-from mpilayer.errors import TOO_MANY, DataError, FileError, MpilayerError, reason
+from mpilayer.errors import DataError, FileError, MpilayerError, reason
 
 File = h5py.File
 Group = h5py.Group
@@ -25,6 +26,8 @@ Dataset = h5py.Dataset
 # Readable by HDF5 1.10 and later, whatever library wrote the file.
 _LIBVER = ("earliest", "v110")
 _DIGEST_ROWS = 4096
+# What tells of the file's name or owner rather than of the machine.
+_MISTAKES = (errno.ENOENT, errno.EACCES, errno.EPERM)
 _NO_SPACE = os.strerror(errno.ENOSPC).lower()
 
 
@@ -123,7 +126,12 @@ def open_read(
                 f"{path} must have format version 1 to {version}; found "
                 f"{found_version}. Use the mpilayer that wrote it, or a newer one."
             )
-        yield file
+        try:
+            yield file
+        except (OSError, RuntimeError, KeyError) as cause:
+            if refused := refusal(cause, path):
+                raise refused from cause
+            raise
 
 
 @contextmanager
@@ -203,6 +211,18 @@ def content_digest(group: Any) -> str:
     return hasher.hexdigest()
 
 
+def refusal(error: Exception, path: Path) -> FileError | None:
+    """Return what the operating system has refused to HDF5; None if it was not that.
+
+    Whether HDF5 raises an ``OSError`` depends on what it was at.
+    """
+    found = re.search(r"errno = (\d+)", str(error))
+    if found is None or int(found[1]) in _MISTAKES:
+        return None
+    number = int(found[1])
+    return FileError.of(OSError(number, os.strerror(number)), path)
+
+
 def _opened(path: Path, error: type[MpilayerError], advice: str) -> Any:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
@@ -213,8 +233,8 @@ def _opened(path: Path, error: type[MpilayerError], advice: str) -> Any:
         # Inputs may lie on file systems where locks do not work; nobody writes them.
         return h5py.File(path, "r", locking=False)
     except OSError as cause:
-        if cause.errno in TOO_MANY:
-            raise FileError.of(cause, path) from cause
+        if refused := refusal(cause, path):
+            raise refused from cause
         found = reason(cause) if path.stat().st_size else "it is empty"
         raise error(
             f"{path} must be a whole HDF5 file; {found}. {advice}".strip()

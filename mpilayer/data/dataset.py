@@ -376,6 +376,8 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if refused := hdf5.refusal(error, path):
+            raise refused from error
         raise DataError(
             f"{path} must be whole, but a part of it cannot be read "
             f"({reason(error)}). The file is damaged: use a copy, or make it again."

@@ -126,7 +126,7 @@ def _read(directory: RunDirectory, name: str) -> Run:
         kind=kind,
         config=config,
         config_text=config_text,
-        summary=attempt(directory.read_summary) or {},
+        summary=attempt(lambda: directory.read_object("summary.json")) or {},
         comparison=attempt(lambda: _comparison(directory)) or {},
         complete=tuple(attempt(directory.completed) or ()),
         layers=layers,
@@ -206,7 +206,7 @@ def _epochs(lines: Sequence[Mapping[str, Any]]) -> Iterator[Epoch]:
 
 
 def _comparison(directory: RunDirectory) -> Mapping[str, Any]:
-    return directory.read_summary("compare.json")
+    return directory.read_object("compare.json")
 
 
 def _schedule(directory: RunDirectory) -> Schedule | None:

@@ -21,13 +21,14 @@
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mpilayer import files
 from mpilayer.config import to_toml
-from mpilayer.errors import CheckpointError, ConfigError
+from mpilayer.errors import CheckpointError, ConfigError, DamageWarning
 from mpilayer.store import checkpoint
 from mpilayer.train.restart import Candidate
 
@@ -51,6 +52,13 @@ LOCK = ".lock"
 
 EXPERIMENT = "experiment.toml"
 """The settings of an experiment, in whose directory the runs lie."""
+
+_LEFT = {
+    "sparse": ("summary.json", "seconds"),
+    "compare": ("compare.json", "runs"),
+    **dict.fromkeys(("data", "evaluate", "report", "experiment"), ("", "")),
+}
+"""File and key that a command leaves at its end; as a rule its seconds."""
 
 _CUT = re.compile(r"layer-(?P<layer>\d+)\.e(?P<epoch>\d+)\.u(?P<used>\d+)\.h5")
 
@@ -143,8 +151,14 @@ class RunDirectory:
         )
 
     def is_complete(self, command: str) -> bool:
-        """Tell whether a command has come to its end in this run."""
-        return command in self.completed()
+        """Tell whether a command has come to its end in this run.
+
+        Without what it has left at its end it has not: it goes on, and leaves it again.
+        """
+        if command not in self.completed():
+            return False
+        name, key = _LEFT.get(command, ("summary.json", f"{command}_seconds"))
+        return not key or key in self.read_summary(name)
 
     def set_complete(self, command: str, complete: bool = True) -> None:
         """Note that a command has come to its end, or begins anew."""
@@ -153,9 +167,19 @@ class RunDirectory:
         files.write(self.path / "complete", text)
 
     def completed(self) -> list[str]:
-        """Return the commands that have come to their end, in that order."""
+        """Return the commands that have come to their end, in that order.
+
+        Warns
+        -----
+        DamageWarning
+            Nobody can read it, which is as if there were none.
+        """
         path = self.path / "complete"
-        return files.read_text(path).split() if path.exists() else []
+        try:
+            return files.read_text(path).split() if path.exists() else []
+        except CheckpointError as error:
+            self._take_for_missing(error)
+            return []
 
     def checkpoint(self, name: str) -> Path:
         """Return the path of a checkpoint."""
@@ -214,7 +238,30 @@ class RunDirectory:
         files.write(self.path / "config.toml", text)
 
     def read_summary(self, name: str = "summary.json") -> dict[str, Any]:
-        """Return ``summary.json`` or a file like it, empty before there is one.
+        """Return ``summary.json`` or a file like it, empty if there is none.
+
+        Warns
+        -----
+        DamageWarning
+            It is not as it was written, which is as if there were none: what it says
+            can be found out again.
+        """
+        try:
+            return self.read_object(name)
+        except CheckpointError as error:
+            self._take_for_missing(error)
+            return {}
+
+    def _take_for_missing(self, error: CheckpointError) -> None:
+        warnings.warn(
+            f"{str(error).partition('. Restore')[0]}. It is taken for missing; "
+            f"'mpilayer resume {self.path}' makes it again.",
+            DamageWarning,
+            stacklevel=3,
+        )
+
+    def read_object(self, name: str) -> dict[str, Any]:
+        """Return what a JSON file holds, nothing if there is none.
 
         Raises
         ------

@@ -25,7 +25,7 @@ def path(tmp_path):
     path = tmp_path / "layer-1.jsonl"
     with MetricsWriter(path) as writer:
         for epoch in range(1, 6):
-            writer.write(line(epoch))
+            writer.write({**line(epoch), "validation_error": float("nan")})
     return path
 
 
