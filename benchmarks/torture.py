@@ -93,8 +93,7 @@ write = MetricsWriter.write
 
 def write_half(self, values):
     if step():
-        self._file.write('{"epoch": ')
-        self._file.flush()
+        self._append(b'{"epoch": ')
         die()
     write(self, values)
 

@@ -5,6 +5,7 @@
     MpilayerError
     ├── ConfigError         an option, a TOML key, a combination of them
     ├── DataError           a data file that is missing, damaged or of another kind
+    │   └── FileError       what the operating system refuses: a full disk, and the like
     ├── CheckpointError     likewise for checkpoints and run directories
     ├── ScheduleError       a table that no training could follow
     ├── TrainingError       training that cannot go on, such as a cost that is NaN
@@ -14,10 +15,19 @@ The command line prints such an error once, without a traceback, and exits with 
 Anything else is a defect of mpilayer and aborts all ranks.
 """
 
-from collections.abc import Iterable
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 _FEW = 8
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_UNWRITABLE = (*_FULL, errno.EROFS)
+TOO_MANY = (errno.EMFILE, errno.ENFILE)
+"""What says nothing about a file: the process, or the machine, has too many open."""
 
 
 class MpilayerError(Exception):
@@ -39,6 +49,43 @@ class ConfigError(MpilayerError):
 
 class DataError(MpilayerError):
     """A data file is missing, damaged or of another kind."""
+
+
+class FileError(DataError):
+    """The operating system refuses a file: no room, no right, too many open, no disk.
+
+    Attributes
+    ----------
+    go_on : str
+        What goes on with the work once that is mended; empty if nothing was begun.
+    """
+
+    go_on = ""
+
+    @staticmethod
+    def of(error: OSError, path: object = None, told: str = "") -> "FileError":
+        """Return the error in words.
+
+        Parameters
+        ----------
+        error : OSError
+            What the operating system said.
+        path : Path, optional
+            The file, if the error does not know it, or knows it by another name.
+        told : str
+            What else is known, a sentence.
+        """
+        file = path or error.filename or "a file"
+        # Else nobody knows whether it was to be read or written.
+        must = "writable" if told or error.errno in _UNWRITABLE else "usable"
+        told = f" {told}" if told else ""
+        return FileError(
+            f"{file} must be {must}; {reason(error)}.{told} {_remedy(error.errno)}."
+        )
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text} Then go on with {self.go_on}." if self.go_on else text
 
 
 class CheckpointError(MpilayerError):
@@ -67,6 +114,39 @@ class DamageWarning(RunWarning):
 
 class UnfinishedWarning(RunWarning):
     """What is used has not been trained to the end."""
+
+
+class FileWarning(RunWarning):
+    """A file that no result depends on was left out; any rank may be the one to say."""
+
+
+@contextmanager
+def file_errors() -> Iterator[None]:
+    """Let what the operating system refuses in the block be a ``FileError``."""
+    try:
+        yield
+    except ConnectionError:
+        raise  # a pipe or socket, whose other end has gone
+    except OSError as error:
+        raise FileError.of(error) from error
+
+
+def reason(error: OSError) -> str:
+    """Return what the operating system said in words, without HDF5's own details."""
+    text = str(error).splitlines()[0].lower() if str(error) else "it cannot be used"
+    if error.errno:
+        return os.strerror(error.errno).lower()
+    if "signature not found" in text:
+        return "it is no HDF5 file"
+    return "it is truncated" if "truncated file" in text else text
+
+
+def _remedy(number: int | None) -> str:
+    if number in TOO_MANY:
+        return "Allow more open files (ulimit -n)"
+    what = "Make room" if number in _FULL else "Mend its disk"
+    what = "Mend its permissions" if number in _CLOSED else what
+    return f"{what}, or choose another place"
 
 
 def unknown(what: str, name: str, legal: Iterable[str]) -> str:

@@ -7,16 +7,17 @@ content as attributes of the root.
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from mpilayer import __version__
-from mpilayer.errors import DataError, MpilayerError
+from mpilayer import __version__, files
+from mpilayer.errors import DataError, FileError, MpilayerError, reason
 
 File = h5py.File
 Group = h5py.Group
@@ -25,6 +26,8 @@ Dataset = h5py.Dataset
 # Readable by HDF5 1.10 and later, whatever library wrote the file.
 _LIBVER = ("earliest", "v110")
 _DIGEST_ROWS = 4096
+# What tells of the file's name or owner rather than of the machine.
+_MISTAKES = (errno.ENOENT, errno.EACCES, errno.EPERM)
 _NO_SPACE = os.strerror(errno.ENOSPC).lower()
 
 
@@ -49,39 +52,27 @@ def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
 
     Raises
     ------
-    DataError
+    FileError
         The folder does not exist or cannot be written, or the disk is full.
 
     Notes
     -----
     Local: one rank writes one file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w", libver=_LIBVER) as file:
-            file.attrs["kind"] = kind
-            file.attrs["format_version"] = version
-            file.attrs["creator"] = f"mpilayer {__version__}"
-            yield file
-            written = content_digest(file)
-            file.attrs["digest"] = written
-        _verify(temporary, written)
-        temporary.replace(path)
-        _fsync(path.parent)
-    except (OSError, RuntimeError) as error:
-        # On a full disk HDF5 may fail at the end only, with an error of its own.
-        full = _NO_SPACE in str(error).lower()
-        if not isinstance(error, OSError) and not full:
-            raise
-        reason = _reason(error) if isinstance(error, OSError) else _NO_SPACE
-        raise DataError(
-            f"{path} must be writable; {reason}. Nothing was written. "
-            "Choose another place, or mend its permissions or free space."
-        ) from error
-    finally:
-        # Where the folder is none there is nothing to remove either.
-        with suppress(OSError):
-            temporary.unlink()
+    with files.replacing(path, lambda temporary: _verify(temporary, digest)) as name:
+        try:
+            with h5py.File(name, "w", libver=_LIBVER) as file:
+                file.attrs["kind"] = kind
+                file.attrs["format_version"] = version
+                file.attrs["creator"] = f"mpilayer {__version__}"
+                yield file
+                digest = content_digest(file)
+                file.attrs["digest"] = digest
+        except RuntimeError as error:
+            # On a full disk HDF5 may fail at the end only, with an error of its own.
+            if _NO_SPACE not in str(error).lower():
+                raise
+            raise OSError(errno.ENOSPC, _NO_SPACE) from error
 
 
 @contextmanager
@@ -135,7 +126,12 @@ def open_read(
                 f"{path} must have format version 1 to {version}; found "
                 f"{found_version}. Use the mpilayer that wrote it, or a newer one."
             )
-        yield file
+        try:
+            yield file
+        except (OSError, RuntimeError, KeyError) as cause:
+            if refused := refusal(cause, path):
+                raise refused from cause
+            raise
 
 
 @contextmanager
@@ -163,7 +159,7 @@ def open_foreign(path: Path) -> Iterator[Any]:
         except OSError as error:
             raise DataError(
                 f"{path} must be whole, but a part of it cannot be read "
-                f"({_reason(error)}). Use a copy of the file."
+                f"({reason(error)}). Use a copy of the file."
             ) from error
 
 
@@ -215,6 +211,18 @@ def content_digest(group: Any) -> str:
     return hasher.hexdigest()
 
 
+def refusal(error: Exception, path: Path) -> FileError | None:
+    """Return what the operating system has refused to HDF5; None if it was not that.
+
+    Whether HDF5 raises an ``OSError`` depends on what it was at.
+    """
+    found = re.search(r"errno = (\d+)", str(error))
+    if found is None or int(found[1]) in _MISTAKES:
+        return None
+    number = int(found[1])
+    return FileError.of(OSError(number, os.strerror(number)), path)
+
+
 def _opened(path: Path, error: type[MpilayerError], advice: str) -> Any:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
@@ -225,32 +233,15 @@ def _opened(path: Path, error: type[MpilayerError], advice: str) -> Any:
         # Inputs may lie on file systems where locks do not work; nobody writes them.
         return h5py.File(path, "r", locking=False)
     except OSError as cause:
-        reason = _reason(cause) if path.stat().st_size else "it is empty"
+        if refused := refusal(cause, path):
+            raise refused from cause
+        found = reason(cause) if path.stat().st_size else "it is empty"
         raise error(
-            f"{path} must be a whole HDF5 file; {reason}. {advice}".strip()
+            f"{path} must be a whole HDF5 file; {found}. {advice}".strip()
         ) from cause
 
 
 def _verify(path: Path, digest: str) -> None:
-    _fsync(path)
     with h5py.File(path, "r", locking=False) as file:
         if content_digest(file) != digest:
             raise OSError("what was read back differs from what was written")
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _reason(error: OSError) -> str:
-    """Return an operating system error in words, without HDF5's own details."""
-    if error.errno:
-        return os.strerror(error.errno).lower()
-    text = str(error).splitlines()[0].lower()
-    if "signature not found" in text:
-        return "it is no HDF5 file"
-    return "it is truncated" if "truncated file" in text else text

@@ -8,10 +8,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import tomli_w
 
+from mpilayer import files
 from mpilayer.cli.options import require_one_process
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
 from mpilayer.errors import ConfigError, unknown
-from mpilayer.runs.directory import write_text
 from mpilayer.runs.plan import SECTIONS
 
 KINDS: Mapping[str, Mapping[str, type[Any]]] = {
@@ -66,13 +66,7 @@ def run(args: argparse.Namespace) -> None:
             f"-o must name a new file; {args.out} exists. Choose another name, or "
             "replace it with --force."
         )
-    try:
-        write_text(args.out, text)
-    except OSError as error:
-        raise ConfigError(
-            f"-o must name a file that can be written; {args.out}: {error.strerror}. "
-            "Choose another name."
-        ) from error
+    files.write(args.out, text)
     print(f"wrote {args.out}")
 
 

@@ -7,12 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from mpilayer import environment, slurm
+from mpilayer import environment, files, slurm
 from mpilayer.cli.finetune import task_section
 from mpilayer.cli.options import add_config, add_safety, config_from
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, flag
 from mpilayer.errors import ConfigError, unknown
-from mpilayer.runs.directory import write_text
 from mpilayer.runs.pretrain import check_ranks
 from mpilayer.runs.session import Safety
 from mpilayer.runs.tasks import TASKS
@@ -258,7 +257,7 @@ def _write(given: argparse.Namespace, scripts: Mapping[Path, str]) -> None:
         Path(given.log).parent.mkdir(parents=True, exist_ok=True)
         for path, text in scripts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, text)
+            files.write(path, text)
     except OSError as error:
         raise ConfigError(
             f"scripts and the folder of the job's output must be writable; "

@@ -1,8 +1,6 @@
 """The program ``mpilayer``: finds the command, reports errors, sets the exit code."""
 
 import argparse
-import errno
-import os
 import signal
 import sys
 import threading
@@ -18,6 +16,8 @@ from mpilayer.cli import lines
 from mpilayer.errors import (
     ConfigError,
     DataError,
+    FileError,
+    FileWarning,
     MpilayerError,
     RunWarning,
     unknown,
@@ -49,9 +49,6 @@ _TRAINING = ("pretrain", "finetune", "sparse", "compare", "run", "resume")
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-
-# What the operating system says when a file cannot grow any more.
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Seconds for a launcher to read a rank's message: it drops what it has not read when
 # the ranks are ended.
@@ -158,14 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             lines.to_stderr(f"mpilayer: {end}")
         return EXIT_RESUME
     except OSError as error:
-        if error.errno not in _NO_SPACE:
-            raise
-        return _report(
-            DataError(
-                f"there must be room for files; {os.strerror(error.errno).lower()}. "
-                "Make room; a run then goes on with 'mpilayer resume DIR'."
-            )
-        )
+        return _report(FileError.of(error))
     except KeyboardInterrupt:
         signal.setitimer(signal.ITIMER_REAL, 0)
         return EXIT_INTERRUPTED
@@ -180,10 +170,13 @@ def _warn(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print our own warnings as all lines are, once; others as Python does."""
+    """Print our own warnings as all lines are, once; others as Python does.
+
+    What one rank knows alone is said by that rank.
+    """
     if not issubclass(category, RunWarning):
         _python_warns(message, category, filename, lineno, file, line)
-    elif environment.launched_rank() == 0:
+    elif environment.launched_rank() == 0 or issubclass(category, FileWarning):
         lines.to_stderr(f"warning: {message}")
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import Any
 
@@ -78,9 +78,10 @@ def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
     def look() -> bool:
         news = False
         for name, reader in readers.items():
-            for line in reader.new_lines():
-                latest[name] = line
-                news = True
+            with suppress(OSError):  # it is looked at again
+                for line in reader.new_lines():
+                    latest[name] = line
+                    news = True
         return news
 
     def show_lines() -> None:

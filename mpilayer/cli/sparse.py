@@ -4,8 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from mpilayer import files
 from mpilayer.cli import show
 from mpilayer.cli.options import (
     add_config,
@@ -15,7 +14,6 @@ from mpilayer.cli.options import (
     config_from,
 )
 from mpilayer.config import SparseConfig
-from mpilayer.errors import ConfigError
 from mpilayer.report import figures
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.sparse import run_sparse
@@ -71,22 +69,19 @@ def show_run(run: Path, summary: dict[str, Any]) -> None:
 
 def draw_filters(directory: RunDirectory, summary: dict[str, Any]) -> str:
     """Draw the filters of square patches; return a line that says where they are."""
-    filters = np.load(directory.filters)
-    if filters.ndim != 3:
-        return f"Filters: {directory.filters}"
+    filters, source = None, directory.filters
+    picture = source.with_suffix(".png")
+    with files.optional(source, "there is no picture of the filters"):
+        filters = files.read_array(source)
+    if filters is None or filters.ndim != 3:
+        return f"Filters: {source}"
     if not figures.available():
-        return (
-            f"Filters: {directory.filters}. For a picture of them install "
-            "mpilayer[plot]."
-        )
-    picture = directory.filters.with_suffix(".png")
+        return f"Filters: {source}. For a picture of them install mpilayer[plot]."
     n_visible, n_hidden = summary["n_visible"], summary["n_hidden"]
     title = (
         f"{n_visible}-{n_hidden}-{n_visible}, {summary['optimizer']}, "
         f"cost {show.number(summary['cost'])}"
     )
-    try:
+    with files.optional(picture, "there is no picture of the filters"):
         figures.draw_filters(filters, picture, title)
-    except ConfigError as error:
-        return f"Filters: {directory.filters}. No picture of them: {error}"
-    return f"Filters: {picture}"
+    return f"Filters: {picture if picture.exists() else source}"

@@ -18,16 +18,16 @@ from mpilayer.cli.options import require_one_process
 from mpilayer.runs import experiment
 from mpilayer.runs.compare import NAME as COMPARE
 from mpilayer.runs.descending import NAME as SPARSE
-from mpilayer.runs.directory import RunDirectory, read_text
+from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import at_work
 from mpilayer.runs.model import run_shapes
 from mpilayer.runs.plan import FILE, FOLDERS, is_experiment
 from mpilayer.runs.pretrain import NAME as PRETRAIN
 from mpilayer.runs.resume import command_of
 from mpilayer.runs.sparse import sparse_config
+from mpilayer.runs.tables import stored_table
 from mpilayer.runs.tasks import task_of_command
 from mpilayer.store.metrics import MetricsReader
-from mpilayer.train.schedule import Schedule
 
 _CURVE_WIDTH = 64
 _HEIGHT_ALONE, _HEIGHT_OF_SEVERAL = 8, 4
@@ -251,10 +251,9 @@ def _goals(
     directory: RunDirectory, stipulated: tuple[int, ...]
 ) -> tuple[tuple[int, ...], bool]:
     """Return the epochs of each layer, and whether there may be more."""
-    if not directory.schedule.is_file():
+    if not directory.schedule.exists():
         return stipulated, True
-    text = read_text(directory.schedule)
-    return Schedule.from_json(text, str(directory.schedule)).epochs, False
+    return stored_table(directory).epochs, False
 
 
 def _stands(state: str) -> bool:

@@ -22,7 +22,7 @@ from mpilayer.errors import ConfigError, unknown
 # experiment reads: no single command does.
 _SECTIONS = (
     *("pretrain", "finetune", "classify", "regress", "sparse"),
-    *("experiment", "report", "compare", "data", "launch", "created_by"),
+    *("experiment", "report", "compare", "data", "launch", "created_by", "seal"),
 )
 
 Config = TypeVar(

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mpilayer import hdf5
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.data.split import Split, check_finite, count_labels
-from mpilayer.errors import ConfigError, DataError
+from mpilayer.errors import ConfigError, DataError, reason
 
 KIND = "mpilayer-dataset"
 FORMAT_VERSION = 1
@@ -376,9 +376,11 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if refused := hdf5.refusal(error, path):
+            raise refused from error
         raise DataError(
-            f"{path} must be whole, but a part of it cannot be read. "
-            "The file is damaged: use a copy, or make it again."
+            f"{path} must be whole, but a part of it cannot be read "
+            f"({reason(error)}). The file is damaged: use a copy, or make it again."
         ) from error
 
 

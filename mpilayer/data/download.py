@@ -1,12 +1,13 @@
 """One file from one URL: whole and checked, or not at all."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
+
+from mpilayer import files
 
 _TIMEOUT = 30.0  # seconds without an answer
 _PIECE = 64 * 1024
@@ -42,14 +43,18 @@ def download(
     ------
     MirrorError
         The server refuses, fails, stops early, or has something else.
-    OSError
+    FileError
         The file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with _mirror_errors():
-            response: HTTPResponse = urlopen(url, timeout=_TIMEOUT)
-        with response, temporary.open("wb") as file:
+
+    def settle(temporary: Path) -> None:
+        if reason := fault(temporary):
+            raise MirrorError(reason)
+
+    with _mirror_errors():
+        response: HTTPResponse = urlopen(url, timeout=_TIMEOUT)
+    with response, files.replacing(path, settle) as temporary:
+        with temporary.open("wb") as file:
             expected = _content_length(response)
             received = 0
             _report(progress, path.name, received, expected)
@@ -57,15 +62,8 @@ def download(
                 file.write(piece)
                 received += len(piece)
                 _report(progress, path.name, received, expected)
-            file.flush()
-            os.fsync(file.fileno())
         if expected is not None and received != expected:
             raise MirrorError(f"ended after {received} of {expected} bytes")
-        if reason := fault(temporary):
-            raise MirrorError(reason)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _pieces(response: HTTPResponse) -> Iterator[bytes]:

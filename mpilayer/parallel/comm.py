@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from mpilayer.arrays import AnyArray
-from mpilayer.errors import MpilayerError
+from mpilayer.errors import MpilayerError, file_errors
 
 T = TypeVar("T")
 
@@ -89,7 +89,8 @@ class SerialCommunicator:
     def everywhere(self, work: Callable[[], T]) -> T:
         """Do ``work``."""
         try:
-            return work()
+            with file_errors():
+                return work()
         except MpilayerError as error:
             error.collective = True
             raise

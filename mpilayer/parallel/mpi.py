@@ -15,7 +15,7 @@ import numpy as np
 
 from mpilayer import environment
 from mpilayer.arrays import AnyArray
-from mpilayer.errors import CommunicationError, MpilayerError
+from mpilayer.errors import CommunicationError, MpilayerError, file_errors
 from mpilayer.parallel import sentinel
 from mpilayer.parallel.comm import Request, wait_until
 
@@ -187,7 +187,8 @@ def say_farewell() -> None:
 
 def _attempt(work: Callable[[], T]) -> T | MpilayerError:
     try:
-        return work()
+        with file_errors():
+            return work()
     except MpilayerError as error:
         return error
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from mpilayer import files
 from mpilayer.errors import ConfigError
 from mpilayer.report import deep, ending, figures, sparse
 from mpilayer.report.collect import collect
 from mpilayer.report.html import Figure, Section, page
 from mpilayer.report.palette import VARIABLES
 from mpilayer.report.run import Run
-from mpilayer.runs.directory import write_bytes, write_text
 
 _MOST_NAMES = 4
 
@@ -40,8 +40,9 @@ def write_report(
     Raises
     ------
     ConfigError
-        matplotlib is missing, ``out`` or a figure can't be written, or a run is named
-        twice.
+        matplotlib is missing, or a run is named twice.
+    FileError
+        ``out`` or a figure can't be written.
     CheckpointError
         There is no run.
     """
@@ -52,15 +53,9 @@ def write_report(
     found = collect(runs)
     sections = sections_of(found)
     text = page(_title(found), ending.lead(found, datetime.now()), sections)
-    try:
-        if folder is not None:
-            write_figures(sections, folder)
-        write_text(out, text)
-    except OSError as error:
-        raise ConfigError(
-            f"the report must be writable; {error.filename}: {error.strerror}. Choose "
-            "another -o or --figures."
-        ) from error
+    if folder is not None:
+        write_figures(sections, folder)
+    files.write(out, text)
     return [f"{run.name}: {remark}" for run in found for remark in run.remarks]
 
 
@@ -91,13 +86,13 @@ def _write_figure(drawn: Figure, folder: Path) -> None:
         name = f"{drawn.name}-{number}" if several else drawn.name
         path = folder / f"{name}{picture.suffix}"
         if isinstance(picture.content, bytes):
-            write_bytes(path, picture.content)
+            files.write(path, picture.content)
             continue
         # Alone, a picture brings the colours that the page has for all.
         end = picture.content.index(">") + 1
         opening, rest = picture.content[:end], picture.content[end:]
         paper = "<style>svg{background:var(--paper)}</style>"
-        write_text(path, f"{opening}<style>{VARIABLES}</style>{paper}{rest}\n")
+        files.write(path, f"{opening}<style>{VARIABLES}</style>{paper}{rest}\n")
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -5,7 +5,6 @@ remark; only a folder that is no run at all is an error.
 """
 
 import itertools
-import json
 import math
 import os
 import re
@@ -18,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from mpilayer import files
 from mpilayer.errors import CheckpointError, ConfigError, MpilayerError
 from mpilayer.report.run import PREDICTORS, Epoch, Run, listing, mapping, number
 from mpilayer.report.sample import first_weights, sample_of
-from mpilayer.runs.directory import RunDirectory, read_text
+from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import at_work
+from mpilayer.runs.tables import stored_table
 from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.schedule import Schedule
 
@@ -94,7 +95,7 @@ def _read_config(directory: RunDirectory) -> tuple[dict[str, Any], str]:
     """Return ``config.toml`` and its text."""
     path = directory.path / "config.toml"
     try:
-        return directory.read_config(), read_text(path)
+        return directory.read_config(), files.read_text(path)
     except OSError as error:
         raise CheckpointError(
             f"{path} must be readable; {error.strerror}. Mend its permissions."
@@ -127,7 +128,7 @@ def _read(directory: RunDirectory, name: str) -> Run:
         kind=kind,
         config=config,
         config_text=config_text,
-        summary=attempt(directory.read_summary) or {},
+        summary=attempt(lambda: directory.read_object("summary.json")) or {},
         comparison=attempt(lambda: _comparison(directory)) or {},
         complete=tuple(attempt(directory.completed) or ()),
         layers=layers,
@@ -175,15 +176,13 @@ class _Metrics:
         if not path.is_file():
             return ()
         self._newest = max(self._newest, path.stat().st_mtime)
-        lines = []
-        try:
-            for line in MetricsReader(path).new_lines():
-                lines.append(line)
-        except ValueError:
+        reader = MetricsReader(path)
+        lines = tuple(reader.new_lines())
+        if reader.damaged:
             self._remarks.append(
-                f"{path} is damaged: what stands after line {len(lines)} is left out."
+                f"{path} is damaged: {reader.damaged} of its lines are left out."
             )
-        return tuple(line for line in lines if isinstance(line, Mapping))
+        return lines
 
     def silent(self) -> float:
         return max(0.0, time.time() - self._newest)
@@ -209,17 +208,8 @@ def _epochs(lines: Sequence[Mapping[str, Any]]) -> Iterator[Epoch]:
 
 
 def _comparison(directory: RunDirectory) -> Mapping[str, Any]:
-    path = directory.path / "compare.json"
-    if not path.is_file():
-        return {}
-    try:
-        return mapping(json.loads(read_text(path)))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}.") from error
+    return directory.read_object("compare.json")
 
 
 def _schedule(directory: RunDirectory) -> Schedule | None:
-    path = directory.schedule
-    if not path.is_file():
-        return None
-    return Schedule.from_json(read_text(path), str(path))
+    return stored_table(directory) if directory.schedule.exists() else None

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from mpilayer import files
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import ConfigError
 from mpilayer.report.palette import LIGHT, SERIES, with_variables
@@ -169,7 +170,8 @@ def draw_filters(filters: AnyArray, path: Path, title: str) -> None:
             axes.imshow(tile, cmap="gray", vmin=-bound, vmax=bound)
             axes.set_axis_off()
         figure.suptitle(title, fontsize=7)
-        figure.savefig(path)
+        with files.replacing(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:])
 
 
 def tiles(images: AnyArray, columns: int, signed: bool = False) -> bytes:

@@ -1,6 +1,5 @@
 """Average against exact: two sparse runs from one start, in one launch."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from math import isfinite
@@ -9,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from mpilayer import files
 from mpilayer.arrays import Array64
 from mpilayer.config import SparseConfig, as_values
 from mpilayer.errors import CommunicationError
 from mpilayer.interrupt import Interrupted
 from mpilayer.papers import LAHIRI, LAHIRI_EXACT
-from mpilayer.runs.directory import RunDirectory, write_text
+from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import holding
 from mpilayer.runs.model import restore_sparse
 from mpilayer.runs.opening import Facts, open_run
@@ -137,7 +137,7 @@ def _carry_out_both(
         positions[name] = final[0].position
     result = _compare(costs, positions, summaries)
     result["shards"] = _shards(costs["exact"], positions["exact"])
-    comm.on_root(lambda: write_text(directory.path / "compare.json", _json(result)))
+    comm.on_root(lambda: files.write_json(directory.path / "compare.json", result))
     comm.on_root(lambda: directory.set_complete(NAME))
     return result
 
@@ -244,7 +244,3 @@ def _shards(cost: ShardedCost, position: Array64) -> dict[str, Any]:
 def _plain(gap: Gap) -> dict[str, Any]:
     """Return a gap for JSON; infinite bounds are null."""
     return {k: finite(v) if k != "shards" else v for k, v in asdict(gap).items()}
-
-
-def _json(result: Mapping[str, Any]) -> str:
-    return json.dumps(result, indent=2, allow_nan=False) + "\n"

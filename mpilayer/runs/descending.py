@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from mpilayer import files
 from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig
 from mpilayer.errors import TrainingError
-from mpilayer.runs.directory import RunDirectory, write_bytes
+from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import sparse_content
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.writing import Writer
@@ -239,7 +240,9 @@ class _Keeper:
             content.save()
             buffer = BytesIO()
             np.save(buffer, filters(parameters["weights"]))
-            write_bytes(self.directory.filters, buffer.getvalue())
+            path = self.directory.filters
+            with files.optional(path, "the filters are also in the weights"):
+                files.write(path, buffer.getvalue())
 
         self._disk.start(write)
 

@@ -18,17 +18,17 @@
     .lock                    held by the ranks that write; see ``holding``
 """
 
-import json
 import os
 import re
 import shutil
-import tomllib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mpilayer import files
 from mpilayer.config import to_toml
-from mpilayer.errors import CheckpointError, ConfigError
+from mpilayer.errors import CheckpointError, ConfigError, DamageWarning
 from mpilayer.store import checkpoint
 from mpilayer.train.restart import Candidate
 
@@ -53,7 +53,14 @@ LOCK = ".lock"
 EXPERIMENT = "experiment.toml"
 """The settings of an experiment, in whose directory the runs lie."""
 
-_CUT = re.compile(r"layer-\d+\.e(?P<epoch>\d+)\.u(?P<used>\d+)\.h5")
+_LEFT = {
+    "sparse": ("summary.json", "seconds"),
+    "compare": ("compare.json", "runs"),
+    **dict.fromkeys(("data", "evaluate", "report", "experiment"), ("", "")),
+}
+"""File and key that a command leaves at its end; as a rule its seconds."""
+
+_CUT = re.compile(r"layer-(?P<layer>\d+)\.e(?P<epoch>\d+)\.u(?P<used>\d+)\.h5")
 
 
 class RunDirectory:
@@ -109,7 +116,7 @@ class RunDirectory:
         RunDirectory.check_free(path, replace)
         try:
             for name in _CONTENT:
-                _remove(path / name)
+                remove(path / name)
             for folder in ("metrics", "checkpoints"):
                 (path / folder).mkdir(parents=True)
         except OSError as error:
@@ -144,19 +151,35 @@ class RunDirectory:
         )
 
     def is_complete(self, command: str) -> bool:
-        """Tell whether a command has come to its end in this run."""
-        return command in self.completed()
+        """Tell whether a command has come to its end in this run.
+
+        Without what it has left at its end it has not: it goes on, and leaves it again.
+        """
+        if command not in self.completed():
+            return False
+        name, key = _LEFT.get(command, ("summary.json", f"{command}_seconds"))
+        return not key or key in self.read_summary(name)
 
     def set_complete(self, command: str, complete: bool = True) -> None:
         """Note that a command has come to its end, or begins anew."""
         commands = [name for name in self.completed() if name != command]
         text = "".join(f"{name}\n" for name in [*commands, *[command] * complete])
-        write_text(self.path / "complete", text)
+        files.write(self.path / "complete", text)
 
     def completed(self) -> list[str]:
-        """Return the commands that have come to their end, in that order."""
+        """Return the commands that have come to their end, in that order.
+
+        Warns
+        -----
+        DamageWarning
+            Nobody can read it, which is as if there were none.
+        """
         path = self.path / "complete"
-        return path.read_text(encoding="utf-8").split() if path.exists() else []
+        try:
+            return files.read_text(path).split() if path.exists() else []
+        except CheckpointError as error:
+            self._take_for_missing(error)
+            return []
 
     def checkpoint(self, name: str) -> Path:
         """Return the path of a checkpoint."""
@@ -179,8 +202,11 @@ class RunDirectory:
     def layer_candidates(self, index: int) -> list[Candidate]:
         """Return a layer's checkpoints; only that of its end is opened."""
         found = []
-        for path in self.checkpoints.glob(f"layer-{index + 1}.e*.h5"):
-            if match := _CUT.fullmatch(path.name):
+        # Unlike glob, iterdir never passes over a folder that cannot be read.
+        paths = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
+        for path in paths:
+            match = _CUT.fullmatch(path.name)
+            if match and int(match["layer"]) == index + 1:
                 found.append(Candidate(int(match["epoch"]), int(match["used"])))
         if self.layer_checkpoint(index).exists():
             try:
@@ -201,70 +227,87 @@ class RunDirectory:
         Raises
         ------
         CheckpointError
-            It is no TOML any more.
+            It is not as it was written.
         """
-        path = self.path / "config.toml"
-        try:
-            return tomllib.loads(read_text(path))
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(_damaged(path, str(error))) from error
+        return files.read_toml(self.path / "config.toml")
 
     def write_config(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """Write sections; the others of an existing file stay."""
         old = self.read_config() if (self.path / "config.toml").exists() else {}
-        write_text(self.path / "config.toml", to_toml({**old, **sections}))
+        text = to_toml(files.sealed({**old, **sections}))
+        files.write(self.path / "config.toml", text)
 
     def read_summary(self, name: str = "summary.json") -> dict[str, Any]:
-        """Return ``summary.json`` or a file like it, empty before there is one.
+        """Return ``summary.json`` or a file like it, empty if there is none.
+
+        Warns
+        -----
+        DamageWarning
+            It is not as it was written, which is as if there were none: what it says
+            can be found out again.
+        """
+        try:
+            return self.read_object(name)
+        except CheckpointError as error:
+            self._take_for_missing(error)
+            return {}
+
+    def _take_for_missing(self, error: CheckpointError) -> None:
+        warnings.warn(
+            f"{str(error).partition('. Restore')[0]}. It is taken for missing; "
+            f"'mpilayer resume {self.path}' makes it again.",
+            DamageWarning,
+            stacklevel=3,
+        )
+
+    def read_object(self, name: str) -> dict[str, Any]:
+        """Return what a JSON file holds, nothing if there is none.
 
         Raises
         ------
         CheckpointError
-            It is no JSON object any more.
+            It is not as it was written.
         """
         path = self.path / name
-        if not path.exists():
-            return {}
-        try:
-            summary = json.loads(read_text(path))
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(_damaged(path, str(error))) from error
-        if not isinstance(summary, dict):
-            raise CheckpointError(_damaged(path, "it holds no object"))
-        return summary
+        return files.read_json(path) if path.exists() else {}
 
     def write_summary(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Write values; the others of an existing summary stay. Return all."""
         summary = {**self.read_summary(), **values}
-        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-        write_text(self.path / "summary.json", text)
+        files.write_json(self.path / "summary.json", summary)
         return summary
 
 
-def read_text(path: Path) -> str:
-    """Return what ``write_text`` wrote."""
-    return path.read_text(encoding="utf-8", errors="surrogateescape")
+def check_links(path: Path, folders: Collection[str] = ()) -> None:
+    """Check that nothing which a launch writes or removes in a run is a link. Local.
 
+    Parameters
+    ----------
+    path : Path
+        The run, which may itself be one.
+    folders : collection of str
+        What else a launch writes into.
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text that is whole or as it was before, in UTF-8. Local.
-
-    Names of files in it may be in any encoding: they are written as they are.
+    Raises
+    ------
+    CheckpointError
+        Something is: a stranger could let it point to files of the user's.
     """
-    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+    for found in (*_written(path), *(path / name for name in folders)):
+        if found.is_symlink():
+            raise CheckpointError(
+                f"{found} must lie in the run itself, for it is written or removed; it "
+                f"is a link to {found.readlink()}. Put what it points to in its place."
+            )
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is whole or as it was before. Local."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _written(path: Path) -> Iterator[Path]:
+    """Yield what a launch may write or remove: names at the top, folders whole."""
+    for name in (LOCK, *_CONTENT):
+        yield path / name
+    for folder in ("metrics", "monitor", "checkpoints"):
+        if (path / folder).is_dir():
+            yield from (path / folder).iterdir()
 
 
 def _check_replaceable(path: Path, replace: bool) -> None:
@@ -291,12 +334,9 @@ def _content(path: Path) -> list[Path]:
     return [p for p in path.iterdir() if p.name != LOCK]
 
 
-def _damaged(path: Path, found: str) -> str:
-    return f"{path} must be as it was written; {found}. Restore it, or train again."
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
+def remove(path: Path) -> None:
+    """Remove a file, a whole folder, or a link but not what it points to. Local."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -3,15 +3,13 @@
 Its directory is described in :mod:`mpilayer.runs.plan`.
 """
 
-import json
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mpilayer import interrupt
+from mpilayer import files, interrupt
 from mpilayer.config import (
     FinetuneConfig,
     PretrainConfig,
@@ -19,12 +17,12 @@ from mpilayer.config import (
     to_toml,
 )
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import ConfigError, DataError
+from mpilayer.errors import ConfigError, DataError, FileError
 from mpilayer.interrupt import Interrupted
 from mpilayer.numerics.losses import check_loss
 from mpilayer.parallel.start import place
 from mpilayer.runs import compare, finetune, pretrain, sparse
-from mpilayer.runs.directory import RunDirectory, write_text
+from mpilayer.runs.directory import RunDirectory, check_links, remove
 from mpilayer.runs.labels import check_all_labels, labelled_splits
 from mpilayer.runs.making import make_data
 from mpilayer.runs.plan import (
@@ -32,6 +30,7 @@ from mpilayer.runs.plan import (
     EVALUATION,
     FILE,
     FOLDER_OF,
+    FOLDERS,
     TRAINING,
     Plan,
     is_experiment,
@@ -52,6 +51,7 @@ Shown = Callable[[str, Path, dict[str, Any]], object]
 Report = Callable[[Plan], tuple[bool, str]]
 """Writes the report; returns whether it did, and a line that says where it is."""
 
+_WAY_ON = "the same command and --resume auto"
 _THREADS = {"sparse": 1, "compare": 1}
 
 
@@ -98,6 +98,9 @@ def run_experiment(
                 )
             except Interrupted:
                 raise _interrupted(step) from None
+            except FileError as error:
+                error.go_on = _WAY_ON
+                raise
             _note(directory, step, complete, session)
     comm.on_root(lambda: _end(plan, directory))
 
@@ -106,6 +109,7 @@ def _open(plan: Plan, resume: bool, replace_run: bool) -> RunDirectory:
     """Make the directory, or look whether it can go on; on rank 0."""
     path = plan.path
     _check_source(plan)
+    check_links(path, FOLDERS)
     if is_experiment(path) and resume:
         _check_data(plan)
         directory = RunDirectory(path)
@@ -114,7 +118,7 @@ def _open(plan: Plan, resume: bool, replace_run: bool) -> RunDirectory:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         _check_replaceable(plan, replace_run)
         for name in (*CONTENT, plan.report.file):
-            _remove(path / name)
+            remove(path / name)
     try:
         path.mkdir(parents=True, exist_ok=True)
         _write(plan)
@@ -147,13 +151,6 @@ def _check_replaceable(plan: Plan, replace_run: bool) -> None:
         )
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _check_data(plan: Plan) -> None:
     """Check that an experiment that goes on wants the data that it has made."""
     before = read_plan(plan.path / FILE).data
@@ -162,7 +159,7 @@ def _check_data(plan: Plan) -> None:
 
 
 def _write(plan: Plan) -> None:
-    write_text(plan.path / FILE, to_toml(to_sections(plan)))
+    files.write(plan.path / FILE, to_toml(to_sections(plan)))
 
 
 def _note(directory: RunDirectory, step: str, complete: bool, session: Session) -> None:
@@ -200,7 +197,7 @@ def _carry_out(
         session.say(f"{step} is complete; there is nothing to do")
     elif step == "evaluate":
         results = _evaluate(plan, session)
-        comm.on_root(lambda: write_text(plan.path / EVALUATION, _json(results)))
+        comm.on_root(lambda: files.write_json(plan.path / EVALUATION, results))
         if comm.rank == 0:
             shown(step, plan.path, results)
     else:
@@ -337,10 +334,5 @@ def _split(plan: Plan, task: str | None) -> str:
 def _interrupted(step: str) -> Interrupted:
     reason = interrupt.requested() or "the time limit"
     return Interrupted(
-        f"saved and stopped in step {step} because of {reason}; go on with the same "
-        "command and --resume auto"
+        f"saved and stopped in step {step} because of {reason}; go on with {_WAY_ON}"
     )
-
-
-def _json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2, allow_nan=False) + "\n"

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from mpilayer import files
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.output import check_output, write_output
+from mpilayer.runs.output import check_output
 from mpilayer.runs.predictors import chosen_model
 from mpilayer.store import export as store
 
@@ -54,7 +55,7 @@ def export(
     if ending == store.HDF5:
         store.write_hdf5(out, model)
     else:
-        write_output(out, store.CONTENTS[ending](model))
+        files.write(out, store.CONTENTS[ending](model))
     return model
 
 

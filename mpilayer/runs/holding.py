@@ -1,6 +1,5 @@
 """What a launch that writes into a run needs: the run to itself, and files to write."""
 
-import errno
 import fcntl
 import os
 import socket
@@ -9,25 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mpilayer.errors import CheckpointError, DataError, MpilayerError
+from mpilayer.errors import CheckpointError, FileError, MpilayerError, file_errors
 from mpilayer.interrupt import Interrupted
 from mpilayer.parallel.start import working_in
-from mpilayer.runs.directory import LOCK
+from mpilayer.runs.directory import LOCK, check_links
 from mpilayer.runs.session import Session
 
 PATIENCE = 10.0
 """Seconds to wait for another launch: ranks outlive a killed launcher for a moment."""
 
 _PAUSE = 0.1
-_UNWRITABLE = (
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.ESTALE,
-)
+_HOW = os.O_RDWR | os.O_NOFOLLOW
 
 
 @contextmanager
@@ -48,10 +39,12 @@ def holding(run: Path, session: Session) -> Iterator[None]:
     ------
     CheckpointError
         On every rank: another launch is at work there.
-    DataError
-        On the rank that finds it: a file of the run cannot be written.
+        Or a part of the run that is written is a link.
+    FileError
+        A file of the run cannot be written or read; it says how the run goes on then.
     """
     comm, lock = session.comm, _Lock(run)
+    comm.on_root(lambda: check_links(run))
     if comm.rank == 0 and not lock.take():
         session.say(f"waiting for another launch in {run} to end")
     comm.on_root(lock.insist)
@@ -59,18 +52,11 @@ def holding(run: Path, session: Session) -> Iterator[None]:
         lock.share()
     alone = comm.size == 1
     try:
-        with working_in(str(run)):
+        with working_in(str(run)), file_errors():
             yield
-    except OSError as error:
-        lock.release(alone)
-        if error.errno not in _UNWRITABLE:
-            raise
-        raise DataError(
-            f"{error.filename or run} must be writable; "
-            f"{os.strerror(error.errno).lower()}. Make room, or mend permissions: "
-            f"then go on with 'mpilayer resume {run}'."
-        ) from error
     except (MpilayerError, Interrupted) as error:
+        if isinstance(error, FileError):
+            error.go_on = _way_on(run)
         # One rank that fails alone leaves others that may still be writing.
         lock.release(alone or getattr(error, "collective", True))
         raise
@@ -78,6 +64,13 @@ def holding(run: Path, session: Session) -> Iterator[None]:
         lock.release(alone)
         raise
     lock.release(True)
+
+
+def _way_on(run: Path) -> str:
+    """Return what goes on with a run: before it is one, what was to begin it."""
+    if (run / "config.toml").is_file():
+        return f"'mpilayer resume {run}'"
+    return "the same command and --resume auto"
 
 
 def at_work(run: Path) -> bool | None:
@@ -141,7 +134,7 @@ class _Lock:
         """Try to take the lock; tell whether nobody else has it. On rank 0."""
         try:
             self._make_folder()
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._file = os.open(self._path, _HOW | os.O_CREAT, 0o666)
         except OSError:
             self._taken = True  # whoever cannot write here need not be kept out
             return True
@@ -183,7 +176,7 @@ class _Lock:
     def share(self) -> None:
         """Hold what rank 0 has taken. On the other ranks."""
         with suppress(OSError):  # no such folder on this host, or no locks
-            self._file = os.open(self._path, os.O_RDWR)
+            self._file = os.open(self._path, _HOW)
             fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def release(self, remove: bool) -> None:

@@ -1,14 +1,16 @@
 """Checkpoints of the layers on their way, and the way back to them."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from mpilayer.errors import CheckpointError
+from mpilayer import files
+from mpilayer.errors import CheckpointError, MpilayerError
 from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.watchdog import Pulse
-from mpilayer.runs.directory import LOCK, RunDirectory
+from mpilayer.runs.directory import LOCK, RunDirectory, remove
 from mpilayer.runs.model import Content, layer_content
 from mpilayer.runs.session import Session
 from mpilayer.runs.writing import Writer
@@ -64,6 +66,7 @@ class LayerKeeper(Keeper):
         self._pulse = pulse
         self._last = perf_counter()
         self._writer = Writer()
+        self._error: OSError | MpilayerError | None = None
 
     def due(self, epochs: int) -> bool:
         """Tell whether a layer with so many epochs since its last one saves now."""
@@ -73,11 +76,33 @@ class LayerKeeper(Keeper):
         """Write the checkpoint while training goes on; see ``finish``."""
         content = layer_content(self._directory, state, snapshot)
         self._last = perf_counter()
-        self._writer.start(lambda: self._write(content, state.settings.index))
+        self._try(
+            lambda: self._writer.start(
+                lambda: self._write(content, state.settings.index)
+            )
+        )
 
     def finish(self) -> None:
-        """Wait until everything is written; raise if it could not be."""
-        self._writer.finish()
+        """Wait until everything is written."""
+        self._try(self._writer.finish)
+
+    def insist(self) -> None:
+        """Raise what has kept this rank from saving."""
+        if self._error is not None:
+            raise self._error
+
+    def _try(self, work: Callable[[], None]) -> None:
+        """Save, unless that has failed; then all ranks end where they can be resumed.
+
+        Were it raised at once, each rank on a full disk would have its own message.
+        """
+        if self._error is not None:
+            return
+        try:
+            work()
+        except (OSError, MpilayerError) as error:
+            self._error = error
+            self._notice.raise_it()
 
     def stopping(self, epoch_seconds: float) -> bool:
         """Tell whether any rank was asked to end; also beat."""
@@ -98,7 +123,7 @@ class LayerKeeper(Keeper):
         for candidate in saved[index]:
             old = candidate.epoch < least and candidate not in kept
             if old and not candidate.final:
-                directory.layer_file(index, candidate).unlink(missing_ok=True)
+                _tidy(directory.layer_file(index, candidate))
 
 
 @dataclass(frozen=True)
@@ -147,9 +172,9 @@ class Cut:
         for index, mine in enumerate(self.candidates):
             for other in directory.layer_candidates(index):
                 if other > mine:
-                    directory.layer_file(index, other).unlink()
+                    remove(directory.layer_file(index, other))
             if not mine.final:
-                directory.layer_checkpoint(index).unlink(missing_ok=True)
+                remove(directory.layer_checkpoint(index))
 
 
 def remove_cuts(directory: RunDirectory, n_layers: int) -> None:
@@ -157,14 +182,20 @@ def remove_cuts(directory: RunDirectory, n_layers: int) -> None:
     for index in range(n_layers):
         for candidate in directory.layer_candidates(index):
             if not candidate.final:
-                directory.layer_file(index, candidate).unlink()
+                _tidy(directory.layer_file(index, candidate))
 
 
 def remove_unfinished(directory: RunDirectory) -> None:
     """Remove the files that killed launches were writing. Local, on one rank."""
     for folder in (directory.path, directory.checkpoints, directory.metrics):
         for path in folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+            _tidy(path)
+
+
+def _tidy(path: Path) -> None:
+    """Remove what is of no use any more, but does no harm either."""
+    with files.optional(path, "it stays, and may be removed"):
+        remove(path)
 
 
 def remove_false_start(path: Path) -> None:
@@ -175,11 +206,11 @@ def remove_false_start(path: Path) -> None:
     folders = [f for f in (path / "metrics", path / "checkpoints") if f.is_dir()]
     if any(any(folder.iterdir()) for folder in folders):
         return
-    files = [f for f in path.glob("*") if f not in folders and f.name != LOCK]
-    if files and len(folders) < 2:
+    rest = [f for f in path.glob("*") if f not in folders and f.name != LOCK]
+    if rest and len(folders) < 2:
         return  # both are made before any file is
-    if all(f.name == "schedule.json" or _UNFINISHED.fullmatch(f.name) for f in files):
-        for file in files:
+    if all(f.name == "schedule.json" or _UNFINISHED.fullmatch(f.name) for f in rest):
+        for file in rest:
             file.unlink()
         for folder in folders:
             folder.rmdir()

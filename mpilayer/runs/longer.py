@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from mpilayer.config import PretrainConfig, as_values, flag
 from mpilayer.errors import ConfigError
-from mpilayer.runs.directory import RunDirectory, write_text
+from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.keeping import Cut
+from mpilayer.runs.tables import write_table
 from mpilayer.train.restart import Candidate, TableRule
 from mpilayer.train.schedule import Schedule
 
@@ -61,7 +62,7 @@ def lengthen(
                 directory.layer_file(layer, later)
             )
     directory.write_config({name: as_values(asked)})
-    write_text(directory.schedule, new.to_json())
+    write_table(directory, new)
 
 
 def _is_same(

@@ -4,25 +4,29 @@ No rank has all layers, and none shall wait for the others. So every layer leave
 parameters after some of its epochs, and the errors are computed when training ends.
 """
 
-import shutil
+import math
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import Array32
+from mpilayer import files
+from mpilayer.arrays import AnyArray, Array32
 from mpilayer.config import PretrainConfig
 from mpilayer.data.dataset import Dataset
+from mpilayer.errors import CheckpointError
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.losses import squared_error
 from mpilayer.parallel.comm import Communicator
-from mpilayer.runs.directory import RunDirectory, write_text
+from mpilayer.runs.directory import RunDirectory, remove
 from mpilayer.store.metrics import lines_of
 from mpilayer.train.layer import LayerState, monitored_rows, new_state
 from mpilayer.train.pretrain import EpochRecord
 
+_GAPS = "the picture of the whole stack over time will have gaps"
 _MOMENTS = 40
 """Moments at which the stack is looked at, at most."""
 
@@ -32,13 +36,12 @@ def leave_parameters(
 ) -> None:
     """Write a layer's parameters, if it is time to. Local to the layer's rank."""
     if _is_kept(config, state.settings.index, state.epoch):
-        directory.monitor.mkdir(exist_ok=True)
-        path = _file(directory, state.settings.index, state.epoch)
-        temporary = path.with_suffix(".tmp")
-        # Whole or absent, but not flushed to disk: only a picture needs it.
-        with temporary.open("wb") as file:
-            np.save(file, state.layer.parameters.vector)
-        temporary.replace(path)
+        content = BytesIO()
+        np.save(content, state.layer.parameters.vector)
+        with files.optional(directory.monitor, _GAPS):
+            directory.monitor.mkdir(exist_ok=True)
+            path = _file(directory, state.settings.index, state.epoch)
+            files.write(path, content.getvalue())
 
 
 def stack_over_time(
@@ -135,13 +138,24 @@ def _error(
     for index, epoch in enumerate(epochs):
         layer = new_state(config, shapes, index).layer
         if epoch:
-            path = _file(directory, index, epoch)
-            if not path.exists():  # a run that began without --monitor-every
-                return float("nan")
-            layer.parameters.vector[:] = np.load(path)
+            path, found = _file(directory, index, epoch), None
+            if path.exists():  # else the run began without --monitor-every
+                with files.optional(path, _GAPS):
+                    found = _read(path, layer.parameters.vector)
+            if found is None:
+                return math.nan
+            layer.parameters.vector[:] = found
         layers.append(layer)
     stack = DeepAutoencoder.unroll(layers)
-    return squared_error(rows, stack.reconstruct(rows)) / len(rows)
+    with np.errstate(all="ignore"):  # who knows what the file holds
+        return squared_error(rows, stack.reconstruct(rows)) / len(rows)
+
+
+def _read(path: Path, like: Array32) -> AnyArray:
+    found = files.read_array(path)
+    if found.shape != like.shape or found.dtype != like.dtype:
+        raise CheckpointError(f"{path} must hold the parameters of a layer.")
+    return found
 
 
 def _file(directory: RunDirectory, index: int, epoch: int) -> Path:
@@ -149,5 +163,8 @@ def _file(directory: RunDirectory, index: int, epoch: int) -> Path:
 
 
 def _finish(directory: RunDirectory, lines: Sequence[Mapping[str, Any]]) -> None:
-    write_text(directory.metrics_file("stack"), lines_of(lines))
-    shutil.rmtree(directory.monitor, ignore_errors=True)
+    path = directory.metrics_file("stack")
+    with files.optional(path, "there will be no picture of the whole stack over time"):
+        files.write(path, lines_of(lines))
+    with files.optional(directory.monitor, "it stays, and may be removed"):
+        remove(directory.monitor)

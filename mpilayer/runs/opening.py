@@ -8,11 +8,12 @@ from typing import Any
 from mpilayer import __version__
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError
-from mpilayer.runs.directory import RunDirectory, write_text
+from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import holding
 from mpilayer.runs.keeping import remove_false_start
 from mpilayer.runs.resuming import is_run
 from mpilayer.runs.session import Session
+from mpilayer.runs.tables import write_table
 from mpilayer.train.schedule import Schedule
 
 
@@ -118,7 +119,7 @@ def open_run(
     directory = RunDirectory.create(run, replace_run)
     # Before the configuration: who finds that can go on.
     if table is not None:
-        write_text(directory.schedule, table.to_json())
+        write_table(directory, table)
     identity = {
         "path": str(data.absolute()),
         "name": facts.data_name,

@@ -1,10 +1,9 @@
-"""Files that a user names with ``-o``: their ending, whether they are new, writing."""
+"""Files that a user names with ``-o``: their ending, and whether they are new."""
 
 from collections.abc import Collection
 from pathlib import Path
 
 from mpilayer.errors import ConfigError
-from mpilayer.runs.directory import write_bytes
 
 
 def check_output(out: Path, endings: Collection[str], replace: bool, flag: str) -> str:
@@ -43,20 +42,3 @@ def check_output(out: Path, endings: Collection[str], replace: bool, flag: str) 
             f"{flag}."
         )
     return ending
-
-
-def write_output(out: Path, content: bytes) -> None:
-    """Write a file that is whole or as it was before. Local.
-
-    Raises
-    ------
-    ConfigError
-        The folder does not exist or cannot be written, or the disk is full.
-    """
-    try:
-        write_bytes(out, content)
-    except OSError as error:
-        raise ConfigError(
-            f"{out} must be writable; {str(error.strerror).lower()}. Nothing was "
-            "written. Choose another place, or mend its permissions or free space."
-        ) from error

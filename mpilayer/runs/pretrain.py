@@ -18,7 +18,7 @@ from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.watchdog import Pulse
 from mpilayer.partition import layers_to_ranks
-from mpilayer.runs.directory import RunDirectory, write_text
+from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import holding
 from mpilayer.runs.keeping import (
     Cut,
@@ -46,6 +46,7 @@ from mpilayer.runs.tables import (
     rule_of,
     stored_table,
     table_of,
+    write_table,
 )
 from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train.layer import (
@@ -238,6 +239,7 @@ def _train(
         keeper.finish()
         notice.close()
         pulse.close()
+    comm.everywhere(keeper.insist)
     if any(comm.allgather(pipeline.interrupted)):
         raise session.interrupted(directory)
     seconds = before + perf_counter() - began
@@ -246,7 +248,7 @@ def _train(
     parts = comm.allgather(outcomes_of(pipeline, plan, records))
     layers = {index: outcome for part in parts for index, outcome in part.items()}
     schedule = table or recorded_table(config, [layers[i] for i in sorted(layers)])
-    comm.on_root(lambda: write_text(directory.schedule, schedule.to_json()))
+    comm.on_root(lambda: write_table(directory, schedule))
     del pipeline, rows  # make room before the data are read again
     times = layer_times(layers, owners)
     summary = summarize(data, directory, config, session, schedule, times, seconds)

@@ -1,13 +1,15 @@
 """The schedule of a run: filled in or read back; how it goes on after a cut."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mpilayer import files
 from mpilayer.config import PretrainConfig
-from mpilayer.errors import CheckpointError, ConfigError
+from mpilayer.errors import CheckpointError, ConfigError, ScheduleError
 from mpilayer.models.base import LayerShape
-from mpilayer.runs.directory import RunDirectory, read_text
+from mpilayer.runs.directory import RunDirectory
 from mpilayer.train.plans import AsyncPlan, Plan, TablePlan
 from mpilayer.train.pretrain import Snapshot
 from mpilayer.train.restart import AsyncRule, Rule, TableRule
@@ -67,13 +69,25 @@ def stored_table(directory: RunDirectory) -> Schedule:
     ------
     CheckpointError
         It is missing.
+    ScheduleError
+        It is not as it was written.
     """
     path = directory.schedule
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(
             f"{path} must be there to go on; it is missing. Restore it, or train again."
         )
-    return Schedule.from_json(read_text(path), str(path))
+    return _read(path)
+
+
+def write_table(directory: RunDirectory, table: Schedule) -> None:
+    """Write the table of a run. Local."""
+    files.write_json(directory.schedule, json.loads(table.to_json()))
+
+
+def _read(path: Path) -> Schedule:
+    content = files.read_json(path, ScheduleError)
+    return Schedule.from_json(json.dumps(content), str(path))
 
 
 def _read_schedule(path: Path, n_layers: int) -> Schedule:
@@ -82,7 +96,7 @@ def _read_schedule(path: Path, n_layers: int) -> Schedule:
             f"--schedule replay:FILE must name the schedule.json of a run; {path} is "
             "no file. Give another one."
         )
-    schedule = Schedule.from_json(read_text(path), str(path))
+    schedule = _read(path)
     if schedule.n_layers != n_layers:
         raise ConfigError(
             f"a schedule must have a row for every layer; {path} has "

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mpilayer import files
 from mpilayer.arrays import Array32, row_blocks
 from mpilayer.data.csv import csv_text
 from mpilayer.data.dataset import Dataset, write_dataset
@@ -16,7 +17,7 @@ from mpilayer.errors import ConfigError
 from mpilayer.models.stack import DeepAutoencoder, Stack
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import load_trained
-from mpilayer.runs.output import check_output, write_output
+from mpilayer.runs.output import check_output
 from mpilayer.runs.predictors import (
     check_width,
     chosen_task,
@@ -185,7 +186,7 @@ def _write(
         origin = f"mpilayer run {run.name} on {dataset.name} ({dataset.digest[:12]})"
     if ending in _ONE_SPLIT:
         (content,) = splits.values()
-        write_output(out, _ONE_SPLIT[ending](content))
+        files.write(out, _ONE_SPLIT[ending](content))
     else:
         write_dataset(out, splits, name=title, origin=origin, scale=1.0)
     return {name: len(content) for name, content in splits.items()}

@@ -1,17 +1,22 @@
 """Checkpoints: named arrays and numbers in one HDF5 file that is whole or absent."""
 
-import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mpilayer import __version__, hdf5
+from mpilayer import __version__, files, hdf5
 from mpilayer.arrays import AnyArray
-from mpilayer.errors import CheckpointError, DamageWarning, DataError, MpilayerError
+from mpilayer.errors import (
+    TOO_MANY,
+    CheckpointError,
+    DamageWarning,
+    FileError,
+    MpilayerError,
+)
 from mpilayer.store import seal
 
 KIND = "mpilayer-checkpoint"
@@ -41,31 +46,19 @@ def save(
 
     Raises
     ------
-    DataError
+    FileError
         The folder cannot be written, or the disk is full; the old file is untouched.
     """
     content = _image(arrays, attributes)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.write(seal.of(content))
-            file.flush()
-            os.fsync(file.fileno())
+
+    def settle(temporary: Path) -> None:
         seal.check(temporary)
         if keep and path.exists():
             path.replace(_previous(path))
-        temporary.replace(path)
-        _sync_folder(path)
-    except OSError as error:
-        raise DataError(
-            f"{path} must be writable; {os.strerror(error.errno or 0).lower()}. "
-            "Nothing was written. Choose another place, or mend its permissions or "
-            "free space."
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+
+    with files.replacing(path, settle) as temporary:
+        path.parent.mkdir(exist_ok=True)  # somebody may have removed it
+        temporary.write_bytes(content + seal.of(content))
 
 
 def load(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]]:
@@ -218,19 +211,12 @@ def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
     except MpilayerError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in TOO_MANY:
+            raise FileError.of(error, path) from error
         raise CheckpointError(
             f"{path} must be a whole checkpoint; it cannot be read: {error}. The file "
             "is damaged: use a copy, or make it again."
         ) from error
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a renaming last."""
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _plain(value: Any) -> Any:

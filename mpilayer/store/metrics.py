@@ -1,29 +1,81 @@
-"""Metrics: JSON lines, one file a writer, one line an event."""
+"""Metrics: JSON lines, one file a writer, one line an event.
+
+Nothing that decides a result is read from them. So a line that cannot be written does
+not end a run, and one that is damaged is left out, wherever it stands.
+"""
 
 import json
 import math
+import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from mpilayer import files
+from mpilayer.errors import DamageWarning
+
+# Of each kind of file: counts from 0, seconds, and measures, which may be null.
+_BUSY = ("training", "allreduce", "evaluating")
+_TUNING = (("epoch",), _BUSY, ("train_loss", "validation_error"))
+_LAYER = ("started", "training", "transform", "monitor", "waiting", "sending")
+_EVALUATION = ("seconds", "computing", "allreduce")
+_LINES = {
+    "layer": (("epoch", "used"), _LAYER, ("train_error", "validation_error")),
+    "finetune": _TUNING,
+    "classify": _TUNING,
+    "regress": _TUNING,
+    "sparse": (("evaluation", "iteration"), _EVALUATION, ("cost",)),
+    "stack": ((), ("seconds",), ("validation_error",)),
+}
+# More than any run has, and no trouble for those that compute with them.
+_MOST_COUNT, _MOST = 10**9, 1e200
 
 
 class MetricsWriter:
     """Appends lines to a file, each visible to readers at once. Local.
 
+    Lines that cannot be written now are written with the next one.
+
     Parameters
     ----------
     path : Path
-        The file; what it holds is kept.
+        The file; what it holds is kept. A link is not followed.
+
+    Warns
+    -----
+    FileWarning
+        Lines cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._path, self._file, self._pending = path, -1, ""
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Append one line; NaN and infinity become null, which JSON can hold."""
-        self._file.write(lines_of([values]))
-        self._file.flush()
+        self._pending += lines_of([values])
+        with files.optional(self._path, "lines of it may be missing"):
+            self._append(self._pending.encode())
+            self._pending = ""
+
+    def _append(self, content: bytes) -> None:
+        """Write all of it, or nothing if that can be had."""
+        if self._file < 0:
+            self._path.parent.mkdir(exist_ok=True)  # somebody may have removed it
+            how = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+            self._file = os.open(self._path, how, 0o666)
+        before = os.fstat(self._file).st_size
+        if before and os.pread(self._file, 1, before - 1) != b"\n":
+            content = b"\n" + content  # what stands there has come to no end
+        try:
+            while content:
+                content = content[os.write(self._file, content) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._file, before)
+            raise
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -34,7 +86,10 @@ class MetricsWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        if self._file >= 0:
+            with suppress(OSError):
+                os.close(self._file)
+            self._file = -1
 
 
 def lines_of(values: Iterable[Mapping[str, Any]]) -> str:
@@ -49,30 +104,65 @@ def keep_until(path: Path, key: str, most: int) -> list[dict[str, Any]]:
     Parameters
     ----------
     path : Path
-        The file; it may be missing, and its last line may be broken.
+        The file; it may be missing, and lines of it may be damaged: they are dropped.
     key : str
         Such as ``epoch``.
     most : int
         Its value in the last line that stays.
+
+    Raises
+    ------
+    FileError
+        The file cannot be written.
+
+    Warns
+    -----
+    DamageWarning
+        Lines were damaged, or missing.
     """
-    lines = [line for line in MetricsReader(path).new_lines() if line[key] <= most]
-    text = lines_of(lines)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    reader = MetricsReader(path)
+    lines = [line for line in reader.new_lines() if line[key] <= most]
+    if len(lines) != most:
+        warnings.warn(
+            f"{path} must have {most} lines; {len(lines)} are whole. What is told of "
+            "times and errors on the way lacks the others.",
+            DamageWarning,
+            stacklevel=2,
+        )
+    path.parent.mkdir(exist_ok=True)
+    files.write(path, lines_of(lines))
     return lines
 
 
 class MetricsReader:
-    """Reads a file of metrics that may still be growing. Local."""
+    """Reads a file of metrics that may still be growing. Local.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it may be missing.
+
+    Attributes
+    ----------
+    damaged : int
+        Lines so far that were left out: torn ones, and such as no run writes.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.damaged = 0
         self._position = 0
+        self._kind = _LINES.get(path.stem.partition("-")[0], ((), (), ()))
 
     def new_lines(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines that were completed since the last call."""
-        if not self.path.exists():
+        """Yield the lines that were completed since the last call.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        """
+        if not self.path.is_file():
             return
         with self.path.open("rb") as file:
             file.seek(self._position)
@@ -80,7 +170,38 @@ class MetricsReader:
                 if not line.endswith(b"\n"):
                     return
                 self._position += len(line)
-                yield json.loads(line)
+                values = _parsed(line)
+                if values is not None and self._is_whole(values):
+                    yield values
+                else:
+                    self.damaged += 1
+
+    def _is_whole(self, line: Mapping[str, Any]) -> bool:
+        counts, seconds, measures = self._kind
+        return (
+            all(_is_count(line.get(key)) for key in counts)
+            and all(_is_number(line.get(key), 0) for key in seconds)
+            and all(
+                line.get(key, math.inf) is None or _is_number(line.get(key), -_MOST)
+                for key in measures
+            )
+        )
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MOST_COUNT
+
+
+def _is_number(value: Any, least: float) -> bool:
+    return type(value) in (int, float) and least <= value <= _MOST
 
 
 def _finite(value: Any) -> Any:

@@ -33,6 +33,7 @@ EPOCH = {
     "validation_error": None,
     "rank": 0,
 }
+EVALUATION = {"iteration": 1, "computing": 0.1, "allreduce": 0.0}
 
 
 def write_run(path, sections, summary=None, complete="", **metrics):
@@ -61,7 +62,7 @@ def sparse_run(path, ranks=1, seconds=1.0, costs=(9.0, 4.5, 3.0), **changes):
     """Write a run of a sparse autoencoder."""
     settings = {"hidden": 3, "optimizer": "lbfgs", "kl": "average"} | changes
     lines = [
-        {"evaluation": i, "seconds": 0.1 * i, "cost": cost}
+        {**EVALUATION, "evaluation": i, "seconds": 0.1 * i, "cost": cost}
         for i, cost in enumerate(costs, 1)
     ]
     summary = {"ranks": ranks, "seconds": seconds, "evaluations": 10, "cost": 3.0}
@@ -118,7 +119,8 @@ def test_epochs_are_read_and_broken_lines_are_not(tmp_path):
     assert found.layers[0][0].left == pytest.approx(1.1)
     assert found.layers[0][0].ended == pytest.approx(1.2)
     assert math.isnan(found.layers[0][0].validation_error)
-    assert found.remarks == ()
+    (remark,) = found.remarks
+    assert f"{path} is damaged: 2 of its lines" in remark
     with path.open("a") as file:
         file.write("ne\n")
     (found,) = collect([run])
@@ -334,6 +336,7 @@ def test_a_confusion_matrix_is_shown_if_it_is_one(tmp_path):
 
 
 LINE = {"epoch": 1, "train_loss": 2.0, "validation_error": 20.0, "training": 1.0}
+LINE |= {"allreduce": 0.0, "evaluating": 0.1}
 
 
 def test_classifiers_and_regressors_have_curves_and_a_table(tmp_path):
@@ -371,7 +374,8 @@ def test_the_first_costs_do_not_flatten_the_rest(tmp_path, peak):
     run = sparse_run(tmp_path / "run")
     costs = [peak] + [3.0 - 0.01 * i for i in range(99)]
     lines = [
-        {"evaluation": i + 1, "cost": c, "seconds": i} for i, c in enumerate(costs)
+        {**EVALUATION, "evaluation": i + 1, "cost": c, "seconds": i}
+        for i, c in enumerate(costs)
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (run / "metrics" / "sparse.jsonl").write_text(text)

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from mpilayer.config import PretrainConfig
-from mpilayer.errors import CheckpointError, ConfigError, DataError
+from mpilayer.errors import CheckpointError, ConfigError, DataError, FileError
 from mpilayer.interrupt import Interrupted
 from mpilayer.runs import holding as module
 from mpilayer.runs.directory import LOCK
@@ -202,9 +202,10 @@ def test_a_file_that_was_removed_meanwhile_is_not_held(monkeypatch, tmp_path):
         assert path.exists()
 
 
-@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EDQUOT, errno.ENOSPC])
 def test_files_that_cannot_be_written(tmp_path, number):
     path = tmp_path / "metrics" / "layer-1.jsonl"
+    (tmp_path / "config.toml").touch()
     with pytest.raises(DataError) as caught, holding(tmp_path, make_session()):
         raise OSError(number, os.strerror(number), str(path))
     message = str(caught.value)
@@ -212,9 +213,40 @@ def test_files_that_cannot_be_written(tmp_path, number):
     assert message.endswith(f"go on with 'mpilayer resume {tmp_path}'.")
 
 
+def test_before_there_is_a_run_it_is_begun_again(tmp_path):
+    with pytest.raises(FileError) as caught, holding(tmp_path, make_session()):
+        raise OSError(errno.EIO, "", "some/file")
+    words = "some/file must be usable; input/output error."
+    assert str(caught.value).startswith(words)
+    assert str(caught.value).endswith("go on with the same command and --resume auto.")
+
+
 def test_other_errors_are_not_hidden(tmp_path):
-    with pytest.raises(FileNotFoundError), holding(tmp_path, make_session()):
-        raise FileNotFoundError(errno.ENOENT, "gone")
+    with pytest.raises(ConnectionResetError), holding(tmp_path, make_session()):
+        raise ConnectionResetError(errno.ECONNRESET, "gone")
+    with pytest.raises(ZeroDivisionError), holding(tmp_path, make_session()):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("name", [LOCK, "metrics", "monitor/a.npy", "config.toml"])
+def test_links_in_a_run_are_refused(tmp_path, name):
+    mine, run = tmp_path / "mine", tmp_path / "run"
+    mine.write_text("mine")
+    (run / name).parent.mkdir(parents=True)
+    (run / name).symlink_to(mine)
+    with (
+        pytest.raises(CheckpointError, match=f"{name} must lie in the run itself"),
+        holding(run, make_session()),
+    ):
+        pass
+    assert mine.read_text() == "mine"
+
+
+def test_the_run_itself_may_be_a_link(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with holding(tmp_path / "link", make_session()):
+        assert (tmp_path / "run" / LOCK).exists()
 
 
 def test_a_killed_launch_left_the_file_alone(small, tmp_path):

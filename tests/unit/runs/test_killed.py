@@ -81,7 +81,7 @@ def test_a_run_that_is_made_longer(small, pretrained, copy, tmp_path):
     longer = digests(pretrain(small, tmp_path / "whole", LONGER, make_session()))
     shorter = digests(RunDirectory(pretrained).read_summary())
     seen = []
-    for number in range(8):
+    for number in range(12):
         run = copy(pretrained)
         session = make_session(resume=True)
         assert kill(number, lambda s=session, r=run: pretrain(small, r, LONGER, s))
@@ -99,7 +99,7 @@ def test_a_run_that_is_made_longer(small, pretrained, copy, tmp_path):
 
 def test_settings_of_fine_tuning_come_with_their_threads(pretrained, copy):
     begun = []
-    for number in range(8):
+    for number in range(12):
         run = copy(pretrained)
         assert kill(number, lambda r=run: run_finetune(r, TUNE, make_session()))
         sections = RunDirectory(run).read_config()
@@ -125,7 +125,7 @@ def test_fine_tuning_anew_never_passes_for_complete(pretrained, copy, tmp_path):
     tuned = shutil.copytree(pretrained, tmp_path / "tuned")
     run_finetune(tuned, TUNE, make_session())
     other = replace(TUNE, seed=7)
-    for number in range(8):
+    for number in range(12):
         run = copy(tuned)
         session = make_session()
         assert kill(

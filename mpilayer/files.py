@@ -1,0 +1,219 @@
+"""Files that are whole or as they were, and what may be wrong with those that are read.
+
+Whatever mpilayer writes at once goes through ``replacing``; lines that come one by one
+are for :mod:`mpilayer.store.metrics`. Text is UTF-8, whatever the locale.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import tomllib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpilayer.arrays import AnyArray
+from mpilayer.errors import (
+    CheckpointError,
+    FileError,
+    FileWarning,
+    MpilayerError,
+    reason,
+)
+
+_UTF8 = ("utf-8", "surrogateescape")
+
+SEAL = "seal"
+"""The key, or section, with the digest of all others."""
+
+
+@contextmanager
+def replacing(
+    path: Path, settle: Callable[[Path], object] | None = None
+) -> Iterator[Path]:
+    """Write a file that is whole or as it was before. Local.
+
+    Parameters
+    ----------
+    path : Path
+        Where the file appears, in one step, when the block ends without an error.
+    settle : callable, optional
+        Called with the file as it is on the disk, before it takes its name.
+
+    Yields
+    ------
+    Path
+        Where to write it.
+
+    Raises
+    ------
+    FileError
+        It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with suppress(FileNotFoundError):
+            temporary.unlink()  # were it a link, writing would follow it
+        yield temporary
+        _sync(temporary)
+        if settle is not None:
+            settle(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise FileError.of(error, path, "Nothing was written.") from error
+    finally:
+        # Where the folder is none there is nothing to remove either.
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file that is whole or as it was before, text as UTF-8. Local.
+
+    Raises
+    ------
+    FileError
+        It cannot be written.
+    """
+    with replacing(path) as temporary:
+        if isinstance(content, str):
+            # Names of files in it may be in any encoding: they are written as they are.
+            content = content.encode(*_UTF8)
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an object as sealed JSON, a key a line; see ``write``."""
+    lines = [
+        f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}"
+        for key, value in sealed(content).items()
+    ]
+    write(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read_text(path: Path, error: type[MpilayerError] = CheckpointError) -> str:
+    """Return the text of a file. Local.
+
+    Raises
+    ------
+    MpilayerError
+        Of type ``error``: it is no file, or its bytes are no UTF-8.
+    OSError
+        It cannot be read, or is not there.
+    """
+    try:
+        return _content(path, error).decode(*_UTF8)
+    except UnicodeDecodeError as cause:
+        raise error(_damaged(path, str(cause))) from cause
+
+
+def read_json(
+    path: Path, error: type[MpilayerError] = CheckpointError
+) -> dict[str, Any]:
+    """Return the object of a JSON file, which may be sealed. Local.
+
+    Raises
+    ------
+    MpilayerError
+        Of type ``error``: it is no such file any more.
+    OSError
+        It cannot be read, or is not there.
+    """
+    return _parsed(path, json.loads, error)
+
+
+def read_toml(
+    path: Path, error: type[MpilayerError] = CheckpointError
+) -> dict[str, Any]:
+    """Return the sections of a TOML file, which may be sealed; see ``read_json``."""
+    return _parsed(path, tomllib.loads, error)
+
+
+def read_array(path: Path, error: type[MpilayerError] = CheckpointError) -> AnyArray:
+    """Return the array of an ``.npy`` file; see ``read_json``."""
+    content = BytesIO(_content(path, error))
+    try:
+        array = np.load(content, allow_pickle=False)
+    except Exception as cause:  # a damaged header gives rise to many
+        raise error(_damaged(path, str(cause))) from cause
+    if not isinstance(array, np.ndarray):
+        raise error(_damaged(path, "it holds no array"))
+    return array
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object with the digest of all that is in it."""
+    return {**content, SEAL: {"sha256": _digest(content)}}
+
+
+@contextmanager
+def optional(path: Path, consequence: str) -> Iterator[None]:
+    """Go on when a file cannot be used on which no result depends, and say so. Local.
+
+    Warns
+    -----
+    FileWarning
+        Once for each file and reason: with the ``consequence``, a clause.
+    """
+    try:
+        yield
+    except (OSError, MpilayerError) as error:
+        cause = error.__cause__ or error
+        told = str(error)
+        if isinstance(cause, OSError):
+            told = reason(cause)
+        elif isinstance(error, CheckpointError):
+            told = "it is damaged"
+        warnings.warn(
+            f"{path} can't be used ({told}): {consequence}", FileWarning, stacklevel=3
+        )
+
+
+def _parsed(
+    path: Path, parse: Callable[[str], Any], error: type[MpilayerError]
+) -> dict[str, Any]:
+    text = read_text(path, error)
+    try:
+        content = parse(text)
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+        seal = content.pop(SEAL, None)
+        # Files of older versions have none.
+        if seal is not None and seal != {"sha256": _digest(content)}:
+            raise ValueError("its content has another digest than its seal")
+    except (ValueError, RecursionError) as cause:
+        raise error(_damaged(path, str(cause))) from cause
+    return content
+
+
+def _content(path: Path, error: type[MpilayerError]) -> bytes:
+    """Return the bytes of a regular file: a pipe would be waited for."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        found = "a folder" if path.is_dir() else "no regular file"
+        raise error(_damaged(path, f"it is {found}"))
+    return path.read_bytes()
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _damaged(path: Path, found: str) -> str:
+    return f"{path} must be as it was written; {found}. Restore it, or train again."
+
+
+def _sync(path: Path) -> None:
+    """Let a file's content, or a folder's names, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

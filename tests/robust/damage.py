@@ -1,0 +1,324 @@
+"""Damages the files of finished and interrupted runs, and uses the runs.
+
+    python -m tests.robust.damage [--tries 3000] [--seed 0]
+
+Every try damages one file of a run in one way (bytes changed, cut off, values of other
+types, a folder or a pipe in its place, ...), then one command uses the run. It must end
+well, or with one message and code 2; what was trained must be as before, to the bit, or
+the message must say that it is not. Commands run in children of one process, which has
+loaded everything.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from benchmarks.torture import different, weights
+from mpilayer.cli.main import main as mpilayer
+from tests.e2e.conftest import write_pixels
+
+LIMIT = 60
+COMMANDS = ("resume", "watch", "report", "evaluate", "again")
+_SMALL = ("--minibatch", "50", "--threads", "1", "--checkpoint-every", "1")
+_STACK = ("--layers", "8,6", *_SMALL)
+_SPARSE = ("--hidden", "5", "--output", "linear", "--kl", "exact", *_SMALL)
+
+
+class Runs:
+    """Runs to damage, and what each of them becomes when nothing is wrong.
+
+    Parameters
+    ----------
+    folder : Path
+        For everything.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = write_pixels(folder / "data.h5", n_rows=120, n_columns=16)
+        self.again = {
+            "deep": ["pretrain", str(self.data), "--epochs", "3", *_STACK],
+            "tuned": ["finetune", "--epochs", "3", *_SMALL],
+            "sparse": ["sparse", str(self.data), "--evaluations", "12", *_SPARSE],
+            "compare": ["compare", str(self.data), "--evaluations", "8", *_SPARSE],
+        }
+        self.made: dict[str, Path] = {}
+        self.expected: dict[str, dict[str, Any]] = {}
+        for name in self.again:
+            run = folder / name
+            if name == "tuned":
+                shutil.copytree(folder / "deep", run)
+            self._run(self._line(name, run))
+            self.made[name] = run
+            self.expected[name] = results(run)
+            self._halve(name)
+
+    def _halve(self, name: str) -> None:
+        """Make a run that was interrupted: ended by the clock."""
+        half = self.folder / f"{name}-half"
+        if name == "tuned":
+            shutil.copytree(self.folder / "deep", half)
+        # Asked to end before the last of its epochs: no epoch is as short as that.
+        code, text = child([*self._line(name, half), "--max-time", "0.001"])
+        assert code == 75, text
+        self.made[half.name] = half
+        self.expected[half.name] = self.expected[name]
+
+    def _line(self, name: str, run: Path) -> list[str]:
+        words = self.again[name.partition("-")[0]]
+        where = [str(run)] if words[0] == "finetune" else ["--run", str(run)]
+        return [words[0], *words[1:], *where]
+
+    def command(self, name: str, command: str, run: Path) -> list[str]:
+        """Return a command line that uses a copy of a run."""
+        if command == "again":
+            return [*self._line(name, run), "--resume", "auto"]
+        if command == "report":
+            return ["report", str(run), "-o", str(run.parent / "r.html"), "--force"]
+        part = run / "exact" if (name, command) == ("compare", "evaluate") else run
+        return [command, str(part)]
+
+    def _run(self, line: list[str]) -> None:
+        code, text = child(line)
+        assert code == 0, text
+
+    def try_one(self, rng: random.Random) -> tuple[str, str, str]:
+        """Damage, use, and return the file, the way, and what is wrong, if anything."""
+        name = rng.choice(sorted(self.made))
+        run = self.folder / "copy" / "run"
+        shutil.rmtree(run.parent, ignore_errors=True)
+        shutil.copytree(self.made[name], run)
+        victim = rng.choice(sorted(p for p in run.rglob("*") if p.name != ".lock"))
+        way = rng.choice(sorted(WAYS))
+        if not WAYS[way](victim, rng):
+            return "", "", ""
+        command = rng.choice(COMMANDS)
+        kind = victim.relative_to(run).as_posix()
+        code, text = child(self.command(name, command, run))
+        fault = self._fault(name, run, code, text)
+        told = f"{name}: {command} after {way}: {fault}\n{text}" if fault else ""
+        return kind, way, told
+
+    def _fault(self, name: str, run: Path, code: int, text: str) -> str:
+        if "Traceback" in text or "Error:" in text.replace("mpilayer: error:", ""):
+            return f"traceback, code {code}"
+        if code == 2:
+            return "" if text.count("mpilayer: error:") == 1 else "not one message"
+        if code:
+            return f"code {code}"
+        if "warning: " in text and "damaged" not in text and "/home" in text:
+            return "a warning of Python's"
+        found = results(run)
+        if not found.keys() >= self.expected[name].keys():
+            return ""  # only looked at
+        both = {k: found[k] for k in self.expected[name]}
+        wrong = different(both, self.expected[name])
+        return f"silent difference: {wrong}" if wrong else ""
+
+
+def results(run: Path) -> dict[str, Any]:
+    """Return the arrays of checkpoints that can be read."""
+    found: dict[str, Any] = {}
+    for folder in (run, run / "average", run / "exact"):
+        with suppress(Exception):
+            own = weights(folder)
+            found |= {f"{folder.name}/{k}": v for k, v in own.items()}
+    return {k: v for k, v in found.items() if ".e0" not in k}
+
+
+def child(line: list[str]) -> tuple[int, str]:
+    """Run a command line in a child; return its code and all it has written."""
+    with tempfile.TemporaryFile("w+") as output:
+        pid = os.fork()
+        if pid == 0:
+            code = 99
+            try:
+                signal.alarm(LIMIT)
+                for stream in (1, 2):
+                    os.dup2(output.fileno(), stream)
+                code = mpilayer(line)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            with suppress(BaseException):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+        status = os.waitpid(pid, 0)[1]
+        output.seek(0)
+        code = os.waitstatus_to_exitcode(status)
+        return code, output.read()
+
+
+def _flip(path: Path, rng: random.Random) -> bool:
+    content = bytearray(path.read_bytes()) if path.is_file() else bytearray()
+    for _ in range(rng.choice([1, 1, 1, 3, 20])):
+        if content:
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    return _put(path, bytes(content))
+
+
+def _cut(path: Path, rng: random.Random) -> bool:
+    content = path.read_bytes() if path.is_file() else b""
+    return _put(path, content[: rng.randrange(len(content) + 1)])
+
+
+def _zeros(path: Path, rng: random.Random) -> bool:
+    content = bytearray(path.read_bytes()) if path.is_file() else bytearray()
+    start = rng.randrange(len(content) + 1)
+    content[start:] = bytes(len(content) - start)
+    return _put(path, bytes(content))
+
+
+def _rubbish(path: Path, rng: random.Random) -> bool:
+    return _put(path, rng.randbytes(rng.choice([0, 1, 100, 5000])))
+
+
+def _put(path: Path, content: bytes) -> bool:
+    if not path.is_file() or content == path.read_bytes():
+        return False
+    path.write_bytes(content)
+    return True
+
+
+def _folder(path: Path, rng: random.Random) -> bool:
+    _gone(path, rng)
+    path.mkdir()
+    return True
+
+
+def _pipe(path: Path, rng: random.Random) -> bool:
+    _gone(path, rng)
+    os.mkfifo(path)
+    return True
+
+
+def _file(path: Path, rng: random.Random) -> bool:
+    if not path.is_dir():
+        return False
+    shutil.rmtree(path)
+    path.write_bytes(b"rubbish")
+    return True
+
+
+def _gone(path: Path, rng: random.Random) -> bool:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    return True
+
+
+_OTHERS = (None, True, -1, 10**30, 1e308, "x", [], {}, [1, "x"], float("nan"), -0.5)
+
+
+def _other_type(path: Path, rng: random.Random) -> bool:
+    """Give a value of a JSON file or a line of metrics another type."""
+    if path.suffix not in (".json", ".jsonl"):
+        return False
+    lines = (
+        path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+    )
+    if not lines:
+        return False
+    number = rng.randrange(len(lines))
+    values = json.loads(lines[number])
+    _change(values, rng)
+    lines[number] = json.dumps(values)
+    path.write_text("\n".join(lines) + "\n")
+    return True
+
+
+def _change(values: Any, rng: random.Random) -> None:
+    keys = list(range(len(values))) if isinstance(values, list) else list(values)
+    if not keys:
+        return
+    key = rng.choice(keys)
+    if isinstance(values[key], list | dict) and values[key] and rng.random() < 0.7:
+        _change(values[key], rng)
+    elif rng.random() < 0.2:
+        del values[key]
+    else:
+        values[key] = rng.choice(_OTHERS)
+
+
+def _unsealed(path: Path, rng: random.Random) -> bool:
+    """Likewise, in a file as an older version has written it."""
+    if path.suffix != ".json":
+        return False
+    values = json.loads(path.read_text())
+    values.pop("seal", None)
+    _change(values, rng)
+    path.write_text(json.dumps(values))
+    return True
+
+
+def _torn(path: Path, rng: random.Random) -> bool:
+    """Tear a line, and go on with the next one."""
+    lines = path.read_bytes().split(b"\n") if path.suffix == ".jsonl" else []
+    if len(lines) < 2:
+        return False
+    number = rng.randrange(len(lines) - 1)
+    lines[number] = lines[number][: rng.randrange(len(lines[number]) + 1)]
+    if rng.random() < 0.5:
+        lines[number : number + 2] = [lines[number] + lines[number + 1]]
+    return _put(path, b"\n".join(lines))
+
+
+WAYS: dict[str, Callable[[Path, random.Random], bool]] = {
+    "flip": _flip,
+    "cut": _cut,
+    "zeros": _zeros,
+    "rubbish": _rubbish,
+    "folder": _folder,
+    "pipe": _pipe,
+    "file": _file,
+    "gone": _gone,
+    "other type": _other_type,
+    "unsealed": _unsealed,
+    "torn": _torn,
+}
+
+
+def campaign(folder: Path, tries: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Damage so many files; return how many of each kind, and all that is wrong."""
+    runs, rng = Runs(folder), random.Random(seed)
+    counts: Counter[str] = Counter()
+    wrong = []
+    while counts.total() < tries:
+        file, way, told = runs.try_one(rng)
+        if file:
+            counts[way] += 1
+        if told:
+            wrong.append(f"{file}: {told}")
+            print(f"--- {wrong[-1]}\n", flush=True)
+    return counts, wrong
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tries", type=int, default=3000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        counts, wrong = campaign(Path(folder).resolve(), args.tries, args.seed)
+    for way, count in sorted(counts.items()):
+        print(f"{way:12} {count}")
+    print(f"wrong: {len(wrong)}")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,269 @@
+"""Lets the operating system refuse one call after another, and looks what follows.
+
+    python -m tests.robust.faults [--faults 500] [--seed 0] [--modes pretrain,sparse]
+
+Every launch has one fault of a file below its folder: the Kth call of one kind, on one
+rank, fails, or it and all later ones. Then the launch must have ended with the right
+result, to the bit; or with one message, without a traceback, and code 2, and what the
+message says must bring the right result. See ``shim.c``.
+"""
+
+import argparse
+import errno
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.torture import different, errors, weights
+from tests.e2e.conftest import write_pixels
+from tests.support import launch
+
+KINDS = ("open", "read", "write", "rename", "fsync", "unlink")
+ERRORS = ("EIO", "EMFILE", "ENFILE", "ENOSPC", "EROFS")
+LIMIT = 120.0
+
+_SMALL = ("--minibatch", 50, "--threads", 1, "--checkpoint-every", 1)
+_STACK = ("--layers", "8,6", "--epochs", 3, *_SMALL)
+_TUNE = ("--epochs", 3, "--optimizer", "adam", *_SMALL)
+_SPARSE = ("--hidden", 5, "--output", "linear", "--kl", "exact", "--sparsity-target")
+_SPARSE += (0.2, "--evaluations", 12, *_SMALL)
+_PLAN = """
+[experiment]
+name = "small"
+[data]
+path = "{data}"
+[pretrain]
+layers = [8, 6]
+epochs = [2]
+minibatch = 50
+[finetune]
+epochs = 2
+minibatch = 50
+[sparse]
+hidden = 5
+output = "linear"
+evaluations = 6
+"""
+MODES: dict[str, tuple[Any, ...]] = {
+    "pretrain": ("pretrain", "DATA", "--run", "RUN", *_STACK),
+    "finetune": ("finetune", "RUN", *_TUNE),
+    "sparse": ("sparse", "DATA", "--run", "RUN", *_SPARSE),
+    "compare": ("compare", "DATA", "--run", "RUN", *_SPARSE),
+    "run": ("run", "PLAN", "--run", "RUN", "--threads", 1, "--checkpoint-every", 1),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One call, or that and all later ones, of one rank.
+
+    Attributes
+    ----------
+    mode : str
+        A name in ``MODES``.
+    ranks, rank : int
+        Of the launch (0: without launcher), and whose call it is.
+    kind, error : str
+        What fails, and how.
+    call : int
+        Which call, from 1.
+    lasting : bool
+        All later ones fail, too.
+    """
+
+    mode: str
+    ranks: int
+    rank: int
+    kind: str
+    error: str
+    call: int
+    lasting: bool = False
+
+
+class Place:
+    """A folder in which runs of all modes can be made, and their results compared.
+
+    Parameters
+    ----------
+    folder : Path
+        For everything.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.here = folder / "here"
+        self._base = folder / "base"
+        self._base.mkdir(parents=True)
+        write_pixels(self._base / "data.h5", n_rows=120)
+        plan = _PLAN.format(data=self.here / "data.h5")
+        (self._base / "plan.toml").write_text(plan)
+        self.shim = folder / "shim.so"
+        source = Path(__file__).with_name("shim.c")
+        command = [_compiler(), "-shared", "-fPIC", "-O1", "-o", self.shim, source]
+        subprocess.run([*command, "-ldl"], check=True)
+        self.counts = cache(self._counts)
+        self.expected = cache(self._expected)
+
+    def launch(
+        self, mode: str, ranks: int, *more: object, **variables: object
+    ) -> launch.Result:
+        """Start a mode, with the shim."""
+        names = {"DATA": "data.h5", "RUN": "run", "PLAN": "plan.toml"}
+        words = [self.here / names[w] if w in names else w for w in MODES[mode]]
+        settings = {f"SHIM_{k}": str(v) for k, v in variables.items()}
+        settings |= {"LD_PRELOAD": str(self.shim), "SHIM_FOLDER": str(self.here)}
+        return launch.run(*words, *more, ranks=ranks, limit=LIMIT, variables=settings)
+
+    def prepare(self, mode: str) -> None:
+        """Put there what a mode begins with."""
+        shutil.rmtree(self.here, ignore_errors=True)
+        shutil.copytree(self._base, self.here)
+        if mode == "finetune":
+            self.expected("pretrain", 0)
+            shutil.copytree(self.folder / "pretrain-0", self.here / "run")
+
+    def result(self) -> dict[str, Any]:
+        """Return what was trained, and the errors; not the times."""
+        found = {}
+        for path in sorted((self.here / "run").rglob("summary.json")):
+            where = path.parent.relative_to(self.here)
+            found |= {f"{where}/{k}": v for k, v in weights(path.parent).items()}
+            numbers = json.dumps(errors(path.parent))
+            found[f"{where}/errors"] = numbers
+            found[f"{where}/complete"] = (path.parent / "complete").read_text()
+        return found
+
+    def differences(self, mode: str, ranks: int) -> list[str]:
+        """Return what is not as if nothing had happened."""
+        found, expected = self.result(), self.expected(mode, ranks)
+        texts = {k for k, v in (found | expected).items() if isinstance(v, str)}
+        wrong = [k for k in texts if found.get(k) != expected.get(k)]
+        arrays = [
+            {k: v for k, v in d.items() if k not in texts} for d in (found, expected)
+        ]
+        return wrong + different(*arrays)
+
+    def try_one(self, fault: Fault) -> str:
+        """Return ``right``, ``resumed``, or what is wrong."""
+        self.prepare(fault.mode)
+        result = self.launch(
+            fault.mode,
+            fault.ranks,
+            KIND=fault.kind,
+            CALL=fault.call,
+            RANK=fault.rank,
+            ERRNO=getattr(errno, fault.error),
+            LASTING=int(fault.lasting),
+        )
+        if "Traceback" in result.stderr:
+            return f"traceback\n{result}"
+        if result.code == 0:
+            wrong = self.differences(fault.mode, fault.ranks)
+            return f"silent difference {wrong}\n{result}" if wrong else "right"
+        words = result.stderr.partition("mpilayer: error: ")[2]
+        if result.code != 2 or result.stderr.count("mpilayer: error:") != 1:
+            return f"no message, or several\n{result}"
+        if os.strerror(getattr(errno, fault.error)).lower() not in words.lower():
+            return f"no reason\n{result}"
+        begun = (self.here / "run" / "config.toml").exists() and fault.mode != "run"
+        if begun and fault.mode != "finetune" and "mpilayer resume" not in words:
+            return f"no way on\n{result}"
+        again = self.launch(fault.mode, fault.ranks, "--resume", "auto")
+        if again.code:
+            return f"lost\n{result}\n{again}"
+        wrong = self.differences(fault.mode, fault.ranks)
+        return f"other result {wrong}\n{result}\n{again}" if wrong else "resumed"
+
+    def _expected(self, mode: str, ranks: int) -> dict[str, Any]:
+        self._counts(mode, ranks)
+        kept = self.folder / f"{mode}-{ranks}"
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(self.here / "run", kept)
+        return self.result()
+
+    def _counts(self, mode: str, ranks: int) -> dict[int, dict[str, int]]:
+        """Return the calls of each rank and kind of an undisturbed launch."""
+        self.prepare(mode)
+        prefix = self.folder / f"count-{mode}-{ranks}"
+        self.launch(mode, ranks, COUNTS=prefix).ok()
+        found = {}
+        for rank in range(max(1, ranks)):
+            lines = Path(f"{prefix}-{rank}").read_text().split()
+            found[rank] = dict(zip(lines[::2], map(int, lines[1::2]), strict=True))
+        return found
+
+
+def _compiler() -> str:
+    found = shutil.which("cc") or shutil.which("gcc")
+    if found is None or sys.platform != "linux":
+        pytest.skip("needs a C compiler and Linux")
+    return found
+
+
+def faults(place: Place, rng: random.Random, modes: list[str]) -> Iterator[Fault]:
+    """Yield faults without end: all modes, ranks, kinds and errors in turn."""
+    while True:
+        for mode in modes:
+            for kind in rng.sample(KINDS, len(KINDS)):
+                ranks = rng.choice([0, 2])
+                counts = place.counts(mode, ranks)
+                rank = rng.randrange(len(counts))
+                if not counts[rank][kind]:
+                    rank = 0
+                # The few calls of the beginning and end matter as much as all others.
+                n = counts[rank][kind]
+                spread = [rng.randint(1, n), rng.randint(1, min(n, 12))]
+                spread.append(rng.randint(max(1, n - 12), n))
+                lasting = rng.random() < 0.25
+                error = rng.choice(ERRORS)
+                yield Fault(mode, ranks, rank, kind, error, rng.choice(spread), lasting)
+
+
+def campaign(
+    place: Place, n: int, seed: int, modes: list[str]
+) -> Counter[tuple[str, str]]:
+    """Try so many faults; print what is wrong; return the outcomes of each mode."""
+    outcomes: Counter[tuple[str, str]] = Counter()
+    source = faults(place, random.Random(seed), modes)
+    for number in range(n):
+        fault = next(source)
+        try:
+            outcome = place.try_one(fault)
+        except (pytest.fail.Exception, Exception) as error:
+            outcome = f"hang, or files that cannot be read: {error!r}"
+        short = outcome.splitlines()[0].split(" [")[0]
+        outcomes[fault.mode, short] += 1
+        if short not in ("right", "resumed"):
+            print(f"--- {number}: {fault}\n{outcome}\n", flush=True)
+    return outcomes
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--modes", default=",".join(MODES))
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(Path(folder).resolve() / "place")
+        outcomes = campaign(place, args.faults, args.seed, args.modes.split(","))
+    for (mode, outcome), count in sorted(outcomes.items()):
+        print(f"{mode:10} {outcome:40} {count}")
+    return int(any(outcome not in ("right", "resumed") for _, outcome in outcomes))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
