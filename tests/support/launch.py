@@ -44,9 +44,9 @@ from mpilayer import environment
 environment.prepare()
 rank = environment.launched_rank()
 {change}
-from mpilayer.cli.main import main
+from mpilayer.__main__ import main
 
-code = main(sys.argv[1:])
+code = main()
 sys.stdout.flush()
 raise SystemExit(code)
 """
