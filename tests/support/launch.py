@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -135,7 +135,7 @@ class Job:
 @contextmanager
 def started(
     *arguments: object,
-    ranks: int = 0,
+    ranks: int | Sequence[Sequence[object]] = 0,
     program: tuple[str, ...] = MODULE,
     cwd: Path | None = None,
     limit: float = LIMIT,
@@ -147,8 +147,8 @@ def started(
     ----------
     arguments : objects
         Made to strings.
-    ranks : int
-        0: without launcher.
+    ranks : int or sequence of commands
+        0: without launcher. Commands: one process of each, instead of mpilayer.
     program : tuple of str
         What Python runs: mpilayer, or ("-c", text) and the like.
     cwd : Path
@@ -158,7 +158,8 @@ def started(
     variables : dict
         Added to the environment.
     """
-    command = [*launcher(ranks), sys.executable, *program, *map(str, arguments)]
+    own = [sys.executable, *program, *map(str, arguments)]
+    command = [*launcher(ranks), *own] if isinstance(ranks, int) else beside(ranks)
     process = subprocess.Popen(
         command,
         cwd=cwd,
@@ -213,6 +214,20 @@ def launcher(ranks: int) -> list[str]:
         return []
     require_mpi()
     return [*_mpiexec(), "-n", str(ranks)]
+
+
+def beside(commands: Sequence[Sequence[object]]) -> list[str]:
+    """Return a command that launches one process of each; skip without MPI."""
+    first, *words = launcher(1)
+    words = words[:-2]
+    for command in commands:
+        words += [
+            *([":"] * (command is not commands[0])),
+            "-n",
+            "1",
+            *map(str, command),
+        ]
+    return [first, *words]
 
 
 def require_mpi() -> None:
