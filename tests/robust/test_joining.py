@@ -67,6 +67,8 @@ def test_a_broken_installation_of_one_rank(line, tmp_path, rank):
 @pytest.mark.parametrize("program", ["true", "false"])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_ends_early(line, program, rank):
+    if program == "true" and launch.is_open_mpi():
+        pytest.skip("Open MPI lets a process that ends well keep the others waiting")
     lines = [line(), line()]
     lines[rank] = [program]
     result = together(*lines)

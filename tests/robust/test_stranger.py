@@ -75,7 +75,8 @@ def test_a_stranger_cannot_end_a_process(tmp_path, content):
             assert victim.poll() is None
             job.signal(signal.SIGINT)
             result = job.finish()
-        assert result.code == 75, str(result)
+        if not launch.is_open_mpi():  # whose launcher ends the ranks at once
+            assert result.code == 75, str(result)
         assert "has died" not in result.stderr
     finally:
         victim.kill()

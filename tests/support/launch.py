@@ -218,16 +218,10 @@ def launcher(ranks: int) -> list[str]:
 
 def beside(commands: Sequence[Sequence[object]]) -> list[str]:
     """Return a command that launches one process of each; skip without MPI."""
-    first, *words = launcher(1)
-    words = words[:-2]
-    for command in commands:
-        words += [
-            *([":"] * (command is not commands[0])),
-            "-n",
-            "1",
-            *map(str, command),
-        ]
-    return [first, *words]
+    words = launcher(1)[:-2]
+    for number, command in enumerate(commands):
+        words += [*[":"][:number], "-n", "1", *map(str, command)]
+    return words
 
 
 def require_mpi() -> None:
