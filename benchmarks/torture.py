@@ -98,9 +98,9 @@ def write_half(self, values):
     write(self, values)
 
 MetricsWriter.write = write_half
-from mpilayer.cli.main import main
+from mpilayer.__main__ import main
 
-code = main(sys.argv[1:])
+code = main()
 sys.stdout.flush()
 if folder := os.environ.get("TORTURE_COUNTS"):
     pathlib.Path(folder, f"{rank}").write_bytes(str(steps).encode())

@@ -11,8 +11,9 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn, Protocol, TextIO, cast
 
-from mpilayer import __version__, environment
+from mpilayer import __version__, ending, environment
 from mpilayer.cli import lines
+from mpilayer.ending import EXIT_INTERRUPTED
 from mpilayer.errors import (
     ConfigError,
     DataError,
@@ -48,13 +49,8 @@ COMMANDS = {
 _TRAINING = ("pretrain", "finetune", "sparse", "compare", "run", "resume")
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 
-# Seconds for a launcher to read a rank's message: it drops what it has not read when
-# the ranks are ended.
-_READ_WITHIN = 0.2
-
-# Seconds for rank 0 to print what all ranks have found before MPI connects them.
+# Seconds for rank 0 to print what all ranks have found where MPI cannot join them.
 _LAST_WORDS = 1.0
 
 # Seconds after which an interrupt that had no effect is repeated; enough to clean up.
@@ -136,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0, or 2 for a user's mistake, 75 when a run was asked to end and can be resumed,
         130 when interrupted otherwise. Any other exception leaves
-        this function; with several ranks it ends them all (see ``parallel.start``).
+        this function; with several ranks it ends them all (see ``mpilayer.ending``).
     """
     if argv is None:
         environment.use_utf8()
@@ -144,7 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     environment.prepare()
     warnings.showwarning = _warn
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if threading.current_thread() is threading.main_thread():
+    alone = environment.launched_size() == 1
+    if alone and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupt)
     try:
         _dispatch(arguments)
@@ -184,11 +181,10 @@ _python_warns = warnings.showwarning
 
 
 def _interrupt(_: int, __: object) -> NoReturn:
-    """End all ranks, or this process alone by an exception, again until it is heard.
+    """End this process by an exception, again until it is heard.
 
     Python drops an exception that is raised while it runs a finalizer, and says so.
     """
-    _abort_others(EXIT_INTERRUPTED)
     sys.unraisablehook = _say_nothing_of_interrupts
     signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, _HEARD_AFTER)
@@ -234,22 +230,27 @@ def _dispatch(arguments: list[str]) -> None:
 
 def _report(error: MpilayerError) -> int:
     """Print an error once: that of all ranks, or the one that a single rank has."""
-    mpi = sys.modules.get("mpilayer.parallel.mpi")
-    alone = mpi is not None and mpi.started() and not error.collective
-    if alone or environment.launched_rank() == 0:
+    together = environment.launched_size() > 1
+    if together and not error.collective:
+        if ending.is_joined():
+            lines.to_stderr(f"mpilayer: error: {error}")
+            ending.end_all(EXIT_USER_ERROR)
+        error = _found_together(error)
+    if environment.launched_rank() == 0:
         lines.to_stderr(f"mpilayer: error: {error}")
-    if alone:
-        time.sleep(_READ_WITHIN)
-        _abort_others(EXIT_USER_ERROR)
-    elif environment.launched_size() > 1 and not (mpi is not None and mpi.started()):
-        # A launcher that sees a rank end with an error may end the others: let rank 0
-        # print, and all end together.
+    elif not error.collective:
+        # A launcher that sees a rank end with an error may end the others.
         time.sleep(_LAST_WORDS)
     return EXIT_USER_ERROR
 
 
-def _abort_others(code: int) -> None:
-    """End the other ranks at once, if MPI is running; else do nothing."""
-    mpi = sys.modules.get("mpilayer.parallel.mpi")
-    if mpi is not None:
-        mpi.abort(code)
+def _found_together(error: MpilayerError) -> MpilayerError:
+    """Return the error of the lowest rank that has one. Collective.
+
+    The ranks that have none wait for this one, or will.
+    """
+    try:
+        import_module("mpilayer.parallel.start").start(error)
+    except MpilayerError as found:
+        return found if found.collective else error
+    return error

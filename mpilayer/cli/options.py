@@ -104,8 +104,7 @@ def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
         type=_seconds,
         default=usual.peer_timeout,
         metavar="TIME",
-        help="end the job when a rank has been silent so long (default: 600 s, in "
-        "pretrain at least 30 epochs)",
+        help="end the job when a rank has been silent so long (default: 600 s)",
     )
 
 

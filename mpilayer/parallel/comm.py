@@ -3,9 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from mpilayer.arrays import AnyArray
@@ -115,26 +113,6 @@ class SerialCommunicator:
         """Return."""
 
 
-@dataclass
-class _Limit:
-    seconds: float = math.inf
-    exceeded: Callable[[], object] = lambda: None
-
-
-_limit = _Limit()
-
-
-@contextmanager
-def limited_waits(seconds: float, exceeded: Callable[[], object]) -> Iterator[None]:
-    """Call ``exceeded`` when a wait in the block takes longer than so many seconds."""
-    global _limit
-    former, _limit = _limit, _Limit(seconds, exceeded)
-    try:
-        yield
-    finally:
-        _limit = former
-
-
 def wait_until(
     ready: Callable[[], bool], eager: float = 0.0, at_most: float = math.inf
 ) -> float:
@@ -159,8 +137,6 @@ def wait_until(
             continue
         if waited > at_most:
             break
-        if waited > _limit.seconds and at_most == math.inf:
-            _limit.exceeded()
         time.sleep(pause)
         pause = min(1.5 * pause, _LONGEST_PAUSE)
     return time.perf_counter() - began

@@ -4,26 +4,24 @@ import atexit
 import pickle
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
 
-from mpilayer import environment
+from mpilayer import ending, environment
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import CommunicationError, MpilayerError, file_errors
-from mpilayer.parallel import sentinel
+from mpilayer.parallel import sentinel, siblings
 from mpilayer.parallel.comm import Request, wait_until
 
 try:
     import mpi4py
 
-    # One thread a rank calls MPI, and an exception must reach us before finalization.
-    mpi4py.rc.thread_level = "funneled"
+    # Loading the library may fail, and shall not join the ranks yet.
+    mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
     from mpi4py import MPI
 except ImportError as error:
     raise CommunicationError(
@@ -110,22 +108,39 @@ class MPICommunicator:
         wait_until(request.Test)
 
 
-def world() -> MPICommunicator:
+def world(failure: MpilayerError | None = None) -> MPICommunicator:
     """Return all ranks; from now on an unexpected exception on one rank ends them all.
+
+    Parameters
+    ----------
+    failure : MpilayerError, optional
+        What has gone wrong on this rank before. Collective all the same.
 
     Raises
     ------
     CommunicationError
         The launcher started several processes, but each of them is alone.
+    MpilayerError
+        The failure of the lowest rank that has one, on every rank.
     """
+    ending.share_fate(environment.launched_rank())
+    if not MPI.Is_initialized():
+        with siblings.met():
+            MPI.Init_thread(MPI.THREAD_FUNNELED)  # one thread a rank calls MPI
     comm = MPICommunicator(MPI.COMM_WORLD.Dup())
     launched = environment.launched_size()
     if launched != comm.size:
         raise CommunicationError(_wrong_world(launched, comm.size))
     if comm.size > 1:
-        sys.excepthook = _abort_on_exception
+        ending.share_fate(comm.rank, abort)
+        comm.everywhere(lambda: _raise(failure))
         _watch(comm)
     return comm
+
+
+def _raise(failure: MpilayerError | None) -> None:
+    if failure is not None:
+        raise failure
 
 
 def library() -> str:
@@ -134,18 +149,9 @@ def library() -> str:
     return " ".join(text.replace("MPICH Version:", "MPICH").split()).split(",")[0]
 
 
-def started() -> bool:
-    """Tell whether MPI is running with several ranks."""
-    return bool(
-        MPI.Is_initialized() and not MPI.Is_finalized() and MPI.COMM_WORLD.size > 1
-    )
-
-
 def abort(code: int) -> None:
-    """End all ranks at once, if there are several."""
-    if started():
-        sys.stdout.flush()
-        sys.stderr.flush()
+    """End all ranks at once, while MPI is running."""
+    if not MPI.Is_finalized():
         say_farewell()
         MPI.COMM_WORLD.Abort(code)
 
@@ -163,7 +169,7 @@ def _watch(comm: MPICommunicator) -> None:
     names = comm.allgather(name)
     with suppress(OSError):
         if names[first]:
-            watched = sentinel.watch(names[first], comm.rank, lambda: abort(1))
+            watched = sentinel.watch(names[first], comm.rank, lambda: ending.end_all(1))
             _farewells.append(watched.say_farewell)
             _names.append(watched.name_run)
             atexit.register(say_farewell)
@@ -198,20 +204,6 @@ def _result(outcome: Any) -> Any:
         outcome.collective = True
         raise outcome
     return outcome
-
-
-def _abort_on_exception(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    if issubclass(kind, RuntimeError) and "decrement id ref count" in str(error):
-        # h5py drops this one: a full disk, of which the writer has its own error.
-        return
-    rank = MPI.COMM_WORLD.rank
-    text = "".join(traceback.format_exception(kind, error, trace))
-    sys.stderr.write(f"mpilayer: rank {rank} failed; ending all ranks.\n{text}")
-    sys.stderr.flush()
-    say_farewell()
-    MPI.COMM_WORLD.Abort(1)
 
 
 def _wrong_world(launched: int, size: int) -> str:

@@ -5,7 +5,8 @@ the others for ever. Every rank holds a connection to the sentinel of its host, 
 which run it works, and says a word before it ends by itself. A connection that breaks
 without is that of the rank that died first, since events come in their order. The
 sentinel prints its number, lets a rank that is left abort the job, and after a while
-ends those of its host itself.
+ends those of its host itself. Which processes these are, the kernel says: the socket is
+open to all users of the host, and only its owner's ranks are heard.
 
 ``python sentinel.py SOCKET HOST`` is the program; it imports the standard library only,
 for it must be there at once.
@@ -23,7 +24,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-_HELLO = struct.Struct("ii")
+_HELLO = struct.Struct("i")
+_CREDENTIALS = struct.Struct("iii")  # struct ucred: pid, uid, gid
 _FAREWELL = b"."
 _RUN = b"R"
 _LENGTH = struct.Struct("i")
@@ -51,7 +53,7 @@ class Watched:
 
     def __init__(self, rank: int, connection: socket.socket) -> None:
         self._connection = connection
-        connection.sendall(_HELLO.pack(rank, os.getpid()))
+        connection.sendall(_HELLO.pack(rank))
 
     def say_farewell(self) -> None:
         """Say that what follows is no accident: all ranks end, well or not."""
@@ -122,9 +124,12 @@ def guard(listener: socket.socket, host: str) -> None:
         for number, _ in events.poll(timeout=1.0):
             if number == listener.fileno():
                 connection, _ = listener.accept()
-                hello = _read_all(connection, _HELLO.size)
-                rank, pid = _HELLO.unpack(hello) if hello else (-1, 0)
-                watched[connection.fileno()] = connection, rank, pid
+                pid = _owned_by_us(connection)
+                hello = _read_all(connection, _HELLO.size) if pid else b""
+                if not hello:
+                    connection.close()
+                    continue
+                watched[connection.fileno()] = connection, *_HELLO.unpack(hello), pid
                 events.register(connection, select.EPOLLIN)
                 deadline = 0.0
                 continue
@@ -138,6 +143,15 @@ def guard(listener: socket.socket, host: str) -> None:
                 left = [other for _, _, other in watched.values()]
                 _report(rank, pid, host, left, run)
             return
+
+
+def _owned_by_us(connection: socket.socket) -> int:
+    """Return the process at the other end, 0 if it is another user's, or not seen."""
+    found = connection.getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+    )
+    pid, user, _ = _CREDENTIALS.unpack(found)
+    return pid if user == os.geteuid() and pid > 0 else 0
 
 
 def _read_run(connection: socket.socket) -> str:
@@ -182,11 +196,11 @@ def _report(rank: int, pid: int, host: str, left: list[int], run: str) -> None:
 
 def _wait_for(processes: list[int], seconds: float) -> None:
     end = time.monotonic() + seconds
-    while any(map(_lives, processes)) and time.monotonic() < end:
+    while any(map(lives, processes)) and time.monotonic() < end:
         time.sleep(0.05)
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
     """Tell whether a process is there; ended ones may stay, where nobody reaps them."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

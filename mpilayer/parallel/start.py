@@ -1,17 +1,17 @@
 """Starts the ranks, and gives each its share of the cores."""
 
-import os
 import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from mpilayer import environment
+from mpilayer.errors import MpilayerError
 from mpilayer.parallel.comm import Communicator, SerialCommunicator
 
 
@@ -48,28 +48,26 @@ class Placement:
         )
 
 
-def start() -> Communicator:
+def start(failure: MpilayerError | None = None) -> Communicator:
     """Return the world; MPI is started only if a launcher started several processes.
+
+    Parameters
+    ----------
+    failure : MpilayerError, optional
+        What has gone wrong before, on this rank: the others must not wait for it.
 
     Raises
     ------
     CommunicationError
         mpi4py is missing, or does not fit the launcher.
+    MpilayerError
+        The failure of the lowest rank that has one, on every rank.
     """
     if environment.launched_size() == 1:
         return SerialCommunicator()
     from mpilayer.parallel import mpi
 
-    return mpi.world()
-
-
-def abort(code: int) -> NoReturn:
-    """End this process, and with it all ranks, at once."""
-    if mpi := sys.modules.get("mpilayer.parallel.mpi"):
-        mpi.abort(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    return mpi.world(failure)
 
 
 @contextmanager

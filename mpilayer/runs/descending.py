@@ -73,7 +73,6 @@ def train(
     with (
         session.display(directory, {NAME: config.evaluations}),
         session.listening(),
-        session.impatient(),
         _Recorder(directory, comm.rank) as recorder,
     ):
         cost.on_evaluation = recorder.write

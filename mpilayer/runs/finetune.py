@@ -240,7 +240,6 @@ def _descend(
     with (
         session.display(directory, {name: state.config.epochs}),
         session.listening(),
-        session.impatient(),
     ):
         for record in finetune(
             state,

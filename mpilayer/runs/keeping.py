@@ -9,7 +9,6 @@ from time import perf_counter
 from mpilayer import files
 from mpilayer.errors import CheckpointError, MpilayerError
 from mpilayer.parallel.notice import Notice
-from mpilayer.parallel.watchdog import Pulse
 from mpilayer.runs.directory import LOCK, RunDirectory, remove
 from mpilayer.runs.model import Content, layer_content
 from mpilayer.runs.session import Session
@@ -46,8 +45,6 @@ class LayerKeeper(Keeper):
         Says which checkpoints go together.
     notice : Notice
         Tells all ranks that one was asked to end.
-    pulse : Pulse
-        Tells the rank above that this one lives.
     n_layers : int
         Of the stack.
     """
@@ -58,12 +55,10 @@ class LayerKeeper(Keeper):
         session: Session,
         rule: Rule,
         notice: Notice,
-        pulse: Pulse,
         n_layers: int,
     ) -> None:
         self._directory, self._session = directory, session
         self._rule, self._notice, self._n_layers = rule, notice, n_layers
-        self._pulse = pulse
         self._last = perf_counter()
         self._writer = Writer()
         self._error: OSError | MpilayerError | None = None
@@ -105,8 +100,7 @@ class LayerKeeper(Keeper):
             self._notice.raise_it()
 
     def stopping(self, epoch_seconds: float) -> bool:
-        """Tell whether any rank was asked to end; also beat."""
-        self._pulse.beat()
+        """Tell whether any rank was asked to end."""
         if self._session.must_stop(epoch_seconds):
             self._notice.raise_it()
         return self._notice.is_raised()

@@ -16,7 +16,6 @@ from mpilayer.models.base import LayerShape
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
-from mpilayer.parallel.watchdog import Pulse
 from mpilayer.partition import layers_to_ranks
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import holding
@@ -218,8 +217,8 @@ def _train(
         f"layer-{i + 1}": table.epochs[i] if table else None for i in range(n_layers)
     }
     plan, rule = plan_of(config, table, snapshots), rule_of(config, table)
-    notice, pulse = Notice(comm), Pulse(comm, session.safety.peer_timeout)
-    keeper = LayerKeeper(directory, session, rule, notice, pulse, n_layers)
+    notice = Notice(comm)
+    keeper = LayerKeeper(directory, session, rule, notice, n_layers)
     pipeline = Pipeline(
         states,
         rows,
@@ -238,7 +237,6 @@ def _train(
         records = _run(pipeline, directory, config, comm.rank, before)
         keeper.finish()
         notice.close()
-        pulse.close()
     comm.everywhere(keeper.insist)
     if any(comm.allgather(pipeline.interrupted)):
         raise session.interrupted(directory)

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpilayer import environment, interrupt
+from mpilayer import ending, environment, interrupt
 from mpilayer.arrays import Array32, row_blocks
 from mpilayer.data.dataset import SPLITS, Dataset
 from mpilayer.errors import DataError
 from mpilayer.models.stack import Stack
+from mpilayer.parallel import watchdog
 from mpilayer.parallel.comm import Communicator
-from mpilayer.parallel.start import Placement, abort, place, start
-from mpilayer.parallel.watchdog import impatient
+from mpilayer.parallel.start import Placement, place, start
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.train.evaluate import PCA, reconstruction_error
@@ -109,9 +109,11 @@ class Session:
         ends = [job_end - _JOB_RESERVE if job_end else math.inf]
         if safety.max_time:
             ends.append(began + safety.max_time)
+        placement = place(comm, threads)
+        watchdog.watch(comm, safety.peer_timeout)
         return Session(
             comm,
-            place(comm, threads),
+            placement,
             say if comm.rank == 0 else _silent,
             display if comm.rank == 0 else _no_display,
             safety,
@@ -136,10 +138,6 @@ class Session:
         return units > 0 and (
             (every > 0 and units >= every) or seconds >= self.safety.checkpoint_seconds
         )
-
-    def impatient(self) -> AbstractContextManager[None]:
-        """Return the context in which a long wait ends the job. Local."""
-        return impatient(self.comm, self.safety.peer_timeout)
 
     def listening(self) -> AbstractContextManager[None]:
         """Return the context in which signals ask to save and end."""
@@ -171,7 +169,7 @@ class Session:
 
 
 def _give_up() -> None:
-    abort(interrupt.EXIT_RESUME)
+    ending.end_all(interrupt.EXIT_RESUME)
 
 
 def local_blocks(dataset: Dataset, split: str, comm: Communicator) -> Iterator[Array32]:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from mpilayer.parallel.comm import wait_until
+
 
 class Writer:
     """Does one piece of writing at a time, in a thread. Local.
@@ -29,4 +31,6 @@ class Writer:
         """
         if self._under_way is not None:
             under_way, self._under_way = self._under_way, None
+            # Not by its lock, in which a rank would be deaf to signals, and silent.
+            wait_until(under_way.done)
             under_way.result()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -44,9 +44,9 @@ from mpilayer import environment
 environment.prepare()
 rank = environment.launched_rank()
 {change}
-from mpilayer.cli.main import main
+from mpilayer.__main__ import main
 
-code = main(sys.argv[1:])
+code = main()
 sys.stdout.flush()
 raise SystemExit(code)
 """
@@ -135,7 +135,7 @@ class Job:
 @contextmanager
 def started(
     *arguments: object,
-    ranks: int = 0,
+    ranks: int | Sequence[Sequence[object]] = 0,
     program: tuple[str, ...] = MODULE,
     cwd: Path | None = None,
     limit: float = LIMIT,
@@ -147,8 +147,8 @@ def started(
     ----------
     arguments : objects
         Made to strings.
-    ranks : int
-        0: without launcher.
+    ranks : int or sequence of commands
+        0: without launcher. Commands: one process of each, instead of mpilayer.
     program : tuple of str
         What Python runs: mpilayer, or ("-c", text) and the like.
     cwd : Path
@@ -158,7 +158,8 @@ def started(
     variables : dict
         Added to the environment.
     """
-    command = [*launcher(ranks), sys.executable, *program, *map(str, arguments)]
+    own = [sys.executable, *program, *map(str, arguments)]
+    command = [*launcher(ranks), *own] if isinstance(ranks, int) else beside(ranks)
     process = subprocess.Popen(
         command,
         cwd=cwd,
@@ -214,6 +215,14 @@ def launcher(ranks: int) -> list[str]:
         return []
     require_mpi()
     return [*_mpiexec(), "-n", str(ranks)]
+
+
+def beside(commands: Sequence[Sequence[object]]) -> list[str]:
+    """Return a command that launches one process of each; skip without MPI."""
+    words = launcher(1)[:-2]
+    for number, command in enumerate(commands):
+        words += [*[":"][:number], "-n", "1", *map(str, command)]
+    return words
 
 
 def require_mpi() -> None:

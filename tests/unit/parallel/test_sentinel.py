@@ -17,10 +17,9 @@ pytestmark = pytest.mark.skipif(
 RANK = """
 import socket, struct, sys, time
 name, number, last = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-import os
 connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 connection.connect(chr(0) + name)
-connection.sendall(struct.pack("ii", number, os.getpid()))
+connection.sendall(struct.pack("i", number))
 for run in sys.argv[5:]:
     connection.sendall(b"R" + struct.pack("i", len(run)) + run.encode())
 time.sleep(float(sys.argv[4]))

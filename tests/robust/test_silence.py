@@ -1,0 +1,155 @@
+"""Ranks that fall silent or die: the job ends, and says which. Others it lets live."""
+
+import pytest
+
+from tests.e2e.conftest import write_pixels
+from tests.support import launch
+
+KILL = "os.kill(os.getpid(), 9)"
+STOP = "os.kill(os.getpid(), 19)"
+
+# Does something before the Nth call of a function on one rank.
+BEFORE = """
+from {module} import {owner}
+original, calls = {owner}.{name}, 0
+
+def call(*arguments, **options):
+    global calls
+    calls += 1
+    if rank == {rank} and calls == {number}:
+        {act}
+    return original(*arguments, **options)
+
+{owner}.{name} = call
+"""
+PLACES = {
+    "training": ("mpilayer.train.layer", "LayerState", "train_epoch", 3),
+    "fine-tuning": ("mpilayer.train.finetune", "Descender", "step", 7),
+    "sparse": ("mpilayer.models.sparse", "SparseAutoencoder", "fire", 20),
+    "ended": ("mpilayer.parallel.notice", "Notice", "close", 1),
+    "evaluation": ("mpilayer.train.evaluate", "PCA", "error", 1),
+    "closing": ("mpilayer.parallel.watchdog", "Pulse", "close", 1),
+}
+LAYERS = ("--layers", "8,6,4", "--minibatch", 50, "--epochs")
+SPARSE = ("--hidden", 6, "--evaluations")
+PRETRAIN = ("pretrain", "{data}", *LAYERS)
+ENDLESS = 10**6
+MODES = {
+    "lockstep": (*PRETRAIN, ENDLESS, "--schedule", "lockstep"),
+    "greedy": (*PRETRAIN, f"4,4,{ENDLESS}", "--schedule", "greedy"),
+    "async": (*PRETRAIN, ENDLESS, "--schedule", "async"),
+    "short": (*PRETRAIN, 2),
+    "finetune": ("finetune", "{pretrained}", "--epochs", ENDLESS),
+    "sparse": ("sparse", "{data}", *SPARSE, ENDLESS),
+    "compare": ("compare", "{data}", *SPARSE, ENDLESS),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Give a small data set."""
+    return write_pixels(tmp_path_factory.mktemp("data") / "tiny.h5")
+
+
+@pytest.fixture
+def begin(data, tmp_path):
+    """Give a function that runs a mode, in which a rank acts at a place."""
+
+    def start(mode, place, act, rank, ranks, *options, limit=120):
+        module, owner, name, number = PLACES[place]
+        run = tmp_path / "run"
+        if mode == "finetune":
+            line = ["pretrain", data, "--run", run, *LAYERS, 1, "--threads", 1]
+            launch.run(*line).ok()
+        known = {"{data}": data, "{pretrained}": run}
+        line = [known.get(word, word) for word in MODES[mode]]
+        line += ["--run", run] * (mode != "finetune")
+        change = BEFORE.format(
+            module=module, owner=owner, name=name, number=number, rank=rank, act=act
+        )
+        return launch.run(
+            *[*line, *options],
+            ranks=ranks,
+            program=launch.driver(change),
+            limit=limit,
+        )
+
+    return start
+
+
+def assert_named(result, rank):
+    """Demand the name of the silent rank, once, and an early end that can go on."""
+    assert result.stderr.count("has sent nothing for") == 1, str(result)
+    assert f"mpilayer: rank {rank} has sent nothing for" in result.stderr, str(result)
+    assert "mpilayer resume" in result.stderr
+    assert "Traceback" not in result.stderr
+    if not launch.is_open_mpi():
+        assert result.code == 75, str(result)
+
+
+WHERE = [
+    ("lockstep", "training"),
+    ("async", "training"),
+    ("finetune", "fine-tuning"),
+    ("sparse", "sparse"),
+    ("compare", "sparse"),
+    ("short", "ended"),
+    ("short", "evaluation"),
+    ("short", "closing"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("mode", "place"), WHERE)
+def test_a_silent_rank_is_named_wherever_it_is(begin, mode, place, rank):
+    result = begin(mode, place, STOP, rank, 2, "--peer-timeout", 4)
+    assert_named(result, rank)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_of_three_ranks_the_right_one_is_named(begin, rank):
+    """In greedy training the others wait, or have ended, meanwhile."""
+    result = begin("greedy", "training", STOP, rank, 3, "--peer-timeout", 4)
+    assert_named(result, rank)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("schedule", ["lockstep", "greedy", "async"])
+def test_a_rank_that_has_ended_its_layers_is_not_silent(begin, schedule, ranks):
+    """The topmost layer goes on for longer than silence is borne."""
+    slowly = "calls = 2; time.sleep(0.25)"
+    epochs = ["--epochs", "1,1,30", "--schedule", schedule]
+    options = [*epochs, "--peer-timeout", 2]
+    result = begin("short", "training", slowly, ranks - 1, ranks, *options)
+    assert result.ok().seconds > 5
+
+
+def test_a_rank_that_computes_for_long_is_not_silent(begin):
+    """One step of Python after the other, but nothing of MPI."""
+    busy = "end = time.time() + 8\n        while time.time() < end: pass"
+    result = begin("short", "evaluation", busy, 0, 2, "--peer-timeout", 3)
+    assert result.ok().seconds > 8
+
+
+def test_who_was_stopped_for_long_does_not_blame_others(begin):
+    """Ctrl-Z and fg: all were stopped, and nobody was silent."""
+    nap = "import subprocess; me = os.getpid(); "
+    nap += "subprocess.Popen(['sh', '-c', f'sleep 3; kill -CONT {me}']); "
+    nap += STOP
+    result = begin("short", "training", nap, 1, 2, "--peer-timeout", 60)
+    result.ok()
+
+
+@pytest.mark.parametrize(
+    ("mode", "place"), [("lockstep", "training"), ("sparse", "sparse")]
+)
+def test_a_dead_rank_ends_the_job(begin, mode, place):
+    result = begin(mode, place, KILL, 1, 3)
+    assert result.code not in (0, 2), str(result)
+    assert result.seconds < 40
+    # A launcher may end everything before it has passed the sentinel's words on.
+    if "has died" in result.stderr:
+        assert "mpilayer: rank 1 (process " in result.stderr, str(result)

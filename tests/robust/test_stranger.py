@@ -1,0 +1,83 @@
+"""Another user of the host talks to the sentinel: nobody listens."""
+
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import write_pixels
+from tests.support import launch
+
+NOBODY = 65534
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or os.geteuid() != 0,
+    reason="needs Linux, and root to become another user",
+)
+
+
+def as_a_stranger(work):
+    """Do some work in a process of another user; demand that it could."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def addresses():
+    """Return the names of all sentinels' sockets on this host."""
+    return set(
+        re.findall(r"@(mpilayer-\d+-\d+)$", Path("/proc/net/unix").read_text(), re.M)
+    )
+
+
+@pytest.mark.parametrize("content", ["rank and process", "rank", "nothing"])
+def test_a_stranger_cannot_end_a_process(tmp_path, content):
+    data, run = write_pixels(tmp_path / "tiny.h5"), tmp_path / "run"
+    options = ["--layers", "8,6", "--minibatch", 50, "--epochs", 10**6]
+    before = addresses()
+    victim = subprocess.Popen(["sleep", "600"])
+    words = {
+        "rank and process": struct.pack("ii", 7, victim.pid),
+        "rank": struct.pack("i", 7),
+        "nothing": b"",
+    }
+
+    def talk():
+        for name in names:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.connect("\0" + name)
+                connection.sendall(words[content])
+
+    try:
+        line = ["pretrain", data, "--run", run, *options]
+        with launch.started(*line, ranks=2, limit=120) as job:
+            job.wait_for(run / "metrics" / "layer-2.jsonl")
+            names = addresses() - before
+            assert names
+            as_a_stranger(talk)
+            time.sleep(1.5)
+            lines = (run / "metrics" / "layer-2.jsonl").read_text().count("\n")
+            job.wait_for(run / "metrics" / "layer-2.jsonl", lines + 1)
+            assert victim.poll() is None
+            job.signal(signal.SIGINT)
+            result = job.finish()
+        if not launch.is_open_mpi():  # whose launcher ends the ranks at once
+            assert result.code == 75, str(result)
+        assert "has died" not in result.stderr
+    finally:
+        victim.kill()
+        victim.wait()
