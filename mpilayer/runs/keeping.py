@@ -59,8 +59,9 @@ class LayerKeeper(Keeper):
         pulse: Pulse,
         n_layers: int,
     ) -> None:
+        super().__init__(notice)
         self._directory, self._session = directory, session
-        self._rule, self._notice, self._n_layers = rule, notice, n_layers
+        self._rule, self._n_layers = rule, n_layers
         self._pulse = pulse
         self._last = perf_counter()
         self._writer = Writer()
@@ -83,8 +84,8 @@ class LayerKeeper(Keeper):
         """Tell whether any rank was asked to end; also beat."""
         self._pulse.beat()
         if self._session.must_stop(epoch_seconds):
-            self._notice.raise_it()
-        return self._notice.is_raised()
+            self.fail()
+        return super().stopping(epoch_seconds)
 
     def _write(self, content: Content, index: int) -> None:
         content.save()

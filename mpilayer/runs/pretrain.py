@@ -232,6 +232,7 @@ def _train(
         keeper.finish()
         notice.close()
         pulse.close()
+    comm.everywhere(pipeline.check)
     if any(comm.allgather(pipeline.interrupted)):
         raise session.interrupted(directory)
     seconds = before + perf_counter() - began
