@@ -9,7 +9,7 @@ from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import layers_to_ranks
 from mpilayer.train.layer import LayerState, layer_shapes, new_state
 from mpilayer.train.plans import AsyncPlan, Plan
-from mpilayer.train.pretrain import EpochRecord, Pipeline
+from mpilayer.train.pretrain import EpochRecord, Keeper, Pipeline
 from mpilayer.train.schedule import AsyncLayer, Schedule
 from tests.support import toys
 
@@ -61,6 +61,7 @@ def pretrain(
     rows: Rows,
     config: PretrainConfig = CONFIG,
     prepare: Callable[[LayerState], object] = lambda state: None,
+    keeper: Keeper | None = None,
 ) -> Outcome:
     """Train from the start. Collective on ``comm``.
 
@@ -73,10 +74,11 @@ def pretrain(
         prepare(state)
     data = rows if comm.rank == 0 else None
     n_rows = len(rows.train), len(rows.validation)
-    pipeline = Pipeline(mine, data, n_rows, comm, plan, monitor_rows=50)
+    pipeline = Pipeline(mine, data, n_rows, comm, plan, 50, keeper)
     records: dict[int, list[EpochRecord]] = {state.settings.index: [] for state in mine}
     for state, record in pipeline.run():
         records[state.settings.index].append(record)
+    comm.everywhere(pipeline.check)
     found = [
         (
             index,
