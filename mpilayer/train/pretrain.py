@@ -234,8 +234,8 @@ class Pipeline:
             self._close_finished()
             self._stopping = self._keeper.stopping(self._epoch_seconds)
             if self._stopping:
-                for index, inlet in self._inlets.items():
-                    inlet.only_newest = self.plan.replace or index not in self._busy
+                for own, inlet in self._inlets.items():
+                    inlet.only_newest = self.plan.replace or own not in self._busy
                 self._pause_layers()
             if not self._busy:
                 break
