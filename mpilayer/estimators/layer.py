@@ -61,6 +61,11 @@ class LayerEstimator(Reconstructor):
         Returns
         -------
         self
+
+        Raises
+        ------
+        TrainingError
+            Weights become infinite; on all ranks.
         """
         return self._train(X, None)
 
@@ -88,8 +93,8 @@ class LayerEstimator(Reconstructor):
                 warn_of_minibatch(n_rows, config.minibatch)
             state = self._state(config, goes_on)
             train_epoch = _trainer(state, config, rows, comm)
-            for _ in range(config.epochs[0] if n_epochs is None else n_epochs):
-                train_epoch(rows)
+            passes = config.epochs[0] if n_epochs is None else n_epochs
+            comm.everywhere(lambda: [train_epoch(rows) for _ in range(passes)])
         self._keep([state.layer.shape], state.layer.parameters)
         self.velocity_ = state.optimizer.state["velocity"]
         self.n_epochs_ = state.epoch

@@ -55,6 +55,7 @@ class SharedTraining:
         self._gradient: Array32 = np.empty_like(state.layer.parameters.vector)
         self._sizes: set[int] = set()
 
+    @np.errstate(over="ignore", invalid="ignore")
     def train_epoch(self, rows: AnyArray) -> None:
         """Pass once over all rows in a new random order.
 

@@ -22,6 +22,7 @@ from mpilayer.models.base import Layer, LayerShape
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.losses import check_loss
 from mpilayer.parallel.comm import Communicator, Request
+from mpilayer.parallel.notice import Notice
 from mpilayer.partition import layers_to_ranks
 from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.layer import (
@@ -34,7 +35,7 @@ from mpilayer.train.layer import (
     row_counts,
 )
 from mpilayer.train.plans import TablePlan
-from mpilayer.train.pretrain import Pipeline
+from mpilayer.train.pretrain import Keeper, Pipeline
 from mpilayer.train.schedule import Schedule, greedy, lockstep
 from mpilayer.train.strata import Strata
 
@@ -265,7 +266,8 @@ def _pretrain(
     owners = layers_to_ranks(loads, min(comm.size, len(shapes)))
     mine = owners[comm.rank] if comm.rank < len(owners) else ()
     states = [new_state(config, shapes, index) for index in mine]
-    errors = _run(states, config, rows, shape, table, _FirstRanks(comm, len(owners)))
+    first = _FirstRanks(comm, len(owners))
+    errors = comm.everywhere(lambda: _run(states, config, rows, shape, table, first))
     parts = comm.allgather(
         {s.settings.index: (s.layer.parameters.vector, errors[s]) for s in states}
     )
@@ -282,7 +284,13 @@ def _run(
     table: Schedule,
     comm: Any,
 ) -> dict[LayerState, list[float]]:
-    """Train this rank's layers to the end; return their errors. Collective."""
+    """Train this rank's layers to the end; return their errors. Collective.
+
+    Raises
+    ------
+    TrainingError
+        On the rank whose layer diverges.
+    """
     errors: dict[LayerState, list[float]] = {state: [] for state in states}
     if not states:
         return errors
@@ -290,9 +298,12 @@ def _run(
     data = monitored(rows, none, config.monitor_rows) if comm.rank == 0 else None
     plan = TablePlan(table, config.activations == "streamed")
     counts = row_counts(shape[0], 0, config.monitor_rows)
-    pipeline = Pipeline(states, data, counts, comm, plan)
+    notice = Notice(comm)
+    pipeline = Pipeline(states, data, counts, comm, plan, Keeper(notice))
     for state, record in pipeline.run():
         errors[state].append(record.train_error)
+    notice.close()
+    pipeline.check()
     return errors
 
 

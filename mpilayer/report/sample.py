@@ -18,7 +18,7 @@ _MOST_POINTS = 500
 
 
 def first_weights(directory: RunDirectory, kind: str) -> AnyArray | None:
-    """Return the weights of the first layer, of its newest checkpoint."""
+    """Return the weights of the first layer, of its newest checkpoint, if finite."""
     if kind == "comparison":
         return None
     path = directory.checkpoint("sparse")
@@ -31,7 +31,8 @@ def first_weights(directory: RunDirectory, kind: str) -> AnyArray | None:
     elif not checkpoint.exists(path):
         return None
     arrays = checkpoint.load_for_use(path)
-    return arrays.get("parameters/weights")
+    weights = arrays.get("parameters/weights")
+    return weights if weights is not None and np.isfinite(weights).all() else None
 
 
 def sample_of(directory: RunDirectory, kind: str) -> Sample | None:

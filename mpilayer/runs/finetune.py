@@ -10,7 +10,7 @@ import numpy as np
 from mpilayer.arrays import Array32
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import ConfigError
+from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.losses import check_loss
 from mpilayer.optim.descent import DEFAULT_RATES
@@ -26,6 +26,7 @@ from mpilayer.runs.labels import (
     read_labels,
 )
 from mpilayer.runs.model import (
+    Content,
     check_pretrained,
     finetuned_content,
     load_stack,
@@ -230,6 +231,8 @@ def _descend(
     ------
     Interrupted
         On every rank, after saving.
+    TrainingError
+        On every rank, after saving what the last finite epoch has left.
     """
     comm, name = session.comm, TASKS[state.config.task].name
     # A rank that offers its core while it waits slows down those that share it.
@@ -237,35 +240,44 @@ def _descend(
     comm.barrier()
     origin = perf_counter() - before
     saved, saved_epoch, disk = perf_counter(), state.epoch, Writer()
+    finite: Content | None = None
     with (
         session.display(directory, {name: state.config.epochs}),
         session.listening(),
     ):
-        for record in finetune(
-            state,
-            rows.strata,
-            rows.train,
-            rows.validation,
-            comm,
-            eager,
-            rows.targets,
-        ):
-            now = perf_counter()
-            epochs.append(asdict(record))
-            if comm.rank == 0:
-                with MetricsWriter(directory.metrics_file(name)) as writer:
-                    writer.write(asdict(record))
-            unit = record.training + record.allreduce + record.evaluating
-            stops = np.array([float(session.must_stop(unit))])
-            stopping = bool(sum_over_ranks(comm, stops)[0])
-            due = session.is_due(state.epoch - saved_epoch, now - saved)
-            if comm.rank == 0 and (stopping or due):
-                disk.start(finetuned_content(directory, state, now - origin).save)
-                saved, saved_epoch = perf_counter(), state.epoch
-            if stopping and state.epoch < state.config.epochs:
-                disk.finish()
-                comm.barrier()
-                raise session.interrupted(directory)
+        try:
+            for record in finetune(
+                state,
+                rows.strata,
+                rows.train,
+                rows.validation,
+                comm,
+                eager,
+                rows.targets,
+            ):
+                now = perf_counter()
+                epochs.append(asdict(record))
+                if comm.rank == 0:
+                    with MetricsWriter(directory.metrics_file(name)) as writer:
+                        writer.write(asdict(record))
+                unit = record.training + record.allreduce + record.evaluating
+                stops = np.array([float(session.must_stop(unit))])
+                stopping = bool(sum_over_ranks(comm, stops)[0])
+                due = session.is_due(state.epoch - saved_epoch, now - saved)
+                if comm.rank == 0:
+                    finite = finetuned_content(directory, state, now - origin)
+                    if stopping or due:
+                        disk.start(finite.save)
+                        saved, saved_epoch = perf_counter(), state.epoch
+                if stopping and state.epoch < state.config.epochs:
+                    disk.finish()
+                    comm.barrier()
+                    raise session.interrupted(directory)
+        except TrainingError:
+            disk.finish()
+            if finite is not None:
+                finite.save()
+            raise
         disk.finish()
     return perf_counter() - origin
 

@@ -57,8 +57,9 @@ class LayerKeeper(Keeper):
         notice: Notice,
         n_layers: int,
     ) -> None:
+        super().__init__(notice)
         self._directory, self._session = directory, session
-        self._rule, self._notice, self._n_layers = rule, notice, n_layers
+        self._rule, self._n_layers = rule, n_layers
         self._last = perf_counter()
         self._writer = Writer()
         self._error: OSError | MpilayerError | None = None
@@ -97,13 +98,13 @@ class LayerKeeper(Keeper):
             work()
         except (OSError, MpilayerError) as error:
             self._error = error
-            self._notice.raise_it()
+            self.fail()
 
     def stopping(self, epoch_seconds: float) -> bool:
         """Tell whether any rank was asked to end."""
         if self._session.must_stop(epoch_seconds):
-            self._notice.raise_it()
-        return self._notice.is_raised()
+            self.fail()
+        return super().stopping(epoch_seconds)
 
     def _write(self, content: Content, index: int) -> None:
         content.save()

@@ -238,6 +238,7 @@ def _train(
         keeper.finish()
         notice.close()
     comm.everywhere(keeper.insist)
+    comm.everywhere(pipeline.check)
     if any(comm.allgather(pipeline.interrupted)):
         raise session.interrupted(directory)
     seconds = before + perf_counter() - began

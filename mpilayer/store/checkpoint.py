@@ -161,7 +161,8 @@ def fill(
     Raises
     ------
     CheckpointError
-        There is no such array, or it has another shape; the message names it.
+        There is no such array, it has another shape, or numbers in it are not finite;
+        the message names it.
     """
     found = arrays.get(name)
     if found is None or found.shape != target.shape:
@@ -169,6 +170,11 @@ def fill(
         raise CheckpointError(
             f"{path} must hold {name} of shape {target.shape}; found {what}. "
             "The checkpoint belongs to another configuration: train again."
+        )
+    if not np.isfinite(found).all():
+        raise CheckpointError(
+            f"{path} must hold finite numbers; {name} has others: training has "
+            "diverged. Train again, with a smaller learning rate or scaled data."
         )
     target[...] = found
 

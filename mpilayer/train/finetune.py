@@ -11,6 +11,7 @@ import numpy as np
 
 from mpilayer.arrays import Array32, row_blocks
 from mpilayer.config import FinetuneConfig
+from mpilayer.errors import TrainingError
 from mpilayer.models.stack import Masks, Predictor, Stack
 from mpilayer.numerics.losses import SOFTMAX
 from mpilayer.optim.descent import DEFAULT_RATES, Optimizer, make_optimizer
@@ -153,6 +154,12 @@ def finetune(
         What should come out of ``train`` and ``validation``; the rows themselves by
         default. *Local.*
 
+    Raises
+    ------
+    TrainingError
+        On all ranks, after an epoch: weights or loss are not finite any more. The state
+        has the best weights until then.
+
     Notes
     -----
     Santara et al. 2016 §2.2 and §4: the gradient is summed, not averaged, over a
@@ -178,6 +185,7 @@ def finetune(
         state.epoch += 1
         trained = perf_counter()
         total = sum_over_ranks(comm, np.array([loss]))[0]
+        _check_finite(state, total)
         error = _error(stack, validation, measured, comm)
         state.note(error)
         yield FinetuneRecord(
@@ -191,6 +199,19 @@ def finetune(
     # Who goes on later goes on from the last weights.
     state.last = stack.parameters.vector.copy()
     stack.parameters.vector[:] = state.best
+
+
+def _check_finite(state: FinetuneState, loss: float) -> None:
+    """Check that training has not diverged; the same on all ranks."""
+    if np.isfinite(loss) and state.stack.parameters.is_finite():
+        return
+    error = TrainingError(
+        "weights and loss must stay finite; in fine-tuning they are not after epoch "
+        f"{state.epoch}: training diverges. Give a learning rate below "
+        f"{state.learning_rate:g}, another optimizer, or scale the data."
+    )
+    error.collective = True
+    raise error
 
 
 class Descender:
@@ -217,6 +238,7 @@ class Descender:
         self._gradients = state.stack.parameters.like()
         self._under_way: list[tuple[slice, Array32, Request]] = []
 
+    @np.errstate(over="ignore", invalid="ignore")
     def step(self, visible: Array32, target: Array32, masks: Masks = ()) -> float:
         """Take a step on this rank's part of a minibatch; return its loss.
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.config import PretrainConfig, per_layer
+from mpilayer.errors import TrainingError
 from mpilayer.models.autoencoder import Autoencoder
 from mpilayer.models.base import Layer, LayerShape
 from mpilayer.models.rbm import RBM
@@ -96,6 +97,8 @@ class LayerState:
             view[...] = view.ndim == 2
         self._decays = decays.vector
 
+    # Numbers that leave float32 are met after the epoch, in words.
+    @np.errstate(over="ignore", invalid="ignore")
     def train_epoch(
         self,
         rows: Array32,
@@ -113,6 +116,11 @@ class LayerState:
             the weights of that moment.
         between : callable
             Called after every minibatch, to move messages on.
+
+        Raises
+        ------
+        TrainingError
+            See ``minibatches``.
 
         Notes
         -----
@@ -139,6 +147,11 @@ class LayerState:
 
         Each must be answered by ``descend`` for all parameters. The epoch counts when
         all were taken.
+
+        Raises
+        ------
+        TrainingError
+            After the last step: the parameters are not finite any more.
         """
         s = self.settings
         order = stream(s.seed, "shuffle", s.index, self.epoch).permutation(n_rows)
@@ -148,6 +161,13 @@ class LayerState:
             self.optimizer.start_step()
             yield order[part], rng
         self.epoch += 1
+        if not self.layer.parameters.is_finite():
+            raise TrainingError(
+                f"weights must stay finite; those of layer {s.index + 1} are not after "
+                f"epoch {self.epoch}: training diverges. Give a learning rate below "
+                f"{s.learning_rate:g} (0.001 to 0.01 for linear units), or scale the "
+                "data."
+            )
 
     def descend(self, where: slice, gradient: Array32) -> None:
         """Change a part of the parameters, given its gradient."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mpilayer.arrays import Array32
+from mpilayer.errors import TrainingError
 from mpilayer.parallel.channel import (
     Inlet,
     LocalChannel,
@@ -22,6 +23,7 @@ from mpilayer.parallel.channel import (
 from mpilayer.parallel.comm import Communicator, wait_until
 from mpilayer.parallel.consent import Consent
 from mpilayer.parallel.mailbox import Inbox, Outbox
+from mpilayer.parallel.notice import Notice
 from mpilayer.train.layer import LayerState, monitored_errors
 from mpilayer.train.plans import AsyncPlan, Plan
 from mpilayer.train.restart import Candidate
@@ -81,7 +83,16 @@ class Snapshot:
 
 
 class Keeper:
-    """Decides when layers save and give way; this one never does either."""
+    """Decides when layers save and give way; this one only gives way to a failure.
+
+    Parameters
+    ----------
+    notice : Notice, optional
+        Tells all ranks that one has failed. Not needed on one rank.
+    """
+
+    def __init__(self, notice: Notice | None = None) -> None:
+        self._notice = notice
 
     def due(self, epochs: int) -> bool:  # noqa: ARG002
         """Tell whether a layer with so many epochs since its last one saves now."""
@@ -92,7 +103,12 @@ class Keeper:
 
     def stopping(self, epoch_seconds: float) -> bool:  # noqa: ARG002
         """Tell whether all layers shall save and end; asked between epochs."""
-        return False
+        return self._notice is not None and self._notice.is_raised()
+
+    def fail(self) -> None:
+        """Let the layers of all ranks save and end."""
+        if self._notice is not None:
+            self._notice.raise_it()
 
 
 class Stopwatch:
@@ -143,6 +159,8 @@ class Pipeline:
     ----------
     interrupted : bool
         A layer of this rank was saved and stopped although it had epochs left.
+    failure : TrainingError or None
+        A layer of this rank cannot go on; all ranks must hear of it after ``run``.
 
     Notes
     -----
@@ -164,6 +182,7 @@ class Pipeline:
         self.states = {state.settings.index: state for state in states}
         self.plan = plan
         self.interrupted = False
+        self.failure: TrainingError | None = None
         self._keeper = keeper or Keeper()
         self._saved = {index: state.epoch for index, state in self.states.items()}
         self._heard: dict[int, set[int]] = {index: set() for index in self.states}
@@ -216,8 +235,8 @@ class Pipeline:
             self._close_finished()
             self._stopping = self._keeper.stopping(self._epoch_seconds)
             if self._stopping:
-                for inlet in self._inlets.values():
-                    inlet.only_newest = self.plan.replace
+                for own, inlet in self._inlets.items():
+                    inlet.only_newest = self.plan.replace or own not in self._busy
                 self._pause_layers()
             if not self._busy:
                 break
@@ -231,11 +250,21 @@ class Pipeline:
                 continue
             output = self.plan.next_output(index, self._inlets[index])
             if output is not None:
-                yield self._epoch(index, output, watch)
+                try:
+                    done = self._epoch(index, output, watch)
+                except TrainingError as error:
+                    self._give_up(error)
+                    continue
+                yield done
                 if not self.plan.finished(index, self._inlets[index]):
                     self._save_if_due()
                 watch.lap()  # what the caller did with it is no waiting
         wait_until(self._at_rest)
+
+    def check(self) -> None:
+        """Raise the failure of this rank's layers, if there is one. Local."""
+        if self.failure is not None:
+            raise self.failure
 
     def _epoch(
         self, index: int, output: int, watch: Stopwatch
@@ -341,6 +370,15 @@ class Pipeline:
                 self.outlets[index].end(stop=False, pause=True)
                 self._busy.remove(index)
                 self.interrupted = True
+
+    def _give_up(self, error: TrainingError) -> None:
+        """End this rank's layers as they are; what is still sent to it is received."""
+        self.failure = error
+        self._keeper.fail()
+        for index in sorted(self._busy):
+            self._inlets[index].only_newest = True
+            self.outlets[index].end(stop=False, pause=True)
+        self._busy.clear()
 
     def _may_pause(self, index: int) -> bool:
         return self._told(index) and self.plan.may_pause(index, self._inlets[index])

@@ -230,3 +230,20 @@ def test_a_resume_right_after_the_launcher_has_gone(tiny, tmp_path, number):
         result = launch.run("resume", run, *time_limit, ranks=2, limit=60)
     assert result.code in (0, 75), str(result)
     assert "going on after epochs" in result.stderr
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.parametrize("schedule", ["lockstep", "greedy", "async"])
+def test_weights_that_become_infinite(tiny, tmp_path, ranks, schedule):
+    """One message, code 2, nothing complete; the other ranks do not wait."""
+    run = tmp_path / "run"
+    result = launch.run(
+        *("pretrain", tiny, "--run", run, "--layers", "8,6,4", "--minibatch", "50"),
+        *("--epochs", "20", "--schedule", schedule, "--learning-rate", "0.1,1e30,0.1"),
+        ranks=ranks,
+    )
+    assert result.code == 2, str(result)
+    assert result.stderr.count("error: weights must stay finite; those of layer 2") == 1
+    assert "Traceback" not in result.stderr, str(result)
+    assert "Warning" not in result.stderr, str(result)
+    assert not (run / "complete").exists()

@@ -10,6 +10,7 @@ from sklearn.model_selection import GridSearchCV
 
 import mpilayer
 from mpilayer.arrays import Array32
+from mpilayer.errors import TrainingError
 from mpilayer.estimators import InputError, SettingError
 from mpilayer.estimators.rows import current_bounds, redistribute
 from mpilayer.partition import shard_bounds
@@ -222,3 +223,41 @@ def test_redistribution(world, now, wanted, monkeypatch):
     found = redistribute(mine, current_bounds(world, len(mine)), bounds, world)
     with together(world):
         np.testing.assert_array_equal(found, share(world, X, wanted))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("RBM", {"n_hidden": 8, "visible": "linear", "learning_rate": 1e30}),
+        ("Autoencoder", {"n_hidden": 8, "visible": "linear", "learning_rate": 1e30}),
+        (
+            "StackedAutoencoder",
+            {"layers": (8, 6, 5), "learning_rate": (1e30, 0.1, 0.1)},
+        ),
+        (
+            "StackedAutoencoder",
+            {"layers": (8, 6, 5), "learning_rate": (0.1, 1e30, 0.1)},
+        ),
+        (
+            "StackedAutoencoder",
+            {"layers": (8, 6, 5), "learning_rate": (0.1, 0.1, 1e30)},
+        ),
+        (
+            "StackedAutoencoder",
+            {"layers": (8, 6), "visible": "linear", "finetune_learning_rate": 1e9},
+        ),
+    ],
+)
+def test_divergence_is_an_error_of_all_ranks(world, name, options):
+    model = getattr(mpilayer, name)(**options, minibatch=20, comm=world._comm)
+    found = None
+    try:
+        model.fit(share(world, X))
+    except TrainingError as error:
+        found = str(error), error.collective
+    everywhere = world.allgather(found)
+    with together(world):
+        assert found is not None
+        assert "training diverges" in found[0]
+        assert everywhere == [(found[0], True)] * world.size
+        assert not hasattr(model, "parameters_")

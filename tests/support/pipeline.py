@@ -9,7 +9,7 @@ from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import layers_to_ranks
 from mpilayer.train.layer import LayerState, layer_shapes, monitored, new_state
 from mpilayer.train.plans import AsyncPlan, Plan
-from mpilayer.train.pretrain import EpochRecord, Pipeline
+from mpilayer.train.pretrain import EpochRecord, Keeper, Pipeline
 from mpilayer.train.schedule import AsyncLayer, Schedule
 from tests.support import toys
 
@@ -66,6 +66,7 @@ def pretrain(
     rows: Rows,
     config: PretrainConfig = CONFIG,
     prepare: Callable[[LayerState], object] = lambda state: None,
+    keeper: Keeper | None = None,
 ) -> Outcome:
     """Train from the start. Collective on ``comm``.
 
@@ -78,10 +79,11 @@ def pretrain(
         prepare(state)
     data = rows if comm.rank == 0 else None
     n_rows = tuple(map(len, rows.parts))
-    pipeline = Pipeline(mine, data, n_rows, comm, plan)
+    pipeline = Pipeline(mine, data, n_rows, comm, plan, keeper)
     records: dict[int, list[EpochRecord]] = {state.settings.index: [] for state in mine}
     for state, record in pipeline.run():
         records[state.settings.index].append(record)
+    comm.everywhere(pipeline.check)
     found = [
         (
             index,

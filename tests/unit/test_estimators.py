@@ -27,7 +27,7 @@ from mpilayer.config import (
     PretrainConfig,
     SparseConfig,
 )
-from mpilayer.errors import ConfigError, DataError
+from mpilayer.errors import ConfigError, DataError, TrainingError
 from mpilayer.estimators import InputError, SettingError
 from mpilayer.estimators.rows import SparseRows
 from mpilayer.estimators.shared import SharedTraining
@@ -529,3 +529,41 @@ def test_other_names():
     with pytest.raises(AttributeError, match="no attribute 'RMB'"):
         mpilayer.RMB  # noqa: B018
     assert set(NAMES) < set(dir(mpilayer))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        mpilayer.RBM(8, visible="linear", learning_rate=5, minibatch=20),
+        mpilayer.Autoencoder(
+            8, visible="linear", hidden="linear", learning_rate=5, minibatch=20
+        ),
+        mpilayer.StackedAutoencoder((8,), learning_rate=1e30, minibatch=20),
+        mpilayer.StackedAutoencoder(
+            (8,), visible="linear", learning_rate=0.001, finetune_learning_rate=1e9
+        ),
+        mpilayer.SparseAutoencoder(
+            4, optimizer="sgd", output="linear", learning_rate=9
+        ),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_a_fit_that_diverges_is_an_error_and_leaves_nothing(model):
+    """Rows as a StandardScaler leaves them, and too large a learning rate."""
+    data = 3 * np.random.default_rng(0).standard_normal((200, 12))
+    if getattr(model, "visible", "") == "sigmoid":
+        data = np.clip(data, 0, 1)
+    with pytest.raises(TrainingError):
+        model.fit(data)
+    assert not hasattr(model, "parameters_")
+
+
+def test_a_partial_fit_that_diverges_leaves_what_was_there():
+    model = mpilayer.RBM(8, visible="linear", learning_rate=0.001, minibatch=20)
+    data = np.random.default_rng(0).standard_normal((200, 12))
+    before = model.fit(data).parameters_["weights"].copy()
+    model.set_params(learning_rate=1e30)
+    with pytest.raises(TrainingError):
+        model.partial_fit(data)
+    np.testing.assert_array_equal(model.parameters_["weights"], before)
+    assert model.n_epochs_ == 20

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpilayer.config import PretrainConfig
-from mpilayer.errors import ConfigError
+from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.models.autoencoder import Autoencoder
 from mpilayer.models.base import LayerShape
 from mpilayer.models.rbm import RBM
@@ -174,3 +174,13 @@ def test_monitored_errors():
     output = layer.decode(layer.encode(v.train[::2])).astype(float)
     assert train == pytest.approx(((some - output) ** 2).sum() / 5, rel=1e-5)
     assert np.isnan(validation)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_weights_that_become_infinite_are_an_error(config):
+    state = state_of(config, index=1)
+    state.train_epoch(rows(40, 8))
+    state.settings = replace(state.settings, learning_rate=1e30)
+    message = "layer 2 are not after epoch 2: .* below 1e[+]30 .* scale the data"
+    with np.errstate(over="raise"), pytest.raises(TrainingError, match=message):
+        state.train_epoch(rows(40, 8))

@@ -1,0 +1,111 @@
+"""A layer whose weights become infinite ends the training of all ranks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mpilayer.config import FinetuneConfig
+from mpilayer.errors import TrainingError
+from mpilayer.models.base import LayerShape
+from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.parallel.notice import Notice
+from mpilayer.train.finetune import FinetuneState, finetune
+from mpilayer.train.plans import TablePlan
+from mpilayer.train.pretrain import Keeper
+from mpilayer.train.strata import Strata
+from tests.mpi.test_restart import TABLES, left_in_flight
+from tests.support.pipeline import EPOCHS, async_plan, data, pretrain
+from tests.support.together import together
+from tests.support.toys import randomize, rows
+
+pytestmark = pytest.mark.mpi(min_size=2)
+PLANS = {
+    **{
+        name: lambda table=table: TablePlan(table, True)
+        for name, table in TABLES.items()
+    },
+    "async": async_plan,
+    "async, first layer": lambda: async_plan("first-layer"),
+    "async, no extra": lambda: async_plan(extra=0),
+}
+
+
+def diverging(layer, epoch):
+    """Return what lets a layer diverge in an epoch."""
+
+    def prepare(state):
+        trained = state.train_epoch
+
+        def train_epoch(*arguments):
+            if (state.settings.index, state.epoch + 1) == (layer, epoch):
+                state.settings = replace(state.settings, learning_rate=1e30)
+            trained(*arguments)
+
+        state.train_epoch = train_epoch
+
+    return prepare
+
+
+def error_of(work):
+    """Return what some work raises."""
+    try:
+        work()
+    except TrainingError as error:
+        return error.collective, str(error)
+    return None
+
+
+# When the first layer's end is the end, those above may not come so far.
+CASES = [
+    (name, layer)
+    for name in PLANS
+    for layer in range(4)
+    if layer == 0 or name != "async, first layer"
+]
+
+
+@pytest.mark.parametrize(("name", "layer"), CASES)
+def test_a_layer_that_diverges_ends_all_ranks(world, name, layer):
+    for epoch in (1, 2):
+        notice = Notice(world)
+        found = error_of(
+            lambda notice=notice, epoch=epoch: pretrain(
+                world,
+                PLANS[name](),
+                data(),
+                prepare=diverging(layer, epoch),
+                keeper=Keeper(notice),
+            )
+        )
+        notice.close()
+        waiting = left_in_flight(world)
+        everywhere = world.allgather(found)
+        with together(world):
+            assert found is not None
+            assert found[0]
+            assert f"layer {layer + 1} are not after epoch {epoch}:" in found[1]
+            assert everywhere == [found] * world.size
+            assert not waiting
+
+
+def test_fine_tuning_that_diverges(world):
+    stack = DeepAutoencoder([LayerShape(12, 8, "linear"), LayerShape(8, 4)])
+    randomize(stack)
+    config = FinetuneConfig(
+        epochs=5, minibatch=20, optimizer="sgd", learning_rate=1e6, loss="squared"
+    )
+    strata = Strata.of_rank(90, 20, world.rank, world.size)
+    start, stop = strata.rows
+    state = FinetuneState(stack, config)
+    found = error_of(
+        lambda: list(finetune(state, strata, rows(90)[start:stop], rows(0), world))
+    )
+    everywhere = world.allgather(found)
+    with together(world):
+        assert found is not None
+        assert found[0]
+        assert "fine-tuning" in found[1]
+        assert everywhere == [found] * world.size
+        assert np.isfinite(state.best).all()
+        assert state.epoch <= EPOCHS
