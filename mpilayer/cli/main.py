@@ -158,6 +158,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             lines.to_stderr(f"mpilayer: {end}")
         return EXIT_RESUME
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return _report(
+                ConfigError(
+                    f"names of files must be shorter; {error.filename} is too long. "
+                    "Choose another name."
+                )
+            )
         if error.errno not in _NO_SPACE:
             raise
         return _report(
