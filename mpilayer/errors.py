@@ -144,6 +144,8 @@ def reason(error: OSError) -> str:
 def _remedy(number: int | None) -> str:
     if number in TOO_MANY:
         return "Allow more open files (ulimit -n)"
+    if number == errno.ENAMETOOLONG:
+        return "Choose a shorter name"
     what = "Make room" if number in _FULL else "Mend its disk"
     what = "Mend its permissions" if number in _CLOSED else what
     return f"{what}, or choose another place"

@@ -85,9 +85,13 @@ def _mode(rest: list[str]) -> str:
 def _configure(parser: argparse.ArgumentParser, name: str, command: str) -> None:
     """Add the arguments of a job: data, script, SLURM, the command's own."""
     parser.description = f"Write a SLURM batch script for 'mpilayer {command}'."
-    parser.add_argument("data", metavar="DATA.h5", help="the data set")
+    parser.add_argument("data", type=_no_option, metavar="DATA.h5", help="the data set")
     parser.add_argument(
-        "--run", required=True, metavar="DIR", help="the run directory of the job"
+        "--run",
+        type=_no_option,
+        required=True,
+        metavar="DIR",
+        help="the run directory of the job",
     )
     parser.add_argument(
         "-o",
@@ -136,6 +140,11 @@ def _add_several(parser: argparse.ArgumentParser) -> None:
         help="commands to run afterwards on the result, in jobs of their own: "
         "finetune, evaluate. Settings of finetune come from --config",
     )
+
+
+def _no_option(name: str) -> str:
+    """Return a file's name so that no command takes it for an option."""
+    return f"./{name}" if name.startswith("-") else name
 
 
 def _metavar(type_: type, choices: tuple[str, ...]) -> str:
@@ -198,7 +207,9 @@ def _scripts(
     made_by: list[str],
 ) -> dict[Path, str]:
     """Return the text of each file to write."""
-    common = ["--config", str(given.config)] if given.config is not None else []
+    common = (
+        ["--config", _no_option(str(given.config))] if given.config is not None else []
+    )
     options = (*common, *_passed_on(given, CONFIGS[command]))
     mark = _mark(given, command)
     step = slurm.Step(command, given.data, given.run, options, given.seeds, mark)

@@ -9,6 +9,9 @@ from mpilayer.errors import ConfigError, unknown
 
 Value = TypeVar("Value")
 
+# What libraries can count to.
+_MOST = 2**63 - 1
+
 _NOUNS = {
     int: "a whole number",
     float: "a number",
@@ -128,6 +131,8 @@ def _check_entry(item: Field[Any], type_: type, value: Any) -> None:
             f"Give {_NOUNS[type_]}.",
             item.name,
         )
+    if isinstance(value, int) and abs(value) > _MOST:
+        raise FieldError(f"{item.name} must be at most {_MOST}.", item.name)
     limits = item.metadata
     if limits["choices"] and value not in limits["choices"]:
         words = unknown(item.name, str(value), limits["choices"])

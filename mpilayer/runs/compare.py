@@ -11,7 +11,7 @@ import numpy as np
 from mpilayer import files
 from mpilayer.arrays import Array64
 from mpilayer.config import SparseConfig, as_values
-from mpilayer.errors import CommunicationError
+from mpilayer.errors import CommunicationError, TrainingError
 from mpilayer.interrupt import Interrupted
 from mpilayer.papers import LAHIRI, LAHIRI_EXACT
 from mpilayer.runs.directory import RunDirectory
@@ -131,6 +131,10 @@ def _carry_out_both(
                 summaries[name] = carry_out(costs[name], own, session, below)
         except Interrupted:
             raise session.interrupted(directory) from None
+        except TrainingError:
+            if not summaries:
+                comm.on_root(lambda: _clear_refused(directory))
+            raise
         final = comm.everywhere(
             lambda below=below: restore_sparse(below, config.optimizer)  # type: ignore[misc]
         )
@@ -170,6 +174,12 @@ def _check_ranks(run: Path, n_ranks: int) -> None:
             f"average sparsity term depends on them; it began with {began}, got "
             f"{n_ranks}. Start as many, or begin another comparison."
         )
+
+
+def _clear_refused(directory: RunDirectory) -> None:
+    """Remove a comparison whose first run was refused at its start."""
+    if not is_run(directory.path / "average", "sparse"):
+        directory.clear()
 
 
 def _below(

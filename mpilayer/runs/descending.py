@@ -61,7 +61,8 @@ def train(
     Raises
     ------
     TrainingError
-        The cost is no number; the last good weights are in the checkpoint.
+        The cost is no number; the last good weights are in the checkpoint. If it was
+        none from the start, nothing of the run is left.
     Interrupted
         On every rank, after saving.
     """
@@ -82,7 +83,10 @@ def train(
             for state in descent.states(first):
                 keeper.look(state)
         except TrainingError as error:
-            raise _with_last_weights(error, descent, keeper) from None
+            if descent.state is None:
+                comm.on_root(directory.clear)
+                raise
+            raise _with_last_weights(error, descent.state, keeper) from None
         finally:
             cost.on_evaluation = lambda _: None
             cost.time_over = lambda: False
@@ -247,15 +251,13 @@ class _Keeper:
 
 
 def _with_last_weights(
-    error: TrainingError, descent: Descent, keeper: _Keeper
+    error: TrainingError, state: State, keeper: _Keeper
 ) -> TrainingError:
     """Keep the last good weights; return the error that says where."""
-    if descent.state is None:
-        return error
-    keeper.save(descent.state)
+    keeper.save(state)
     full = TrainingError(
-        f"{error} The weights after iteration {descent.state.iteration}, cost "
-        f"{descent.state.cost:.6g}, are in {keeper.directory.checkpoint(NAME)}."
+        f"{error} The weights after iteration {state.iteration}, cost "
+        f"{state.cost:.6g}, are in {keeper.directory.checkpoint(NAME)}."
     )
     full.collective = error.collective
     return full

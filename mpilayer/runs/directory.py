@@ -115,8 +115,7 @@ class RunDirectory:
         """
         RunDirectory.check_free(path, replace)
         try:
-            for name in _CONTENT:
-                remove(path / name)
+            RunDirectory(path).clear()
             for folder in ("metrics", "checkpoints"):
                 (path / folder).mkdir(parents=True)
         except OSError as error:
@@ -149,6 +148,11 @@ class RunDirectory:
             "Make one with 'mpilayer pretrain DATA.h5 --run DIR' or 'mpilayer "
             "sparse DATA.h5 --run DIR'."
         )
+
+    def clear(self) -> None:
+        """Remove all of a run."""
+        for name in _CONTENT:
+            remove(self.path / name)
 
     def is_complete(self, command: str) -> bool:
         """Tell whether a command has come to its end in this run.

@@ -4,6 +4,7 @@ Those in preparing data are in ``test_data.py``.
 """
 
 import json
+import math
 import os
 import shutil
 
@@ -369,6 +370,32 @@ def test_a_launcher_that_gave_every_process_its_own_world(folder, refused, name)
     assert contents(folder) == before
 
 
+# --- names
+
+
+TOO_LONG = "x" * 300
+LONG = [
+    ["pretrain", "tiny.h5", "--run", TOO_LONG, "--layers", "8,4"],
+    ["pretrain", f"{TOO_LONG}.h5", "--run", "run", "--layers", "8,4"],
+    ["pretrain", "tiny.h5", "--run", "run", "--layers", "8,4", "--config", TOO_LONG],
+    ["sparse", "tiny.h5", "--run", TOO_LONG],
+    ["evaluate", TOO_LONG],
+    ["config", "-o", TOO_LONG],
+    ["data", "prepare", "tiny.h5", "-o", f"{TOO_LONG}.h5"],
+]
+
+
+@pytest.mark.parametrize("arguments", LONG, ids=" ".join)
+def test_names_that_are_too_long(folder, arguments):
+    for ranks in (0, 2) if arguments[0] in ("pretrain", "sparse") else (0,):
+        done = launch.run(*arguments, cwd=folder, ranks=ranks)
+        assert done.code == 2, done
+        assert done.stderr.count("mpilayer: error:") == 1, done
+        assert "Traceback" not in done.stderr
+        assert "too long" in done.stderr
+        assert not list(folder.rglob("config.toml"))
+
+
 # --- replays
 
 
@@ -389,6 +416,14 @@ BAD_SCHEDULES = {
     "newer": (_edited(format_version=2), "format version 1; found 2"),
     "layers": (_edited(used=[[0], [1]], stipulated=[1, 1]), "has 2, --layers 4"),
     "future": (_edited(used=[[0], [2], [1], [1]]), "epoch 1 asks for 2"),
+    "texts": (_edited(used=[["123"]] * 4), "a list of whole numbers"),
+    "nothing": (_edited(used=[[]] * 4), "layer 1 must do its own"),
+    "less than nothing": (
+        _edited(stipulated=[-3, 99, 1, 1]),
+        "must be 0 or more, and layer 1",
+    ),
+    "endless": (_edited(virtual_end=[1, 1, 1, math.inf]), "times finite"),
+    "deep": (lambda path, original: path.write_text("[" * 99999), "RecursionError"),
     "back": (_edited(used=[[0] * 3, [3, 1], [2], [1]]), "goes back"),
 }
 

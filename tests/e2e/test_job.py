@@ -284,6 +284,13 @@ def test_the_mark_ends_a_job_well(bash, tmp_path):
     assert (tmp_path / "ranks").read_text() == "2\n"
 
 
+def test_names_that_begin_as_options_do(bash, tmp_path):
+    write_job(tmp_path, "sparse", "--run=-x", "-o", "job.sh", "--", "-d.h5")
+    bash().finish().ok()
+    assert (tmp_path / "-x" / "complete").is_file()
+    assert calls(tmp_path)[0][2].startswith("sparse ./-d.h5 --run ./-x --resume auto")
+
+
 @pytest.mark.parametrize(
     ("plan", "code", "words"),
     [

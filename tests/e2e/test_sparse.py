@@ -496,6 +496,11 @@ def test_a_first_cost_that_is_infinite(tmp_path):
     data, run = write_patches(tmp_path / "far.h5", change=shift), tmp_path / "run"
     result = launch.run("sparse", data, "--run", run, *OPTIONS, ranks=2)
     launch.assert_user_error(result, "first cost must be finite", "scale the data")
+    # The next try may have the same name.
+    assert not run.exists()
+    result = launch.run("compare", data, "--run", run, *OPTIONS, ranks=2)
+    launch.assert_user_error(result, "first cost must be finite", "scale the data")
+    assert not run.exists()
 
 
 def test_fine_tuning_of_a_sparse_run(folder, refused, runs):

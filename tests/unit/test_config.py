@@ -223,6 +223,8 @@ def test_unknown_presets(preset):
         (None, "must be a readable file; No such file"),
         (b"a = = 1", "must be TOML; .*Mend the file"),
         (b"\xff\xfe", "must be TOML"),
+        (b"a = " + b"[" * 99999, "must be TOML; .*recursion"),
+        (b"[pretrain]\nseed = " + b"9" * 5000, "must be TOML; .*digits"),
         (b"pretrain = 3", r"must be a table; found 3.*\[pretrain\]"),
         (b"[pretain]", r"unknown section 'pretain'\. Did you mean 'pretrain'\?$"),
         (b"[other]", "unknown section 'other'; choose from pretrain, finetune"),
