@@ -122,9 +122,11 @@ class Runs:
         if code:
             return f"code {code}"
         found = results(run)
+        finishes = command in ("resume", "again")
+        if "half" in name and not finishes:
+            return ""
         if not found.keys() >= self.expected[name].keys():
-            only_looked = command not in ("resume", "again") or "half" not in name
-            return "" if only_looked else "not at the end"
+            return "not at the end" if "half" in name else ""
         both = {k: found[k] for k in self.expected[name]}
         wrong = different(both, self.expected[name])
         return f"silent difference: {wrong}" if wrong else ""
