@@ -224,7 +224,8 @@ def chart(drawn: Chart) -> str:
             # The usual margin would be that of all values.
             low = min(v for line in drawn.lines for v in line.y if v <= drawn.top)
             margin = 0 if drawn.y_log else 0.05 * (drawn.top - low)
-            axes.set_ylim(low - margin, drawn.top)
+            if low < drawn.top:  # else a single value, or equal ones
+                axes.set_ylim(low - margin, drawn.top)
         if legend:
             figure.legend(loc="outside upper left", fontsize=11, handlelength=3.2)
         return _svg(figure, drawn.alt)

@@ -46,7 +46,11 @@ def resume(
             lambda: task_of_command(command).config(RunDirectory(run))
         )
         return command, finetune.run_finetune(run, config, session, data)
-    return command, pretrain.resume_pretraining(run, session, data)
+    summary = pretrain.resume_pretraining(run, session, data)
+    if comm.on_root(lambda: command_of(run)) != command:
+        # What pre-training had left was lost, after fine-tuning had begun.
+        return resume(run, session, data)
+    return command, summary
 
 
 def command_of(run: Path) -> str:

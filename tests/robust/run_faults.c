@@ -36,7 +36,8 @@ __attribute__((constructor)) static void begin(void) {
     counts = getenv("SHIM_COUNTS");
     for (int i = 0; i < KINDS; i++)
         if (!strcmp(names[i], setting("SHIM_KIND"))) kind = i;
-    if (strcmp(rank ? rank : "0", setting("SHIM_RANK"))) kind = -1;
+    int all = !strcmp("all", setting("SHIM_RANK"));
+    if (!all && strcmp(rank ? rank : "0", setting("SHIM_RANK"))) kind = -1;
     chosen = atol(setting("SHIM_CALL"));
     number = atoi(setting("SHIM_ERRNO"));
     lasting = atoi(setting("SHIM_LASTING"));

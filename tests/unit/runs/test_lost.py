@@ -1,0 +1,126 @@
+"""What a run has lost, or finds damaged, that no result depends on."""
+
+import shutil
+import warnings
+
+import pytest
+
+from mpilayer.config import FinetuneConfig, PretrainConfig
+from mpilayer.errors import CheckpointError, DamageWarning, FileWarning, ScheduleError
+from mpilayer.interrupt import Interrupted
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.finetune import run_finetune
+from mpilayer.runs.pretrain import pretrain
+from mpilayer.runs.resume import resume
+from tests.unit.runs.conftest import make_session
+
+STACK = PretrainConfig(layers=(8, 5), epochs=(6,), minibatch=10)
+TUNE = FinetuneConfig(epochs=2, minibatch=10, optimizer="adam")
+
+
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory):
+    """Give a run that nobody interrupted."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    pretrain(small, run, STACK, make_session())
+    return run
+
+
+@pytest.fixture(scope="module")
+def half(small, tmp_path_factory):
+    """Give a run that was interrupted."""
+    run = tmp_path_factory.mktemp("half") / "run"
+    with pytest.raises(Interrupted):
+        pretrain(small, run, STACK, make_session(limit=8))
+    return run
+
+
+@pytest.fixture
+def copy(half, tmp_path):
+    """Give a copy of it."""
+    return shutil.copytree(half, tmp_path / "run")
+
+
+def digests(run):
+    return [layer["digest"] for layer in RunDirectory(run).read_summary()["layers"]]
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def other(path):
+    path.write_bytes(b"\x93NUMPY" + path.read_bytes()[20:])
+
+
+def folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("damage", [empty, other, folder])
+def test_a_damaged_file_for_a_picture(copy, whole, damage):
+    damage(min((copy / "monitor").glob("*.npy")))
+    with pytest.warns(FileWarning, match="will have gaps"):
+        resume(copy, make_session())
+    assert digests(copy) == digests(whole)
+    assert RunDirectory(copy).is_complete("pretrain")
+    assert not (copy / "monitor").exists()
+
+
+@pytest.mark.parametrize("folder", ["metrics", "monitor"])
+def test_a_folder_that_was_removed(copy, whole, folder):
+    shutil.rmtree(copy / folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DamageWarning)
+        resume(copy, make_session())
+    assert digests(copy) == digests(whole)
+    assert RunDirectory(copy).is_complete("pretrain")
+
+
+def test_lost_metrics_are_told_of(copy):
+    shutil.rmtree(copy / "metrics")
+    with pytest.warns(DamageWarning, match=r"must have \d lines; 0 are whole"):
+        resume(copy, make_session())
+
+
+def test_checkpoints_that_were_removed_are_made_again(copy, whole):
+    shutil.rmtree(copy / "checkpoints")
+    resume(copy, make_session())
+    assert digests(copy) == digests(whole)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "complete"])
+@pytest.mark.parametrize("damage", ["gone", "rubbish"])
+def test_what_an_end_has_left_is_made_again(whole, tmp_path, name, damage):
+    """And then what had begun after it goes on."""
+    run = shutil.copytree(whole, tmp_path / "run")
+    with pytest.raises(Interrupted):
+        run_finetune(run, TUNE, make_session(limit=0))
+    path = run / name
+    path.unlink()
+    if damage == "rubbish":
+        path.write_bytes(b"\xff{}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DamageWarning)
+        command, summary = resume(run, make_session())
+    assert command == "finetune"
+    assert summary["finetune_epochs"] == 2
+    assert RunDirectory(run).completed() == ["pretrain", "finetune"]
+    assert digests(run) == digests(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "error"),
+    [
+        ("config.toml", "seed = 0", "seed = 1", CheckpointError),
+        ("schedule.json", "1, 2, 3, 4", "1, 1, 3, 4", ScheduleError),
+    ],
+)
+def test_a_changed_digit_never_changes_the_result(copy, name, before, after, error):
+    path = copy / name
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(error, match=f"{name} must be as it was written"):
+        resume(copy, make_session())
