@@ -120,7 +120,7 @@ def test_one_process_never_loads_mpi(variables, door):
 def test_launched_together_they_join(variables, door):
     variables["PMI_SIZE"] = "3"
     world = object()
-    door(SimpleNamespace(world=lambda: world))
+    door(SimpleNamespace(world=lambda failure: world))
     assert start.start() is world
 
 
