@@ -1,0 +1,23 @@
+"""Signals at random moments: the short form of benchmarks/signals.py."""
+
+import sys
+
+import pytest
+
+from benchmarks import signals, torture
+from tests.support import launch
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc"),
+]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("name", ["lockstep, lag 2", "sparse, lbfgs, exact"])
+def test_signals_end_a_run_or_are_obeyed(tmp_path, name, ranks):
+    launcher = [*launch.launcher(ranks)[:-1], "{ranks}"] if ranks > 1 else []
+    mode = torture.MODES[name]
+    found = signals.suffer(tmp_path, mode, launcher, ranks, n=6, seed=1)
+    assert found.row.is_clean(), found.row
+    assert found.row.kills == 6
