@@ -14,10 +14,15 @@ The command line prints such an error once, without a traceback, and exits with 
 Anything else is a defect of mpilayer and aborts all ranks.
 """
 
-from collections.abc import Iterable
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 _FEW = 8
+# Characters of a library's own words, which may hold all of a damaged file's.
+_MOST_WORDS = 200
 
 
 class MpilayerError(Exception):
@@ -67,6 +72,54 @@ class DamageWarning(RunWarning):
 
 class UnfinishedWarning(RunWarning):
     """What is used has not been trained to the end."""
+
+
+@contextmanager
+def reading(
+    path: object,
+    what: str,
+    advice: str = "The file is damaged: use a copy, or make it again.",
+    error: type[MpilayerError] = DataError,
+) -> Iterator[None]:
+    """Let whatever libraries make of a user's file in the block be one message.
+
+    Damaged bytes lead them to exceptions of any type, and to warnings, which are
+    dropped.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    what : str
+        What it must be, e.g. ``"a whole image file"``.
+    advice : str
+        What to do; sentences.
+    error : type
+        The exception to raise; those of mpilayer itself pass.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except MpilayerError:
+        raise
+    except MemoryError as cause:
+        raise error(
+            f"{path} must fit into memory, and it does not. If it is no larger than "
+            "you think, it is damaged; else use a larger machine, or fewer rows."
+        ) from cause
+    except Exception as cause:
+        raise error(
+            f"{path} must be {what}; it cannot be read ({_words(cause)}). {advice}"
+        ) from cause
+
+
+def _words(error: Exception) -> str:
+    """Return what a library said, in one short line."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= _MOST_WORDS else f"{words[:_MOST_WORDS]}…"
 
 
 def unknown(what: str, name: str, legal: Iterable[str]) -> str:

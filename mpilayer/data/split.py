@@ -9,6 +9,8 @@ from mpilayer.arrays import AnyArray, row_blocks
 from mpilayer.errors import ConfigError, DataError
 from mpilayer.rng import stream
 
+_MOST_LABEL = np.iinfo(np.int64).max
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -62,6 +64,7 @@ class Split:
                 "every sample must have one label; "
                 f"found {len(self)} samples and {len(labels)} labels."
             )
+        as_int64(labels)
 
 
 def take_validation(train: Split, n: int, seed: int) -> tuple[Split, Split]:
@@ -116,6 +119,21 @@ def whole_numbers(labels: AnyArray) -> AnyArray:
         integers = labels.astype(np.int64)
         return integers if np.array_equal(integers, labels) else labels
     return labels.astype(np.int64) if labels.dtype.kind == "b" else labels
+
+
+def as_int64(labels: AnyArray) -> npt.NDArray[np.int64]:
+    """Return integer labels in the type that they are compared in; refuse larger ones.
+
+    Raises
+    ------
+    DataError
+        A label of 2**63 or more, which would become a negative one.
+    """
+    if len(labels) and labels.dtype.kind == "u" and labels.max() > _MOST_LABEL:
+        raise DataError(
+            f"labels must lie below 2**63; found {labels.max()}. Number the classes."
+        )
+    return labels.astype(np.int64)
 
 
 def check_finite(x: AnyArray, first_row: int, what: str) -> None:

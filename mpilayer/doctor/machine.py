@@ -13,14 +13,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from mpilayer import __version__, environment
+from mpilayer import __version__, environment, memory
 from mpilayer.doctor.facts import Pool, Rank, Space
 from mpilayer.doctor.software import hdf5_version
 
 SHM = Path("/dev/shm")
-_GROUPS = Path("/sys/fs/cgroup")
-# A limit of that many bytes is none: the old control groups know no other word for it.
-_NO_LIMIT = 1 << 60
 
 
 def describe(rank: int, threads: int, neighbour: str | None, clock: float) -> Rank:
@@ -42,26 +39,18 @@ def describe(rank: int, threads: int, neighbour: str | None, clock: float) -> Ra
         pid=os.getpid(),
         host=socket.gethostname(),
         cores=tuple(sorted(environment.cores())),
-        quota=cpu_quota(_GROUPS, read(Path("/proc/self/cgroup"))),
+        quota=cpu_quota(memory.CONTROL_GROUPS, memory.read(Path("/proc/self/cgroup"))),
         threads=threads,
         pools=pools(threadpool_info()),
-        vectors=vectors(read(Path("/proc/cpuinfo"))),
+        vectors=vectors(memory.read(Path("/proc/cpuinfo"))),
         kernels_asked=os.environ.get("OPENBLAS_CORETYPE", ""),
         versions=versions(),
         shm=space(SHM),
         neighbour=neighbour,
-        memory=memory(),
+        memory=memory.available(),
         address_space=address_space(),
         clock=clock,
     )
-
-
-def read(path: Path) -> str:
-    """Return a file's text, empty if it cannot be read."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def versions() -> tuple[str, ...]:
@@ -114,77 +103,19 @@ def address_space() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
-def memory() -> int | None:
-    """Return the bytes left on the host, or in the control groups if that is less."""
-    kilobytes = re.search(
-        r"^MemAvailable:\s+(\d+) kB", read(Path("/proc/meminfo")), re.MULTILINE
-    )
-    left = [1024 * int(kilobytes[1])] if kilobytes else []
-    room = memory_room(_GROUPS, read(Path("/proc/self/cgroup")))
-    return min([*left, *([] if room is None else [room])], default=None)
-
-
-def memory_room(root: Path, groups: str) -> int | None:
-    """Return the bytes left in the control groups of a process.
-
-    Parameters
-    ----------
-    root : Path
-        Where the control groups are mounted.
-    groups : str
-        Text of ``/proc/self/cgroup``.
-
-    Returns
-    -------
-    int or None
-        The least of the group and all those around it; None without a limit. Pages
-        that only cache files count as free.
-    """
-    rooms = []
-    for new in (True, False):
-        limit, used = ("memory.max", "memory.current")
-        if not new:
-            limit, used = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        for folder in _folders(root, groups, "" if new else "memory"):
-            most = read(folder / limit).strip()
-            if most.isdigit() and int(most) < _NO_LIMIT:
-                now = int(read(folder / used).strip() or 0)
-                cache = _cached(read(folder / "memory.stat"))
-                rooms.append(max(0, int(most) - now + min(cache, now)))
-    return min(rooms, default=None)
-
-
 def cpu_quota(root: Path, groups: str) -> float | None:
     """Return the cores' worth of time that the control groups grant; see above."""
     quotas = []
-    for folder in _folders(root, groups, ""):
-        given = re.fullmatch(r"(\d+) (\d+)\s*", read(folder / "cpu.max"))
+    for folder in memory.group_folders(root, groups, ""):
+        given = re.fullmatch(r"(\d+) (\d+)\s*", memory.read(folder / "cpu.max"))
         if given:
             quotas.append(int(given[1]) / int(given[2]))
-    for folder in _folders(root, groups, "cpu"):
-        quota = read(folder / "cpu.cfs_quota_us").strip()
-        period = read(folder / "cpu.cfs_period_us").strip()
+    for folder in memory.group_folders(root, groups, "cpu"):
+        quota = memory.read(folder / "cpu.cfs_quota_us").strip()
+        period = memory.read(folder / "cpu.cfs_period_us").strip()
         if quota.isdigit() and period.isdigit():
             quotas.append(int(quota) / int(period))
     return min(quotas, default=None)
-
-
-def _folders(root: Path, groups: str, controller: str) -> list[Path]:
-    """Return the folders of a process's group and of those around it."""
-    top = root / controller
-    for line in groups.splitlines():
-        _, names, path = [*line.split(":", 2), "", ""][:3]
-        if path and controller in names.split(","):
-            inner = top / path.lstrip("/")
-            around = [inner, *inner.parents]
-            return [folder for folder in around if folder.is_relative_to(top)]
-    return []
-
-
-def _cached(statistics: str) -> int:
-    lines = dict(line.split(" ", 1) for line in statistics.splitlines() if " " in line)
-    # The old control groups leave those inside out, but for the lines with "total_".
-    return int(lines.get("total_inactive_file") or lines.get("inactive_file") or 0)
 
 
 class _Piece(ctypes.Structure):
