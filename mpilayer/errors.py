@@ -15,7 +15,6 @@ Anything else is a defect of mpilayer and aborts all ranks.
 """
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -83,8 +82,7 @@ def reading(
 ) -> Iterator[None]:
     """Let whatever libraries make of a user's file in the block be one message.
 
-    Damaged bytes lead them to exceptions of any type, and to warnings, which are
-    dropped.
+    Damaged bytes lead them to exceptions of any type.
 
     Parameters
     ----------
@@ -98,9 +96,7 @@ def reading(
         The exception to raise; those of mpilayer itself pass.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     except MpilayerError:
         raise
     except MemoryError as cause:

@@ -1,6 +1,7 @@
 """Tables of numbers separated by commas."""
 
 import re
+from collections.abc import Callable
 from csv import reader
 from pathlib import Path
 
@@ -149,9 +150,11 @@ def _counts(column: AnyArray) -> bool:
 
 def _numbers(rows: list[tuple[int, str]], n_index: int) -> Array64:
     # An index may hold anything.
-    skipped = dict.fromkeys(range(n_index), lambda _: 0.0)
+    skipped: dict[int | str, Callable[[str], float]] = {
+        k: lambda _: 0.0 for k in range(n_index)
+    }
     try:
-        return np.loadtxt(
+        table: Array64 = np.loadtxt(
             [line for _, line in rows],
             np.float64,
             delimiter=",",
@@ -161,6 +164,7 @@ def _numbers(rows: list[tuple[int, str]], n_index: int) -> Array64:
             encoding=None,
             ndmin=2,
         )
+        return table
     except ValueError as error:
         found = _first_fault(rows, n_index) or str(error)
         raise DataError(

@@ -2,8 +2,8 @@
 
 import gzip
 import math
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -120,7 +120,7 @@ def _read_split(images_path: Path, labels_path: Path | None) -> Split:
     return Split(x, labels)
 
 
-def _shape(path: Path, file: IO[bytes]) -> tuple[int, ...]:
+def _shape(path: Path, file: BufferedIOBase) -> tuple[int, ...]:
     """Return the shape that the header states, up to which the file is read."""
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[3] == 0:

@@ -1,9 +1,11 @@
 """Files of other programs: IDX folders, .npy, .npz, .mat and .csv."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -84,16 +86,23 @@ def read_source(path: Path) -> Source:
 
 def load_npy(path: Path) -> AnyArray:
     """Return the array of a ``.npy`` file; DataError if it is damaged or an archive."""
-    with _reading(path), path.open("rb") as file:
+    with _numpy_file(path) as file:
         array = np.load(file, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} must hold one array; found several. Name it .npz.")
     return array
 
 
-def _reading(path: Path) -> AbstractContextManager[None]:
+@contextmanager
+def _numpy_file(path: Path) -> Iterator[IO[bytes]]:
     what = "a whole NumPy file of plain numbers"
-    return reading(path, what, "Save it again, without Python objects.")
+    with (
+        reading(path, what, "Save it again, without Python objects."),
+        # NumPy says more of old or damaged headers than a user can mend.
+        warnings.catch_warnings(action="ignore"),
+        path.open("rb") as file,
+    ):
+        yield file
 
 
 def _read_npy(path: Path) -> tuple[Splits, str]:
@@ -101,7 +110,7 @@ def _read_npy(path: Path) -> tuple[Splits, str]:
 
 
 def _read_npz(path: Path) -> tuple[Splits, str]:
-    with _reading(path), path.open("rb") as file:
+    with _numpy_file(path) as file:
         content = np.load(file, allow_pickle=False)
         if isinstance(content, np.ndarray):
             raise DataError(f"{path} must hold named arrays; found one. Name it .npy.")

@@ -11,8 +11,9 @@ import numpy as np
 
 from mpilayer import hdf5
 from mpilayer.doctor.facts import Folder
-from mpilayer.doctor.machine import read, space
+from mpilayer.doctor.machine import space
 from mpilayer.errors import DataError
+from mpilayer.memory import read
 from mpilayer.parallel.comm import Communicator
 from mpilayer.rng import stream
 
