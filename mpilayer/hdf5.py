@@ -277,37 +277,46 @@ def _check_links(
     virtual : bool
         Whether its data sets may be parts of others, which lie in its folder.
     """
+    links: list[str] = []
 
-    def check(name: bytes, link: Any) -> None:
+    def note(name: bytes, link: Any) -> None:
+        # HDF5 loses exceptions that are raised here.
         if link.type == h5py.h5l.TYPE_EXTERNAL:
-            raise error(
-                f"{path} must hold its data itself; found the link "
-                f"{os.fsdecode(name)!r} to another file. {_ALONE}"
-            )
+            links.append(f"the link {os.fsdecode(name)!r} to another file")
 
-    file.id.links.visit(check, info=True)
+    file.id.links.visit(note, info=True)
+    faults = [*links, *_outer_parts(file, path, error, virtual)]
+    if faults:
+        raise error(
+            f"{path} must hold its data itself, or in its folder; found {faults[0]}. "
+            f"{_ALONE}"
+        )
+
+
+def _outer_parts(
+    file: Any, path: Path, error: type[MpilayerError], virtual: bool
+) -> Iterator[str]:
+    """Yield what data sets have elsewhere, or lack; arguments of ``_check_links``."""
     for name, item in _datasets(file).items():
         if item.external:
-            raise error(
-                f"{path} must hold its data itself; found {name!r} in an external "
-                f"file. {_ALONE}"
-            )
-        if item.is_virtual:
-            for source in item.virtual_sources() if virtual else (None,):
-                fault = _source_fault(source, file, path, error)
-                if fault:
-                    raise error(
-                        f"{path} must hold its data itself, or in its folder; found "
-                        f"{name!r} made of {fault}. {_ALONE}"
-                    )
+            yield f"{name!r} in an external file"
+        if not item.is_virtual:
+            continue
+        if not virtual:
+            yield f"{name!r} made of parts that are made of others"
+            continue
+        sources = item.virtual_sources()
+        for source in sources:
+            if fault := _source_fault(source, file, path, error):
+                yield f"{name!r} made of {fault}"
+        if sum(s.vspace.get_select_npoints() for s in sources) < item.size:
+            yield f"{name!r} made of parts that leave others out"
 
 
 def _source_fault(
     source: Any, file: Any, path: Path, error: type[MpilayerError]
 ) -> str:
     """Return what is wrong with a part of a virtual data set; empty if nothing is."""
-    if source is None:
-        return "parts that are made of others"
     if source.file_name == ".":
         return _part_fault(source, file)
     other, folder = path.parent / source.file_name, path.resolve().parent
@@ -323,10 +332,12 @@ def _part_fault(source: Any, file: Any) -> str:
     item, name = file.get(source.dset_name), f"{source.dset_name!r}"
     if not isinstance(item, h5py.Dataset) or item.is_virtual:
         return f"{name}, which is missing or made of others"
-    *_, last = source.src_space.get_select_bounds()
-    fits = len(last) == item.ndim and all(
-        k < n for k, n in zip(last, item.shape, strict=True)
-    )
+    space = source.src_space
+    if space.get_select_type() == h5py.h5s.SEL_ALL:
+        fits = item.size == source.vspace.get_select_npoints()
+    else:
+        _, last = space.get_select_bounds()
+        fits = all(k < n for k, n in zip(last, item.shape, strict=True))
     return "" if fits else f"{name}, which has fewer values"
 
 

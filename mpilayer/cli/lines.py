@@ -4,15 +4,30 @@ Standard library only: errors are printed before anything else is there.
 """
 
 import os
+import re
 import sys
 import textwrap
 
 from mpilayer import environment
 
+# What terminals obey rather than show, but for tabs and ends of lines; what turns the
+# direction of writing.
+_CONTROLS = re.compile(
+    r"[\0-\x08\x0b-\x1f\x7f-\x9f]|[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
 
 def to_stderr(text: str) -> None:
     """Print lines to standard error; long ones as several, but in logs as they are."""
-    print(wrapped(text, width()), file=sys.stderr, flush=True)
+    print(wrapped(shown(text), width()), file=sys.stderr, flush=True)
+
+
+def shown(text: str) -> str:
+    r"""Return text as a terminal may have it: names in files are a stranger's.
+
+    Control characters are written as Python does, e.g. ``\x1b``.
+    """
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def wrapped(text: str, columns: int) -> str:
