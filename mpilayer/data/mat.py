@@ -29,9 +29,10 @@ def load_mat(path: Path) -> dict[str, Any]:
     command = (sys.executable, "-P", "-m", __name__, str(path))
     # The same modules as here, whatever led to them.
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
+    child = subprocess.Popen(
         command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as child:
+    )
+    with reading(path, _WHAT, _ADVICE), child:
         assert child.stdout is not None
         try:
             answer: dict[str, Any] | str = pickle.load(child.stdout)

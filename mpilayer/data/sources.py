@@ -102,6 +102,7 @@ def _numpy_file(path: Path) -> Iterator[IO[bytes]]:
         warnings.catch_warnings(action="ignore"),
         path.open("rb") as file,
     ):
+        memory.demand(path.stat().st_size, path)
         yield file
 
 
