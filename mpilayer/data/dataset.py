@@ -27,6 +27,8 @@ KIND = "mpilayer-dataset"
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
 PIXEL_SCALE = 1 / 255
+LARGEST = 1e15
+"""What values may be: sums of squares of larger ones leave float32."""
 
 _ADVICE = "Make a data set with 'mpilayer data prepare'."
 _SAMPLES = (".npy", ".npz", ".mat", ".csv")
@@ -34,8 +36,7 @@ _IMAGES = "images"
 _CHUNK_BYTES = 512 * 1024
 _SLAB_BYTES = 4 * 1024 * 1024
 _GZIP_LEVEL = 4
-# Beyond it, or its inverse, sums of squares leave float32.
-_LEAST_SCALE = 1e-15
+_LEAST_SCALE = 1e-12  # and its inverse the most
 
 
 def write_dataset(
@@ -181,8 +182,8 @@ class Dataset:
         Raises
         ------
         DataError
-            No such split, rows outside it, NaN or infinite values, a damaged file, or
-            more than there is memory.
+            No such split, rows outside it, values that are NaN or above ``LARGEST``, a
+            damaged file, or more than there is memory.
         """
         start, stop = self._bounds(split, start, stop)
         memory.demand((stop - start) * self.n_visible * 4, self.path)
@@ -192,7 +193,7 @@ class Dataset:
             with np.errstate(over="ignore"):
                 np.multiply(slab, np.float32(self._stored(split).scale), out=out)
             if slab.dtype.kind == "f":
-                check_finite(out, begin, f"{split}/x of {self.path}, scaled,")
+                check_finite(out, begin, f"{split}/x of {self.path}", LARGEST)
         return result
 
     def labels(
@@ -244,7 +245,8 @@ class Dataset:
     def _split_summary(self, split: str) -> dict[str, Any]:
         stored = self._stored(split)
         scale, lowest, highest = stored.scale, np.inf, -np.inf
-        for _, slab in self._slabs(split, 0, self.n_samples(split)):
+        for begin, slab in self._slabs(split, 0, self.n_samples(split)):
+            check_finite(slab, begin, f"{split}/x of {self.path}")
             lowest = min(lowest, float(slab.min()) * scale)
             highest = max(highest, float(slab.max()) * scale)
         labels = self.labels(split)
@@ -260,7 +262,7 @@ class Dataset:
     def _slabs(
         self, split: str, start: int, stop: int
     ) -> Iterator[tuple[int, AnyArray]]:
-        """Yield first row and stored values, checked, of slabs of whole chunks."""
+        """Yield first row and stored values of slabs of whole chunks."""
         x = self._stored(split).x
         chunk = x.chunks[0] if x.chunks else 1
         chunk_bytes = chunk * self.n_visible * x.dtype.itemsize
@@ -271,8 +273,6 @@ class Dataset:
             end = min(stop, (begin // slab + 1) * slab)
             with hdf5.reading(self.path):
                 values = x[begin:end]
-            if values.dtype.kind == "f":
-                check_finite(values, begin, f"{split}/x of {self.path}")
             yield begin, values
             begin = end
 

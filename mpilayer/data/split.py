@@ -136,8 +136,8 @@ def as_int64(labels: AnyArray) -> npt.NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
-def check_finite(x: AnyArray, first_row: int, what: str) -> None:
-    """Refuse NaN and infinite values.
+def check_finite(x: AnyArray, first_row: int, what: str, most: float = np.inf) -> None:
+    """Refuse NaN, and values that are infinite or larger than they may be.
 
     Parameters
     ----------
@@ -147,18 +147,24 @@ def check_finite(x: AnyArray, first_row: int, what: str) -> None:
         Where they begin in the table.
     what : str
         The table, for the message.
+    most : float
+        How far from 0 they may be.
 
     Raises
     ------
     DataError
         Names the first such value's row and column in the table.
     """
-    finite = np.isfinite(x)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
+    legal = np.isfinite(x) if most == np.inf else np.abs(x) <= most
+    if not legal.all():
+        row, column = np.argwhere(~legal)[0]
+        limit = "" if most == np.inf else f" of at most {most:g}"
+        remedy = "Mend or leave out such samples"
+        if np.isfinite(x[row, column]):
+            remedy = "Scale the data"
         raise DataError(
-            f"{what} must hold finite float32 numbers; row {first_row + row}, column "
-            f"{column} is {x[row, column]}. Mend or leave out such samples."
+            f"{what} must hold finite float32 numbers{limit}; row {first_row + row}, "
+            f"column {column} is {x[row, column]}. {remedy}."
         )
 
 

@@ -78,7 +78,5 @@ SAMPLES = {
 def test_samples_of_damage(tmp_path, name):
     for command in SAMPLES[name]:
         result = launch.run(*command, DAMAGED / name, cwd=tmp_path)
-        launch.assert_user_error(
-            result, f"{name} must be", "damaged|again|data patches"
-        )
+        launch.assert_user_error(result, f"{name} must be a whole ")
     assert list(tmp_path.iterdir()) == []

@@ -225,7 +225,7 @@ def test_malformed_scale(malformed, scale):
         del file["train/x"].attrs["scale"]
         if scale is not None:
             file["train/x"].attrs["scale"] = scale
-    with pytest.raises(DataError, match=r"attribute 'scale', a float64 of 1e-15 to"):
+    with pytest.raises(DataError, match=r"attribute 'scale', a float64 of 1e-12 to"):
         Dataset.open(path)
 
 
@@ -248,6 +248,17 @@ def test_values_that_are_not_finite_are_found_when_read(
         for read in (lambda: dataset.rows("train", 20), dataset.summary):
             with pytest.raises(DataError, match=f"row 41, column 3 is {found}"):
                 read()
+
+
+@pytest.mark.parametrize(("scale", "value"), [(1.0, 1e19), (1e12, -1e4), (1e12, 3e38)])
+def test_values_whose_squares_leave_float32(tmp_path, scale, value):
+    x = FLOATS.copy()
+    x[41, 3] = value
+    path = write_dataset(tmp_path / "a.h5", {"train": Split(x)}, scale)
+    with Dataset.open(path) as dataset:
+        dataset.rows("train", 0, 41)
+        with pytest.raises(DataError, match=r"at most 1e\+15; row 41, column 3 is"):
+            dataset.rows("train")
 
 
 def test_damage_is_found_when_read(pixels):
