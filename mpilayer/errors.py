@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 _FEW = 8
+# Characters of a library's own words, which may hold all of a damaged file's.
+_MOST_WORDS = 200
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -149,6 +151,53 @@ def _remedy(number: int | None) -> str:
     what = "Make room" if number in _FULL else "Mend its disk"
     what = "Mend its permissions" if number in _CLOSED else what
     return f"{what}, or choose another place"
+
+
+@contextmanager
+def reading(
+    path: object,
+    what: str,
+    advice: str = "The file is damaged: use a copy, or make it again.",
+    error: type[MpilayerError] = DataError,
+) -> Iterator[None]:
+    """Let whatever libraries make of a user's file in the block be one message.
+
+    Damaged bytes lead them to exceptions of any type.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    what : str
+        What it must be, e.g. ``"a whole image file"``.
+    advice : str
+        What to do; sentences.
+    error : type
+        The exception to raise; those of mpilayer itself pass.
+    """
+    try:
+        yield
+    except MpilayerError:
+        raise
+    except MemoryError as cause:
+        raise error(
+            f"{path} must fit into memory, and it does not. If it is no larger than "
+            "you think, it is damaged; else use a larger machine, or fewer rows."
+        ) from cause
+    except Exception as cause:
+        if isinstance(cause, OSError) and cause.errno in (*TOO_MANY, errno.EIO):
+            raise FileError.of(cause, path) from cause
+        raise error(
+            f"{path} must be {what}; it cannot be read ({_words(cause)}). {advice}"
+        ) from cause
+
+
+def _words(error: Exception) -> str:
+    """Return what a library said, in one short line."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= _MOST_WORDS else f"{words[:_MOST_WORDS]}…"
 
 
 def unknown(what: str, name: str, legal: Iterable[str]) -> str:

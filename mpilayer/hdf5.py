@@ -6,17 +6,19 @@ content as attributes of the root.
 
 import errno
 import hashlib
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from reprlib import repr
 from typing import Any
 
 import h5py
 import numpy as np
 
-from mpilayer import __version__, files
+from mpilayer import __version__, errors, files
 from mpilayer.errors import DataError, FileError, MpilayerError, reason
 
 File = h5py.File
@@ -28,6 +30,7 @@ _LIBVER = ("earliest", "v110")
 _DIGEST_ROWS = 4096
 # What tells of the file's name or owner rather than of the machine.
 _MISTAKES = (errno.ENOENT, errno.EACCES, errno.EPERM)
+_ALONE = "Make it one file of its own, e.g. with h5repack or h5copy."
 _NO_SPACE = os.strerror(errno.ENOSPC).lower()
 
 
@@ -110,28 +113,28 @@ def open_read(
     Raises
     ------
     MpilayerError
-        Of type ``error``: missing, not HDF5, another kind, a newer version, truncated.
+        Of type ``error``: missing, not HDF5, another kind, a newer version, truncated,
+        damaged as far as it is read in the block, with values that were never written,
+        or with links or data sets that lead to other files. Those may be part of a
+        virtual data set if they lie in the file's folder.
     """
     with _opened(path, error, advice) as file:
         found_kind = file.attrs.get("kind", "a file of another program")
-        if found_kind != kind:
+        if not isinstance(found_kind, str) or found_kind != kind:
             words = advice if advise is None else advise(file)
             raise error(
-                f"{path} must be of kind {kind!r}; found {found_kind!r}. "
+                f"{path} must be of kind {kind!r}; found {repr(found_kind)}. "
                 f"{words}".strip()
             )
-        found_version = int(file.attrs.get("format_version", 0))
-        if not 1 <= found_version <= version:
+        found_version = file.attrs.get("format_version")
+        legal = isinstance(found_version, int | np.integer)
+        if not legal or not 1 <= found_version <= version:
             raise error(
                 f"{path} must have format version 1 to {version}; found "
                 f"{found_version}. Use the mpilayer that wrote it, or a newer one."
             )
-        try:
-            yield file
-        except (OSError, RuntimeError, KeyError) as cause:
-            if refused := refusal(cause, path):
-                raise refused from cause
-            raise
+        _check_written(file, path, error)
+        yield file
 
 
 @contextmanager
@@ -151,16 +154,23 @@ def open_foreign(path: Path) -> Iterator[Any]:
     Raises
     ------
     DataError
-        Missing, not HDF5, truncated, or a part that is read in the block is damaged.
+        Missing, not HDF5, leads to other files (see :func:`open_read`), truncated, or a
+        part that is read in the block is damaged.
     """
     with _opened(path, DataError, "") as file:
+        yield file
+
+
+@contextmanager
+def reading(path: Path, error: type[MpilayerError] = DataError) -> Iterator[None]:
+    """Let whatever HDF5 makes of a file in the block be one message. Local."""
+    with errors.reading(path, "a whole HDF5 file", error=error):
         try:
-            yield file
-        except OSError as error:
-            raise DataError(
-                f"{path} must be whole, but a part of it cannot be read "
-                f"({reason(error)}). Use a copy of the file."
-            ) from error
+            yield
+        except (OSError, RuntimeError, KeyError) as cause:
+            if refused := refusal(cause, path):
+                raise refused from cause
+            raise
 
 
 def verify_digest(file: Any, path: Path, error: type[MpilayerError]) -> None:
@@ -223,22 +233,142 @@ def refusal(error: Exception, path: Path) -> FileError | None:
     return FileError.of(OSError(number, os.strerror(number)), path)
 
 
-def _opened(path: Path, error: type[MpilayerError], advice: str) -> Any:
+@contextmanager
+def _opened(path: Path, error: type[MpilayerError], advice: str) -> Iterator[Any]:
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
+        found = (
+            "a folder" if path.is_dir() else "no file" if path.exists() else "nothing"
+        )
         raise error(
             f"{path} must be an HDF5 file; found {found} there. {advice}".strip()
         )
-    try:
-        # Inputs may lie on file systems where locks do not work; nobody writes them.
-        return h5py.File(path, "r", locking=False)
-    except OSError as cause:
-        if refused := refusal(cause, path):
-            raise refused from cause
-        found = reason(cause) if path.stat().st_size else "it is empty"
+    with reading(path, error):
+        try:
+            # Inputs may lie on file systems where locks do not work; nobody writes
+            # them.
+            file = h5py.File(path, "r", locking=False)
+        except OSError as cause:
+            if refused := refusal(cause, path):
+                raise refused from cause
+            found = reason(cause) if path.stat().st_size else "it is empty"
+            raise error(
+                f"{path} must be a whole HDF5 file; {found}. {advice}".strip()
+            ) from cause
+        with file:
+            _check_links(file, path, error)
+            yield file
+
+
+def _datasets(file: Any) -> dict[str, Any]:
+    """Return all data sets of a file that hard links lead to."""
+    found: dict[str, Any] = {}
+
+    def add(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item
+
+    file.visititems(add)
+    return found
+
+
+def _check_links(
+    file: Any, path: Path, error: type[MpilayerError], virtual: bool = True
+) -> None:
+    """Refuse a file that would have others read: a stranger may have named any.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Open for reading.
+    path : Path
+        The file.
+    error : type
+        The exception to raise.
+    virtual : bool
+        Whether its data sets may be parts of others, which lie in its folder.
+    """
+    links: list[str] = []
+
+    def note(name: bytes, link: Any) -> None:
+        # HDF5 loses exceptions that are raised here.
+        if link.type == h5py.h5l.TYPE_EXTERNAL:
+            links.append(f"the link {os.fsdecode(name)!r} to another file")
+
+    file.id.links.visit(note, info=True)
+    faults = [*links, *_outer_parts(file, path, error, virtual)]
+    if faults:
         raise error(
-            f"{path} must be a whole HDF5 file; {found}. {advice}".strip()
-        ) from cause
+            f"{path} must hold its data itself, or in its folder; found {faults[0]}. "
+            f"{_ALONE}"
+        )
+
+
+def _outer_parts(
+    file: Any, path: Path, error: type[MpilayerError], virtual: bool
+) -> Iterator[str]:
+    """Yield what data sets have elsewhere, or lack; arguments of ``_check_links``."""
+    for name, item in _datasets(file).items():
+        if item.external:
+            yield f"{name!r} in an external file"
+        if not item.is_virtual:
+            continue
+        if not virtual:
+            yield f"{name!r} made of parts that are made of others"
+            continue
+        sources = item.virtual_sources()
+        for source in sources:
+            if fault := _source_fault(source, file, path, error):
+                yield f"{name!r} made of {fault}"
+        if sum(s.vspace.get_select_npoints() for s in sources) < item.size:
+            yield f"{name!r} made of parts that leave others out"
+
+
+def _source_fault(
+    source: Any, file: Any, path: Path, error: type[MpilayerError]
+) -> str:
+    """Return what is wrong with a part of a virtual data set; empty if nothing is."""
+    if source.file_name == ".":
+        return _part_fault(source, file)
+    other, folder = path.parent / source.file_name, path.resolve().parent
+    if not other.resolve().is_relative_to(folder) or not other.is_file():
+        return f"{source.file_name!r}, which is no file there"
+    with reading(other, error), h5py.File(other, "r", locking=False) as part:
+        _check_links(part, other, error, virtual=False)
+        return _part_fault(source, part)
+
+
+def _part_fault(source: Any, file: Any) -> str:
+    """Return what is wrong with a data set that is part of another."""
+    item, name = file.get(source.dset_name), f"{source.dset_name!r}"
+    if not isinstance(item, h5py.Dataset) or item.is_virtual:
+        return f"{name}, which is missing or made of others"
+    space = source.src_space
+    if space.get_select_type() == h5py.h5s.SEL_ALL:
+        fits = item.size == source.vspace.get_select_npoints()
+    else:
+        _, last = space.get_select_bounds()
+        fits = all(k < n for k, n in zip(last, item.shape, strict=True))
+    return "" if fits else f"{name}, which has fewer values"
+
+
+def _check_written(file: Any, path: Path, error: type[MpilayerError]) -> None:
+    """Refuse data sets with values that nobody wrote; HDF5 would make them up.
+
+    So none is larger than its file can hold, whatever its shape says.
+    """
+    for name, item in _datasets(file).items():
+        if item.is_virtual or not item.size:
+            continue
+        stored, expected = item.id.get_storage_size(), 1
+        if item.chunks:
+            pairs = zip(item.shape, item.chunks, strict=True)
+            stored = item.id.get_num_chunks()
+            expected = math.prod(-(-n // c) for n, c in pairs)
+        if stored < expected:
+            raise error(
+                f"{path} must be whole; found {name!r} of shape {item.shape}, parts of "
+                "which were never written. Make it again."
+            )
 
 
 def _verify(path: Path, digest: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer import environment
-from mpilayer.cli import patches
+from mpilayer.cli import lines, patches
 from mpilayer.config import DataConfig
 from mpilayer.data.catalog import CATALOG, Fetched, fetch
 from mpilayer.data.dataset import Dataset
@@ -141,7 +141,7 @@ def _patches(args: argparse.Namespace) -> None:
 def _print_written(path: Path) -> None:
     with Dataset.open(path) as dataset:
         summary = dataset.summary()
-    print(f"Wrote {path}")
+    print(lines.shown(f"Wrote {path}"))
     _print_summary(summary)
 
 
@@ -176,8 +176,8 @@ def _fetch(args: argparse.Namespace) -> None:
     with _progress() as progress:
         fetched = fetch(args.name, args.output, args.mirror, progress)
     for file in fetched:
-        print(_describe(file))
-    print(f"Next: mpilayer data prepare {args.output} -o {args.name}.h5")
+        print(lines.shown(_describe(file)))
+    print(lines.shown(f"Next: mpilayer data prepare {args.output} -o {args.name}.h5"))
 
 
 def _describe(file: Fetched) -> str:
@@ -237,7 +237,7 @@ def _info(args: argparse.Namespace) -> None:
 
 def _print_summary(summary: dict[str, Any]) -> None:
     for key in ("name", "origin", "digest"):
-        print(_filled(f"{key:10}  {summary[key]}", indent=12))
+        print(_filled(lines.shown(f"{key:10}  {summary[key]}"), indent=12))
     print(f"{'columns':10}  {summary['n_visible']}\n")
     print(f"{'split':10}  {'rows':>9}  {'type':7}  {'values':20}  labels")
     for split, facts in summary["splits"].items():

@@ -9,6 +9,7 @@ import codecs
 import errno
 import io
 import os
+import re
 import select
 import sys
 import textwrap
@@ -85,9 +86,24 @@ def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
     return _IN_ASCII.get(char, "?"), following
 
 
+# What terminals obey rather than show, but for tabs and ends of lines; what turns the
+# direction of writing.
+_CONTROLS = re.compile(
+    r"[\0-\x08\x0b-\x1f\x7f-\x9f]|[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
+
 def to_stderr(text: str) -> None:
     """Print lines to standard error; long ones as several, but in logs as they are."""
-    print(wrapped(text, width()), file=sys.stderr, flush=True)
+    print(wrapped(shown(text), width()), file=sys.stderr, flush=True)
+
+
+def shown(text: str) -> str:
+    r"""Return text as a terminal may have it: names in files are a stranger's.
+
+    Control characters are written as Python does, e.g. ``\x1b``.
+    """
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def wrapped(text: str, columns: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mpilayer.data.download import MirrorError, Progress, download
+from mpilayer.data.download import LARGEST, MirrorError, Progress, download
 from mpilayer.errors import ConfigError, DataError, unknown
 
 _PIECE = 1024 * 1024
@@ -39,10 +39,14 @@ class RemoteFile:
         algorithm, expected = self.checksum.split(":")
         hasher = hashlib.new(algorithm, usedforsecurity=False)
         opened = gzip.open if self.of_content else open
+        n_bytes = 0
         try:
             with opened(path, "rb") as file:
                 while piece := file.read(_PIECE):
                     hasher.update(piece)
+                    n_bytes += len(piece)
+                    if n_bytes > LARGEST:
+                        return f"more than {LARGEST / 1e6:.0f} MB"
         except (EOFError, gzip.BadGzipFile, zlib.error):
             return "not a whole gzip file"
         found = hasher.hexdigest()

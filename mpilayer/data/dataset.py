@@ -9,7 +9,8 @@ attributes ``name`` and ``origin`` besides those of :mod:`mpilayer.hdf5`.
 
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,15 +18,17 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from mpilayer import hdf5
+from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray, Array32
-from mpilayer.data.split import Split, check_finite, count_labels
-from mpilayer.errors import ConfigError, DataError, reason
+from mpilayer.data.split import Split, as_int64, check_finite, count_labels
+from mpilayer.errors import ConfigError, DataError
 
 KIND = "mpilayer-dataset"
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
 PIXEL_SCALE = 1 / 255
+LARGEST = 1e15
+"""What values may be: sums of squares of larger ones leave float32."""
 
 _ADVICE = "Make a data set with 'mpilayer data prepare'."
 _SAMPLES = (".npy", ".npz", ".mat", ".csv")
@@ -33,6 +36,7 @@ _IMAGES = "images"
 _CHUNK_BYTES = 512 * 1024
 _SLAB_BYTES = 4 * 1024 * 1024
 _GZIP_LEVEL = 4
+_LEAST_SCALE = 1e-12  # and its inverse the most
 
 
 def write_dataset(
@@ -101,18 +105,22 @@ class Dataset:
         self.splits = tuple(name for name in SPLITS if name in file)
         if "train" not in self.splits:
             raise DataError(f"{path} must have a group 'train'; found {_listed(file)}.")
-        self._x = {name: _checked_x(path, name, file[name]) for name in self.splits}
-        self.n_visible = int(self._x["train"].shape[1])
-        for name, x in self._x.items():
-            if x.shape[1] != self.n_visible:
+        self._stored_splits = {
+            name: _checked_split(path, name, file[name]) for name in self.splits
+        }
+        self.n_visible = int(self._stored("train").x.shape[1])
+        for name, stored in self._stored_splits.items():
+            n_columns = stored.x.shape[1]
+            if n_columns != self.n_visible:
                 raise DataError(
                     f"all splits of {path} must have the same number of columns; found "
-                    f"{self.n_visible} in train and {x.shape[1]} in {name}. {_ADVICE}"
+                    f"{self.n_visible} in train and {n_columns} in {name}. {_ADVICE}"
                 )
         self.name = str(file.attrs.get("name", path.stem))
         self.origin = str(file.attrs.get("origin", ""))
         self.digest = str(file.attrs.get("digest", ""))
-        self.scale = float(self._x["train"].attrs["scale"])
+        self.scale = self._stored("train").scale
+        self._version = int(file.attrs["format_version"])
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -154,7 +162,7 @@ class Dataset:
 
     def n_samples(self, split: str) -> int:
         """Return the number of rows of a split."""
-        return int(self._stored(split).shape[0])
+        return int(self._stored(split).x.shape[0])
 
     def rows(self, split: str, start: int = 0, stop: int | None = None) -> Array32:
         """Read contiguous rows.
@@ -174,13 +182,18 @@ class Dataset:
         Raises
         ------
         DataError
-            No such split, rows outside it, NaN or infinite values, a damaged file.
+            No such split, rows outside it, values that are NaN or above ``LARGEST``, a
+            damaged file, or more than there is memory.
         """
         start, stop = self._bounds(split, start, stop)
+        memory.demand((stop - start) * self.n_visible * 4, self.path)
         result = np.empty((stop - start, self.n_visible), np.float32)
         for begin, slab in self._slabs(split, start, stop):
             out = result[begin - start : begin - start + len(slab)]
-            np.multiply(slab, np.float32(self._scale(split)), out=out)
+            with np.errstate(over="ignore"):
+                np.multiply(slab, np.float32(self._stored(split).scale), out=out)
+            if slab.dtype.kind == "f":
+                check_finite(out, begin, f"{split}/x of {self.path}", LARGEST)
         return result
 
     def labels(
@@ -194,13 +207,12 @@ class Dataset:
             As for :meth:`rows`.
         """
         start, stop = self._bounds(split, start, stop)
-        if "labels" not in self._file[split]:
+        stored = self._stored(split).labels
+        if stored is None:
             return None
-        with _reading(self.path):
-            labels: npt.NDArray[np.int64] = self._file[split]["labels"][
-                start:stop
-            ].astype(np.int64)
-        return labels
+        memory.demand((stop - start) * 8, self.path)
+        with hdf5.reading(self.path):
+            return as_int64(stored[start:stop])
 
     def summary(self) -> dict[str, Any]:
         """Return what the file holds, ready for JSON; reads everything once.
@@ -214,7 +226,7 @@ class Dataset:
             "name": self.name,
             "origin": self.origin,
             "digest": self.digest,
-            "format_version": int(self._file.attrs["format_version"]),
+            "format_version": self._version,
             "n_visible": self.n_visible,
             "splits": {split: self._split_summary(split) for split in self.splits},
         }
@@ -227,18 +239,20 @@ class Dataset:
         DataError
             They differ, or the file cannot be read.
         """
-        with _reading(self.path):
+        with hdf5.reading(self.path):
             hdf5.verify_digest(self._file, self.path, DataError)
 
     def _split_summary(self, split: str) -> dict[str, Any]:
-        scale, lowest, highest = self._scale(split), np.inf, -np.inf
-        for _, slab in self._slabs(split, 0, self.n_samples(split)):
+        stored = self._stored(split)
+        scale, lowest, highest = stored.scale, np.inf, -np.inf
+        for begin, slab in self._slabs(split, 0, self.n_samples(split)):
+            check_finite(slab, begin, f"{split}/x of {self.path}")
             lowest = min(lowest, float(slab.min()) * scale)
             highest = max(highest, float(slab.max()) * scale)
         labels = self.labels(split)
         return {
             "n_samples": self.n_samples(split),
-            "dtype": str(self._stored(split).dtype),
+            "dtype": str(stored.x.dtype),
             "scale": scale,
             "minimum": lowest,
             "maximum": highest,
@@ -248,18 +262,17 @@ class Dataset:
     def _slabs(
         self, split: str, start: int, stop: int
     ) -> Iterator[tuple[int, AnyArray]]:
-        """Yield first row and stored values, checked, of slabs of whole chunks."""
-        x = self._stored(split)
+        """Yield first row and stored values of slabs of whole chunks."""
+        x = self._stored(split).x
         chunk = x.chunks[0] if x.chunks else 1
         chunk_bytes = chunk * self.n_visible * x.dtype.itemsize
+        memory.demand(chunk_bytes, self.path)
         slab = chunk * max(1, _SLAB_BYTES // chunk_bytes)
         begin = start
         while begin < stop:
             end = min(stop, (begin // slab + 1) * slab)
-            with _reading(self.path):
+            with hdf5.reading(self.path):
                 values = x[begin:end]
-            if values.dtype.kind == "f":
-                check_finite(values, begin, f"{split}/x of {self.path}")
             yield begin, values
             begin = end
 
@@ -273,17 +286,23 @@ class Dataset:
             )
         return start, stop
 
-    def _stored(self, split: str) -> Any:
-        if split not in self._x:
+    def _stored(self, split: str) -> "_Stored":
+        if split not in self._stored_splits:
             raise DataError(
                 f"{self.path} has no split {split!r}; it has {', '.join(self.splits)}. "
                 "Choose one of these with --split, or make the data set again with "
                 "that split."
             )
-        return self._x[split]
+        return self._stored_splits[split]
 
-    def _scale(self, split: str) -> float:
-        return float(self._stored(split).attrs["scale"])
+
+@dataclass(frozen=True)
+class _Stored:
+    """A split in an open file: samples, perhaps labels, and the value of a stored 1."""
+
+    x: Any
+    labels: Any
+    scale: float
 
 
 def _advice(path: Path) -> str:
@@ -334,8 +353,8 @@ def _write_split(group: Any, split: Split, scale: float) -> None:
         group.create_dataset("labels", data=split.labels)
 
 
-def _checked_x(path: Path, name: str, group: Any) -> Any:
-    """Return the ``x`` of a group of an open file, if the group is well formed."""
+def _checked_split(path: Path, name: str, group: Any) -> _Stored:
+    """Return what a group of an open file holds, if it is well formed."""
     where, items = f"{path}, group {name!r}", {}
     if isinstance(group, hdf5.Group):
         items = dict(group)
@@ -352,14 +371,14 @@ def _checked_x(path: Path, name: str, group: Any) -> Any:
             f"{where}: x must be uint8 or float32; found {x.dtype}. {_ADVICE}"
         )
     scale = x.attrs.get("scale")
-    if not isinstance(scale, float) or not 0 < scale < np.inf:
+    if not isinstance(scale, float) or not _LEAST_SCALE <= scale <= 1 / _LEAST_SCALE:
         raise DataError(
-            f"{where}: x must have an attribute 'scale', a float64 above 0; "
-            f"found {scale}. {_ADVICE}"
+            f"{where}: x must have an attribute 'scale', a float64 of {_LEAST_SCALE:g} "
+            f"to {1 / _LEAST_SCALE:g}; found {scale}. {_ADVICE}"
         )
     if labels is not None:
         _check_stored_labels(where, labels, shape[0])
-    return x
+    return _Stored(x, labels, float(scale))
 
 
 def _check_stored_labels(where: str, labels: Any, n_samples: int) -> None:
@@ -369,19 +388,6 @@ def _check_stored_labels(where: str, labels: Any, n_samples: int) -> None:
             f"{where} must have {n_samples} integer labels, one a row of x; "
             f"found labels of shape {shape}. {_ADVICE}"
         )
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if refused := hdf5.refusal(error, path):
-            raise refused from error
-        raise DataError(
-            f"{path} must be whole, but a part of it cannot be read "
-            f"({reason(error)}). The file is damaged: use a copy, or make it again."
-        ) from error
 
 
 def _listed(names: Any) -> str:

@@ -1,9 +1,12 @@
 """One file from one URL: whole and checked, or not at all."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
@@ -11,6 +14,10 @@ from mpilayer import files
 
 _TIMEOUT = 30.0  # seconds without an answer
 _PIECE = 64 * 1024
+_SLOWEST = 4096.0  # bytes a second, on an average that begins after the time limit
+
+LARGEST = 100_000_000
+"""Bytes; twice as many as the largest known file has uncompressed."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a file's name, the bytes received and the bytes expected or None."""
@@ -42,7 +49,7 @@ def download(
     Raises
     ------
     MirrorError
-        The server refuses, fails, stops early, or has something else.
+        The server refuses, fails, stops early, is too slow, or has something else.
     FileError
         The file cannot be written.
     """
@@ -52,11 +59,12 @@ def download(
             raise MirrorError(reason)
 
     with _mirror_errors():
-        response: HTTPResponse = urlopen(url, timeout=_TIMEOUT)
+        response = _answer(url)
     with response, files.replacing(path, settle) as temporary:
         with temporary.open("wb") as file:
-            expected = _content_length(response)
+            expected = response.length
             received = 0
+            _check_size(expected or 0)
             _report(progress, path.name, received, expected)
             for piece in _pieces(response):
                 file.write(piece)
@@ -66,18 +74,48 @@ def download(
             raise MirrorError(f"ended after {received} of {expected} bytes")
 
 
+def _answer(url: str) -> HTTPResponse:
+    """Return the answer of a server, whose head may not take longer than a moment.
+
+    The time limit of a socket is one between two bytes, so another thread waits.
+    """
+    answers: Queue[HTTPResponse | Exception] = Queue()
+
+    def ask() -> None:
+        try:
+            answers.put(urlopen(url, timeout=_TIMEOUT))
+        except Exception as error:
+            answers.put(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=2 * _TIMEOUT)
+    except Empty:
+        raise MirrorError("timed out") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 def _pieces(response: HTTPResponse) -> Iterator[bytes]:
+    began, received = time.monotonic(), 0
     while True:
         with _mirror_errors():
-            piece = response.read(_PIECE)
+            piece = response.read1(_PIECE)
         if not piece:
             return
+        received += len(piece)
+        _check_size(received)
+        seconds = time.monotonic() - began
+        if seconds > _TIMEOUT + received / _SLOWEST:
+            raise MirrorError(f"too slow: {received} bytes in {seconds:.0f} s")
         yield piece
 
 
-def _content_length(response: HTTPResponse) -> int | None:
-    text = response.headers.get("Content-Length", "")
-    return int(text) if text.isdigit() else None
+def _check_size(n_bytes: int) -> None:
+    """Refuse what no file of the catalog can be: a server may go on for ever."""
+    if n_bytes > LARGEST:
+        raise MirrorError(f"more than {LARGEST / 1e6:.0f} MB")
 
 
 def _report(
@@ -91,6 +129,8 @@ def _report(
 def _mirror_errors() -> Iterator[None]:
     try:
         yield
+    except MirrorError:
+        raise
     except HTTPError as error:
         error.close()
         raise MirrorError(f"HTTP {error.code} {error.reason}") from error

@@ -2,16 +2,18 @@
 
 import gzip
 import math
-import zlib
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from mpilayer import memory
 from mpilayer.data.split import Split
-from mpilayer.errors import DataError
+from mpilayer.errors import DataError, reading
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_MOST_PACKED = 1032  # what gzip can make of one byte
 _UINT8 = 0x08
 _TYPES = {
     0x09: "int8",
@@ -50,35 +52,19 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     32-bit integer, then the values in C order (Y. LeCun, C. Cortes, C. Burges, "The
     MNIST database of handwritten digits").
     """
-    content = _content(path)
-    if len(content) < 4 or content[:2] != b"\0\0" or content[3] == 0:
-        raise DataError(
-            f"{path} must be an IDX file, which starts with the magic number "
-            f"0x000008.. for bytes; found 0x{content[:4].hex()}. {_AGAIN}"
-        )
-    kind, n_dimensions = content[2], content[3]
-    if kind != _UINT8:
-        raise DataError(
-            f"{path} must hold unsigned bytes, IDX type 0x08; found type 0x{kind:02x}, "
-            f"{_TYPES.get(kind, 'not an IDX type')}. Convert other numbers to .npy."
-        )
-    offset = 4 + 4 * n_dimensions
-    if len(content) < offset:
-        raise DataError(
-            f"{path} must have a header of {offset} bytes; it ends after "
-            f"{len(content)}: it is truncated. {_AGAIN}"
-        )
-    shape = tuple(map(int, np.frombuffer(content, ">u4", n_dimensions, offset=4)))
-    expected, found = math.prod(shape), len(content) - offset
-    if expected != found:
-        fault = (
-            "it is truncated" if found < expected else "bytes trail behind the values"
-        )
-        raise DataError(
-            f"{path} must hold {expected} values, as its header {shape} says; found "
-            f"{found}: {fault}. {_AGAIN}"
-        )
-    return np.frombuffer(content, np.uint8, offset=offset).reshape(shape)
+    damaged = f"It is truncated or damaged. {_AGAIN}"
+    with reading(path, "a whole IDX file, or a whole gzip file of one", damaged):
+        with path.open("rb") as file:
+            packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        with gzip.open(path) if packed else path.open("rb") as file:
+            shape = _shape(path, file)
+            n_values = math.prod(shape)
+            # No more is there; a gzip file may go on for gigabytes behind its values.
+            stored = path.stat().st_size * (_MOST_PACKED if packed else 1)
+            memory.demand(min(n_values, stored), path)
+            values = file.read(min(n_values + 1, stored))
+        _check_number(path, shape, len(values))
+        return np.frombuffer(values, np.uint8).reshape(shape)
 
 
 def read_idx_folder(folder: Path) -> dict[str, Split]:
@@ -134,21 +120,37 @@ def _read_split(images_path: Path, labels_path: Path | None) -> Split:
     return Split(x, labels)
 
 
-def _content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-        if content.startswith(_GZIP_MAGIC):
-            return gzip.decompress(content)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+def _shape(path: Path, file: BufferedIOBase) -> tuple[int, ...]:
+    """Return the shape that the header states, up to which the file is read."""
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[3] == 0:
         raise DataError(
-            f"{path} must be a whole gzip file; it is truncated or damaged "
-            f"({error}). {_AGAIN}"
-        ) from error
-    except OSError as error:
+            f"{path} must be an IDX file, which starts with the magic number "
+            f"0x000008.. for bytes; found 0x{magic.hex()}. {_AGAIN}"
+        )
+    kind, n_dimensions = magic[2], magic[3]
+    if kind != _UINT8:
         raise DataError(
-            f"{path} must be a readable file; {str(error.strerror).lower()}."
-        ) from error
-    return content
+            f"{path} must hold unsigned bytes, IDX type 0x08; found type 0x{kind:02x}, "
+            f"{_TYPES.get(kind, 'not an IDX type')}. Convert other numbers to .npy."
+        )
+    header = file.read(4 * n_dimensions)
+    if len(header) < 4 * n_dimensions:
+        raise DataError(
+            f"{path} must have a header of {4 + 4 * n_dimensions} bytes; it ends after "
+            f"{4 + len(header)}: it is truncated. {_AGAIN}"
+        )
+    return tuple(map(int, np.frombuffer(header, ">u4")))
+
+
+def _check_number(path: Path, shape: tuple[int, ...], found: int) -> None:
+    expected = math.prod(shape)
+    if found != expected:
+        fault = f"found {found}: it is truncated" if found < expected else "more follow"
+        raise DataError(
+            f"{path} must hold {expected} values, as its header {shape} says; {fault}. "
+            f"{_AGAIN}"
+        )
 
 
 def _find(folder: Path, stem: str, kind: str) -> Path | None:

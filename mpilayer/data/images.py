@@ -1,5 +1,7 @@
 """Stacks of images: HDF5, .mat, .npy, and image files."""
 
+import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mpilayer import hdf5
+from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray, Array32
-from mpilayer.data.sources import load_mat, load_npy, shapes
-from mpilayer.errors import DataError
+from mpilayer.data.mat import load_mat
+from mpilayer.data.sources import load_npy, shapes
+from mpilayer.errors import DataError, reading
 
 _NAME = "images"
 _PICTURES = (
@@ -55,8 +58,8 @@ def read_images(path: Path) -> Images:
     -------
     Images
         Bytes, and image files of 16 bits, become 0 to 1; other numbers stay as they
-        are. Colours become grey, transparency is ignored, and of several pages the
-        first is taken.
+        are. Colours become grey, transparency is ignored, what a camera has turned is
+        turned back, and each page of a file is an image. Hidden files are left out.
 
     Raises
     ------
@@ -138,7 +141,14 @@ def _pictures(folder: Path) -> list[Path]:
             f"{folder} must be a folder that can be read; "
             f"{str(error.strerror).lower()}."
         ) from error
-    pictures = [path for path in paths if path.suffix.lower() in _PICTURES]
+    # Hidden files are none: macOS leaves "._NAME" beside NAME on foreign disks.
+    pictures = [
+        path
+        for path in paths
+        if path.suffix.lower() in _PICTURES
+        and not path.name.startswith(".")
+        and not path.is_fifo()
+    ]
     if not pictures:
         raise DataError(
             f"{folder} must hold image files, their names ending in "
@@ -148,41 +158,44 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _read_pictures(folder: Path, paths: list[Path]) -> Array32:
-    first = _read_grey(paths[0])
-    images = np.empty((len(paths), *first.shape), np.float32)
-    for image, path in zip(images, paths, strict=True):
-        grey = first if path is paths[0] else _read_grey(path)
-        if grey.shape != first.shape:
+    pages = [(path, page) for path in paths for page in _read_pages(path)]
+    first_path, first = pages[0]
+    for path, page in pages:
+        if page.shape != first.shape:
             raise DataError(
                 f"all images of {folder} must have one size; found "
-                f"{_size(first)} (height x width) in {paths[0].name} and "
-                f"{_size(grey)} in {path.name}. Crop or scale them."
+                f"{_size(first)} (height x width) in {first_path.name} and "
+                f"{_size(page)} in {path.name}. Crop or scale them."
             )
-        image[:] = grey
-    return images
+    with reading(folder, "a folder of images"):
+        return np.stack([page for _, page in pages])
 
 
-def _read_grey(path: Path) -> Array32:
-    """Return the pixels of an image file, (height, width)."""
+def _read_pages(path: Path) -> list[Array32]:
+    """Return the pixels of all pages of an image file, (height, width) each."""
     try:
         # An extra, which other sources do not need.
-        from PIL import Image
+        from PIL import Image, ImageOps, ImageSequence
     except ImportError as error:
         raise DataError(
             f"reading {path} needs Pillow, which is not installed. "
             "Install it with: pip install 'mpilayer[images]'"
         ) from error
-    try:
-        with Image.open(path) as image:
-            grey = _grey(image)
-    except Exception as error:
-        # Pillow's readers raise whatever the damaged bytes led them to.
-        raise DataError(
-            f"{path} must be a whole image file; it cannot be read ({error}). "
-            "Save or copy it again."
-        ) from error
-    _check_finite(grey, str(path))
-    return grey
+    with (
+        reading(path, "a whole image file", "Save or copy it again."),
+        # Pillow warns of damaged or large parts; what counts is whether it can read.
+        warnings.catch_warnings(action="ignore"),
+        # By its name, Pillow would map a TIFF file, and garble it where it is turned.
+        path.open("rb") as file,
+        Image.open(file) as image,
+    ):
+        # A camera's second picture is a preview of the first.
+        several = image.format != "MPO"
+        frames = ImageSequence.Iterator(image) if several else (image,)
+        pages = [_grey(ImageOps.exif_transpose(frame)) for frame in frames]
+    for page in pages:
+        _check_finite(page, str(path))
+    return pages
 
 
 def _grey(image: Any) -> Array32:
@@ -209,6 +222,9 @@ def _stack(path: Path, stored: Any, layout: str, n_dims: tuple[int, ...]) -> Any
         raise DataError(
             f"{path} must hold real numbers; found {stored.dtype}. Convert them."
         )
+    if isinstance(stored, hdf5.Dataset):
+        # What is read, and what becomes of it.
+        memory.demand(math.prod(shape) * (stored.dtype.itemsize + 4), path)
     array: AnyArray = stored[()]
     return array
 

@@ -1,25 +1,27 @@
 """Files of other programs: IDX folders, .npy, .npz, .mat and .csv."""
 
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
-import scipy.io
 
+from mpilayer import memory
 from mpilayer.arrays import AnyArray
 from mpilayer.data.csv import read_csv
 from mpilayer.data.dataset import PIXEL_SCALE, SPLITS
 from mpilayer.data.idx import read_idx_folder
+from mpilayer.data.mat import load_mat
 from mpilayer.data.split import Split, whole_numbers
-from mpilayer.errors import DataError
+from mpilayer.errors import DataError, reading
 
-Reader = Callable[[Path], dict[str, Split]]
+Splits = dict[str, Split]
+
+Reader = Callable[[Path], tuple[Splits, str]]
+"""Returns what a file holds, and what was taken for what if that is not plain."""
 
 _NAMES = "x and labels, train_x and train_labels, or x_train and y_train"
 
@@ -37,10 +39,10 @@ class Source:
     name : str
         The file's or folder's name, without its ending.
     origin : str
-        What was read.
+        What was read, and what was taken for what.
     """
 
-    splits: dict[str, Split]
+    splits: Splits
     scale: float
     name: str
     origin: str
@@ -68,83 +70,70 @@ def read_source(path: Path) -> Source:
     DataError
         Missing, damaged, of an unknown kind, or without a table of real numbers.
     """
+    origin = path.resolve().name
     if path.is_dir():
-        splits, kind = read_idx_folder(path), "IDX files of the folder "
+        splits, origin = read_idx_folder(path), f"IDX files of the folder {origin}"
     elif path.is_file():
-        splits, kind = _reader(path)(path), ""
+        splits, remark = _reader(path)(path)
+        origin += f" ({remark})" if remark else ""
     else:
         raise DataError(
             f"{path} must be a file or folder of samples; found nothing there."
         )
-    file_name = path.resolve().name
     scale = PIXEL_SCALE if splits["train"].x.dtype == np.uint8 else 1.0
-    return Source(splits, scale, Path(file_name).stem, kind + file_name)
+    return Source(splits, scale, path.resolve().stem, origin)
 
 
 def load_npy(path: Path) -> AnyArray:
     """Return the array of a ``.npy`` file; DataError if it is damaged or an archive."""
-    with _whole(path), path.open("rb") as file:
+    with _numpy_file(path) as file:
         array = np.load(file, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} must hold one array; found several. Name it .npz.")
     return array
 
 
-def _read_npy(path: Path) -> dict[str, Split]:
-    return {"train": _split(path, "x", load_npy(path), None)}
+@contextmanager
+def _numpy_file(path: Path) -> Iterator[IO[bytes]]:
+    what = "a whole NumPy file of plain numbers"
+    with (
+        reading(path, what, "Save it again, without Python objects."),
+        # NumPy says more of old or damaged headers than a user can mend.
+        warnings.catch_warnings(action="ignore"),
+        path.open("rb") as file,
+    ):
+        memory.demand(path.stat().st_size, path)
+        yield file
 
 
-def _read_npz(path: Path) -> dict[str, Split]:
-    with _whole(path), path.open("rb") as file:
+def _read_npy(path: Path) -> tuple[Splits, str]:
+    return {"train": _split(path, "x", load_npy(path), None)}, ""
+
+
+def _read_npz(path: Path) -> tuple[Splits, str]:
+    with _numpy_file(path) as file:
         content = np.load(file, allow_pickle=False)
         if isinstance(content, np.ndarray):
             raise DataError(f"{path} must hold named arrays; found one. Name it .npy.")
+        memory.demand(sum(part.file_size for part in content.zip.infolist()), path)
         arrays = {name: content[name] for name in content.files}
-    return _named_splits(path, arrays)
+    return _named_splits(path, arrays), ""
 
 
-def load_mat(path: Path) -> dict[str, Any]:
-    """Return the variables of a ``.mat`` file, in the types they have in MATLAB.
-
-    Raises
-    ------
-    DataError
-        Damaged, of version 7.3, or complex numbers.
-    """
-    try:
-        with warnings.catch_warnings():
-            # SciPy would drop imaginary parts with no more than this warning.
-            warnings.simplefilter("error", np.exceptions.ComplexWarning)
-            # MATLAB saves doubles that happen to be whole as bytes, which would pass
-            # for pixels; mat_dtype undoes that.
-            content = scipy.io.loadmat(path, mat_dtype=True)
-    except NotImplementedError as error:
-        raise DataError(
-            f"{path} must be a MATLAB file of version 7 or older; found version 7.3. "
-            "Save it in MATLAB with save(..., '-v7')."
-        ) from error
-    except np.exceptions.ComplexWarning as error:
-        raise DataError(
-            f"{path} must hold real numbers; found complex ones. Save their real part."
-        ) from error
-    except Exception as error:
-        # SciPy's reader raises whatever the damaged bytes led it to.
-        raise DataError(
-            f"{path} must be a whole MATLAB file; it cannot be read ({error}). "
-            "Save or copy it again."
-        ) from error
-    return {name: a for name, a in content.items() if not name.startswith("__")}
+def _read_mat(path: Path) -> tuple[Splits, str]:
+    return _named_splits(path, load_mat(path)), ""
 
 
-def _read_mat(path: Path) -> dict[str, Split]:
-    return _named_splits(path, load_mat(path))
+def _read_csv(path: Path) -> tuple[Splits, str]:
+    train, remark = read_csv(path)
+    return {"train": train}, remark
 
 
 _READERS: dict[str, Reader] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".mat": _read_mat,
-    ".csv": read_csv,
+    ".csv": _read_csv,
 }
 
 
@@ -158,7 +147,7 @@ def _reader(path: Path) -> Reader:
     return reader
 
 
-def _named_splits(path: Path, arrays: Mapping[str, object]) -> dict[str, Split]:
+def _named_splits(path: Path, arrays: Mapping[str, object]) -> Splits:
     """Return the splits among named arrays, or the only array as ``train``."""
     splits = {}
     for split in SPLITS:
@@ -230,14 +219,3 @@ def shapes(arrays: Mapping[str, object]) -> str:
     """Return names and shapes in words, for a message."""
     found = [f"{name} {getattr(a, 'shape', '')}".strip() for name, a in arrays.items()]
     return ", ".join(found) or "nothing"
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path} must be a whole NumPy file of plain numbers; it cannot be read "
-            f"({error}). Save it again, without Python objects."
-        ) from error

@@ -9,6 +9,8 @@ from mpilayer.arrays import AnyArray, row_blocks
 from mpilayer.errors import ConfigError, DataError
 from mpilayer.rng import stream
 
+_MOST_LABEL = np.iinfo(np.int64).max
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -62,6 +64,7 @@ class Split:
                 "every sample must have one label; "
                 f"found {len(self)} samples and {len(labels)} labels."
             )
+        as_int64(labels)
 
 
 def take_validation(train: Split, n: int, seed: int) -> tuple[Split, Split]:
@@ -118,8 +121,23 @@ def whole_numbers(labels: AnyArray) -> AnyArray:
     return labels.astype(np.int64) if labels.dtype.kind == "b" else labels
 
 
-def check_finite(x: AnyArray, first_row: int, what: str) -> None:
-    """Refuse NaN and infinite values.
+def as_int64(labels: AnyArray) -> npt.NDArray[np.int64]:
+    """Return integer labels in the type that they are compared in; refuse larger ones.
+
+    Raises
+    ------
+    DataError
+        A label of 2**63 or more, which would become a negative one.
+    """
+    if len(labels) and labels.dtype.kind == "u" and labels.max() > _MOST_LABEL:
+        raise DataError(
+            f"labels must lie below 2**63; found {labels.max()}. Number the classes."
+        )
+    return labels.astype(np.int64)
+
+
+def check_finite(x: AnyArray, first_row: int, what: str, most: float = np.inf) -> None:
+    """Refuse NaN, and values that are infinite or larger than they may be.
 
     Parameters
     ----------
@@ -129,18 +147,24 @@ def check_finite(x: AnyArray, first_row: int, what: str) -> None:
         Where they begin in the table.
     what : str
         The table, for the message.
+    most : float
+        How far from 0 they may be.
 
     Raises
     ------
     DataError
         Names the first such value's row and column in the table.
     """
-    finite = np.isfinite(x)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
+    legal = np.isfinite(x) if most == np.inf else np.abs(x) <= most
+    if not legal.all():
+        row, column = np.argwhere(~legal)[0]
+        limit = "" if most == np.inf else f" of at most {most:g}"
+        remedy = "Mend or leave out such samples"
+        if np.isfinite(x[row, column]):
+            remedy = "Scale the data"
         raise DataError(
-            f"{what} must hold finite float32 numbers; row {first_row + row}, column "
-            f"{column} is {x[row, column]}. Mend or leave out such samples."
+            f"{what} must hold finite float32 numbers{limit}; row {first_row + row}, "
+            f"column {column} is {x[row, column]}. {remedy}."
         )
 
 

@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from mpilayer import __version__, environment
+from mpilayer import __version__, environment, memory
 from mpilayer.doctor.facts import Pool, Rank, Space
 from mpilayer.doctor.software import hdf5_version
-from mpilayer.environment import GROUPS, cpu_quota, group_folders, read
+from mpilayer.environment import GROUPS, cpu_quota, read
 
 SHM = Path("/dev/shm")
-# A limit of that many bytes is none: the old control groups know no other word for it.
-_NO_LIMIT = 1 << 60
 
 
 def describe(rank: int, threads: int, neighbour: str | None, clock: float) -> Rank:
@@ -50,7 +48,7 @@ def describe(rank: int, threads: int, neighbour: str | None, clock: float) -> Ra
         versions=versions(),
         shm=space(SHM),
         neighbour=neighbour,
-        memory=memory(),
+        memory=memory.available(),
         address_space=address_space(),
         clock=clock,
     )
@@ -104,52 +102,6 @@ def address_space() -> int | None:
     """Return what ``ulimit -v`` grants."""
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if soft == resource.RLIM_INFINITY else soft
-
-
-def memory() -> int | None:
-    """Return the bytes left on the host, or in the control groups if that is less."""
-    kilobytes = re.search(
-        r"^MemAvailable:\s+(\d+) kB", read(Path("/proc/meminfo")), re.MULTILINE
-    )
-    left = [1024 * int(kilobytes[1])] if kilobytes else []
-    room = memory_room(GROUPS, read(Path("/proc/self/cgroup")))
-    return min([*left, *([] if room is None else [room])], default=None)
-
-
-def memory_room(root: Path, groups: str) -> int | None:
-    """Return the bytes left in the control groups of a process.
-
-    Parameters
-    ----------
-    root : Path
-        Where the control groups are mounted.
-    groups : str
-        Text of ``/proc/self/cgroup``.
-
-    Returns
-    -------
-    int or None
-        The least of the group and all those around it; None without a limit. Pages
-        that only cache files count as free.
-    """
-    rooms = []
-    for new in (True, False):
-        limit, used = ("memory.max", "memory.current")
-        if not new:
-            limit, used = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        for folder in group_folders(root, groups, "" if new else "memory"):
-            most = read(folder / limit).strip()
-            if most.isdigit() and int(most) < _NO_LIMIT:
-                now = int(read(folder / used).strip() or 0)
-                cache = _cached(read(folder / "memory.stat"))
-                rooms.append(max(0, int(most) - now + min(cache, now)))
-    return min(rooms, default=None)
-
-
-def _cached(statistics: str) -> int:
-    lines = dict(line.split(" ", 1) for line in statistics.splitlines() if " " in line)
-    # The old control groups leave those inside out, but for the lines with "total_".
-    return int(lines.get("total_inactive_file") or lines.get("inactive_file") or 0)
 
 
 class _Piece(ctypes.Structure):

@@ -1,6 +1,7 @@
 """Fetching known data sets from a web server of our own."""
 
 import argparse
+import contextlib
 import gzip
 import hashlib
 import threading
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from mpilayer.cli import data as command
+from mpilayer.data import catalog, download
 from mpilayer.data.catalog import CATALOG, KnownDataset, RemoteFile, fetch
 from mpilayer.errors import ConfigError, DataError
 
@@ -16,6 +18,35 @@ CONTENT = bytes(range(256)) * 1000
 PACKED = gzip.compress(CONTENT, 9)
 REPACKED = gzip.compress(CONTENT, 1)
 NAME = "images.gz"
+
+
+def send_for_ever(handler):
+    """Send bytes for as long as somebody listens."""
+    handler.send_response(200)
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        while True:
+            handler.wfile.write(bytes(100_000))
+
+
+def drip(handler, *parts):
+    """Send a byte now and then."""
+    with contextlib.suppress(OSError):
+        for part in parts:
+            handler.wfile.write(part)
+        while not handler.server.closing.wait(0.05):
+            handler.wfile.write(b"x")
+
+
+ENDLESS = {
+    "endless": send_for_ever,
+    "drips": lambda handler: drip(handler, b"HTTP/1.0 200 OK\r\n\r\n"),
+    "drips-head": lambda handler: drip(handler, b"HTTP/1.0 200 OK\r\nX-"),
+    "silent": lambda handler: handler.server.closing.wait(20),
+    "claims": lambda handler: drip(
+        handler, b"HTTP/1.0 200 OK\r\nContent-Length: 1" + b"0" * 400 + b"\r\n\r\n"
+    ),
+}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -31,14 +62,19 @@ class Handler(BaseHTTPRequestHandler):
             "plain": CONTENT,
             "short": PACKED,
             "unsized": PACKED,
+            "odd": PACKED,
         }.get(folder)
+        if folder in ENDLESS:
+            ENDLESS[folder](self)
+            return
         if answer is None or name != NAME:
             self.send_error(503 if folder == "busy" else 404)
             return
         self.send_response(200)
         if folder != "unsized":
             more = 10 if folder == "short" else 0
-            self.send_header("Content-Length", str(len(answer) + more))
+            length = "\xb2" if folder == "odd" else str(len(answer) + more)
+            self.send_header("Content-Length", length)
         self.end_headers()
         self.wfile.write(answer)
 
@@ -49,10 +85,11 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked = []
+        server.asked, server.closing = [], threading.Event()
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
+        server.closing.set()
         server.shutdown()
         thread.join()
 
@@ -88,7 +125,7 @@ def names(folder):
 
 
 @pytest.mark.parametrize("of_content", [True, False])
-@pytest.mark.parametrize("folder", ["good", "unsized"])
+@pytest.mark.parametrize("folder", ["good", "unsized", "odd"])
 def test_good_mirror(fetch_from, tmp_path, folder, of_content):
     seen = []
     [file] = fetch_from(
@@ -101,6 +138,32 @@ def test_good_mirror(fetch_from, tmp_path, folder, of_content):
     size = len(PACKED) if folder == "good" else None
     assert seen[0] == (NAME, 0, size)
     assert seen[-1] == (NAME, len(PACKED), size)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("endless", "more than 1 MB"),
+        ("claims", "more than 1 MB"),
+        ("drips", r"too slow: \d+ bytes in \d+ s"),
+        ("drips-head", "timed out"),
+        ("silent", "timed out"),
+    ],
+)
+def test_a_server_that_goes_on_for_ever(fetch_from, tmp_path, monkeypatch, bad, reason):
+    monkeypatch.setattr(download, "LARGEST", 10**6)
+    monkeypatch.setattr(download, "_TIMEOUT", 0.5)
+    with pytest.raises(DataError, match=rf"{bad}/{NAME}: {reason}"):
+        fetch_from(bad)
+    assert names(tmp_path / "out") == []
+
+
+def test_a_small_file_that_becomes_a_large_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "LARGEST", 10**6)
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(bytes(10**8), 1))
+    file = RemoteFile("a.gz", "md5:0", of_content=True)
+    assert file.fault(path) == "more than 1 MB"
 
 
 @pytest.mark.parametrize("bad", ["missing", "busy", "other", "plain", "short"])

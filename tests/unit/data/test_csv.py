@@ -5,6 +5,7 @@ import pytest
 
 from mpilayer.data.csv import csv_text, read_csv
 from mpilayer.data.split import Split
+from mpilayer.errors import DataError
 
 # Numbers of all magnitudes, and those that few digits cannot tell apart.
 X = np.array(
@@ -21,7 +22,11 @@ X = np.array(
 def test_round_trip(tmp_path, labels):
     path = tmp_path / "table.csv"
     path.write_text(csv_text(Split(X, labels)))
-    found = read_csv(path)["train"]
+    found, remark = read_csv(path)
+    assert remark == (
+        "header: line 1; index: none; labels: "
+        f"{'none' if labels is None else 'column 5'}"
+    )
     np.testing.assert_array_equal(found.x, X)
     np.testing.assert_array_equal(found.labels, labels)
 
@@ -37,4 +42,58 @@ def test_the_header_names_units_and_labels():
 def test_one_column_without_labels(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text(csv_text(Split(X[:, :1])))
-    assert read_csv(path)["train"].x.shape == (3, 1)
+    assert read_csv(path)[0].x.shape == (3, 1)
+
+
+SAMPLES = [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]
+TABLES = {
+    # As DataFrame(x).to_csv(index=False) writes it, with and without names.
+    "numbered": ("0,1\n.1,.2\n.3,.4\n.5,.6\n", "line 1", "none", "none"),
+    "named": ("a,b\n.1,.2\n.3,.4\n.5,.6\n", "line 1", "none", "none"),
+    # As to_csv() does, once and twice, and R's write.csv.
+    "index": (",a,b\n0,.1,.2\n1,.3,.4\n2,.5,.6\n", "line 1", "column 1", "none"),
+    "numbered, index": (",0,1\n7,.1,.2\n3,.3,.4\nx,.5,.6\n", *"1c-"),
+    "pandas twice": (
+        "Unnamed: 0.1,Unnamed: 0,a,b\n0,0,.1,.2\n1,1,.3,.4\n2,2,.5,.6\n",
+        *("line 1", "columns 1 to 2", "none"),
+    ),
+    "R": ('"","a","b"\n"1",.1,.2\n"2",.3,.4\n"3",.5,.6\n', *"1c-"),
+    "index, labels": (",a,label,b\n0,.1,3,.2\n1,.3,4,.4\n2,.5,3,.6\n", *"1c3"),
+    "blank line first": ("\n0,1\n.1,.2\n.3,.4\n.5,.6\n", "line 2", "none", "none"),
+    "no header": (".1,.2\n.3,.4\n.5,.6\n", "none", "none", "none"),
+    "quoted": ('".1",".2"\n".3",".4"\n".5",".6"\n', "none", "none", "none"),
+}
+WORDS = {"1": "line 1", "c": "column 1", "-": "none", "3": "column 3"}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_header_index_and_labels(tmp_path, case):
+    text, header, index, labels = TABLES[case]
+    (tmp_path / "a.csv").write_text(text)
+    split, remark = read_csv(tmp_path / "a.csv")
+    np.testing.assert_array_equal(split.x, np.float32(SAMPLES))
+    header, index, labels = (WORDS.get(w, w) for w in (header, index, labels))
+    index = index if index == "none" else f"{index}, left out"
+    assert remark == f"header: {header}; index: {index}; labels: {labels}"
+
+
+REFUSED = {
+    "decimal commas": ("0,5\n1,25\n-2,75\n", "with a decimal comma: '0,5'"),
+    "under a name": ("a\n0,5\n1,25\n", "found 1 names and 2 columns.*points"),
+    "spreadsheet": ("0,5;1,5\n2,5;3,5\n", "decimal points.*line 1 has '5;1'"),
+    "row numbers": ("0,.1,.2\n1,.3,.4\n2,.5,.6\n", "numbers of the rows in the first"),
+    "from one": ("1,.1,.2\n2,.3,.4\n3,.5,.6\n", "numbers of the rows in the first"),
+    "labels twice": ("label,a,Label\n1,.5,2\n", "one column at most.*found 2"),
+    "no name amid others": ("a,,b\n1,2,3\n", "must have names.*none for column 2"),
+    "a comma at the end": ("a,b,\n1,2,\n", "must have names.*none for column 3"),
+    "commas only": (",,\n,,\n", "at least two|must hold|one row and column"),
+    "an endless cell": ('"' + "a" * 200_000, "cannot be read.*field larger"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_tables(tmp_path, case):
+    text, message = REFUSED[case]
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_csv(tmp_path / "a.csv")

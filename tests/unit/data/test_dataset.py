@@ -216,14 +216,16 @@ def test_malformed_files(malformed, case):
         Dataset.open(malformed(groups))
 
 
-@pytest.mark.parametrize("scale", [None, 0.0, -1.0, np.inf, np.nan, "one"])
+@pytest.mark.parametrize(
+    "scale", [None, 0.0, -1.0, np.inf, np.nan, 1e-300, 1e30, 1e300, "one"]
+)
 def test_malformed_scale(malformed, scale):
     path = malformed({"train/x": FLOATS})
     with h5py.File(path, "r+") as file:
         del file["train/x"].attrs["scale"]
         if scale is not None:
             file["train/x"].attrs["scale"] = scale
-    with pytest.raises(DataError, match=r"attribute 'scale', a float64 above 0; found"):
+    with pytest.raises(DataError, match=r"attribute 'scale', a float64 of 1e-12 to"):
         Dataset.open(path)
 
 
@@ -248,6 +250,17 @@ def test_values_that_are_not_finite_are_found_when_read(
                 read()
 
 
+@pytest.mark.parametrize(("scale", "value"), [(1.0, 1e19), (1e12, -1e4), (1e12, 3e38)])
+def test_values_whose_squares_leave_float32(tmp_path, scale, value):
+    x = FLOATS.copy()
+    x[41, 3] = value
+    path = write_dataset(tmp_path / "a.h5", {"train": Split(x)}, scale)
+    with Dataset.open(path) as dataset:
+        dataset.rows("train", 0, 41)
+        with pytest.raises(DataError, match=r"at most 1e\+15; row 41, column 3 is"):
+            dataset.rows("train")
+
+
 def test_damage_is_found_when_read(pixels):
     with h5py.File(pixels) as file:
         chunk = file["train/x"].id.get_chunk_info(0)
@@ -257,7 +270,9 @@ def test_damage_is_found_when_read(pixels):
     pixels.write_bytes(content)
     with Dataset.open(pixels) as dataset:
         for read in (lambda: dataset.rows("train"), dataset.verify):
-            with pytest.raises(DataError, match=r"must be whole.*damaged"):
+            with pytest.raises(
+                DataError, match=r"must be a whole HDF5 file; it cannot.*damaged"
+            ):
                 read()
 
 

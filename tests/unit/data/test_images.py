@@ -1,5 +1,6 @@
 """Reading stacks of images."""
 
+import os
 import sys
 
 import h5py
@@ -85,6 +86,42 @@ def test_folder(tmp_path, ending):
     images = read_images(folder)
     np.testing.assert_allclose(images.x, PIXELS / 255, rtol=1e-6)
     assert (images.name, images.origin) == ("scenes", "the folder scenes")
+
+
+@pytest.mark.parametrize("ending", [".tif", ".gif"])
+def test_every_page_is_an_image(tmp_path, ending):
+    first, *others = (Image.fromarray(array) for array in PIXELS)
+    (tmp_path / "a").mkdir()
+    first.save(tmp_path / f"a/b{ending}", save_all=True, append_images=others)
+    others[0].save(tmp_path / "a/c.png")
+    x = read_images(tmp_path / "a").x
+    expected = PIXELS[[0, 1, 2, 1]] / 255
+    np.testing.assert_allclose(x, expected, atol=0.003 if ending == ".gif" else 1e-6)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".tif", ".png"])
+def test_what_a_camera_has_turned_is_turned_back(tmp_path, ending):
+    upright = np.zeros((16, 8), np.uint8)
+    upright[:8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right
+    image = Image.fromarray(np.rot90(upright).copy())
+    image.save(tmp_path / f"a{ending}", exif=exif)
+    x = read_images(tmp_path / f"a{ending}").x
+    np.testing.assert_allclose(x[0], upright / 255, atol=0.1)
+
+
+def test_a_cameras_preview_is_no_image(tmp_path):
+    photo, preview = Image.new("L", (8, 16), 200), Image.new("L", (4, 8), 200)
+    photo.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
+    assert read_images(tmp_path / "a.jpg").x.shape == (1, 16, 8)
+
+
+def test_hidden_files_are_left_out(tmp_path):
+    folder = save_folder(tmp_path / "a", PIXELS)
+    (folder / "._0.png").write_bytes(b"\0\5\x16\7 written by macOS")
+    os.mkfifo(folder / "pipe.png")
+    assert read_images(folder).x.shape == PIXELS.shape
 
 
 @pytest.mark.parametrize("ending", [".png", ".pgm", ".tif"])
@@ -214,7 +251,7 @@ def test_a_damaged_part_of_an_hdf5_file(tmp_path):
     content = bytearray(path.read_bytes())
     content[begin + 8] ^= 255
     path.write_bytes(content)
-    with pytest.raises(DataError, match="must be whole, but a part of it cannot"):
+    with pytest.raises(DataError, match="must be a whole HDF5 file; it cannot"):
         read_images(path)
 
 

@@ -111,7 +111,7 @@ def test_matlab_bytes_are_pixels(tmp_path):
 
 
 CSV = {
-    "plain": ("1,2\n3,4\n", None),
+    "plain": ("1.0,2.0\n3,4\n", None),
     "no newline, spaces, blank line": ("1, 2\n\n3 ,4", None),
     "header": ("width,height\n1,2\n3,4\n", None),
     "byte order mark, quotes": ('\ufeff"width","height"\r\n1,2\r\n3,4\r\n', None),

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from mpilayer import memory
 from mpilayer.doctor import machine, software
 from mpilayer.doctor.facts import Launch, Pool, Space
 
@@ -69,37 +70,37 @@ def write(folder, **files):
 
 def test_memory_of_new_groups(tmp_path):
     groups = "0::/job/step\n"
-    assert machine.memory_room(tmp_path, groups) is None
+    assert memory.room(tmp_path, groups) is None
     write(tmp_path / "job" / "step", memory__max="max", memory__current=10)
-    assert machine.memory_room(tmp_path, groups) is None
+    assert memory.room(tmp_path, groups) is None
     write(
         tmp_path / "job",
         memory__max=1000,
         memory__current=400,
         memory__stat="anon 1\ninactive_file 150",
     )
-    assert machine.memory_room(tmp_path, groups) == 750
+    assert memory.room(tmp_path, groups) == 750
     write(tmp_path, memory__max=100, memory__current=400)
-    assert machine.memory_room(tmp_path, groups) == 0
+    assert memory.room(tmp_path, groups) == 0
 
 
 def test_memory_of_old_groups(tmp_path):
     groups = "9:memory:/job\n4:cpu,cpuacct:/job\n0::/\n"
     names = {"memory__limit_in_bytes": 1000, "memory__usage_in_bytes": 400}
     write(tmp_path / "memory", memory__limit_in_bytes=2**63 - 4096)
-    assert machine.memory_room(tmp_path, groups) is None
+    assert memory.room(tmp_path, groups) is None
     stat = "inactive_file 5\ntotal_inactive_file 100"
     write(tmp_path / "memory" / "job", **names, memory__stat=stat)
-    assert machine.memory_room(tmp_path, groups) == 700
+    assert memory.room(tmp_path, groups) == 700
 
 
 @pytest.mark.parametrize("groups", ["", "\n", "nonsense", "0::/a:b\n"])
 def test_without_groups(tmp_path, groups):
-    assert machine.memory_room(tmp_path, groups) is None
+    assert memory.room(tmp_path, groups) is None
 
 
 def test_without_the_files_of_linux(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "read", lambda _: "")
+    monkeypatch.setattr(memory, "read", lambda _: "")
     monkeypatch.setattr(machine, "SHM", tmp_path / "none")
     rank = machine.describe(3, 2, None, 5.0)
     assert (rank.rank, rank.threads, rank.clock) == (3, 2, 5.0)
