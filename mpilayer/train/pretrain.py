@@ -293,6 +293,7 @@ class Pipeline:
         self._sending = 0.0
         streamed = target.train if target is not None and streams else None
         state.train_epoch(rows.train, streamed, self._timed_progress)
+        self._say_when_stipulated()  # before the output leaves, which could wake others
         training = watch.lap() - self._sending
 
         in_epoch = self._sending
