@@ -27,7 +27,7 @@ from mpilayer.errors import (
     reason,
 )
 
-_UTF8 = ("utf-8", "surrogateescape")
+_NAMES = "surrogateescape"
 
 SEAL = "seal"
 """The key, or section, with the digest of all others."""
@@ -85,7 +85,7 @@ def write(path: Path, content: bytes | str) -> None:
     with replacing(path) as temporary:
         if isinstance(content, str):
             # Names of files in it may be in any encoding: they are written as they are.
-            content = content.encode(*_UTF8)
+            content = content.encode("utf-8", _NAMES)
         temporary.write_bytes(content)
 
 
@@ -98,8 +98,19 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def read_text(path: Path, error: type[MpilayerError] = CheckpointError) -> str:
+def read_text(
+    path: Path, error: type[MpilayerError] = CheckpointError, names: bool = False
+) -> str:
     """Return the text of a file. Local.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    error : type
+        The exception to raise.
+    names : bool
+        It may hold names of files, in any encoding.
 
     Raises
     ------
@@ -109,7 +120,7 @@ def read_text(path: Path, error: type[MpilayerError] = CheckpointError) -> str:
         It cannot be read, or is not there.
     """
     try:
-        return _content(path, error).decode(*_UTF8)
+        return _content(path, error).decode("utf-8", _NAMES if names else "strict")
     except UnicodeDecodeError as cause:
         raise error(_damaged(path, str(cause))) from cause
 
@@ -179,7 +190,7 @@ def optional(path: Path, consequence: str) -> Iterator[None]:
 def _parsed(
     path: Path, parse: Callable[[str], Any], error: type[MpilayerError]
 ) -> dict[str, Any]:
-    text = read_text(path, error)
+    text = read_text(path, error, names=True)
     try:
         content = parse(text)
         if not isinstance(content, dict):

@@ -95,7 +95,7 @@ def _read_config(directory: RunDirectory) -> tuple[dict[str, Any], str]:
     """Return ``config.toml`` and its text."""
     path = directory.path / "config.toml"
     try:
-        return directory.read_config(), files.read_text(path)
+        return directory.read_config(), files.read_text(path, names=True)
     except OSError as error:
         raise CheckpointError(
             f"{path} must be readable; {error.strerror}. Mend its permissions."

@@ -100,7 +100,8 @@ def test_without_groups(tmp_path, groups):
 
 
 def test_without_the_files_of_linux(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "read", lambda _: "")
+    for module in (memory, machine):
+        monkeypatch.setattr(module, "read", lambda _: "")
     monkeypatch.setattr(machine, "SHM", tmp_path / "none")
     rank = machine.describe(3, 2, None, 5.0)
     assert (rank.rank, rank.threads, rank.clock) == (3, 2, 5.0)
