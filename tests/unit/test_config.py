@@ -43,6 +43,7 @@ def test_every_option_has_help_and_a_legal_default(cls, item):
         (PretrainConfig, {"layers": 5}, "layers must be a list of numbers; got 5"),
         (PretrainConfig, {"layers": (5, 0)}, "layers must be at least 1; got 0"),
         (PretrainConfig, {"layers": (5, 2.0)}, "layers must be of type int; got 2.0"),
+        (PretrainConfig, {"seed": 2**63}, "seed must be at most 9223372036854775807"),
         (PretrainConfig, {"minibatch": 0}, "minibatch must be at least 1; got 0"),
         (PretrainConfig, {"minibatch": True}, "minibatch must be of type int"),
         (PretrainConfig, {"minibatch": "9"}, "minibatch must be of type int; got '9'"),

@@ -1,7 +1,13 @@
 """Lines on standard error: whole in logs, broken between words on a terminal."""
 
+import os
+import time
+from pathlib import Path
+from threading import Thread
+
 import pytest
 
+from mpilayer import environment
 from mpilayer.cli import lines, show
 
 PATH = "/a/" + "long-name/" * 5 + "run"
@@ -48,3 +54,43 @@ def test_counts():
         "1 rank",
         "2 ranks",
     ]
+
+
+def test_a_terminal_that_cannot_be_opened_is_none(monkeypatch, capsys):
+    monkeypatch.setattr(environment, "terminal", lambda: Path("/dev/pts/99999"))
+    assert lines.width() == 0
+    assert not show.screen().is_terminal
+
+
+def test_a_pipe_that_does_not_wait_is_waited_for():
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    text, received = b"x" * 300_000, bytearray()
+
+    def read():
+        time.sleep(0.1)
+        while piece := os.read(ours, 9999):
+            received.extend(piece)
+
+    reader = Thread(target=read)
+    reader.start()
+    with lines._stream(theirs, "ascii") as stream:
+        stream.write(text.decode())
+    os.close(theirs)
+    reader.join()
+    assert received == text
+    os.close(ours)
+
+
+def test_what_is_lost_is_known_where_somebody_listens():
+    full = os.open("/dev/full", os.O_WRONLY)
+    outlet = lines.Outlet(full, "w", closefd=False)
+    assert outlet.write(b"text") == 4
+    assert outlet.lost == "No space left on device"
+    os.close(full)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    outlet = lines.Outlet(theirs, "w")
+    assert outlet.write(b"text") == 4
+    assert outlet.lost == ""
+    outlet.close()
