@@ -1,10 +1,12 @@
 """IDX files and folders."""
 
 import gzip
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from mpilayer import memory
 from mpilayer.data.idx import read_idx, read_idx_folder
 from mpilayer.errors import DataError
 from tests.support.idx import digits, idx_bytes, write_idx, write_idx_folder
@@ -53,6 +55,25 @@ def test_bad_files(tmp_path, case):
     path.write_bytes(BAD[case][0])
     with pytest.raises(DataError, match=BAD[case][1]):
         read_idx(path)
+
+
+def test_a_small_gzip_file_that_goes_on(tmp_path):
+    path = tmp_path / "images"
+    path.write_bytes(gzip.compress(content() + bytes(10**8), 1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"hold 80 values.*more follow"):
+            read_idx(path)
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
+
+
+def test_more_values_than_memory(tmp_path, monkeypatch):
+    write_idx(tmp_path / "a.gz", np.zeros((1000, 1000, 100), np.uint8))
+    monkeypatch.setattr(memory, "available", lambda: 10**7)
+    with pytest.raises(DataError, match=r"fit into memory; it needs 0.1 GB"):
+        read_idx(tmp_path / "a.gz")
 
 
 def test_missing_file(tmp_path):

@@ -5,6 +5,8 @@ import pytest
 import scipy.io
 import scipy.sparse
 
+from mpilayer import memory
+from mpilayer.data import mat
 from mpilayer.data.dataset import PIXEL_SCALE
 from mpilayer.data.sources import read_source
 from mpilayer.errors import DataError
@@ -244,3 +246,56 @@ def test_unknown_ending_and_missing_file(tmp_path):
         read_source(tmp_path / "a.png")
     with pytest.raises(DataError, match="found nothing there"):
         read_source(tmp_path / "none.npy")
+
+
+def test_unknown_compression(tmp_path):
+    path = save(tmp_path / "a.npz", x=X)
+    content = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        begin = content.index(mark) + place
+        content[begin : begin + 2] = (99).to_bytes(2, "little")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"whole NumPy file.*compression method"):
+        read_source(path)
+
+
+def test_a_small_archive_of_a_large_array(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, x=np.zeros((10**5, 1000), np.uint8))
+    assert path.stat().st_size < 10**6
+    monkeypatch.setattr(memory, "available", lambda: 10**7)
+    with pytest.raises(DataError, match=r"a\.npz must fit .* it needs 0.1 GB"):
+        read_source(path)
+
+
+def test_labels_that_no_class_can_have(tmp_path):
+    path = save(tmp_path / "a.npz", x=X, labels=np.full(6, 2**63, np.uint64))
+    with pytest.raises(DataError, match=r"labels must lie below 2\*\*63; found 92233"):
+        read_source(path)
+
+
+def test_what_a_table_was_taken_for_is_its_origin(tmp_path):
+    (tmp_path / "a.csv").write_text(",a,label\n0,1.5,3\n")
+    assert read_source(tmp_path / "a.csv").origin == (
+        "a.csv (header: line 1; index: column 1, left out; labels: column 3)"
+    )
+
+
+def test_a_matlab_reader_that_crashes(tmp_path, monkeypatch):
+    """Whatever ends it: its process is another one."""
+    path = save(tmp_path / "a.mat", x=X)
+    monkeypatch.setattr(mat.sys, "executable", "/bin/false")
+    with pytest.raises(DataError, match=r"a\.mat must be a whole .*SciPy fails on it"):
+        read_source(path)
+
+
+def test_a_matlab_file_that_the_process_cannot_hold(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.mat", x=np.zeros((1000, 10_000)))
+    monkeypatch.setenv("PYTHONPATH", "")
+    limited = mat.memory.__name__  # what the child asks
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import {limited} as m\nm.available = lambda: 60_000_000\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(DataError, match=r"a\.mat must fit into memory, and it"):
+        read_source(path)
