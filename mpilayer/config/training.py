@@ -50,7 +50,7 @@ class PretrainConfig:
     end: str = option(
         "stipulated",
         "async, simulate: when training ends: when all layers have done their "
-        "stipulated epochs, as in the paper; when no layer has anything left to do; "
+        "stipulated epochs, as Santara et al.; when no layer has anything left to do; "
         "when the first layer has done its epochs",
         choices=("stipulated", "all", "first-layer"),
     )
@@ -59,10 +59,10 @@ class PretrainConfig:
     )
     activations: str = option(
         "auto",
-        "what a layer passes on: 'transformed' encodes all rows after the epoch, as in "
-        "the paper; 'streamed' sends, before its last stipulated epoch, what training "
-        "computes anyway; auto: transformed for async and simulate, as recorded for "
-        "replay, else streamed",
+        "what a layer passes on: 'transformed' encodes all rows after the epoch, as "
+        "Santara et al.; 'streamed' sends, before its last stipulated epoch, what "
+        "training computes anyway; auto: transformed for async and simulate, as "
+        "recorded for replay, else streamed",
         choices=("auto", "streamed", "transformed"),
     )
     minibatch: int = option(100, "rows of a minibatch", least=1)
