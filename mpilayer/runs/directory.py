@@ -114,15 +114,10 @@ class RunDirectory:
             See ``check_free``.
         """
         RunDirectory.check_free(path, replace)
-        try:
-            for name in _CONTENT:
-                remove(path / name)
-            for folder in ("metrics", "checkpoints"):
-                (path / folder).mkdir(parents=True)
-        except OSError as error:
-            raise ConfigError(
-                f"{path} must be writable; {error.strerror}. Choose another folder."
-            ) from error
+        for name in _CONTENT:
+            remove(path / name)
+        for folder in ("metrics", "checkpoints"):
+            (path / folder).mkdir(parents=True)
         return RunDirectory(path)
 
     @staticmethod
