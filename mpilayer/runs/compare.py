@@ -16,6 +16,7 @@ from mpilayer.interrupt import Interrupted
 from mpilayer.papers import LAHIRI, LAHIRI_EXACT
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import holding
+from mpilayer.runs.keeping import remove_false_start
 from mpilayer.runs.model import restore_sparse
 from mpilayer.runs.opening import Facts, open_run
 from mpilayer.runs.resuming import check_same, data_of_run, is_run, launch_facts
@@ -104,6 +105,8 @@ def _carry_out_both(
             return found
         comm.on_root(lambda: _check_ranks(run, comm.size))
     else:
+        if session.safety.resume:
+            comm.on_root(lambda: remove_false_start(run))
         facts = comm.on_root(lambda: check(data, run, config, replace_run))
         config = config.resolved()
     rows = comm.everywhere(lambda: read(data, config, facts, comm.rank, comm.size))

@@ -114,14 +114,9 @@ class RunDirectory:
             See ``check_free``.
         """
         RunDirectory.check_free(path, replace)
-        try:
-            RunDirectory(path).clear()
-            for folder in ("metrics", "checkpoints"):
-                (path / folder).mkdir(parents=True)
-        except OSError as error:
-            raise ConfigError(
-                f"{path} must be writable; {error.strerror}. Choose another folder."
-            ) from error
+        RunDirectory(path).clear()
+        for folder in ("metrics", "checkpoints"):
+            (path / folder).mkdir(parents=True)
         return RunDirectory(path)
 
     @staticmethod

@@ -3,6 +3,7 @@
 Its directory is described in :mod:`mpilayer.runs.plan`.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -197,7 +198,8 @@ def _carry_out(
         session.say(f"{step} is complete; there is nothing to do")
     elif step == "evaluate":
         results = _evaluate(plan, session)
-        comm.on_root(lambda: files.write_json(plan.path / EVALUATION, results))
+        text = json.dumps(results, indent=2, allow_nan=False) + "\n"
+        comm.on_root(lambda: files.write(plan.path / EVALUATION, text))
         if comm.rank == 0:
             shown(step, plan.path, results)
     else:

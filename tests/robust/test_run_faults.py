@@ -15,6 +15,7 @@ FAULTS = [
     Fault("finetune", 2, 1, "read", "EMFILE", 9),
     Fault("sparse", 0, 0, "write", "ENOSPC", 4, lasting=True),
     Fault("sparse", 2, 1, "read", "EIO", 20),
+    Fault("compare", 0, 0, "open", "EIO", 5),
     Fault("compare", 0, 0, "fsync", "EIO", 6),
     Fault("run", 0, 0, "open", "ENFILE", 60),
 ]
