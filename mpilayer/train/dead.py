@@ -10,7 +10,7 @@ from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.gap import Firing
 from mpilayer.train.sparse import Evaluation, ShardedCost
 
-SHARE = 0.01
+SHARE = 0.001
 """A unit is dead below this part of its equal share of the variance of the rows."""
 
 
