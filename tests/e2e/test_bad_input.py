@@ -108,7 +108,7 @@ BAD_DATA = {
     "newer": (_newer, "format version 1 to 1; found 2"),
     "no-train": (_no_train, "must have a group 'train'"),
     "truncated": (_truncated, "truncated"),
-    "damaged": (_damaged, "must be whole, but a part of it cannot be read"),
+    "damaged": (_damaged, "must be a whole HDF5 file; it cannot be read"),
     "nan": (lambda path: write_floats(path, _set(np.nan)), "row 41, column 7 is nan"),
     "infinite": (lambda path: write_floats(path, _set(-np.inf)), "column 7 is -inf"),
     "above-1": (lambda path: write_floats(path, _set(3.5)), "in [0, 1]; bad.h5 has"),

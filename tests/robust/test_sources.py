@@ -1,6 +1,6 @@
 """Whatever is wrong with a file that a user gives: a message and code 2.
 
-Some 200 damaged files in CI; ``ROBUST_TRIES``: how many of each kind.
+Some 120 damaged files in CI; ``ROBUST_TRIES``: how many of each kind.
 """
 
 import os
@@ -14,7 +14,7 @@ from tests.conftest import MNIST
 from tests.robust.damage import KINDS
 from tests.support import launch
 
-TRIES = int(os.environ.get("ROBUST_TRIES", "12"))
+TRIES = int(os.environ.get("ROBUST_TRIES", "8"))
 DAMAGED = MNIST.with_name("damaged")
 # Seconds for one file, on a busy machine; SciPy is loaded anew for each .mat file.
 EACH = 30.0
