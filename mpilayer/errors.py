@@ -20,6 +20,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Self
 
 _FEW = 8
 # Characters of a library's own words, which may hold all of a damaged file's.
@@ -64,8 +65,8 @@ class FileError(DataError):
 
     go_on = ""
 
-    @staticmethod
-    def of(error: OSError, path: object = None, told: str = "") -> "FileError":
+    @classmethod
+    def of(cls, error: OSError, path: object = None, told: str = "") -> Self:
         """Return the error in words.
 
         Parameters
@@ -81,7 +82,7 @@ class FileError(DataError):
         # Else nobody knows whether it was to be read or written.
         must = "writable" if told or error.errno in _UNWRITABLE else "usable"
         told = f" {told}" if told else ""
-        return FileError(
+        return cls(
             f"{file} must be {must}; {reason(error)}.{told} {_remedy(error.errno)}."
         )
 
@@ -92,6 +93,10 @@ class FileError(DataError):
 
 class CheckpointError(MpilayerError):
     """A run directory or checkpoint is missing, damaged or belongs to another run."""
+
+
+class UnreadableError(CheckpointError, FileError):
+    """A checkpoint that the disk does not give back: one before it may be used."""
 
 
 class ScheduleError(MpilayerError):

@@ -157,7 +157,7 @@ class RunDirectory:
         if command not in self.completed():
             return False
         name, key = _LEFT.get(command, ("summary.json", f"{command}_seconds"))
-        return not key or key in self.read_summary(name)
+        return not key or self.read_summary(name).get(key) is not None
 
     def set_complete(self, command: str, complete: bool = True) -> None:
         """Note that a command has come to its end, or begins anew."""

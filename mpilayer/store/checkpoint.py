@@ -16,6 +16,7 @@ from mpilayer.errors import (
     DamageWarning,
     FileError,
     MpilayerError,
+    UnreadableError,
 )
 from mpilayer.store import seal
 
@@ -217,8 +218,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
     except MpilayerError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in TOO_MANY:
-            raise FileError.of(error, path) from error
+        if isinstance(error, OSError) and error.errno:
+            kind = FileError if error.errno in TOO_MANY else UnreadableError
+            raise kind.of(error, path) from error
         raise CheckpointError(
             f"{path} must be a whole checkpoint; it cannot be read: {error}. The file "
             "is damaged: use a copy, or make it again."

@@ -110,6 +110,16 @@ def test_what_an_end_has_left_is_made_again(whole, tmp_path, name, damage):
     assert digests(run) == digests(whole)
 
 
+def test_a_summary_that_is_gone_is_made_again_for_all_commands(whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    expected = run_finetune(run, TUNE, make_session())
+    (run / "summary.json").unlink()
+    command, summary = resume(run, make_session())
+    assert command == "finetune"
+    assert summary["finetuned"] == expected["finetuned"]
+    assert summary.keys() == expected.keys()
+
+
 @pytest.mark.parametrize(
     ("name", "before", "after", "error"),
     [

@@ -1,10 +1,13 @@
 """Checkpoints: the last two are kept, and damage is noticed."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
 from mpilayer import hdf5
-from mpilayer.errors import CheckpointError
+from mpilayer.errors import CheckpointError, FileError
 from mpilayer.store import checkpoint
 
 ROWS = np.arange(600.0).reshape(20, 30)
@@ -117,3 +120,30 @@ def test_remove(path):
     checkpoint.remove(path)
     assert not checkpoint.exists(path)
     assert list(path.parent.iterdir()) == []
+
+
+def refuse_reading(monkeypatch, number):
+    def check(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(checkpoint.seal, "check", check)
+
+
+def test_a_disk_that_gives_nothing_back_is_told_with_the_reason(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    checkpoint.save(path, {}, {})
+    refuse_reading(monkeypatch, errno.EIO)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load_newest(path)
+    assert isinstance(caught.value, FileError)
+    assert f"{path} must be usable; input/output error" in str(caught.value)
+
+
+def test_too_many_open_files_are_no_damage(tmp_path, monkeypatch):
+    """Else all checkpoints would be passed over, and the run begin anew."""
+    path = tmp_path / "a.h5"
+    checkpoint.save(path, {}, {})
+    refuse_reading(monkeypatch, errno.EMFILE)
+    with pytest.raises(FileError) as caught:
+        checkpoint.load_newest(path)
+    assert not isinstance(caught.value, CheckpointError)
