@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mpilayer import ending
@@ -35,8 +35,9 @@ def met() -> Iterator[None]:
         yield
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
-        door.bind(_address(os.getpid()))
-        door.listen(1024)
+        with suppress(OSError):  # somebody has taken the name: it only takes longer
+            door.bind(_address(os.getpid()))
+            door.listen(1024)
         _wait_for_all(parent, int(expected))
         yield
 
