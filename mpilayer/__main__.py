@@ -2,8 +2,6 @@
 
 import signal
 
-from mpilayer import ending, environment
-
 
 def main() -> int:
     """Run the command line; return the exit code.
@@ -13,6 +11,8 @@ def main() -> int:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from mpilayer import ending, environment
+
     if environment.launched_size() > 1:
         ending.share_fate(environment.launched_rank())
     from mpilayer.cli.main import main as run

@@ -92,5 +92,5 @@ def test_an_interrupt_of_one_rank_in_its_first_moments(line, number):
     lines[rank] = interrupted(lines[rank], rng.uniform(0, 0.1))
     result = together(*lines)
     assert result.code != 0, str(result)
-    if "Fatal Python error" not in result.stderr:  # Python was not there yet
-        assert "Traceback" not in result.stderr, str(result)
+    if "Traceback" in result.stderr:  # Python was not there yet, or none of our lines
+        assert "mpilayer/__main__.py" not in result.stderr, str(result)
