@@ -22,8 +22,9 @@ File = h5py.File
 Group = h5py.Group
 Dataset = h5py.Dataset
 
-# Readable by HDF5 1.10 and later, whatever library wrote the file.
-_LIBVER = ("earliest", "v110")
+# Readable by HDF5 1.10 and later, whatever library wrote the file. From 1.8 on HDF5 has
+# checksums for all its structures but the heap of texts of any length.
+_LIBVER = ("v110", "v110")
 _DIGEST_ROWS = 4096
 _NO_SPACE = os.strerror(errno.ENOSPC).lower()
 
@@ -59,12 +60,12 @@ def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with h5py.File(temporary, "w", libver=_LIBVER) as file:
-            file.attrs["kind"] = kind
+            set_text(file, "kind", kind)
             file.attrs["format_version"] = version
-            file.attrs["creator"] = f"mpilayer {__version__}"
+            set_text(file, "creator", f"mpilayer {__version__}")
             yield file
             written = content_digest(file)
-            file.attrs["digest"] = written
+            set_text(file, "digest", written)
         _verify(temporary, written)
         temporary.replace(path)
         _fsync(path.parent)
@@ -122,7 +123,7 @@ def open_read(
         Of type ``error``: missing, not HDF5, another kind, a newer version, truncated.
     """
     with _opened(path, error, advice) as file:
-        found_kind = file.attrs.get("kind", "a file of another program")
+        found_kind = text(file, "kind", "a file of another program")
         if found_kind != kind:
             words = advice if advise is None else advise(file)
             raise error(
@@ -167,6 +168,32 @@ def open_foreign(path: Path) -> Iterator[Any]:
             ) from error
 
 
+def set_text(item: Any, name: str, value: str) -> None:
+    """Give an item an attribute of fixed length, for the sake of its checksum."""
+    content = value.encode()
+    kind = h5py.string_dtype("utf-8", max(1, len(content)))
+    item.attrs.create(name, np.array(content, kind), dtype=kind)
+
+
+def text(item: Any, name: str, default: str = "") -> str:
+    """Return an attribute that is a text, of fixed length or any."""
+    value = item.attrs.get(name, default)
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def has_checksums(file: Any) -> bool:
+    """Tell whether HDF5 notices every flipped bit of an open file by itself."""
+    bare: list[str] = []
+
+    def look(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and not item.fletcher32:
+            bare.append(name)
+
+    file.visititems(look)
+    superblock, *_ = file.id.get_create_plist().get_version()
+    return superblock > 1 and not bare
+
+
 def verify_digest(file: Any, path: Path, error: type[MpilayerError]) -> None:
     """Compare an open file's content with the digest it carries.
 
@@ -175,11 +202,12 @@ def verify_digest(file: Any, path: Path, error: type[MpilayerError]) -> None:
     MpilayerError
         Of type ``error``, if they differ.
     """
-    stored, found = str(file.attrs.get("digest", "")), content_digest(file)
+    stored, found = text(file, "digest"), content_digest(file)
     if stored != found:
         raise error(
             f"{path} must hold what was written; its digest is {found[:12]} instead of "
-            f"{stored[:12]}. The file is damaged: use a copy, or make it again."
+            f"{stored[:12]}. The file is damaged, or was changed: use a copy, or make "
+            "it again."
         )
 
 
@@ -193,8 +221,10 @@ def content_digest(group: Any) -> str:
     def add_attributes(name: str, attributes: Any) -> None:
         for key in sorted(set(attributes) - {"digest", "creator"}):
             value = attributes[key]
-            text = value if isinstance(value, str) else np.asarray(value).tolist()
-            hasher.update(f"{name}@{key}={text!r};".encode())
+            if isinstance(value, bytes):
+                value = value.decode()
+            plain = value if isinstance(value, str) else np.asarray(value).tolist()
+            hasher.update(f"{name}@{key}={plain!r};".encode())
 
     def add(name: str, item: Any) -> None:
         add_attributes(name, item.attrs)

@@ -8,7 +8,7 @@ attributes ``name`` and ``origin`` besides those of :mod:`mpilayer.hdf5`.
 """
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mpilayer import hdf5
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.data.split import Split, check_finite, count_labels
-from mpilayer.errors import ConfigError, DataError
+from mpilayer.errors import ConfigError, DataError, MpilayerError
 
 KIND = "mpilayer-dataset"
 FORMAT_VERSION = 1
@@ -62,8 +62,8 @@ def write_dataset(
     """
     _check_splits(splits)
     with hdf5.create(path, kind=KIND, version=FORMAT_VERSION) as file:
-        file.attrs["name"] = name
-        file.attrs["origin"] = origin
+        hdf5.set_text(file, "name", name)
+        hdf5.set_text(file, "origin", origin)
         for split_name in SPLITS:
             if split_name in splits:
                 group = file.create_group(split_name)
@@ -109,9 +109,9 @@ class Dataset:
                     f"all splits of {path} must have the same number of columns; found "
                     f"{self.n_visible} in train and {x.shape[1]} in {name}. {_ADVICE}"
                 )
-        self.name = str(file.attrs.get("name", path.stem))
-        self.origin = str(file.attrs.get("origin", ""))
-        self.digest = str(file.attrs.get("digest", ""))
+        self.name = hdf5.text(file, "name", path.stem)
+        self.origin = hdf5.text(file, "origin")
+        self.digest = hdf5.text(file, "digest")
         self.scale = float(self._x["train"].attrs["scale"])
 
     @classmethod
@@ -123,7 +123,7 @@ class Dataset:
         DataError
             Missing, not HDF5, another kind, a newer version, or another layout.
         """
-        with ExitStack() as stack:
+        with _reading(path), ExitStack() as stack:
             file = stack.enter_context(
                 hdf5.open_read(
                     path,
@@ -230,6 +230,35 @@ class Dataset:
         with _reading(self.path):
             hdf5.verify_digest(self._file, self.path, DataError)
 
+    @property
+    def stamp(self) -> list[int]:
+        """What changes when a program changes the file, or another takes its place."""
+        # Unlike the time of the last writing, that of the last change cannot be set.
+        found = self.path.stat()
+        return [found.st_ino, found.st_size, found.st_ctime_ns]
+
+    def ensure(self, stamp: Sequence[int] | None = None) -> None:
+        """Make sure that no row that is read is another than was written.
+
+        Its own checksums show what memory, disk or network have done to a file. One
+        without, made by an older version, is read as a whole; so is one that had
+        another stamp before.
+
+        Parameters
+        ----------
+        stamp : sequence of int, optional
+            What ``stamp`` was, empty if nobody knows.
+
+        Raises
+        ------
+        DataError
+            As for :meth:`verify`.
+        """
+        with _reading(self.path):
+            checked = hdf5.has_checksums(self._file)
+        if not checked or stamp not in (None, self.stamp):
+            self.verify()
+
     def _split_summary(self, split: str) -> dict[str, Any]:
         scale, lowest, highest = self._scale(split), np.inf, -np.inf
         for _, slab in self._slabs(split, 0, self.n_samples(split)):
@@ -328,10 +357,13 @@ def _write_split(group: Any, split: Split, scale: float) -> None:
     # Floats hardly shrink, and would take longer to read.
     pixels = split.x.dtype == np.uint8
     packing = {"compression": "gzip", "compression_opts": _GZIP_LEVEL} if pixels else {}
-    x = group.create_dataset("x", data=split.x, chunks=chunk, **packing)
+    x = group.create_dataset(
+        "x", data=split.x, chunks=chunk, fletcher32=True, **packing
+    )
     x.attrs["scale"] = float(scale)
     if split.labels is not None:
-        group.create_dataset("labels", data=split.labels)
+        n = min(n, _CHUNK_BYTES // split.labels.itemsize)
+        group.create_dataset("labels", data=split.labels, chunks=(n,), fletcher32=True)
 
 
 def _checked_x(path: Path, name: str, group: Any) -> Any:
@@ -375,7 +407,9 @@ def _check_stored_labels(where: str, labels: Any, n_samples: int) -> None:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except MpilayerError:
+        raise
+    except Exception as error:  # HDF5 has many ways to say that a file is damaged
         raise DataError(
             f"{path} must be whole, but a part of it cannot be read. "
             "The file is damaged: use a copy, or make it again."
