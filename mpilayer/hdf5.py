@@ -25,8 +25,9 @@ File = h5py.File
 Group = h5py.Group
 Dataset = h5py.Dataset
 
-# Readable by HDF5 1.10 and later, whatever library wrote the file.
-_LIBVER = ("earliest", "v110")
+# Readable by HDF5 1.10 and later, whatever library wrote the file. From 1.8 on HDF5 has
+# checksums for all its structures but the heap of texts of any length.
+_LIBVER = ("v110", "v110")
 _DIGEST_ROWS = 4096
 # What tells of the file's name or owner rather than of the machine.
 _MISTAKES = (errno.ENOENT, errno.EACCES, errno.EPERM)
@@ -65,12 +66,12 @@ def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
     with files.replacing(path, lambda temporary: _verify(temporary, digest)) as name:
         try:
             with h5py.File(name, "w", libver=_LIBVER) as file:
-                file.attrs["kind"] = kind
+                set_text(file, "kind", kind)
                 file.attrs["format_version"] = version
-                file.attrs["creator"] = f"mpilayer {__version__}"
+                set_text(file, "creator", f"mpilayer {__version__}")
                 yield file
                 digest = content_digest(file)
-                file.attrs["digest"] = digest
+                set_text(file, "digest", digest)
         except RuntimeError as error:
             # On a full disk HDF5 may fail at the end only, with an error of its own.
             if _NO_SPACE not in str(error).lower():
@@ -119,8 +120,8 @@ def open_read(
         virtual data set if they lie in the file's folder.
     """
     with _opened(path, error, advice) as file:
-        found_kind = file.attrs.get("kind", "a file of another program")
-        if not isinstance(found_kind, str) or found_kind != kind:
+        found_kind = text(file, "kind", "a file of another program")
+        if found_kind != kind:
             words = advice if advise is None else advise(file)
             raise error(
                 f"{path} must be of kind {kind!r}; found {repr(found_kind)}. "
@@ -173,6 +174,32 @@ def reading(path: Path, error: type[MpilayerError] = DataError) -> Iterator[None
             raise
 
 
+def set_text(item: Any, name: str, value: str) -> None:
+    """Give an item an attribute of fixed length, for the sake of its checksum."""
+    content = value.encode()
+    kind = h5py.string_dtype("utf-8", max(1, len(content)))
+    item.attrs.create(name, np.array(content, kind), dtype=kind)
+
+
+def text(item: Any, name: str, default: str = "") -> str:
+    """Return an attribute that is a text, of fixed length or any."""
+    value = item.attrs.get(name, default)
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def has_checksums(file: Any) -> bool:
+    """Tell whether HDF5 notices every flipped bit of an open file by itself."""
+    bare: list[str] = []
+
+    def look(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and not item.fletcher32:
+            bare.append(name)
+
+    file.visititems(look)
+    superblock, *_ = file.id.get_create_plist().get_version()
+    return superblock > 1 and not bare
+
+
 def verify_digest(file: Any, path: Path, error: type[MpilayerError]) -> None:
     """Compare an open file's content with the digest it carries.
 
@@ -181,11 +208,12 @@ def verify_digest(file: Any, path: Path, error: type[MpilayerError]) -> None:
     MpilayerError
         Of type ``error``, if they differ.
     """
-    stored, found = str(file.attrs.get("digest", "")), content_digest(file)
+    stored, found = text(file, "digest"), content_digest(file)
     if stored != found:
         raise error(
             f"{path} must hold what was written; its digest is {found[:12]} instead of "
-            f"{stored[:12]}. The file is damaged: use a copy, or make it again."
+            f"{stored[:12]}. The file is damaged, or was changed: use a copy, or make "
+            "it again."
         )
 
 
@@ -199,8 +227,10 @@ def content_digest(group: Any) -> str:
     def add_attributes(name: str, attributes: Any) -> None:
         for key in sorted(set(attributes) - {"digest", "creator"}):
             value = attributes[key]
-            text = value if isinstance(value, str) else np.asarray(value).tolist()
-            hasher.update(f"{name}@{key}={text!r};".encode())
+            if isinstance(value, bytes):
+                value = value.decode()
+            plain = value if isinstance(value, str) else np.asarray(value).tolist()
+            hasher.update(f"{name}@{key}={plain!r};".encode())
 
     def add(name: str, item: Any) -> None:
         add_attributes(name, item.attrs)

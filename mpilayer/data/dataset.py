@@ -8,7 +8,7 @@ attributes ``name`` and ``origin`` besides those of :mod:`mpilayer.hdf5`.
 """
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +66,8 @@ def write_dataset(
     """
     _check_splits(splits)
     with hdf5.create(path, kind=KIND, version=FORMAT_VERSION) as file:
-        file.attrs["name"] = name
-        file.attrs["origin"] = origin
+        hdf5.set_text(file, "name", name)
+        hdf5.set_text(file, "origin", origin)
         for split_name in SPLITS:
             if split_name in splits:
                 group = file.create_group(split_name)
@@ -116,9 +116,9 @@ class Dataset:
                     f"all splits of {path} must have the same number of columns; found "
                     f"{self.n_visible} in train and {n_columns} in {name}. {_ADVICE}"
                 )
-        self.name = str(file.attrs.get("name", path.stem))
-        self.origin = str(file.attrs.get("origin", ""))
-        self.digest = str(file.attrs.get("digest", ""))
+        self.name = hdf5.text(file, "name", path.stem)
+        self.origin = hdf5.text(file, "origin")
+        self.digest = hdf5.text(file, "digest")
         self.scale = self._stored("train").scale
         self._version = int(file.attrs["format_version"])
 
@@ -131,7 +131,7 @@ class Dataset:
         DataError
             Missing, not HDF5, another kind, a newer version, or another layout.
         """
-        with ExitStack() as stack:
+        with hdf5.reading(path), ExitStack() as stack:
             file = stack.enter_context(
                 hdf5.open_read(
                     path,
@@ -242,6 +242,35 @@ class Dataset:
         with hdf5.reading(self.path):
             hdf5.verify_digest(self._file, self.path, DataError)
 
+    @property
+    def stamp(self) -> list[int]:
+        """What changes when a program changes the file, or another takes its place."""
+        # Unlike the time of the last writing, that of the last change cannot be set.
+        found = self.path.stat()
+        return [found.st_ino, found.st_size, found.st_ctime_ns]
+
+    def ensure(self, stamp: Sequence[int] | None = None) -> None:
+        """Make sure that no row that is read is another than was written.
+
+        Its own checksums show what memory, disk or network have done to a file. One
+        without, made by an older version, is read as a whole; so is one that had
+        another stamp before.
+
+        Parameters
+        ----------
+        stamp : sequence of int, optional
+            What ``stamp`` was, empty if nobody knows.
+
+        Raises
+        ------
+        DataError
+            As for :meth:`verify`.
+        """
+        with hdf5.reading(self.path):
+            checked = hdf5.has_checksums(self._file)
+        if not checked or stamp not in (None, self.stamp):
+            self.verify()
+
     def _split_summary(self, split: str) -> dict[str, Any]:
         stored = self._stored(split)
         scale, lowest, highest = stored.scale, np.inf, -np.inf
@@ -347,10 +376,13 @@ def _write_split(group: Any, split: Split, scale: float) -> None:
     # Floats hardly shrink, and would take longer to read.
     pixels = split.x.dtype == np.uint8
     packing = {"compression": "gzip", "compression_opts": _GZIP_LEVEL} if pixels else {}
-    x = group.create_dataset("x", data=split.x, chunks=chunk, **packing)
+    x = group.create_dataset(
+        "x", data=split.x, chunks=chunk, fletcher32=True, **packing
+    )
     x.attrs["scale"] = float(scale)
     if split.labels is not None:
-        group.create_dataset("labels", data=split.labels)
+        n = min(n, _CHUNK_BYTES // split.labels.itemsize)
+        group.create_dataset("labels", data=split.labels, chunks=(n,), fletcher32=True)
 
 
 def _checked_split(path: Path, name: str, group: Any) -> _Stored:

@@ -111,13 +111,12 @@ def _finetune(
     """Begin, or go on, and train to the end. Collective."""
     comm = session.comm
     directory, task = RunDirectory(run), TASKS[config.task]
-    goes_on = comm.on_root(
+    goes_on, path = comm.on_root(
         lambda: _check(run, config, data, replace_finetuned, session.safety.resume)
     )
     if goes_on and comm.on_root(lambda: _has_nothing_left(directory, config)):
         session.say(f"{task.name} of {run} is at its end; there is nothing to do")
         return comm.on_root(directory.read_summary)
-    path = comm.on_root(lambda: data_of_run(directory, data))
     stack = comm.everywhere(lambda: _new_stack(path, directory, config))
     rows = comm.everywhere(
         lambda: _read(path, stack, config.minibatch, comm.rank, comm.size)
@@ -296,13 +295,13 @@ def _check(
     data: Path | None,
     replace_finetuned: bool,
     resume: bool,
-) -> bool:
+) -> tuple[bool, Path]:
     """Check all that can be known before training; on rank 0.
 
     Returns
     -------
-    bool
-        The run was fine-tuned for some epochs, and goes on.
+    bool, Path
+        Whether the run was fine-tuned for some epochs, and goes on; its data set.
     """
     directory, task = RunDirectory.open(run), TASKS[config.task]
     trained = task.is_trained(directory)
@@ -331,7 +330,7 @@ def _check(
         if config.task != "autoencode":
             check_all_labels(dataset, config.task)
     check_minibatch(config.minibatch, n_train)
-    return goes_on
+    return goes_on, path
 
 
 def _read(path: Path, stack: Stack, minibatch: int, rank: int, size: int) -> _Rows:

@@ -26,6 +26,7 @@ class Facts:
     data_name: str
     data_digest: str
     n_validation: int = 0
+    data_stamp: tuple[int, ...] = ()
 
 
 def data_facts(data: Path, minibatch: int = 0) -> Facts:
@@ -44,6 +45,7 @@ def data_facts(data: Path, minibatch: int = 0) -> Facts:
             dataset.name,
             dataset.digest,
             dataset.n_samples("validation") if validated else 0,
+            tuple(dataset.stamp),
         )
     check_minibatch(minibatch, facts.n_train)
     return facts
@@ -115,7 +117,14 @@ def open_run(
         A former run gives way.
     table : Schedule, optional
         What the layers follow.
+
+    Raises
+    ------
+    DataError
+        The data set is damaged, as far as it cannot be seen when rows are read.
     """
+    with Dataset.open(data) as dataset:
+        dataset.ensure()
     directory = RunDirectory.create(run, replace_run)
     # Before the configuration: who finds that can go on.
     if table is not None:
@@ -124,6 +133,7 @@ def open_run(
         "path": str(data.absolute()),
         "name": facts.data_name,
         "digest": facts.data_digest,
+        "stamp": list(facts.data_stamp),
         "n_visible": facts.n_visible,
     }
     made_by = {"mpilayer": __version__}

@@ -11,7 +11,7 @@ from mpilayer.parallel.comm import Communicator
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.labels import check_labels, labelled_blocks
 from mpilayer.runs.model import load_trained, run_shapes, warn_if_unfinished
-from mpilayer.runs.resuming import data_of_run
+from mpilayer.runs.resuming import data_to_use
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.tasks import TASKS, Task, begun_last, trained_last
 from mpilayer.store import checkpoint
@@ -131,16 +131,15 @@ def evaluate_predictor(
     """
     comm = session.comm
 
-    def check() -> tuple[Path, Predictor]:
-        directory = RunDirectory.open(run)
-        model = load_predictor(directory, task)
-        path = data or data_of_run(directory, None)
+    model = comm.everywhere(lambda: load_predictor(RunDirectory.open(run), task))
+    path = comm.on_root(lambda: data_to_use(RunDirectory(run), data))
+
+    def check() -> None:
         with Dataset.open(path) as dataset:
             check_labels(dataset, split, model.classes)
             check_width(dataset, model)
-        return path, model
 
-    path, model = comm.everywhere(check)
+    comm.everywhere(check)
     with Dataset.open(path) as dataset:
         about = {
             "split": split,

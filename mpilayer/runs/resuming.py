@@ -26,7 +26,7 @@ def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
     Raises
     ------
     DataError
-        Missing, or not the data the run was pre-trained on.
+        Missing, damaged, changed, or not the data the run was pre-trained on.
     """
     trained_on = directory.read_config().get("data", {})
     path = data or Path(trained_on.get("path", ""))
@@ -42,7 +42,23 @@ def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
                 f"with digest {str(trained_on.get('digest'))[:12]}; found "
                 f"{dataset.name!r} with {dataset.digest[:12]}. Give the right --data."
             )
+        dataset.ensure(trained_on.get("stamp", []))
     return path
+
+
+def data_to_use(directory: RunDirectory, data: Path | None) -> Path:
+    """Return a data set of the user's choice, or the one a run was trained on. Local.
+
+    Raises
+    ------
+    DataError
+        Missing, damaged, or changed.
+    """
+    if data is None:
+        return data_of_run(directory, None)
+    with Dataset.open(data) as dataset:
+        dataset.ensure()
+    return data
 
 
 def is_run(run: Path, command: str) -> bool:

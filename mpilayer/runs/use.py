@@ -14,7 +14,7 @@ from mpilayer.data.csv import csv_text
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.split import Split
 from mpilayer.errors import ConfigError
-from mpilayer.models.stack import DeepAutoencoder, Stack
+from mpilayer.models.stack import Stack
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import load_trained
 from mpilayer.runs.output import check_output
@@ -24,7 +24,7 @@ from mpilayer.runs.predictors import (
     encoder,
     evaluate_predictor,
 )
-from mpilayer.runs.resuming import data_of_run
+from mpilayer.runs.resuming import data_to_use
 from mpilayer.runs.session import Session, finite, local_blocks
 from mpilayer.train.evaluate import PCA, reconstruction_error
 
@@ -71,16 +71,15 @@ def evaluate(
     if chosen is not None:
         return evaluate_predictor(run, split, session, data, chosen)
 
-    def check() -> tuple[Path, str, DeepAutoencoder]:
-        directory = RunDirectory.open(run)
-        kind, stack = load_trained(directory)
-        path = data or data_of_run(directory, None)
+    kind, stack = comm.everywhere(lambda: load_trained(RunDirectory.open(run)))
+    path = comm.on_root(lambda: data_to_use(RunDirectory(run), data))
+
+    def check() -> None:
         with Dataset.open(path) as dataset:
             dataset.n_samples(split)
             check_width(dataset, stack)
-        return path, kind, stack
 
-    path, kind, stack = comm.everywhere(check)
+    comm.everywhere(check)
     n_code = stack.shapes[-1].n_hidden
     with Dataset.open(path) as dataset:
         n_samples = dataset.n_samples(split)
@@ -178,6 +177,7 @@ def _write(
     stack, apply = work.load(directory)
     with Dataset.open(data) as dataset:
         check_width(dataset, stack)
+        dataset.ensure()
         splits = {
             name: Split(_apply(dataset, name, apply), dataset.labels(name))
             for name in _chosen(dataset, ending, split)
