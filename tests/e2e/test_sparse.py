@@ -200,7 +200,7 @@ def test_the_configuration_is_effective_and_repeats_the_run(averaged, toy, tmp_p
     run, _ = averaged
     written = tomllib.loads((run / "config.toml").read_text())
     assert list(written["sparse"]) == list(as_values(SparseConfig()))
-    assert written["sparse"] == as_values(SparseConfig(**SETTINGS))
+    assert written["sparse"] == as_values(SparseConfig(**SETTINGS).resolved())
     assert written["data"]["n_visible"] == 16
     again = tmp_path / "again"
     arguments = ["sparse", toy, "--run", again, "--config", run / "config.toml"]
