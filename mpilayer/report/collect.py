@@ -130,7 +130,7 @@ def _read(directory: RunDirectory, name: str) -> Run:
         config_text=config_text,
         summary=attempt(lambda: directory.read_object("summary.json")) or {},
         comparison=attempt(lambda: _comparison(directory)) or {},
-        complete=tuple(attempt(directory.completed) or ()),
+        complete=tuple(attempt(directory.read_completed) or ()),
         layers=layers,
         schedule=attempt(lambda: _schedule(directory)),
         stack=stack,

@@ -74,7 +74,7 @@ def _models(directory: RunDirectory, kind: str) -> dict[str, DeepAutoencoder]:
         if not checkpoint.exists(directory.checkpoint("sparse")):
             return {}
         return {"trained": load_trained(directory)[1]}
-    if "pretrain_seconds" not in directory.read_summary():
+    if "pretrain_seconds" not in directory.read_object("summary.json"):
         return {}
     models = {"pre-trained": load_stack(directory, pretrained=True)}
     if is_finetuned(directory):

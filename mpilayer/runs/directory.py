@@ -173,12 +173,16 @@ class RunDirectory:
         DamageWarning
             Nobody can read it, which is as if there were none.
         """
-        path = self.path / "complete"
         try:
-            return files.read_text(path).split() if path.exists() else []
+            return self.read_completed()
         except CheckpointError as error:
             self._take_for_missing(error)
             return []
+
+    def read_completed(self) -> list[str]:
+        """Return the same, but raise a ``CheckpointError`` where nobody can read it."""
+        path = self.path / "complete"
+        return files.read_text(path).split() if path.exists() else []
 
     def checkpoint(self, name: str) -> Path:
         """Return the path of a checkpoint."""
