@@ -108,7 +108,7 @@ class Signals(Torture):
 
     def _end_of_rank(self, launch: Launch) -> int | None:
         code = launch.wait(LIMIT)
-        took = time.monotonic() - self._sent
+        took = time.monotonic() - self._sent if code else 0.0  # 0: it was too late
         self.row.slowest_end = max(self.row.slowest_end, took)
         if took > SOON + 2 * self.reference.seconds:
             self.row.late_ends += 1
