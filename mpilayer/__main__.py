@@ -7,7 +7,7 @@ import signal
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from mpilayer import ending, environment  # noqa: E402
+from mpilayer import ending, environment
 
 
 def main() -> int:
