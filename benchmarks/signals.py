@@ -36,8 +36,6 @@ rank=$PMI_RANK$OMPI_COMM_WORLD_RANK
 case %(ranks)s in *"$rank"*) (sleep %(delay).4f; kill -%(number)d $$) 2>/dev/null & esac
 exec "$@"
 """
-# Python itself says so when it is interrupted before there is anything of ours.
-_PYTHON_STARTS = re.compile(r"Fatal Python error: init_|<frozen runpy>")
 
 
 class Signals(Torture):
@@ -124,12 +122,12 @@ class Signals(Torture):
         row.kills += 1
         self._left.pop(0)
         self.codes[kind, code] += 1
-        self.early += bool(_PYTHON_STARTS.search(text))
+        self.early += python_starts(text)
         what = f"{self._number.name} to {self._victims}, {kind} +{self._delay:.3f} s"
         faults = list(torture.broken_files(self.run)) if self.run.exists() else []
         if "mpilayer: error" in text:
             faults.append("an error")
-        if "Traceback" in text and not _PYTHON_STARTS.search(text):
+        if "Traceback" in text and not python_starts(text):
             faults.append("a traceback")
         complete = torture._is_complete(self.run, self.mode)
         if code == 0 and not complete:
@@ -137,6 +135,16 @@ class Signals(Torture):
         row.differences += len(faults)
         row.remarks += [f"{fault} after {what}: {line}\n{text}" for fault in faults]
         return "done" if code == 0 and complete else "killed"
+
+
+def python_starts(text: str) -> bool:
+    """Tell whether Python was interrupted before it had loaded anything of ours.
+
+    Then it says so itself, with a traceback.
+    """
+    ours = set(re.findall(r'/mpilayer/(\S+)\.py"', text))
+    loading = "KeyboardInterrupt" in text and ours <= {"__init__", "__main__"}
+    return "Fatal Python error: init_" in text or loading
 
 
 def moments(n_signals: int, rng: random.Random) -> list[str]:
@@ -151,7 +159,7 @@ def suffer(
 ) -> Signals:
     """Let runs of a mode suffer so many signals; return what came of it."""
     rng = random.Random(f"{seed} {mode.name} {ranks}")
-    place = Place(folder, launcher, ranks, scale=0.3)
+    place = Place(folder, launcher, ranks, scale=0.15)
     victim = Signals(place, mode, rng)
     victim.suffer(moments(n, rng))
     return victim

@@ -7,18 +7,18 @@ with it scikit-learn, when they are asked for.
 """
 
 from importlib import import_module
-from typing import Any
 
 __version__ = "0.1.0.dev0"
 
 _ESTIMATORS = ("RBM", "Autoencoder", "SparseAutoencoder", "StackedAutoencoder")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> type:
     """Return an estimator; without scikit-learn the error says what to install."""
     if name not in _ESTIMATORS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("mpilayer.estimators"), name)
+    found: type = getattr(import_module("mpilayer.estimators"), name)
+    return found
 
 
 def __dir__() -> list[str]:
