@@ -134,7 +134,7 @@ def summarize(
         "finetune_seconds": None,
         **{f"{split}_error": error for split, error in errors.items()},
         "pretrained": errors,
-        "pca": pca_errors(data, config.layers[-1], comm),
+        "pca": pca_errors(data, config.layers[-1], session),
         "layers": times,
     }
     return comm.on_root(lambda: directory.write_summary(summary))

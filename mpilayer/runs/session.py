@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,19 +217,28 @@ def stack_errors(
     return {split: finite(errors.get(split, math.nan)) for split in SPLITS}
 
 
-def pca_errors(data: Path, n_components: int, comm: Communicator) -> dict[str, Any]:
+def pca_errors(
+    data: Path, n_components: int, session: Session, splits: Sequence[str] = SPLITS
+) -> dict[str, float | None]:
     """Return the errors of as many principal components, fitted on the training rows.
 
-    Collective; every rank reads its own rows.
+    None for a split that is not there; for all, and a word, when there are too many
+    columns. Collective; every rank reads its own rows.
     """
+    comm, errors = session.comm, {}
     with Dataset.open(data) as dataset:
-        pca = PCA(local_blocks(dataset, "train", comm), dataset.n_visible, comm)
-        errors = {
-            split: pca.error(local_blocks(dataset, split, comm), n_components, comm)
-            for split in SPLITS
-            if split in dataset.splits
-        }
-    return {split: finite(errors.get(split, math.nan)) for split in SPLITS}
+        shape = dataset.n_samples("train"), dataset.n_visible
+        if not PCA.fits(*shape):
+            session.say(
+                f"PCA of {shape[0]} rows with {shape[1]} columns would take too long: "
+                "its error is left out"
+            )
+            return dict.fromkeys(splits)
+        pca = PCA(local_blocks(dataset, "train", comm), shape, n_components, comm)
+        for split in splits:
+            if split in dataset.splits:
+                errors[split] = pca.error(local_blocks(dataset, split, comm), comm)
+    return {split: finite(errors.get(split, math.nan)) for split in splits}
 
 
 def finite(value: float) -> float | None:

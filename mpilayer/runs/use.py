@@ -25,8 +25,8 @@ from mpilayer.runs.predictors import (
     evaluate_predictor,
 )
 from mpilayer.runs.resuming import data_to_use
-from mpilayer.runs.session import Session, finite, local_blocks
-from mpilayer.train.evaluate import PCA, reconstruction_error
+from mpilayer.runs.session import Session, finite, local_blocks, pca_errors
+from mpilayer.train.evaluate import reconstruction_error
 
 Apply = Callable[[Array32], Array32]
 """Makes codes or reconstructions from rows."""
@@ -84,13 +84,11 @@ def evaluate(
     with Dataset.open(path) as dataset:
         n_samples = dataset.n_samples(split)
         error = reconstruction_error(stack, local_blocks(dataset, split, comm), comm)
-        pca = PCA(local_blocks(dataset, "train", comm), dataset.n_visible, comm)
-        pca_error = pca.error(local_blocks(dataset, split, comm), n_code, comm)
         name = dataset.name
     return {
         "split": split,
         "error": finite(error),
-        "pca_error": finite(pca_error),
+        "pca_error": pca_errors(path, n_code, session, (split,))[split],
         "n_samples": n_samples,
         "n_code": n_code,
         "model": kind,

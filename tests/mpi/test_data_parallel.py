@@ -99,8 +99,8 @@ def test_reconstruction_error(world):
 
 @pytest.mark.parametrize("n_components", [0, 4, 12])
 def test_principal_components(world, n_components):
-    alone = PCA([TRAIN], 12, SERIAL).error([VALIDATION], n_components, SERIAL)
-    pca = PCA([share(world, TRAIN)], 12, world)
-    found = pca.error([share(world, VALIDATION)], n_components, world)
+    alone = PCA([TRAIN], TRAIN.shape, n_components, SERIAL).error([VALIDATION], SERIAL)
+    pca = PCA([share(world, TRAIN)], TRAIN.shape, n_components, world)
+    found = pca.error([share(world, VALIDATION)], world)
     with together(world):
         assert found == pytest.approx(alone, rel=1e-5, abs=1e-6)

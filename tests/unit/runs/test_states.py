@@ -26,6 +26,7 @@ from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
 from mpilayer.runs.sparse import run_sparse
 from mpilayer.runs.use import encode, evaluate, reconstruct
+from mpilayer.train.evaluate import PCA
 from tests.unit.runs.conftest import make_session
 
 STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
@@ -195,3 +196,18 @@ def test_wrong_settings_do_not_wait(small, run):
         pretrain(small, run, STACK, session, replace_run=True)
     lock.release(remove=True)
     assert session.said == []
+
+
+def test_principal_components_that_would_take_too_long(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(PCA, "MOST_NUMBERS", 100)
+    session = make_session()
+    summary = pretrain(small, tmp_path / "run", STACK, session)
+    assert summary["pca"] == dict.fromkeys(("train", "validation", "test"))
+    assert summary["train_error"] > 0
+    message = "PCA of 60 rows with 12 columns would take too long: its error is left"
+    assert sum(message in line for line in session.said) == 1
+    again = make_session()
+    result = evaluate(tmp_path / "run", "validation", again)
+    assert result["pca_error"] is None
+    assert result["error"] > 0
+    assert any(message in line for line in again.said)

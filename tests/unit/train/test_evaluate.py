@@ -6,6 +6,7 @@ import pytest
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.train import evaluate
 from mpilayer.train.evaluate import PCA, reconstruction_error, sum_over_ranks
 from tests.support import plain
 from tests.support.toys import randomize, rows
@@ -31,8 +32,8 @@ def test_without_rows():
     stack = DeepAutoencoder([LayerShape(12, 5)])
     assert np.isnan(reconstruction_error(stack, [], SERIAL))
     assert np.isnan(reconstruction_error(stack, [rows(0)], SERIAL))
-    pca = PCA([rows(20)], 12, SERIAL)
-    assert np.isnan(pca.error([], 3, SERIAL))
+    pca = PCA([rows(20)], (20, 12), 3, SERIAL)
+    assert np.isnan(pca.error([], SERIAL))
 
 
 def test_a_sum_over_one_rank():
@@ -46,11 +47,50 @@ def test_principal_components_against_singular_values(n_components):
     train, test = rows(80), rows(40, seed=1)
     mean = train.mean(axis=0, dtype=float)
     basis = np.linalg.svd(train - mean)[2][:n_components]
-    pca = PCA(blocks(train), 12, SERIAL)
+    pca = PCA(blocks(train), train.shape, n_components, SERIAL)
     np.testing.assert_allclose(pca.mean, mean, rtol=1e-6)
     for v in (train, test):
         centred = v - mean
         expected = ((centred - centred @ basis.T @ basis) ** 2).sum(axis=1).mean()
         parts = np.array_split(v, 3)
-        found = pca.error(parts, n_components, SERIAL)
+        found = pca.error(parts, SERIAL)
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("large", [1, 10**9], ids=["products", "whole"])
+@pytest.mark.parametrize("shape", [(300, 80), (80, 300), (300, 300)])
+def test_both_ways_to_principal_components(monkeypatch, shape, large):
+    """Fewer rows than columns, and a matrix of which few components are wanted."""
+    monkeypatch.setattr(evaluate, "_LARGE", large)
+    train, test = rows(shape[0], shape[1]), rows(40, shape[1], seed=1)
+    mean = train.mean(axis=0, dtype=float)
+    basis = np.linalg.svd(train - mean, full_matrices=False)[2][:4]
+    parts = [train[:200], train[200:]]
+    pca = PCA(parts, shape, 4, SERIAL)
+    np.testing.assert_allclose(pca.basis.T @ pca.basis, np.eye(4), atol=1e-9)
+    for v in (train, test):
+        centred = v - mean
+        expected = ((centred - centred @ basis.T @ basis) ** 2).sum(axis=1).mean()
+        assert pca.error([v], SERIAL) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("n_components", [3, 30])
+def test_principal_components_of_few_rows_with_many_columns(n_components):
+    """A matrix of all columns would have 320 GB."""
+    train = np.random.default_rng(0).random((10, 200_000), dtype=np.float32)
+    pca = PCA([train[:4], train[4:]], train.shape, n_components, SERIAL)
+    assert pca.basis.shape == (200_000, min(9, n_components))
+    error = pca.error([train], SERIAL)
+    if n_components == 30:
+        assert error == pytest.approx(0, abs=1e-4)
+    else:
+        squares = np.linalg.svd(train - train.mean(axis=0), compute_uv=False)[3:] ** 2
+        assert error == pytest.approx(squares.sum() / 10, rel=1e-4)
+
+
+def test_what_is_too_large_for_principal_components():
+    assert PCA.fits(60_000, 784)
+    assert PCA.fits(60, 20_000)
+    assert PCA.fits(5, 10**7)
+    assert not PCA.fits(10**6, 20_000)
+    assert not PCA.fits(5_000, 10**6)
