@@ -247,8 +247,10 @@ class _FirstRanks:
         self._comm = comm
         self.rank, self.size = comm.rank, size
 
-    def start_send(self, array: AnyArray, destination: int, tag: int) -> Request:
-        return self._comm.start_send(array, destination, tag)
+    def start_send(
+        self, array: AnyArray, destination: int, tag: int, synchronous: bool = False
+    ) -> Request:
+        return self._comm.start_send(array, destination, tag, synchronous)
 
     def start_receive(self, array: AnyArray, source: int, tag: int) -> Request:
         return self._comm.start_receive(array, source, tag)
