@@ -21,6 +21,7 @@ import numpy as np
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import (
     CheckpointError,
+    DamageWarning,
     FileError,
     FileWarning,
     MpilayerError,
@@ -133,18 +134,20 @@ def read_json(
     Raises
     ------
     MpilayerError
-        Of type ``error``: it is no such file any more.
+        Of type ``error``: it is not as it was written.
     OSError
         It cannot be read, or is not there.
     """
     return _parsed(path, json.loads, error)
 
 
-def read_toml(
-    path: Path, error: type[MpilayerError] = CheckpointError
-) -> dict[str, Any]:
-    """Return the sections of a TOML file, which may be sealed; see ``read_json``."""
-    return _parsed(path, tomllib.loads, error)
+def read_toml(path: Path, strict: bool) -> dict[str, Any]:
+    """Return the sections of a TOML file, which may be sealed; see ``read_json``.
+
+    People edit such files. Unless ``strict``, what differs from its seal is used all
+    the same, with a ``DamageWarning``.
+    """
+    return _parsed(path, tomllib.loads, CheckpointError, strict)
 
 
 def read_array(path: Path, error: type[MpilayerError] = CheckpointError) -> AnyArray:
@@ -188,7 +191,10 @@ def optional(path: Path, consequence: str) -> Iterator[None]:
 
 
 def _parsed(
-    path: Path, parse: Callable[[str], Any], error: type[MpilayerError]
+    path: Path,
+    parse: Callable[[str], Any],
+    error: type[MpilayerError],
+    strict: bool = True,
 ) -> dict[str, Any]:
     text = read_text(path, error, names=True)
     try:
@@ -198,7 +204,10 @@ def _parsed(
         seal = content.pop(SEAL, None)
         # Files of older versions have none.
         if seal is not None and seal != {"sha256": _digest(content)}:
-            raise ValueError("its content has another digest than its seal")
+            found = "its content has another digest than its seal"
+            if strict:
+                raise ValueError(found)
+            warnings.warn(f"{path} was changed: {found}", DamageWarning, stacklevel=4)
     except (ValueError, RecursionError) as cause:
         raise error(_damaged(path, str(cause))) from cause
     return content

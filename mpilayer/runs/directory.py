@@ -224,15 +224,15 @@ class RunDirectory:
         """Return the path of a file of metrics."""
         return self.metrics / f"{name}.jsonl"
 
-    def read_config(self) -> dict[str, Any]:
+    def read_config(self, strict: bool = False) -> dict[str, Any]:
         """Return the sections of ``config.toml``.
 
         Raises
         ------
         CheckpointError
-            It is not as it was written.
+            It cannot be read, or if ``strict``, it is not as it was written.
         """
-        return files.read_toml(self.path / "config.toml")
+        return files.read_toml(self.path / "config.toml", strict)
 
     def write_config(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """Write sections; the others of an existing file stay."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from mpilayer.errors import CheckpointError, FileError, MpilayerError, file_errors
 from mpilayer.interrupt import Interrupted
 from mpilayer.parallel.start import working_in
-from mpilayer.runs.directory import LOCK, check_links
+from mpilayer.runs.directory import LOCK, RunDirectory, check_links
 from mpilayer.runs.session import Session
 
 PATIENCE = 10.0
@@ -45,6 +45,8 @@ def holding(run: Path, session: Session) -> Iterator[None]:
     """
     comm, lock = session.comm, _Lock(run)
     comm.on_root(lambda: check_links(run))
+    if session.safety.resume:
+        comm.on_root(lambda: _check_unchanged(run))
     if comm.rank == 0 and not lock.take():
         session.say(f"waiting for another launch in {run} to end")
     comm.on_root(lock.insist)
@@ -64,6 +66,12 @@ def holding(run: Path, session: Session) -> Iterator[None]:
         lock.release(alone)
         raise
     lock.release(True)
+
+
+def _check_unchanged(run: Path) -> None:
+    """Check that a run goes on with the settings that it began with."""
+    if (run / "config.toml").is_file():
+        RunDirectory(run).read_config(strict=True)
 
 
 def _way_on(run: Path) -> str:

@@ -77,17 +77,13 @@ def stored_table(directory: RunDirectory) -> Schedule:
         raise CheckpointError(
             f"{path} must be there to go on; it is missing. Restore it, or train again."
         )
-    return _read(path)
+    content = files.read_json(path, ScheduleError)
+    return Schedule.from_json(json.dumps(content), str(path))
 
 
 def write_table(directory: RunDirectory, table: Schedule) -> None:
     """Write the table of a run. Local."""
     files.write_json(directory.schedule, json.loads(table.to_json()))
-
-
-def _read(path: Path) -> Schedule:
-    content = files.read_json(path, ScheduleError)
-    return Schedule.from_json(json.dumps(content), str(path))
 
 
 def _read_schedule(path: Path, n_layers: int) -> Schedule:
@@ -96,7 +92,8 @@ def _read_schedule(path: Path, n_layers: int) -> Schedule:
             f"--schedule replay:FILE must name the schedule.json of a run; {path} is "
             "no file. Give another one."
         )
-    schedule = _read(path)
+    # Perhaps written by hand: without the seal of a run's own.
+    schedule = Schedule.from_json(path.read_text("utf-8", "replace"), str(path))
     if schedule.n_layers != n_layers:
         raise ConfigError(
             f"a schedule must have a row for every layer; {path} has "

@@ -484,13 +484,21 @@ def test_a_lost_checkpoint_on_several_ranks(refused, run_copy, command, damage):
     [
         ("config.toml", "[pretrain"),
         ("config.toml", "[data]\nn_visible = 20"),
-        ("summary.json", "{"),
-        ("summary.json", "[]"),
     ],
 )
 def test_a_damaged_run_directory(refused, run_copy, name, text):
     (run_copy / name).write_text(text)
     refused([name, "must"], "finetune", "run")
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_summary_is_made_again(folder, run_copy, text):
+    expected = json.loads((run_copy / "summary.json").read_text())["test_error"]
+    (run_copy / "summary.json").write_text(text)
+    result = launch.run("finetune", "run", cwd=folder)
+    launch.assert_user_error(result, "summary.json must", "mpilayer resume run")
+    launch.run("resume", "run", cwd=folder).ok()
+    assert json.loads((run_copy / "summary.json").read_text())["test_error"] == expected
 
 
 def test_a_checkpoint_of_another_run(folder, refused, run_copy):

@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -153,6 +154,9 @@ def child(line: list[str]) -> tuple[int, str]:
                 signal.alarm(LIMIT)
                 for stream in (1, 2):
                     os.dup2(output.fileno(), stream)
+                # Under pytest they are others, and every warning is an error.
+                sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+                warnings.resetwarnings()
                 code = mpilayer(line)
             except BaseException:
                 import traceback
