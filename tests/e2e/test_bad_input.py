@@ -496,7 +496,8 @@ def test_a_damaged_summary_is_made_again(folder, run_copy, text):
     expected = json.loads((run_copy / "summary.json").read_text())["test_error"]
     (run_copy / "summary.json").write_text(text)
     result = launch.run("finetune", "run", cwd=folder)
-    launch.assert_user_error(result, "summary.json must", "mpilayer resume run")
+    launch.assert_user_error(result, "mpilayer resume run")
+    assert "summary.json must be as it was written" in result.stderr
     launch.run("resume", "run", cwd=folder).ok()
     assert json.loads((run_copy / "summary.json").read_text())["test_error"] == expected
 

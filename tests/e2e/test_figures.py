@@ -46,7 +46,10 @@ def test_a_picture_that_fails_does_not_fail_the_run(patches, tmp_path):
     broken.write_bytes(b"\xff\xfe")
     run, variables = tmp_path / "run", {"MATPLOTLIBRC": str(broken)}
     made = launch.run("sparse", patches, "--run", run, *OPTIONS, variables=variables)
-    assert "No picture of them: matplotlib must be able to draw" in made.ok().stdout
+    text = " ".join(made.ok().stderr.split())
+    assert "matplotlib must be able to draw" in text
+    assert "there is no picture of the filters" in text
+    assert f"Filters: {run / 'filters.npy'}" in made.stdout
     assert (run / "complete").read_text().split() == ["sparse"]
     out = tmp_path / "page.html"
     failed = launch.run("report", run, "-o", out, variables=variables)

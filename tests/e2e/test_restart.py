@@ -82,9 +82,10 @@ def resume(run, *options, ranks=0):
 
 
 def records(run, name):
-    """Return the lines of a file of metrics."""
-    text = (run / "metrics" / f"{name}.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
+    """Return the lines of a file of metrics, none before the first one is written."""
+    path = run / "metrics" / f"{name}.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 def assert_whole(run, expected, layers=3):

@@ -79,7 +79,8 @@ def test_a_seal_notices_a_changed_digit(tmp_path, kind):
         read(path)
     if kind == "toml":
         with pytest.warns(DamageWarning, match="was changed: its content has another"):
-            assert files.read_toml(path, strict=False) == parse(path.read_text())
+            found = files.read_toml(path, strict=False)
+        assert found["section"]["rate"] == 0.126
     # The same values, written otherwise, are the same; so is a file without a seal.
     path.write_text(text.replace("0.125", "1.25e-1"))
     assert read(path) == content
@@ -105,7 +106,8 @@ def test_what_is_no_object(tmp_path, content):
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
-    for read in (files.read_text, files.read_toml, files.read_json, files.read_array):
+    toml = partial(files.read_toml, strict=False)
+    for read in (files.read_text, toml, files.read_json, files.read_array):
         for name in ("pipe", "folder"):
             with pytest.raises(CheckpointError, match=f"{name} must be as it was"):
                 read(tmp_path / name)

@@ -132,5 +132,7 @@ def test_a_changed_digit_never_changes_the_result(copy, name, before, after, err
     text = path.read_text()
     assert before in text
     path.write_text(text.replace(before, after, 1))
-    with pytest.raises(error, match=f"{name} must be as it was written"):
-        resume(copy, make_session())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DamageWarning)
+        with pytest.raises(error, match=f"{name} must be as it was written"):
+            resume(copy, make_session())
