@@ -171,7 +171,8 @@ class FinetuneConfig:
     epochs: int = option(10, "epochs at most", least=0)
     optimizer: str = option(
         "sgd",
-        "sgd: on the summed gradient, as Santara et al.; momentum: likewise, 0.9; adam",
+        "sgd: on the summed gradient, our reading of Santara et al.; momentum: "
+        "likewise, 0.9; adam",
         choices=("sgd", "momentum", "adam"),
     )
     learning_rate: float = option(
@@ -225,7 +226,7 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class SparseConfig:
-    """What decides the training of a sparse autoencoder; by default as Lahiri et al."""
+    """What decides a sparse autoencoder; its cost by default as Lahiri et al."""
 
     preset: str = option(
         "paper",
