@@ -263,7 +263,6 @@ def rows(file):
 ATTRIBUTES = {
     "a number": ({"kind": 3}, "must be of kind"),
     "numbers": ({"kind": np.arange(3)}, "must be of kind"),
-    "bytes": ({"kind": np.bytes_(dataset.KIND)}, "must be of kind"),
     "nothing": ({"kind": h5py.Empty("f4")}, "must be of kind"),
     "long": ({"kind": "x" * 60_000}, r"found 'x+\.\.\.x+'"),
     "version text": ({"format_version": "one"}, "format version 1 to 1; found one"),
