@@ -690,7 +690,7 @@ def lost_work(before: dict[str, list[Any]], text: str) -> int:
     done = [len(lines) for name, lines in before.items() if name != "finetune"]
     if "finetune" in before:
         done = [len(before["finetune"])]
-    return max(a - b for a, b in zip(done, reached, strict=False))
+    return max((a - b for a, b in zip(done, reached, strict=False)), default=0)
 
 
 def errors(run: Path) -> dict[str, Any]:

@@ -133,15 +133,20 @@ def guard(listener: socket.socket, host: str) -> None:
                 events.register(connection, select.EPOLLIN)
                 deadline = 0.0
                 continue
-            connection, rank, pid = watched[number]
+            connection, *_ = watched[number]
             word = _read(connection)
             if word == _RUN:
                 run = _read_run(connection)
                 continue
             if not word:
-                del watched[number]
-                left = [other for _, _, other in watched.values()]
-                _report(rank, pid, host, left, run)
+                # A launcher ends the others at once: who was first cannot be seen then.
+                dead = [n for n, (other, _, _) in watched.items() if _is_closed(other)]
+                gone = []
+                for closed in sorted({number, *dead}):
+                    connection, *names = watched.pop(closed)
+                    connection.close()
+                    gone.append(names)
+                _report(gone, host, [pid for _, _, pid in watched.values()], run)
             return
 
 
@@ -170,6 +175,16 @@ def _read_all(connection: socket.socket, size: int) -> bytes:
     return content
 
 
+def _is_closed(connection: socket.socket) -> bool:
+    """Tell whether the other end is gone, and has said all that it had to."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 def _read(connection: socket.socket, at_most: int = 1) -> bytes:
     try:
         return connection.recv(at_most)
@@ -177,12 +192,14 @@ def _read(connection: socket.socket, at_most: int = 1) -> bytes:
         return b""
 
 
-def _report(rank: int, pid: int, host: str, left: list[int], run: str) -> None:
+def _report(gone: list[list[int]], host: str, left: list[int], run: str) -> None:
+    """Say which ranks, each with its process, are gone; end those that are left."""
+    names = [f"rank {rank} (process {pid} on {host})" for rank, pid in gone]
+    verb = "has" if len(gone) == 1 else "have"
     with suppress(OSError):
         sys.stderr.write(
-            f"mpilayer: rank {rank} (process {pid} on {host}) has died; ending all "
-            "ranks. Go on from the last checkpoint with 'mpilayer resume "
-            f"{run or 'DIR'}'.\n"
+            f"mpilayer: {' and '.join(names)} {verb} died; ending all ranks. Go on "
+            f"from the last checkpoint with 'mpilayer resume {run or 'DIR'}'.\n"
         )
         sys.stderr.flush()
     _wait_for(left, _HEARD_SECONDS)

@@ -128,10 +128,11 @@ class Place:
 
     def prepare(self, mode: str) -> None:
         """Put there what a mode begins with."""
+        if mode == "finetune":
+            self.expected("pretrain", 0)
         shutil.rmtree(self.here, ignore_errors=True)
         shutil.copytree(self._base, self.here)
         if mode == "finetune":
-            self.expected("pretrain", 0)
             shutil.copytree(self.folder / "pretrain-0", self.here / "run")
 
     def result(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ FAULTS = [
     Fault("finetune", 0, 0, "rename", "EIO", 3),
     Fault("finetune", 2, 1, "read", "EMFILE", 9),
     Fault("sparse", 0, 0, "write", "ENOSPC", 4, lasting=True),
-    Fault("sparse", 2, 1, "read", "EIO", 20),
+    Fault("sparse", 2, 1, "read", "EIO", 12),
     Fault("compare", 0, 0, "open", "EIO", 5),
     Fault("compare", 0, 0, "fsync", "EIO", 6),
     Fault("run", 0, 0, "open", "ENFILE", 60),

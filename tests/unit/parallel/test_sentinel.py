@@ -75,6 +75,23 @@ def test_a_rank_that_dies_is_named_and_the_others_end(guarded):
     assert codes[0] == -sentinel.SIGNAL
 
 
+def test_ranks_that_died_together_are_all_named(monkeypatch, capsys):
+    """A launcher has killed rank 0 before the sentinel could look at rank 1."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        name = f"test-{os.getpid()}-{time.monotonic_ns()}"
+        listener.bind("\0" + name)
+        listener.listen(4)
+        for rank in (0, 1):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+                other.connect("\0" + name)
+                other.sendall(sentinel._HELLO.pack(rank))
+        monkeypatch.setattr(sentinel, "_wait_for", lambda *_: None)
+        sentinel.guard(listener, "here")
+    me = f"(process {os.getpid()} on here)"
+    said = capsys.readouterr().err
+    assert said.startswith(f"mpilayer: rank 0 {me} and rank 1 {me} have died; ending")
+
+
 @pytest.mark.parametrize(("runs", "told"), [(["runs/a"], "runs/a"), (["a", ""], "DIR")])
 def test_the_run_is_named(guarded, runs, told):
     said, _, _ = guarded(("farewell", 60), ("nothing", 0.5, *runs))
