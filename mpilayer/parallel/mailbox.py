@@ -194,7 +194,7 @@ class Inbox:
         return (self.ended or self.paused) and self._stop_request is None
 
     def _move_on(self) -> bool:
-        """Take one step in receiving; tell whether an output has arrived whole."""
+        """Take one step in receiving; tell whether another may follow at once."""
         arrived = False
         if self._arriving is not None:
             epoch, rows, requests = self._arriving
