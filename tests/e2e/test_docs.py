@@ -1,7 +1,7 @@
 """The documents: their commands run, their pages are those of the program, links lead.
 
-Commands are run as they are written, but for ``SMALLER`` and ``SKIPPED``, in a folder
-beside ``data`` and ``examples``.
+Commands are run as they are written, but for ``SMALLER`` and ``SKIPPED``, those of one
+document after those of the other, in one folder beside ``data`` and ``examples``.
 """
 
 import re
@@ -10,6 +10,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support import launch
@@ -30,8 +31,8 @@ SMALLER = [
     (r"--count \d+", "--count 2000"),
     (r"--evaluations 300 --max-time 2", "--evaluations 99999 --max-time 1"),
     (r"--evaluations (200|300)\b", "--evaluations 20"),
-    (r"(sparse patches.h5 --run runs/(sparse|exact).*)", r"\1 --evaluations 20"),
-    (r"(compare patches.h5 --run runs/compare.*)", r"\1 --evaluations 20"),
+    (r"(sparse \w+.h5 --run runs/(sparse|exact|edges).*)", r"\1 --evaluations 20"),
+    (r"(compare \w+.h5 --run runs/\S*compare.*)", r"\1 --evaluations 20"),
     (
         r"(run examples/santara2016-small.toml)",
         r"\1 --set pretrain.layers=9,8,6,4 pretrain.epochs=2 finetune.epochs=1",
@@ -62,6 +63,7 @@ CODES = {"mpilayer doctor": {0, 1}, "runs/late": {0, 75}}
 
 _COMMAND = re.compile(r"(mpiexec|mpilayer) ")
 _CODE = re.compile(r"^```.*?^```|`[^`]+`", flags=re.MULTILINE | re.DOTALL)
+_PYTHON = re.compile(r"^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -101,20 +103,38 @@ def carry_out(command, folder):
     return launch.run(*words[1:], ranks=ranks, cwd=folder)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
-def test_the_commands_of_a_document(document, tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder like a checkout, in which all documents are worked through."""
+    folder = tmp_path_factory.mktemp("checkout")
     for name in ("data", "examples"):
-        (tmp_path / name).symlink_to(launch.ROOT / name)
-    (tmp_path / "runs").mkdir()
+        (folder / name).symlink_to(launch.ROOT / name)
+    (folder / "runs").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_the_commands_of_a_document(document, folder):
     found = commands(document.read_text())
     assert len(found) > 5
     for command in found:
         if any(part in command for part in SKIPPED):
             continue
-        result = carry_out(smaller(command), tmp_path)
+        result = carry_out(smaller(command), folder)
         codes = [allowed for part, allowed in CODES.items() if part in command]
         assert result.code in (codes[0] if codes else {0}), f"{command}\n{result}"
         assert "Traceback" not in result.stderr, f"{command}\n{result}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/estimators.md"])
+def test_the_python_of_a_document(name, tmp_path):
+    pytest.importorskip("sklearn", reason="needs mpilayer[sklearn]")
+    pytest.importorskip("mpi4py", reason="needs mpilayer[mpi]")
+    np.save(tmp_path / "rows-0.npy", np.random.default_rng(0).random((200, 20)))
+    text = (launch.ROOT / name).read_text()
+    program = tmp_path / "program.py"
+    program.write_text("\n".join(_PYTHON.findall(text)))
+    launch.run(program=(program,), cwd=tmp_path, limit=600).ok()
 
 
 def test_nothing_is_made_smaller_in_vain():
