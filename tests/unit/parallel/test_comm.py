@@ -1,11 +1,10 @@
 """The communicator of one process, and waiting."""
 
-import time
-
 import numpy as np
 import pytest
 
 from mpilayer.errors import ConfigError
+from mpilayer.parallel import comm
 from mpilayer.parallel.comm import SerialCommunicator, wait_until
 
 SERIAL = SerialCommunicator()
@@ -41,26 +40,57 @@ def test_there_is_nobody_else():
         SERIAL.start_receive(array, 0, 1)
 
 
+class Clock:
+    """A clock that runs on only when somebody sleeps, or offers the core."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.slept, self.offered = 0.0, [], 0
+        monkeypatch.setattr(comm.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(comm.time, "sleep", self.sleep)
+        monkeypatch.setattr(comm.os, "sched_yield", self.offer)
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def offer(self):
+        self.offered += 1
+        self.now += 1e-5
+
+
 @pytest.mark.parametrize("eager", [0.0, 0.01])
-def test_waiting_leaves_the_core(eager):
-    began, used = time.perf_counter(), time.process_time()
-    waited = wait_until(lambda: time.perf_counter() - began > 0.4, eager)
-    used = time.process_time() - used
-    assert waited == pytest.approx(time.perf_counter() - began, abs=0.1)
-    assert waited > 0.39
-    assert used - eager < 0.1 * waited
+def test_waiting_leaves_the_core(monkeypatch, eager):
+    clock = Clock(monkeypatch)
+    waited = wait_until(lambda: clock.now > 0.4, eager)
+    assert waited == clock.now == pytest.approx(0.4, abs=0.01)
+    assert clock.offered == pytest.approx(eager / 1e-5, abs=2)
+    assert sum(clock.slept) == pytest.approx(waited - eager, abs=1e-4)
+    # Asking is work, too: not again at once, and seldom in a long wait.
+    assert min(clock.slept) > 1e-5
+    assert len(clock.slept) < 400
 
 
-def test_what_is_ready_is_not_waited_for():
+def test_what_is_ready_is_not_waited_for(monkeypatch):
+    clock = Clock(monkeypatch)
     asked = []
 
     def ready():
         asked.append(0)
         return len(asked) > 3
 
-    assert wait_until(lambda: True) < 0.01
-    assert wait_until(ready, eager=1.0) < 0.1
+    assert wait_until(lambda: True) == 0
+    assert 0 < wait_until(ready, eager=1.0) < 1e-4
     assert len(asked) == 4
+    assert clock.slept == []
+
+
+def test_a_wait_with_a_limit(monkeypatch):
+    clock = Clock(monkeypatch)
+    assert (
+        wait_until(lambda: False, at_most=2.0)
+        == clock.now
+        == pytest.approx(2, abs=0.01)
+    )
 
 
 def test_an_error_ends_the_wait():
