@@ -31,60 +31,6 @@ export OPENBLAS_NUM_THREADS=$OMP_NUM_THREADS MKL_NUM_THREADS=$OMP_NUM_THREADS
 export BLIS_NUM_THREADS=$OMP_NUM_THREADS
 export HYDRA_BINDING=${HYDRA_BINDING:-core} # MPICH; Open MPI binds by itself
 
-say() { echo "job $SLURM_JOB_ID, $(date '+%F %T'): $*" >&2; }
-
-# SLURM tells this shell alone that time runs short (USR1) or that the job must end
-# (TERM). Both go to the ranks as USR1: save, and end.
-child='' heard=''
-hear() {
-    heard+=" $1"
-    say "received $1"
-    [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null
-}
-trap 'hear USR1' USR1
-trap 'hear TERM' TERM
-
-# Run a command to its end. 'wait' returns early for a trap: then wait again.
-attend() {
-    local before status
-    [ -z "$heard" ] || return 75
-    "$@" &
-    child=$!
-    until
-        before=$heard
-        wait "$child"
-        status=$?
-        [ "$heard" = "$before" ]
-    do :; done
-    child=''
-    return "$status"
-}
-
-# A command that has come to its end leaves a mark in the run directory.
-marked() { grep -qsx "$1" "$2/complete"; }
-
-# End the job unless the mark is there: exit status 0 alone is no proof of success.
-# 75 asks for another start, which goes on where this one has saved.
-conclude() {
-    local status=$1 starts=${SLURM_RESTART_COUNT:-0} most=5
-    ! marked "$2" "$3" || return 0
-    case "$status:$heard" in
-    *TERM*) say "$2 was told to end: exit status $status" ;;
-    75:*)
-        if [ "$starts" -ge "$most" ]; then
-            say "$2 has saved, but not ended in $starts requeues; submit it to go on"
-            exit 75
-        fi
-        trap '' USR1 TERM
-        say "$2 has saved; requeue $((starts + 1)) of $most"
-        scontrol requeue "$SLURM_JOB_ID" || say "not requeued; submit it to go on"
-        ;;
-    *) say "$2 has failed: exit status $status, and no mark of its end in $3" ;;
-    esac
-    exit "$((status ? status : 1))"
-}
-
-attend mpiexec -n "$SLURM_NTASKS" mpilayer finetune "$run" --data "$data" \
-    --resume auto --threads "$OMP_NUM_THREADS" --epochs 15 --optimizer adam "$@"
-
-conclude "$?" finetune "$run"
+exec mpilayer attend --mark finetune --requeues 5 "$run" -- \
+    mpiexec -n "$SLURM_NTASKS" mpilayer finetune "$run" --data "$data" --resume auto \
+        --threads "$OMP_NUM_THREADS" --epochs 15 --optimizer adam "$@"

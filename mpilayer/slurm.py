@@ -27,9 +27,6 @@ FOLLOWERS: Mapping[str, tuple[str, ...]] = {
 SUBMIT = "submit.sh"
 """The script of a chain that submits the others."""
 
-_SECONDS = {"pretrain": "pretrain_seconds", "sparse": "seconds"}
-"""What scaling reads in ``summary.json``."""
-
 _WIDTH = 88
 _TIME = re.compile(r"(?:(\d{1,3})-)?(\d{1,3}):([0-5]\d):([0-5]\d)")
 _NAME = re.compile(r"[\w.,@+:/-]+")
@@ -192,16 +189,12 @@ def render(step: Step, config: JobConfig, made_by: Sequence[str] = ()) -> str:
     """
     if step.command == "evaluate":
         return _render_evaluate(step, config, made_by)
-    command = [
-        "attend",
-        *_launch(config, '"$SLURM_NTASKS"'),
-        *_arguments(step, '"$run"', "--resume auto"),
-    ]
+    launch = _launch(config, '"$SLURM_NTASKS"')
+    command = _arguments(step, '"$run"', "--resume auto")
     return _join(
         _header(step.command, step, config, made_by),
-        *_preparation(step, config, 1),
-        _wrapped(command),
-        f'conclude "$?" {step.mark or step.command} "$run"',
+        _settings(step, config),
+        _attended(step, config, [*launch, *command]),
     )
 
 
@@ -210,32 +203,13 @@ def render_scaling(step: Step, config: JobConfig, made_by: Sequence[str] = ()) -
 
     A run that was interrupted starts anew: its seconds would say nothing.
     """
-    # As few nodes as hold so many ranks; mpiexec fills them one after the other.
-    nodes = ["    nodes=$(((ranks * SLURM_NNODES - 1) / SLURM_NTASKS + 1))"]
-    if config.launcher != "srun":
-        nodes = []
-    numbers = scaling_ranks(config.ntasks)
-    ranks = " ".join(map(str, numbers))
-    command = [
-        "attend",
-        *_launch(config, '"$ranks"', ['--nodes="$nodes"']),
-        *_arguments(step, '"$part"', "--replace"),
-    ]
-    loop = [
-        f"for ranks in {ranks}; do",
-        "    part=$run/ranks-$ranks",
-        f'    ! marked {step.command} "$part" || continue',
-        *nodes,
-        _wrapped(command, "    "),
-        f'    conclude "$?" {step.command} "$part"',
-        "done",
-    ]
-    table = _TABLE.format(ranks=ranks, key=_SECONDS[step.command])
+    launch = _launch(config, "%ranks", ["--nodes=%nodes"])
+    command = _arguments(step, "%run", "--replace")
+    ranks = ",".join(map(str, scaling_ranks(config.ntasks)))
     return _join(
         _header("scaling", step, config, made_by),
-        *_preparation(step, config, len(numbers)),
-        "\n".join(loop),
-        table,
+        _settings(step, config),
+        _attended(step, config, [*launch, *command], f"--ranks {ranks}"),
     )
 
 
@@ -275,7 +249,7 @@ def _render_evaluate(step: Step, config: JobConfig, made_by: Sequence[str]) -> s
     alone = replace(config, nodes=1, ntasks=1)
     return _join(
         _header(step.command, step, alone, made_by, warned=False),
-        _settings(step, alone),
+        _settings(step, alone, warned=False),
         _wrapped(_arguments(step, '"$run"')),
     )
 
@@ -315,7 +289,7 @@ def _header(
     return "\n".join(["#!/bin/bash", _comment(made_by), *lines])
 
 
-def _settings(step: Step, config: JobConfig) -> str:
+def _settings(step: Step, config: JobConfig, warned: bool = True) -> str:
     """Return the environment and the script's variables."""
     # Not for shellcheck: what is sourced is elsewhere; a dollar in a name is a dollar.
     lines = ["# shellcheck disable=SC1091,SC2016"]
@@ -333,20 +307,18 @@ def _settings(step: Step, config: JobConfig) -> str:
         "export OPENBLAS_NUM_THREADS=$OMP_NUM_THREADS MKL_NUM_THREADS=$OMP_NUM_THREADS",
         "export BLIS_NUM_THREADS=$OMP_NUM_THREADS",
     ]
+    if warned and config.launcher == "mpiexec":
+        lines.append(_BINDING if config.cpus_per_task == 1 else _NO_BINDING)
     return "\n".join(lines)
 
 
-def _preparation(step: Step, config: JobConfig, launches: int) -> list[str]:
-    """Return what stands between the header and the first of the launches."""
-    srun = config.launcher == "srun"
-    binding = _BINDING if config.cpus_per_task == 1 else _NO_BINDING
-    return [
-        _settings(step, config) + ("" if srun else f"\n{binding}"),
-        _HEARING,
-        _ATTENDING.format(srun=_SRUN_STATUS if srun else ""),
-        _CONCLUDING.format(requeues=config.requeues),
-        *([_COUNTING.format(launches=launches)] if srun else []),
-    ]
+def _attended(
+    step: Step, config: JobConfig, command: Iterable[str], more: str = ""
+) -> str:
+    """Return the last command: it takes the place of the shell, to hear SLURM."""
+    mark = f"--mark {step.mark or step.command}"
+    start = ["exec mpilayer attend", mark, f"--requeues {config.requeues}", more]
+    return f'{" ".join(filter(None, start))} "$run" -- \\\n{_wrapped(command, "    ")}'
 
 
 def _launch(config: JobConfig, ranks: str, more: Iterable[str] = ()) -> list[str]:
@@ -428,90 +400,3 @@ _NO_BINDING = (
     "export PRTE_MCA_hwloc_default_binding_policy=none\n"
     "export OMPI_MCA_hwloc_base_binding_policy=none"
 )
-
-_HEARING = """
-say() { echo "job $SLURM_JOB_ID, $(date '+%F %T'): $*" >&2; }
-
-# SLURM tells this shell alone that time runs short (USR1) or that the job must end
-# (TERM). Both go to the ranks as USR1: save, and end.
-child='' heard=''
-hear() {
-    heard+=" $1"
-    say "received $1"
-    [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null
-}
-trap 'hear USR1' USR1
-trap 'hear TERM' TERM
-"""
-
-_ATTENDING = """
-# Run a command to its end. 'wait' returns early for a trap: then wait again.
-attend() {{
-    local before status
-    [ -z "$heard" ] || return 75
-    "$@" &
-    child=$!
-    until
-        before=$heard
-        wait "$child"
-        status=$?
-        [ "$heard" = "$before" ]
-    do :; done
-    child=''
-{srun}    return "$status"
-}}
-"""
-
-_SRUN_STATUS = """\
-    # The first rank that ends with 75 makes srun end the others, which have saved, too.
-    case "$heard:$status" in *USR1*:137 | *USR1*:143) status=75 ;; esac
-"""
-
-_CONCLUDING = """
-# A command that has come to its end leaves a mark in the run directory.
-marked() {{ grep -qsx "$1" "$2/complete"; }}
-
-# End the job unless the mark is there: exit status 0 alone is no proof of success.
-# 75 asks for another start, which goes on where this one has saved.
-conclude() {{
-    local status=$1 starts=${{SLURM_RESTART_COUNT:-0}} most={requeues}
-    ! marked "$2" "$3" || return 0
-    case "$status:$heard" in
-    *TERM*) say "$2 was told to end: exit status $status" ;;
-    75:*)
-        if [ "$starts" -ge "$most" ]; then
-            say "$2 has saved, but not ended in $starts requeues; submit it to go on"
-            exit 75
-        fi
-        trap '' USR1 TERM
-        say "$2 has saved; requeue $((starts + 1)) of $most"
-        scontrol requeue "$SLURM_JOB_ID" || say "not requeued; submit it to go on"
-        ;;
-    *) say "$2 has failed: exit status $status, and no mark of its end in $3" ;;
-    esac
-    exit "$((status ? status : 1))"
-}}
-"""
-
-_COUNTING = """
-# Ranks that were killed leave shared memory behind. MPICH names it by the number of
-# their step, and would wait in it for ever: a requeued job, whose steps count from 0
-# again, must use no number twice.
-for ((start = {launches} * ${{SLURM_RESTART_COUNT:-0}}; start > 0; start--)); do
-    srun --nodes=1 --ntasks=1 true
-done
-"""
-
-_TABLE = """
-python3 - "$run" {ranks} <<'END'
-import json, sys
-
-run, *ranks = sys.argv[1:]
-seconds = []
-print("ranks  seconds  speed-up")
-for number in ranks:
-    with open(f"{{run}}/ranks-{{number}}/summary.json") as file:
-        seconds.append(json.load(file)["{key}"])
-    print(f"{{number:>5}} {{seconds[-1]:>8.2f}} {{seconds[0] / seconds[-1]:>9.2f}}")
-END
-"""

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import tomli_w
 
 from mpilayer import files
-from mpilayer.cli.options import require_one_process
+from mpilayer.cli.arguments import require_one_process
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.plan import SECTIONS

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mpilayer import environment
 from mpilayer.cli import lines, patches
+from mpilayer.cli.arguments import require_one_process
 from mpilayer.config import DataConfig
 from mpilayer.data.catalog import CATALOG, Fetched, fetch
 from mpilayer.data.dataset import Dataset
@@ -39,12 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Carry out ``prepare``, ``patches``, ``fetch`` or ``info``."""
-    n_ranks = environment.launched_size()
-    if n_ranks > 1:
-        raise ConfigError(
-            f"'mpilayer data' must run as one process; found {n_ranks} ranks. "
-            "Start it without mpiexec."
-        )
+    require_one_process("data")
     args.carry_out(args)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mpilayer import environment
+from mpilayer.cli.arguments import require_one_process
 from mpilayer.cli.options import add_task
 from mpilayer.data.dataset import SPLITS
 from mpilayer.errors import ConfigError, unknown
@@ -40,10 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Encode every split, or one."""
-    write(args, partial(encode, task=args.task))
+    write("encode", args, partial(encode, task=args.task))
 
 
-def write(args: argparse.Namespace, work: Callable[..., dict[str, int]]) -> None:
+def write(
+    command: str, args: argparse.Namespace, work: Callable[..., dict[str, int]]
+) -> None:
     """Do one-process work that reads a data set and writes another one.
 
     Raises
@@ -51,24 +53,9 @@ def write(args: argparse.Namespace, work: Callable[..., dict[str, int]]) -> None
     ConfigError
         Several processes were started, or there is no such split.
     """
-    check_one_process()
+    require_one_process(command)
     if args.split is not None and args.split not in SPLITS:
         raise ConfigError(unknown("split", args.split, SPLITS))
     written = work(args.run, args.data, args.out, args.replace, args.split)
     rows = ", ".join(f"{count} {split} rows" for split, count in written.items())
     print(f"wrote {rows} to {args.out}")
-
-
-def check_one_process() -> None:
-    """Check that no launcher has started several processes.
-
-    Raises
-    ------
-    ConfigError
-        One has.
-    """
-    if environment.launched_size() > 1:
-        raise ConfigError(
-            f"this command runs in one process; got {environment.launched_size()}. "
-            "Start it without mpiexec."
-        )

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mpilayer.cli.encode import check_one_process
+from mpilayer.cli.arguments import require_one_process
 from mpilayer.cli.options import add_task
 from mpilayer.runs.export import PARTS, export
 from mpilayer.runs.tasks import TASKS
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     ConfigError
         Several processes were started.
     """
-    check_one_process()
+    require_one_process("export")
     model = export(args.run, args.out, args.part, args.force, args.task)
     sizes = "-".join(map(str, model.sizes))
     print(f"wrote {_name(model)} {sizes} to {args.out}")

@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from mpilayer import environment, files, slurm
+from mpilayer import files, slurm
+from mpilayer.cli.arguments import numbers, require_one_process
 from mpilayer.cli.finetune import task_section
 from mpilayer.cli.options import add_config, add_safety, config_from
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, flag
@@ -45,12 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Check everything, then write."""
-    n_ranks = environment.launched_size()
-    if n_ranks > 1:
-        raise ConfigError(
-            f"'mpilayer job' must run as one process; found {n_ranks} ranks. Start it "
-            "without mpiexec."
-        )
+    require_one_process("job")
     if args.name is None:
         raise ConfigError(
             f"COMMAND must come first, one of {', '.join(_NAMES)}; found none. Try "
@@ -129,7 +125,7 @@ def _configure(parser: argparse.ArgumentParser, name: str, command: str) -> None
 def _add_several(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds",
-        type=_seeds,
+        type=numbers,
         metavar="K[,K...]",
         help="a job array, one task a seed, in the run directories DIR-seed-K",
     )
@@ -151,15 +147,6 @@ def _metavar(type_: type, choices: tuple[str, ...]) -> str:
     if choices:
         return "{" + ",".join(choices) + "}"
     return "N" if type_ is int else "TEXT"
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"must be a list of numbers; got {text!r}"
-        ) from None
 
 
 def _names(text: str) -> tuple[str, ...]:

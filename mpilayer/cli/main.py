@@ -41,6 +41,7 @@ COMMANDS = {
     "report": "write one page about runs, with all figures in it",
     "export": "write a trained model for other programs",
     "job": "write a SLURM batch script",
+    "attend": "run a command within a batch script, and requeue the job",
     "bench": "measure speed as ratios, in paired runs",
     "doctor": "look for what would break or slow down a run",
 }

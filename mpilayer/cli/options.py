@@ -6,7 +6,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from mpilayer import environment
 from mpilayer.cli import show
 from mpilayer.config import (
     TASKS,
@@ -106,22 +105,6 @@ def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
         metavar="TIME",
         help="end the job when a rank has been silent so long (default: 600 s)",
     )
-
-
-def require_one_process(command: str) -> None:
-    """Check that no launcher has started several processes.
-
-    Raises
-    ------
-    ConfigError
-        It has.
-    """
-    n_ranks = environment.launched_size()
-    if n_ranks > 1:
-        raise ConfigError(
-            f"'mpilayer {command}' must run as one process; found {n_ranks} ranks. "
-            "Start it without mpiexec."
-        )
 
 
 def safety_from(args: argparse.Namespace) -> Safety:

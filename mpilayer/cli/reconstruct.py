@@ -11,4 +11,4 @@ __all__ = ["configure", "run"]
 
 def run(args: argparse.Namespace) -> None:
     """Reconstruct every split, or one."""
-    write(args, reconstruct)
+    write("reconstruct", args, reconstruct)

@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from mpilayer import environment
 from mpilayer.cli import show
-from mpilayer.errors import ConfigError
+from mpilayer.cli.arguments import require_one_process
 from mpilayer.report.build import write_report
 
 
@@ -45,11 +44,7 @@ def run(args: argparse.Namespace) -> None:
     ConfigError
         Several processes were started, or see ``write_report``.
     """
-    if environment.launched_size() > 1:
-        raise ConfigError(
-            f"this command runs in one process; got {environment.launched_size()}. "
-            "Start it without mpiexec."
-        )
+    require_one_process("report")
     for remark in write_report(args.runs, args.out, args.figures, args.force):
         show.say(f"note: {remark}")
     kilobytes = args.out.stat().st_size / 1024

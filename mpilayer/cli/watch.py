@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mpilayer.cli import show, view
-from mpilayer.cli.options import require_one_process
+from mpilayer.cli.arguments import require_one_process
 from mpilayer.runs import experiment
 from mpilayer.runs.compare import NAME as COMPARE
 from mpilayer.runs.descending import NAME as SPARSE

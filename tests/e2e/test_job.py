@@ -28,6 +28,8 @@ import json, os, signal, sys, time
 from pathlib import Path
 
 words = sys.argv[1:]
+if words[0] == "attend":
+    os.execv(sys.executable, [sys.executable, "-m", "mpilayer", *words])
 run = Path(words[words.index("--run") + 1] if "--run" in words else words[1])
 rank = int(os.environ.get("PMI_RANK", 0))
 start = int(os.environ.get("SLURM_RESTART_COUNT", 0))

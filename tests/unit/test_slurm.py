@@ -35,9 +35,8 @@ def asked(script):
 
 def command(script):
     """Return the words of the command that a script attends to."""
-    joined = script.replace("\\\n", " ")
-    lines = [line.split() for line in joined.splitlines()]
-    return next(words[1:] for words in lines if words[:1] == ["attend"])
+    words = script.replace("\\\n", " ").partition("\nexec mpilayer attend ")[2].split()
+    return words[words.index("--") + 1 :]
 
 
 def assert_bash(script):
@@ -96,7 +95,7 @@ def test_mpiexec():
         'mpiexec -n "$SLURM_NTASKS" mpilayer pretrain "$data" --run "$run" '
         '--resume auto --threads "$OMP_NUM_THREADS" --layers 14,10 "$@"'
     )
-    assert script.endswith('\n\nconclude "$?" pretrain "$run"\n')
+    assert '\n\nexec mpilayer attend --mark pretrain --requeues 5 "$run" -- ' in script
     assert "HYDRA_BINDING:-core" in script
 
 
@@ -138,7 +137,7 @@ def test_evaluation_needs_one_rank_and_no_mark():
     found = asked(script)
     assert (found["nodes"], found["ntasks"]) == ("1", "1")
     assert "signal" not in found
-    assert not any(word in script for word in ("mpiexec", "conclude", "complete"))
+    assert not any(word in script for word in ("mpiexec", "attend", "BINDING"))
 
 
 def test_seeds():
@@ -153,14 +152,12 @@ def test_scaling():
     step = replace(STEP, command="sparse", options=("--evaluations", "9"))
     script = render_scaling(step, CONFIG)
     assert asked(script)["job-name"] == "scaling-first"
-    assert "\nfor ranks in 1 2 4 8; do\n" in script
-    assert command(script)[:3] == ["mpiexec", "-n", '"$ranks"']
+    assert "attend --mark sparse --requeues 5 --ranks 1,2,4,8 " in script
+    assert command(script)[:3] == ["mpiexec", "-n", "%ranks"]
     assert "--resume" not in script
-    assert "--replace" in command(script)
-    assert '["seconds"]' in script
-    assert '["pretrain_seconds"]' in render_scaling(STEP, CONFIG)
+    assert "--run %run --replace" in " ".join(command(script))
     words = command(render_scaling(step, replace(CONFIG, launcher="srun")))
-    assert '--nodes="$nodes"' in words
+    assert {"--nodes=%nodes", "--ntasks=%ranks"} <= set(words)
 
 
 @pytest.mark.parametrize(
