@@ -13,7 +13,7 @@ from mpilayer.errors import ConfigError
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.usage = "%(prog)s --mark MARK [--requeues N] [--ranks N,...] DIR -- COMMAND ..."
+    parser.usage = "%(prog)s --mark MARK [--requeues N] [--ranks N,...] DIR -- COMMAND"
     parser.description = (
         "Run a command within a SLURM job: pass SLURM's warnings (USR1, TERM) on to it "
         "as USR1, believe the mark in the run directory rather than the exit status, "
