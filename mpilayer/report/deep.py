@@ -20,7 +20,6 @@ from mpilayer.report.html import (
     Markup,
     Part,
     Section,
-    element,
     facts,
     note,
     paragraph,
@@ -38,9 +37,7 @@ from mpilayer.report.words import (
     ranks,
     schedule,
     seconds,
-    settings,
     short,
-    state,
     widths,
 )
 
@@ -78,7 +75,6 @@ def alone(run: Run) -> Section:
     """Return the section on one run."""
     name = run.place
     parts: list[Part] = [
-        paragraph(element("b", settings(run)), f". State: {state(run)}."),
         _highlights(run),
         *_remarks(run),
         *space_time(run, name),

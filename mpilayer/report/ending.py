@@ -46,19 +46,21 @@ def lead(runs: Sequence[Run], now: datetime) -> list[Markup]:
 
 
 def overview(runs: Sequence[Run]) -> Section:
-    """Return the section that lists all runs."""
+    """Return the section that lists all runs: only here are their main settings."""
+    common, others = settings(runs)
     rows = [
         [
             element("a", run.name, href=f"#run-{run.place}"),
             run.kind,
-            settings(run),
+            own,
             _result(run),
             state(run),
         ]
-        for run in runs
+        for run, own in zip(runs, others, strict=True)
     ]
     listed = table(
-        "The runs, their main settings, and what they have reached.",
+        "The runs, their main settings, and what they have reached."
+        + f" All have in common: {common}." * bool(common),
         ("run", "kind", "settings", "result", "state"),
         rows,
     )

@@ -78,6 +78,8 @@ class Line:
         Number of its colour, dashes and marker.
     joined : bool
         A line; else markers alone.
+    bare : bool
+        A thin line without markers, which goes with that of the same style.
     """
 
     label: str
@@ -85,6 +87,7 @@ class Line:
     y: Sequence[float]
     style: int = 0
     joined: bool = True
+    bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -326,8 +329,8 @@ def _draw_line(axes: Any, line: Line, drawn: Chart) -> None:
         [b for _, b in kept],
         color=LIGHT[SERIES[style % len(SERIES)]],
         linestyle=_DASHES[style % len(_DASHES)] if line.joined else "none",
-        linewidth=2,
-        marker=_MARKERS[style % len(_MARKERS)],
+        linewidth=1 if line.bare else 2,
+        marker="" if line.bare else _MARKERS[style % len(_MARKERS)],
         markersize=5,
         markevery=max(1, len(kept) // _MOST_MARKERS) if line.joined else 1,
         # A dollar sign begins a formula.

@@ -52,7 +52,7 @@ def _errors_table(runs: Sequence[Run], task: str) -> Markup:
         rows.append([run.name, *cells])
     return table(
         f"{_TITLES[task]}: {_ERRORS[task]}. A dash: training has not come to its end, "
-        "or there are no such rows.",
+        f"or there are no such rows. {finetunings(runs, task)}.",
         ("", *_SPLITS, "best epoch", "training"),
         rows,
     )
@@ -60,7 +60,6 @@ def _errors_table(runs: Sequence[Run], task: str) -> Markup:
 
 def _curves(runs: Sequence[Run], task: str, kind: str) -> Iterator[Figure]:
     """Yield the error of validation rows and the training loss over epochs."""
-    told = finetunings(runs, task)
     what = {
         "train_loss": ("loss", f"{_LOSSES[task]}, as met in training"),
         "validation_error": ("error", f"{_ERRORS[task]}, of the validation rows"),
@@ -84,7 +83,7 @@ def _curves(runs: Sequence[Run], task: str, kind: str) -> Iterator[Figure]:
         yield Figure(
             f"{task}-{word}",
             f"{_TITLES[task]}, {'training' if is_loss else 'validation'}",
-            f"{says[0].upper()}{says[1:]}, after each epoch; {told}.",
+            f"{says[0].upper()}{says[1:]}, after each epoch.",
             (Picture(figures.chart(drawn), drawn.alt),),
         )
 

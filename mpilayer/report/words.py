@@ -65,23 +65,13 @@ def widths(run: Run) -> str:
     return f"{visible}-{hidden}-{visible}" if is_known else f"{hidden} hidden units"
 
 
-def settings(run: Run) -> str:
-    """Return the main settings of a run in one line."""
-    return ", ".join(_settings(run))
-
-
-def each(runs: Sequence[Run]) -> str:
-    """Return the main settings of several runs: the common ones, then what differs."""
-    if len(runs) == 1:
-        return settings(runs[0])
+def settings(runs: Sequence[Run]) -> tuple[str, list[str]]:
+    """Return the main settings that all runs share, and the others of each."""
     parts = [_settings(run) for run in runs]
-    common = [part for part in parts[0] if all(part in other for other in parts)]
-    differences = [
-        f"{run.name}: {', '.join(part for part in own if part not in common)}"
-        for run, own in zip(runs, parts, strict=True)
-        if set(own) != set(common)
-    ]
-    return "; ".join([f"all: {', '.join(common)}"] * bool(common) + differences)
+    common = [part for part in parts[0] if all(part in other for other in parts[1:])]
+    common *= len(runs) > 1
+    own = [[part for part in one if part not in common] for one in parts]
+    return ", ".join(common), [", ".join(one) or NOTHING for one in own]
 
 
 def _settings(run: Run) -> list[str]:
@@ -176,9 +166,10 @@ def _sparse(run: Run) -> list[str]:
         widths(run),
         str(config.get("optimizer", "")),
         "" if run.kind == "comparison" else f"sparsity term {kl}",
-        f"λ_ρ {short(config.get('sparsity_weight'))}",
-        f"ρ {short(config.get('sparsity_target'))}",
-        f"λ_W {short(config.get('weight_decay'))}",
+        *(
+            f"{key.replace('_', ' ')} {short(config.get(key))}"
+            for key in ("sparsity_weight", "sparsity_target", "weight_decay")
+        ),
         count(run.summary["n_rows"], "row") if "n_rows" in run.summary else "",
         ranks(run.summary),
     ]
