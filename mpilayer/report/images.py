@@ -99,7 +99,7 @@ def _compared(some: Sequence[tuple[Run, Sample]], name: str) -> Figure | None:
             return None
         columns = math.ceil(math.sqrt(len(images)))
         error = np.square(rows - first.originals, dtype=np.float64).sum(axis=1).mean()
-        of = f", error {error:.2f}" if rows is not first.originals else ""
+        of = f"\nerror {error:.2f}" if rows is not first.originals else ""
         pictures.append(
             Picture(
                 figures.tiles(images, columns),

@@ -17,7 +17,7 @@ from mpilayer.report.html import (
     table,
 )
 from mpilayer.report.run import PREDICTORS, Run, listing, number
-from mpilayer.report.words import at, digits, finetunings, seconds, short
+from mpilayer.report.words import at, digits, finetunings, percent, seconds, short
 
 _SPLITS = ("train", "validation", "test")
 _ERRORS = {
@@ -117,8 +117,8 @@ def confusion(run: Run) -> Iterator[Markup]:
     wrong = 1 - counts.trace() / total
     title = (
         f"Confusion matrix: {_split(run)}rows of each true class by the class they "
-        f"were taken for (columns); {wrong:.2%} of {total:,.0f} are wrong. Right "
-        "answers are framed."
+        f"were taken for (columns); {percent(100 * wrong)} of {total:,.0f} are wrong. "
+        "Right answers are framed."
     )
     top = element("thead", element("tr", *head))
     inner = element("table", top, element("tbody", *body), aria_label=title)

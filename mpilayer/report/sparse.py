@@ -120,7 +120,7 @@ def _costs(runs: Sequence[Run]) -> Iterator[Figure]:
     low, top, highest = _range_of_costs(known)
     y_log = top > _LOG_FROM * low
     scale = ", on a logarithmic scale" * y_log
-    cut = f"; the beginning, up to {highest:.3g}, lies above the frame"
+    cut = f"; the beginning, up to {highest:.3g}, is left out"
     cut *= top < highest
     for key, words in {
         "evaluation": "evaluations of the cost",

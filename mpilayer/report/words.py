@@ -25,6 +25,12 @@ def short(value: Any, form: str = ".3g") -> str:
     return format(found, form) if math.isfinite(found) else NOTHING
 
 
+def percent(value: Any) -> str:
+    """Return a part of a hundred, a dash for none."""
+    shown = short(value)
+    return shown if shown == NOTHING else f"{shown} %"
+
+
 def count(value: Any, what: str) -> str:
     """Return a number of things."""
     found = number(value)
@@ -68,8 +74,9 @@ def widths(run: Run) -> str:
 def settings(runs: Sequence[Run]) -> tuple[str, list[str]]:
     """Return the main settings that all runs share, and the others of each."""
     parts = [_settings(run) for run in runs]
-    common = [part for part in parts[0] if all(part in other for other in parts[1:])]
-    common *= len(runs) > 1
+    common = (
+        [p for p in parts[0] if all(p in one for one in parts)] if parts[1:] else []
+    )
     own = [[part for part in one if part not in common] for one in parts]
     return ", ".join(common), [", ".join(one) or NOTHING for one in own]
 
