@@ -126,13 +126,13 @@ def _architecture(run: Run) -> list[str]:
     config = run.section("pretrain")
     sizes = [run.section("data").get("n_visible"), *listing(config.get("layers"))]
     units = {key: str(config.get(key, "?")) for key in ("visible", "hidden", "code")}
-    alike = set(units.values()) if len(set(units.values())) == 1 else ()
-    kinds = alike or [f"{key} {unit}" for key, unit in units.items()]
+    usual = max(units.values(), key=list(units.values()).count)
+    others = [f"{key} {unit}" for key, unit in units.items() if unit != usual]
     return [
         run.name,
         widths(run),
         _shares(sizes),
-        ", ".join([str(config.get("method", "?")), *kinds]),
+        ", ".join([str(config.get("method", "?")), usual, *others]),
         _each(listing(config.get("epochs"))),
         _each(_extra_epochs(config)),
     ]

@@ -42,7 +42,7 @@ figcaption b{color:var(--ink)}
 figure svg{display:block;width:100%;height:auto}
 .chart .pictures{max-width:34rem;margin:0 auto}
 .wide .pictures,.scroll{overflow-x:auto}
-/* What scrolls says so: an animation along a scroll bar runs only where there is one. */
+/* What scrolls says so: an animation of scrolling runs only where there is some. */
 .wide .pictures::before,.scroll::before{content:"↔ Scroll sideways.";display:block;
  position:sticky;left:0;width:max-content;color:var(--ink);line-height:1.5;
  font-size:.85rem}
@@ -89,8 +89,9 @@ pre{overflow-x:auto;font:.85rem/1.45 ui-monospace,Menlo,Consolas,monospace;
  .words td::before{content:attr(data-label);color:var(--soft);font-size:.85rem;
  margin-right:.5rem}}
 @media print{body{max-width:none;padding:0;font-size:10.5pt}
- figure,table,.facts div{break-inside:avoid}
- h2,h3,.caption,summary,p:has(+div){break-after:avoid}
+ figure,table,.table,p,.facts div{break-inside:avoid}
+ h2,h3,h2+p,h3+p,.facts,summary{break-after:avoid}
+ .grid{grid-template-columns:1fr 1fr}table{font-size:8.5pt}th,td{padding:.2rem .45rem}
  .wide svg{min-width:0}.wide .pictures,.scroll{overflow:visible}
  .wide .pictures::before,.scroll::before{content:none}
  td{white-space:normal}
