@@ -260,7 +260,9 @@ def _thinned(pieces: Sequence[_Piece], frame: _Frame) -> Iterator[_Piece]:
     x = frame.x
     tiny: list[_Piece] = []
     for piece in pieces:
-        if not frame.shows(piece.start, piece.stop) or piece.start == piece.stop:
+        least = _LEAST_SENDING / 8 if piece.kind == "sending" else 0.0
+        shown = frame.shows(piece.start, piece.stop)
+        if not shown or x(piece.stop) - x(piece.start) <= least:
             continue
         if tiny and x(piece.start) - x(tiny[-1].stop) >= _LEAST_WIDTH:
             yield from _merged(tiny)  # then the rank did something else

@@ -28,7 +28,7 @@ def short(value: Any, form: str = ".3g") -> str:
 def percent(value: Any) -> str:
     """Return a part of a hundred, a dash for none."""
     shown = short(value)
-    return shown if shown == NOTHING else f"{shown} %"
+    return shown if shown == NOTHING else f"{shown}\N{NO-BREAK SPACE}%"
 
 
 def count(value: Any, what: str) -> str:
