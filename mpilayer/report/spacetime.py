@@ -170,7 +170,7 @@ def _row(
     """Yield the names of a layer, and what it does over time."""
     yield text(_LEFT - 12, top + 9, lane.title, "end", weight="600")
     yield text(_LEFT - 12, top + 24, lane.subtitle, "end", "soft", size=11)
-    yield from (_bars if frame.tips else _joined_bars)(pieces, frame, top)
+    yield from _bars(pieces, frame, top)
     yield from _numbers(lane.epochs, frame, top)
 
 
@@ -207,27 +207,17 @@ def _numbers(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str
 
 
 def _bars(pieces: Sequence[_Piece], frame: _Frame, top: float) -> Iterator[str]:
-    for piece in sorted(pieces, key=lambda piece: piece.kind == "sending"):
-        part, place, style = _LOOKS[piece.kind]
-        yield (
-            f'<rect x="{frame.x(piece.start):.2f}" y="{top + place * _BAR:.1f}" '
-            f'width="{_width(piece, frame):.2f}" height="{part * _BAR:.1f}" '
-            f'style="{style}"><title>{_tip(piece)}</title></rect>'
-        )
-
-
-def _joined_bars(pieces: Sequence[_Piece], frame: _Frame, top: float) -> Iterator[str]:
     for kind, (part, place, style) in _LOOKS.items():
-        path = "".join(
-            f"M{left:.2f} {top + place * _BAR:.1f}"
-            f"h{_width(piece, frame):.2f}v{part * _BAR:.1f}H{left:.2f}z"
-            for piece in pieces
-            if piece.kind == kind
-            for left in (frame.x(piece.start),)
-        )
-        if path:
-            tip = f"<title>{KINDS[kind]}</title>"
-            yield f'<path d="{path}" style="{style}">{tip}</path>'
+        own = [piece for piece in pieces if piece.kind == kind]
+        for group in [[piece] for piece in own] if frame.tips else [own] * bool(own):
+            path = "".join(
+                f"M{left:.2f} {top + place * _BAR:.1f}h{_width(piece, frame):.2f}"
+                f"v{part * _BAR:.1f}H{left:.2f}z"
+                for piece in group
+                for left in (frame.x(piece.start),)
+            )
+            tip = _tip(group[0]) if frame.tips else KINDS[kind]
+            yield f'<path d="{path}" style="{style}"><title>{tip}</title></path>'
 
 
 def _width(piece: _Piece, frame: _Frame) -> float:

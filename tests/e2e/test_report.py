@@ -248,6 +248,22 @@ def test_a_missing_data_set_is_said(runs, tmp_path):
     assert "spacetime-run" in text
 
 
+def test_a_run_says_whether_it_was_crowded(runs, tmp_path):
+    data = runs["deep"].parent / "data.h5"
+    options = ("--layers", "14,2", "--epochs", 1, "--minibatch", 50)
+    threads = (os.cpu_count() or 1) + 1
+    launch.run(
+        "pretrain", data, "--run", tmp_path / "run", *options, "--threads", threads
+    ).ok()
+    for run, crowded in ((tmp_path / "run", True), (runs["deep"], False)):
+        summary = json.loads((run / "summary.json").read_text())
+        assert summary["crowded"] == crowded
+        assert summary["simulated_seconds"] > 0
+        out = tmp_path / f"{crowded}.html"
+        launch.run("report", run, "-o", out).ok()
+        assert ("simulated seconds are left out" in out.read_text()) == crowded
+
+
 def test_a_data_set_that_has_moved(runs, tmp_path):
     run = shutil.copytree(runs["deep"], tmp_path / "run")
     config = (run / "config.toml").read_text()
