@@ -21,7 +21,7 @@ from mpilayer.train.evaluate import PCA
 N_IMAGES = 25
 """Rows whose reconstructions are shown."""
 _MOST_POINTS = 500
-_MOST_PRODUCTS = 2e11
+_MOST_PRODUCTS = 1e11
 """Of PCA: some ten seconds; nobody waits longer for a panel. Full MNIST: 4e10."""
 
 

@@ -73,12 +73,17 @@ def widths(run: Run) -> str:
 
 def settings(runs: Sequence[Run]) -> tuple[str, list[str]]:
     """Return the main settings that all runs share, and the others of each."""
-    parts = [_settings(run) for run in runs]
+    common, own = _shared(list(map(_settings, runs)))
+    return common, [one or NOTHING for one in own]
+
+
+def _shared(parts: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
+    """Return what several lists have in common, and the rest of each."""
     common = (
         [p for p in parts[0] if all(p in one for one in parts)] if parts[1:] else []
     )
     own = [[part for part in one if part not in common] for one in parts]
-    return ", ".join(common), [", ".join(one) or NOTHING for one in own]
+    return ", ".join(common), [", ".join(one) for one in own]
 
 
 def _settings(run: Run) -> list[str]:
@@ -95,7 +100,9 @@ def schedule(run: Run) -> str:
 
 def finetunings(runs: Sequence[Run], step: str = "finetune") -> str:
     """Return the settings of fine-tuning for a task, as the section of that name."""
-    return "; ".join(f"{run.name}: {', '.join(_finetuning(run, step))}" for run in runs)
+    common, own = _shared([_finetuning(run, step) for run in runs])
+    told = [f"{run.name}: {one}" for run, one in zip(runs, own, strict=True) if one]
+    return "; ".join([f"all: {common}"] * bool(common) + told)
 
 
 def _finetuning(run: Run, step: str) -> list[str]:

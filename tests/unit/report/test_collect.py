@@ -226,6 +226,25 @@ def test_common_settings_are_said_once(tmp_path):
     assert "λ_" not in text
 
 
+def test_common_settings_of_fine_tuning_are_said_once(tmp_path):
+    runs = [
+        tuned(tmp_path / name, f'optimizer = "adam"\nminibatch = {size}\n')
+        for name, size in {"a": 50, "b": 50, "c": 70}.items()
+    ]
+    found = collect(runs)
+    unknown = "rate –", "ranks unknown"
+    assert words.finetunings(found[:1]) == (
+        f"a: adam, {unknown[0]}, minibatch 50, {unknown[1]}"
+    )
+    assert words.finetunings(found[:2]) == (
+        f"all: adam, {unknown[0]}, minibatch 50, {unknown[1]}"
+    )
+    assert words.finetunings(found) == (
+        f"all: adam, {', '.join(unknown)}; "
+        "a: minibatch 50; b: minibatch 50; c: minibatch 70"
+    )
+
+
 def test_speed_up_needs_runs_that_differ_in_ranks_alone(tmp_path):
     one = sparse_run(tmp_path / "one", ranks=1, seconds=8.0)
     two = sparse_run(tmp_path / "two", ranks=2, seconds=4.0)
