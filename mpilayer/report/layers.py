@@ -22,8 +22,8 @@ def space_time(run: Run, name: str) -> Iterator[Part]:
     yield Figure(
         f"spacetime-{name}",
         "Space-time diagram",
-        "What each layer did over the seconds of training, with the number of each "
-        f"epoch; above each row the layer's own reconstruction error ({ERROR} of the "
+        "What each layer did over the seconds of training, with numbers of "
+        f"epochs; above each row the layer's own reconstruction error ({ERROR} of the "
         "monitored rows, at the end of each epoch; each layer has its own scale), and "
         "arrows from where an output left a layer to the epoch above that first used "
         "it.",

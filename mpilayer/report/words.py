@@ -102,7 +102,7 @@ def finetunings(runs: Sequence[Run], step: str = "finetune") -> str:
     """Return the settings of fine-tuning for a task, as the section of that name."""
     common, own = _shared([_finetuning(run, step) for run in runs])
     told = [f"{run.name}: {one}" for run, one in zip(runs, own, strict=True) if one]
-    return "; ".join([f"all: {common}"] * bool(common) + told)
+    return "; ".join([f"All: {common}"] * bool(common) + told)
 
 
 def _finetuning(run: Run, step: str) -> list[str]:

@@ -237,10 +237,10 @@ def test_common_settings_of_fine_tuning_are_said_once(tmp_path):
         f"a: adam, {unknown[0]}, minibatch 50, {unknown[1]}"
     )
     assert words.finetunings(found[:2]) == (
-        f"all: adam, {unknown[0]}, minibatch 50, {unknown[1]}"
+        f"All: adam, {unknown[0]}, minibatch 50, {unknown[1]}"
     )
     assert words.finetunings(found) == (
-        f"all: adam, {', '.join(unknown)}; "
+        f"All: adam, {', '.join(unknown)}; "
         "a: minibatch 50; b: minibatch 50; c: minibatch 70"
     )
 
