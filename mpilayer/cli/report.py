@@ -27,6 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the page to write (default: %(default)s)",
     )
     parser.add_argument(
+        "--data", type=Path, metavar="DATA.h5", help="where the runs' data set is now"
+    )
+    parser.add_argument(
         "--figures",
         type=Path,
         metavar="FOLDER",
@@ -50,7 +53,8 @@ def run(args: argparse.Namespace) -> None:
             f"this command runs in one process; got {environment.launched_size()}. "
             "Start it without mpiexec."
         )
-    for remark in write_report(args.runs, args.out, args.figures, args.force):
+    remarks = write_report(args.runs, args.out, args.figures, args.force, args.data)
+    for remark in remarks:
         show.say(f"note: {remark}")
     kilobytes = args.out.stat().st_size / 1024
     print(f"wrote {args.out} ({kilobytes:,.0f} kB): open it in a browser")

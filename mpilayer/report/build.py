@@ -17,7 +17,11 @@ _MOST_NAMES = 4
 
 
 def write_report(
-    runs: Sequence[Path], out: Path, folder: Path | None = None, force: bool = False
+    runs: Sequence[Path],
+    out: Path,
+    folder: Path | None = None,
+    force: bool = False,
+    data: Path | None = None,
 ) -> list[str]:
     """Write a page about runs, and perhaps its figures as files.
 
@@ -31,6 +35,8 @@ def write_report(
         Where every figure becomes a file of its own, too; made if there is none.
     force : bool
         A page that is there already gives way, and so do figures.
+    data : Path, optional
+        Where the runs' data set is now.
 
     Returns
     -------
@@ -41,6 +47,8 @@ def write_report(
     ------
     ConfigError
         matplotlib is missing, or a run is named twice.
+    DataError
+        ``data`` is no data set, or that of no run.
     FileError
         ``out`` or a figure can't be written.
     CheckpointError
@@ -50,7 +58,7 @@ def write_report(
     _check_out(out, force)
     if folder is not None:
         _check_folder(folder, force)
-    found = collect(runs)
+    found = collect(runs, data)
     sections = sections_of(found)
     text = page(_title(found), ending.lead(found, datetime.now()), sections)
     if folder is not None:

@@ -190,7 +190,7 @@ def captioned(title: str, inner: Markup, class_: str = "") -> Markup:
         "div",
         element("p", title, class_="caption"),
         element("div", inner, class_="scroll", tabindex="0"),
-        class_=class_,
+        class_=f"table {class_}",
     )
 
 

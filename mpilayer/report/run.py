@@ -55,6 +55,8 @@ class Sample:
         The rows to show.
     reconstructions : mapping of str to ndarray
         From the name of a model, such as ``pre-trained``, to the rows in its place.
+    pca : ndarray (n_images, n_visible) or None
+        What as many principal components as code units make of them.
     codes : ndarray (n, n_code)
         Of all rows, by the newest model.
     """
@@ -65,6 +67,7 @@ class Sample:
     labels: AnyArray | None
     originals: Array32
     reconstructions: Mapping[str, Array32]
+    pca: AnyArray | None
     codes: Array32
 
 

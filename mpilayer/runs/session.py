@@ -164,6 +164,7 @@ class Session:
             "ranks": self.comm.size,
             "threads_per_rank": threads[0] if len(threads) == 1 else threads[-1],
             "hosts": len(set(self.placement.hosts)),
+            "crowded": bool(self.placement.crowded),
             "mpi": self.placement.library,
         }
 
