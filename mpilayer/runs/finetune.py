@@ -22,7 +22,6 @@ from mpilayer.runs.labels import (
     check_all_labels,
     classes_of,
     labelled_splits,
-    prediction_errors,
     read_labels,
 )
 from mpilayer.runs.model import (
@@ -35,15 +34,15 @@ from mpilayer.runs.model import (
     run_shapes,
 )
 from mpilayer.runs.opening import check_minibatch
-from mpilayer.runs.predictors import confusion_of
 from mpilayer.runs.resuming import (
     check_replicas,
     check_same,
     data_of_run,
     launch_facts,
 )
-from mpilayer.runs.session import Session, check_range, stack_errors
+from mpilayer.runs.session import Session, check_range
 from mpilayer.runs.tasks import TASKS
+from mpilayer.runs.tuned import summarize
 from mpilayer.runs.writing import Writer
 from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
@@ -139,39 +138,10 @@ def _finetune(
         )
     seconds = _descend(state, rows, session, directory, epochs, before)
     comm.on_root(finetuned_content(directory, state, seconds).save)
-    errors = _errors(stack, path, session)
-    summary = {
-        # Keys of pre-training stay; those of this step are told apart by their prefix.
-        **{f"{task.name}_{k}": v for k, v in session.facts().items()},
-        f"{task.name}_seconds": seconds,
-        f"{task.name}_optimizer": config.optimizer,
-        f"{task.name}_epochs": state.epoch,
-        f"{task.name}_best_epoch": state.best_epoch,
-        f"{task.name}_training": sum(line["training"] for line in epochs),
-        f"{task.name}_allreduce": sum(line["allreduce"] for line in epochs),
-        f"{task.name}_evaluating": sum(line["evaluating"] for line in epochs),
-        **errors,
-    }
+    summary = summarize(directory, state, path, session, epochs, seconds)
     summary = comm.on_root(lambda: directory.write_summary(summary))
     comm.on_root(lambda: directory.set_complete(task.name))
     return summary
-
-
-def _errors(stack: Stack, path: Path, session: Session) -> dict[str, Any]:
-    """Return what the summary says about errors. Collective."""
-    if isinstance(stack, Predictor):
-        errors = prediction_errors(stack, path, session.comm)
-        if not len(stack.classes):
-            return {"regress_error": errors}
-        return {
-            "classify_error": errors,
-            **confusion_of(stack, path, session.comm),
-        }
-    errors = stack_errors(stack, path, session.comm)
-    return {
-        **{f"{split}_error": error for split, error in errors.items()},
-        "finetuned": errors,
-    }
 
 
 def finetune_config(directory: RunDirectory) -> FinetuneConfig:
