@@ -60,6 +60,14 @@ _LEFT = {
 }
 """File and key that a command leaves at its end; as a rule its seconds."""
 
+WEIGHTS = {
+    "finetune": "finetuned",
+    "classify": "classifier",
+    "regress": "regressor",
+    "sparse": "sparse",
+}
+"""The checkpoint that a command leaves at its end; pre-training leaves one a layer."""
+
 _CUT = re.compile(r"layer-(?P<layer>\d+)\.e(?P<epoch>\d+)\.u(?P<used>\d+)\.h5")
 
 
@@ -157,7 +165,13 @@ class RunDirectory:
         if command not in self.completed():
             return False
         name, key = _LEFT.get(command, ("summary.json", f"{command}_seconds"))
-        return not key or self.read_summary(name).get(key) is not None
+        if key and self.read_summary(name).get(key) is None:
+            return False
+        if command == "pretrain":
+            layers = range(len(self.read_config().get(command, {}).get("layers", ())))
+            return all(self.layer_checkpoint(index).exists() for index in layers)
+        weights = WEIGHTS.get(command)
+        return weights is None or checkpoint.exists(self.checkpoint(weights))
 
     def set_complete(self, command: str, complete: bool = True) -> None:
         """Note that a command has come to its end, or begins anew."""
