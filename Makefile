@@ -44,7 +44,7 @@ demo: .venv/installed
 	$$mpiexec -n 2 $$flags $(MPILAYER) finetune $(RUN) \
 	    --optimizer adam --epochs 15
 	@set -x; $(MPILAYER) evaluate $(RUN)
-	@set -x; $(MPILAYER) report $(RUN) -o $(RUN).html --force
+	@set -x; $(MPILAYER) report $(RUN) -o $(RUN).html --replace
 	@echo 'Look at it: open $(CURDIR)/$(RUN).html in a browser'
 
 test: lint

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="write every figure as a file, too",
     )
     parser.add_argument(
-        "--force", action="store_true", help="replace files that are there already"
+        "--replace", action="store_true", help="replace files that are there already"
     )
 
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
             f"this command runs in one process; got {environment.launched_size()}. "
             "Start it without mpiexec."
         )
-    for remark in write_report(args.runs, args.out, args.figures, args.force):
+    for remark in write_report(args.runs, args.out, args.figures, args.replace):
         show.say(f"note: {remark}")
     kilobytes = args.out.stat().st_size / 1024
     print(f"wrote {args.out} ({kilobytes:,.0f} kB): open it in a browser")

@@ -1,7 +1,7 @@
 """What decides each way of training."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mpilayer.config.fields import FieldError, check, option, per_layer
@@ -9,6 +9,13 @@ from mpilayer.errors import unknown
 
 TASKS = ("autoencode", "classify", "regress")
 SCHEDULES = ("lockstep", "async", "greedy", "simulate", "replay:FILE")
+# Settings that other schedules have no use for.
+_OWN = {
+    "lag": "lockstep",
+    "refresh_every": "lockstep",
+    "cores": "simulate",
+    "costs": "simulate",
+}
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
 
@@ -135,6 +142,14 @@ class PretrainConfig:
                 f"{len(self.momentum)}. Give two, such as 0.5 and 0.9.",
                 "momentum",
             )
+        for item in fields(self):
+            owner = _OWN.get(item.name, name)
+            if owner != name and getattr(self, item.name) != item.default:
+                raise FieldError(
+                    f"{item.name} belongs to the schedule {owner}; the schedule is "
+                    f"{name}. Leave {item.name} out, or choose {owner}.",
+                    item.name,
+                )
 
     @property
     def stipulated_epochs(self) -> tuple[int, ...]:
