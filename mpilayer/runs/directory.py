@@ -327,10 +327,13 @@ def _written(path: Path) -> Iterator[Path]:
             yield from (path / folder).iterdir()
 
 
+def may_become_run(path: Path) -> bool:
+    """Tell whether a folder is missing, or holds no more than a run that begins."""
+    return not path.exists() or (path.is_dir() and not _others(path))
+
+
 def _check_replaceable(path: Path, replace: bool) -> None:
-    content = _content(path)
-    found = {p.name for p in content if not p.name.endswith(".tmp")}
-    others = sorted(found - set(_CONTENT))
+    content, others = _content(path), _others(path)
     # A launch that was killed at once leaves no more than empty folders.
     empty = all(p.is_dir() and not any(p.iterdir()) for p in content)
     if others or not (empty or (path / "config.toml").exists()):
@@ -344,6 +347,12 @@ def _check_replaceable(path: Path, replace: bool) -> None:
             f"'mpilayer resume {path}' or --resume auto, replace it with --replace, or "
             "choose another name."
         )
+
+
+def _others(path: Path) -> list[str]:
+    """Return the names of what no run has."""
+    found = {p.name for p in _content(path) if not p.name.endswith(".tmp")}
+    return sorted(found - set(_CONTENT))
 
 
 def _content(path: Path) -> list[Path]:

@@ -113,8 +113,9 @@ def _finetune(
     goes_on, path = comm.on_root(
         lambda: _check(run, config, data, replace_finetuned, session.safety.resume)
     )
-    if goes_on and comm.on_root(lambda: _has_nothing_left(directory, config)):
-        session.say(f"{task.name} of {run} is at its end; there is nothing to do")
+    end = comm.on_root(lambda: _end_of(directory, config)) if goes_on else ""
+    if end:
+        session.say(f"{task.name} of {run} is at its end; {end}")
         return comm.on_root(directory.read_summary)
     stack = comm.everywhere(lambda: _new_stack(path, directory, config))
     rows = comm.everywhere(
@@ -251,12 +252,26 @@ def _descend(
     return perf_counter() - origin
 
 
-def _has_nothing_left(directory: RunDirectory, config: FinetuneConfig) -> bool:
-    task = TASKS[config.task]
-    done = int(directory.read_summary().get(f"{task.name}_epochs", 0))
-    before = task.config(directory)
-    more = config.epochs > done and config.epochs != before.epochs
-    return directory.is_complete(task.name) and not more
+def _end_of(directory: RunDirectory, config: FinetuneConfig) -> str:
+    """Say why a task has nothing left to do; empty if it has. On rank 0.
+
+    With more epochs, or patience, it goes on from the last ones: nothing that was done
+    depends on how many were to come.
+    """
+    name = TASKS[config.task].name
+    if not directory.is_complete(name):
+        return ""
+    summary = directory.read_summary()
+    done = int(summary.get(f"{name}_epochs", 0))
+    in_vain = done - int(summary.get(f"{name}_best_epoch", 0))
+    if done >= config.epochs:
+        return "there is nothing to do"
+    if 0 < config.patience <= in_vain:
+        return (
+            f"the last {in_vain} of its {done} epochs have not made it better. Go on "
+            f"with a --patience of more than {in_vain}"
+        )
+    return ""
 
 
 def _check(
@@ -288,7 +303,8 @@ def _check(
         model = "fine-tuned" if task.model == "finetuned" else f"a {task.model}"
         raise ConfigError(
             f"{run} must not be {model} yet; it is. Look at it with 'mpilayer "
-            f"evaluate {run}', or start again from pre-training with --replace."
+            f"evaluate {run}', go on with more --epochs and --resume auto, or start "
+            "again from pre-training with --replace."
         )
     check_pretrained(directory, weights=not config.from_scratch)
     _, shapes = run_shapes(directory)
