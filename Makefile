@@ -42,7 +42,7 @@ demo: .venv/installed
 	    --minibatch 50 --learning-rate 0.1,0.1,0.1,0.005
 	@$(LAUNCH); set -x; \
 	$$mpiexec -n 2 $$flags $(MPILAYER) finetune $(RUN) \
-	    --optimizer adam --epochs 15
+	    --epochs 15 --minibatch 100
 	@set -x; $(MPILAYER) evaluate $(RUN)
 	@set -x; $(MPILAYER) report $(RUN) -o $(RUN).html --replace
 	@echo 'Look at it: open $(CURDIR)/$(RUN).html in a browser'

@@ -183,11 +183,11 @@ class FinetuneConfig:
         "learns the labels; regress: a linear one learns them as numbers",
         choices=TASKS,
     )
-    epochs: int = option(10, "epochs at most", least=0)
+    epochs: int = option(20, "epochs at most", least=0)
     optimizer: str = option(
-        "sgd",
-        "sgd: on the summed gradient, our reading of Santara et al.; momentum: "
-        "likewise, 0.9; adam",
+        "adam",
+        "adam; sgd: on the summed gradient, our reading of Santara et al.; momentum: "
+        "likewise, 0.9",
         choices=("sgd", "momentum", "adam"),
     )
     learning_rate: float = option(
@@ -215,7 +215,7 @@ class FinetuneConfig:
     from_scratch: bool = option(
         False, "begin with random weights, not with the pre-trained ones"
     )
-    minibatch: int = option(100, "rows of a minibatch, over all ranks", least=1)
+    minibatch: int = option(20, "rows of a minibatch, over all ranks", least=1)
     patience: int = option(
         0,
         "stop after so many epochs without a better validation error; 0: never",
