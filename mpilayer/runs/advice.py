@@ -13,7 +13,11 @@ _LINEAR_RATE = 0.005
 
 def after_pretraining(config: PretrainConfig) -> tuple[str, ...]:
     """Return what may make a pre-trained stack better."""
-    return ("fine-tuning", f"more epochs than {_shown(config.epochs)}", *_code(config))
+    return (
+        "fine-tuning",
+        f"more --epochs than {_shown(config.epochs)}",
+        *_code(config),
+    )
 
 
 def after_finetuning(
@@ -21,9 +25,9 @@ def after_finetuning(
 ) -> tuple[str, ...]:
     """Return what may make a fine-tuned stack better, after which epoch it was best."""
     return (
-        *["--optimizer adam"] * (config.optimizer != "adam"),
+        *["--optimizer adam --replace"] * (config.optimizer != "adam"),
         # Else they have made it worse.
-        *[f"more epochs than {done}"] * (best == done),
+        *[f"more --epochs than {done}, with --resume auto"] * (best == done),
         *[f"pre-training with {words}" for words in _code(pretraining)],
     ) or ("pre-training for longer", "smaller minibatches")
 

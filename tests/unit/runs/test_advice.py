@@ -60,16 +60,18 @@ def test_nothing_is_said(errors, pca):
 
 def test_only_what_is_not_set_already():
     code = "--code linear --learning-rate 0.1,0.005"
-    assert after_pretraining(STACK) == ("fine-tuning", "more epochs than 2", code)
-    assert after_pretraining(LINEAR) == ("fine-tuning", "more epochs than 2")
+    assert after_pretraining(STACK) == ("fine-tuning", "more --epochs than 2", code)
+    assert after_pretraining(LINEAR) == ("fine-tuning", "more --epochs than 2")
     adam = replace(TUNE, optimizer="adam")
     assert after_finetuning(TUNE, STACK, 3, 3) == (
-        "--optimizer adam",
-        "more epochs than 3",
+        "--optimizer adam --replace",
+        "more --epochs than 3, with --resume auto",
         f"pre-training with {code}",
     )
     assert after_finetuning(adam, STACK, 3, 2) == (f"pre-training with {code}",)
-    assert after_finetuning(adam, LINEAR, 3, 3) == ("more epochs than 3",)
+    assert after_finetuning(adam, LINEAR, 3, 3) == (
+        "more --epochs than 3, with --resume auto",
+    )
     assert after_finetuning(adam, LINEAR, 3, 2)  # it is not better: something is said
 
 
