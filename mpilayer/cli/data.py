@@ -110,7 +110,7 @@ def _add_making(parser: argparse.ArgumentParser, validation: str, seed: str) -> 
     )
     parser.add_argument("--seed", type=int, default=0, help=f"{seed} (default: 0)")
     parser.add_argument("--name", help="what to call it (default: the source's name)")
-    parser.add_argument("--force", action="store_true", help="replace OUT.h5")
+    parser.add_argument("--replace", action="store_true", help="replace OUT.h5")
 
 
 def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
@@ -160,10 +160,10 @@ def _check_making(args: argparse.Namespace) -> None:
             f"-o/--output must end in {' or '.join(_ENDINGS)}, as a data set is an "
             f"HDF5 file; got {args.output}. Choose another name."
         )
-    if args.output.exists() and not args.force:
+    if args.output.exists() and not args.replace:
         raise ConfigError(
             f"-o/--output must name a new file; {args.output} exists. "
-            "Choose another name, or replace it with --force."
+            "Choose another name, or replace it with --replace."
         )
     if not args.output.parent.is_dir():
         raise ConfigError(

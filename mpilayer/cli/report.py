@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="write every figure as a file, too",
     )
     parser.add_argument(
-        "--force", action="store_true", help="replace files that are there already"
+        "--replace", action="store_true", help="replace files that are there already"
     )
 
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
             f"this command runs in one process; got {environment.launched_size()}. "
             "Start it without mpiexec."
         )
-    remarks = write_report(args.runs, args.out, args.figures, args.force, args.data)
+    remarks = write_report(args.runs, args.out, args.figures, args.replace, args.data)
     for remark in remarks:
         show.say(f"note: {remark}")
     kilobytes = args.out.stat().st_size / 1024

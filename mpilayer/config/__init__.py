@@ -27,6 +27,7 @@ from mpilayer.config.training import (
     SparseConfig,
 )
 from mpilayer.config.values import (
+    SECTIONS,
     Config,
     as_values,
     compared,
@@ -34,11 +35,13 @@ from mpilayer.config.values import (
     read_sections,
     read_toml,
     to_toml,
+    unknown_key,
 )
 
 __all__ = [
     "PRESETS",
     "SCHEDULES",
+    "SECTIONS",
     "STEPS",
     "TASKS",
     "Config",
@@ -59,5 +62,6 @@ __all__ = [
     "read_sections",
     "read_toml",
     "to_toml",
+    "unknown_key",
     "value_from_text",
 ]

@@ -94,9 +94,10 @@ def alone(run: Run) -> Section:
 
 def _remarks(run: Run) -> Iterator[Markup]:
     """Yield what a reader must know first."""
-    for remark in (*run.remarks, run.summary.get("short_of_epochs")):
-        if remark:
-            yield note(str(remark))
+    yield from (note(remark) for remark in run.remarks)
+    for key in ("short_of_epochs", "worse_than_pca"):
+        if words := run.summary.get(key):
+            yield note(f"Warning: {words}")
 
 
 def architecture_table(runs: Sequence[Run]) -> Markup:

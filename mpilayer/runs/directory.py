@@ -60,6 +60,14 @@ _LEFT = {
 }
 """File and key that a command leaves at its end; as a rule its seconds."""
 
+WEIGHTS = {
+    "finetune": "finetuned",
+    "classify": "classifier",
+    "regress": "regressor",
+    "sparse": "sparse",
+}
+"""The checkpoint that a command leaves at its end; pre-training leaves one a layer."""
+
 _CUT = re.compile(r"layer-(?P<layer>\d+)\.e(?P<epoch>\d+)\.u(?P<used>\d+)\.h5")
 
 
@@ -157,7 +165,13 @@ class RunDirectory:
         if command not in self.completed():
             return False
         name, key = _LEFT.get(command, ("summary.json", f"{command}_seconds"))
-        return not key or self.read_summary(name).get(key) is not None
+        if key and self.read_summary(name).get(key) is None:
+            return False
+        if command == "pretrain":
+            layers = range(len(self.read_config().get(command, {}).get("layers", ())))
+            return all(self.layer_checkpoint(index).exists() for index in layers)
+        weights = WEIGHTS.get(command)
+        return weights is None or checkpoint.exists(self.checkpoint(weights))
 
     def set_complete(self, command: str, complete: bool = True) -> None:
         """Note that a command has come to its end, or begins anew."""
@@ -313,10 +327,13 @@ def _written(path: Path) -> Iterator[Path]:
             yield from (path / folder).iterdir()
 
 
+def may_become_run(path: Path) -> bool:
+    """Tell whether a folder is missing, or holds no more than a run that begins."""
+    return not path.exists() or (path.is_dir() and not _others(path))
+
+
 def _check_replaceable(path: Path, replace: bool) -> None:
-    content = _content(path)
-    found = {p.name for p in content if not p.name.endswith(".tmp")}
-    others = sorted(found - set(_CONTENT))
+    content, others = _content(path), _others(path)
     # A launch that was killed at once leaves no more than empty folders.
     empty = all(p.is_dir() and not any(p.iterdir()) for p in content)
     if others or not (empty or (path / "config.toml").exists()):
@@ -330,6 +347,12 @@ def _check_replaceable(path: Path, replace: bool) -> None:
             f"'mpilayer resume {path}' or --resume auto, replace it with --replace, or "
             "choose another name."
         )
+
+
+def _others(path: Path) -> list[str]:
+    """Return the names of what no run has."""
+    found = {p.name for p in _content(path) if not p.name.endswith(".tmp")}
+    return sorted(found - set(_CONTENT))
 
 
 def _content(path: Path) -> list[Path]:

@@ -17,7 +17,7 @@ def export(
     run: Path,
     out: Path,
     part: str = PARTS[0],
-    force: bool = False,
+    replace: bool = False,
     task: str | None = None,
 ) -> store.Model:
     """Write a trained model of a run. One process.
@@ -30,7 +30,7 @@ def export(
         The file; its ending, one of ``store.export.ENDINGS``, says the format.
     part : str
         ``whole``, or ``encoder`` for the steps to the code alone.
-    force : bool
+    replace : bool
         Replace an older file; of ``.h5`` files only exported models are replaced.
     task : str, optional
         Which of the run's models, one of ``TASKS``; by default what was trained last.
@@ -48,7 +48,7 @@ def export(
     """
     if part not in PARTS:
         raise ConfigError(unknown("part", part, PARTS))
-    ending = check_output(out, store.ENDINGS, force, "--force")
+    ending = check_output(out, store.ENDINGS, replace)
     if ending == store.HDF5 and out.exists():
         store.check_hdf5(out)
     model = _model(RunDirectory.open(run), part, task)

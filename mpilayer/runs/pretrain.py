@@ -154,6 +154,8 @@ def _go_on(
         # It may have been killed while it did so.
         comm.on_root(lambda: _clear_up(directory, len(config.layers)))
         return comm.on_root(directory.read_summary)
+    # It may be noted all the same, if what it has left was lost.
+    comm.on_root(lambda: directory.set_complete(NAME, False))
     rule = rule_of(config, table)
     cut = comm.on_root(lambda: Cut.newest(directory, rule, len(config.layers)))
     for remark in cut.remarks:

@@ -166,7 +166,7 @@ def _write(
     run: Path, data: Path, out: Path, replace: bool, split: str | None, work: _Work
 ) -> dict[str, int]:
     directory = RunDirectory.open(run)
-    ending = check_output(out, OUTPUT_ENDINGS, replace, "--replace")
+    ending = check_output(out, OUTPUT_ENDINGS, replace)
     if out.exists() and data.exists() and out.samefile(data):
         raise ConfigError(
             f"-o must not name the data themselves; got {out} for both. Choose another "

@@ -292,9 +292,9 @@ def test_an_older_report_stays(runs, tmp_path):
     out = tmp_path / "r.html"
     out.write_text("mine")
     result = launch.run("report", runs["sparse"], "-o", out)
-    launch.assert_user_error(result, "-o must name a new file", "--force")
+    launch.assert_user_error(result, "-o must name a new file", "--replace")
     assert out.read_text() == "mine"
-    launch.run("report", runs["sparse"], "-o", out, "--force").ok()
+    launch.run("report", runs["sparse"], "-o", out, "--replace").ok()
     assert out.read_text().startswith("<!DOCTYPE html>")
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
 

@@ -227,7 +227,7 @@ def test_a_template_is_read_back(folder, pretrained, kind):
     text = launch.run("config", kind, cwd=folder).ok().stdout
     assert (folder / "made.toml").read_text() == text
     result = launch.run("config", kind, "-o", "made.toml", cwd=folder)
-    launch.assert_user_error(result, "made.toml exists", "--force")
+    launch.assert_user_error(result, "made.toml exists", "--replace")
     commands = {
         "pretrain": ["pretrain", "no.h5", "--run", "x", "--config", "made.toml"],
         "finetune": ["finetune", "no", "--config", "made.toml"],
