@@ -15,6 +15,7 @@ from mpilayer.store import checkpoint
 N_IMAGES = 25
 """Rows whose reconstructions are shown."""
 _MOST_POINTS = 500
+_MOST_LABELS = 50
 
 
 def first_weights(directory: RunDirectory, kind: str) -> AnyArray | None:
@@ -83,7 +84,7 @@ def _models(directory: RunDirectory, kind: str) -> dict[str, DeepAutoencoder]:
 
 
 def _spread(dataset: Dataset, split: str) -> tuple[Array32, AnyArray | None]:
-    """Return rows from all over a split, which may be sorted, and their labels."""
+    """Return rows from all over a split, which may be sorted, and their classes."""
     n = dataset.n_samples(split)
     n_blocks = min(N_IMAGES, n)
     size = max(1, min(_MOST_POINTS, n) // n_blocks)
@@ -91,4 +92,7 @@ def _spread(dataset: Dataset, split: str) -> tuple[Array32, AnyArray | None]:
     rows = [dataset.rows(split, i, min(i + size, n)) for i in starts]
     labels = [dataset.labels(split, i, min(i + size, n)) for i in starts]
     known = [found for found in labels if found is not None]
-    return np.concatenate(rows), np.concatenate(known) if known else None
+    found = np.concatenate(known) if known else None
+    if found is not None and len(np.unique(found)) > _MOST_LABELS:
+        found = None  # numbers rather than classes; nobody could read them all
+    return np.concatenate(rows), found

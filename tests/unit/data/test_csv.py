@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mpilayer.data.csv import csv_text, read_csv
+from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split
 from mpilayer.errors import DataError
 
@@ -18,21 +19,38 @@ X = np.array(
 )
 
 
-@pytest.mark.parametrize("labels", [None, np.array([3, -1, 2**40])])
+BARE = Preparation()
+
+
+@pytest.mark.parametrize(
+    "labels", [None, np.array([3, -1, 2**40]), np.float32([0.1, -3e38, 1 / 3])]
+)
 def test_round_trip(tmp_path, labels):
     path = tmp_path / "table.csv"
-    path.write_text(csv_text(Split(X, labels)))
-    found, remark = read_csv(path)
-    assert remark == (
+    path.write_text(csv_text(Split(X, labels), BARE))
+    found = read_csv(path)
+    assert found.remark == (
         "header: line 1; index: none; labels: "
         f"{'none' if labels is None else 'column 5'}"
     )
-    np.testing.assert_array_equal(found.x, X)
-    np.testing.assert_array_equal(found.labels, labels)
+    np.testing.assert_array_equal(found.x.astype(np.float32), X)
+    if labels is None:
+        assert found.labels is None
+    else:
+        np.testing.assert_array_equal(found.labels.astype(labels.dtype), labels)
+
+
+def test_names_of_columns_and_classes_come_back(tmp_path):
+    names = Preparation(("a", "b, c", 'd"e', "F"), "", ("cat, big", "dog"))
+    path = tmp_path / "table.csv"
+    path.write_text(csv_text(Split(X, np.array([1, 0, 1])), names))
+    found = read_csv(path)
+    assert found.columns == names.columns
+    assert found.labels.tolist() == ["dog", "cat, big", "dog"]
 
 
 def test_the_header_names_units_and_labels():
-    text = csv_text(Split(X, np.arange(3)))
+    text = csv_text(Split(X, np.arange(3)), BARE)
     lines = text.splitlines()
     assert lines[0] == "unit_1,unit_2,unit_3,unit_4,label"
     assert lines[1] == "0,-0,1,0.333333343,0"
@@ -41,8 +59,8 @@ def test_the_header_names_units_and_labels():
 
 def test_one_column_without_labels(tmp_path):
     path = tmp_path / "table.csv"
-    path.write_text(csv_text(Split(X[:, :1])))
-    assert read_csv(path)[0].x.shape == (3, 1)
+    path.write_text(csv_text(Split(X[:, :1]), BARE))
+    assert read_csv(path).x.shape == (3, 1)
 
 
 SAMPLES = [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]
@@ -70,11 +88,11 @@ WORDS = {"1": "line 1", "c": "column 1", "-": "none", "3": "column 3"}
 def test_header_index_and_labels(tmp_path, case):
     text, header, index, labels = TABLES[case]
     (tmp_path / "a.csv").write_text(text)
-    split, remark = read_csv(tmp_path / "a.csv")
-    np.testing.assert_array_equal(split.x, np.float32(SAMPLES))
+    found = read_csv(tmp_path / "a.csv")
+    np.testing.assert_array_equal(found.x, SAMPLES)
     header, index, labels = (WORDS.get(w, w) for w in (header, index, labels))
     index = index if index == "none" else f"{index}, left out"
-    assert remark == f"header: {header}; index: {index}; labels: {labels}"
+    assert found.remark == f"header: {header}; index: {index}; labels: {labels}"
 
 
 REFUSED = {

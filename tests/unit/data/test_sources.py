@@ -140,7 +140,8 @@ BAD_CSV = {
     "short line": ("1,2\n3\n", "line 2 has 1 cells, those before 2"),
     "nan": ("1,2\n3,nan\n", "row 1, column 1 is nan"),
     "short header": ("a\n1,2\n", "header must name every column; found 1 names and 2"),
-    "labels": ("a,label\n1,0.5\n", "labels must be one integer"),
+    "no label": ("a,label\n1,2\n\n3,\n", "must have a label; line 4 has ''"),
+    "endless label": ("a,label\n1,0.5\n2,inf\n", "finite.* that of row 1 is inf"),
     "label only": ("label\n1\n", "at least one row and column"),
     "semicolons": ("1;2\n3;4\n", "at least one row|line 2 has '3;4'"),
 }
@@ -167,7 +168,10 @@ BAD_ARRAYS = {
     ),
     "nan": ({"x": X / np.where(X[3, 1] == X, np.nan, 1)}, "row 3, column 1 is nan"),
     "labels too few": ({"x": X, "labels": LABELS[:5]}, "6 samples and 5 labels"),
-    "labels with fractions": ({"x": X, "labels": LABELS + 0.5}, "one integer a sample"),
+    "labels that are missing": (
+        {"x": X, "labels": np.where(LABELS == 1, np.nan, LABELS)},
+        "labels must be finite.* that of row 1 is nan",
+    ),
     "one-hot labels": ({"x": X, "labels": np.eye(6)}, r"int64 of shape \(6, 6\)"),
     "labels alone": ({"x": X, "test_labels": LABELS}, "samples for .* 'test_labels'"),
     "test alone": ({"test_x": X}, "must hold one array, or arrays named x and labels"),
@@ -242,7 +246,7 @@ def test_npy_and_npz_mistaken_for_each_other(tmp_path):
 
 def test_unknown_ending_and_missing_file(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"\.npy, \.npz, \.mat, \.csv or be a folder"):
+    with pytest.raises(DataError, match=r"\.csv, \.h5, \.hdf5 or be a folder"):
         read_source(tmp_path / "a.png")
     with pytest.raises(DataError, match="found nothing there"):
         read_source(tmp_path / "none.npy")
