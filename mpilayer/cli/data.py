@@ -281,7 +281,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     prepared = summary["preparation"]
     print(f"{'columns':10}  {summary['n_visible']}")
     if prepared["scaling"]:
-        print(f"{'scaled':10}  {prepared['scaling']['method']}, by the training rows")
+        print(f"{'scaled':10}  {prepared['scaling']['method']}")
     print()
     print(f"{'split':10}  {'rows':>9}  {'type':7}  {'values':20}  labels")
     for split, facts in summary["splits"].items():

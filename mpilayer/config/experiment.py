@@ -44,18 +44,21 @@ class DataConfig:
         choices=("prepare", "patches"),
     )
     validation: int = option(0, "rows to set apart, or further patches", least=0)
-    test: int = option(0, "rows to set apart for tests", least=0)
+    test: int = option(0, "prepare: rows to set apart for tests", least=0)
     unbalanced: bool = option(
-        False, "set rows apart whatever their labels, not equally many of each class"
+        False,
+        "prepare: set rows apart whatever their classes, not equally many of each",
     )
-    labels: str = option("", "column or array of the labels; empty: the usual one")
+    labels: str = option(
+        "", "prepare: column or array of the labels; empty: the usual one"
+    )
     scale: str = option(
         "none",
-        "each column by its training rows: 'minmax' to 0 to 1, 'standard' to mean 0 "
-        "and deviation 1",
+        "prepare: each column by its training rows, 'minmax' to 0 to 1, 'standard' to "
+        "mean 0 and deviation 1",
         choices=SCALINGS,
     )
-    like: str = option("", "a data set or run: prepare the source as its data were")
+    like: str = option("", "prepare: as the data of this run, or this data set, were")
     seed: int = option(0, "chooses the rows to set apart, or the patches", least=0)
     name: str = option("", "what to call it; empty: as the source")
     count: int = option(100_000, "patches: training patches to draw", least=1)

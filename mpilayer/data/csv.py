@@ -125,7 +125,7 @@ def _read(path: Path, labels: str, needed: bool) -> Table:
     columns = tuple(header[k] for k in kept) if named else ()
     found = None
     if column is None:
-        warn_of_labels(columns)
+        warn_of_labels(columns, "column", "is taken for a part of the samples")
     else:
         where = [f"line {n}" for n, _ in rows]
         found = numbers_or_texts(cells, where)

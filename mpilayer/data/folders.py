@@ -10,10 +10,15 @@ from mpilayer.data.layout import SPLITS
 from mpilayer.errors import DataError
 
 
-def is_image_folder(folder: Path) -> bool:
-    """Tell whether a folder has image files, or folders below it have. Local."""
-    return has_pictures(folder) or any(
-        is_image_folder(path) for path in entries(folder) if path.is_dir()
+def is_image_folder(folder: Path, depth: int = 2) -> bool:
+    """Tell whether a folder, or one that lies so deep in it, has image files. Local."""
+    return has_pictures(folder) or (
+        depth > 0
+        and any(
+            is_image_folder(path, depth - 1)
+            for path in entries(folder)
+            if path.is_dir()
+        )
     )
 
 

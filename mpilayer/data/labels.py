@@ -110,15 +110,15 @@ def numbered(
     }, classes
 
 
-def warn_of_labels(names: Iterable[str], taken: str = "for samples") -> None:
-    """Say which column or array is likely to hold labels, but is not taken so."""
+def warn_of_labels(names: Iterable[str], what: str, fate: str) -> None:
+    """Say which column or array is likely to hold labels, and what became of it."""
     small = {name.lower() for name in names}
     # Beside x it is a place.
     legal = set(_LIKELY) - ({"y"} if "x" in small else set())
     likely = [name for name in names if name.lower() in legal]
     if likely:
         warnings.warn(
-            f"{likely[0]!r} is taken {taken}. If it holds labels or targets, give "
+            f"the {what} {likely[0]!r} {fate}. If it holds labels or targets, give "
             f"--labels {likely[0]}.",
             RunWarning,
             stacklevel=2,

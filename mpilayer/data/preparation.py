@@ -68,9 +68,7 @@ class Scaling:
             offset, width = (moment.astype(np.float32) for moment in _moments(rows))
         constant = ~((span > _NARROWEST) & (width > _NARROWEST))
         offset = np.where(constant, low, offset)
-        factor: Array32 = 1 / np.where(constant, np.float32(1), width).astype(
-            np.float32
-        )
+        factor = np.reciprocal(np.where(constant, np.float32(1), width))
         if method == "minmax":
             # Sigmoid units take no value above 1, and no rounding leads there.
             factor = np.where(span * factor > 1, np.nextafter(factor, 0), factor)

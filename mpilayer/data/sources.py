@@ -203,7 +203,7 @@ def _read_hdf5(path: Path, labels: LabelColumn) -> _Found:
 
 def _read_folder(path: Path, labels: LabelColumn) -> _Found:
     _refuse_labels(path, labels, "is a folder, whose labels have their own place")
-    if is_image_folder(path):
+    if not any(path.glob("train-images*")) and is_image_folder(path):
         found, what = read_image_folder(path), "pictures"
         parts = {split: _Part(*pair, str(path)) for split, pair in found.items()}
     else:
@@ -268,7 +268,7 @@ def _named(path: Path, arrays: Mapping[str, object], labels: LabelColumn) -> _Fo
             path, only, arrays[only], arrays.get(names["train"] or "")
         )
     if not any(names.values()):
-        warn_of_labels(arrays, "for nothing")
+        warn_of_labels(arrays, "array", "is not used")
     return _Found(parts, _name(path), Preparation(labels=labels.name))
 
 

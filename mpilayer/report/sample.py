@@ -56,6 +56,7 @@ def sample_of(directory: RunDirectory, kind: str) -> Sample | None:
         split = [s for s in dataset.splits if dataset.n_samples(s)][-1]
         rows, labels = _spread(dataset, split)
         data, digest = dataset.name, dataset.digest
+        classes = dataset.preparation.classes
     shown = rows[np.linspace(0, len(rows) - 1, min(N_IMAGES, len(rows))).astype(int)]
     newest = list(models.values())[-1]
     return Sample(
@@ -63,6 +64,7 @@ def sample_of(directory: RunDirectory, kind: str) -> Sample | None:
         digest=digest,
         split=split,
         labels=labels,
+        classes=classes,
         originals=shown,
         reconstructions={name: m.reconstruct(shown) for name, m in models.items()},
         codes=newest.encode(rows),

@@ -98,8 +98,8 @@ def check_like(dataset: Dataset, stack: Stack, directory: RunDirectory) -> None:
     )
     if wanted.scaling != found.scaling:
         raise DataError(
-            f"the data must be scaled as those of the run, {_method(wanted)}; those of "
-            f"{dataset.path} are scaled {_method(found)}. {advice}"
+            f"{dataset.path} must be scaled as the data of the run, "
+            f"{_method(wanted)}; found {_method(found)}. {advice}"
         )
     if isinstance(stack, Predictor) and wanted.classes != found.classes:
         raise DataError(
@@ -111,7 +111,10 @@ def check_like(dataset: Dataset, stack: Stack, directory: RunDirectory) -> None:
 def _method(preparation: Preparation) -> str:
     if preparation.scaling is None:
         return "not at all"
-    return f"by {preparation.scaling.method} of its training rows"
+    digits = preparation.scaling.offset[:2].tolist()
+    more = ", …" if len(preparation.scaling.offset) > 2 else ""
+    shown = ", ".join(f"{offset:g}" for offset in digits)
+    return f"{preparation.scaling.method} with offsets {shown}{more}"
 
 
 def _listed(classes: tuple[str, ...]) -> str:
