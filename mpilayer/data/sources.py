@@ -63,10 +63,16 @@ class LabelColumn:
         Empty: the usual one, if it is there.
     needed : bool
         Whether a source must have it.
+    classes : tuple of str
+        Those of labels that are texts, if they are known; else all that are found.
+    known_from : str
+        What knows them, for the message.
     """
 
     name: str = ""
     needed: bool = True
+    classes: tuple[str, ...] = ()
+    known_from: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +98,7 @@ _Reader = Callable[[Path, LabelColumn], _Found]
 _ANY = LabelColumn()
 
 
-def read_source(
-    path: Path, labels: LabelColumn = _ANY, classes: tuple[str, ...] = ()
-) -> Source:
+def read_source(path: Path, labels: LabelColumn = _ANY) -> Source:
     """Read any file or folder that a data set can be made from; local.
 
     Parameters
@@ -108,8 +112,6 @@ def read_source(
         separated by commas, perhaps with a header.
     labels : LabelColumn
         Where the labels are.
-    classes : tuple of str
-        The classes of labels that are texts, if they are known; else all are classes.
 
     Returns
     -------
@@ -129,7 +131,7 @@ def read_source(
             f"{path} must be a file or folder of samples; found nothing there."
         )
     found = _reader(path)(path, labels)
-    splits, classes = _splits(path, found.parts, classes or found.preparation.classes)
+    splits, classes = _splits(path, found.parts, labels)
     usual = PIXEL_SCALE if splits["train"].x.dtype == np.uint8 else 1.0
     return Source(
         splits,
@@ -141,7 +143,7 @@ def read_source(
 
 
 def _splits(
-    path: Path, parts: Mapping[str, _Part], known: tuple[str, ...]
+    path: Path, parts: Mapping[str, _Part], wanted: LabelColumn
 ) -> tuple[Splits, tuple[str, ...]]:
     """Return checked splits, and the names of classes if labels are texts."""
     labels = {
@@ -150,7 +152,7 @@ def _splits(
         if part.labels is not None
     }
     try:
-        numbers, classes = numbered(labels, known)
+        numbers, classes = numbered(labels, wanted.classes, wanted.known_from)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     splits = {}
@@ -192,9 +194,14 @@ def _read_hdf5(path: Path, labels: LabelColumn) -> _Found:
             return _named(path, {k: a[()] for k, a in arrays.items()}, labels)
     _refuse_labels(path, labels, "is a data set, which says what its labels are")
     with Dataset.open(path) as dataset:
-        stored = {split: dataset.stored(split) for split in dataset.splits}
+        parts = {}
+        for split in dataset.splits:
+            stored, found = dataset.stored(split), None
+            if stored.labels is not None:
+                found = np.array(dataset.preparation.names(stored.labels))
+            parts[split] = _Part(stored.x, found, str(path))
         return _Found(
-            {name: _Part(s.x, s.labels, str(path)) for name, s in stored.items()},
+            parts,
             f"the data set {_name(path)} ({dataset.digest[:12]})",
             dataset.preparation,
             dataset.scale,

@@ -79,8 +79,10 @@ def _read(config: DataConfig, like: Like | None) -> Source:
     if like is None:
         return read_source(path, LabelColumn(config.labels))
     before = like.preparation
-    labels = LabelColumn(config.labels or before.labels, needed=bool(config.labels))
-    source = read_source(path, labels, before.classes)
+    labels = LabelColumn(
+        config.labels or before.labels, bool(config.labels), before.classes, config.like
+    )
+    source = read_source(path, labels)
     like.check(source, path)
     return source
 
