@@ -46,7 +46,7 @@ def read_image_folder(folder: Path) -> dict[str, tuple[AnyArray, AnyArray | None
     below = {path.name: path for path in entries(folder) if path.is_dir()}
     parts = {"train": folder}
     if "train" in below and set(below) <= set(SPLITS) and not has_pictures(folder):
-        parts = below
+        parts = {split: below[split] for split in SPLITS if split in below}
     files: list[tuple[str, str, Path]] = [
         (split, name, path)
         for split, part in parts.items()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32, Array64, row_blocks
+from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.errors import DataError
 
 _DATASET = "preparation"
@@ -65,7 +65,7 @@ class Scaling:
             )
         offset, width = low, span
         if method == "standard":
-            offset, width = (moment.astype(np.float32) for moment in _moments(rows))
+            offset, width = _moments(rows)
         constant = ~((span > _NARROWEST) & (width > _NARROWEST))
         offset = np.where(constant, low, offset)
         factor = np.reciprocal(np.where(constant, np.float32(1), width))
@@ -187,13 +187,14 @@ class Preparation:
         return [self.classes[k] if k in known else k for k in classes.tolist()]
 
 
-def _moments(rows: AnyArray) -> tuple[Array64, Array64]:
-    """Return mean and standard deviation of each column."""
+def _moments(rows: Array32) -> tuple[Array32, Array32]:
+    """Return mean and standard deviation of each column, from float64 sums."""
     mean = rows.mean(axis=0, dtype=np.float64)
     squares = np.zeros_like(mean)
     for block in row_blocks(len(rows)):
         squares += np.square(rows[block] - mean).sum(axis=0)
-    return mean, np.sqrt(squares / len(rows))
+    with np.errstate(under="ignore"):
+        return mean.astype(np.float32), np.sqrt(squares / len(rows)).astype(np.float32)
 
 
 def _parsed(content: Mapping[str, Any], n_visible: int) -> Preparation:
@@ -205,9 +206,10 @@ def _parsed(content: Mapping[str, Any], n_visible: int) -> Preparation:
     stored = content.get("scaling") or {}
     scaling = None
     if stored:
-        offset, factor = (
-            np.array(stored[key], np.float32) for key in ("offset", "factor")
-        )
+        with np.errstate(over="ignore"):
+            offset, factor = (
+                np.array(stored[key], np.float32) for key in ("offset", "factor")
+            )
         for numbers in (offset, factor):
             if numbers.shape != (n_visible,) or not np.isfinite(numbers).all():
                 raise ValueError("scaling")

@@ -1,5 +1,6 @@
 """Files of other programs."""
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -7,9 +8,11 @@ import scipy.sparse
 
 from mpilayer import memory
 from mpilayer.data import mat
-from mpilayer.data.dataset import PIXEL_SCALE
-from mpilayer.data.sources import read_source
-from mpilayer.errors import DataError
+from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
+from mpilayer.data.preparation import Preparation, Scaling
+from mpilayer.data.sources import LabelColumn, read_source
+from mpilayer.data.split import Split
+from mpilayer.errors import ConfigError, DataError, RunWarning
 from tests.support.idx import write_idx_folder
 
 X = np.random.default_rng(0).random((6, 4))
@@ -18,9 +21,14 @@ PIXELS = (X * 255).astype(np.uint8)
 
 
 def save(path, **arrays):
-    saver = scipy.io.savemat if path.suffix == ".mat" else save_npz
-    saver(path, arrays)
+    savers = {".mat": scipy.io.savemat, ".npz": save_npz, ".h5": save_hdf5}
+    savers[path.suffix](path, arrays)
     return path
+
+
+def save_hdf5(path, arrays):
+    with h5py.File(path, "w") as file:
+        file.update(arrays)
 
 
 def save_npz(path, arrays):
@@ -303,3 +311,78 @@ def test_a_matlab_file_that_the_process_cannot_hold(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(DataError, match=r"a\.mat must fit into memory, and it"):
         read_source(path)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".mat", ".h5"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("data", "target"),  # as scikit-learn calls them
+        ("x", "target"),
+        ("x_train", "target_train"),
+        ("train_x", "train_target"),
+    ],
+)
+def test_labels_of_any_name(tmp_path, ending, names):
+    path = save(tmp_path / f"a{ending}", **dict(zip(names, (X, LABELS), strict=True)))
+    source = read_source(path, LabelColumn("target"))
+    assert_train(source, X, LABELS)
+    assert source.preparation.labels == "target"
+
+
+@pytest.mark.parametrize("ending", [".npz", ".mat"])
+def test_texts_are_classes_of_all_splits(tmp_path, ending):
+    texts = np.array(["dog", "cat", "cat", "dog", "cat", "dog"])
+    if ending == ".mat":
+        texts = texts.astype(object)[:, np.newaxis]  # cells
+    path = save(tmp_path / f"a{ending}", x=X, y=texts, x_test=X[:1], y_test=["ant"])
+    source = read_source(path)
+    assert_train(source, X, [2, 1, 1, 2, 1, 2])
+    assert source.splits["test"].labels.tolist() == [0]
+    assert source.preparation.classes == ("ant", "cat", "dog")
+
+
+def test_real_numbers_are_labels(tmp_path):
+    path = save(tmp_path / "a.npz", x=X, y=LABELS + 0.5)
+    assert_train(read_source(path), X, np.float32(LABELS + 0.5))
+
+
+def test_an_array_that_is_not_there(tmp_path):
+    path = save(tmp_path / "a.npz", x=X, kinds=LABELS)
+    message = r"a\.npz: --labels: unknown array 'kind'; .* mean 'kinds'"
+    with pytest.raises(DataError, match=message):
+        read_source(path, LabelColumn("kind"))
+    assert_train(read_source(path, LabelColumn("kind", needed=False)), X)
+
+
+def test_an_array_that_is_likely_to_hold_labels(tmp_path):
+    path = save(tmp_path / "a.npz", x=X, target=LABELS)
+    with pytest.warns(RunWarning, match=r"array 'target' is not used.*--labels target"):
+        assert_train(read_source(path), X)
+
+
+def test_a_source_whose_labels_have_no_name(tmp_path):
+    np.save(tmp_path / "a.npy", X)
+    with pytest.raises(ConfigError, match=r"a\.npy holds one array\. Save .* as \.npz"):
+        read_source(tmp_path / "a.npy", LabelColumn("target"))
+
+
+def test_a_data_set_is_a_source(tmp_path):
+    """What it says comes along: names, classes, scaling; pixels stay bytes."""
+    scaling = Scaling.fit("minmax", X.astype(np.float32))[0]
+    before = Preparation(tuple("abcd"), "kind", ("cat", "dog", "fox"), scaling)
+    for x, scale in ((X, 1.0), (PIXELS, PIXEL_SCALE)):
+        write_dataset(
+            tmp_path / "a.h5",
+            {"train": Split(x, LABELS), "test": Split(x[:2])},
+            name="a",
+            origin="b",
+            scale=scale,
+            preparation=before,
+        )
+        source = read_source(tmp_path / "a.h5")
+        assert_train(source, np.asarray(x, source.splits["train"].x.dtype), LABELS)
+        assert source.splits["train"].x.dtype == (np.uint8 if scale < 1 else np.float32)
+        assert (source.scale, source.preparation) == (scale, before)
+        assert source.splits["test"].labels is None
+        assert source.origin.startswith("the data set a.h5 (")
