@@ -63,7 +63,8 @@ def sample_of(directory: RunDirectory, kind: str) -> Sample | None:
         data=data,
         digest=digest,
         split=split,
-        labels=labels,
+        # More are numbers rather than classes, and nobody could tell them apart.
+        labels=labels if labels is None or len(set(labels)) <= _MOST_LABELS else None,
         classes=classes,
         originals=shown,
         reconstructions={name: m.reconstruct(shown) for name, m in models.items()},
@@ -86,7 +87,7 @@ def _models(directory: RunDirectory, kind: str) -> dict[str, DeepAutoencoder]:
 
 
 def _spread(dataset: Dataset, split: str) -> tuple[Array32, AnyArray | None]:
-    """Return rows from all over a split, which may be sorted, and their classes."""
+    """Return rows from all over a split, which may be sorted, and their labels."""
     n = dataset.n_samples(split)
     n_blocks = min(N_IMAGES, n)
     size = max(1, min(_MOST_POINTS, n) // n_blocks)
@@ -94,7 +95,4 @@ def _spread(dataset: Dataset, split: str) -> tuple[Array32, AnyArray | None]:
     rows = [dataset.rows(split, i, min(i + size, n)) for i in starts]
     labels = [dataset.labels(split, i, min(i + size, n)) for i in starts]
     known = [found for found in labels if found is not None]
-    found = np.concatenate(known) if known else None
-    if found is not None and len(np.unique(found)) > _MOST_LABELS:
-        found = None  # numbers rather than classes; nobody could read them all
-    return np.concatenate(rows), found
+    return np.concatenate(rows), np.concatenate(known) if known else None

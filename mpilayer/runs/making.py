@@ -61,6 +61,11 @@ def patch_range(text: str) -> Range | None:
 
 
 def _prepare(config: DataConfig, out: Path) -> None:
+    if config.like and config.scale != "none":
+        raise ConfigError(
+            f"--scale and --like exclude one another; got {config.scale} and "
+            f"{config.like}, whose scaling is taken over. Leave out one of them."
+        )
     like = like_of(Path(config.like)) if config.like else None
     source = _read(config, like)
     _set_apart(source, config)

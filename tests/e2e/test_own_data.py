@@ -175,7 +175,16 @@ def test_data_that_were_prepared_otherwise_are_refused(forest):
             ("encode", "run", data, "-o", "no.npy"),
             ("reconstruct", "run", data, "-o", "no.npy"),
             ("evaluate", "run", "--data", data, "--split", "train"),
-            ("evaluate", "run", "--data", data, "--task", "autoencode"),
+            (
+                "evaluate",
+                "run",
+                "--data",
+                data,
+                "--split",
+                "train",
+                "--task",
+                "autoencode",
+            ),
         ):
             refused(launch.run(*command, cwd=forest), *words)
     assert not (forest / "no.npy").exists()
@@ -277,9 +286,9 @@ minibatch = 10
 REFUSED = {
     "rows": (("--validation", 100, "--test", 80), "asked for 100 and 80 of 180"),
     "rows of a class": (
-        ("--validation", 150, "--test", 20),
-        "20 test rows must be balanced over 3 labels",
-        "7 of label ash; found 10",
+        ("--validation", 165, "--test", 14),
+        "14 test rows must be balanced over 3 labels",
+        "5 of label ash; found 5",
     ),
     "a class too small": (
         ("--test", 179),
@@ -287,7 +296,7 @@ REFUSED = {
         "Take fewer",
         "--unbalanced",
     ),
-    "scale and like": (("--scale", "minmax", "--like", "run"), "--like"),
+    "scale and like": (("--scale", "minmax", "--like", "run"), "exclude one another"),
     "like nothing": (("--like", "none.h5"), "none.h5 must be an HDF5 file"),
     "like a folder": (("--like", "."), "must be the directory of a run"),
     "an unknown scale": (("--scale", "max"), "--scale", "minmax"),
