@@ -98,7 +98,7 @@ def check_labels(dataset: Dataset, split: str, classes: AnyArray) -> None:
     DataError
         It has not.
     """
-    targets(read_labels(dataset, split), classes)
+    targets(read_labels(dataset, split), classes, dataset.preparation.names)
 
 
 def labelled_splits(dataset: Dataset) -> list[str]:
