@@ -33,10 +33,13 @@ from mpilayer.errors import CheckpointError, ConfigError, DamageWarning
 from mpilayer.store import checkpoint
 from mpilayer.train.restart import Candidate
 
+PREPARATION = "preparation.json"
+"""What a run keeps of its data: names of columns and classes, the scaling."""
+
 # In the order of removal: who is killed then leaves a run that can be replaced again.
 _CONTENT = (
     "complete",
-    "preparation.json",
+    PREPARATION,
     "schedule.json",
     "metrics",
     "monitor",

@@ -8,10 +8,7 @@ from mpilayer.data.preparation import Preparation
 from mpilayer.data.sources import Source
 from mpilayer.errors import DataError
 from mpilayer.models.stack import Predictor, Stack
-from mpilayer.runs.directory import RunDirectory
-
-FILE = "preparation.json"
-"""What a run keeps of its data: names of columns and classes, the scaling."""
+from mpilayer.runs.directory import PREPARATION, RunDirectory
 
 
 @dataclass(frozen=True)
@@ -73,8 +70,8 @@ def preparation_of(directory: RunDirectory, n_visible: int) -> Preparation:
     MpilayerError
         What it says about that is damaged.
     """
-    content = directory.read_object(FILE)
-    return Preparation.from_json(content, n_visible, directory.path / FILE)
+    content = directory.read_object(PREPARATION)
+    return Preparation.from_json(content, n_visible, directory.path / PREPARATION)
 
 
 def check_like(dataset: Dataset, stack: Stack, directory: RunDirectory) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 from mpilayer import __version__, files
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError
-from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.directory import PREPARATION, RunDirectory
 from mpilayer.runs.holding import holding
 from mpilayer.runs.keeping import remove_false_start
-from mpilayer.runs.like import FILE
 from mpilayer.runs.resuming import is_run
 from mpilayer.runs.session import Session
 from mpilayer.runs.tables import write_table
@@ -132,7 +131,7 @@ def open_run(
     if table is not None:
         write_table(directory, table)
     if preparation:
-        files.write_json(directory.path / FILE, preparation.to_json())
+        files.write_json(directory.path / PREPARATION, preparation.to_json())
     identity = {
         "path": str(data.absolute()),
         "name": facts.data_name,
