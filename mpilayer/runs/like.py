@@ -95,7 +95,7 @@ def check_like(dataset: Dataset, stack: Stack, directory: RunDirectory) -> None:
     )
     if wanted.scaling != found.scaling:
         raise DataError(
-            f"{dataset.path} must be scaled as the data of the run, "
+            f"{dataset.path} must have the scaling of the run's data, "
             f"{_method(wanted)}; found {_method(found)}. {advice}"
         )
     if isinstance(stack, Predictor) and wanted.classes != found.classes:
@@ -107,7 +107,7 @@ def check_like(dataset: Dataset, stack: Stack, directory: RunDirectory) -> None:
 
 def _method(preparation: Preparation) -> str:
     if preparation.scaling is None:
-        return "not at all"
+        return "none"
     digits = preparation.scaling.offset[:2].tolist()
     more = ", …" if len(preparation.scaling.offset) > 2 else ""
     shown = ", ".join(f"{offset:g}" for offset in digits)

@@ -170,7 +170,7 @@ def test_data_that_were_prepared_otherwise_are_refused(forest):
         forest, "raw.csv", "--labels", "kind", "--scale", "standard", out="3.h5"
     ).ok()
     for data in ("raw.h5", "own.h5", "3.h5"):
-        words = (f"{data} must be scaled as the data of the run", "--like run")
+        words = (f"{data} must have the scaling of the run's data", "--like run")
         for command in (
             ("encode", "run", data, "-o", "no.npy"),
             ("reconstruct", "run", data, "-o", "no.npy"),
