@@ -69,13 +69,16 @@ def _prepare(config: DataConfig, out: Path) -> None:
     like = like_of(Path(config.like)) if config.like else None
     source = _read(config, like)
     _set_apart(source, config)
+    preparation = _scaled(source, config, like)
+    is_scaled_now = preparation.scaling != source.preparation.scaling
     write_dataset(
         out,
         source.splits,
         name=config.name or source.name,
         origin=source.origin,
-        scale=source.scale,
-        preparation=_scaled(source, config, like),
+        # Values as they are in the source are scaled: bytes, too, are no pixels then.
+        scale=1.0 if is_scaled_now else source.scale,
+        preparation=preparation,
     )
 
 
@@ -134,8 +137,7 @@ def _scaled(source: Source, config: DataConfig, like: Like | None) -> Preparatio
     if method == "none":
         return before
     train = source.splits["train"].x
-    values = train if source.scale == 1 else np.float32(source.scale) * train
-    scaling, constant = Scaling.fit(method, values)
+    scaling, constant = Scaling.fit(method, train.astype(np.float32, copy=False))
     if constant:
         names = [before.columns[k] if before.columns else str(k + 1) for k in constant]
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
