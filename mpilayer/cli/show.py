@@ -20,8 +20,9 @@ _PREDICTION_TITLES = {
     "classify": "Wrong classes, percent",
     "regress": "Squared error of the labels, mean over rows",
 }
-# As many fit into 80 columns, of any label and count below 10,000.
+# As many fit into 80 columns, of short labels and counts below 10,000.
 _MOST_CLASSES = 10
+_WIDEST = 80
 
 _LIVE_EVERY = 0.5
 _LINES_EVERY = 5.0
@@ -190,7 +191,8 @@ def prediction_table(errors: dict[str, float | None], command: str) -> Table:
 def confusion_table(result: dict[str, Any]) -> Table:
     """Return which classes were taken for which: all, or the most frequent mistakes."""
     classes, counts = result["classes"], result["confusion"]
-    if len(classes) > _MOST_CLASSES:
+    widths = [max(4, len(str(label))) + 3 for label in classes]
+    if len(classes) > _MOST_CLASSES or sum(widths) + max(widths) >= _WIDEST:
         return _mistakes(classes, counts)
     table = Table(title="Rows of each class (down) taken for each (across)")
     table.add_column("", justify="right")
@@ -201,7 +203,7 @@ def confusion_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def _mistakes(classes: list[int], counts: list[list[int]]) -> Table:
+def _mistakes(classes: list[Any], counts: list[list[int]]) -> Table:
     table = Table(title="Most frequent mistakes")
     for name in ("class", "predicted", "rows"):
         table.add_column(name, justify="right")

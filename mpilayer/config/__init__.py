@@ -5,6 +5,7 @@ configuration, defaults included, is written into every run directory.
 """
 
 from mpilayer.config.experiment import (
+    SCALINGS,
     STEPS,
     DataConfig,
     ExperimentConfig,
@@ -40,6 +41,7 @@ from mpilayer.config.values import (
 
 __all__ = [
     "PRESETS",
+    "SCALINGS",
     "SCHEDULES",
     "SECTIONS",
     "STEPS",

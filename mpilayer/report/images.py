@@ -76,6 +76,8 @@ def code_space(run: Run, name: str) -> Iterator[Figure]:
         )
     labels = run.sample.labels
     shown = "each drawn as its label" if labels is not None else "without labels"
+    if labels is not None and (names := run.sample.classes):
+        shown += f" ({', '.join(f'{k}: {name}' for k, name in enumerate(names))})"
     models = list(run.sample.reconstructions)
     alt = f"Codes of {len(codes)} rows of {run.name}, {shown}"
     drawn = figures.scatter(codes[:, 0], codes[:, 1], labels, Chart((), *axes, alt))

@@ -51,6 +51,8 @@ class Sample:
         Where the rows come from.
     labels : ndarray (n,) or None
         Of all rows.
+    classes : tuple of str
+        Name of label 0, 1, 2, …; empty if they have none.
     originals : ndarray (n_images, n_visible)
         The rows to show.
     reconstructions : mapping of str to ndarray
@@ -65,6 +67,7 @@ class Sample:
     digest: str
     split: str
     labels: AnyArray | None
+    classes: tuple[str, ...]
     originals: Array32
     reconstructions: Mapping[str, Array32]
     pca: AnyArray | None

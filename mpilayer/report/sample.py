@@ -23,6 +23,7 @@ N_IMAGES = 25
 _MOST_POINTS = 500
 _MOST_PRODUCTS = 1e11
 """Of PCA: some ten seconds; nobody waits longer for a panel. Full MNIST: 4e10."""
+_MOST_LABELS = 50
 
 
 def first_weights(directory: RunDirectory, kind: str) -> AnyArray | None:
@@ -63,6 +64,7 @@ def sample_of(directory: RunDirectory, kind: str, data: Path | None) -> Sample |
         split = [s for s in dataset.splits if dataset.n_samples(s)][-1]
         rows, labels = _spread(dataset, split)
         name, digest = dataset.name, dataset.digest
+        classes = dataset.preparation.classes
     shown = rows[np.linspace(0, len(rows) - 1, min(N_IMAGES, len(rows))).astype(int)]
     newest = list(models.values())[-1]
     codes = newest.encode(rows)
@@ -71,7 +73,9 @@ def sample_of(directory: RunDirectory, kind: str, data: Path | None) -> Sample |
         data=name,
         digest=digest,
         split=split,
-        labels=labels,
+        # More are numbers rather than classes, and nobody could tell them apart.
+        labels=labels if labels is None or len(set(labels)) <= _MOST_LABELS else None,
+        classes=classes,
         originals=shown,
         reconstructions={name: m.reconstruct(shown) for name, m in models.items()},
         pca=None if pca is None else pca.reconstruct(shown),

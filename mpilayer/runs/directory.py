@@ -3,6 +3,7 @@
 ::
 
     config.toml              the effective configuration, and the data set's identity
+    preparation.json         names of columns and classes, and the scaling, if any
     schedule.json            the table; any run's is a FILE for --schedule replay:FILE
     metrics/layer-1.jsonl …  one line an epoch;  metrics/finetune.jsonl  likewise
     metrics/stack.jsonl      error of the whole stack while its layers were trained
@@ -32,9 +33,13 @@ from mpilayer.errors import CheckpointError, ConfigError, DamageWarning
 from mpilayer.store import checkpoint
 from mpilayer.train.restart import Candidate
 
+PREPARATION = "preparation.json"
+"""What a run keeps of its data: names of columns and classes, the scaling."""
+
 # In the order of removal: who is killed then leaves a run that can be replaced again.
 _CONTENT = (
     "complete",
+    PREPARATION,
     "schedule.json",
     "metrics",
     "monitor",

@@ -173,7 +173,7 @@ def _new_stack(path: Path, directory: RunDirectory, config: FinetuneConfig) -> S
         model.take_encoder(load_stack(directory, pretrained=True))
     if config.task == "regress":
         # Numbers may lie far from zero; the weights are for what differs.
-        model.parameters[f"bias_{len(shapes)}"][:] = labels.mean()
+        model.parameters[f"bias_{len(shapes)}"][:] = labels.mean(dtype=np.float64)
     return model
 
 

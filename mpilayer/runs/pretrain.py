@@ -340,7 +340,9 @@ def _read_rows(data: Path, config: PretrainConfig) -> Rows:
         validation = np.empty((0, dataset.n_visible), np.float32)
         if "validation" in dataset.splits:
             validation = dataset.rows("validation")
-            check_range(validation, config.visible, data)
+            # What the training rows have scaled may lie a little outside.
+            if dataset.preparation.scaling is None:
+                check_range(validation, config.visible, data)
         return monitored(train, validation, config.monitor_rows)
 
 

@@ -105,7 +105,7 @@ BAD_DATA = {
     "empty": (lambda path: path.touch(), "must be a whole HDF5 file; it is empty"),
     "other-kind": (_other_kind, "found 'mpilayer-checkpoint'"),
     "foreign": (_foreign, "a file of another program"),
-    "newer": (_newer, "format version 1 to 1; found 2"),
+    "newer": (_newer, "format version 1 to 2; found 3"),
     "no-train": (_no_train, "must have a group 'train'"),
     "truncated": (_truncated, "truncated"),
     "damaged": (_damaged, "must be a whole HDF5 file; it cannot be read"),
