@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from mpilayer.cli import lines
+from mpilayer.errors import CheckpointError
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Goals
 from mpilayer.store.metrics import MetricsReader
@@ -55,6 +57,31 @@ def screen() -> Console:
 def _console(**options: Any) -> Console:
     """Return a console; names of users are no markup."""
     return Console(highlight=False, markup=False, emoji=False, **options)
+
+
+@contextmanager
+def told_by(run: Path) -> Iterator[None]:
+    """Show what a run tells of its end, perhaps in a file that a stranger has changed.
+
+    Raises
+    ------
+    CheckpointError
+        It is not what runs tell.
+    """
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as cause:
+        raise CheckpointError(
+            f"what {run} tells of its end must be as it was written; found another: "
+            f"{type(cause).__name__}: {cause}. Restore its .json files, or remove them "
+            f"and call 'mpilayer resume {run}'."
+        ) from cause
 
 
 @contextmanager
