@@ -116,7 +116,7 @@ def read_text(
     Raises
     ------
     MpilayerError
-        Of type ``error``: it is no file, or its bytes are no UTF-8.
+        Of type ``error``: it is not a file, or its bytes are not UTF-8.
     OSError
         It cannot be read, or is not there.
     """

@@ -471,7 +471,7 @@ _CONCLUDING = """
 # A command that has come to its end leaves a mark in the run directory.
 marked() {{ grep -qsx "$1" "$2/complete"; }}
 
-# End the job unless the mark is there: exit status 0 alone is no proof of success.
+# End the job unless the mark is there: exit status 0 alone proves nothing.
 # 75 asks for another start, which goes on where this one has saved.
 conclude() {{
     local status=$1 starts=${{SLURM_RESTART_COUNT:-0}} most={requeues}

@@ -55,7 +55,7 @@ def screen() -> Console:
 
 
 def _console(**options: Any) -> Console:
-    """Return a console; names of users are no markup."""
+    """Return a console; names of users are not markup."""
     return Console(highlight=False, markup=False, emoji=False, **options)
 
 

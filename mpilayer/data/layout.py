@@ -31,7 +31,7 @@ class Stored:
 
 
 def advice(path: Path) -> str:
-    """Return what to do with a path that is no HDF5 file."""
+    """Return what to do with a path that is not an HDF5 file."""
     samples = path.suffix.lower() in _SAMPLES and path.is_file()
     if not (samples or path.is_dir()) or not path.name:
         return ADVICE

@@ -48,7 +48,7 @@ def write_report(
     ConfigError
         matplotlib is missing, or a run is named twice.
     DataError
-        ``data`` is no data set, or that of no run.
+        ``data`` is not a data set, or that of no run.
     FileError
         ``out`` or a figure can't be written.
     CheckpointError

@@ -1,7 +1,7 @@
 """What a report shows of a run: read once, without training, without MPI.
 
 A run may be finished, still running or broken off. What is missing or damaged becomes a
-remark; only a folder that is no run at all is an error.
+remark; only a folder that is not a run at all is an error.
 """
 
 import itertools
@@ -46,7 +46,7 @@ def collect(paths: Sequence[Path], data: Path | None = None) -> list[Run]:
     ConfigError
         A directory is named twice.
     DataError
-        ``data`` is no data set, or that of no run.
+        ``data`` is not a data set, or that of no run.
     CheckpointError
         There is no run, or its ``config.toml`` is damaged.
     """

@@ -214,7 +214,7 @@ def _filters(run: Run, name: str) -> Iterator[Part]:
         return
     images = as_images(filters(run.weights).reshape(run.weights.shape[1], -1))
     if images is None:
-        yield note("The rows are no square patches, so filters are no images.")
+        yield note("The rows are not square patches, so filters are not images.")
         return
     columns = math.ceil(math.sqrt(len(images)))
     yield Figure(

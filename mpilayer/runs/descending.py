@@ -59,7 +59,7 @@ def train(
     Raises
     ------
     TrainingError
-        The cost is no number; the last good weights are in the checkpoint. If it was
+        The cost is not a number; the last good weights are in the checkpoint. If it was
         none from the start, nothing of the run is left.
     Interrupted
         On every rank, after saving.

@@ -38,7 +38,7 @@ def targets(
     Raises
     ------
     DataError
-        A label that is no class.
+        A label that is not a class.
     """
     if not len(classes):
         return labels.astype(np.float32)[:, np.newaxis]

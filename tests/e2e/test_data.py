@@ -214,7 +214,9 @@ def test_info_of_wrong_files(data, digits, tmp_path):
     assert_refused(
         data("info", "none.h5"), "found nothing there", "mpilayer data prepare"
     )
-    assert_refused(data("info", "text.h5"), "must be a whole HDF5 file", "is no HDF5")
+    assert_refused(
+        data("info", "text.h5"), "must be a whole HDF5 file", "is not an HDF5"
+    )
     data("prepare", digits, "-o", "out.h5")
     content = bytearray((tmp_path / "out.h5").read_bytes())
     content[content.index(b"digits")] ^= 1  # in the attribute 'name'

@@ -241,9 +241,9 @@ def test_a_missing_data_set_is_said(runs, tmp_path):
     config = (run / "config.toml").read_text()
     (run / "config.toml").write_text(config.replace("data.h5", "gone.h5"))
     result = launch.run("report", run, "-o", tmp_path / "r.html").ok()
-    assert "gone.h5 is no file" in result.stderr
+    assert "gone.h5 is not a file" in result.stderr
     text = (tmp_path / "r.html").read_text()
-    assert "gone.h5 is no file" in text
+    assert "gone.h5 is not a file" in text
     assert "reconstructions-1" not in text
     assert "spacetime-run" in text
 

@@ -199,7 +199,7 @@ def test_an_experiment_is_not_overwritten(folder):
     ("options", "words"),
     [
         (["--set", "finetune.epoch=3"], ["unknown key 'epoch'"]),
-        (["--set", "data.path=none.h5"], ["none.h5 is no file", "data.path"]),
+        (["--set", "data.path=none.h5"], ["none.h5 is not a file", "data.path"]),
         (["--set", "finetune.minibatch=231"], ["231 in [finetune] with 230"]),
         (["--set", "pretrain.layers=5", "pretrain.loss=l1"], ["unknown loss"]),
         (["--resume", "auto", "--replace"], ["--resume and --replace"]),
@@ -214,7 +214,7 @@ def test_nothing_is_trained_before_all_is_checked(folder, options, words):
 
 def test_what_finds_no_data_leaves_nothing(folder):
     for arguments, words in (
-        (["deep.toml", "--set", "data.path=none.h5"], "none.h5 is no file"),
+        (["deep.toml", "--set", "data.path=none.h5"], "none.h5 is not a file"),
         (["sparse.toml", "--set", "data.source=none.npy"], "there is no none.npy"),
     ):
         launch.assert_user_error(carry_out(folder, *arguments, ranks=2), words)

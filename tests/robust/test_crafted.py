@@ -92,15 +92,15 @@ TO_OTHERS = {
     ),
     "virtual, elsewhere": (
         lambda file, secret: virtual(file, f"{secret}.h5", part="train/x"),
-        "'train/x' made of .*secret.h5', which is no file there",
+        "'train/x' made of .*secret.h5', which is not a file there",
     ),
     "virtual, elsewhere by dots": (
         lambda file, secret: virtual(file, "../secret.h5", part="train/x"),
-        "'train/x' made of '../secret.h5', which is no file there",
+        "'train/x' made of '../secret.h5', which is not a file there",
     ),
     "virtual, missing": (
         lambda file, secret: virtual(file, "missing.h5"),
-        "'train/x' made of 'missing.h5', which is no file there",
+        "'train/x' made of 'missing.h5', which is not a file there",
     ),
     "virtual, missing part": (
         lambda file, secret: virtual(file, "."),
@@ -153,7 +153,7 @@ def test_a_link_in_the_folder_that_leads_out_of_it(secret):
     folder = secret.parent / "data"
     (folder / "part.h5").symlink_to(secret.with_suffix(".h5"))
     path = craft(folder / "a.h5", lambda file: virtual(file, "part.h5", part="train/x"))
-    with pytest.raises(DataError, match=r"'part.h5', which is no file there"):
+    with pytest.raises(DataError, match=r"'part.h5', which is not a file there"):
         Dataset.open(path)
 
 

@@ -189,7 +189,7 @@ def test_splits_of_other_widths_or_types_are_not_written(tmp_path, test):
 
 MALFORMED = {
     "no train": ({"test/x": FLOATS}, "must have a group 'train'; found test"),
-    "train is no group": ({"train": FLOATS}, "group 'train' must have 'x'"),
+    "train is not a group": ({"train": FLOATS}, "group 'train' must have 'x'"),
     "no x": ({"train/y": FLOATS}, "must have 'x' .* found none"),
     "x is a group": ({"train/x/a": FLOATS}, "must have 'x' .* found none"),
     "vector": ({"train/x": FLOATS[0]}, r"\(n_samples, n_visible\); found shape \(5,\)"),
