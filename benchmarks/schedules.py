@@ -61,7 +61,8 @@ def one_run(
         common = ["--seed", str(seed), "--threads", "1", "--replace"]
         pretrain = ["pretrain", str(args.data), "--run", str(run), "--schedule"]
         launch([*ranks, *pretrain, *options, *common])
-        launch([*ranks, "finetune", str(run), "--optimizer", args.optimizer, *common])
+        tune = ["--optimizer", args.optimizer, "--epochs", "10", "--minibatch", "100"]
+        launch([*ranks, "finetune", str(run), *tune, *common])
     return json.loads(summary.read_text())
 
 

@@ -148,6 +148,7 @@ def _modes() -> dict[str, Mode]:
     stack = ("--layers", "64,32,16")
     pre = ("--checkpoint-every", "1")
     slow = ("--checkpoint-every", "2")
+    rows = ("--minibatch", "100")
     sgd = ("--optimizer", "sgd", "--measure-every", "0", "--minibatch", "100")
     found = [
         Mode("lockstep, lag 0", "pretrain", (*stack, *pre), 70),
@@ -160,9 +161,12 @@ def _modes() -> dict[str, Mode]:
             60,
             recorded=True,
         ),
-        Mode("fine-tuning, adam", "finetune", (*pre, "--optimizer", "adam"), 18),
+        Mode("fine-tuning, adam", "finetune", (*pre, *rows, "--optimizer", "adam"), 18),
         Mode(
-            "fine-tuning, momentum", "finetune", (*slow, "--optimizer", "momentum"), 18
+            "fine-tuning, momentum",
+            "finetune",
+            (*slow, *rows, "--optimizer", "momentum"),
+            18,
         ),
         Mode("sparse, lbfgs, exact", "sparse", (*slow, "--kl", "exact"), 350),
         Mode("sparse, cg, average", "sparse", (*pre, "--optimizer", "cg"), 300),
@@ -170,7 +174,7 @@ def _modes() -> dict[str, Mode]:
         Mode(
             "fine-tuning, adam, other ranks",
             "finetune",
-            (*pre, "--optimizer", "adam"),
+            (*pre, *rows, "--optimizer", "adam"),
             18,
             "rounding",
         ),

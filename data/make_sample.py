@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
 from mpilayer.data.idx import read_idx_folder
-from mpilayer.data.split import Split, take_validation
+from mpilayer.data.split import Split, set_apart
 
 SEED = 0
 N_TRAIN, N_VALIDATION, N_TEST = 5000, 1000, 1000
@@ -21,9 +21,9 @@ ORIGIN = (
 def make_sample(folder: Path, path: Path) -> None:
     """Write the sample; equal folders give equal digests."""
     mnist = read_idx_folder(folder)
-    _, chosen = take_validation(mnist["train"], N_TRAIN + N_VALIDATION, SEED)
-    train, validation = take_validation(chosen, N_VALIDATION, SEED)
-    _, test = take_validation(mnist["test"], N_TEST, SEED)
+    _, chosen = set_apart(mnist["train"], N_TRAIN + N_VALIDATION, SEED)
+    train, validation = set_apart(chosen, N_VALIDATION, SEED)
+    _, test = set_apart(mnist["test"], N_TEST, SEED)
     splits: dict[str, Split] = {"train": train, "validation": validation, "test": test}
     write_dataset(path, splits, name="mnist-sample", origin=ORIGIN, scale=PIXEL_SCALE)
 

@@ -1,6 +1,6 @@
 #!/bin/bash
-# mpilayer job finetune data/mnist-sample.h5 --run runs/async --ntasks 4 \
-#     --optimizer adam --epochs 15 \
+# mpilayer job finetune data/mnist-sample.h5 --run runs/async --ntasks 4 --epochs 15 \
+#     --minibatch 100 \
 #     --environment 'source .venv/bin/activate
 # # When jobs/async.sh has ended: sbatch --dependency=afterok:JOB jobs/finetune.sh' \
 #     -o jobs/finetune.sh
@@ -33,4 +33,4 @@ export HYDRA_BINDING=${HYDRA_BINDING:-core} # MPICH; Open MPI binds by itself
 
 exec mpilayer attend --mark finetune --requeues 5 "$run" -- \
     mpiexec -n "$SLURM_NTASKS" mpilayer finetune "$run" --data "$data" --resume auto \
-        --threads "$OMP_NUM_THREADS" --epochs 15 --optimizer adam "$@"
+        --threads "$OMP_NUM_THREADS" --epochs 15 --minibatch 100 "$@"

@@ -144,7 +144,7 @@ def reason(error: OSError) -> str:
     if error.errno:
         return os.strerror(error.errno).lower()
     if "signature not found" in text:
-        return "it is no HDF5 file"
+        return "it is not an HDF5 file"
     return "it is truncated" if "truncated file" in text else text
 
 

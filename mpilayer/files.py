@@ -116,7 +116,7 @@ def read_text(
     Raises
     ------
     MpilayerError
-        Of type ``error``: it is no file, or its bytes are no UTF-8.
+        Of type ``error``: it is not a file, or its bytes are not UTF-8.
     OSError
         It cannot be read, or is not there.
     """
@@ -138,16 +138,25 @@ def read_json(
     OSError
         It cannot be read, or is not there.
     """
-    return _parsed(path, json.loads, error)
+    return _parsed(path, json.loads, error)[0]
 
 
 def read_toml(path: Path, strict: bool) -> dict[str, Any]:
     """Return the sections of a TOML file, which may be sealed; see ``read_json``.
 
     People edit such files. Unless ``strict``, what differs from its seal is used all
-    the same, with a ``DamageWarning``.
+    the same, with a ``DamageWarning``. If ``strict``, one says that there is no seal:
+    a file that was cut off between two lines looks like that.
     """
-    return _parsed(path, tomllib.loads, CheckpointError, strict)
+    content, is_sealed = _parsed(path, tomllib.loads, CheckpointError, strict)
+    if strict and not is_sealed:
+        warnings.warn(
+            f"{path} has no seal: it was changed on purpose, cut off, or written by an "
+            "older version. What it says counts.",
+            DamageWarning,
+            stacklevel=2,
+        )
+    return content
 
 
 def read_array(path: Path, error: type[MpilayerError] = CheckpointError) -> AnyArray:
@@ -195,7 +204,8 @@ def _parsed(
     parse: Callable[[str], Any],
     error: type[MpilayerError],
     strict: bool = True,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bool]:
+    """Return the content, and whether it was sealed."""
     text = read_text(path, error, names=True)
     try:
         content = parse(text)
@@ -210,7 +220,7 @@ def _parsed(
             warnings.warn(f"{path} was changed: {found}", DamageWarning, stacklevel=4)
     except (ValueError, RecursionError) as cause:
         raise error(_damaged(path, str(cause))) from cause
-    return content
+    return content, seal is not None
 
 
 def _content(path: Path, error: type[MpilayerError]) -> bytes:

@@ -361,7 +361,7 @@ def _source_fault(
         return _part_fault(source, file)
     other, folder = path.parent / source.file_name, path.resolve().parent
     if not other.resolve().is_relative_to(folder) or not other.is_file():
-        return f"{source.file_name!r}, which is no file there"
+        return f"{source.file_name!r}, which is not a file there"
     with reading(other, error), h5py.File(other, "r", locking=False) as part:
         _check_links(part, other, error, virtual=False)
         return _part_fault(source, part)

@@ -25,7 +25,7 @@ _requested = ""
 class Interrupted(Exception):
     """All ranks have saved and end, because one was asked to; the text says how.
 
-    It is no error: the program ends with ``EXIT_RESUME``.
+    It is not an error: the program ends with ``EXIT_RESUME``.
     """
 
 

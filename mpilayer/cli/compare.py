@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(result))
     else:
-        show_comparison(result)
+        with show.told_by(args.run):
+            show_comparison(result)
 
 
 def show_comparison(result: dict[str, Any]) -> None:

@@ -10,9 +10,8 @@ import tomli_w
 
 from mpilayer import files
 from mpilayer.cli.arguments import require_one_process
-from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
+from mpilayer.config import SECTIONS, FinetuneConfig, PretrainConfig, SparseConfig
 from mpilayer.errors import ConfigError, unknown
-from mpilayer.runs.plan import SECTIONS
 
 KINDS: Mapping[str, Mapping[str, type[Any]]] = {
     "pretrain": {"pretrain": PretrainConfig},
@@ -49,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", dest="out", type=Path, metavar="FILE", help="the file (default: stdout)"
     )
-    parser.add_argument("--force", action="store_true", help="replace an older FILE")
+    parser.add_argument("--replace", action="store_true", help="replace an older FILE")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -61,10 +60,10 @@ def run(args: argparse.Namespace) -> None:
     if args.out is None:
         print(text, end="")
         return
-    if args.out.exists() and not args.force:
+    if args.out.exists() and not args.replace:
         raise ConfigError(
             f"-o must name a new file; {args.out} exists. Choose another name, or "
-            "replace it with --force."
+            "replace it with --replace."
         )
     files.write(args.out, text)
     print(f"wrote {args.out}")

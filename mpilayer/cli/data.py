@@ -11,7 +11,7 @@ from typing import Any
 
 from mpilayer.cli import lines, patches
 from mpilayer.cli.arguments import require_one_process
-from mpilayer.config import DataConfig
+from mpilayer.config import SCALINGS, DataConfig
 from mpilayer.data.catalog import CATALOG, Fetched, fetch
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.download import Progress
@@ -50,12 +50,47 @@ def _configure_prepare(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="SOURCE",
         type=Path,
-        help="folder of IDX files named as MNIST's, or a .npy, .npz, .mat, .csv file",
+        help="folder of IDX files named as MNIST's or of pictures, or a .csv, .npy, "
+        ".npz, .mat, .h5 file",
     )
     _add_making(
         parser,
-        validation="training rows to set apart, equally many of each label",
-        seed="chooses the validation rows",
+        validation="training rows to set apart, equally many of each class",
+        seed="chooses the rows that are set apart",
+    )
+    parser.add_argument(
+        "--test",
+        metavar="N",
+        type=int,
+        default=0,
+        help="further rows to set apart, for tests (default: 0)",
+    )
+    parser.add_argument(
+        "--unbalanced",
+        action="store_true",
+        help="set rows apart whatever their classes are",
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="COLUMN",
+        default="",
+        help="the column of a .csv, by name or number, or the array that holds labels: "
+        "whole numbers or texts are classes, other numbers are for finetune --task "
+        "regress (default: 'label' in .csv, 'labels' or 'y' elsewhere, if there)",
+    )
+    parser.add_argument(
+        "--scale",
+        choices=SCALINGS,
+        default="none",
+        help="each column by its training rows: minmax to 0 to 1, standard to mean 0 "
+        "and standard deviation 1 (default: none)",
+    )
+    parser.add_argument(
+        "--like",
+        metavar="RUN|DATA.h5",
+        default="",
+        help="prepare the source as the data of a run, or a data set, were: the same "
+        "labels, classes and scaling",
     )
 
 
@@ -105,7 +140,7 @@ def _add_making(parser: argparse.ArgumentParser, validation: str, seed: str) -> 
     )
     parser.add_argument("--seed", type=int, default=0, help=f"{seed} (default: 0)")
     parser.add_argument("--name", help="what to call it (default: the source's name)")
-    parser.add_argument("--force", action="store_true", help="replace OUT.h5")
+    parser.add_argument("--replace", action="store_true", help="replace OUT.h5")
 
 
 def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
@@ -119,6 +154,11 @@ def _prepare(args: argparse.Namespace) -> None:
     config = DataConfig(
         source=str(args.source),
         validation=args.validation,
+        test=args.test,
+        unbalanced=args.unbalanced,
+        labels=args.labels,
+        scale=args.scale,
+        like=args.like,
         seed=args.seed,
         name=args.name or "",
     )
@@ -141,8 +181,8 @@ def _print_written(path: Path) -> None:
 
 
 def _check_making(args: argparse.Namespace) -> None:
-    for option in ("validation", "seed"):
-        value = getattr(args, option)
+    for option in ("validation", "test", "seed"):
+        value = getattr(args, option, 0)
         if value < 0:
             raise ConfigError(f"--{option} must be 0 or more; got {value}.")
     if args.output.is_dir():
@@ -155,10 +195,10 @@ def _check_making(args: argparse.Namespace) -> None:
             f"-o/--output must end in {' or '.join(_ENDINGS)}, as a data set is an "
             f"HDF5 file; got {args.output}. Choose another name."
         )
-    if args.output.exists() and not args.force:
+    if args.output.exists() and not args.replace:
         raise ConfigError(
             f"-o/--output must name a new file; {args.output} exists. "
-            "Choose another name, or replace it with --force."
+            "Choose another name, or replace it with --replace."
         )
     if not args.output.parent.is_dir():
         raise ConfigError(
@@ -233,17 +273,25 @@ def _info(args: argparse.Namespace) -> None:
 def _print_summary(summary: dict[str, Any]) -> None:
     for key in ("name", "origin", "digest"):
         print(_filled(lines.shown(f"{key:10}  {summary[key]}"), indent=12))
-    print(f"{'columns':10}  {summary['n_visible']}\n")
+    prepared = summary["preparation"]
+    print(f"{'columns':10}  {summary['n_visible']}")
+    if prepared["scaling"]:
+        print(f"{'scaled':10}  {prepared['scaling']['method']}")
+    print()
     print(f"{'split':10}  {'rows':>9}  {'type':7}  {'values':20}  labels")
     for split, facts in summary["splits"].items():
         values = f"{facts['minimum']:.4g} to {facts['maximum']:.4g}"
         print(
             f"{split:10}  {facts['n_samples']:9}  {facts['dtype']:7}  {values:20}  "
-            f"{_labels_in_short(facts['label_counts'])}"
+            f"{_labels_in_short(facts)}"
         )
 
 
-def _labels_in_short(counts: dict[str, int] | None) -> str:
+def _labels_in_short(facts: dict[str, Any]) -> str:
+    if "label_range" in facts:
+        low, high = facts["label_range"]
+        return f"{low:.4g} to {high:.4g}"
+    counts = facts["label_counts"]
     if counts is None:
         return "none"
     low, high = min(counts.values()), max(counts.values())

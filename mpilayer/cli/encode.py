@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mpilayer.cli.arguments import require_one_process
 from mpilayer.cli.options import add_task
-from mpilayer.data.dataset import SPLITS
+from mpilayer.data.layout import SPLITS
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.use import encode
 

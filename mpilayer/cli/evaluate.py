@@ -7,7 +7,7 @@ from typing import Any
 
 from mpilayer.cli import show
 from mpilayer.cli.options import add_task, add_threads
-from mpilayer.data.dataset import SPLITS
+from mpilayer.data.layout import SPLITS
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.session import Session
 from mpilayer.runs.use import evaluate

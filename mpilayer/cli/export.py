@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"what to write; the encoder ends at the code (default: {PARTS[0]})",
     )
     add_task(parser, "which model")
-    parser.add_argument("--force", action="store_true", help="replace an older FILE")
+    parser.add_argument("--replace", action="store_true", help="replace an older FILE")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
         Several processes were started.
     """
     require_one_process("export")
-    model = export(args.run, args.out, args.part, args.force, args.task)
+    model = export(args.run, args.out, args.part, args.replace, args.task)
     sizes = "-".join(map(str, model.sizes))
     print(f"wrote {_name(model)} {sizes} to {args.out}")
 

@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> None:
     session = begin_training(args, task.name)
     summary = run_finetune(args.run, config, session, args.data, args.replace)
     if session.comm.rank == 0:
-        show_run(summary, task)
+        with show.told_by(args.run):
+            show_run(summary, task)
 
 
 def task_section(args: argparse.Namespace) -> str:

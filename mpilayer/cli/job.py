@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     if args.name not in _NAMES:
         raise ConfigError(unknown("command", args.name, _NAMES))
     made_by = ["mpilayer", "job", args.name, *args.rest]
-    made_by = [word for word in made_by if word != "--force"]
+    made_by = [word for word in made_by if word != "--replace"]
     command = _mode(args.rest) if args.name == "scaling" else args.name
     parser = args.parser(prog=f"mpilayer job {args.name}")
     _configure(parser, args.name, command)
@@ -98,7 +98,7 @@ def _configure(parser: argparse.ArgumentParser, name: str, command: str) -> None
         help="the script to write, - for standard output; a folder with --then",
     )
     parser.add_argument(
-        "--force", action="store_true", help="replace scripts that are there already"
+        "--replace", action="store_true", help="replace scripts that are there already"
     )
     parser.set_defaults(seeds=(), then=())
     if name == "scaling":
@@ -245,10 +245,10 @@ def _write(given: argparse.Namespace, scripts: Mapping[Path, str]) -> None:
         print("".join(scripts.values()), end="")
         return
     for path in scripts:
-        if path.exists() and not given.force:
+        if path.exists() and not given.replace:
             raise ConfigError(
                 f"-o must name a new file; {path} is there already. Replace it with "
-                "--force, or choose another name."
+                "--replace, or choose another name."
             )
     try:
         # SLURM ends a job without a word when this folder is missing.

@@ -19,7 +19,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 """Commands of commands: those with a --help of their own."""
 
 _SEE = {
-    "data": ["formats", "../data/README"],
+    "data": ["data", "formats", "../data/README"],
     "pretrain": ["tutorial-deep", "schedules", "choosing", "formats"],
     "finetune": ["tutorial-deep", "choosing", "formats"],
     "sparse": ["tutorial-sparse", "sparse", "choosing"],

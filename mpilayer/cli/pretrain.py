@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> None:
     session = begin_training(args, "pretrain")
     summary = pretrain(args.data, args.run, config, session, args.replace)
     if session.comm.rank == 0:
-        show_run(args.run, summary)
+        with show.told_by(args.run):
+            show_run(args.run, summary)
 
 
 def show_run(run: Path | None, summary: dict[str, Any]) -> None:

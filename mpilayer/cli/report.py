@@ -26,13 +26,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the page to write (default: %(default)s)",
     )
     parser.add_argument(
+        "--data", type=Path, metavar="DATA.h5", help="where the runs' data set is now"
+    )
+    parser.add_argument(
         "--figures",
         type=Path,
         metavar="FOLDER",
         help="write every figure as a file, too",
     )
     parser.add_argument(
-        "--force", action="store_true", help="replace files that are there already"
+        "--replace", action="store_true", help="replace files that are there already"
     )
 
 
@@ -45,7 +48,8 @@ def run(args: argparse.Namespace) -> None:
         Several processes were started, or see ``write_report``.
     """
     require_one_process("report")
-    for remark in write_report(args.runs, args.out, args.figures, args.force):
+    remarks = write_report(args.runs, args.out, args.figures, args.replace, args.data)
+    for remark in remarks:
         show.say(f"note: {remark}")
     kilobytes = args.out.stat().st_size / 1024
     print(f"wrote {args.out} ({kilobytes:,.0f} kB): open it in a browser")

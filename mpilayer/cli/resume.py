@@ -40,4 +40,5 @@ def run(args: argparse.Namespace) -> None:
         "compare": compare.show_comparison,
     }
     if session.comm.rank == 0:
-        shown[command](summary)
+        with show.told_by(args.run):
+            shown[command](summary)

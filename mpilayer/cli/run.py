@@ -82,7 +82,7 @@ def report(plan: Plan) -> tuple[bool, str]:
     runs = list(dict.fromkeys(plan.folder(step) for step in plan.training))
     out = plan.path / plan.report.file
     try:
-        remarks = write_report([run for run in runs if run.is_dir()], out, force=True)
+        remarks = write_report([run for run in runs if run.is_dir()], out, replace=True)
     except ConfigError as error:
         return False, f"no report: {error}"
     notes = "".join(f"\nnote: {remark}" for remark in remarks)

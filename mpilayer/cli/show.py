@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from mpilayer.cli import lines
+from mpilayer.errors import CheckpointError
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Goals
 from mpilayer.store.metrics import MetricsReader
@@ -20,8 +22,9 @@ _PREDICTION_TITLES = {
     "classify": "Wrong classes, percent",
     "regress": "Squared error of the labels, mean over rows",
 }
-# As many fit into 80 columns, of any label and count below 10,000.
+# As many fit into 80 columns, of short labels and counts below 10,000.
 _MOST_CLASSES = 10
+_WIDEST = 80
 
 _LIVE_EVERY = 0.5
 _LINES_EVERY = 5.0
@@ -52,8 +55,33 @@ def screen() -> Console:
 
 
 def _console(**options: Any) -> Console:
-    """Return a console; names of users are no markup."""
+    """Return a console; names of users are not markup."""
     return Console(highlight=False, markup=False, emoji=False, **options)
+
+
+@contextmanager
+def told_by(run: Path) -> Iterator[None]:
+    """Show what a run tells of its end, perhaps in a file that a stranger has changed.
+
+    Raises
+    ------
+    CheckpointError
+        It is not what runs tell.
+    """
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as cause:
+        raise CheckpointError(
+            f"what {run} tells of its end must be as it was written; found another: "
+            f"{type(cause).__name__}: {cause}. Restore its .json files, or remove them "
+            f"and call 'mpilayer resume {run}'."
+        ) from cause
 
 
 @contextmanager
@@ -190,7 +218,8 @@ def prediction_table(errors: dict[str, float | None], command: str) -> Table:
 def confusion_table(result: dict[str, Any]) -> Table:
     """Return which classes were taken for which: all, or the most frequent mistakes."""
     classes, counts = result["classes"], result["confusion"]
-    if len(classes) > _MOST_CLASSES:
+    widths = [max(4, len(str(label))) + 3 for label in classes]
+    if len(classes) > _MOST_CLASSES or sum(widths) + max(widths) >= _WIDEST:
         return _mistakes(classes, counts)
     table = Table(title="Rows of each class (down) taken for each (across)")
     table.add_column("", justify="right")
@@ -201,7 +230,7 @@ def confusion_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def _mistakes(classes: list[int], counts: list[list[int]]) -> Table:
+def _mistakes(classes: list[Any], counts: list[list[int]]) -> Table:
     table = Table(title="Most frequent mistakes")
     for name in ("class", "predicted", "rows"):
         table.add_column(name, justify="right")

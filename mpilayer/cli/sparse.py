@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> None:
     session = begin_training(args, "sparse", 1)
     summary = run_sparse(args.data, args.run, config, session, args.replace)
     if session.comm.rank == 0:
-        show_run(args.run, summary)
+        with show.told_by(args.run):
+            show_run(args.run, summary)
 
 
 def show_run(run: Path, summary: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from mpilayer.cli.arguments import require_one_process
 from mpilayer.runs import experiment
 from mpilayer.runs.compare import NAME as COMPARE
 from mpilayer.runs.descending import NAME as SPARSE
-from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.directory import RunDirectory, may_become_run
 from mpilayer.runs.holding import at_work
 from mpilayer.runs.model import run_shapes
 from mpilayer.runs.plan import FILE, FOLDERS, is_experiment
@@ -39,8 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
         "Show how far a run is: on a terminal again and again until it is complete, "
-        "else once. It only reads the run's files, so it works from any machine that "
-        "sees them, while the run is in a job. Ctrl-C ends the view, not the run."
+        "else once. It waits for a run that has not begun. It only reads the run's "
+        "files, so it works from any machine that sees them, while the run is in a "
+        "job. Ctrl-C ends the view, not the run."
     )
     parser.add_argument("run", type=Path, metavar="DIR", help="the run")
     parser.add_argument("--once", action="store_true", help="show it once, and end")
@@ -57,12 +58,16 @@ def run(args: argparse.Namespace) -> None:
     """Show one view, or views until the run is complete."""
     require_one_process("watch")
     console = show.console()
-    watched = Watched(args.run)
     if args.once or not sys.stdout.isatty():
-        console.print(watched.look(console))
+        console.print(Watched(args.run).look(console))
         return
     try:
         with Live(console=console, auto_refresh=False) as live:
+            while _is_awaited(args.run):
+                words = f"{args.run}: waiting for a run to begin; Ctrl-C ends"
+                live.update(Text(words, overflow="fold"), refresh=True)
+                time.sleep(args.every)
+            watched = Watched(args.run)
             while True:
                 live.update(watched.look(console), refresh=True)
                 if watched.complete:
@@ -71,6 +76,12 @@ def run(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         # It would be repeated if it were not heard.
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _is_awaited(run: Path) -> bool:
+    """Tell whether there is no run yet, and may be one soon."""
+    begun = (run / "config.toml").is_file() or is_experiment(run)
+    return not begun and may_become_run(run)
 
 
 def _period(text: str) -> float:

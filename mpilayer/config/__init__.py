@@ -5,6 +5,7 @@ configuration, defaults included, is written into every run directory.
 """
 
 from mpilayer.config.experiment import (
+    SCALINGS,
     STEPS,
     DataConfig,
     ExperimentConfig,
@@ -27,6 +28,7 @@ from mpilayer.config.training import (
     SparseConfig,
 )
 from mpilayer.config.values import (
+    SECTIONS,
     Config,
     as_values,
     compared,
@@ -34,11 +36,14 @@ from mpilayer.config.values import (
     read_sections,
     read_toml,
     to_toml,
+    unknown_key,
 )
 
 __all__ = [
     "PRESETS",
+    "SCALINGS",
     "SCHEDULES",
+    "SECTIONS",
     "STEPS",
     "TASKS",
     "Config",
@@ -59,5 +64,6 @@ __all__ = [
     "read_sections",
     "read_toml",
     "to_toml",
+    "unknown_key",
     "value_from_text",
 ]

@@ -7,6 +7,9 @@ from mpilayer.config.fields import check, option
 STEPS = ("data", "pretrain", "finetune", "sparse", "compare", "evaluate", "report")
 """Steps of an experiment, in their order."""
 
+SCALINGS = ("none", "minmax", "standard")
+"""How columns can be scaled by their training rows."""
+
 
 @dataclass(frozen=True)
 class ExperimentConfig:
@@ -41,7 +44,22 @@ class DataConfig:
         choices=("prepare", "patches"),
     )
     validation: int = option(0, "rows to set apart, or further patches", least=0)
-    seed: int = option(0, "chooses the validation rows, or the patches", least=0)
+    test: int = option(0, "prepare: rows to set apart for tests", least=0)
+    unbalanced: bool = option(
+        False,
+        "prepare: set rows apart whatever their classes, not equally many of each",
+    )
+    labels: str = option(
+        "", "prepare: column or array of the labels; empty: the usual one"
+    )
+    scale: str = option(
+        "none",
+        "prepare: each column by its training rows, 'minmax' to 0 to 1, 'standard' to "
+        "mean 0 and deviation 1",
+        choices=SCALINGS,
+    )
+    like: str = option("", "prepare: as the data of this run, or this data set, were")
+    seed: int = option(0, "chooses the rows to set apart, or the patches", least=0)
     name: str = option("", "what to call it; empty: as the source")
     count: int = option(100_000, "patches: training patches to draw", least=1)
     size: int = option(8, "patches: height and width in pixels", least=1)

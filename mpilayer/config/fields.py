@@ -121,7 +121,21 @@ def check(config: Any) -> None:
                 f"{item.name} must be a list of numbers; got {value!r}.", item.name
             )
         for entry in entries:
+            if is_list and isinstance(entry, str):
+                _check_no_list(item.name, types[item.name], entry)
             _check_entry(item, entry_type, entry)
+
+
+def _check_no_list(name: str, type_: Any, text: str) -> None:
+    """Check that a list does not stand in a text, as on the command line."""
+    try:
+        meant = list(value_from_text(type_, text))
+    except ValueError:
+        return
+    if meant != [text]:
+        raise FieldError(
+            f"{name} must be a list; got the text {text!r}. Write {meant}.", name
+        )
 
 
 def _check_entry(item: Field[Any], type_: type, value: Any) -> None:

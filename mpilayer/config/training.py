@@ -1,7 +1,7 @@
 """What decides each way of training."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mpilayer.config.fields import FieldError, check, option, per_layer
@@ -9,6 +9,13 @@ from mpilayer.errors import unknown
 
 TASKS = ("autoencode", "classify", "regress")
 SCHEDULES = ("lockstep", "async", "greedy", "simulate", "replay:FILE")
+# Settings that other schedules have no use for.
+_OWN = {
+    "lag": "lockstep",
+    "refresh_every": "lockstep",
+    "cores": "simulate",
+    "costs": "simulate",
+}
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
 
@@ -135,6 +142,14 @@ class PretrainConfig:
                 f"{len(self.momentum)}. Give two, such as 0.5 and 0.9.",
                 "momentum",
             )
+        for item in fields(self):
+            owner = _OWN.get(item.name, name)
+            if owner != name and getattr(self, item.name) != item.default:
+                raise FieldError(
+                    f"{item.name} belongs to the schedule {owner}; the schedule is "
+                    f"{name}. Leave {item.name} out, or choose {owner}.",
+                    item.name,
+                )
 
     @property
     def stipulated_epochs(self) -> tuple[int, ...]:
@@ -168,11 +183,11 @@ class FinetuneConfig:
         "learns the labels; regress: a linear one learns them as numbers",
         choices=TASKS,
     )
-    epochs: int = option(10, "epochs at most", least=0)
+    epochs: int = option(20, "epochs at most", least=0)
     optimizer: str = option(
-        "sgd",
-        "sgd: on the summed gradient, our reading of Santara et al.; momentum: "
-        "likewise, 0.9; adam",
+        "adam",
+        "adam; sgd: on the summed gradient, our reading of Santara et al.; momentum: "
+        "likewise, 0.9",
         choices=("sgd", "momentum", "adam"),
     )
     learning_rate: float = option(
@@ -200,7 +215,7 @@ class FinetuneConfig:
     from_scratch: bool = option(
         False, "begin with random weights, not with the pre-trained ones"
     )
-    minibatch: int = option(100, "rows of a minibatch, over all ranks", least=1)
+    minibatch: int = option(20, "rows of a minibatch, over all ranks", least=1)
     patience: int = option(
         0,
         "stop after so many epochs without a better validation error; 0: never",

@@ -1,7 +1,7 @@
 """Configurations from values and TOML, and back."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -17,6 +17,17 @@ from mpilayer.config.training import (
     SparseConfig,
 )
 from mpilayer.errors import ConfigError, unknown
+
+SECTIONS: Mapping[str, type[Any]] = {
+    "experiment": ExperimentConfig,
+    "data": DataConfig,
+    "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
+    "sparse": SparseConfig,
+    "compare": SparseConfig,
+    "report": ReportConfig,
+}
+"""Sections of an experiment's file, and what decides each."""
 
 # Sections of a configuration file; the second row is what a run adds, or a whole
 # experiment reads: no single command does.
@@ -82,6 +93,11 @@ def read_sections(
         raise ConfigError(f"{path} must be TOML; {error}. Mend the file.") from error
     for section, values in content.items():
         if section not in legal:
+            if homes := _homes(section):
+                raise ConfigError(
+                    f"{path}: the key {section!r} must stand in a section; it stands "
+                    f"above all of them. Write it below {homes}."
+                )
             raise ConfigError(f"{path}: {unknown('section', section, legal)}")
         if not isinstance(values, dict):
             raise ConfigError(
@@ -105,10 +121,27 @@ def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:
     types = get_type_hints(cls)
     for name in values:
         if name not in types:
-            raise FieldError(unknown("key", name, types), name)
+            raise FieldError(unknown_key(name, types), name)
     values = {**PRESETS.get(str(values.get("preset")), {}), **values}
     converted = {name: _as_type(types[name], value) for name, value in values.items()}
     return cls(**converted)
+
+
+def unknown_key(name: str, legal: Iterable[str]) -> str:
+    """Return the message for a key that a section does not have."""
+    if homes := _homes(name):
+        return f"unknown key {name!r}; it belongs in {homes}. Move it there."
+    return unknown("key", name, legal)
+
+
+def _homes(key: str) -> str:
+    """Return in words which sections have a key; empty for none."""
+    # Compared is what [sparse] says.
+    return " or ".join(
+        f"[{section}]"
+        for section, cls in SECTIONS.items()
+        if section != "compare" and key in get_type_hints(cls)
+    )
 
 
 def _as_type(type_: Any, value: Any) -> Any:

@@ -3,103 +3,181 @@
 import re
 from collections.abc import Callable
 from csv import reader
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mpilayer import memory
 from mpilayer.arrays import AnyArray, Array64
-from mpilayer.data.split import Split, whole_numbers
-from mpilayer.errors import DataError, reading
+from mpilayer.data.labels import numbers_or_texts, warn_of_labels
+from mpilayer.data.preparation import Preparation
+from mpilayer.data.split import Split
+from mpilayer.errors import DataError, reading, unknown
 
 _LABEL = "label"
 _NAMELESS = re.compile(r"(unnamed: .*)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 # Of the bytes of a file: its text, lines and numbers.
 _HELD = 4
+_MEND = "Mend that line, or save the table so."
 
 
-def read_csv(path: Path) -> tuple[Split, str]:
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What a table holds.
+
+    Attributes
+    ----------
+    x : ndarray of float64, (n_samples, n_visible)
+    labels : ndarray, (n_samples,), or None
+        Numbers, or texts.
+    columns : tuple of str
+        Names of the columns of ``x``; empty without a header that names them.
+    remark : str
+        What was taken for header, index and labels.
+    """
+
+    x: Array64
+    labels: AnyArray | None
+    columns: tuple[str, ...]
+    remark: str
+
+
+def read_csv(path: Path, labels: str = "", needed: bool = True) -> Table:
     """Read a table; local.
 
     Parameters
     ----------
     path : Path
         A row a line. The first line is a header if none of its names is a number, they
-        are 0, 1, 2, … in order, or one of them is ``label``; that column holds integer
-        labels. Columns without a name (or ``Unnamed: 0``, as pandas reads and writes
-        it) at the beginning are an index, and left out.
-
-    Returns
-    -------
-    split : Split
-        Samples are float32.
-    remark : str
-        What was taken for header, index and labels.
+        are 0, 1, 2, … in order, or one of them is that of the labels. Columns without a
+        name (or ``Unnamed: 0``, as pandas reads and writes it) at the beginning are an
+        index, and left out.
+    labels : str
+        The column of the labels: its name, small or capital, or its number from 1;
+        empty: that called ``label``, if there is one.
+    needed : bool
+        Whether that column must be there.
 
     Raises
     ------
     DataError
         Not text, empty, lines of different lengths, a cell that is not a number, with
-        its line; two columns ``label``, a column without a name behind others; or,
-        without names, a first column that counts the rows, or what may be one column
-        with decimal commas.
+        its line and column; a row without a label, no such column, or two of that name;
+        a column without a name behind others; or, without names, a first column that
+        counts the rows, or what may be one column with decimal commas.
     """
     with reading(path, "a text file of numbers in UTF-8"):
         memory.demand(_HELD * path.stat().st_size, path)
-        return _read(path)
+        try:
+            return _read(path, labels, needed)
+        except DataError as error:
+            if str(error).startswith(str(path)):
+                raise
+            raise DataError(f"{path}: {error}") from error
 
 
-def csv_text(split: Split) -> str:
+def csv_text(split: Split, preparation: Preparation) -> str:
     """Return samples as a table that ``read_csv`` reads back to the bit.
 
     Parameters
     ----------
     split : Split
-        The columns are ``unit_1`` and so on; ``label`` is last, if there are labels.
+        ``label`` is last, if there are labels.
+    preparation : Preparation
+        Names of columns, else they are ``unit_1`` and so on, and of classes.
     """
     n_columns = split.x.shape[1]
-    names = [f"unit_{k + 1}" for k in range(n_columns)]
+    names = list(preparation.columns) or [f"unit_{k + 1}" for k in range(n_columns)]
     line = ",".join(["%.9g"] * n_columns)  # nine digits tell all float32 apart
     rows = [line % tuple(row) for row in split.x]
     if split.labels is not None:
         names.append(_LABEL)
-        rows = [f"{row},{k}" for row, k in zip(rows, split.labels, strict=True)]
-    return "\n".join([",".join(names), *rows, ""])
+        labels = map(_quoted, preparation.names(split.labels))
+        rows = [f"{row},{k}" for row, k in zip(rows, labels, strict=True)]
+    return "\n".join([",".join(map(_quoted, names)), *rows, ""])
 
 
-def _read(path: Path) -> tuple[Split, str]:
+def _quoted(cell: object) -> str:
+    text = str(cell)
+    if not re.search(r'[",\n]', text):
+        return text
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
+
+
+def _read(path: Path, labels: str, needed: bool) -> Table:
     text = path.read_text(encoding="utf-8-sig")
     lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
-    header = _header(lines[0][1]) if lines else []
+    header = _header(lines[0][1], labels) if lines else []
     rows = lines[1:] if header else lines
     if not rows:
         raise DataError(f"{path} must hold at least one row of numbers; found none.")
-    n_index = _n_index(header)
-    try:
-        _check_header(header, len(_cells(rows[0][1])), n_index)
-        table = _numbers(rows, n_index)
-        if _are_counted(header):
-            _check_nameless(table, rows)
-        split = _split(table[:, n_index:], header[n_index:])
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    return split, _remark(lines[0][0], header, n_index)
+    n_columns, n_index = len(_cells(rows[0][1])), _n_index(header)
+    _check_header(header, n_columns, n_index)
+    column = _label_column(header, n_columns, labels, needed)
+    table, cells = _numbers(rows, n_index, column, header)
+    named = not _are_counted(header)
+    if not named:
+        _check_nameless(table, rows, column)
+    kept = [k for k in range(n_index, n_columns) if k != column]
+    columns = tuple(header[k] for k in kept) if named else ()
+    found = None
+    if column is None:
+        warn_of_labels(columns, "column", "is taken for a part of the samples")
+    else:
+        where = [f"line {n}" for n, _ in rows]
+        found = numbers_or_texts(cells, where)
+    remark = _remark(lines[0][0], header, n_index, column)
+    return Table(table[:, kept], found, columns, remark)
 
 
-def _header(line: str) -> list[str]:
+def _header(line: str, labels: str) -> list[str]:
     """Return the names of the columns, or nothing if the line holds numbers."""
-    names = [cell.lower() for cell in _cells(line)]
+    names = _cells(line)
+    small = [name.lower() for name in names]
     named = names[_n_index(names) :]
-    if _LABEL in names or _are_counted(named):
+    is_named = labels and not _is_number(labels) and labels.lower() in small
+    if is_named or _LABEL in small or _are_counted(named):
         return names if named else []
     return [] if any(map(_is_number, names)) else names
 
 
+def _label_column(
+    header: list[str], n_columns: int, labels: str, needed: bool
+) -> int | None:
+    """Return the place of the labels' column, None if there is none."""
+    small, wanted = [name.lower() for name in header], (labels or _LABEL).lower()
+    if small.count(wanted) > 1:
+        raise DataError(
+            f"one column at most must be called {wanted!r}; found "
+            f"{small.count(wanted)}. Rename or remove the others."
+        )
+    if wanted in small:
+        return small.index(wanted)
+    if labels.isdecimal() and 1 <= int(labels) <= n_columns:
+        return int(labels) - 1
+    if not labels or not needed:
+        return None
+    if header:
+        names = [name for name in header if name]
+        raise DataError(f"--labels: {unknown('column', labels, names)}")
+    raise DataError(
+        f"--labels must be the number of a column, 1 to {n_columns}, where no header "
+        f"names them; got {labels!r}. Give a number, or name the columns in the first "
+        "line."
+    )
+
+
 def _n_index(header: list[str]) -> int:
     """Return how many columns at the beginning have no name."""
-    named = (k for k, name in enumerate(header) if not _NAMELESS.fullmatch(name))
+    named = (k for k, name in enumerate(header) if not _is_nameless(name))
     return next(named, len(header))
+
+
+def _is_nameless(name: str) -> bool:
+    return _NAMELESS.fullmatch(name.lower()) is not None
 
 
 def _are_counted(names: list[str]) -> bool:
@@ -114,12 +192,7 @@ def _check_header(header: list[str], n_columns: int, n_index: int) -> None:
             f"found {len(header)} names and {n_columns} columns. Mend it; numbers need "
             "decimal points, not commas."
         )
-    if header.count(_LABEL) > 1:
-        raise DataError(
-            f"one column at most must be called {_LABEL!r}; found "
-            f"{header.count(_LABEL)}. Rename or remove the others."
-        )
-    nameless = [k for k, name in enumerate(header) if _NAMELESS.fullmatch(name)]
+    nameless = [k for k, name in enumerate(header) if _is_nameless(name)]
     if len(nameless) > n_index:
         raise DataError(
             "all columns must have names, but for an index at the beginning; found "
@@ -127,9 +200,13 @@ def _check_header(header: list[str], n_columns: int, n_index: int) -> None:
         )
 
 
-def _check_nameless(table: Array64, rows: list[tuple[int, str]]) -> None:
+def _check_nameless(
+    table: Array64, rows: list[tuple[int, str]], column: int | None
+) -> None:
     """Refuse what names of columns would explain."""
-    if all(_DECIMAL_COMMA.fullmatch(line.strip()) for _, line in rows):
+    if column is None and all(
+        _DECIMAL_COMMA.fullmatch(line.strip()) for _, line in rows
+    ):
         raise DataError(
             "numbers must have decimal points; found two whole numbers a line, or one "
             f"with a decimal comma: {rows[0][1].strip()!r}. Write points; if there are "
@@ -148,11 +225,22 @@ def _counts(column: AnyArray) -> bool:
     return np.array_equal(column, np.arange(len(column)))
 
 
-def _numbers(rows: list[tuple[int, str]], n_index: int) -> Array64:
+def _numbers(
+    rows: list[tuple[int, str]], n_index: int, column: int | None, header: list[str]
+) -> tuple[Array64, list[str]]:
+    """Return all numbers, and the cells of the labels' column, which is 0 there."""
+    labels: list[str] = []
+
+    def label(cell: str) -> float:
+        labels.append(cell.strip())
+        return 0.0
+
     # An index may hold anything.
-    skipped: dict[int | str, Callable[[str], float]] = {
+    special: dict[int | str, Callable[[str], float]] = {
         k: lambda _: 0.0 for k in range(n_index)
     }
+    if column is not None:
+        special[column] = label
     try:
         table: Array64 = np.loadtxt(
             [line for _, line in rows],
@@ -160,47 +248,58 @@ def _numbers(rows: list[tuple[int, str]], n_index: int) -> Array64:
             delimiter=",",
             comments=None,
             quotechar='"',
-            converters=skipped,
+            converters=special,
             encoding=None,
             ndmin=2,
         )
-        return table
+        return table, labels
     except ValueError as error:
-        found = _first_fault(rows, n_index) or str(error)
+        free = {*range(n_index), column}
+        found = _first_fault(rows, free, header) or f"{error}. {_MEND}"
         raise DataError(
             "must hold numbers with decimal points separated by commas, equally many "
-            f"a line; {found}. Mend that line, or save the table so."
+            f"a line; {found}"
         ) from error
 
 
-def _split(table: Array64, header: list[str]) -> Split:
-    if _LABEL not in header:
-        return Split(table)
-    column = header.index(_LABEL)
-    labels = whole_numbers(table[:, column])
-    return Split(np.delete(table, column, axis=1), labels)
-
-
-def _remark(first_line: int, header: list[str], n_index: int) -> str:
+def _remark(
+    first_line: int, header: list[str], n_index: int, column: int | None
+) -> str:
     names = f"line {first_line}" if header else "none"
     index = "none"
     if n_index:
         index = "column 1" if n_index == 1 else f"columns 1 to {n_index}"
         index += ", left out"
-    labels = f"column {header.index(_LABEL) + 1}" if _LABEL in header else "none"
+    labels = "none" if column is None else f"column {column + 1}"
     return f"header: {names}; index: {index}; labels: {labels}"
 
 
-def _first_fault(rows: list[tuple[int, str]], n_index: int) -> str | None:
-    """Return the first bad line's fault; NumPy does not tell its number."""
+def _first_fault(
+    rows: list[tuple[int, str]], free: set[int | None], header: list[str]
+) -> str | None:
+    """Return the first bad line's fault and its remedy; NumPy does not tell its number.
+
+    What is in the ``free`` columns is no fault.
+    """
     n_columns = len(_cells(rows[0][1]))
     for number, line in rows:
         cells = _cells(line)
-        bad = next((cell for cell in cells[n_index:] if not _is_number(cell)), None)
-        if bad is not None:
-            return f"line {number} has {bad!r}"
+        bad = (k for k, c in enumerate(cells) if k not in free and not _is_number(c))
+        k = next(bad, None)
+        if k is not None:
+            name = header[k] if k < len(header) else str(k + 1)
+            remedy = _MEND
+            if any(map(str.isalpha, cells[k])):
+                remedy = (
+                    f"If the texts of that column are classes, give --labels {name}; "
+                    "else leave it out, or write numbers in their place."
+                )
+            return f"line {number} has {cells[k]!r} in column {name}. {remedy}"
         if len(cells) != n_columns:
-            return f"line {number} has {len(cells)} cells, those before {n_columns}"
+            return (
+                f"line {number} has {len(cells)} cells, those before {n_columns}. "
+                f"{_MEND}"
+            )
     return None
 
 

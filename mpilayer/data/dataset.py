@@ -1,46 +1,59 @@
 """The data set: one HDF5 file, written once, from which any rank reads any rows.
 
-Layout, version 1: a group for each split, ``train`` always, ``validation`` and ``test``
-if there are any. Each has ``x`` (n_samples, n_visible) and perhaps ``labels``
-(n_samples,). A value is what is stored times the attribute ``scale`` of ``x``: pixels
-stay bytes with scale 1/255, everything else is float32 with scale 1. The root has the
-attributes ``name`` and ``origin`` besides those of :mod:`mpilayer.hdf5`.
+Layout: a group for each split, ``train`` always, ``validation`` and ``test`` if there
+are any. Each has ``x`` (n_samples, n_visible) and perhaps ``labels`` (n_samples,),
+integers or, in version 2, float32. A value is what is stored times the attribute
+``scale`` of ``x``: pixels stay bytes with scale 1/255, everything else is float32 with
+scale 1. Version 2 may have a :class:`~mpilayer.data.preparation.Preparation`, whose
+scaling comes after that. The root has the attributes ``name`` and ``origin`` besides
+those of :mod:`mpilayer.hdf5`.
 """
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray, Array32
-from mpilayer.data.split import Split, as_int64, check_finite, count_labels
-from mpilayer.errors import ConfigError, DataError
+from mpilayer.data.layout import (
+    ADVICE,
+    SPLITS,
+    Stored,
+    advice,
+    advice_for,
+    check_splits,
+    checked_split,
+    listed,
+    write_split,
+)
+from mpilayer.data.preparation import Preparation
+from mpilayer.data.split import Split, as_labels, check_finite
+from mpilayer.errors import DataError
 
 KIND = "mpilayer-dataset"
-FORMAT_VERSION = 1
-SPLITS = ("train", "validation", "test")
+FORMAT_VERSION = 2
 PIXEL_SCALE = 1 / 255
 LARGEST = 1e15
 """What values may be: sums of squares of larger ones leave float32."""
 
-_ADVICE = "Make a data set with 'mpilayer data prepare'."
-_SAMPLES = (".npy", ".npz", ".mat", ".csv")
-_IMAGES = "images"
-_CHUNK_BYTES = 512 * 1024
 _SLAB_BYTES = 4 * 1024 * 1024
-_GZIP_LEVEL = 4
-_LEAST_SCALE = 1e-12  # and its inverse the most
+
+
+_NOTHING = Preparation()
 
 
 def write_dataset(
-    path: Path, splits: Mapping[str, Split], *, name: str, origin: str, scale: float
+    path: Path,
+    splits: Mapping[str, Split],
+    *,
+    name: str,
+    origin: str,
+    scale: float,
+    preparation: Preparation = _NOTHING,
 ) -> None:
     """Write a data set; local.
 
@@ -56,6 +69,8 @@ def write_dataset(
         Where they come from.
     scale : float
         Value of a stored 1; see :data:`PIXEL_SCALE`.
+    preparation : Preparation
+        What the columns are called, and how such values are scaled when they are read.
 
     Raises
     ------
@@ -64,14 +79,15 @@ def write_dataset(
     DataError
         Splits of different widths or types, or a file that cannot be written.
     """
-    _check_splits(splits)
-    with hdf5.create(path, kind=KIND, version=FORMAT_VERSION) as file:
+    check_splits(splits)
+    with hdf5.create(path, kind=KIND, version=_version(splits, preparation)) as file:
         hdf5.set_text(file, "name", name)
         hdf5.set_text(file, "origin", origin)
         for split_name in SPLITS:
             if split_name in splits:
                 group = file.create_group(split_name)
-                _write_split(group, splits[split_name], scale)
+                write_split(group, splits[split_name], scale)
+        preparation.store(file)
 
 
 class Dataset:
@@ -91,6 +107,8 @@ class Dataset:
         Those present, in the order train, validation, test.
     scale : float
         Value of a stored 1 in the training rows.
+    preparation : Preparation
+        What the columns are called, and how values are scaled.
 
     Examples
     --------
@@ -104,9 +122,9 @@ class Dataset:
         self._closing = ExitStack()
         self.splits = tuple(name for name in SPLITS if name in file)
         if "train" not in self.splits:
-            raise DataError(f"{path} must have a group 'train'; found {_listed(file)}.")
+            raise DataError(f"{path} must have a group 'train'; found {listed(file)}.")
         self._stored_splits = {
-            name: _checked_split(path, name, file[name]) for name in self.splits
+            name: checked_split(path, name, file[name]) for name in self.splits
         }
         self.n_visible = int(self._stored("train").x.shape[1])
         for name, stored in self._stored_splits.items():
@@ -114,12 +132,13 @@ class Dataset:
             if n_columns != self.n_visible:
                 raise DataError(
                     f"all splits of {path} must have the same number of columns; found "
-                    f"{self.n_visible} in train and {n_columns} in {name}. {_ADVICE}"
+                    f"{self.n_visible} in train and {n_columns} in {name}. {ADVICE}"
                 )
         self.name = hdf5.text(file, "name", path.stem)
         self.origin = hdf5.text(file, "origin")
         self.digest = hdf5.text(file, "digest")
         self.scale = self._stored("train").scale
+        self.preparation = Preparation.load(file, self.n_visible, path)
         self._version = int(file.attrs["format_version"])
 
     @classmethod
@@ -137,8 +156,8 @@ class Dataset:
                     path,
                     kind=KIND,
                     version=FORMAT_VERSION,
-                    advice=_advice(path),
-                    advise=lambda found: _advice_for(path, found),
+                    advice=advice(path),
+                    advise=lambda found: advice_for(path, found),
                 )
             )
             dataset = cls(path, file)
@@ -190,16 +209,38 @@ class Dataset:
         result = np.empty((stop - start, self.n_visible), np.float32)
         for begin, slab in self._slabs(split, start, stop):
             out = result[begin - start : begin - start + len(slab)]
-            with np.errstate(over="ignore"):
-                np.multiply(slab, np.float32(self._stored(split).scale), out=out)
-            if slab.dtype.kind == "f":
+            self._scale(split, slab, out)
+            if slab.dtype.kind == "f" or self.preparation.scaling is not None:
                 check_finite(out, begin, f"{split}/x of {self.path}", LARGEST)
         return result
 
+    def stored(self, split: str) -> Split:
+        """Read all of a split as it is stored, before any scaling.
+
+        Raises
+        ------
+        DataError
+            As for :meth:`rows`.
+        """
+        x = self._stored(split).x
+        memory.demand(x.size * x.dtype.itemsize, self.path)
+        with hdf5.reading(self.path):
+            return Split(x[()], self.labels(split))
+
+    def _scale(self, split: str, slab: AnyArray, out: Array32) -> None:
+        """Write the values of stored rows; here alone they are scaled."""
+        scaling = self.preparation.scaling
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.multiply(slab, np.float32(self._stored(split).scale), out=out)
+            if scaling is not None:
+                scaling.apply(out)
+
     def labels(
         self, split: str, start: int = 0, stop: int | None = None
-    ) -> npt.NDArray[np.int64] | None:
+    ) -> AnyArray | None:
         """Read the labels of contiguous rows, (stop - start,); None if there are none.
+
+        int64, or float32 if they are real numbers.
 
         Raises
         ------
@@ -212,7 +253,7 @@ class Dataset:
             return None
         memory.demand((stop - start) * 8, self.path)
         with hdf5.reading(self.path):
-            return as_int64(stored[start:stop])
+            return as_labels(stored[start:stop])
 
     def summary(self) -> dict[str, Any]:
         """Return what the file holds, ready for JSON; reads everything once.
@@ -228,6 +269,7 @@ class Dataset:
             "digest": self.digest,
             "format_version": self._version,
             "n_visible": self.n_visible,
+            "preparation": self.preparation.to_json(),
             "splits": {split: self._split_summary(split) for split in self.splits},
         }
 
@@ -273,20 +315,32 @@ class Dataset:
 
     def _split_summary(self, split: str) -> dict[str, Any]:
         stored = self._stored(split)
-        scale, lowest, highest = stored.scale, np.inf, -np.inf
+        lowest, highest = np.inf, -np.inf
         for begin, slab in self._slabs(split, 0, self.n_samples(split)):
             check_finite(slab, begin, f"{split}/x of {self.path}")
-            lowest = min(lowest, float(slab.min()) * scale)
-            highest = max(highest, float(slab.max()) * scale)
-        labels = self.labels(split)
+            values = np.empty(slab.shape, np.float32)
+            self._scale(split, slab, values)
+            lowest = min(lowest, float(values.min()))
+            highest = max(highest, float(values.max()))
         return {
             "n_samples": self.n_samples(split),
             "dtype": str(stored.x.dtype),
-            "scale": scale,
+            "scale": stored.scale,
             "minimum": lowest,
             "maximum": highest,
-            "label_counts": None if labels is None else count_labels(labels),
+            **self._label_summary(split),
         }
+
+    def _label_summary(self, split: str) -> dict[str, Any]:
+        labels = self.labels(split)
+        if labels is None:
+            return {"label_counts": None}
+        if labels.dtype.kind == "f":
+            limits = [float(labels.min()), float(labels.max())]
+            return {"label_counts": None, "label_range": limits}
+        values, counts = np.unique(labels, return_counts=True)
+        names = map(str, self.preparation.names(values))
+        return {"label_counts": dict(zip(names, counts.tolist(), strict=True))}
 
     def _slabs(
         self, split: str, start: int, stop: int
@@ -315,7 +369,7 @@ class Dataset:
             )
         return start, stop
 
-    def _stored(self, split: str) -> "_Stored":
+    def _stored(self, split: str) -> Stored:
         if split not in self._stored_splits:
             raise DataError(
                 f"{self.path} has no split {split!r}; it has {', '.join(self.splits)}. "
@@ -325,102 +379,6 @@ class Dataset:
         return self._stored_splits[split]
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """A split in an open file: samples, perhaps labels, and the value of a stored 1."""
-
-    x: Any
-    labels: Any
-    scale: float
-
-
-def _advice(path: Path) -> str:
-    """Return what to do with a path that is no HDF5 file."""
-    samples = path.suffix.lower() in _SAMPLES and path.is_file()
-    if not (samples or path.is_dir()) or not path.name:
-        return _ADVICE
-    name = f"{path.stem if samples else path.name}.h5"
-    command = ("mpilayer", "data", "prepare", str(path))
-    out = str(path.with_name(name))
-    return f"Make a data set of it: {shlex.join((*command, '-o', out))}"
-
-
-def _advice_for(path: Path, file: Any) -> str:
-    """Return what to do with an HDF5 file of another kind: it may hold images."""
-    if not isinstance(file.get(_IMAGES), hdf5.Dataset):
-        return _ADVICE
-    command = ("mpilayer", "data", "patches", str(path), "-o", "patches.h5")
-    return f"Make a data set of its images: {shlex.join(command)}"
-
-
-def _check_splits(splits: Mapping[str, Split]) -> None:
-    if "train" not in splits or not set(splits) <= set(SPLITS):
-        raise ConfigError(
-            "a data set must have a split 'train', may have 'validation' and 'test'; "
-            f"found {_listed(splits)}."
-        )
-    train = splits["train"].x
-    for name, split in splits.items():
-        if (split.x.shape[1], split.x.dtype) != (train.shape[1], train.dtype):
-            raise DataError(
-                "all splits must have the same number of columns and type; found "
-                f"{train.shape[1]} of {train.dtype} in train and "
-                f"{split.x.shape[1]} of {split.x.dtype} in {name}."
-            )
-
-
-def _write_split(group: Any, split: Split, scale: float) -> None:
-    n, n_visible = split.x.shape
-    row_bytes = n_visible * split.x.dtype.itemsize
-    chunk = (min(n, max(1, _CHUNK_BYTES // row_bytes)), n_visible)
-    # Floats hardly shrink, and would take longer to read.
-    pixels = split.x.dtype == np.uint8
-    packing = {"compression": "gzip", "compression_opts": _GZIP_LEVEL} if pixels else {}
-    x = group.create_dataset(
-        "x", data=split.x, chunks=chunk, fletcher32=True, **packing
-    )
-    x.attrs["scale"] = float(scale)
-    if split.labels is not None:
-        n = min(n, _CHUNK_BYTES // split.labels.itemsize)
-        group.create_dataset("labels", data=split.labels, chunks=(n,), fletcher32=True)
-
-
-def _checked_split(path: Path, name: str, group: Any) -> _Stored:
-    """Return what a group of an open file holds, if it is well formed."""
-    where, items = f"{path}, group {name!r}", {}
-    if isinstance(group, hdf5.Group):
-        items = dict(group)
-    x, labels = items.get("x"), items.get("labels")
-    shape = getattr(x, "shape", None)
-    if x is None or shape is None or len(shape) != 2 or 0 in shape:
-        found = "none" if shape is None else f"shape {shape}"
-        raise DataError(
-            f"{where} must have 'x' of shape (n_samples, n_visible); found {found}. "
-            f"{_ADVICE}"
-        )
-    if x.dtype not in (np.uint8, np.float32):
-        raise DataError(
-            f"{where}: x must be uint8 or float32; found {x.dtype}. {_ADVICE}"
-        )
-    scale = x.attrs.get("scale")
-    if not isinstance(scale, float) or not _LEAST_SCALE <= scale <= 1 / _LEAST_SCALE:
-        raise DataError(
-            f"{where}: x must have an attribute 'scale', a float64 of {_LEAST_SCALE:g} "
-            f"to {1 / _LEAST_SCALE:g}; found {scale}. {_ADVICE}"
-        )
-    if labels is not None:
-        _check_stored_labels(where, labels, shape[0])
-    return _Stored(x, labels, float(scale))
-
-
-def _check_stored_labels(where: str, labels: Any, n_samples: int) -> None:
-    shape = getattr(labels, "shape", None)
-    if shape != (n_samples,) or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{where} must have {n_samples} integer labels, one a row of x; "
-            f"found labels of shape {shape}. {_ADVICE}"
-        )
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(sorted(names)) or "nothing"
+def _version(splits: Mapping[str, Split], preparation: Preparation) -> int:
+    """Return the oldest version that says all: older programs read what they can."""
+    return 1 + (bool(preparation) or any(split.is_real for split in splits.values()))

@@ -96,7 +96,8 @@ def read_idx_folder(folder: Path) -> dict[str, Split]:
         elif required or labels is not None:
             raise DataError(
                 f"{folder} must hold {prefix}-images-idx3-ubyte or "
-                f"{prefix}-images-idx3-ubyte.gz; found {_listed(folder)}."
+                f"{prefix}-images-idx3-ubyte.gz, or image files; found "
+                f"{_listed(folder)}."
             )
     return splits
 

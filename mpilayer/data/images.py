@@ -12,7 +12,7 @@ import numpy as np
 from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.data.mat import load_mat
-from mpilayer.data.sources import load_npy, shapes
+from mpilayer.data.npy import load_npy, shapes
 from mpilayer.errors import DataError, reading
 
 _NAME = "images"
@@ -69,7 +69,7 @@ def read_images(path: Path) -> Images:
     """
     origin = path.resolve().name
     if path.is_dir():
-        x = _read_pictures(path, _pictures(path))
+        x, _ = read_pictures(path, pictures(path))
         return Images(x, origin, f"the folder {origin}")
     if not path.is_file():
         raise DataError(
@@ -111,7 +111,7 @@ def _read_npy(path: Path) -> Array32:
 
 
 def _read_picture(path: Path) -> Array32:
-    return _read_pictures(path.parent, [path])
+    return read_pictures(path.parent, [path])[0]
 
 
 _READERS: dict[str, Callable[[Path], Array32]] = {
@@ -133,42 +133,78 @@ def _reader(path: Path) -> Callable[[Path], Array32]:
     return reader
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures(folder: Path) -> list[Path]:
+    """Return the image files of a folder by name, without hidden ones. Local.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or has none.
+    """
+    paths = entries(folder)
+    found = [path for path in paths if _is_picture(path)]
+    if not found:
+        raise DataError(
+            f"{folder} must hold image files, their names ending in "
+            f"{', '.join(_PICTURES)}; found none among {len(paths)} files."
+        )
+    return found
+
+
+def has_pictures(folder: Path) -> bool:
+    """Tell whether image files lie in a folder itself. Local."""
+    return any(map(_is_picture, entries(folder)))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in _PICTURES and not (path.is_fifo() or path.is_dir())
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder by name, without what is hidden. Local.
+
+    Raises
+    ------
+    DataError
+        It cannot be read.
+    """
     try:
-        paths = sorted(folder.iterdir())
+        # Hidden files are none: macOS leaves "._NAME" beside NAME on foreign disks.
+        return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     except OSError as error:
         raise DataError(
             f"{folder} must be a folder that can be read; "
             f"{str(error.strerror).lower()}."
         ) from error
-    # Hidden files are none: macOS leaves "._NAME" beside NAME on foreign disks.
-    pictures = [
-        path
-        for path in paths
-        if path.suffix.lower() in _PICTURES
-        and not path.name.startswith(".")
-        and not path.is_fifo()
-    ]
-    if not pictures:
-        raise DataError(
-            f"{folder} must hold image files, their names ending in "
-            f"{', '.join(_PICTURES)}; found none among {len(paths)} files."
-        )
-    return pictures
 
 
-def _read_pictures(folder: Path, paths: list[Path]) -> Array32:
-    pages = [(path, page) for path in paths for page in _read_pages(path)]
-    first_path, first = pages[0]
-    for path, page in pages:
-        if page.shape != first.shape:
+def read_pictures(folder: Path, paths: list[Path]) -> tuple[Array32, list[int]]:
+    """Read image files in or below a folder. Local.
+
+    Returns
+    -------
+    x : ndarray of float32, (n_images, height, width)
+    n_pages : list of int
+        How many images each file has.
+
+    Raises
+    ------
+    DataError
+        As for ``read_images``.
+    """
+    files = [_read_pages(path) for path in paths]
+    n_pages = [len(pages) for pages in files]
+    pages = [page for some in files for page in some]
+    names = np.repeat([str(path.relative_to(folder)) for path in paths], n_pages)
+    for name, page in zip(names, pages, strict=True):
+        if page.shape != pages[0].shape:
             raise DataError(
                 f"all images of {folder} must have one size; found "
-                f"{_size(first)} (height x width) in {first_path.name} and "
-                f"{_size(page)} in {path.name}. Crop or scale them."
+                f"{_size(pages[0])} (height x width) in {names[0]} and "
+                f"{_size(page)} in {name}. Crop or scale them."
             )
     with reading(folder, "a folder of images"):
-        return np.stack([page for _, page in pages])
+        return np.stack(pages), n_pages
 
 
 def _read_pages(path: Path) -> list[Array32]:

@@ -1,28 +1,29 @@
-"""Files of other programs: IDX folders, .npy, .npz, .mat and .csv."""
+"""Files of other programs: arrays, tables, folders of IDX files or of pictures."""
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
-from mpilayer import memory
+from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray
 from mpilayer.data.csv import read_csv
-from mpilayer.data.dataset import PIXEL_SCALE, SPLITS
+from mpilayer.data.dataset import KIND, PIXEL_SCALE, Dataset
+from mpilayer.data.folders import is_image_folder, read_image_folder
 from mpilayer.data.idx import read_idx_folder
+from mpilayer.data.labels import label_vector, numbered, warn_of_labels
+from mpilayer.data.layout import SPLITS
 from mpilayer.data.mat import load_mat
-from mpilayer.data.split import Split, whole_numbers
-from mpilayer.errors import DataError, reading
+from mpilayer.data.npy import load_npy, load_npz, shapes
+from mpilayer.data.preparation import Preparation
+from mpilayer.data.split import Split
+from mpilayer.errors import ConfigError, DataError, unknown
 
 Splits = dict[str, Split]
 
-Reader = Callable[[Path], tuple[Splits, str]]
-"""Returns what a file holds, and what was taken for what if that is not plain."""
-
+_NOTHING = Preparation()
 _NAMES = "x and labels, train_x and train_labels, or x_train and y_train"
 
 
@@ -40,25 +41,77 @@ class Source:
         The file's or folder's name, without its ending.
     origin : str
         What was read, and what was taken for what.
+    preparation : Preparation
+        Names of columns and classes, where the labels come from; if the source is a
+        data set, how its values are scaled.
     """
 
     splits: Splits
     scale: float
     name: str
     origin: str
+    preparation: Preparation
 
 
-def read_source(path: Path) -> Source:
+@dataclass(frozen=True)
+class LabelColumn:
+    """The column or array that holds the labels.
+
+    Attributes
+    ----------
+    name : str
+        Empty: the usual one, if it is there.
+    needed : bool
+        Whether a source must have it.
+    classes : tuple of str
+        Those of labels that are texts, if they are known; else all that are found.
+    known_from : str
+        What knows them, for the message.
+    """
+
+    name: str = ""
+    needed: bool = True
+    classes: tuple[str, ...] = ()
+    known_from: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Rows and labels of a split as they were found, and where, for messages."""
+
+    x: AnyArray
+    labels: object
+    where: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """All that a reader has found; where no ``scale`` is told, bytes are pixels."""
+
+    parts: Mapping[str, _Part]
+    origin: str
+    preparation: Preparation = _NOTHING
+    scale: float | None = None
+
+
+_Reader = Callable[[Path, LabelColumn], _Found]
+_ANY = LabelColumn()
+
+
+def read_source(path: Path, labels: LabelColumn = _ANY) -> Source:
     """Read any file or folder that a data set can be made from; local.
 
     Parameters
     ----------
     path : Path
-        A folder of IDX files with MNIST's names, or a file: ``.npy``, one array;
-        ``.npz`` and ``.mat``, arrays named ``x`` and ``labels``, ``train_x`` and
-        ``train_labels``, or ``x_train`` and ``y_train``, and likewise for
-        ``validation`` and ``test``, or one array of any name; ``.csv``, numbers
-        separated by commas, where a header may name a column ``label``.
+        A folder of IDX files with MNIST's names, or of image files, perhaps in a folder
+        for each class; or a file: ``.npy``, one array; ``.npz``, ``.mat`` and ``.h5``,
+        arrays named ``x`` and ``labels``, ``train_x`` and ``train_labels``, or
+        ``x_train`` and ``y_train``, and likewise for ``validation`` and ``test``, or
+        one array of any name; ``.h5`` may be a data set, too; ``.csv``, numbers
+        separated by commas, perhaps with a header.
+    labels : LabelColumn
+        Where the labels are.
 
     Returns
     -------
@@ -68,115 +121,188 @@ def read_source(path: Path) -> Source:
     Raises
     ------
     DataError
-        Missing, damaged, of an unknown kind, or without a table of real numbers.
+        Missing, damaged, of an unknown kind, or without a table of real numbers; or a
+        row without a label, or one of no known class.
+    ConfigError
+        Labels were named of a source whose labels have no name.
     """
-    origin = path.resolve().name
-    if path.is_dir():
-        splits, origin = read_idx_folder(path), f"IDX files of the folder {origin}"
-    elif path.is_file():
-        splits, remark = _reader(path)(path)
-        origin += f" ({remark})" if remark else ""
-    else:
+    if not path.exists():
         raise DataError(
             f"{path} must be a file or folder of samples; found nothing there."
         )
-    scale = PIXEL_SCALE if splits["train"].x.dtype == np.uint8 else 1.0
-    return Source(splits, scale, path.resolve().stem, origin)
+    found = _reader(path)(path, labels)
+    splits, classes = _splits(path, found.parts, labels)
+    usual = PIXEL_SCALE if splits["train"].x.dtype == np.uint8 else 1.0
+    return Source(
+        splits,
+        found.scale or usual,
+        path.resolve().stem,
+        found.origin,
+        replace(found.preparation, classes=classes),
+    )
 
 
-def load_npy(path: Path) -> AnyArray:
-    """Return the array of a ``.npy`` file; DataError if it is damaged or an archive."""
-    with _numpy_file(path) as file:
-        array = np.load(file, allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path} must hold one array; found several. Name it .npz.")
-    return array
+def _splits(
+    path: Path, parts: Mapping[str, _Part], wanted: LabelColumn
+) -> tuple[Splits, tuple[str, ...]]:
+    """Return checked splits, and the names of classes if labels are texts."""
+    labels = {
+        split: label_vector(part.labels)
+        for split, part in parts.items()
+        if part.labels is not None
+    }
+    try:
+        numbers, classes = numbered(labels, wanted.classes, wanted.known_from)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    splits = {}
+    for name, part in parts.items():
+        try:
+            splits[name] = Split(part.x, numbers.get(name))
+        except DataError as error:
+            raise DataError(f"{part.where}: {error}") from error
+    return splits, classes
 
 
-@contextmanager
-def _numpy_file(path: Path) -> Iterator[IO[bytes]]:
-    what = "a whole NumPy file of plain numbers"
-    with (
-        reading(path, what, "Save it again, without Python objects."),
-        # NumPy says more of old or damaged headers than a user can mend.
-        warnings.catch_warnings(action="ignore"),
-        path.open("rb") as file,
-    ):
-        memory.demand(path.stat().st_size, path)
-        yield file
+def _read_npy(path: Path, labels: LabelColumn) -> _Found:
+    _refuse_labels(path, labels, "holds one array. Save samples and labels as .npz")
+    return _Found({"train": _part(path, "x", load_npy(path), None)}, _name(path))
 
 
-def _read_npy(path: Path) -> tuple[Splits, str]:
-    return {"train": _split(path, "x", load_npy(path), None)}, ""
+def _read_npz(path: Path, labels: LabelColumn) -> _Found:
+    return _named(path, load_npz(path), labels)
 
 
-def _read_npz(path: Path) -> tuple[Splits, str]:
-    with _numpy_file(path) as file:
-        content = np.load(file, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            raise DataError(f"{path} must hold named arrays; found one. Name it .npy.")
-        memory.demand(sum(part.file_size for part in content.zip.infolist()), path)
-        arrays = {name: content[name] for name in content.files}
-    return _named_splits(path, arrays), ""
+def _read_mat(path: Path, labels: LabelColumn) -> _Found:
+    return _named(path, load_mat(path), labels)
 
 
-def _read_mat(path: Path) -> tuple[Splits, str]:
-    return _named_splits(path, load_mat(path)), ""
+def _read_csv(path: Path, labels: LabelColumn) -> _Found:
+    table = read_csv(path, labels.name, labels.needed)
+    return _Found(
+        {"train": _Part(table.x, table.labels, str(path))},
+        f"{_name(path)} ({table.remark})",
+        Preparation(table.columns, labels.name),
+    )
 
 
-def _read_csv(path: Path) -> tuple[Splits, str]:
-    train, remark = read_csv(path)
-    return {"train": train}, remark
+def _read_hdf5(path: Path, labels: LabelColumn) -> _Found:
+    with hdf5.open_foreign(path) as file:
+        if hdf5.text(file, "kind") != KIND:
+            arrays = {k: a for k, a in file.items() if isinstance(a, hdf5.Dataset)}
+            memory.demand(sum(math.prod(a.shape) * 8 for a in arrays.values()), path)
+            return _named(path, {k: a[()] for k, a in arrays.items()}, labels)
+    _refuse_labels(path, labels, "is a data set, which says what its labels are")
+    with Dataset.open(path) as dataset:
+        parts = {}
+        for split in dataset.splits:
+            stored, found = dataset.stored(split), None
+            if stored.labels is not None:
+                found = np.array(dataset.preparation.names(stored.labels))
+            parts[split] = _Part(stored.x, found, str(path))
+        return _Found(
+            parts,
+            f"the data set {_name(path)} ({dataset.digest[:12]})",
+            dataset.preparation,
+            dataset.scale,
+        )
 
 
-_READERS: dict[str, Reader] = {
+def _read_folder(path: Path, labels: LabelColumn) -> _Found:
+    _refuse_labels(path, labels, "is a folder, whose labels have their own place")
+    if not any(path.glob("train-images*")) and is_image_folder(path):
+        found, what = read_image_folder(path), "pictures"
+        parts = {split: _Part(*pair, str(path)) for split, pair in found.items()}
+    else:
+        splits, what = read_idx_folder(path), "IDX files"
+        parts = {k: _Part(s.x, s.labels, str(path)) for k, s in splits.items()}
+    return _Found(parts, f"{what} of the folder {_name(path)}")
+
+
+_READERS: dict[str, _Reader] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".mat": _read_mat,
     ".csv": _read_csv,
+    ".h5": _read_hdf5,
+    ".hdf5": _read_hdf5,
 }
 
 
-def _reader(path: Path) -> Reader:
+def _reader(path: Path) -> _Reader:
+    if path.is_dir():
+        return _read_folder
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(
-            f"{path} must end in {', '.join(_READERS)} or be a folder of IDX files; "
-            f"found the ending {path.suffix!r}."
+            f"{path} must end in {', '.join(_READERS)} or be a folder of IDX files or "
+            f"pictures; found the ending {path.suffix!r}."
         )
     return reader
 
 
-def _named_splits(path: Path, arrays: Mapping[str, object]) -> Splits:
+def _refuse_labels(path: Path, labels: LabelColumn, why: str) -> None:
+    if labels.name and labels.needed:
+        raise ConfigError(
+            f"--labels names a column or array; {path} {why}. Leave it out."
+        )
+
+
+def _name(path: Path) -> str:
+    return path.resolve().name
+
+
+def _named(path: Path, arrays: Mapping[str, object], labels: LabelColumn) -> _Found:
     """Return the splits among named arrays, or the only array as ``train``."""
-    splits = {}
-    for split in SPLITS:
-        x = _pick(arrays, _x_names(split))
-        labels = _pick(arrays, _label_names(split))
+    names = {split: _pick(arrays, _label_names(split, labels.name)) for split in SPLITS}
+    if labels.name and labels.needed and not any(names.values()):
+        words = unknown("array", labels.name, arrays)
+        raise DataError(f"{path}: --labels: {words}")
+    parts = {}
+    for split, name in names.items():
+        x, found = _pick(arrays, _x_names(split)), arrays.get(name or "")
         if x is not None:
-            label_array = None if labels is None else arrays[labels]
-            splits[split] = _split(path, x, arrays[x], label_array)
-        elif labels is not None and split != "train":
+            parts[split] = _part(path, x, arrays[x], found)
+        elif name is not None and split != "train":
             raise DataError(
-                f"{path} must have samples for the labels {labels!r}; "
+                f"{path} must have samples for the labels {name!r}; "
                 f"found {shapes(arrays)}. Call the array {_x_names(split)[0]!r}."
             )
-    if "train" in splits:
-        return splits
-    tables = [name for name, a in arrays.items() if _is_table(a)]
-    if len(tables) != 1 or splits:
+    if "train" not in parts:
+        others = {k: a for k, a in arrays.items() if k not in names.values()}
+        only = _only_table(path, arrays, others, bool(parts))
+        parts["train"] = _part(
+            path, only, arrays[only], arrays.get(names["train"] or "")
+        )
+    if not any(names.values()):
+        warn_of_labels(arrays, "array", "is not used")
+    return _Found(parts, _name(path), Preparation(labels=labels.name))
+
+
+def _only_table(
+    path: Path,
+    arrays: Mapping[str, object],
+    others: Mapping[str, object],
+    split: bool,
+) -> str:
+    """Return the name of the only array besides labels, which holds the samples."""
+    tables = [name for name, a in others.items() if _is_table(a)]
+    if len(tables) != 1 or split:
         raise DataError(
             f"{path} must hold one array, or arrays named {_NAMES}, likewise for test "
-            f"and validation; found {shapes(arrays)}. Rename them."
+            f"and validation; found {shapes(arrays)}. Rename them, or name the labels "
+            "with --labels."
         )
-    return {"train": _split(path, tables[0], arrays[tables[0]], None)}
+    return tables[0]
 
 
 def _x_names(split: str) -> tuple[str, ...]:
     return (f"{split}_x", f"x_{split}") + (("x",) if split == "train" else ())
 
 
-def _label_names(split: str) -> tuple[str, ...]:
+def _label_names(split: str, name: str) -> tuple[str, ...]:
+    if name:
+        return (f"{split}_{name}", f"{name}_{split}", *[name] * (split == "train"))
     names = (f"{split}_labels", f"y_{split}")
     return names + (("labels", "y") if split == "train" else ())
 
@@ -192,30 +318,11 @@ def _is_table(array: object) -> bool:
     )
 
 
-def _split(path: Path, name: str, x: object, labels: object) -> Split:
+def _part(path: Path, name: str, x: object, labels: object) -> _Part:
     if not isinstance(x, np.ndarray) or x.ndim < 2 or 0 in x.shape:
         found = f"shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
         raise DataError(
             f"{path} must hold samples as the rows of a full array of at least two "
             f"dimensions; found {found} in {name!r}."
         )
-    try:
-        return Split(
-            x.reshape(len(x), -1), None if labels is None else _label_vector(labels)
-        )
-    except DataError as error:
-        raise DataError(f"{path}, array {name!r}: {error}") from error
-
-
-def _label_vector(labels: object) -> AnyArray:
-    """Return labels as a vector of integers: MATLAB has only matrices of doubles."""
-    array = np.asarray(labels)
-    if array.ndim == 2 and 1 in array.shape:
-        array = array.ravel()
-    return whole_numbers(array)
-
-
-def shapes(arrays: Mapping[str, object]) -> str:
-    """Return names and shapes in words, for a message."""
-    found = [f"{name} {getattr(a, 'shape', '')}".strip() for name, a in arrays.items()]
-    return ", ".join(found) or "nothing"
+    return _Part(x.reshape(len(x), -1), labels, f"{path}, array {name!r}")

@@ -1,5 +1,6 @@
 """Samples in memory, and validation samples taken from the training samples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +21,8 @@ class Split:
     ----------
     x : ndarray, (n_samples, n_visible)
         Stays uint8 if it is; other real numbers become float32. All finite.
-    labels : ndarray of integers, (n_samples,), optional
-        The class of each sample.
+    labels : ndarray of numbers, (n_samples,), optional
+        The class of each sample, an integer; or a real number, which becomes float32.
 
     Raises
     ------
@@ -48,15 +49,20 @@ class Split:
     def __len__(self) -> int:
         return int(self.x.shape[0])
 
+    @property
+    def is_real(self) -> bool:
+        """Tell whether labels are real numbers, and no classes."""
+        return self.labels is not None and self.labels.dtype.kind == "f"
+
     def take(self, rows: npt.NDArray[np.intp]) -> "Split":
         """Return the samples of some rows, in the order given."""
         labels = None if self.labels is None else self.labels[rows]
         return Split(self.x[rows], labels)
 
     def _check_labels(self, labels: AnyArray) -> None:
-        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        if labels.ndim != 1 or labels.dtype.kind not in "iuf":
             raise DataError(
-                "labels must be one integer a sample; "
+                "labels must be one number a sample; "
                 f"found {labels.dtype} of shape {labels.shape}."
             )
         if len(labels) != len(self):
@@ -64,11 +70,20 @@ class Split:
                 "every sample must have one label; "
                 f"found {len(self)} samples and {len(labels)} labels."
             )
-        as_int64(labels)
+        checked = as_labels(labels)
+        if self.is_real:
+            object.__setattr__(self, "labels", checked)
 
 
-def take_validation(train: Split, n: int, seed: int) -> tuple[Split, Split]:
-    """Take validation samples out of the training samples; local.
+def set_apart(
+    train: Split,
+    n: int,
+    seed: int,
+    split: str = "validation",
+    balanced: bool = True,
+    names: Sequence[str] = (),
+) -> tuple[Split, Split]:
+    """Take validation or test samples out of the training samples; local.
 
     Parameters
     ----------
@@ -78,57 +93,70 @@ def take_validation(train: Split, n: int, seed: int) -> tuple[Split, Split]:
         How many to take, at least 1 and less than all.
     seed : int
         Equal seeds take equal rows.
+    split : str
+        What they are for; each kind is drawn independently.
+    balanced : bool
+        With classes, take equally many samples of each; what remains of ``n`` goes to
+        the first classes, one each. Else, without classes, or with more of them than
+        ``n``, all rows are equally probable.
+    names : sequence of str
+        Of classes 0, 1, 2, …, for the message.
 
     Returns
     -------
-    train, validation : Split
-        Both in the order of the original rows. With labels, equally many samples of
-        each; what remains of ``n`` goes to the first labels, one each.
+    train, taken : Split
+        Both in the order of the original rows.
 
     Raises
     ------
     ConfigError
         ``n`` is out of range.
     DataError
-        A label has too few samples.
+        A class has too few samples: one at least stays for training.
     """
     if not 1 <= n < len(train):
         raise ConfigError(
-            "validation rows must be at least 1 and fewer than the training rows; "
+            f"{split} rows must be at least 1 and fewer than the training rows; "
             f"asked for {n} of {len(train)}."
         )
+    rng = stream(seed, split)
     taken = np.zeros(len(train), dtype=bool)
-    rng = stream(seed, "validation")
-    if train.labels is None:
+    wanted = _wanted(train, n) if balanced else {}
+    for label, n_wanted in wanted.items():
+        rows = np.flatnonzero(train.labels == label)
+        if n_wanted >= len(rows):
+            raise DataError(
+                f"{n} {split} rows must be balanced over {len(wanted)} labels and "
+                f"leave some of each for training: {n_wanted} of label "
+                f"{names[label] if names else label}; found {len(rows)}. Take fewer, "
+                "or take them whatever their labels with --unbalanced."
+            )
+        taken[rng.permutation(rows)[:n_wanted]] = True
+    if not wanted:
         taken[rng.permutation(len(train))[:n]] = True
-    else:
-        taken[_balanced_rows(train.labels, n, rng)] = True
     return train.take(np.flatnonzero(~taken)), train.take(np.flatnonzero(taken))
 
 
-def count_labels(labels: AnyArray) -> dict[str, int]:
-    """Return how many samples have each label, in the order of the labels."""
-    values, counts = np.unique(labels, return_counts=True)
-    return {str(v): int(n) for v, n in zip(values, counts, strict=True)}
-
-
-def whole_numbers(labels: AnyArray) -> AnyArray:
-    """Return labels kept as floats as integers, if they are; others unchanged."""
-    # Beyond 2**53 doubles skip integers; NaN fails the comparison.
-    if labels.dtype.kind == "f" and np.all(np.abs(labels) < 2**53):
-        integers = labels.astype(np.int64)
-        return integers if np.array_equal(integers, labels) else labels
-    return labels.astype(np.int64) if labels.dtype.kind == "b" else labels
-
-
-def as_int64(labels: AnyArray) -> npt.NDArray[np.int64]:
-    """Return integer labels in the type that they are compared in; refuse larger ones.
+def as_labels(labels: AnyArray) -> AnyArray:
+    """Return labels in the type that they are compared in, int64 or float32.
 
     Raises
     ------
     DataError
-        A label of 2**63 or more, which would become a negative one.
+        A label of 2**63 or more, which would become a negative one, or one that is not
+        finite.
     """
+    if labels.dtype.kind == "f":
+        # What float32 cannot hold becomes infinite here.
+        with np.errstate(over="ignore"):
+            real = labels.astype(np.float32)
+        if not np.isfinite(real).all():
+            row = int(np.argmin(np.isfinite(real)))
+            raise DataError(
+                f"labels must be finite float32 numbers; that of row {row} is "
+                f"{labels[row]}. Fill it in, or leave out such rows."
+            )
+        return real
     if len(labels) and labels.dtype.kind == "u" and labels.max() > _MOST_LABEL:
         raise DataError(
             f"labels must lie below 2**63; found {labels.max()}. Number the classes."
@@ -180,19 +208,12 @@ def _stored_type(x: AnyArray) -> AnyArray:
         return x.astype(np.float32, order="C", copy=False)
 
 
-def _balanced_rows(
-    labels: AnyArray, n: int, rng: np.random.Generator
-) -> npt.NDArray[np.intp]:
-    values = np.unique(labels)
-    each, more = divmod(n, len(values))
-    chosen = []
-    for i, value in enumerate(values):
-        rows = np.flatnonzero(labels == value)
-        wanted = each + (i < more)
-        if wanted > len(rows):
-            raise DataError(
-                f"{n} validation rows must be balanced over {len(values)} labels: "
-                f"{wanted} of label {value}; found {len(rows)}. Take fewer."
-            )
-        chosen.append(rng.permutation(rows)[:wanted])
-    return np.concatenate(chosen)
+def _wanted(train: Split, n: int) -> dict[int, int]:
+    """Return how many of ``n`` rows each class should have, none without classes."""
+    if train.labels is None or train.is_real:
+        return {}
+    classes = np.unique(train.labels).tolist()
+    if len(classes) > n:
+        return {}
+    each, more = divmod(n, len(classes))
+    return {label: each + (i < more) for i, label in enumerate(classes)}

@@ -138,7 +138,7 @@ def mpiexec() -> str:
 
 
 def _h5py() -> Any:
-    # The door to h5py has loaded it; what it was built with is no file.
+    # The door to h5py has loaded it; what it was built with is not a file.
     return sys.modules[hdf5.File.__module__.partition(".")[0]]
 
 

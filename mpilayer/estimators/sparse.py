@@ -151,7 +151,7 @@ class SparseAutoencoder(Reconstructor):
         Raises
         ------
         TrainingError
-            The cost is no number, or infinite from the start; on all ranks.
+            The cost is not a number, or infinite from the start; on all ranks.
         """
         with joined(self.comm) as comm:
             config = checked(comm, self._config)

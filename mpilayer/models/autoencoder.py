@@ -24,7 +24,7 @@ class Autoencoder:
     Raises
     ------
     ConfigError
-        Cross entropy of an output that is no probability.
+        Cross entropy of an output that is not a probability.
 
     Notes
     -----

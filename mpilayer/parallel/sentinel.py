@@ -56,7 +56,7 @@ class Watched:
         connection.sendall(_HELLO.pack(rank))
 
     def say_farewell(self) -> None:
-        """Say that what follows is no accident: all ranks end, well or not."""
+        """Say that what follows is not an accident: all ranks end, well or not."""
         with suppress(OSError):
             self._connection.sendall(_FAREWELL)
 

@@ -81,7 +81,8 @@ class Pulse:
         if self._closing.is_set():
             return
         now = perf_counter()
-        # What this rank has slept itself, stopped or in one long call, is no silence.
+        # What this rank has slept itself, stopped or in one long call, does not count
+        # as silence.
         self._silence += min(now - self._looked, 2 * self._interval)
         self._looked = now
         if self._has_left():

@@ -17,7 +17,11 @@ _MOST_NAMES = 4
 
 
 def write_report(
-    runs: Sequence[Path], out: Path, folder: Path | None = None, force: bool = False
+    runs: Sequence[Path],
+    out: Path,
+    folder: Path | None = None,
+    replace: bool = False,
+    data: Path | None = None,
 ) -> list[str]:
     """Write a page about runs, and perhaps its figures as files.
 
@@ -29,8 +33,10 @@ def write_report(
         The page.
     folder : Path, optional
         Where every figure becomes a file of its own, too; made if there is none.
-    force : bool
+    replace : bool
         A page that is there already gives way, and so do figures.
+    data : Path, optional
+        Where the runs' data set is now.
 
     Returns
     -------
@@ -41,16 +47,18 @@ def write_report(
     ------
     ConfigError
         matplotlib is missing, or a run is named twice.
+    DataError
+        ``data`` is not a data set, or that of no run.
     FileError
         ``out`` or a figure can't be written.
     CheckpointError
         There is no run.
     """
     figures.check_available()
-    _check_out(out, force)
+    _check_out(out, replace)
     if folder is not None:
-        _check_folder(folder, force)
-    found = collect(runs)
+        _check_folder(folder, replace)
+    found = collect(runs, data)
     sections = sections_of(found)
     text = page(_title(found), ending.lead(found, datetime.now()), sections)
     if folder is not None:
@@ -102,29 +110,29 @@ def _title(runs: Sequence[Run]) -> str:
     return f"mpilayer: {', '.join(names)}"
 
 
-def _check_out(out: Path, force: bool) -> None:
+def _check_out(out: Path, replace: bool) -> None:
     """Check that the page can be written, before anything is read."""
     if out.is_dir():
         raise ConfigError(
             f"-o must name a file; {out} is a folder. Give -o {out / 'report.html'}."
         )
-    if out.exists() and not force:
+    if out.exists() and not replace:
         raise ConfigError(
             f"-o must name a new file; {out} exists. Choose another name, or replace "
-            "it with --force."
+            "it with --replace."
         )
     _check_parent(out, "-o")
 
 
-def _check_folder(folder: Path, force: bool) -> None:
+def _check_folder(folder: Path, replace: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(
             f"--figures must name a folder; {folder} is a file. Choose another name."
         )
-    if folder.is_dir() and any(folder.iterdir()) and not force:
+    if folder.is_dir() and any(folder.iterdir()) and not replace:
         raise ConfigError(
             f"--figures must name a new or empty folder; {folder} holds files. Choose "
-            "another one, or write into it with --force."
+            "another one, or write into it with --replace."
         )
     _check_parent(folder, "--figures")
 

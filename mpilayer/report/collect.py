@@ -1,7 +1,7 @@
 """What a report shows of a run: read once, without training, without MPI.
 
 A run may be finished, still running or broken off. What is missing or damaged becomes a
-remark; only a folder that is no run at all is an error.
+remark; only a folder that is not a run at all is an error.
 """
 
 import itertools
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from mpilayer import files
-from mpilayer.errors import CheckpointError, ConfigError, MpilayerError
+from mpilayer.data.dataset import Dataset
+from mpilayer.errors import CheckpointError, ConfigError, DataError, MpilayerError
 from mpilayer.report.run import PREDICTORS, Epoch, Run, listing, mapping, number
 from mpilayer.report.sample import first_weights, sample_of
 from mpilayer.runs.directory import RunDirectory
@@ -30,18 +31,22 @@ from mpilayer.train.schedule import Schedule
 _KINDS = ("training", "waiting", "transform", "sending", "monitor")
 
 
-def collect(paths: Sequence[Path]) -> list[Run]:
+def collect(paths: Sequence[Path], data: Path | None = None) -> list[Run]:
     """Read runs; a comparison is followed by its two runs.
 
     Parameters
     ----------
     paths : sequence of Path
         Their directories.
+    data : Path, optional
+        Where the data set of one of them, or of several, is now.
 
     Raises
     ------
     ConfigError
         A directory is named twice.
+    DataError
+        ``data`` is not a data set, or that of no run.
     CheckpointError
         There is no run, or its ``config.toml`` is damaged.
     """
@@ -54,15 +59,26 @@ def collect(paths: Sequence[Path]) -> list[Run]:
                 f"each DIR must be another run; {other} and {path} are the same one. "
                 "Name it once."
             )
+    moved = {_digest(data): data} if data is not None else {}
     runs = []
     for directory, name in zip(directories, names(paths), strict=True):
-        runs.append(_read(directory, name))
+        runs.append(_read(directory, name, moved))
         if runs[-1].kind == "comparison":
             for part in ("average", "exact"):
                 if (directory.path / part / "config.toml").is_file():
                     below = RunDirectory.open(directory.path / part)
-                    runs.append(_read(below, f"{name}/{part}"))
+                    runs.append(_read(below, f"{name}/{part}", moved))
+    if moved.keys() - {str(run.section("data").get("digest")) for run in runs}:
+        raise DataError(
+            f"--data must be the data set of a run; {data} is that of none of these. "
+            "Give another one, or leave it out."
+        )
     return _with_places(runs)
+
+
+def _digest(data: Path) -> str:
+    with Dataset.open(data) as dataset:
+        return dataset.digest
 
 
 def names(paths: Sequence[Path]) -> list[str]:
@@ -107,7 +123,7 @@ def _kind(config: Mapping[str, Any]) -> str:
     return next((kind for name, kind in kinds.items() if name in config), "deep")
 
 
-def _read(directory: RunDirectory, name: str) -> Run:
+def _read(directory: RunDirectory, name: str, moved: Mapping[str, Path]) -> Run:
     # Before the rest: a run is complete before its launch lets go of it.
     working = at_work(directory.path)
     config, config_text = _read_config(directory)
@@ -119,6 +135,7 @@ def _read(directory: RunDirectory, name: str) -> Run:
     layers = tuple(
         tuple(_epochs(read.lines(f"layer-{index + 1}"))) for index in range(n_layers)
     )
+    data = moved.get(str(mapping(config.get("data")).get("digest")))
     stack, finetune, evaluations = map(read.lines, ("stack", "finetune", "sparse"))
     predictors = {name: read.lines(name) for name in PREDICTORS}
     return Run(
@@ -138,7 +155,7 @@ def _read(directory: RunDirectory, name: str) -> Run:
         evaluations=evaluations,
         predictors={name: lines for name, lines in predictors.items() if lines},
         weights=attempt(lambda: first_weights(directory, kind)),
-        sample=attempt(lambda: sample_of(directory, kind)),
+        sample=attempt(lambda: sample_of(directory, kind, data)),
         remarks=tuple(dict.fromkeys(remarks)),
         silent=read.silent(),
         at_work=working,

@@ -11,20 +11,18 @@ from mpilayer.report.html import (
     Part,
     Picture,
     Section,
-    element,
     note,
     paragraph,
     table,
 )
 from mpilayer.report.run import Run, listing, mapping, number
-from mpilayer.report.words import at, count, digits, settings, short, state
+from mpilayer.report.words import at, count, digits, short
 
 
 def compared(run: Run) -> Section:
     """Return the section on average against exact."""
     name, found = run.place, run.comparison
     parts: list[Part] = [
-        paragraph(element("b", settings(run)), f". State: {state(run)}."),
         paragraph(
             "Two runs from one start: the sparsity term averaged over the ranks, and "
             "exact. The average is never below the exact cost; the gap between them is "
@@ -121,7 +119,7 @@ def _gaps(run: Run, name: str) -> Iterator[Figure]:
         "The gap over shards",
         "What averaging the sparsity term would add to the cost at the exact solution, "
         "over the number of shards, both on logarithmic scales; infinite bounds are "
-        f"left out ({settings(run)}).",
+        "left out.",
         (Picture(figures.chart(drawn), drawn.alt),),
     )
 

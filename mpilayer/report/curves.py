@@ -7,28 +7,22 @@ from mpilayer.report import figures
 from mpilayer.report.figures import Chart, Line
 from mpilayer.report.html import Figure, Picture
 from mpilayer.report.run import Run, number
-from mpilayer.report.words import ERROR, at, each, finetunings
+from mpilayer.report.words import ERROR, at, finetunings
 
 _LOG_FROM = 6.0
+_SPLITS = {"validation": "validation_error", "train": "train_loss"}
 
 
 def stack_curves(runs: Sequence[Run]) -> Iterator[Figure]:
     """Yield the unrolled stack's error over time: Figure 6 of Santara et al. 2016."""
-    lines, levels, drawn_runs = [], [], []
+    lines = []
     for place, run in enumerate(runs):
         points = list(_stack_points(run))
         if points:
-            drawn_runs.append(run)
             x, y = zip(*points, strict=True)
             lines.append(Line(run.name, x, y, place))
-            if math.isfinite(pca := number(at(run.summary, "pca", "validation"))):
-                levels.append((f"PCA, {run.name}", pca))
     if not lines:
         return
-    different = {f"{v:.6g}": (label, v) for label, v in levels}
-    levels = list(different.values())[:2]
-    if len(different) == 1:
-        levels = [("PCA", levels[0][1])]
     what = "pre-training" if any(run.stack for run in runs) else "fine-tuning"
     then = (
         ", then fine-tuning" if any(run.finetune and run.stack for run in runs) else ""
@@ -40,40 +34,86 @@ def stack_curves(runs: Sequence[Run]) -> Iterator[Figure]:
         "error on validation rows",
         f"Error of the unrolled stack over seconds, for {_names(runs)}",
         y_log=bool(values) and max(values) > _LOG_FROM * min(values),
-        levels=tuple(levels),
+        levels=_pca(runs),
     )
     yield Figure(
         "stack-error",
         "Error of the unrolled stack",
         f"Reconstruction error of validation rows ({ERROR}) over the seconds of "
-        f"{what}{then}; {each(drawn_runs)}.",
+        f"{what}{then}.",
         (Picture(figures.chart(drawn), drawn.alt),),
     )
 
 
 def finetuning_curves(runs: Sequence[Run]) -> Iterator[Figure]:
-    """Yield the autoencoder's error over the epochs of fine-tuning."""
-    epochs = [
-        Line(run.name, *_finetune_epochs(run), place)
-        for place, run in enumerate(runs)
-        if run.finetune
+    """Yield the autoencoder's errors over the epochs of fine-tuning, beside PCA's.
+
+    Where that of the training rows goes on falling and that of the validation rows
+    rises, the stack over-fits.
+    """
+    tuned = [run for run in runs if run.finetune]
+    lines = [
+        Line(f"{run.name}, {split}", *points, place, bare=split == "train")
+        for place, run in enumerate(tuned)
+        for split in _SPLITS
+        if (points := _finetune_points(run, split))[0]
     ]
-    if not epochs:
+    if not lines:
         return
     drawn = Chart(
-        tuple(epochs),
+        tuple(lines),
         "epochs of fine-tuning",
-        "error on validation rows",
-        f"Validation error over the epochs of fine-tuning, for {_names(runs)}",
+        "reconstruction error",
+        "Training and validation error over the epochs of fine-tuning, for "
+        f"{_names(tuned)}",
         whole=True,
+        levels=_pca(tuned),
     )
     yield Figure(
         "finetuning",
         "Fine-tuning",
-        f"Reconstruction error of validation rows ({ERROR}) after each epoch of "
-        "fine-tuning; at 0 the pre-trained stack; "
-        f"{finetunings([run for run in runs if run.finetune])}.",
+        f"Reconstruction error ({ERROR}) over the epochs of fine-tuning; at 0 the "
+        "pre-trained stack. Validation: after the epoch. Training, thin: the mean over "
+        f"the epoch's minibatches, as met on the way.{_left_out(tuned)} "
+        f"{finetunings(tuned)}.",
         (Picture(figures.chart(drawn), drawn.alt),),
+    )
+
+
+def _pca(runs: Sequence[Run]) -> tuple[tuple[str, float], ...]:
+    """Return PCA's errors of validation rows; of many different ones the first two."""
+    found = {
+        f"{value:.6g}": (f"PCA, {run.name}", value)
+        for run in reversed(runs)
+        if math.isfinite(value := number(at(run.summary, "pca", "validation")))
+    }
+    levels = list(reversed(found.values()))[:2]
+    return tuple(levels) if len(levels) > 1 else tuple(("PCA", v) for _, v in levels)
+
+
+def _left_out(runs: Sequence[Run]) -> str:
+    """Say whose training error is not known."""
+    missing = [run.name for run in runs if not _finetune_points(run, "train")[0]]
+    if not missing:
+        return ""
+    return (
+        f" That of {', '.join(missing)} is left out: it was not recorded, or is cross "
+        "entropy, another measure."
+    )
+
+
+def _finetune_points(run: Run, split: str) -> tuple[list[float], list[float]]:
+    """Return epochs of fine-tuning and the errors of a split, nothing if unknown."""
+    config = run.section("finetune")
+    errors = [number(line.get(_SPLITS[split])) for line in run.finetune]
+    is_other = split == "train" and config.get("loss", "squared") != "squared"
+    if is_other or not any(map(math.isfinite, errors)):
+        return [], []
+    # The error of random weights is not measured.
+    start = {} if config.get("from_scratch") else at(run.summary, "pretrained")
+    return (
+        [0.0, *(number(line.get("epoch")) for line in run.finetune)],
+        [number(at(start, split)), *errors],
     )
 
 
@@ -89,15 +129,6 @@ def _stack_points(run: Run) -> Iterator[tuple[float, float]]:
         parts = (number(line.get(k)) for k in ("training", "allreduce", "evaluating"))
         now += sum(parts)
         yield now, number(line.get("validation_error"))
-
-
-def _finetune_epochs(run: Run) -> tuple[list[float], list[float]]:
-    x = [0.0, *(number(line.get("epoch")) for line in run.finetune)]
-    y = [
-        number(at(run.summary, "pretrained", "validation")),
-        *(number(line.get("validation_error")) for line in run.finetune),
-    ]
-    return x, y
 
 
 def _names(runs: Sequence[Run]) -> str:

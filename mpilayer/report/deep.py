@@ -20,7 +20,6 @@ from mpilayer.report.html import (
     Markup,
     Part,
     Section,
-    element,
     facts,
     note,
     paragraph,
@@ -35,16 +34,20 @@ from mpilayer.report.words import (
     NOTHING,
     at,
     digits,
+    percent,
     ranks,
     schedule,
     seconds,
-    settings,
     short,
-    state,
     widths,
 )
 
 _MOST_PARTS = 8
+_CROWDED = (
+    " Where there were more BLAS threads than cores, or that is not recorded, "
+    "simulated seconds are left out: ranks that hold one another up tell nothing of a "
+    "core for each."
+)
 _SPLITS = ("train", "validation", "test")
 
 
@@ -78,7 +81,6 @@ def alone(run: Run) -> Section:
     """Return the section on one run."""
     name = run.place
     parts: list[Part] = [
-        paragraph(element("b", settings(run)), f". State: {state(run)}."),
         _highlights(run),
         *_remarks(run),
         *space_time(run, name),
@@ -92,9 +94,10 @@ def alone(run: Run) -> Section:
 
 def _remarks(run: Run) -> Iterator[Markup]:
     """Yield what a reader must know first."""
-    for remark in (*run.remarks, run.summary.get("short_of_epochs")):
-        if remark:
-            yield note(str(remark))
+    yield from (note(remark) for remark in run.remarks)
+    for key in ("short_of_epochs", "worse_than_pca"):
+        if words := run.summary.get(key):
+            yield note(f"Warning: {words}")
 
 
 def architecture_table(runs: Sequence[Run]) -> Markup:
@@ -124,13 +127,13 @@ def _architecture(run: Run) -> list[str]:
     config = run.section("pretrain")
     sizes = [run.section("data").get("n_visible"), *listing(config.get("layers"))]
     units = {key: str(config.get(key, "?")) for key in ("visible", "hidden", "code")}
-    alike = set(units.values()) if len(set(units.values())) == 1 else ()
-    kinds = alike or [f"{key} {unit}" for key, unit in units.items()]
+    usual = max(units.values(), key=list(units.values()).count)
+    others = [f"{key} {unit}" for key, unit in units.items() if unit != usual]
     return [
         run.name,
         widths(run),
         _shares(sizes),
-        ", ".join([str(config.get("method", "?")), *kinds]),
+        ", ".join([str(config.get("method", "?")), usual, *others]),
         _each(listing(config.get("epochs"))),
         _each(_extra_epochs(config)),
     ]
@@ -206,10 +209,13 @@ def _are_equal(values: Sequence[Any]) -> bool:
 
 def pretraining_table(runs: Sequence[Run]) -> Markup:
     """Return how long pre-training took, beside Table 3 of Santara et al. 2016."""
-    rows = []
+    rows, crowded = [], ""
     for run in runs:
         took = number(run.summary.get("pretrain_seconds"))
         virtual = number(run.summary.get("simulated_seconds"))
+        # Of a former version: not recorded.
+        if run.summary.get("crowded", number(run.summary.get("ranks")) > 1):
+            virtual, crowded = math.nan, _CROWDED
         simulated = run.section("pretrain").get("schedule") == "simulate"
         compared, label = (virtual, "× (simulated)") if simulated else (took, "×")
         greedy = _greedy_seconds(run, runs)
@@ -220,7 +226,7 @@ def pretraining_table(runs: Sequence[Run]) -> Markup:
                 ranks(run.summary) or NOTHING,
                 digits(took, 1),
                 digits(virtual, 1),
-                f"{greedy / compared:.2f} {label}"
+                f"{greedy / compared:.3g} {label}"
                 if greedy > 0 < compared
                 else NOTHING,
             ]
@@ -228,13 +234,13 @@ def pretraining_table(runs: Sequence[Run]) -> Markup:
     n_ours = len(rows)
     base = SANTARA_SECONDS["greedy"]
     for kind, took in SANTARA_SECONDS.items():
-        cells = [kind, "4 threads", f"{took:,}", NOTHING, f"{base / took:.3f} ×"]
+        cells = [kind, "4 threads", f"{took:,}", NOTHING, f"{base / took:.4g} ×"]
         rows.append([SANTARA, *cells])
     return table(
         "Pre-training in seconds. Simulated: what the same table of epochs would take "
         "with a core for each layer. The last column compares the measured seconds, of "
         "a simulated schedule the simulated ones, with those of a greedy run of the "
-        "same layers, epochs, minibatches and data in this report.",
+        f"same layers, epochs, minibatches and data in this report.{crowded}",
         (
             "",
             "schedule",
@@ -256,15 +262,10 @@ def _highlights(run: Run) -> Markup:
         "pre-training": seconds(summary.get("pretrain_seconds")),
         "fine-tuning": seconds(summary.get("finetune_seconds")),
         "ranks, pre-training": short(summary.get("ranks"), ".0f"),
-        "wrong classes, test": _percent(at(summary, "classify_error", "test")),
+        "wrong classes, test": percent(at(summary, "classify_error", "test")),
         "squared error of labels, test": digits(at(summary, "regress_error", "test")),
     }
     return facts((k, v) for k, v in pairs.items() if v != NOTHING)
-
-
-def _percent(value: Any) -> str:
-    shown = digits(value)
-    return shown if shown == NOTHING else f"{shown} %"
 
 
 def _greedy_seconds(run: Run, runs: Sequence[Run]) -> float:

@@ -25,6 +25,7 @@ from mpilayer.report.words import (
     at,
     count,
     digits,
+    percent,
     ranks,
     settings,
     short,
@@ -46,19 +47,26 @@ def lead(runs: Sequence[Run], now: datetime) -> list[Markup]:
 
 
 def overview(runs: Sequence[Run]) -> Section:
-    """Return the section that lists all runs."""
+    """Return the section that lists all runs: only here are their main settings."""
+    own: dict[str, str] = {}
+    shared = ""
+    for kind in ("deep", "sparse"):
+        some = [run for run in runs if (run.kind == "deep") == (kind == "deep")]
+        common, others = settings(some)
+        own |= zip((run.place for run in some), others, strict=True)
+        shared += f" All {kind} runs: {common}." * bool(common)
     rows = [
         [
             element("a", run.name, href=f"#run-{run.place}"),
             run.kind,
-            settings(run),
+            own[run.place],
             _result(run),
             state(run),
         ]
         for run in runs
     ]
     listed = table(
-        "The runs, their main settings, and what they have reached.",
+        f"The runs, their main settings, and what they have reached.{shared}",
         ("run", "kind", "settings", "result", "state"),
         rows,
     )
@@ -148,9 +156,9 @@ def _result(run: Run) -> str:
     if run.kind == "deep":
         error = digits(run.summary.get("test_error"))
         pca = digits(at(run.summary, "pca", "test"))
-        wrong = digits(at(run.summary, "classify_error", "test"))
+        wrong = percent(at(run.summary, "classify_error", "test"))
         found = [f"test error {error} (PCA {pca})"] * (error != NOTHING)
-        found += [f"{wrong} % wrong classes"] * (wrong != NOTHING)
+        found += [f"{wrong} wrong classes"] * (wrong != NOTHING)
         return ", ".join(found) or NOTHING
     if run.kind == "sparse":
         cost = short(run.summary.get("cost"), ".5g")

@@ -36,6 +36,7 @@ _DASHES = (
 )
 _MARKERS = "osD^vP"
 _MOST_MARKERS = 8
+_SHORT_NAME = 20
 _SHORT_AXIS = 300
 _DARK = 0.3
 
@@ -78,6 +79,8 @@ class Line:
         Number of its colour, dashes and marker.
     joined : bool
         A line; else markers alone.
+    bare : bool
+        A thin line without markers, which goes with that of the same style.
     """
 
     label: str
@@ -85,6 +88,7 @@ class Line:
     y: Sequence[float]
     style: int = 0
     joined: bool = True
+    bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ class Chart:
     from_zero : bool
         The vertical axis begins at 0.
     top : float
-        Where the vertical axis ends; what is higher is cut off.
+        Where the vertical axis ends; what is higher is cut off, and so is what lies to
+        the left of all that is not.
     """
 
     lines: tuple[Line, ...]
@@ -204,9 +209,10 @@ def tiles(images: AnyArray, columns: int, signed: bool = False) -> bytes:
 
 def chart(drawn: Chart) -> str:
     """Return a chart as an SVG element."""
-    entries = len(drawn.lines) + len(drawn.levels)
-    legend = entries > 1 or bool(drawn.levels)
-    height = _HEIGHT + _LEGEND_LINE * entries * legend
+    names = [line.label for line in drawn.lines] + [name for name, _ in drawn.levels]
+    legend = len(names) > 1 or bool(drawn.levels)
+    columns = 2 if len(names) > 3 and max(map(len, names)) <= _SHORT_NAME else 1
+    height = _HEIGHT + _LEGEND_LINE * -(-len(names) // columns) * legend
     with _drawing(_SETTINGS):
         figure = _figure(_WIDTH / 72, height / 72)
         axes = figure.add_subplot()
@@ -221,13 +227,10 @@ def chart(drawn: Chart) -> str:
         if drawn.from_zero:
             axes.set_ylim(bottom=0)
         if math.isfinite(drawn.top):
-            # The usual margin would be that of all values.
-            low = min(v for line in drawn.lines for v in line.y if v <= drawn.top)
-            margin = 0 if drawn.y_log else 0.05 * (drawn.top - low)
-            if low < drawn.top:  # else a single value, or equal ones
-                axes.set_ylim(low - margin, drawn.top)
+            _frame(axes, drawn)
         if legend:
-            figure.legend(loc="outside upper left", fontsize=11, handlelength=3.2)
+            look = {"fontsize": 11, "handlelength": 3.2, "ncols": columns}
+            figure.legend(loc="outside upper left", **look)
         return _svg(figure, drawn.alt)
 
 
@@ -246,6 +249,7 @@ def scatter(x: AnyArray, y: AnyArray, labels: AnyArray | None, drawn: Chart) -> 
     with _drawing(_SETTINGS):
         figure = _figure(_WIDTH / 72, _WIDTH / 72)
         axes = figure.add_subplot()
+        _plain(axes)
         groups = [0] if labels is None else np.unique(labels).tolist()
         for number, group in enumerate(groups):
             mine = slice(None) if labels is None else labels == group
@@ -285,9 +289,29 @@ def _drawing(settings: dict[Any, Any]) -> Iterator[None]:
         ) from error
 
 
+def _plain(axes: Any) -> None:
+    """Label axes without zeros at the end."""
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:.10g}".replace("-", "−"))
+
+
+def _frame(axes: Any, drawn: Chart) -> None:
+    """Bound the axes by what is not above the top."""
+    pairs = [pair for line in drawn.lines for pair in zip(line.x, line.y, strict=True)]
+    seen = [(x, y) for x, y in pairs if y <= drawn.top]
+    # The usual margins would be those of all values.
+    low, first, last = min(y for _, y in seen), min(seen)[0], max(seen)[0]
+    margin = 0 if drawn.y_log else 0.05 * (drawn.top - low)
+    if low < drawn.top:  # else a single value, or equal ones
+        axes.set_ylim(low - margin, drawn.top)
+    if first < last:
+        axes.set_xlim(first - 0.03 * (last - first), last + 0.03 * (last - first))
+
+
 def _scale(axes: Any, drawn: Chart) -> None:
     from matplotlib.ticker import MaxNLocator
 
+    _plain(axes)
     if drawn.x_log:
         base = 2 if drawn.whole else 10
         axes.set_xscale("log", base=base, nonpositive="mask")
@@ -326,8 +350,8 @@ def _draw_line(axes: Any, line: Line, drawn: Chart) -> None:
         [b for _, b in kept],
         color=LIGHT[SERIES[style % len(SERIES)]],
         linestyle=_DASHES[style % len(_DASHES)] if line.joined else "none",
-        linewidth=2,
-        marker=_MARKERS[style % len(_MARKERS)],
+        linewidth=1 if line.bare else 2,
+        marker="" if line.bare else _MARKERS[style % len(_MARKERS)],
         markersize=5,
         markevery=max(1, len(kept) // _MOST_MARKERS) if line.joined else 1,
         # A dollar sign begins a formula.

@@ -127,7 +127,7 @@ def element(name: str, /, *content: str, **attributes: str) -> Markup:
 
 
 def join(parts: Iterable[str], between: str = "") -> Markup:
-    """Return parts one after the other, escaped where they are no ``Markup``."""
+    """Return parts one after the other, escaped where they are not ``Markup``."""
     safe = [part if isinstance(part, Markup) else escape(part) for part in parts]
     return Markup(between.join(safe))
 
@@ -190,7 +190,7 @@ def captioned(title: str, inner: Markup, class_: str = "") -> Markup:
         "div",
         element("p", title, class_="caption"),
         element("div", inner, class_="scroll", tabindex="0"),
-        class_=class_,
+        class_=f"table {class_}",
     )
 
 

@@ -11,7 +11,7 @@ from mpilayer.report import figures
 from mpilayer.report.figures import Chart
 from mpilayer.report.html import Figure, Part, Picture
 from mpilayer.report.run import Run, Sample
-from mpilayer.report.words import ERROR, each, settings
+from mpilayer.report.words import ERROR
 
 _MOST_FILTERS = 100
 
@@ -51,7 +51,7 @@ def first_layer(run: Run, name: str) -> Iterator[Figure]:
         "First-layer filters",
         f"Weights from the {images.shape[1]} × {images.shape[2]} inputs to each of the "
         f"{of}{len(some)} of {len(images)} hidden units; grey is 0, each tile has its "
-        f"own scale ({settings(run)}).",
+        "own scale.",
         (
             Picture(
                 figures.tiles(some, columns, signed=True),
@@ -76,6 +76,8 @@ def code_space(run: Run, name: str) -> Iterator[Figure]:
         )
     labels = run.sample.labels
     shown = "each drawn as its label" if labels is not None else "without labels"
+    if labels is not None and (names := run.sample.classes):
+        shown += f" ({', '.join(f'{k}: {name}' for k, name in enumerate(names))})"
     models = list(run.sample.reconstructions)
     alt = f"Codes of {len(codes)} rows of {run.name}, {shown}"
     drawn = figures.scatter(codes[:, 0], codes[:, 1], labels, Chart((), *axes, alt))
@@ -83,13 +85,15 @@ def code_space(run: Run, name: str) -> Iterator[Figure]:
         f"codes-{name}",
         "Code space",
         f"Codes of {len(codes)} {run.sample.split} rows{how}, {shown}, by "
-        f"the {models[-1]} stack, in the units of the code ({settings(run)}).",
+        f"the {models[-1]} stack, in the units of the code.",
         (Picture(drawn, alt),),
     )
 
 
 def _compared(some: Sequence[tuple[Run, Sample]], name: str) -> Figure | None:
     first = some[0][1]
+    lacks = any(sample.pca is None for _, sample in some)
+    without = " (not where the code is as wide as the rows, or PCA takes long)" * lacks
     pictures = []
     for label, rows in _panels(some):
         images = as_images(_greys(rows, first.originals))
@@ -97,7 +101,7 @@ def _compared(some: Sequence[tuple[Run, Sample]], name: str) -> Figure | None:
             return None
         columns = math.ceil(math.sqrt(len(images)))
         error = np.square(rows - first.originals, dtype=np.float64).sum(axis=1).mean()
-        of = f", error {error:.2f}" if rows is not first.originals else ""
+        of = f"\nerror {error:.2f}" if rows is not first.originals else ""
         pictures.append(
             Picture(
                 figures.tiles(images, columns),
@@ -109,8 +113,8 @@ def _compared(some: Sequence[tuple[Run, Sample]], name: str) -> Figure | None:
         name,
         "Originals beside their reconstructions",
         f"{len(first.originals)} {first.split} rows from all over {first.data!r}, in "
-        f"the same places in every panel, with the error on these rows ({ERROR}); "
-        f"{each([run for run, _ in some])}.",
+        f"the same places in every panel, with the error on these rows ({ERROR}), and "
+        f"what as many principal components as code units make of them{without}.",
         tuple(pictures),
         "tiles",
     )
@@ -125,6 +129,9 @@ def _greys(rows: Any, originals: Any) -> Any:
 
 def _panels(some: Sequence[tuple[Run, Sample]]) -> Iterator[tuple[str, Any]]:
     yield "originals", some[0][1].originals
+    by_components = {s.codes.shape[1]: s.pca for _, s in some if s.pca is not None}
+    for n, rows in sorted(by_components.items()):
+        yield f"PCA, {n} component{'s' * (n > 1)}", rows
     for run, sample in some:
         for model, rows in sample.reconstructions.items():
             yield f"{run.name}, {model}", rows

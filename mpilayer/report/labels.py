@@ -17,7 +17,7 @@ from mpilayer.report.html import (
     table,
 )
 from mpilayer.report.run import PREDICTORS, Run, listing, number
-from mpilayer.report.words import at, digits, finetunings, seconds, short
+from mpilayer.report.words import at, digits, finetunings, percent, seconds, short
 
 _SPLITS = ("train", "validation", "test")
 _ERRORS = {
@@ -52,7 +52,7 @@ def _errors_table(runs: Sequence[Run], task: str) -> Markup:
         rows.append([run.name, *cells])
     return table(
         f"{_TITLES[task]}: {_ERRORS[task]}. A dash: training has not come to its end, "
-        "or there are no such rows.",
+        f"or there are no such rows. {finetunings(runs, task)}.",
         ("", *_SPLITS, "best epoch", "training"),
         rows,
     )
@@ -60,7 +60,6 @@ def _errors_table(runs: Sequence[Run], task: str) -> Markup:
 
 def _curves(runs: Sequence[Run], task: str, kind: str) -> Iterator[Figure]:
     """Yield the error of validation rows and the training loss over epochs."""
-    told = finetunings(runs, task)
     what = {
         "train_loss": ("loss", f"{_LOSSES[task]}, as met in training"),
         "validation_error": ("error", f"{_ERRORS[task]}, of the validation rows"),
@@ -84,7 +83,7 @@ def _curves(runs: Sequence[Run], task: str, kind: str) -> Iterator[Figure]:
         yield Figure(
             f"{task}-{word}",
             f"{_TITLES[task]}, {'training' if is_loss else 'validation'}",
-            f"{says[0].upper()}{says[1:]}, after each epoch; {told}.",
+            f"{says[0].upper()}{says[1:]}, after each epoch.",
             (Picture(figures.chart(drawn), drawn.alt),),
         )
 
@@ -118,8 +117,8 @@ def confusion(run: Run) -> Iterator[Markup]:
     wrong = 1 - counts.trace() / total
     title = (
         f"Confusion matrix: {_split(run)}rows of each true class by the class they "
-        f"were taken for (columns); {wrong:.2%} of {total:,.0f} are wrong. Right "
-        "answers are framed."
+        f"were taken for (columns); {percent(100 * wrong)} of {total:,.0f} are wrong. "
+        "Right answers are framed."
     )
     top = element("thead", element("tr", *head))
     inner = element("table", top, element("tbody", *body), aria_label=title)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from mpilayer.report import spacetime
 from mpilayer.report.html import Figure, Markup, Part, Picture, note, table
 from mpilayer.report.run import Run, listing
-from mpilayer.report.words import ERROR, NOTHING, digits, settings
+from mpilayer.report.words import ERROR, NOTHING, digits
 
 _KINDS = ("training", "transform", "monitor", "sending", "waiting")
 _ZOOMED_EPOCHS = 3
@@ -22,11 +22,11 @@ def space_time(run: Run, name: str) -> Iterator[Part]:
     yield Figure(
         f"spacetime-{name}",
         "Space-time diagram",
-        "What each layer did over the seconds of training, with the number of each "
-        f"epoch; above each row the layer's own reconstruction error ({ERROR} of the "
+        "What each layer did over the seconds of training, with numbers of "
+        f"epochs; above each row the layer's own reconstruction error ({ERROR} of the "
         "monitored rows, at the end of each epoch; each layer has its own scale), and "
         "arrows from where an output left a layer to the epoch above that first used "
-        f"it ({settings(run)}).",
+        "it.",
         (Picture(spacetime.diagram(lanes, alt=f"{alt} of {run.name}"), alt),),
         "wide",
     )
@@ -43,8 +43,7 @@ def space_time(run: Run, name: str) -> Iterator[Part]:
         f"Some epochs of {zoomed.title}",
         f"The same between {window[0]:.3g} and {window[1]:.3g} seconds, for "
         f"{zoomed.title}{' and the one below it' if len(shown) > 1 else ''}: which "
-        "output "
-        f"each epoch used, and where its seconds went ({settings(run)}).",
+        "output each epoch used, and where its seconds went.",
         (Picture(spacetime.diagram(shown, window, f"{alt} of {run.name}"), alt),),
         "wide",
     )
@@ -73,7 +72,7 @@ def times_table(run: Run) -> Iterator[Markup]:
         cells = [held, str(len(epochs)), *(digits(sums[kind]) for kind in _KINDS)]
         rows.append([f"layer {index + 1}", *cells, share])
     yield table(
-        f"Seconds of each layer in pre-training, by kind ({settings(run)}).",
+        "Seconds of each layer in pre-training, by kind.",
         ("", "rank", "epochs", *map(_word, _KINDS), "share waited"),
         rows,
     )

@@ -51,10 +51,14 @@ class Sample:
         Where the rows come from.
     labels : ndarray (n,) or None
         Of all rows.
+    classes : tuple of str
+        Name of label 0, 1, 2, …; empty if they have none.
     originals : ndarray (n_images, n_visible)
         The rows to show.
     reconstructions : mapping of str to ndarray
         From the name of a model, such as ``pre-trained``, to the rows in its place.
+    pca : ndarray (n_images, n_visible) or None
+        What as many principal components as code units make of them.
     codes : ndarray (n, n_code)
         Of all rows, by the newest model.
     """
@@ -63,8 +67,10 @@ class Sample:
     digest: str
     split: str
     labels: AnyArray | None
+    classes: tuple[str, ...]
     originals: Array32
     reconstructions: Mapping[str, Array32]
+    pca: AnyArray | None
     codes: Array32
 
 

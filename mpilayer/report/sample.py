@@ -1,20 +1,29 @@
 """Rows of a run's data, what its models make of them, and its first weights."""
 
+from functools import lru_cache
+from pathlib import Path
+
 import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import DataError
 from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.report.run import Sample
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import is_finetuned, load_stack, load_trained
 from mpilayer.runs.resuming import data_of_run
+from mpilayer.runs.session import local_blocks
 from mpilayer.store import checkpoint
+from mpilayer.train.evaluate import PCA
 
 N_IMAGES = 25
 """Rows whose reconstructions are shown."""
 _MOST_POINTS = 500
+_MOST_PRODUCTS = 1e11
+"""Of PCA: some ten seconds; nobody waits longer for a panel. Full MNIST: 4e10."""
+_MOST_LABELS = 50
 
 
 def first_weights(directory: RunDirectory, kind: str) -> AnyArray | None:
@@ -35,37 +44,58 @@ def first_weights(directory: RunDirectory, kind: str) -> AnyArray | None:
     return weights if weights is not None and np.isfinite(weights).all() else None
 
 
-def sample_of(directory: RunDirectory, kind: str) -> Sample | None:
-    """Return rows of the data with their reconstructions and codes."""
+def sample_of(directory: RunDirectory, kind: str, data: Path | None) -> Sample | None:
+    """Return rows of the data with their reconstructions and codes.
+
+    The path is where the data set is now, by default where the run has it.
+    """
     if kind == "comparison":
         return None
     models = _models(directory, kind)
     if not models:
         return None
     try:
-        path = data_of_run(directory, None)
+        path = data_of_run(directory, data)
     except DataError as error:
-        # Its advice, --data, is none of this command's options.
-        told = str(error).partition(". ")[0]
         raise DataError(
-            f"{told}. So there are no reconstructions and codes; put it back to where "
-            "the run's config.toml has it."
+            f"{error} Without it there are no reconstructions and codes."
         ) from error
     with Dataset.open(path) as dataset:
         split = [s for s in dataset.splits if dataset.n_samples(s)][-1]
         rows, labels = _spread(dataset, split)
-        data, digest = dataset.name, dataset.digest
+        name, digest = dataset.name, dataset.digest
+        classes = dataset.preparation.classes
     shown = rows[np.linspace(0, len(rows) - 1, min(N_IMAGES, len(rows))).astype(int)]
     newest = list(models.values())[-1]
+    codes = newest.encode(rows)
+    pca = _pca(path, codes.shape[1])
     return Sample(
-        data=data,
+        data=name,
         digest=digest,
         split=split,
-        labels=labels,
+        # More are numbers rather than classes, and nobody could tell them apart.
+        labels=labels if labels is None or len(set(labels)) <= _MOST_LABELS else None,
+        classes=classes,
         originals=shown,
         reconstructions={name: m.reconstruct(shown) for name, m in models.items()},
-        codes=newest.encode(rows),
+        pca=None if pca is None else pca.reconstruct(shown),
+        codes=codes,
     )
+
+
+@lru_cache(maxsize=8)
+def _pca(path: Path, n_components: int) -> PCA | None:
+    """Return components of the training rows, the same for all runs on a data set.
+
+    None where they are as many as the columns, which leaves no error, or take too long.
+    """
+    comm = SerialCommunicator()
+    with Dataset.open(path) as dataset:
+        n_rows, n_visible = shape = dataset.n_samples("train"), dataset.n_visible
+        products = n_rows * n_visible * min(shape)
+        if n_components >= n_visible or products > _MOST_PRODUCTS:
+            return None
+        return PCA(local_blocks(dataset, "train", comm), shape, n_components, comm)
 
 
 def _models(directory: RunDirectory, kind: str) -> dict[str, DeepAutoencoder]:

@@ -1,12 +1,13 @@
 """The space-time diagram of pre-training, written as SVG by hand; pure.
 
-As in Figures 3 and 4 of Santara et al. 2016. A row a layer, time to the right. In the
-row what the layer does; above it the errors of the layer; between the rows the outputs
-that go up to the next layer. Kinds differ in colour, pattern and height.
+As in Figures 3 and 4 of Santara et al. 2016. A row a layer, the lowest at the bottom,
+time to the right. In the row what the layer does; above it the errors of the layer;
+between the rows the outputs that go up to the next layer. Kinds differ in colour,
+pattern and height.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
@@ -34,8 +35,9 @@ _LOOKS = {
         f"fill:none;stroke:{colour('soft')};stroke-width:1;stroke-dasharray:3 2",
     ),
     "transform": (1.0, 0.0, "fill:url(#transform)"),
-    "sending": (1.3, -0.15, f"fill:{colour('c3')}"),
     "monitor": (0.6, 0.2, "fill:url(#monitor)"),
+    # Last, so that it lies above others: it takes no time worth speaking of.
+    "sending": (1.4, -0.2, f"fill:{colour('c3')}"),
 }
 _PATTERNS = (
     '<pattern id="transform" width="6" height="6" patternUnits="userSpaceOnUse" '
@@ -47,8 +49,9 @@ _PATTERNS = (
     f'<rect width="4" height="2" style="fill:{colour("c2")}"/></pattern>'
 )
 _LEAST_WIDTH = 0.8
+_LEAST_SENDING = 2.0
 _LEAST_DISTANCE = 5.0
-_ROOM = 7
+_DIGIT, _ROOM = 6.5, 6
 _TICKS = 8
 _MOST_TIPS = 4000
 
@@ -130,17 +133,20 @@ def diagram(
     frame = replace(frame, tips=sum(map(len, pieces)) <= _MOST_TIPS)
     step = _STRIP + _BAR + _GAP
     height = _TOP + len(lanes) * step + _BOTTOM - _GAP
-    bars = [_TOP + number * step + _STRIP for number in range(len(lanes))]
-    parts = [f"<defs>{_PATTERNS}</defs>", _legend()]
-    parts += _axis(frame, bars[-1] + _BAR + 8)
+    bars = [_TOP + number * step + _STRIP for number in reversed(range(len(lanes)))]
+    parts = [
+        f"<defs>{_PATTERNS}</defs>",
+        _legend({p.kind for own in pieces for p in own}),
+    ]
+    parts += _axis(frame, bars[0] + _BAR + 8)
     for below, lane, bottom, top in zip(
         lanes[:-1], lanes[1:], bars[:-1], bars[1:], strict=True
     ):
-        parts += _refreshes(below, lane, frame, bottom + _BAR, top)
+        parts += _refreshes(below, lane, frame, bottom, top + _BAR)
     for lane, own, top in zip(lanes, pieces, bars, strict=True):
         parts += _row(lane, own, frame, top)
         seen = [e for e in lane.epochs if first <= e.ended <= last]
-        parts += errors(seen, frame.x, top - _STRIP, _STRIP)
+        parts += errors(seen, frame.x, top - _STRIP, _STRIP, (_LEFT, _WIDTH - _RIGHT))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
         f'role="img" aria-label="{escape(alt)}" style="font:13px system-ui,sans-serif">'
@@ -164,40 +170,60 @@ def _row(
     """Yield the names of a layer, and what it does over time."""
     yield text(_LEFT - 12, top + 9, lane.title, "end", weight="600")
     yield text(_LEFT - 12, top + 24, lane.subtitle, "end", "soft", size=11)
-    yield from (_bars if frame.tips else _joined_bars)(pieces, frame, top)
-    for piece in pieces:
-        left = frame.x(piece.start)
-        width = frame.x(piece.stop) - left
-        if piece.kind != "training" or width < _ROOM + 7 * len(str(piece.epoch.epoch)):
+    yield from _bars(pieces, frame, top)
+    yield from _numbers(lane.epochs, frame, top)
+
+
+def _numbers(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str]:
+    """Yield the number of each epoch, or of every second, fifth ... if they are short.
+
+    In colours of their own: short epochs lie below them, with waiting between.
+    """
+    ends = [(e.started, e.started + e.seconds["training"]) for e in epochs]
+    seen = [
+        (epoch, frame.x(start), frame.x(stop))
+        for epoch, (start, stop) in zip(epochs, ends, strict=True)
+        if frame.shows(start, stop)
+    ]
+    if not seen:
+        return
+    wide = _DIGIT * len(str(seen[-1][0].epoch)) + _ROOM
+    distance = (seen[-1][1] - seen[0][1]) / max(1, len(seen) - 1)
+    step = max(1, _round_step(wide / distance)) if distance else 1
+    free = -math.inf
+    for epoch, left, right in seen:
+        label = _number(epoch, right - left, frame.numbered)
+        middle, wide = (left + right) / 2, _DIGIT * len(str(epoch.epoch)) + _ROOM
+        is_cut = left == frame.x(frame.first) or right == frame.x(frame.last)
+        if epoch.epoch % step or middle - wide / 2 < free:
             continue
-        yield f'<path d="M{left:.2f} {top}v{_BAR}" style="stroke:{colour("paper")}"/>'
-        label = _number(piece.epoch, width, frame.numbered)
-        yield text(left + width / 2, top + 15.5, label, "middle", "paper", size=11)
+        if is_cut and frame.numbered and wide > right - left:
+            continue
+        free = middle + wide / 2
+        if wide <= right - left:
+            look = f"stroke:{colour('paper')}"
+            yield f'<path d="M{left:.2f} {top}v{_BAR}" style="{look}"/>'
+        yield text(middle, top + 15.5, label, "middle", "paper", 11, around="c0")
 
 
 def _bars(pieces: Sequence[_Piece], frame: _Frame, top: float) -> Iterator[str]:
-    for piece in pieces:
-        part, place, style = _LOOKS[piece.kind]
-        left = frame.x(piece.start)
-        yield (
-            f'<rect x="{left:.2f}" y="{top + place * _BAR:.1f}" '
-            f'width="{frame.x(piece.stop) - left:.2f}" height="{part * _BAR:.1f}" '
-            f'style="{style}"><title>{_tip(piece)}</title></rect>'
-        )
-
-
-def _joined_bars(pieces: Sequence[_Piece], frame: _Frame, top: float) -> Iterator[str]:
     for kind, (part, place, style) in _LOOKS.items():
-        path = "".join(
-            f"M{left:.2f} {top + place * _BAR:.1f}"
-            f"h{frame.x(piece.stop) - left:.2f}v{part * _BAR:.1f}H{left:.2f}z"
-            for piece in pieces
-            if piece.kind == kind
-            for left in (frame.x(piece.start),)
-        )
-        if path:
-            tip = f"<title>{KINDS[kind]}</title>"
-            yield f'<path d="{path}" style="{style}">{tip}</path>'
+        own = [piece for piece in pieces if piece.kind == kind]
+        for group in [[piece] for piece in own] if frame.tips else [own] * bool(own):
+            path = "".join(
+                f"M{left:.2f} {top + place * _BAR:.1f}h{_width(piece, frame):.2f}"
+                f"v{part * _BAR:.1f}H{left:.2f}z"
+                for piece in group
+                for left in (frame.x(piece.start),)
+            )
+            tip = _tip(group[0]) if frame.tips else KINDS[kind]
+            yield f'<path d="{path}" style="{style}"><title>{tip}</title></path>'
+
+
+def _width(piece: _Piece, frame: _Frame) -> float:
+    """Return the width of a bar; that of sending can be seen however short it is."""
+    least = _LEAST_SENDING if piece.kind == "sending" else 0.0
+    return max(least, frame.x(piece.stop) - frame.x(piece.start))
 
 
 def _number(epoch: Epoch, width: float, numbered: bool) -> str:
@@ -224,7 +250,9 @@ def _thinned(pieces: Sequence[_Piece], frame: _Frame) -> Iterator[_Piece]:
     x = frame.x
     tiny: list[_Piece] = []
     for piece in pieces:
-        if not frame.shows(piece.start, piece.stop) or piece.start == piece.stop:
+        least = _LEAST_SENDING / 8 if piece.kind == "sending" else 0.0
+        shown = frame.shows(piece.start, piece.stop)
+        if not shown or x(piece.stop) - x(piece.start) <= least:
             continue
         if tiny and x(piece.start) - x(tiny[-1].stop) >= _LEAST_WIDTH:
             yield from _merged(tiny)  # then the rank did something else
@@ -263,7 +291,7 @@ def _refreshes(
             f"{escape(below.title)}"
         )
         lines.append((f"M{from_:.2f} {bottom}L{to:.2f} {top}", tip))
-        heads.append(f"M{to:.2f} {top}l-3.5 -7h7z")
+        heads.append(f"M{to:.2f} {top}l-3.5 7h7z")
     if not heads:
         return
     if not frame.tips:
@@ -314,9 +342,12 @@ def _round_step(least: float) -> float:
     return next(f * power for f in (1, 2, 5, 10, 20) if f * power >= least)
 
 
-def _legend() -> str:
+def _legend(seen: Collection[str]) -> str:
+    """Return what the looks mean of kinds that are seen; others are too short."""
     parts, left = [], 12.0
     for kind, words in KINDS.items():
+        if kind not in seen:
+            continue
         part, place, style = _LOOKS[kind]
         parts.append(
             f'<rect x="{left}" y="{9 + place * 14:.1f}" width="22" '

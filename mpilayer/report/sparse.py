@@ -14,7 +14,6 @@ from mpilayer.report.html import (
     Part,
     Picture,
     Section,
-    element,
     facts,
     note,
     paragraph,
@@ -24,15 +23,7 @@ from mpilayer.report.images import as_images, reconstructions
 from mpilayer.report.labels import confusion
 from mpilayer.report.run import Run, listing, number
 from mpilayer.report.speed import per_evaluation, speeds
-from mpilayer.report.words import (
-    NOTHING,
-    digits,
-    each,
-    seconds,
-    settings,
-    short,
-    state,
-)
+from mpilayer.report.words import NOTHING, digits, seconds, short
 from mpilayer.runs.descending import filters
 
 _LOG_FROM = 6.0
@@ -86,7 +77,6 @@ def alone(run: Run) -> Section:
         "ranks": short(summary.get("ranks"), ".0f"),
     }
     parts: list[Part] = [
-        paragraph(element("b", settings(run)), f". State: {state(run)}."),
         facts((k, v) for k, v in pairs.items() if v != NOTHING),
         *([note(f"Warning: {summary['warning']}.")] if summary.get("warning") else []),
         *(note(remark) for remark in run.remarks),
@@ -130,7 +120,7 @@ def _costs(runs: Sequence[Run]) -> Iterator[Figure]:
     low, top, highest = _range_of_costs(known)
     y_log = top > _LOG_FROM * low
     scale = ", on a logarithmic scale" * y_log
-    cut = f"; the beginning, up to {highest:.3g}, lies above the frame"
+    cut = f"; the beginning, up to {highest:.3g}, is left out"
     cut *= top < highest
     for key, words in {
         "evaluation": "evaluations of the cost",
@@ -145,7 +135,7 @@ def _costs(runs: Sequence[Run]) -> Iterator[Figure]:
             f"cost-{key}",
             f"Cost over {words}",
             "The cost that is minimized (half the squared error a row, decay of the "
-            f"weights, sparsity term) over {words}{scale}{cut}; {each(known)}.",
+            f"weights, sparsity term) over {words}{scale}{cut}.",
             (Picture(figures.chart(drawn), drawn.alt),),
         )
 
@@ -198,8 +188,7 @@ def _distances(runs: Sequence[Run]) -> Iterator[Figure]:
         "Distance from the lowest cost",
         "The lowest cost so far, minus the lowest that any of these runs with the same "
         "data, hidden units and weights of the terms has reached, over evaluations of "
-        "the cost, on a logarithmic scale; the run that has reached it ends there; "
-        f"{each(known)}.",
+        "the cost, on a logarithmic scale; the run that has reached it ends there.",
         (Picture(figures.chart(drawn), drawn.alt),),
     )
 
@@ -225,7 +214,7 @@ def _filters(run: Run, name: str) -> Iterator[Part]:
         return
     images = as_images(filters(run.weights).reshape(run.weights.shape[1], -1))
     if images is None:
-        yield note("The rows are no square patches, so filters are no images.")
+        yield note("The rows are not square patches, so filters are not images.")
         return
     columns = math.ceil(math.sqrt(len(images)))
     yield Figure(
@@ -233,7 +222,7 @@ def _filters(run: Run, name: str) -> Iterator[Part]:
         "Filters",
         f"The input of norm 1 that each of the {len(images)} hidden units responds to "
         f"most, {images.shape[1]} × {images.shape[2]} pixels; grey is 0, each tile has "
-        f"its own scale ({settings(run)}).",
+        "its own scale.",
         (
             Picture(
                 figures.tiles(images, columns, signed=True),
@@ -265,6 +254,6 @@ def _firing(run: Run, name: str) -> Iterator[Part]:
         "Firing probabilities",
         "Mean over all rows of the probability that a hidden unit fires, a marker a "
         "unit, on a logarithmic scale, against the target that the sparsity term pulls "
-        f"it to ({settings(run)}).",
+        "it to.",
         (Picture(figures.chart(drawn), drawn.alt),),
     )

@@ -11,7 +11,7 @@ from mpilayer.report import figures
 from mpilayer.report.figures import Chart, Line
 from mpilayer.report.html import Figure, Markup, Part, Picture, table
 from mpilayer.report.run import Run, number
-from mpilayer.report.words import NOTHING, digits, each, short
+from mpilayer.report.words import NOTHING, digits, short
 
 _LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
 """Settings that end a run; an evaluation takes as long whatever they are."""
@@ -99,7 +99,7 @@ def _speed_up(groups: Sequence[Sequence[Run]]) -> Figure:
         "Speed-up over ranks",
         "Evaluations of the cost a second, relative to the run with the fewest ranks, "
         "over ranks, both on logarithmic scales, of runs that differ in nothing else "
-        f"that matters: {described}; {each(groups[0])}. Beside them {LAHIRI} on a "
+        f"that matters: {described}. Beside them {LAHIRI} on a "
         "desktop with about as many rows, and the qjam cluster, whose seconds are from "
         f"{QJAM}.",
         (Picture(figures.chart(drawn), drawn.alt),),

@@ -14,9 +14,16 @@ _RADIUS = 2.6
 
 
 def errors(
-    seen: Sequence[Epoch], x: Callable[[float], float], top: float, height: float
+    seen: Sequence[Epoch],
+    x: Callable[[float], float],
+    top: float,
+    height: float,
+    edges: tuple[float, float],
 ) -> Iterator[str]:
     """Yield a layer's training error over time as a line, validation as circles.
+
+    Numbers stand beside the picture, where nothing crosses them: to the left the
+    highest and the lowest, to the right the last ones.
 
     Parameters
     ----------
@@ -26,6 +33,8 @@ def errors(
         Where a moment lies in the picture.
     top, height : float
         Of the strip.
+    edges : (float, float)
+        Where the picture begins and ends.
     """
     lines = {
         "train": [(e.ended, e.train_error) for e in seen],
@@ -40,8 +49,10 @@ def errors(
     def y(value: float) -> float:
         return top + 6 + room * (high - value) / ((high - low) or 1)
 
+    for value in {high, low}:
+        yield text(edges[0] - 12, y(value) + 4, f"{value:.2f}", "end", "soft", size=11)
     hues = {"train": "c0", "validation": "c4"}
-    begins, ends = [], []
+    ends = []
     for name, line in lines.items():
         points = [(x(t), y(v)) for t, v in line if math.isfinite(v)]
         hue = hues[name]
@@ -54,12 +65,9 @@ def errors(
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
             look += ";stroke-width:2;stroke-linejoin:round"
             yield f'<polyline points="{path}" style="{look}"/>'
-        shown = [v for _, v in line if math.isfinite(v)]
-        ends.append((points[-1], shown[-1], hue))
-        if len(shown) > 1:
-            begins.append((points[0], shown[0], hue))
-    yield from _values(begins, -7, "end", top + height - 9)
-    yield from _values(ends, 7, "start", top + height - 9)
+        last = [v for _, v in line if math.isfinite(v)][-1]
+        ends.append((points[-1][1], last, hue))
+    yield from _values(ends, edges[1] + 7, top + height - 9)
 
 
 def circles(points: Sequence[tuple[float, float]]) -> str:
@@ -76,20 +84,17 @@ def circles(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _values(
-    ends: Sequence[tuple[tuple[float, float], float, str]],
-    beside: float,
-    anchor: str,
-    lowest: float,
+    ends: Sequence[tuple[float, float, str]], left: float, lowest: float
 ) -> Iterator[str]:
-    """Yield values beside the ends of their lines, and apart."""
-    order = sorted(ends, key=lambda end: end[0][1])
-    heights = [end[0][1] for end in order]
+    """Yield values as high as the ends of their lines, and apart."""
+    order = sorted(ends)
+    heights = [height for height, _, _ in order]
     for number in range(1, len(heights)):
         heights[number] = max(heights[number], heights[number - 1] + 13)
     over = max(0.0, heights[-1] - lowest) if heights else 0.0
     heights = [height - over for height in heights]
-    for (point, value, hue), height in zip(order, heights, strict=True):
-        yield text(point[0] + beside, height + 4, f"{value:.2f}", anchor, hue, size=11)
+    for (_, value, hue), height in zip(order, heights, strict=True):
+        yield text(left, height + 4, f"{value:.2f}", "start", hue, size=11)
 
 
 def text(
@@ -100,10 +105,14 @@ def text(
     hue: str = "ink",
     size: int = 13,
     weight: str = "400",
+    around: str = "",
 ) -> str:
-    """Return words in the picture."""
+    """Return words in the picture, perhaps on a ground of their own colour."""
+    look = f"fill:{colour(hue)};font-size:{size}px;font-weight:{weight}"
+    if around:
+        look += f";paint-order:stroke;stroke:{colour(around)};stroke-width:5px"
+        look += ";stroke-linejoin:round"
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" '
-        f'style="fill:{colour(hue)};font-size:{size}px;font-weight:{weight}">'
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" style="{look}">'
         f"{escape(words)}</text>"
     )

@@ -41,19 +41,23 @@ figcaption{font-size:.9rem;line-height:1.5;margin-top:.6rem}
 figcaption b{color:var(--ink)}
 figure svg{display:block;width:100%;height:auto}
 .chart .pictures{max-width:34rem;margin:0 auto}
-.wide .pictures,.scroll{overflow-x:auto;--under:var(--paper);--edge:rgb(128 128 128/.6);
- background:linear-gradient(90deg,var(--under) 35%,transparent) 0/3rem 100% local,
- linear-gradient(270deg,var(--under) 35%,transparent) 100%/3rem 100% local,
- linear-gradient(90deg,var(--edge),transparent) 0/.9rem 100% scroll,
- linear-gradient(270deg,var(--edge),transparent) 100%/.9rem 100% scroll;
- background-repeat:no-repeat}
-.wide .pictures,details .scroll{--under:var(--card)}
+.wide .pictures,.scroll{overflow-x:auto}
+/* What scrolls says so: an animation of scrolling runs only where there is some. */
+.wide .pictures::before,.scroll::before{content:"↔ Scroll sideways.";display:block;
+ position:sticky;left:0;width:max-content;color:var(--ink);line-height:1.5;
+ font-size:.85rem}
+@supports (animation-timeline:scroll()){
+ .wide .pictures::before,.scroll::before{font-size:0;animation:hint linear;
+  animation-timeline:scroll(nearest inline)}
+ @keyframes hint{from,to{font-size:.85rem}}}
+@supports not (animation-timeline:scroll()){@media (min-width:51rem){
+ .wide .pictures::before,.scroll::before{content:none}}}
 .wide svg{min-width:720px}
 .tiles .pictures{display:grid;gap:1rem;align-items:end;
  grid-template-columns:repeat(auto-fit,minmax(min(100%,9.5rem),1fr))}
 .tiles .pictures>div{max-width:16.5rem}
 figure img{display:block;width:100%;image-rendering:pixelated;border-radius:4px}
-.label{display:block;font-size:.85rem;font-weight:600;margin-bottom:.25rem}
+.label{display:block;white-space:pre-line;font-size:.85rem;font-weight:600;margin-bottom:.25rem}
 .caption{font-size:.9rem;margin:1.3rem 0 0}
 .scroll{margin:.4rem 0 1.3rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}
@@ -84,11 +88,12 @@ pre{overflow-x:auto;font:.85rem/1.45 ui-monospace,Menlo,Consolas,monospace;
  .words tr{border-bottom:1px solid var(--rule);padding:.5rem 0}
  .words td::before{content:attr(data-label);color:var(--soft);font-size:.85rem;
  margin-right:.5rem}}
-@media screen and (max-width:51rem){
- .wide figcaption::before{content:"↔ Scroll sideways. ";color:var(--ink)}}
 @media print{body{max-width:none;padding:0;font-size:10.5pt}
- figure,table,.facts div{break-inside:avoid}h2,h3{break-after:avoid}
- .wide svg{min-width:0}.wide .pictures,.scroll{overflow:visible;background:none}
+ figure,table,.table,p,.facts div{break-inside:avoid}
+ h2,h3,h2+p,h3+p,.facts,summary{break-after:avoid}
+ .grid{grid-template-columns:1fr 1fr}table{font-size:8.5pt}th,td{padding:.2rem .45rem}
+ .wide svg{min-width:0}.wide .pictures,.scroll{overflow:visible}
+ .wide .pictures::before,.scroll::before{content:none}
  td{white-space:normal}
  details::details-content{content-visibility:visible;height:auto}
  nav{break-inside:avoid}}

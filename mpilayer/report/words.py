@@ -25,6 +25,12 @@ def short(value: Any, form: str = ".3g") -> str:
     return format(found, form) if math.isfinite(found) else NOTHING
 
 
+def percent(value: Any) -> str:
+    """Return a part of a hundred, a dash for none."""
+    shown = short(value)
+    return shown if shown == NOTHING else f"{shown}\N{NO-BREAK SPACE}%"
+
+
 def count(value: Any, what: str) -> str:
     """Return a number of things."""
     found = number(value)
@@ -65,23 +71,19 @@ def widths(run: Run) -> str:
     return f"{visible}-{hidden}-{visible}" if is_known else f"{hidden} hidden units"
 
 
-def settings(run: Run) -> str:
-    """Return the main settings of a run in one line."""
-    return ", ".join(_settings(run))
+def settings(runs: Sequence[Run]) -> tuple[str, list[str]]:
+    """Return the main settings that all runs share, and the others of each."""
+    common, own = _shared(list(map(_settings, runs)))
+    return common, [one or NOTHING for one in own]
 
 
-def each(runs: Sequence[Run]) -> str:
-    """Return the main settings of several runs: the common ones, then what differs."""
-    if len(runs) == 1:
-        return settings(runs[0])
-    parts = [_settings(run) for run in runs]
-    common = [part for part in parts[0] if all(part in other for other in parts)]
-    differences = [
-        f"{run.name}: {', '.join(part for part in own if part not in common)}"
-        for run, own in zip(runs, parts, strict=True)
-        if set(own) != set(common)
-    ]
-    return "; ".join([f"all: {', '.join(common)}"] * bool(common) + differences)
+def _shared(parts: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
+    """Return what several lists have in common, and the rest of each."""
+    common = (
+        [p for p in parts[0] if all(p in one for one in parts)] if parts[1:] else []
+    )
+    own = [[part for part in one if part not in common] for one in parts]
+    return ", ".join(common), [", ".join(one) for one in own]
 
 
 def _settings(run: Run) -> list[str]:
@@ -98,7 +100,9 @@ def schedule(run: Run) -> str:
 
 def finetunings(runs: Sequence[Run], step: str = "finetune") -> str:
     """Return the settings of fine-tuning for a task, as the section of that name."""
-    return "; ".join(f"{run.name}: {', '.join(_finetuning(run, step))}" for run in runs)
+    common, own = _shared([_finetuning(run, step) for run in runs])
+    told = [f"{run.name}: {one}" for run, one in zip(runs, own, strict=True) if one]
+    return "; ".join([f"All: {common}"] * bool(common) + told)
 
 
 def _finetuning(run: Run, step: str) -> list[str]:
@@ -176,9 +180,10 @@ def _sparse(run: Run) -> list[str]:
         widths(run),
         str(config.get("optimizer", "")),
         "" if run.kind == "comparison" else f"sparsity term {kl}",
-        f"λ_ρ {short(config.get('sparsity_weight'))}",
-        f"ρ {short(config.get('sparsity_target'))}",
-        f"λ_W {short(config.get('weight_decay'))}",
+        *(
+            f"{key.replace('_', ' ')} {short(config.get(key))}"
+            for key in ("sparsity_weight", "sparsity_target", "weight_decay")
+        ),
         count(run.summary["n_rows"], "row") if "n_rows" in run.summary else "",
         ranks(run.summary),
     ]

@@ -12,6 +12,7 @@ from mpilayer import files
 from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig
 from mpilayer.errors import TrainingError
+from mpilayer.runs.advice import costly_allreduce
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import sparse_content
 from mpilayer.runs.session import Session, finite
@@ -23,9 +24,6 @@ from mpilayer.train.sparse import Evaluation, ShardedCost
 
 NAME = "sparse"
 """What a run's ``complete`` says at the end; its metrics and checkpoint, too."""
-
-_COSTLY_ALLREDUCE = 0.25
-"""Part of the time from which on fewer ranks are worth a try."""
 
 
 def train(
@@ -61,7 +59,7 @@ def train(
     Raises
     ------
     TrainingError
-        The cost is no number; the last good weights are in the checkpoint. If it was
+        The cost is not a number; the last good weights are in the checkpoint. If it was
         none from the start, nothing of the run is left.
     Interrupted
         On every rank, after saving.
@@ -151,12 +149,14 @@ def _times(directory: RunDirectory) -> dict[str, float]:
 def _advise(session: Session, summary: Mapping[str, Any]) -> None:
     if summary["warning"]:
         session.say(f"warning: {summary['warning']}")
-    share = summary["allreduce_seconds"] / summary["seconds"]
-    if share > _COSTLY_ALLREDUCE:
-        session.say(
-            f"warning: Allreduce took {share:.0%} of the time: fewer ranks than "
-            f"{session.comm.size} may be faster for {summary['n_rows']} rows"
-        )
+    costly = costly_allreduce(
+        summary["allreduce_seconds"],
+        summary["seconds"],
+        session.comm.size,
+        f"{summary['n_rows']} rows",
+    )
+    if costly:
+        session.say(f"warning: {costly}")
 
 
 def filters(weights: Array64) -> AnyArray:

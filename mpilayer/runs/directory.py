@@ -3,6 +3,7 @@
 ::
 
     config.toml              the effective configuration, and the data set's identity
+    preparation.json         names of columns and classes, and the scaling, if any
     schedule.json            the table; any run's is a FILE for --schedule replay:FILE
     metrics/layer-1.jsonl …  one line an epoch;  metrics/finetune.jsonl  likewise
     metrics/stack.jsonl      error of the whole stack while its layers were trained
@@ -32,9 +33,13 @@ from mpilayer.errors import CheckpointError, ConfigError, DamageWarning
 from mpilayer.store import checkpoint
 from mpilayer.train.restart import Candidate
 
+PREPARATION = "preparation.json"
+"""What a run keeps of its data: names of columns and classes, the scaling."""
+
 # In the order of removal: who is killed then leaves a run that can be replaced again.
 _CONTENT = (
     "complete",
+    PREPARATION,
     "schedule.json",
     "metrics",
     "monitor",
@@ -59,6 +64,14 @@ _LEFT = {
     **dict.fromkeys(("data", "evaluate", "report", "experiment"), ("", "")),
 }
 """File and key that a command leaves at its end; as a rule its seconds."""
+
+WEIGHTS = {
+    "finetune": "finetuned",
+    "classify": "classifier",
+    "regress": "regressor",
+    "sparse": "sparse",
+}
+"""The checkpoint that a command leaves at its end; pre-training leaves one a layer."""
 
 _CUT = re.compile(r"layer-(?P<layer>\d+)\.e(?P<epoch>\d+)\.u(?P<used>\d+)\.h5")
 
@@ -157,7 +170,13 @@ class RunDirectory:
         if command not in self.completed():
             return False
         name, key = _LEFT.get(command, ("summary.json", f"{command}_seconds"))
-        return not key or self.read_summary(name).get(key) is not None
+        if key and self.read_summary(name).get(key) is None:
+            return False
+        if command == "pretrain":
+            layers = range(len(self.read_config().get(command, {}).get("layers", ())))
+            return all(self.layer_checkpoint(index).exists() for index in layers)
+        weights = WEIGHTS.get(command)
+        return weights is None or checkpoint.exists(self.checkpoint(weights))
 
     def set_complete(self, command: str, complete: bool = True) -> None:
         """Note that a command has come to its end, or begins anew."""
@@ -313,10 +332,13 @@ def _written(path: Path) -> Iterator[Path]:
             yield from (path / folder).iterdir()
 
 
+def may_become_run(path: Path) -> bool:
+    """Tell whether a folder is missing, or holds no more than a run that begins."""
+    return not path.exists() or (path.is_dir() and not _others(path))
+
+
 def _check_replaceable(path: Path, replace: bool) -> None:
-    content = _content(path)
-    found = {p.name for p in content if not p.name.endswith(".tmp")}
-    others = sorted(found - set(_CONTENT))
+    content, others = _content(path), _others(path)
     # A launch that was killed at once leaves no more than empty folders.
     empty = all(p.is_dir() and not any(p.iterdir()) for p in content)
     if others or not (empty or (path / "config.toml").exists()):
@@ -330,6 +352,12 @@ def _check_replaceable(path: Path, replace: bool) -> None:
             f"'mpilayer resume {path}' or --resume auto, replace it with --replace, or "
             "choose another name."
         )
+
+
+def _others(path: Path) -> list[str]:
+    """Return the names of what no run has."""
+    found = {p.name for p in _content(path) if not p.name.endswith(".tmp")}
+    return sorted(found - set(_CONTENT))
 
 
 def _content(path: Path) -> list[Path]:

@@ -220,8 +220,8 @@ def _check_source(plan: Plan) -> None:
             "--set data.source=FILE."
         )
     raise DataError(
-        f"the data set must be there, or [data] must say its source; {path} is no "
-        "file. Give --set data.path=DATA.h5."
+        f"the data set must be there, or [data] must say its source; {path} is not "
+        "a file. Give --set data.path=DATA.h5."
     )
 
 

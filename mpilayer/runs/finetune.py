@@ -22,7 +22,6 @@ from mpilayer.runs.labels import (
     check_all_labels,
     classes_of,
     labelled_splits,
-    prediction_errors,
     read_labels,
 )
 from mpilayer.runs.model import (
@@ -35,15 +34,15 @@ from mpilayer.runs.model import (
     run_shapes,
 )
 from mpilayer.runs.opening import check_minibatch
-from mpilayer.runs.predictors import confusion_of
 from mpilayer.runs.resuming import (
     check_replicas,
     check_same,
     data_of_run,
     launch_facts,
 )
-from mpilayer.runs.session import Session, check_range, stack_errors
+from mpilayer.runs.session import Session, check_range
 from mpilayer.runs.tasks import TASKS
+from mpilayer.runs.tuned import summarize
 from mpilayer.runs.writing import Writer
 from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
@@ -114,8 +113,9 @@ def _finetune(
     goes_on, path = comm.on_root(
         lambda: _check(run, config, data, replace_finetuned, session.safety.resume)
     )
-    if goes_on and comm.on_root(lambda: _has_nothing_left(directory, config)):
-        session.say(f"{task.name} of {run} is at its end; there is nothing to do")
+    end = comm.on_root(lambda: _end_of(directory, config)) if goes_on else ""
+    if end:
+        session.say(f"{task.name} of {run} is at its end; {end}")
         return comm.on_root(directory.read_summary)
     stack = comm.everywhere(lambda: _new_stack(path, directory, config))
     rows = comm.everywhere(
@@ -139,39 +139,10 @@ def _finetune(
         )
     seconds = _descend(state, rows, session, directory, epochs, before)
     comm.on_root(finetuned_content(directory, state, seconds).save)
-    errors = _errors(stack, path, session)
-    summary = {
-        # Keys of pre-training stay; those of this step are told apart by their prefix.
-        **{f"{task.name}_{k}": v for k, v in session.facts().items()},
-        f"{task.name}_seconds": seconds,
-        f"{task.name}_optimizer": config.optimizer,
-        f"{task.name}_epochs": state.epoch,
-        f"{task.name}_best_epoch": state.best_epoch,
-        f"{task.name}_training": sum(line["training"] for line in epochs),
-        f"{task.name}_allreduce": sum(line["allreduce"] for line in epochs),
-        f"{task.name}_evaluating": sum(line["evaluating"] for line in epochs),
-        **errors,
-    }
+    summary = summarize(directory, state, path, session, epochs, seconds)
     summary = comm.on_root(lambda: directory.write_summary(summary))
     comm.on_root(lambda: directory.set_complete(task.name))
     return summary
-
-
-def _errors(stack: Stack, path: Path, session: Session) -> dict[str, Any]:
-    """Return what the summary says about errors. Collective."""
-    if isinstance(stack, Predictor):
-        errors = prediction_errors(stack, path, session.comm)
-        if not len(stack.classes):
-            return {"regress_error": errors}
-        return {
-            "classify_error": errors,
-            **confusion_of(stack, path, session.comm),
-        }
-    errors = stack_errors(stack, path, session.comm)
-    return {
-        **{f"{split}_error": error for split, error in errors.items()},
-        "finetuned": errors,
-    }
 
 
 def finetune_config(directory: RunDirectory) -> FinetuneConfig:
@@ -202,7 +173,7 @@ def _new_stack(path: Path, directory: RunDirectory, config: FinetuneConfig) -> S
         model.take_encoder(load_stack(directory, pretrained=True))
     if config.task == "regress":
         # Numbers may lie far from zero; the weights are for what differs.
-        model.parameters[f"bias_{len(shapes)}"][:] = labels.mean()
+        model.parameters[f"bias_{len(shapes)}"][:] = labels.mean(dtype=np.float64)
     return model
 
 
@@ -281,12 +252,26 @@ def _descend(
     return perf_counter() - origin
 
 
-def _has_nothing_left(directory: RunDirectory, config: FinetuneConfig) -> bool:
-    task = TASKS[config.task]
-    done = int(directory.read_summary().get(f"{task.name}_epochs", 0))
-    before = task.config(directory)
-    more = config.epochs > done and config.epochs != before.epochs
-    return directory.is_complete(task.name) and not more
+def _end_of(directory: RunDirectory, config: FinetuneConfig) -> str:
+    """Say why a task has nothing left to do; empty if it has. On rank 0.
+
+    With more epochs, or patience, it goes on from the last ones: nothing that was done
+    depends on how many were to come.
+    """
+    name = TASKS[config.task].name
+    if not directory.is_complete(name):
+        return ""
+    summary = directory.read_summary()
+    done = int(summary.get(f"{name}_epochs", 0))
+    in_vain = done - int(summary.get(f"{name}_best_epoch", 0))
+    if done >= config.epochs:
+        return "there is nothing to do"
+    if 0 < config.patience <= in_vain:
+        return (
+            f"the last {in_vain} of its {done} epochs have not made it better. Go on "
+            f"with a --patience of more than {in_vain}"
+        )
+    return ""
 
 
 def _check(
@@ -318,7 +303,8 @@ def _check(
         model = "fine-tuned" if task.model == "finetuned" else f"a {task.model}"
         raise ConfigError(
             f"{run} must not be {model} yet; it is. Look at it with 'mpilayer "
-            f"evaluate {run}', or start again from pre-training with --replace."
+            f"evaluate {run}', go on with more --epochs and --resume auto, or start "
+            "again from pre-training with --replace."
         )
     check_pretrained(directory, weights=not config.from_scratch)
     _, shapes = run_shapes(directory)

@@ -85,7 +85,7 @@ def at_work(run: Path) -> bool | None:
     """Tell whether another launch is at work in a run; None if nobody knows. Local.
 
     A lock that seems free may be held on another host: not all file systems pass it
-    on. What a launch there has left behind is no proof.
+    on. What a launch there has left behind proves nothing.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from time import perf_counter
 from mpilayer import files
 from mpilayer.errors import CheckpointError, MpilayerError
 from mpilayer.parallel.notice import Notice
-from mpilayer.runs.directory import LOCK, RunDirectory, remove
+from mpilayer.runs.directory import LOCK, PREPARATION, RunDirectory, remove
 from mpilayer.runs.model import Content, layer_content
 from mpilayer.runs.session import Session
 from mpilayer.runs.writing import Writer
@@ -26,7 +26,7 @@ from mpilayer.train.restart import (
     worth_keeping,
 )
 
-_UNFINISHED = re.compile(r"\.(config\.toml|schedule\.json)\.\d+\.tmp")
+_UNFINISHED = re.compile(r"\.(config\.toml|(preparation|schedule)\.json)\.\d+\.tmp")
 
 
 class LayerKeeper(Keeper):
@@ -204,7 +204,8 @@ def remove_false_start(path: Path) -> None:
     rest = [f for f in path.glob("*") if f not in folders and f.name != LOCK]
     if rest and len(folders) < 2:
         return  # both are made before any file is
-    if all(f.name == "schedule.json" or _UNFINISHED.fullmatch(f.name) for f in rest):
+    first = ("schedule.json", PREPARATION)
+    if all(f.name in first or _UNFINISHED.fullmatch(f.name) for f in rest):
         for file in rest:
             file.unlink()
         for folder in folders:

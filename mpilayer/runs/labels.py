@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from mpilayer.arrays import AnyArray, row_blocks
-from mpilayer.data.dataset import SPLITS, Dataset
+from mpilayer.data.dataset import Dataset
+from mpilayer.data.layout import SPLITS
 from mpilayer.errors import DataError
 from mpilayer.models.stack import Predictor
 from mpilayer.parallel.comm import Communicator
@@ -30,7 +31,8 @@ def read_labels(
     if labels is None:
         raise DataError(
             f"the {split} rows must have labels; those of {dataset.path} have none. "
-            "Prepare the data set from files that have labels, or give another --data."
+            "Prepare the data set from files that have labels (--labels COLUMN), or "
+            "give another --data."
         )
     return labels
 
@@ -41,10 +43,15 @@ def classes_of(labels: AnyArray, task: str) -> AnyArray:
     Raises
     ------
     DataError
-        There is only one.
+        There is only one, or they are real numbers.
     """
     if task != "classify":
-        return labels[:0]
+        return np.empty(0, np.int64)
+    if labels.dtype.kind == "f":
+        raise DataError(
+            "to classify, labels must be whole numbers or texts; found real numbers "
+            f"such as {labels[0]:g}. Learn them with --task regress."
+        )
     classes = np.unique(labels)
     if len(classes) < 2:
         raise DataError(
@@ -74,6 +81,11 @@ def check_all_labels(dataset: Dataset, task: str) -> None:
         They have not, or the training rows have none.
     """
     classes = classes_of(read_labels(dataset, "train"), task)
+    if task == "regress" and (names := dataset.preparation.classes):
+        raise DataError(
+            f"to regress, labels must be numbers; those of {dataset.path} are texts "
+            f"such as {names[0]!r}. Learn them with --task classify."
+        )
     for split in labelled_splits(dataset):
         check_labels(dataset, split, classes)
 
@@ -86,7 +98,7 @@ def check_labels(dataset: Dataset, split: str, classes: AnyArray) -> None:
     DataError
         It has not.
     """
-    targets(read_labels(dataset, split), classes)
+    targets(read_labels(dataset, split), classes, dataset.preparation.names)
 
 
 def labelled_splits(dataset: Dataset) -> list[str]:

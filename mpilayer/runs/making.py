@@ -1,5 +1,7 @@
 """Making data sets, for their commands and for whole experiments. One process."""
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +10,15 @@ from mpilayer.config import DataConfig
 from mpilayer.data.dataset import write_dataset
 from mpilayer.data.images import Images, read_images
 from mpilayer.data.patches import draw, into_range, n_positions, whiten
-from mpilayer.data.sources import Source, read_source
-from mpilayer.data.split import Split, take_validation
-from mpilayer.errors import ConfigError
+from mpilayer.data.preparation import Preparation, Scaling
+from mpilayer.data.sources import LabelColumn, Source, read_source
+from mpilayer.data.split import Split, set_apart
+from mpilayer.errors import ConfigError, RunWarning
+from mpilayer.runs.like import Like, like_of
 
 Range = tuple[float, float]
+
+_LISTED = 5
 
 RAW = "raw"
 """The range of patches that stay as they are."""
@@ -55,29 +61,94 @@ def patch_range(text: str) -> Range | None:
 
 
 def _prepare(config: DataConfig, out: Path) -> None:
-    source = _with_validation(read_source(Path(config.source)), config)
+    if config.like and config.scale != "none":
+        raise ConfigError(
+            f"--scale and --like exclude one another; got {config.scale} and "
+            f"{config.like}, whose scaling is taken over. Leave out one of them."
+        )
+    like = like_of(Path(config.like)) if config.like else None
+    source = _read(config, like)
+    _set_apart(source, config)
+    preparation = _scaled(source, config, like)
+    is_scaled_now = preparation.scaling != source.preparation.scaling
     write_dataset(
         out,
         source.splits,
         name=config.name or source.name,
         origin=source.origin,
-        scale=source.scale,
+        # Values as they are in the source are scaled: bytes, too, are no pixels then.
+        scale=1.0 if is_scaled_now else source.scale,
+        preparation=preparation,
     )
 
 
-def _with_validation(source: Source, config: DataConfig) -> Source:
-    if config.validation == 0:
-        return source
-    if "validation" in source.splits:
-        n = len(source.splits["validation"])
-        raise ConfigError(
-            f"{config.source} has {n} validation rows of its own. Leave out "
-            "--validation."
-        )
-    train = source.splits["train"]
-    train, validation = take_validation(train, config.validation, config.seed)
-    source.splits.update(train=train, validation=validation)
+def _read(config: DataConfig, like: Like | None) -> Source:
+    path = Path(config.source)
+    if like is None:
+        return read_source(path, LabelColumn(config.labels))
+    before = like.preparation
+    labels = LabelColumn(
+        config.labels or before.labels, bool(config.labels), before.classes, config.like
+    )
+    source = read_source(path, labels)
+    like.check(source, path)
     return source
+
+
+def _set_apart(source: Source, config: DataConfig) -> None:
+    """Take validation and test rows out of the training rows, as many as are wished."""
+    wanted = {"validation": config.validation, "test": config.test}
+    train, n_rows = source.splits["train"], len(source.splits["train"])
+    if all(wanted.values()) and sum(wanted.values()) >= n_rows:
+        raise ConfigError(
+            "--validation and --test must leave rows for training; asked for "
+            f"{config.validation} and {config.test} of {n_rows}. Take fewer."
+        )
+    for split, n in wanted.items():
+        if n and split in source.splits:
+            found = len(source.splits[split])
+            raise ConfigError(
+                f"{config.source} has {found} {split} rows of its own. Leave out "
+                f"--{split}."
+            )
+        if n:
+            train, source.splits[split] = set_apart(
+                train,
+                n,
+                config.seed,
+                split,
+                not config.unbalanced,
+                source.preparation.classes,
+            )
+    source.splits["train"] = train
+
+
+def _scaled(source: Source, config: DataConfig, like: Like | None) -> Preparation:
+    """Return how the values are scaled besides all else: by the training rows."""
+    before, method = source.preparation, config.scale
+    if before.scaling and (like or method != "none"):
+        raise ConfigError(
+            f"--{'like' if like else 'scale'} scales what is not scaled yet; "
+            f"{config.source} is, by {before.scaling.method}. Leave it out, or prepare "
+            "the data from their source."
+        )
+    if like:
+        return replace(before, scaling=like.preparation.scaling)
+    if method == "none":
+        return before
+    train = source.splits["train"].x
+    scaling, constant = Scaling.fit(method, train.astype(np.float32, copy=False))
+    if constant:
+        names = [before.columns[k] if before.columns else str(k + 1) for k in constant]
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        warnings.warn(
+            f"{len(names)} of {train.shape[1]} columns are the same in all training "
+            f"rows and become 0: {', '.join(names[:_LISTED])}{more}. They tell "
+            "nothing; you may leave them out.",
+            RunWarning,
+            stacklevel=2,
+        )
+    return replace(before, scaling=scaling)
 
 
 def _patches(config: DataConfig, out: Path) -> None:

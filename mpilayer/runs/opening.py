@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpilayer import __version__
+from mpilayer import __version__, files
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError
-from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.directory import PREPARATION, RunDirectory
 from mpilayer.runs.holding import holding
 from mpilayer.runs.keeping import remove_false_start
 from mpilayer.runs.resuming import is_run
@@ -125,10 +125,13 @@ def open_run(
     """
     with Dataset.open(data) as dataset:
         dataset.ensure()
+        preparation = dataset.preparation
     directory = RunDirectory.create(run, replace_run)
     # Before the configuration: who finds that can go on.
     if table is not None:
         write_table(directory, table)
+    if preparation:
+        files.write_json(directory.path / PREPARATION, preparation.to_json())
     identity = {
         "path": str(data.absolute()),
         "name": facts.data_name,

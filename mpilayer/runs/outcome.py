@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer.config import PretrainConfig
+from mpilayer.runs.advice import after_pretraining, worse_than_pca
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.keeping import Cut
 from mpilayer.runs.model import load_stack
@@ -124,6 +125,10 @@ def summarize(
         session.say(f"warning: {words}")
     stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
     errors = stack_errors(stack, data, comm)
+    pca = pca_errors(data, config.layers[-1], session)
+    worse = worse_than_pca("pre-trained", errors, pca, after_pretraining(config))
+    if worse:
+        session.say(f"warning: {worse}")
     summary = {
         **session.facts(),
         "schedule": config.schedule,
@@ -134,7 +139,8 @@ def summarize(
         "finetune_seconds": None,
         **{f"{split}_error": error for split, error in errors.items()},
         "pretrained": errors,
-        "pca": pca_errors(data, config.layers[-1], session),
+        "pca": pca,
+        "worse_than_pca": worse,
         "layers": times,
     }
     return comm.on_root(lambda: directory.write_summary(summary))

@@ -6,7 +6,7 @@ from pathlib import Path
 from mpilayer.errors import ConfigError
 
 
-def check_output(out: Path, endings: Collection[str], replace: bool, flag: str) -> str:
+def check_output(out: Path, endings: Collection[str], replace: bool) -> str:
     """Check the name of a file to be written, without writing anything.
 
     Parameters
@@ -17,8 +17,6 @@ def check_output(out: Path, endings: Collection[str], replace: bool, flag: str) 
         Those that say a format, such as ``.h5``.
     replace : bool
         The file may be there already.
-    flag : str
-        The option that says so.
 
     Returns
     -------
@@ -39,6 +37,6 @@ def check_output(out: Path, endings: Collection[str], replace: bool, flag: str) 
     if out.exists() and not replace:
         raise ConfigError(
             f"-o must name a new file; {out} exists. Choose another name, or give "
-            f"{flag}."
+            "--replace."
         )
     return ending

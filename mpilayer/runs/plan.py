@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from mpilayer.config import (
+    SECTIONS,
     STEPS,
     Config,
     DataConfig,
     ExperimentConfig,
     FinetuneConfig,
-    PretrainConfig,
     ReportConfig,
-    SparseConfig,
     as_values,
     compared,
     from_values,
     read_sections,
+    unknown_key,
     value_from_text,
 )
 from mpilayer.errors import ConfigError, unknown
@@ -37,17 +37,6 @@ from mpilayer.runs.tasks import TASKS
 
 FOLDERS = ("deep", "sparse", "compare")
 """Where the runs are, in the order of their steps."""
-
-SECTIONS: Mapping[str, type[Any]] = {
-    "experiment": ExperimentConfig,
-    "data": DataConfig,
-    "pretrain": PretrainConfig,
-    "finetune": FinetuneConfig,
-    "sparse": SparseConfig,
-    "compare": SparseConfig,
-    "report": ReportConfig,
-}
-"""Sections of the file, and what decides each."""
 
 TRAINING = ("pretrain", "finetune", "sparse", "compare")
 """Sections that train."""
@@ -174,7 +163,7 @@ def _change(text: str) -> tuple[str, str, Any]:
         raise ConfigError(f"--set {text}: {unknown('section', section, SECTIONS)}")
     types = get_type_hints(SECTIONS[section])
     if key not in types:
-        raise ConfigError(f"--set {text}: {unknown('key', key, types)}")
+        raise ConfigError(f"--set {text}: {unknown_key(key, types)}")
     try:
         return section, key, _from_text(types[key], value.strip())
     except ValueError:

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import CheckpointError, DataError
+from mpilayer.errors import CheckpointError
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.parallel.comm import Communicator
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.labels import check_labels, labelled_blocks
+from mpilayer.runs.like import check_like
 from mpilayer.runs.model import load_trained, run_shapes, warn_if_unfinished
 from mpilayer.runs.resuming import data_to_use
 from mpilayer.runs.session import Session, finite
@@ -120,7 +121,8 @@ def evaluate_predictor(
     Returns
     -------
     dict
-        Of a classifier: ``error`` in percent, ``errors``, ``classes`` and ``confusion``
+        Of a classifier: ``error`` in percent, ``errors``, ``classes`` (labels, or their
+        names) and ``confusion``
         (rows of each class, down, by the predicted class, across). Of a regressor:
         ``error``, the root mean square one. Of both: ``model``, ``n_samples`` and more.
 
@@ -136,8 +138,8 @@ def evaluate_predictor(
 
     def check() -> None:
         with Dataset.open(path) as dataset:
+            check_like(dataset, model, RunDirectory(run))
             check_labels(dataset, split, model.classes)
-            check_width(dataset, model)
 
     comm.everywhere(check)
     with Dataset.open(path) as dataset:
@@ -152,11 +154,12 @@ def evaluate_predictor(
             error = sqrt(squared_deviation(model, blocks, comm))
             return {**about, "error": finite(error)}
         counts = confusion(model, blocks, comm)
+        classes = dataset.preparation.names(model.classes)
     return {
         **about,
         "error": finite(class_error(counts)),
         "errors": int(counts.sum() - counts.trace()),
-        "classes": model.classes.tolist(),
+        "classes": classes,
         "confusion": counts.astype(int).tolist(),
     }
 
@@ -170,24 +173,9 @@ def confusion_of(model: Predictor, path: Path, comm: Communicator) -> dict[str, 
         split = "test" if "test" in dataset.splits else "train"
         blocks = labelled_blocks(dataset, split, model.classes, comm)
         counts = confusion(model, blocks, comm)
+        classes = dataset.preparation.names(model.classes)
     return {
-        "classes": model.classes.tolist(),
+        "classes": classes,
         "confusion": counts.astype(int).tolist(),
         "confusion_split": split,
     }
-
-
-def check_width(dataset: Dataset, stack: Stack) -> None:
-    """Check that data have as many columns as a model.
-
-    Raises
-    ------
-    DataError
-        They have not.
-    """
-    n_visible = stack.shapes[0].n_visible
-    if dataset.n_visible != n_visible:
-        raise DataError(
-            f"the data must have as many columns as the run, {n_visible}; "
-            f"{dataset.path} has {dataset.n_visible}. Give data of the same kind."
-        )

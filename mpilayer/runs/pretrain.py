@@ -154,6 +154,8 @@ def _go_on(
         # It may have been killed while it did so.
         comm.on_root(lambda: _clear_up(directory, len(config.layers)))
         return comm.on_root(directory.read_summary)
+    # It may be noted all the same, if what it has left was lost.
+    comm.on_root(lambda: directory.set_complete(NAME, False))
     rule = rule_of(config, table)
     cut = comm.on_root(lambda: Cut.newest(directory, rule, len(config.layers)))
     for remark in cut.remarks:
@@ -338,7 +340,9 @@ def _read_rows(data: Path, config: PretrainConfig) -> Rows:
         validation = np.empty((0, dataset.n_visible), np.float32)
         if "validation" in dataset.splits:
             validation = dataset.rows("validation")
-            check_range(validation, config.visible, data)
+            # What the training rows have scaled may lie a little outside.
+            if dataset.preparation.scaling is None:
+                check_range(validation, config.visible, data)
         return monitored(train, validation, config.monitor_rows)
 
 

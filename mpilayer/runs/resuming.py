@@ -32,8 +32,8 @@ def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
     path = data or Path(trained_on.get("path", ""))
     if not path.is_file():
         raise DataError(
-            f"the data set of the run must be there; {path} is no file. Say where it "
-            "is now with --data FILE."
+            f"the data set of the run must be there; {path} is not a file. Say where "
+            "it is now with --data FILE."
         )
     with Dataset.open(path) as dataset:
         if dataset.digest != trained_on.get("digest"):

@@ -10,7 +10,8 @@ from typing import Any
 
 from mpilayer import ending, environment, interrupt
 from mpilayer.arrays import Array32, row_blocks
-from mpilayer.data.dataset import SPLITS, Dataset
+from mpilayer.data.dataset import Dataset
+from mpilayer.data.layout import SPLITS
 from mpilayer.errors import DataError
 from mpilayer.models.stack import Stack
 from mpilayer.parallel import watchdog
@@ -164,6 +165,7 @@ class Session:
             "ranks": self.comm.size,
             "threads_per_rank": threads[0] if len(threads) == 1 else threads[-1],
             "hosts": len(set(self.placement.hosts)),
+            "crowded": bool(self.placement.crowded),
             "mpi": self.placement.library,
         }
 
@@ -197,7 +199,7 @@ def check_range(
         if least < 0 or most > 1:
             raise DataError(
                 f"sigmoid visible units need data in [0, 1]; {path} has {least:g} to "
-                f"{most:g}. Scale the data, or {advice}."
+                f"{most:g}. Prepare them with --scale minmax, or {advice}."
             )
 
 

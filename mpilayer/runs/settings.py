@@ -38,7 +38,7 @@ def settings_of(directory: RunDirectory, section: str, cls: type[Config]) -> Con
         return from_values(cls, lists)
     except ConfigError as error:
         by = sections.get("created_by", {}).get("mpilayer", "an unknown version")
-        found = re.split(r"; choose from|\. Did you mean", str(error))[0]
+        found = re.split(r"; choose from|; it belongs|\. Did you mean", str(error))[0]
         raise CheckpointError(
             f"{path}, [{section}], must hold what mpilayer {__version__} knows; found "
             f"{found}. It was written by mpilayer {by}: use that one, or a newer one."

@@ -66,7 +66,7 @@ def run_sparse(
     ------
     MpilayerError
         On every rank, before training, and before anything is written; or because the
-        cost is no number any more: then the last good weights are kept.
+        cost is not a number any more: then the last good weights are kept.
     """
     return begin_or_go_on(
         run,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mpilayer.config import FinetuneConfig
-from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.directory import WEIGHTS, RunDirectory
 from mpilayer.runs.settings import settings_of
 from mpilayer.store import checkpoint
 
@@ -40,9 +40,9 @@ class Task:
 
 
 TASKS = {
-    "autoencode": Task("finetune", "finetuned"),
-    "classify": Task("classify", "classifier"),
-    "regress": Task("regress", "regressor"),
+    "autoencode": Task("finetune", WEIGHTS["finetune"]),
+    "classify": Task("classify", WEIGHTS["classify"]),
+    "regress": Task("regress", WEIGHTS["regress"]),
 }
 """The tasks, by the setting of that name."""
 

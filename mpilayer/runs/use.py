@@ -12,14 +12,15 @@ from mpilayer import files
 from mpilayer.arrays import Array32, row_blocks
 from mpilayer.data.csv import csv_text
 from mpilayer.data.dataset import Dataset, write_dataset
+from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split
 from mpilayer.errors import ConfigError
 from mpilayer.models.stack import Stack
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.like import check_like
 from mpilayer.runs.model import load_trained
 from mpilayer.runs.output import check_output
 from mpilayer.runs.predictors import (
-    check_width,
     chosen_task,
     encoder,
     evaluate_predictor,
@@ -30,6 +31,9 @@ from mpilayer.train.evaluate import reconstruction_error
 
 Apply = Callable[[Array32], Array32]
 """Makes codes or reconstructions from rows."""
+
+Prepared = Callable[[Preparation], Preparation]
+"""How codes or reconstructions are prepared, from how the data are."""
 
 
 def evaluate(
@@ -77,7 +81,7 @@ def evaluate(
     def check() -> None:
         with Dataset.open(path) as dataset:
             dataset.n_samples(split)
-            check_width(dataset, stack)
+            check_like(dataset, stack, RunDirectory(run))
 
     comm.everywhere(check)
     n_code = stack.shapes[-1].n_hidden
@@ -139,19 +143,23 @@ def encode(
         stack = encoder(directory, task)
         return stack, stack.encode
 
-    return _write(run, data, out, replace, split, _Work("codes", load))
+    def prepared(before: Preparation) -> Preparation:
+        return Preparation(labels=before.labels, classes=before.classes)
+
+    return _write(run, data, out, replace, split, _Work("codes", load, prepared))
 
 
 def reconstruct(
     run: Path, data: Path, out: Path, replace: bool = False, split: str | None = None
 ) -> dict[str, int]:
-    """Write the reconstructions of a data set; see ``encode``."""
+    """Write the reconstructions of a data set, before any scaling; see ``encode``."""
 
     def load(directory: RunDirectory) -> tuple[Stack, Apply]:
         _, stack = load_trained(directory)
         return stack, stack.reconstruct
 
-    return _write(run, data, out, replace, split, _Work("reconstructions", load))
+    work = _Work("reconstructions", load, lambda before: before)
+    return _write(run, data, out, replace, split, work)
 
 
 @dataclass(frozen=True)
@@ -160,13 +168,14 @@ class _Work:
 
     what: str
     load: Callable[[RunDirectory], tuple[Stack, Apply]]
+    prepared: Prepared
 
 
 def _write(
     run: Path, data: Path, out: Path, replace: bool, split: str | None, work: _Work
 ) -> dict[str, int]:
     directory = RunDirectory.open(run)
-    ending = check_output(out, OUTPUT_ENDINGS, replace, "--replace")
+    ending = check_output(out, OUTPUT_ENDINGS, replace)
     if out.exists() and data.exists() and out.samefile(data):
         raise ConfigError(
             f"-o must not name the data themselves; got {out} for both. Choose another "
@@ -174,19 +183,27 @@ def _write(
         )
     stack, apply = work.load(directory)
     with Dataset.open(data) as dataset:
-        check_width(dataset, stack)
+        check_like(dataset, stack, directory)
         dataset.ensure()
+        preparation = work.prepared(dataset.preparation)
         splits = {
-            name: Split(_apply(dataset, name, apply), dataset.labels(name))
+            name: Split(_apply(dataset, name, apply, preparation), dataset.labels(name))
             for name in _chosen(dataset, ending, split)
         }
         title = f"{work.what} of {dataset.name}"
         origin = f"mpilayer run {run.name} on {dataset.name} ({dataset.digest[:12]})"
     if ending in _ONE_SPLIT:
         (content,) = splits.values()
-        files.write(out, _ONE_SPLIT[ending](content))
+        files.write(out, _ONE_SPLIT[ending](content, preparation))
     else:
-        write_dataset(out, splits, name=title, origin=origin, scale=1.0)
+        write_dataset(
+            out,
+            splits,
+            name=title,
+            origin=origin,
+            scale=1.0,
+            preparation=preparation,
+        )
     return {name: len(content) for name, content in splits.items()}
 
 
@@ -210,24 +227,31 @@ def _chosen(dataset: Dataset, ending: str, split: str | None) -> tuple[str, ...]
     return dataset.splits
 
 
-def _npy(split: Split) -> bytes:
+def _npy(split: Split, _: Preparation) -> bytes:
     out = BytesIO()
     np.save(out, split.x)
     return out.getvalue()
 
 
-def _csv(split: Split) -> bytes:
-    return csv_text(split).encode()
+def _csv(split: Split, preparation: Preparation) -> bytes:
+    return csv_text(split, preparation).encode()
 
 
-_ONE_SPLIT: Mapping[str, Callable[[Split], bytes]] = {".npy": _npy, ".csv": _csv}
+_ONE_SPLIT: Mapping[str, Callable[[Split, Preparation], bytes]] = {
+    ".npy": _npy,
+    ".csv": _csv,
+}
 
 OUTPUT_ENDINGS = (".h5", ".hdf5", *_ONE_SPLIT)
 """What codes and reconstructions can be written to."""
 
 
-def _apply(dataset: Dataset, split: str, apply: Apply) -> Array32:
+def _apply(
+    dataset: Dataset, split: str, apply: Apply, preparation: Preparation
+) -> Array32:
+    """Return what becomes of a split's rows, as it is to be stored."""
     rows = dataset.rows(split)
     blocks = [apply(rows[where]) for where in row_blocks(len(rows))]
     result: Array32 = np.concatenate(blocks)
-    return result
+    scaling = preparation.scaling
+    return result if scaling is None else scaling.undo(result)

@@ -107,6 +107,11 @@ class PCA:
         by = _by_rows if shape[0] < shape[1] else _by_columns
         self.mean, self.basis = by(blocks, shape, n_components, comm)
 
+    def reconstruct(self, rows: Array32) -> Array64:
+        """Return rows (n_samples, n_visible) as the components have them. Local."""
+        kept = (rows - self.mean) @ self.basis
+        return np.asarray(self.mean + kept @ self.basis.T)
+
     def error(self, blocks: Iterable[Array32], comm: Communicator) -> float:
         """Return the reconstruction error of rows. Collective."""
         totals = np.zeros(2)

@@ -1,6 +1,7 @@
 """What a predictor learns from labels, and how well it has learned it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -14,33 +15,39 @@ from mpilayer.train.evaluate import sum_over_ranks
 Block = tuple[Array32, Array32]
 """Rows (n_samples, n_visible) and their targets (n_samples, n_out)."""
 
+Named = Callable[[AnyArray], list[Any]]
+
 _LISTED = 5
 
 
-def targets(labels: AnyArray, classes: AnyArray) -> Array32:
+def targets(
+    labels: AnyArray, classes: AnyArray, named: Named = np.ndarray.tolist
+) -> Array32:
     """Return what the outputs should be, (n_samples, n_out).
 
     Parameters
     ----------
-    labels : ndarray of int64, (n_samples,)
-        Any integers.
+    labels : ndarray of int64 or float32, (n_samples,)
+        Any integers; real numbers without classes.
     classes : ndarray of int64, (n_classes,)
         Those there are, ascending: a column each, 1 at the row's class and 0
         elsewhere. Empty: one column, the labels as numbers.
+    named : callable
+        Returns what labels are called, for the message.
 
     Raises
     ------
     DataError
-        A label that is no class.
+        A label that is not a class.
     """
     if not len(classes):
         return labels.astype(np.float32)[:, np.newaxis]
     strange = np.setdiff1d(labels, classes)
     if len(strange):
+        found = ", ".join(map(str, named(strange[:_LISTED])))
         raise DataError(
             f"every label must be one of the {len(classes)} of the training rows; "
-            f"found {', '.join(map(str, strange[:_LISTED]))}. Leave out such rows, or "
-            "train on data that have some."
+            f"found {found}. Leave out such rows, or train on data that have some."
         )
     result = np.zeros((len(labels), len(classes)), np.float32)
     result[np.arange(len(labels)), np.searchsorted(classes, labels)] = 1

@@ -132,7 +132,7 @@ class LayerState:
         for chosen, rng in self.minibatches(len(rows)):
             minibatch = layer.minibatch(len(chosen))
             # "clip" writes straight into the buffer; no index is out of range. Rows
-            # that are no array are asked by their own ``take``.
+            # that are not an array are asked by their own ``take``.
             np.take(rows, chosen, axis=0, out=minibatch, mode="clip")
             scale = self.settings.learning_rate / len(chosen)
             hidden = layer.gradient(minibatch, rng, scale, self.descend)

@@ -258,7 +258,7 @@ class Pipeline:
                 yield done
                 if not self.plan.finished(index, self._inlets[index]):
                     self._save_if_due()
-                watch.lap()  # what the caller did with it is no waiting
+                watch.lap()  # what the caller did with it is not waiting
         wait_until(self._at_rest)
 
     def check(self) -> None:

@@ -26,7 +26,7 @@ def pixels(n_rows: int, n_columns: int = 20, seed: int = 0) -> np.ndarray:
 
 
 def write_pixels(path: Path, n_columns: int = 20, n_rows: int = 230) -> Path:
-    """Write a small data set; training rows are no whole number of minibatches."""
+    """Write a small data set; training rows are not a whole number of minibatches."""
     sizes = {"train": n_rows, "validation": 70, "test": 60}
     splits = {
         name: Split(pixels(n, n_columns, seed), np.arange(n) % 10)

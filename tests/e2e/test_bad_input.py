@@ -101,11 +101,11 @@ def _damaged(path):
 BAD_DATA = {
     "missing": (lambda path: None, "found nothing there"),
     "folder": (lambda path: path.mkdir(), "found a folder there"),
-    "text": (lambda path: path.write_text("1,2\n3,4\n"), "it is no HDF5 file"),
+    "text": (lambda path: path.write_text("1,2\n3,4\n"), "it is not an HDF5 file"),
     "empty": (lambda path: path.touch(), "must be a whole HDF5 file; it is empty"),
     "other-kind": (_other_kind, "found 'mpilayer-checkpoint'"),
     "foreign": (_foreign, "a file of another program"),
-    "newer": (_newer, "format version 1 to 1; found 2"),
+    "newer": (_newer, "format version 1 to 2; found 3"),
     "no-train": (_no_train, "must have a group 'train'"),
     "truncated": (_truncated, "truncated"),
     "damaged": (_damaged, "must be a whole HDF5 file; it cannot be read"),
@@ -407,8 +407,8 @@ def _edited(**changes):
 
 
 BAD_SCHEDULES = {
-    "missing": (lambda path, original: None, "is no file"),
-    "folder": (lambda path, original: path.mkdir(), "is no file"),
+    "missing": (lambda path, original: None, "is not a file"),
+    "folder": (lambda path, original: path.mkdir(), "is not a file"),
     "text": (lambda path, original: path.write_text("lockstep"), "schedule.json"),
     "binary": (lambda path, original: path.write_bytes(b"\xff\xfe\0"), "schedule.json"),
     "list": (lambda path, original: path.write_text("[1, 2]"), "schedule.json"),
@@ -543,8 +543,8 @@ def test_data_that_moved(folder, refused, tiny, command):
     arguments = ["pretrain", "tiny.h5", "--run", "run", *SMALL]
     launch.run(*arguments, cwd=folder).ok()
     (folder / "tiny.h5").rename(folder / "elsewhere.h5")
-    refused(["tiny.h5 is no file", "--data"], command, "run")
-    refused(["tiny.h5 is no file", "--data"], command, "run", ranks=2)
+    refused(["tiny.h5 is not a file", "--data"], command, "run")
+    refused(["tiny.h5 is not a file", "--data"], command, "run", ranks=2)
     launch.run(command, "run", "--data", "elsewhere.h5", cwd=folder).ok()
 
 

@@ -89,7 +89,7 @@ def test_prepare_and_info(data, digits, tmp_path):
 def test_the_seed_chooses_the_validation_rows(data, digits):
     found = []
     for seed in (1, 1, 2):
-        options = ["--validation", 10, "--seed", seed, "--force"]
+        options = ["--validation", 10, "--seed", seed, "--replace"]
         data("prepare", digits, "-o", "out.h5", *options)
         found.append(json.loads(data("info", "out.h5", "--json").stdout)["digest"])
     assert found[0] == found[1] != found[2]
@@ -99,10 +99,10 @@ def test_an_existing_file_is_kept_unless_forced(data, digits, tmp_path):
     (tmp_path / "out.h5").write_text("precious")
     # The message comes before anything is read.
     assert_refused(
-        data("prepare", "missing", "-o", "out.h5"), "out.h5 exists", "--force"
+        data("prepare", "missing", "-o", "out.h5"), "out.h5 exists", "--replace"
     )
     assert (tmp_path / "out.h5").read_text() == "precious"
-    assert data("prepare", digits, "-o", "out.h5", "--force").returncode == 0
+    assert data("prepare", digits, "-o", "out.h5", "--replace").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,9 @@ def test_info_of_wrong_files(data, digits, tmp_path):
     assert_refused(
         data("info", "none.h5"), "found nothing there", "mpilayer data prepare"
     )
-    assert_refused(data("info", "text.h5"), "must be a whole HDF5 file", "is no HDF5")
+    assert_refused(
+        data("info", "text.h5"), "must be a whole HDF5 file", "is not an HDF5"
+    )
     data("prepare", digits, "-o", "out.h5")
     content = bytearray((tmp_path / "out.h5").read_bytes())
     content[content.index(b"digits")] ^= 1  # in the attribute 'name'

@@ -1,7 +1,8 @@
 """The documents: their commands run, their pages are those of the program, links lead.
 
 Commands are run as they are written, but for ``SMALLER`` and ``SKIPPED``, those of one
-document after those of the other, in one folder beside ``data`` and ``examples``.
+document after those of the other, in one folder beside ``data`` and ``examples``; so
+are the programs of ``PROGRAMS`` between them.
 """
 
 import re
@@ -20,7 +21,11 @@ DOCUMENTS = [
     launch.ROOT / "README.md",
     DOCS / "tutorial-deep.md",
     DOCS / "tutorial-sparse.md",
+    DOCS / "data.md",
 ]
+
+PROGRAMS = {"data": ("PIL", "scipy", "sklearn")}
+"""Documents whose Python is run, too, and what it needs."""
 
 SMALLER = [
     (
@@ -68,14 +73,20 @@ _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
 def blocks(text):
-    """Return the contents of the code blocks of a document."""
-    return re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    """Return the languages and contents of the code blocks of a document."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def commands(text):
-    """Return the commands that a document tells the reader to type."""
+def commands(text, programs=False):
+    """Return the commands that a document tells the reader to type.
+
+    With ``programs`` the Python among them, too: texts of several lines.
+    """
     found = []
-    for block in blocks(text):
+    for language, block in blocks(text):
+        if language == "python":
+            found += [block] * programs
+            continue
         prompt = "$ " if "$ " in [line[:2] for line in block.splitlines()] else ""
         for line in re.sub(r"\\\n\s*", "", block).splitlines():
             command = line.removeprefix(prompt)
@@ -93,7 +104,9 @@ def smaller(command):
 
 
 def carry_out(command, folder):
-    """Run a command of a document; return its result."""
+    """Run a command, or a program, of a document; return its result."""
+    if "\n" in command:
+        return launch.run(program=("-c", command), cwd=folder)
     words = shlex.split(command)
     ranks = 0
     if words[0] == "mpiexec":
@@ -115,7 +128,9 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
 def test_the_commands_of_a_document(document, folder):
-    found = commands(document.read_text())
+    for module in PROGRAMS.get(document.stem, ()):
+        pytest.importorskip(module)
+    found = commands(document.read_text(), document.stem in PROGRAMS)
     assert len(found) > 5
     for command in found:
         if any(part in command for part in SKIPPED):

@@ -364,15 +364,15 @@ def test_an_older_file_stays_unless_replaced(folder, refused, ending):
     arguments = ["export", "run", "-o", f"model{ending}"]
     launch.run(*arguments, "--part", "encoder", cwd=folder).ok()
     before = (folder / f"model{ending}").read_bytes()
-    refused(["must name a new file", f"model{ending} exists", "--force"], *arguments)
-    launch.run(*arguments, "--force", cwd=folder).ok()
+    refused(["must name a new file", f"model{ending} exists", "--replace"], *arguments)
+    launch.run(*arguments, "--replace", cwd=folder).ok()
     assert (folder / f"model{ending}").read_bytes() != before
 
 
 @pytest.mark.parametrize("out", ["tiny.h5", "run/checkpoints/layer-1.h5"])
 def test_data_and_checkpoints_are_never_replaced(refused, out):
     words = [out, "must be of kind 'mpilayer-model'", "not replaced"]
-    refused(words, "export", "run", "-o", out, "--force")
+    refused(words, "export", "run", "-o", out, "--replace")
 
 
 def test_unknown_parts(refused):
@@ -403,7 +403,7 @@ def test_places_that_cannot_be_written(refused, out, ending):
 def test_a_folder_in_the_place_of_the_file(folder, refused):
     (folder / "model.npz").mkdir()
     refused(["model.npz exists"], "export", "run", "-o", "model.npz")
-    arguments = ["export", "run", "-o", "model.npz", "--force"]
+    arguments = ["export", "run", "-o", "model.npz", "--replace"]
     refused(["model.npz must be writable"], *arguments)
 
 

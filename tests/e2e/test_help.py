@@ -50,6 +50,20 @@ def test_every_setting_is_a_flag(command, config):
     assert "--config FILE.toml" in text
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("pretrain", "finetune", "sparse", "compare", "run", "config", "report"),
+        *("export", "encode", "reconstruct", "job pretrain", "job scaling"),
+        *("data prepare", "data patches"),
+    ],
+)
+def test_what_makes_something_replaces_it_by_the_same_word(command):
+    text = show(*command.split(), "--help")
+    assert "--replace " in text
+    assert "--force" not in text
+
+
 def test_mpilayer_alone_lists_the_commands():
     text = show()
     assert text.startswith("usage: mpilayer")

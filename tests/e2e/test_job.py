@@ -101,14 +101,14 @@ def test_recorded_scripts_are_what_their_commands_write(tmp_path, name):
     assert command[-2:] == ["-o", f"jobs/{name}.sh"]
     launch.run(*command[1:], cwd=tmp_path).ok()
     written = (tmp_path / "jobs" / f"{name}.sh").read_text()
-    assert written == recorded, "run the command in the script again, with --force"
+    assert written == recorded, "run the command in the script again, with --replace"
 
 
 def test_only_the_folder_of_a_log_is_made(tmp_path):
     arguments = ["pretrain", "a.h5", "--run", "runs/new/first", "-o", "jobs/job.sh"]
     launch.run("job", *arguments, cwd=tmp_path).ok()
     assert set(contents(tmp_path)) == {"jobs", "jobs/job.sh"}
-    arguments += ["--log", "logs/new/%j.out", "--force"]
+    arguments += ["--log", "logs/new/%j.out", "--replace"]
     result = launch.run("job", *arguments, cwd=tmp_path).ok()
     assert set(contents(tmp_path)) == {"jobs", "jobs/job.sh", "logs", "logs/new"}
     assert "sbatch jobs/job.sh" in result.stderr
@@ -121,11 +121,11 @@ def test_standard_output_writes_nothing(tmp_path):
     assert contents(tmp_path) == {}
 
 
-def test_force_replaces_and_is_not_recorded(tmp_path):
+def test_replacing_works_and_is_not_recorded(tmp_path):
     arguments = ["job", "pretrain", "a.h5", *JOB]
     launch.run(*arguments, cwd=tmp_path).ok()
     before = contents(tmp_path)
-    launch.run(*arguments, "--force", cwd=tmp_path).ok()
+    launch.run(*arguments, "--replace", cwd=tmp_path).ok()
     assert contents(tmp_path) == before
 
 
@@ -208,7 +208,10 @@ TO_RUN = ("--run", "run")
         (["scaling", "a.h5", *JOB, "--mode", "finetune"], ["unknown mode 'finetune'"]),
         (["scaling", "a.h5", *JOB, "--seeds", "1"], ["unrecognized arguments"]),
         (["scaling", "a.h5", *JOB, "--layers", "9"], ["unrecognized arguments"]),
-        (["pretrain", "a.h5", *TO_RUN, "-o", "old.sh"], ["old.sh is there", "--force"]),
+        (
+            ["pretrain", "a.h5", *TO_RUN, "-o", "old.sh"],
+            ["old.sh is there", "--replace"],
+        ),
         (["pretrain", "a.h5", *TO_RUN, "-o", "old.sh/x"], ["old.sh", "writable"]),
         (["pretrain", "a.h5", *TO_RUN, "-o", "."], ["already"]),
         (["pretrain", "a.h5", *JOB, "--then", "evaluate"], ["evaluate.sh is there"]),

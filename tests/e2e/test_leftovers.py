@@ -43,3 +43,14 @@ def test_a_command_that_a_rank_starts(pretrained, shell):
     program = ("-c", RANK.format(shell=shell))
     done = launch.run("evaluate", pretrained, program=program, ranks=2).ok()
     assert done.stdout.count("pretrained stack on 60 test rows") == 2, done
+
+
+def test_a_folder_of_the_same_name_is_not_the_package(tmp_path):
+    # Such as the checkout, for who works in the folder above it.
+    (tmp_path / "mpilayer").symlink_to(launch.ROOT)
+    where = {"cwd": tmp_path, "variables": {"PYTHONPATH": ""}}
+    program = ("-c", "from mpilayer import RBM; print(RBM.__module__)")
+    assert launch.run(program=program, **where).ok().stdout.split() == [
+        "mpilayer.estimators.layer"
+    ]
+    launch.run("--version", **where).ok()

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support import launch
 
-# A temporary folder for each rank: pytest's numbered ones are no place for several.
+# A temporary folder for each rank: pytest's numbered ones are not for several.
 PROGRAM = """
 import sys
 import pytest

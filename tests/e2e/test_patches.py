@@ -84,7 +84,7 @@ def test_patches_as_they_are(patches, scenes, tmp_path):
 def test_the_seed_chooses_the_patches(patches, scenes, tmp_path):
     found = []
     for seed in (1, 1, 2):
-        patches(scenes, "-o", "out.h5", "--count", 20, "--seed", seed, "--force").ok()
+        patches(scenes, "-o", "out.h5", "--count", 20, "--seed", seed, "--replace").ok()
         with Dataset.open(tmp_path / "out.h5") as dataset:
             dataset.verify()
         found.append(rows(tmp_path / "out.h5"))
@@ -140,14 +140,14 @@ def test_an_existing_file_is_kept_unless_forced(patches, scenes, tmp_path):
     (tmp_path / "out.h5").write_text("precious")
     # The message comes before anything is read.
     result = patches("missing", "-o", "out.h5")
-    launch.assert_user_error(result, "out.h5 exists", "--force")
+    launch.assert_user_error(result, "out.h5 exists", "--replace")
     assert (tmp_path / "out.h5").read_text() == "precious"
-    patches(scenes, "-o", "out.h5", "--count", 20, "--force").ok()
+    patches(scenes, "-o", "out.h5", "--count", 20, "--replace").ok()
 
 
 def test_the_images_are_not_overwritten(patches, scenes, tmp_path):
     before = (tmp_path / scenes).read_bytes()
-    result = patches(scenes, "-o", f"./{scenes}", "--count", 20, "--force")
+    result = patches(scenes, "-o", f"./{scenes}", "--count", 20, "--replace")
     launch.assert_user_error(result, "another file than SOURCE")
     assert (tmp_path / scenes).read_bytes() == before
 

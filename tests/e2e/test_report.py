@@ -182,16 +182,12 @@ def test_in_a_browser(chromium, report, width, dark):
         " > 1}).map(e => e.textContent).join()"
     )
     assert page.value(lines) == ""
-    # What scrolls says so, by the shadow of its edge or in words.
-    scrolls = "[...document.querySelectorAll('.scroll,.wide .pictures')].filter"
-    wide = page.value(f"{scrolls}(e => e.scrollWidth > e.clientWidth + 1).length")
-    assert wide > 0 or width > 400
-    silent = (
-        f"{scrolls}(e => !getComputedStyle(e).backgroundImage.includes('gradient'))"
-    )
-    assert page.value(f"{silent}.length") == 0
-    hint = "getComputedStyle(document.querySelector('.wide figcaption'),'::before')"
-    assert ("Scroll" in page.value(f"{hint}.content")) == (width == 400)
+    # What scrolls says so, and nothing else does.
+    boxes = "[...document.querySelectorAll('.scroll,.wide .pictures')]"
+    scrolls = page.value(f"{boxes}.map(e => e.scrollWidth > e.clientWidth)")
+    assert any(scrolls) or width > 400
+    size = "parseFloat(getComputedStyle(e, '::before').fontSize)"
+    assert page.value(f"{boxes}.map(e => {size} > 10)") == scrolls
 
 
 def test_printed_it_is_light_and_fits(chromium, report):
@@ -205,6 +201,26 @@ def test_printed_it_is_light_and_fits(chromium, report):
     assert ground == "rgb(255, 255, 255)"
     wide = "[...document.querySelectorAll('figure svg')].filter"
     assert page.value(f"{wide}(s => s.clientWidth > 794).length") == 0
+
+
+@pytest.mark.parametrize(
+    ("kinds", "key", "value"),
+    [
+        ("h2,h3,summary,.facts", "breakAfter", "avoid"),
+        (".table,figure", "breakInside", "avoid"),
+        (".scroll,.wide .pictures", "overflowX", "visible"),
+    ],
+)
+def test_printed_nothing_is_parted_or_cut(chromium, report, kinds, key, value):
+    """A heading from what it heads, a caption from its table, a table from its end."""
+    page = chromium
+    page.show(report[0], 794)
+    page.ask("Emulation.setEmulatedMedia", media="print")
+    styles = f"[...document.querySelectorAll('{kinds}')].map(e => getComputedStyle(e)"
+    found = page.value(f"{styles}.{key})")
+    page.ask("Emulation.setEmulatedMedia", media="")
+    assert len(found) > 5
+    assert set(found) == {value}
 
 
 def test_what_a_run_says_is_no_code(runs, tmp_path):
@@ -225,20 +241,60 @@ def test_a_missing_data_set_is_said(runs, tmp_path):
     config = (run / "config.toml").read_text()
     (run / "config.toml").write_text(config.replace("data.h5", "gone.h5"))
     result = launch.run("report", run, "-o", tmp_path / "r.html").ok()
-    assert "gone.h5 is no file" in result.stderr
+    assert "gone.h5 is not a file" in result.stderr
     text = (tmp_path / "r.html").read_text()
-    assert "gone.h5 is no file" in text
+    assert "gone.h5 is not a file" in text
     assert "reconstructions-1" not in text
     assert "spacetime-run" in text
+
+
+def test_a_run_says_whether_it_was_crowded(runs, tmp_path):
+    data = runs["deep"].parent / "data.h5"
+    options = ("--layers", "14,2", "--epochs", 1, "--minibatch", 50)
+    threads = (os.cpu_count() or 1) + 1
+    launch.run(
+        "pretrain", data, "--run", tmp_path / "run", *options, "--threads", threads
+    ).ok()
+    for run, crowded in ((tmp_path / "run", True), (runs["deep"], False)):
+        summary = json.loads((run / "summary.json").read_text())
+        assert summary["crowded"] == crowded
+        assert summary["simulated_seconds"] > 0
+        out = tmp_path / f"{crowded}.html"
+        launch.run("report", run, "-o", out).ok()
+        assert ("simulated seconds are left out" in out.read_text()) == crowded
+
+
+def test_a_data_set_that_has_moved(runs, tmp_path):
+    run = shutil.copytree(runs["deep"], tmp_path / "run")
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace("data.h5", "gone.h5"))
+    moved = shutil.copy(runs["deep"].parent / "data.h5", tmp_path / "here.h5")
+    out = tmp_path / "r.html"
+    result = launch.run("report", run, "-o", out, "--data", moved).ok()
+    assert "gone.h5" not in result.stderr
+    names = Page(out).names
+    assert {"reconstructions-1", "codes-run"} <= set(names)
+    # Two code units: originals, PCA, pre-trained, fine-tuned.
+    labels = re.findall(r'<span class="label">([^<]*)', out.read_text())
+    first = ["originals", "PCA, 2 components", "run, pre-trained", "run, fine-tuned"]
+    assert [label.partition("\n")[0] for label in labels] == first
+
+
+def test_a_data_set_of_no_run_is_refused(runs, tmp_path):
+    other = write_pixels(tmp_path / "other.h5", n_columns=9)
+    out = tmp_path / "r.html"
+    result = launch.run("report", runs["deep"], "-o", out, "--data", other)
+    launch.assert_user_error(result, "--data must be the data set of a run", "other.h5")
+    assert not out.exists()
 
 
 def test_an_older_report_stays(runs, tmp_path):
     out = tmp_path / "r.html"
     out.write_text("mine")
     result = launch.run("report", runs["sparse"], "-o", out)
-    launch.assert_user_error(result, "-o must name a new file", "--force")
+    launch.assert_user_error(result, "-o must name a new file", "--replace")
     assert out.read_text() == "mine"
-    launch.run("report", runs["sparse"], "-o", out, "--force").ok()
+    launch.run("report", runs["sparse"], "-o", out, "--replace").ok()
     assert out.read_text().startswith("<!DOCTYPE html>")
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
 

@@ -199,7 +199,7 @@ def test_an_experiment_is_not_overwritten(folder):
     ("options", "words"),
     [
         (["--set", "finetune.epoch=3"], ["unknown key 'epoch'"]),
-        (["--set", "data.path=none.h5"], ["none.h5 is no file", "data.path"]),
+        (["--set", "data.path=none.h5"], ["none.h5 is not a file", "data.path"]),
         (["--set", "finetune.minibatch=231"], ["231 in [finetune] with 230"]),
         (["--set", "pretrain.layers=5", "pretrain.loss=l1"], ["unknown loss"]),
         (["--resume", "auto", "--replace"], ["--resume and --replace"]),
@@ -214,7 +214,7 @@ def test_nothing_is_trained_before_all_is_checked(folder, options, words):
 
 def test_what_finds_no_data_leaves_nothing(folder):
     for arguments, words in (
-        (["deep.toml", "--set", "data.path=none.h5"], "none.h5 is no file"),
+        (["deep.toml", "--set", "data.path=none.h5"], "none.h5 is not a file"),
         (["sparse.toml", "--set", "data.source=none.npy"], "there is no none.npy"),
     ):
         launch.assert_user_error(carry_out(folder, *arguments, ranks=2), words)
@@ -227,7 +227,7 @@ def test_a_template_is_read_back(folder, pretrained, kind):
     text = launch.run("config", kind, cwd=folder).ok().stdout
     assert (folder / "made.toml").read_text() == text
     result = launch.run("config", kind, "-o", "made.toml", cwd=folder)
-    launch.assert_user_error(result, "made.toml exists", "--force")
+    launch.assert_user_error(result, "made.toml exists", "--replace")
     commands = {
         "pretrain": ["pretrain", "no.h5", "--run", "x", "--config", "made.toml"],
         "finetune": ["finetune", "no", "--config", "made.toml"],

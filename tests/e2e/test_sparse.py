@@ -218,7 +218,7 @@ def test_the_output_is_resolved_and_flags_count_more_than_the_file(toy, tmp_path
 
 
 def test_the_preset_ufldl(tiny, tmp_path):
-    """Also rows that are no square patches."""
+    """Also rows that are not square patches."""
     run = tmp_path / "run"
     arguments = ["sparse", tiny, "--run", run, "--preset", "ufldl"]
     result = launch.run(*arguments, "--evaluations", 20, ranks=2).ok()

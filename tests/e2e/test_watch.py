@@ -234,3 +234,50 @@ def test_a_file_that_lost_its_last_lines(run_copy, terminal):
     path.with_suffix(".new").write_text("")
     path.with_suffix(".new").replace(path)
     screen.wait_for("0/2")
+
+
+@pytest.mark.parametrize("there", ["nothing", "a folder", "a launch that begins"])
+def test_a_run_that_is_not_there_yet_is_waited_for(
+    pretrained, tmp_path, terminal, there
+):
+    run = tmp_path / "soon"
+    if there != "nothing":
+        run.mkdir()
+    if there == "a launch that begins":
+        (run / ".lock").touch()
+        (run / "metrics").mkdir()
+        (run / "schedule.json").touch()
+    screen = terminal("watch", "soon", "--every", "0.1")
+    screen.wait_for("soon: waiting for a run to begin; Ctrl-C ends")
+    assert screen.process.poll() is None
+    no_config = shutil.ignore_patterns("config.toml")
+    shutil.copytree(pretrained, run, ignore=no_config, dirs_exist_ok=True)
+    shutil.copy(pretrained / "config.toml", tmp_path / "config.toml")
+    (tmp_path / "config.toml").rename(run / "config.toml")
+    screen.wait_for(None)
+    assert screen.process.wait(10) == 0
+    assert "finished" in screen.text
+
+
+def test_ctrl_c_ends_waiting(terminal):
+    screen = terminal("watch", "never", "--every", "0.1")
+    screen.wait_for("waiting for a run")
+    screen.process.send_signal(signal.SIGINT)
+    screen.wait_for(None)
+    assert screen.process.wait(10) == 0
+    assert "Traceback" not in screen.text
+
+
+def test_what_cannot_become_a_run_is_not_waited_for(tmp_path, terminal):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").touch()
+    (tmp_path / "file").touch()
+    for name in ("other", "file"):
+        screen = terminal("watch", name)
+        screen.wait_for(None)
+        assert screen.process.wait(10) == 2
+        assert "must be the directory of a run" in screen.text
+    # Without a terminal, or with --once, nobody waits.
+    for options in ([], ["--once"]):
+        result = launch.run("watch", "none", *options, cwd=tmp_path)
+        launch.assert_user_error(result, "must be the directory of a run")

@@ -20,6 +20,7 @@ CLASSES = {"classify": np.array([2, 3, 7]), "regress": np.array([], np.int64)}
 SETTINGS = {
     "epochs": 3,
     "minibatch": 20,
+    "optimizer": "sgd",
     "dropout": 0.3,
     "input_dropout": 0.1,
     "weight_decay": 0.01,

@@ -30,7 +30,8 @@ def new_stack():
 
 def tuned(comm, validation=VALIDATION, **settings):
     """Return final parameters, records, and best error after fine-tuning."""
-    config = FinetuneConfig(**{"epochs": 3, "minibatch": 20} | settings)
+    usual = {"epochs": 3, "minibatch": 20, "optimizer": "sgd"}
+    config = FinetuneConfig(**usual | settings)
     state = FinetuneState(new_stack(), config)
     strata = Strata.of_rank(len(TRAIN), config.minibatch, comm.rank, comm.size)
     start, stop = strata.rows

@@ -244,7 +244,12 @@ def test_redistribution(world, now, wanted, monkeypatch):
         ),
         (
             "StackedAutoencoder",
-            {"layers": (8, 6), "visible": "linear", "finetune_learning_rate": 1e9},
+            {
+                "layers": (8, 6),
+                "visible": "linear",
+                "optimizer": "sgd",
+                "finetune_learning_rate": 1e9,
+            },
         ),
     ],
 )

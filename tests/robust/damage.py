@@ -29,8 +29,8 @@ _PIXELS = _RNG.integers(0, 256, (12, 9), dtype=np.uint8)
 _LABELS = np.arange(12) % 3
 _SCENES = _RNG.integers(0, 256, (3, 8, 8), dtype=np.uint8)
 
-PREPARE = ("data", "prepare", "{source}", "-o", "{out}", "--force")
-PATCHES = ("data", "patches", "{source}", "-o", "{out}", "--force")
+PREPARE = ("data", "prepare", "{source}", "-o", "{out}", "--replace")
+PATCHES = ("data", "patches", "{source}", "-o", "{out}", "--replace")
 PATCHES += ("--size", "4", "--count", "9")
 INFO = ("data", "info", "{source}")
 VERIFY = (*INFO, "--verify")

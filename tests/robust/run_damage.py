@@ -90,7 +90,7 @@ class Runs:
         if command == "again":
             return [*self._line(name, run), "--resume", "auto"]
         if command == "report":
-            return ["report", str(run), "-o", str(run.parent / "r.html"), "--force"]
+            return ["report", str(run), "-o", str(run.parent / "r.html"), "--replace"]
         part = run / "exact" if (name, command) == ("compare", "evaluate") else run
         return [command, str(part)]
 

@@ -92,15 +92,15 @@ TO_OTHERS = {
     ),
     "virtual, elsewhere": (
         lambda file, secret: virtual(file, f"{secret}.h5", part="train/x"),
-        "'train/x' made of .*secret.h5', which is no file there",
+        "'train/x' made of .*secret.h5', which is not a file there",
     ),
     "virtual, elsewhere by dots": (
         lambda file, secret: virtual(file, "../secret.h5", part="train/x"),
-        "'train/x' made of '../secret.h5', which is no file there",
+        "'train/x' made of '../secret.h5', which is not a file there",
     ),
     "virtual, missing": (
         lambda file, secret: virtual(file, "missing.h5"),
-        "'train/x' made of 'missing.h5', which is no file there",
+        "'train/x' made of 'missing.h5', which is not a file there",
     ),
     "virtual, missing part": (
         lambda file, secret: virtual(file, "."),
@@ -153,7 +153,7 @@ def test_a_link_in_the_folder_that_leads_out_of_it(secret):
     folder = secret.parent / "data"
     (folder / "part.h5").symlink_to(secret.with_suffix(".h5"))
     path = craft(folder / "a.h5", lambda file: virtual(file, "part.h5", part="train/x"))
-    with pytest.raises(DataError, match=r"'part.h5', which is no file there"):
+    with pytest.raises(DataError, match=r"'part.h5', which is not a file there"):
         Dataset.open(path)
 
 
@@ -265,11 +265,11 @@ ATTRIBUTES = {
     "numbers": ({"kind": np.arange(3)}, "must be of kind"),
     "nothing": ({"kind": h5py.Empty("f4")}, "must be of kind"),
     "long": ({"kind": "x" * 60_000}, r"found 'x+\.\.\.x+'"),
-    "version text": ({"format_version": "one"}, "format version 1 to 1; found one"),
-    "version nan": ({"format_version": np.nan}, "format version 1 to 1; found nan"),
-    "versions": ({"format_version": [1, 1]}, r"format version 1 to 1; found \[1 1\]"),
-    "version huge": ({"format_version": 2**62}, "format version 1 to 1"),
-    "no version": ({"format_version": h5py.Empty("i4")}, "format version 1 to 1"),
+    "version text": ({"format_version": "one"}, "format version 1 to 2; found one"),
+    "version nan": ({"format_version": np.nan}, "format version 1 to 2; found nan"),
+    "versions": ({"format_version": [1, 1]}, r"format version 1 to 2; found \[1 1\]"),
+    "version huge": ({"format_version": 2**62}, "format version 1 to 2"),
+    "no version": ({"format_version": h5py.Empty("i4")}, "format version 1 to 2"),
 }
 
 
@@ -327,3 +327,33 @@ def test_names_with_commands_for_the_terminal(tmp_path):
     launch.assert_user_error(bad, "found 'kind")
     for text in (result.stdout, bad.stderr):
         assert not set(escape) & set("\x1b\x07\x9b\u202e") & set(text)
+
+
+SCALING = '{"scaling": {"method": "m", "offset": [0, 0], "factor": [1, 1]}}'
+PREPARATIONS = {
+    "a group": lambda file: file.create_group("preparation/columns"),
+    "numbers": lambda file: file.create_dataset("preparation", data=[1, 2]),
+    "two texts": lambda file: file.create_dataset("preparation", data=[b"{}", b"{}"]),
+    "any length": lambda file: file.create_dataset("preparation", data=["{}"]),
+    "no JSON": lambda file: file.create_dataset("preparation", data=np.array([b"{"])),
+    "no text": lambda file: file.create_dataset(
+        "preparation", data=np.array([b"\xff"])
+    ),
+    "a nest": lambda file: file.create_dataset(
+        "preparation", data=np.array([b"[" * 100_000])
+    ),
+    "of other columns": lambda file: file.create_dataset(
+        "preparation", data=np.array([SCALING.encode()])
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PREPARATIONS)
+def test_odd_preparations(tmp_path, case):
+    def add(file):
+        rows(file)
+        PREPARATIONS[case](file)
+
+    path = craft(tmp_path / "a.h5", add, format_version=2)
+    with pytest.raises(DataError, match=r"a\.h5 must say how \d columns were prepared"):
+        Dataset.open(path)

@@ -9,9 +9,11 @@ import pytest
 
 from mpilayer.config import (
     PRESETS,
+    ExperimentConfig,
     FieldError,
     FinetuneConfig,
     PretrainConfig,
+    ReportConfig,
     SparseConfig,
     as_values,
     flag,
@@ -67,6 +69,19 @@ def test_every_option_has_help_and_a_legal_default(cls, item):
         (PretrainConfig, {"lag": (1, 1)}, "lag needs .* 3 layers above .*got 2"),
         (PretrainConfig, {"layers": (5,), "lag": (1, 1)}, "one number; got 2. Give 1."),
         (PretrainConfig, {"layers": (5,), "epochs": (1, 2)}, "there is one layer"),
+        (
+            PretrainConfig,
+            {"schedule": "greedy", "lag": (2,)},
+            "lag belongs to the schedule lockstep; the schedule is greedy. Leave lag",
+        ),
+        (PretrainConfig, {"schedule": "async", "refresh_every": 2}, "to .* lockstep"),
+        (PretrainConfig, {"schedule": "replay:f", "cores": 2}, "schedule is replay"),
+        (PretrainConfig, {"costs": (1.0,)}, "costs belongs to the schedule simulate"),
+        (PretrainConfig, {"layers": ("9,5",)}, r"the text '9,5'. Write \[9, 5\]"),
+        (PretrainConfig, {"epochs": ("20",)}, r"the text '20'. Write \[20\]"),
+        (PretrainConfig, {"momentum": ("0,1e-1",)}, r"Write \[0\.0, 0\.1\]"),
+        (PretrainConfig, {"layers": ("many",)}, "layers must be of type int"),
+        (ExperimentConfig, {"steps": ("data,pretrain",)}, r"\['data', 'pretrain'\]"),
         (FinetuneConfig, {"learning_rate_decay": 2.0}, "at most 1; got 2"),
         (FinetuneConfig, {"task": "regress", "loss": "cross-entropy"}, "squared error"),
         (FinetuneConfig, {"optimizer": "adma"}, "sgd, momentum, adam.*mean 'adam'"),
@@ -154,6 +169,22 @@ def test_names():
     assert all(item.name in str(caught.value) for item in fields(FinetuneConfig))
 
 
+@pytest.mark.parametrize(
+    ("cls", "key", "homes"),
+    [
+        (FinetuneConfig, "layers", r"\[pretrain\]"),
+        (PretrainConfig, "patience", r"\[finetune\]"),
+        (SparseConfig, "epochs", r"\[pretrain\] or \[finetune\]"),
+        (ReportConfig, "path", r"\[data\]"),
+    ],
+)
+def test_a_key_of_another_section(cls, key, homes):
+    words = f"^unknown key '{key}'; it belongs in {homes}. Move it there.$"
+    with pytest.raises(FieldError, match=words) as caught:
+        from_values(cls, {key: 3})
+    assert caught.value.key == key
+
+
 def test_scalars_serve_as_lists_and_whole_numbers_as_floats():
     found = from_values(PretrainConfig, {"epochs": 3, "learning_rate": 1, "layers": 9})
     assert (found.epochs, found.learning_rate, found.layers) == ((3,), (1.0,), (9,))
@@ -228,6 +259,10 @@ def test_unknown_presets(preset):
         (b"[pretrain]\nseed = " + b"9" * 5000, "must be TOML; .*digits"),
         (b"pretrain = 3", r"must be a table; found 3.*\[pretrain\]"),
         (b"[pretain]", r"unknown section 'pretain'\. Did you mean 'pretrain'\?$"),
+        (b"layers = [5, 2]", r"'layers' must stand in .*Write it below \[pretrain\]"),
+        (b"steps = 3\n[pretrain]", r"Write it below \[experiment\]\.$"),
+        (b"minibatch = 5", r"below \[pretrain\] or \[finetune\] or \[sparse\]\.$"),
+        (b"layer = 5", "unknown section 'layer'"),
         (b"[other]", "unknown section 'other'; choose from pretrain, finetune"),
     ],
 )

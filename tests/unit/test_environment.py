@@ -128,7 +128,7 @@ def test_blas_gets_the_share_of_the_cores(
     environment.prepare()
     assert [variables[name] for name in THREADS] == [expected] * 3
     assert environment.requested_threads() == 0
-    # What was set a moment ago is no request of the user.
+    # What was set a moment ago is not a request of the user.
     environment.prepare()
     assert environment.requested_threads() == 0
 

@@ -544,7 +544,11 @@ def test_other_names():
         ),
         mpilayer.StackedAutoencoder((8,), learning_rate=1e30, minibatch=20),
         mpilayer.StackedAutoencoder(
-            (8,), visible="linear", learning_rate=0.001, finetune_learning_rate=1e9
+            (8,),
+            visible="linear",
+            learning_rate=0.001,
+            optimizer="sgd",
+            finetune_learning_rate=1e9,
         ),
         mpilayer.SparseAutoencoder(
             4, optimizer="sgd", output="linear", learning_rate=9

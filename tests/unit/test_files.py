@@ -92,6 +92,15 @@ def test_files_of_older_versions_have_no_seal(tmp_path):
     assert files.read_json(path) == CONTENT
 
 
+def test_settings_without_a_seal_are_not_used_without_a_word(tmp_path):
+    path = tmp_path / "a.toml"
+    content = {"section": {"rate": 0.125}}
+    path.write_text(to_toml(content))
+    assert files.read_toml(path, strict=False) == content
+    with pytest.warns(DamageWarning, match="has no seal: .* cut off, or"):
+        assert files.read_toml(path, strict=True) == content
+
+
 BAD = [b"", b"[1]", b"{", b"\xff\xfe", b'{"a": ' + b"9" * 5000 + b"}", b"[" * 100_000]
 
 

@@ -85,7 +85,7 @@ def test_missing_file_and_folder(tmp_path):
 def test_not_hdf5(tmp_path):
     path = tmp_path / "a.h5"
     path.write_bytes(b"something else" * 100)
-    with pytest.raises(DataError, match="a whole HDF5 file; it is no HDF5 file"):
+    with pytest.raises(DataError, match="a whole HDF5 file; it is not an HDF5 file"):
         read(path)
     path.write_bytes(b"")
     with pytest.raises(DataError, match="must be a whole HDF5 file; it is empty"):

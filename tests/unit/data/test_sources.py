@@ -1,5 +1,6 @@
 """Files of other programs."""
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -7,9 +8,11 @@ import scipy.sparse
 
 from mpilayer import memory
 from mpilayer.data import mat
-from mpilayer.data.dataset import PIXEL_SCALE
-from mpilayer.data.sources import read_source
-from mpilayer.errors import DataError
+from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
+from mpilayer.data.preparation import Preparation, Scaling
+from mpilayer.data.sources import LabelColumn, read_source
+from mpilayer.data.split import Split
+from mpilayer.errors import ConfigError, DataError, RunWarning
 from tests.support.idx import write_idx_folder
 
 X = np.random.default_rng(0).random((6, 4))
@@ -18,9 +21,14 @@ PIXELS = (X * 255).astype(np.uint8)
 
 
 def save(path, **arrays):
-    saver = scipy.io.savemat if path.suffix == ".mat" else save_npz
-    saver(path, arrays)
+    savers = {".mat": scipy.io.savemat, ".npz": save_npz, ".h5": save_hdf5}
+    savers[path.suffix](path, arrays)
     return path
+
+
+def save_hdf5(path, arrays):
+    with h5py.File(path, "w") as file:
+        file.update(arrays)
 
 
 def save_npz(path, arrays):
@@ -140,7 +148,8 @@ BAD_CSV = {
     "short line": ("1,2\n3\n", "line 2 has 1 cells, those before 2"),
     "nan": ("1,2\n3,nan\n", "row 1, column 1 is nan"),
     "short header": ("a\n1,2\n", "header must name every column; found 1 names and 2"),
-    "labels": ("a,label\n1,0.5\n", "labels must be one integer"),
+    "no label": ("a,label\n1,2\n\n3,\n", "must have a label; line 4 has ''"),
+    "endless label": ("a,label\n1,0.5\n2,inf\n", "finite.* that of row 1 is inf"),
     "label only": ("label\n1\n", "at least one row and column"),
     "semicolons": ("1;2\n3;4\n", "at least one row|line 2 has '3;4'"),
 }
@@ -167,7 +176,10 @@ BAD_ARRAYS = {
     ),
     "nan": ({"x": X / np.where(X[3, 1] == X, np.nan, 1)}, "row 3, column 1 is nan"),
     "labels too few": ({"x": X, "labels": LABELS[:5]}, "6 samples and 5 labels"),
-    "labels with fractions": ({"x": X, "labels": LABELS + 0.5}, "one integer a sample"),
+    "labels that are missing": (
+        {"x": X, "labels": np.where(LABELS == 1, np.nan, LABELS)},
+        "labels must be finite.* that of row 1 is nan",
+    ),
     "one-hot labels": ({"x": X, "labels": np.eye(6)}, r"int64 of shape \(6, 6\)"),
     "labels alone": ({"x": X, "test_labels": LABELS}, "samples for .* 'test_labels'"),
     "test alone": ({"test_x": X}, "must hold one array, or arrays named x and labels"),
@@ -242,7 +254,7 @@ def test_npy_and_npz_mistaken_for_each_other(tmp_path):
 
 def test_unknown_ending_and_missing_file(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"\.npy, \.npz, \.mat, \.csv or be a folder"):
+    with pytest.raises(DataError, match=r"\.csv, \.h5, \.hdf5 or be a folder"):
         read_source(tmp_path / "a.png")
     with pytest.raises(DataError, match="found nothing there"):
         read_source(tmp_path / "none.npy")
@@ -299,3 +311,78 @@ def test_a_matlab_file_that_the_process_cannot_hold(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(DataError, match=r"a\.mat must fit into memory, and it"):
         read_source(path)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".mat", ".h5"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("data", "target"),  # as scikit-learn calls them
+        ("x", "target"),
+        ("x_train", "target_train"),
+        ("train_x", "train_target"),
+    ],
+)
+def test_labels_of_any_name(tmp_path, ending, names):
+    path = save(tmp_path / f"a{ending}", **dict(zip(names, (X, LABELS), strict=True)))
+    source = read_source(path, LabelColumn("target"))
+    assert_train(source, X, LABELS)
+    assert source.preparation.labels == "target"
+
+
+@pytest.mark.parametrize("ending", [".npz", ".mat"])
+def test_texts_are_classes_of_all_splits(tmp_path, ending):
+    texts = np.array(["dog", "cat", "cat", "dog", "cat", "dog"])
+    if ending == ".mat":
+        texts = texts.astype(object)[:, np.newaxis]  # cells
+    path = save(tmp_path / f"a{ending}", x=X, y=texts, x_test=X[:1], y_test=["ant"])
+    source = read_source(path)
+    assert_train(source, X, [2, 1, 1, 2, 1, 2])
+    assert source.splits["test"].labels.tolist() == [0]
+    assert source.preparation.classes == ("ant", "cat", "dog")
+
+
+def test_real_numbers_are_labels(tmp_path):
+    path = save(tmp_path / "a.npz", x=X, y=LABELS + 0.5)
+    assert_train(read_source(path), X, np.float32(LABELS + 0.5))
+
+
+def test_an_array_that_is_not_there(tmp_path):
+    path = save(tmp_path / "a.npz", x=X, kinds=LABELS)
+    message = r"a\.npz: --labels: unknown array 'kind'; .* mean 'kinds'"
+    with pytest.raises(DataError, match=message):
+        read_source(path, LabelColumn("kind"))
+    assert_train(read_source(path, LabelColumn("kind", needed=False)), X)
+
+
+def test_an_array_that_is_likely_to_hold_labels(tmp_path):
+    path = save(tmp_path / "a.npz", x=X, target=LABELS)
+    with pytest.warns(RunWarning, match=r"array 'target' is not used.*--labels target"):
+        assert_train(read_source(path), X)
+
+
+def test_a_source_whose_labels_have_no_name(tmp_path):
+    np.save(tmp_path / "a.npy", X)
+    with pytest.raises(ConfigError, match=r"a\.npy holds one array\. Save .* as \.npz"):
+        read_source(tmp_path / "a.npy", LabelColumn("target"))
+
+
+def test_a_data_set_is_a_source(tmp_path):
+    """What it says comes along: names, classes, scaling; pixels stay bytes."""
+    scaling = Scaling.fit("minmax", X.astype(np.float32))[0]
+    before = Preparation(tuple("abcd"), "kind", ("cat", "dog", "fox"), scaling)
+    for x, scale in ((X, 1.0), (PIXELS, PIXEL_SCALE)):
+        write_dataset(
+            tmp_path / "a.h5",
+            {"train": Split(x, LABELS), "test": Split(x[:2])},
+            name="a",
+            origin="b",
+            scale=scale,
+            preparation=before,
+        )
+        source = read_source(tmp_path / "a.h5")
+        assert_train(source, np.asarray(x, source.splits["train"].x.dtype), LABELS)
+        assert source.splits["train"].x.dtype == (np.uint8 if scale < 1 else np.float32)
+        assert (source.scale, source.preparation) == (scale, before)
+        assert source.splits["test"].labels is None
+        assert source.origin.startswith("the data set a.h5 (")

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mpilayer.data.split import Split, count_labels, take_validation, whole_numbers
+from mpilayer.data.labels import whole_numbers
+from mpilayer.data.split import Split, set_apart
 from mpilayer.errors import ConfigError, DataError
 
 
@@ -50,11 +51,13 @@ def test_values_that_are_not_finite(value, found):
 def test_labels():
     with pytest.raises(DataError, match="found 4 samples and 3 labels"):
         numbered(4, np.zeros(3, int))
-    with pytest.raises(DataError, match=r"one integer a sample; found float64"):
-        numbered(4, np.full(4, 0.5))
+    with pytest.raises(DataError, match=r"one number a sample; found <U1"):
+        numbered(4, np.full(4, "a"))
+    with pytest.raises(DataError, match="finite float32 numbers; that of row 2 is nan"):
+        numbered(4, np.array([1, 2.5, np.nan, 4]))
+    assert numbered(2, np.array([0.5, 1])).labels.dtype == np.float32
     with pytest.raises(DataError, match=r"found int64 of shape \(4, 1\)"):
         numbered(4, np.zeros((4, 1), int))
-    assert count_labels(np.array([10, 2, 2])) == {"2": 2, "10": 1}
 
 
 def test_whole_numbers():
@@ -65,8 +68,8 @@ def test_whole_numbers():
 
 
 def test_validation_is_balanced_and_keeps_the_order():
-    train, validation = take_validation(numbered(60, np.arange(60) % 3), 12, seed=1)
-    assert count_labels(validation.labels) == {"0": 4, "1": 4, "2": 4}
+    train, validation = set_apart(numbered(60, np.arange(60) % 3), 12, seed=1)
+    assert np.bincount(validation.labels).tolist() == [4, 4, 4]
     assert rows(train) == sorted(rows(train))
     assert rows(validation) == sorted(rows(validation))
     assert sorted(rows(train) + rows(validation)) == list(range(60))
@@ -74,19 +77,19 @@ def test_validation_is_balanced_and_keeps_the_order():
 
 
 def test_remainder_goes_to_the_first_labels():
-    _, validation = take_validation(numbered(60, np.arange(60) % 4), 10, seed=1)
-    assert count_labels(validation.labels) == {"0": 3, "1": 3, "2": 2, "3": 2}
+    _, validation = set_apart(numbered(60, np.arange(60) % 4), 10, seed=1)
+    assert np.bincount(validation.labels).tolist() == [3, 3, 2, 2]
 
 
 def test_validation_is_deterministic():
     split = numbered(100, np.arange(100) % 10)
-    first, again = (rows(take_validation(split, 20, seed=7)[1]) for _ in range(2))
+    first, again = (rows(set_apart(split, 20, seed=7)[1]) for _ in range(2))
     assert first == again
-    assert rows(take_validation(split, 20, seed=8)[1]) != first
+    assert rows(set_apart(split, 20, seed=8)[1]) != first
 
 
 def test_validation_without_labels():
-    train, validation = take_validation(numbered(50), 20, seed=0)
+    train, validation = set_apart(numbered(50), 20, seed=0)
     assert (len(train), len(validation)) == (30, 20)
     assert sorted(rows(train) + rows(validation)) == list(range(50))
     assert validation.labels is None
@@ -95,10 +98,36 @@ def test_validation_without_labels():
 @pytest.mark.parametrize("n", [-1, 0, 50, 51])
 def test_validation_rows_out_of_range(n):
     with pytest.raises(ConfigError, match=f"asked for {n} of 50"):
-        take_validation(numbered(50), n, seed=0)
+        set_apart(numbered(50), n, seed=0)
 
 
 def test_too_few_rows_of_a_label():
-    labels = np.array([0] * 46 + [5] * 4)
-    with pytest.raises(DataError, match="2 labels: 10 of label 5; found 4"):
-        take_validation(numbered(50, labels), 20, seed=0)
+    split = numbered(50, np.array([0] * 46 + [1] * 4))
+    # A class without any row for training could not be learned.
+    for n in (20, 8):
+        message = f"2 labels and .*: {n // 2} of label 1; found 4.*--unbalanced"
+        with pytest.raises(DataError, match=message):
+            set_apart(split, n, seed=0)
+    with pytest.raises(DataError, match="4 of label dog; found 4"):
+        set_apart(split, 8, seed=0, names=("cat", "dog"))
+    assert len(set_apart(split, 6, seed=0)[1]) == 6
+    assert len(set_apart(split, 20, seed=0, balanced=False)[1]) == 20
+
+
+@pytest.mark.parametrize("kind", ["real", "more classes than rows"])
+def test_numbers_are_no_classes_to_balance(kind):
+    labels = np.arange(50) + 0.5 * (kind == "real")
+    _, taken = set_apart(numbered(50, labels), 20, seed=0)
+    # Not those of the smallest labels, as one each of the first classes would be.
+    assert taken.labels.max() > 40
+    assert taken.labels.min() < 10
+
+
+def test_test_rows_leave_the_validation_rows_as_they_were():
+    split = numbered(100, np.arange(100) % 10)
+    train, validation = set_apart(split, 20, seed=7)
+    train, test = set_apart(train, 30, seed=7, split="test")
+    assert rows(validation) == rows(set_apart(split, 20, seed=7)[1])
+    assert np.bincount(test.labels).tolist() == [3] * 10
+    everything = rows(train) + rows(validation) + rows(test)
+    assert sorted(everything) == list(range(100))

@@ -61,6 +61,51 @@ def test_a_chart_is_svg_that_follows_the_page(lines, log):
         assert "a $x$ &lt; b" in svg
 
 
+def axes_of(drawn, monkeypatch):
+    """Return the axes of a chart, and its legend if there is one."""
+    pytest.importorskip("matplotlib", reason="needs mpilayer[plot]")
+    made = []
+    monkeypatch.setattr(figures, "_svg", lambda figure, _: made.append(figure) or "")
+    figures.chart(drawn)
+    made[0].draw_without_rendering()
+    return made[0].axes[0], next(iter(made[0].legends), None)
+
+
+def test_numbers_of_axes_have_no_zeros_at_their_end(monkeypatch):
+    line = figures.Line("a", (0, 1.5), (-2.5, 17.5))
+    axes, _ = axes_of(figures.Chart((line,), "x", "y", "alt"), monkeypatch)
+    for axis in (axes.xaxis, axes.yaxis):
+        shown = [label.get_text() for label in axis.get_ticklabels()]
+        assert "0" in shown
+        assert not [text for text in shown if re.search(r"\.\d*0$|-", text)]
+
+
+def test_what_lies_above_the_frame_leaves_no_room_beside_it(monkeypatch):
+    line = figures.Line(
+        "a", range(1, 101), [90.0] * 24 + [3.0 - 0.01 * i for i in range(76)]
+    )
+    axes, _ = axes_of(figures.Chart((line,), "x", "y", "alt", top=3.1), monkeypatch)
+    left, right = axes.get_xlim()
+    assert 20 < left < 25
+    assert 100 < right < 105
+
+
+def test_a_bare_line_is_thin_and_goes_with_its_marked_one(monkeypatch):
+    lines = [figures.Line("a", (1, 2), (1, 2), 1, bare=bare) for bare in (False, True)]
+    axes, _ = axes_of(figures.Chart(tuple(lines), "x", "y", "alt"), monkeypatch)
+    thick, thin = axes.get_lines()
+    assert thin.get_linewidth() < thick.get_linewidth()
+    assert thin.get_color() == thick.get_color()
+    assert (thin.get_marker(), thick.get_marker()) == ("", "s")
+
+
+@pytest.mark.parametrize(("n", "columns"), [(3, 1), (5, 2)])
+def test_long_legends_have_two_columns(monkeypatch, n, columns):
+    lines = tuple(figures.Line(f"run {i}", (1, 2), (1, i), i) for i in range(n))
+    _, legend = axes_of(figures.Chart(lines, "x", "y", "alt"), monkeypatch)
+    assert legend._ncols == columns
+
+
 @pytest.mark.parametrize("labels", [None, np.array([0, 1, 10])])
 def test_points_are_their_labels(labels):
     pytest.importorskip("matplotlib", reason="needs mpilayer[plot]")

@@ -30,15 +30,11 @@ def lanes():
 
 def bars(svg):
     """Return kind, left and right of the bars, by what they say when pointed at."""
-    root = ET.fromstring(svg)
-    space = "{http://www.w3.org/2000/svg}"
+    told = r'<path d="M([\d.]+) [\d.]+h([\d.]+)[^"]*" style="[^"]*"><title>([^<]*)'
     found = []
-    for rect in root.iter(f"{space}rect"):
-        title = rect.find(f"{space}title")
-        if title is not None:
-            left, width = float(rect.get("x")), float(rect.get("width"))
-            kind = title.text.partition(": ")[2].partition(",")[0]
-            found.append((kind, left, left + width))
+    for left, width, tip in re.findall(told, svg):
+        if kind := re.match(r"epoch \d+, output \d+: ([^,]*)", tip):
+            found.append((kind[1], float(left), float(left) + float(width)))
     return found
 
 
@@ -60,6 +56,72 @@ def test_every_output_goes_to_the_epoch_that_first_used_it():
     assert told == [
         f"epoch {i} of layer 2 used output {i} of layer 1" for i in (1, 2, 3)
     ]
+
+
+def test_arrows_go_up_from_layer_to_layer():
+    svg = diagram(lanes())
+    heights = {layer: y_of(svg, f"layer {layer}") for layer in (1, 2)}
+    assert heights[2] < heights[1]
+    arrows = re.findall(r'd="M[\d.]+ ([\d.]+)L[\d.]+ ([\d.]+)"><title>epoch', svg)
+    assert len(arrows) == 3
+    assert all(
+        heights[2] < float(to) < float(from_) < heights[1] for from_, to in arrows
+    )
+
+
+def y_of(svg, words):
+    """Return how low some words stand."""
+    return float(re.search(rf'<text x="[^"]*" y="([^"]*)"[^>]*>{words}</text>', svg)[1])
+
+
+def texts(svg):
+    """Return left, right, height and words of all texts, as wide as they may be."""
+    found = re.findall(r'<text x="([^"]*)" y="([^"]*)" text-anchor="(\w+)"[^>]*>', svg)
+    words = re.findall(r"<text[^>]*>([^<]*)<", svg)
+    parts = {"start": 0.0, "middle": 0.5, "end": 1.0}
+    for (x, y, anchor), said in zip(found, words, strict=True):
+        left = float(x) - parts[anchor] * 6.5 * len(said)
+        yield left, left + 6.5 * len(said), float(y), said
+
+
+def test_nothing_crosses_the_numbers_of_errors():
+    """Arrows and lines lie between the edges, numbers outside."""
+    numbers = [t for t in texts(diagram(lanes())) if re.fullmatch(r"\d\.\d\d", t[3])]
+    assert len(numbers) == 8
+    assert all(right < LEFT or left > RIGHT for left, right, _, _ in numbers)
+    ends = sorted(words for left, _, _, words in numbers if left > RIGHT)
+    assert ends == ["0.33", "0.67", "1.00", "2.00"]
+
+
+@pytest.mark.parametrize("n", [8, 56, 1000])
+def test_short_epochs_have_numbers_that_do_not_overlap(n):
+    some = [
+        epoch(i, 10.0 * i, training=0.01, waiting=9.0, error=1 / i)
+        for i in range(1, n + 1)
+    ]
+    svg = diagram([Lane("layer 1", "", some)])
+    height = y_of(svg, "layer 1")
+    shown = [t for t in texts(svg) if height < t[2] < height + 10 and t[3].isdigit()]
+    assert min(n, 8) <= len(shown) <= 80
+    assert all(a[1] <= b[0] + 1 for a, b in pairwise(shown))
+    steps = {int(b[3]) - int(a[3]) for a, b in pairwise(shown)}
+    assert len(steps) == 1
+    assert {str(step)[0] for step in steps} <= {"1", "2", "5"}
+
+
+def test_sending_can_be_seen_however_short_it_is():
+    some = [epoch(i, i - 1.0, training=0.98, sending=0.005) for i in range(1, 11)]
+    found = bars(diagram([Lane("layer 1", "", some)]))
+    widths = [right - left for kind, left, right in found if kind == "sending"]
+    assert len(widths) == 10
+    assert min(widths) >= 2
+
+
+def test_what_is_too_short_to_be_seen_is_not_in_the_legend():
+    some = [epoch(i, i - 1.0, training=0.99, sending=1e-6) for i in (1, 2)]
+    svg = diagram([Lane("layer 1", "", some)])
+    assert ">training</text>" in svg
+    assert ">sending</text>" not in svg
 
 
 def test_an_output_used_twice_has_one_arrow():
@@ -112,7 +174,7 @@ def test_many_layers_share_elements_and_cover_the_same(monkeypatch):
     lefts = [float(x) for x in re.findall(r"M([\d.]+)", path[1])]
     first = [left for kind, left, _ in bars(each) if kind == "training"][:3]
     assert lefts == pytest.approx(first)
-    heads = re.compile(r"M[\d.]+ [\d.]+l-3.5 -7h7z")
+    heads = re.compile(r"M[\d.]+ [\d.]+l-3.5 7h7z")
     assert heads.findall(joined) == heads.findall(each)
     ET.fromstring(joined)
 

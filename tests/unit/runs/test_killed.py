@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mpilayer.config import FinetuneConfig, PretrainConfig
+from mpilayer.config import DataConfig, FinetuneConfig, PretrainConfig
+from mpilayer.data.dataset import Dataset
+from mpilayer.data.preparation import Preparation
 from mpilayer.errors import ConfigError
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.finetune import run_finetune
+from mpilayer.runs.making import make_data
 from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
 from mpilayer.store import checkpoint
@@ -144,3 +147,25 @@ def test_a_run_that_is_there_already(small, pretrained):
     words = f"Go on with 'mpilayer resume {pretrained}' or --resume auto, replace it"
     with pytest.raises(ConfigError, match=words):
         pretrain(small, pretrained, STACK, make_session())
+
+
+def test_a_run_of_scaled_data_that_has_hardly_begun(small, tmp_path):
+    """Whatever was written first, the same command and --resume auto begin anew."""
+    data = tmp_path / "scaled.h5"
+    make_data(DataConfig(source=str(small), scale="minmax"), data)
+    left = set()
+    for number in range(14, 24):
+        run = tmp_path / f"run-{number}"
+        begin = make_session(resume=True)
+        assert kill(number, lambda s=begin, r=run: pretrain(data, r, STACK, s))
+        left |= {path.name for path in run.glob("*")}
+        if run.is_dir() and not (run / "config.toml").exists():
+            # Killed while it was written, too.
+            (run / ".preparation.json.7.tmp").write_text("{")
+        pretrain(data, run, STACK, make_session(resume=True))
+        content = RunDirectory(run).read_object("preparation.json")
+        with Dataset.open(data) as dataset:
+            found = Preparation.from_json(content, dataset.n_visible, run)
+            assert found == dataset.preparation
+            assert found.scaling is not None
+    assert {"preparation.json", "config.toml"} <= left

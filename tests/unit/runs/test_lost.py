@@ -3,19 +3,30 @@
 import shutil
 import warnings
 
+import numpy as np
 import pytest
 
-from mpilayer.config import FinetuneConfig, PretrainConfig
-from mpilayer.errors import CheckpointError, DamageWarning, FileWarning, ScheduleError
+from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
+from mpilayer.errors import (
+    CheckpointError,
+    DamageWarning,
+    FileWarning,
+    ScheduleError,
+    UnfinishedWarning,
+)
 from mpilayer.interrupt import Interrupted
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.finetune import run_finetune
 from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
+from mpilayer.runs.sparse import run_sparse
+from mpilayer.runs.use import evaluate
+from mpilayer.store import checkpoint
 from tests.unit.runs.conftest import make_session
 
 STACK = PretrainConfig(layers=(8, 5), epochs=(6,), minibatch=10)
 TUNE = FinetuneConfig(epochs=2, minibatch=10, optimizer="adam")
+SPARSE = SparseConfig(hidden=5, evaluations=10)
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +147,72 @@ def test_a_changed_digit_never_changes_the_result(copy, name, before, after, err
         warnings.simplefilter("ignore", DamageWarning)
         with pytest.raises(error, match=f"{name} must be as it was written"):
             resume(copy, make_session())
+
+
+# --- the weights that an end has left
+
+
+def weights_of(run, name):
+    path = RunDirectory(run).checkpoint(name)
+    return checkpoint.load_newest(path)[0]
+
+
+@pytest.mark.parametrize("name", ["layer-1", "layer-2"])
+def test_a_layer_that_was_removed_is_trained_again(whole, tmp_path, name):
+    """Where it is missing, the advice is to resume: that must not lead back."""
+    run, session = shutil.copytree(whole, tmp_path / "run"), make_session()
+    RunDirectory(run).checkpoint(name).unlink()
+    with pytest.raises(CheckpointError, match=r"has no checkpoint\. Go on"):
+        run_finetune(run, TUNE, make_session())
+    resume(run, session)
+    assert not [line for line in session.said if "nothing to do" in line]
+    assert digests(run) == digests(whole)
+    run_finetune(run, TUNE, make_session())
+
+
+def test_who_is_killed_then_goes_on_again(whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    RunDirectory(run).checkpoint("layer-2").unlink()
+    with pytest.raises(Interrupted):
+        resume(run, make_session(limit=2))
+    assert not RunDirectory(run).is_complete("pretrain")
+    assert RunDirectory(run).read_completed() == []
+    resume(run, make_session())
+    assert digests(run) == digests(whole)
+
+
+def test_fine_tuned_weights_that_were_removed_are_made_again(whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    run_finetune(run, TUNE, make_session())
+    before = weights_of(run, "finetuned")
+    checkpoint.remove(RunDirectory(run).checkpoint("finetuned"))
+    with pytest.warns(UnfinishedWarning, match=f"'mpilayer resume {run}'"):
+        evaluate(run, "validation", make_session())
+    command, _ = resume(run, make_session())
+    assert command == "finetune"
+    after = weights_of(run, "finetuned")
+    assert all(np.array_equal(before[k], after[k]) for k in before)
+
+
+def test_a_layer_below_a_fine_tuned_stack(whole, tmp_path):
+    """Both are made again, or stay as they were."""
+    run = shutil.copytree(whole, tmp_path / "run")
+    run_finetune(run, TUNE, make_session())
+    before = weights_of(run, "finetuned")
+    RunDirectory(run).checkpoint("layer-1").unlink()
+    resume(run, make_session())
+    assert digests(run) == digests(whole)
+    after = weights_of(run, "finetuned")
+    assert all(np.array_equal(before[k], after[k]) for k in before)
+    run_finetune(run, TUNE, make_session(), replace_finetuned=True)
+
+
+def test_sparse_weights_that_were_removed_are_made_again(small, tmp_path):
+    run = tmp_path / "run"
+    before = run_sparse(small, run, SPARSE, make_session())
+    checkpoint.remove(RunDirectory(run).checkpoint("sparse"))
+    with pytest.raises(CheckpointError, match=f"'mpilayer resume {run}'"):
+        evaluate(run, "validation", make_session())
+    after = resume(run, make_session())[1]
+    assert after["digest"] == before["digest"]
+    evaluate(run, "validation", make_session())

@@ -31,6 +31,7 @@ def labels(v):
 
 def make(task="classify", **changes):
     settings = {"epochs": 6, "minibatch": 20, "learning_rate": 0.01, "seed": 5}
+    settings["optimizer"] = "sgd"
     classes = CLASSES if task == "classify" else CLASSES[:0]
     model = randomize(Predictor(SHAPES, classes), deviation=0.3)
     return FinetuneState(model, FinetuneConfig(task=task, **(settings | changes)))

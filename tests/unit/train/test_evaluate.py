@@ -36,6 +36,15 @@ def test_without_rows():
     assert np.isnan(pca.error([], SERIAL))
 
 
+def test_what_components_make_of_rows():
+    train, v = rows(40), rows(80)
+    pca = PCA([train], train.shape, 3, SERIAL)
+    found = pca.reconstruct(v)
+    error = ((v - found) ** 2).sum(axis=1).mean()
+    assert error == pytest.approx(pca.error([v], SERIAL), rel=1e-6)
+    np.testing.assert_allclose(pca.reconstruct(found), found, rtol=1e-9)
+
+
 def test_a_sum_over_one_rank():
     values = np.arange(3.0)
     assert sum_over_ranks(SERIAL, values) is values

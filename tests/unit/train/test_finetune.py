@@ -67,7 +67,8 @@ def test_a_rank_holds_its_rows_alone(n_ranks):
 
 
 def make(**changes):
-    settings = {"epochs": 5, "minibatch": 20, "learning_rate": 0.01} | changes
+    usual = {"epochs": 5, "minibatch": 20, "optimizer": "sgd", "learning_rate": 0.01}
+    settings = usual | changes
     stack = randomize(DeepAutoencoder(SHAPES), deviation=0.3)
     return FinetuneState(stack, FinetuneConfig(**settings))
 

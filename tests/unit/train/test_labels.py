@@ -41,6 +41,8 @@ def test_no_rows():
 def test_a_label_that_is_no_class():
     with pytest.raises(DataError, match=r"the 3 of the training rows; found 0, 7\."):
         targets(np.array([40, 7, 0, 7]), CLASSES)
+    with pytest.raises(DataError, match=r"rows; found class 0, class 7\."):
+        targets(np.array([7, 0]), CLASSES, lambda some: [f"class {k}" for k in some])
 
 
 def test_confusion():

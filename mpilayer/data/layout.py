@@ -1,0 +1,145 @@
+"""The groups of a data set's file: written, checked, and advice where they are none."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpilayer import hdf5
+from mpilayer.data.split import Split
+from mpilayer.errors import ConfigError, DataError
+
+SPLITS = ("train", "validation", "test")
+ADVICE = "Make a data set with 'mpilayer data prepare'."
+_SAMPLES = (".npy", ".npz", ".mat", ".csv")
+_CHUNK_BYTES = 512 * 1024
+_GZIP_LEVEL = 4
+_IMAGES = "images"
+_LEAST_SCALE = 1e-12  # and its inverse the most
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A split in an open file: samples, perhaps labels, and the value of a stored 1."""
+
+    x: Any
+    labels: Any
+    scale: float
+
+
+def advice(path: Path) -> str:
+    """Return what to do with a path that is not an HDF5 file."""
+    samples = path.suffix.lower() in _SAMPLES and path.is_file()
+    if not (samples or path.is_dir()) or not path.name:
+        return ADVICE
+    name = f"{path.stem if samples else path.name}.h5"
+    command = ("mpilayer", "data", "prepare", str(path))
+    out = str(path.with_name(name))
+    return f"Make a data set of it: {shlex.join((*command, '-o', out))}"
+
+
+def advice_for(path: Path, file: Any) -> str:
+    """Return what to do with an HDF5 file of another kind: it may hold images."""
+    if not isinstance(file.get(_IMAGES), hdf5.Dataset):
+        return ADVICE
+    command = ("mpilayer", "data", "patches", str(path), "-o", "patches.h5")
+    return f"Make a data set of its images: {shlex.join(command)}"
+
+
+def checked_split(path: Path, name: str, group: Any) -> Stored:
+    """Return what a group of an open file holds.
+
+    Raises
+    ------
+    DataError
+        It is not well formed.
+    """
+    where, items = f"{path}, group {name!r}", {}
+    if isinstance(group, hdf5.Group):
+        items = dict(group)
+    x, labels = items.get("x"), items.get("labels")
+    shape = getattr(x, "shape", None)
+    if x is None or shape is None or len(shape) != 2 or 0 in shape:
+        found = "none" if shape is None else f"shape {shape}"
+        raise DataError(
+            f"{where} must have 'x' of shape (n_samples, n_visible); found {found}. "
+            f"{ADVICE}"
+        )
+    if x.dtype not in (np.uint8, np.float32):
+        raise DataError(
+            f"{where}: x must be uint8 or float32; found {x.dtype}. {ADVICE}"
+        )
+    scale = x.attrs.get("scale")
+    if not isinstance(scale, float) or not _LEAST_SCALE <= scale <= 1 / _LEAST_SCALE:
+        raise DataError(
+            f"{where}: x must have an attribute 'scale', a float64 of {_LEAST_SCALE:g} "
+            f"to {1 / _LEAST_SCALE:g}; found {scale}. {ADVICE}"
+        )
+    if labels is not None:
+        _check_stored_labels(where, labels, shape[0])
+    return Stored(x, labels, float(scale))
+
+
+def _check_stored_labels(where: str, labels: Any, n_samples: int) -> None:
+    shape = getattr(labels, "shape", None)
+    is_number = shape == (n_samples,) and (
+        labels.dtype.kind in "iu" or labels.dtype == np.float32
+    )
+    if not is_number:
+        found = f"labels of shape {shape}"
+        if shape == (n_samples,):
+            found = f"{labels.dtype}"
+        raise DataError(
+            f"{where} must have {n_samples} integer labels or float32 ones, one a row "
+            f"of x; found {found}. {ADVICE}"
+        )
+
+
+def check_splits(splits: Mapping[str, Split]) -> None:
+    """Check that splits make a data set.
+
+    Raises
+    ------
+    ConfigError
+        No split ``train``, or one of an unknown name.
+    DataError
+        Splits of different widths or types.
+    """
+    if "train" not in splits or not set(splits) <= set(SPLITS):
+        raise ConfigError(
+            "a data set must have a split 'train', may have 'validation' and 'test'; "
+            f"found {listed(splits)}."
+        )
+    train = splits["train"].x
+    for name, split in splits.items():
+        if (split.x.shape[1], split.x.dtype) != (train.shape[1], train.dtype):
+            raise DataError(
+                "all splits must have the same number of columns and type; found "
+                f"{train.shape[1]} of {train.dtype} in train and "
+                f"{split.x.shape[1]} of {split.x.dtype} in {name}."
+            )
+
+
+def write_split(group: Any, split: Split, scale: float) -> None:
+    """Write a split into its group of an open file."""
+    n, n_visible = split.x.shape
+    row_bytes = n_visible * split.x.dtype.itemsize
+    chunk = (min(n, max(1, _CHUNK_BYTES // row_bytes)), n_visible)
+    # Floats hardly shrink, and would take longer to read.
+    pixels = split.x.dtype == np.uint8
+    packing = {"compression": "gzip", "compression_opts": _GZIP_LEVEL} if pixels else {}
+    x = group.create_dataset(
+        "x", data=split.x, chunks=chunk, fletcher32=True, **packing
+    )
+    x.attrs["scale"] = float(scale)
+    if split.labels is not None:
+        n = min(n, _CHUNK_BYTES // split.labels.itemsize)
+        group.create_dataset("labels", data=split.labels, chunks=(n,), fletcher32=True)
+
+
+def listed(names: Any) -> str:
+    """Return names in words."""
+    return ", ".join(sorted(names)) or "nothing"

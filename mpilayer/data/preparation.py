@@ -1,0 +1,226 @@
+"""What was made of a source's columns: names, classes, and how values are scaled.
+
+A data set has it beside its rows, and a run that was trained on them keeps it: other
+files can be prepared like them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.errors import DataError
+
+_DATASET = "preparation"
+# Narrower columns would take factors that float32 has not.
+_NARROWEST = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """One factor and one offset a column: a value is (raw − offset) · factor.
+
+    Attributes
+    ----------
+    method : str
+        ``minmax`` or ``standard``.
+    offset, factor : ndarray of float32, (n_visible,)
+        Finite; no factor is 0.
+    """
+
+    method: str
+    offset: Array32
+    factor: Array32
+
+    @staticmethod
+    def fit(method: str, rows: Array32) -> "tuple[Scaling, list[int]]":
+        """Return the scaling of training rows, (n_samples, n_visible).
+
+        ``minmax`` takes the least value of a column to 0 and its largest to 1, never
+        beyond; ``standard`` its mean to 0 and its standard deviation to 1.
+
+        Returns
+        -------
+        scaling : Scaling
+        constant : list of int
+            The columns whose values are all the same; they become 0.
+
+        Raises
+        ------
+        DataError
+            A column spans more than float32 can.
+        """
+        low, high = rows.min(axis=0), rows.max(axis=0)
+        with np.errstate(over="ignore"):
+            span = high - low
+        if not np.isfinite(span).all():
+            column = int(np.argmin(np.isfinite(span)))
+            raise DataError(
+                "the values of a column must lie no further apart than float32 can "
+                f"tell; those of column {column} go from {low[column]:g} to "
+                f"{high[column]:g}. Leave it out, or give it another unit."
+            )
+        offset, width = low, span
+        if method == "standard":
+            offset, width = _moments(rows)
+        constant = ~((span > _NARROWEST) & (width > _NARROWEST))
+        offset = np.where(constant, low, offset)
+        factor = np.reciprocal(np.where(constant, np.float32(1), width))
+        if method == "minmax":
+            # Sigmoid units take no value above 1, and no rounding leads there.
+            factor = np.where(span * factor > 1, np.nextafter(factor, 0), factor)
+        return Scaling(method, offset, factor), np.flatnonzero(constant).tolist()
+
+    def apply(self, rows: Array32) -> None:
+        """Scale rows in place."""
+        rows -= self.offset
+        rows *= self.factor
+
+    def undo(self, rows: Array32) -> Array32:
+        """Return what scaled rows were before."""
+        raw = rows / self.factor.astype(np.float64) + self.offset
+        return raw.astype(np.float32)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Scaling)
+            and np.array_equal(self.offset, other.offset)
+            and np.array_equal(self.factor, other.factor)
+        )
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a source's columns are called, and what was made of them.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        Names of the columns of samples; empty if they have none.
+    labels : str
+        The column or array that the labels come from; empty: the usual one, or none.
+    classes : tuple of str
+        Name of label 0, 1, 2, …, if labels are texts.
+    scaling : Scaling or None
+        How values are scaled when they are read.
+    """
+
+    columns: tuple[str, ...] = ()
+    labels: str = ""
+    classes: tuple[str, ...] = ()
+    scaling: Scaling | None = None
+
+    def __bool__(self) -> bool:
+        return self != Preparation()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as an object of JSON."""
+        scaling: dict[str, Any] = {}
+        if self.scaling is not None:
+            scaling = {
+                "method": self.scaling.method,
+                "offset": self.scaling.offset.tolist(),
+                "factor": self.scaling.factor.tolist(),
+            }
+        return {
+            "columns": list(self.columns),
+            "labels": self.labels,
+            "classes": list(self.classes),
+            "scaling": scaling,
+        }
+
+    @staticmethod
+    def from_json(content: Any, n_visible: int, where: object) -> "Preparation":
+        """Return what ``to_json`` has made; nothing of an empty object.
+
+        Raises
+        ------
+        DataError
+            Anything else, or for another number of columns.
+        """
+        try:
+            return _parsed(content, n_visible)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise DataError(
+                f"{where} must say how {n_visible} columns were prepared; what it says "
+                f"cannot be read ({error}). Prepare the data set again."
+            ) from error
+
+    def store(self, group: Any) -> None:
+        """Write it into an HDF5 file, if it says anything."""
+        if self:
+            text = json.dumps(self.to_json(), allow_nan=False).encode()
+            group.create_dataset(
+                _DATASET, data=np.array([text]), chunks=(1,), fletcher32=True
+            )
+
+    @staticmethod
+    def load(file: Any, n_visible: int, where: object) -> "Preparation":
+        """Read it from an open HDF5 file; empty if there is none.
+
+        Raises
+        ------
+        DataError
+            It is damaged.
+        """
+        stored = file.get(_DATASET)
+        if stored is None:
+            return Preparation()
+        kind = getattr(getattr(stored, "dtype", None), "kind", "")
+        if kind != "S" or stored.shape != (1,):
+            return Preparation.from_json(None, n_visible, where)
+        try:
+            content = json.loads(stored[0])
+        except (ValueError, RecursionError):
+            content = None
+        return Preparation.from_json(content, n_visible, where)
+
+    def names(self, classes: AnyArray) -> list[Any]:
+        """Return the names of classes; of numbers themselves."""
+        if not self.classes:
+            numbers: list[Any] = classes.tolist()
+            return numbers
+        known = range(len(self.classes))
+        return [self.classes[k] if k in known else k for k in classes.tolist()]
+
+
+def _moments(rows: Array32) -> tuple[Array32, Array32]:
+    """Return mean and standard deviation of each column, from float64 sums."""
+    mean = rows.mean(axis=0, dtype=np.float64)
+    squares = np.zeros_like(mean)
+    for block in row_blocks(len(rows)):
+        squares += np.square(rows[block] - mean).sum(axis=0)
+    with np.errstate(under="ignore"):
+        return mean.astype(np.float32), np.sqrt(squares / len(rows)).astype(np.float32)
+
+
+def _parsed(content: Mapping[str, Any], n_visible: int) -> Preparation:
+    columns, classes = _texts(content, "columns"), _texts(content, "classes")
+    if columns and len(columns) != n_visible:
+        raise ValueError(f"{len(columns)} columns")
+    if not isinstance(content.get("labels", ""), str):
+        raise TypeError("labels")
+    stored = content.get("scaling") or {}
+    scaling = None
+    if stored:
+        with np.errstate(over="ignore"):
+            offset, factor = (
+                np.array(stored[key], np.float32) for key in ("offset", "factor")
+            )
+        for numbers in (offset, factor):
+            if numbers.shape != (n_visible,) or not np.isfinite(numbers).all():
+                raise ValueError("scaling")
+        if not isinstance(stored["method"], str) or not factor.all():
+            raise ValueError("scaling")
+        scaling = Scaling(stored["method"], offset, factor)
+    return Preparation(columns, content.get("labels", ""), classes, scaling)
+
+
+def _texts(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    found = content.get(key, [])
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise TypeError(key)
+    return tuple(found)

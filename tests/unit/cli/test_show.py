@@ -1,0 +1,17 @@
+"""What is shown of a run whose files somebody has changed."""
+
+from pathlib import Path
+
+import pytest
+
+from mpilayer.cli import compare, show
+from mpilayer.errors import CheckpointError
+
+
+@pytest.mark.parametrize(
+    "result", [{}, {"ranks": "x"}, {"ranks": 1, "runs": []}, {"ranks": 1, "runs": {}}]
+)
+def test_results_that_no_run_tells(result):
+    message = "what a tells of its end must be as it was written; .*'mpilayer resume a'"
+    with pytest.raises(CheckpointError, match=message), show.told_by(Path("a")):
+        compare.show_comparison(result)

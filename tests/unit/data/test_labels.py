@@ -1,0 +1,98 @@
+"""Labels as sources have them."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from mpilayer.data.labels import (
+    label_vector,
+    numbered,
+    numbers_or_texts,
+    warn_of_labels,
+)
+from mpilayer.errors import DataError, RunWarning
+
+CELLS = {
+    "whole": (["3", "-1", "9007199254740993"], np.int64),
+    "real": (["3", "1e-3"], np.float64),
+    "texts": (["3", "cat"], np.str_),
+    "names that Python reads as numbers": (["1_2", "12"], np.str_),
+}
+
+
+@pytest.mark.parametrize("case", CELLS)
+def test_cells(case):
+    cells, kind = CELLS[case]
+    found = numbers_or_texts(cells, cells)
+    assert issubclass(found.dtype.type, kind)
+    assert found.tolist() == [kind(cell) for cell in cells]
+
+
+@pytest.mark.parametrize("cell", ["", "NaN", "NA", "null"])
+def test_missing_cells(cell):
+    with pytest.raises(DataError, match=f"must have a label; line 2 has '{cell}'"):
+        numbers_or_texts(["a", cell], ["line 1", "line 2"])
+
+
+def test_texts_become_places_in_the_alphabet_of_all_splits():
+    labels = {"train": np.array(["b", "c"]), "test": np.array(["a", "c"])}
+    found, classes = numbered(labels)
+    assert {split: a.tolist() for split, a in found.items()} == {
+        "train": [1, 2],
+        "test": [0, 2],
+    }
+    assert classes == ("a", "b", "c")
+
+
+def test_known_classes_keep_their_places():
+    found, classes = numbered({"train": np.array(["c"])}, ("b", "c"), "other.h5")
+    assert (found["train"].tolist(), classes) == ([1], ("b", "c"))
+    with pytest.raises(DataError, match=r"one of the 2 of other\.h5; found 'a', 'd'"):
+        numbered({"train": np.array(["d", "a"])}, ("b", "c"), "other.h5")
+
+
+def test_whole_numbers_are_integers_if_all_are():
+    found, _ = numbered({"train": np.array([1.0, 2.0]), "test": np.array([3.0])})
+    assert {a.dtype.kind for a in found.values()} == {"i"}
+    found, _ = numbered({"train": np.array([1.0, 2.0]), "test": np.array([3.5])})
+    assert {a.dtype.kind for a in found.values()} == {"f"}
+
+
+def test_texts_here_and_numbers_there():
+    with pytest.raises(DataError, match="texts in all; found <U1 in train and int64"):
+        numbered({"train": np.array(["a"]), "test": np.array([1])})
+    with pytest.raises(DataError, match=r"texts in all, as in o\.h5; found int64"):
+        numbered({"train": np.array([1])}, ("a",), "o.h5")
+
+
+def test_a_missing_text():
+    with pytest.raises(DataError, match="must have a label; found ''"):
+        numbered({"train": np.array(["a", ""])})
+
+
+def test_vectors_of_matlab_and_bytes():
+    cells = np.array([["cat"], ["dog "]], object)
+    assert label_vector(cells).tolist() == ["cat", "dog"]
+    assert label_vector(np.array([[1.0], [2.0]])).tolist() == [1, 2]
+    assert label_vector(np.array([b"cat"])).tolist() == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["a", "Target"], "Target"),
+        (["species", "b"], "species"),
+        (["a", "y"], "y"),
+        (["x", "y"], None),
+        (["a", "b"], None),
+    ],
+)
+def test_likely_labels_are_told(names, told):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", RunWarning)
+        warn_of_labels(names, "column", "is a sample's")
+    expected = [f"the column {told!r} is a sample's. If it", f"--labels {told}."]
+    assert len(found) == (told is not None)
+    for warning in found:
+        assert all(word in str(warning.message) for word in expected)

@@ -1,0 +1,190 @@
+"""How columns are scaled, and what a data set tells of its source."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mpilayer.data.dataset import PIXEL_SCALE, Dataset, write_dataset
+from mpilayer.data.preparation import Preparation, Scaling
+from mpilayer.data.split import Split
+from mpilayer.errors import DataError
+
+RNG = np.random.default_rng(0)
+ROWS = (
+    RNG.random((90, 6)) * [1, 1e-3, 1e6, 7, 1e30, 1] + [0, 9, -3e6, 0, 0, 5]
+).astype(np.float32)
+ROWS[:, 3] = 0.1
+NEW = ROWS[:5] * np.float32(1.5)
+METHODS = ["minmax", "standard"]
+
+
+def scaled(scaling, rows):
+    result = rows.copy()
+    scaling.apply(result)
+    return result
+
+
+def prepared(method="minmax"):
+    scaling = Scaling.fit(method, ROWS)[0]
+    return Preparation(tuple("abcdef"), "kind", ("cat", "dog"), scaling)
+
+
+def test_minmax_takes_training_rows_from_0_to_1_and_never_beyond():
+    for seed in range(20):
+        rows = np.random.default_rng(seed).normal(3, 2, (50, 40)).astype(np.float32)
+        found = scaled(Scaling.fit("minmax", rows)[0], rows)
+        np.testing.assert_array_equal(found.min(axis=0), 0)
+        assert found.max() <= 1
+        np.testing.assert_allclose(found.max(axis=0), 1, rtol=3e-7)
+
+
+def test_standard_gives_mean_0_and_deviation_1():
+    found = scaled(Scaling.fit("standard", ROWS)[0], ROWS)[:, [0, 2, 4, 5]]
+    np.testing.assert_allclose(found.mean(axis=0, dtype=float), 0, atol=1e-5)
+    np.testing.assert_allclose(found.std(axis=0, dtype=float), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_constant_columns_become_0_and_are_told(method):
+    # The mean of equal numbers need not equal them; 1e-45 has no inverse.
+    rows = np.zeros((77, 4), np.float32)
+    rows[:, 0], rows[:, 1] = 0.1, 3e38
+    rows[3, 2] = 1e-45
+    rows[:, 3] = np.arange(77)
+    with np.errstate(all="raise"):
+        scaling, constant = Scaling.fit(method, rows)
+    assert constant == [0, 1, 2]
+    np.testing.assert_array_equal(scaled(scaling, rows)[:, :2], 0)
+    np.testing.assert_array_equal(
+        scaling.undo(scaled(scaling, rows))[:, :3], rows[:, :3]
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_column_that_spans_more_than_float32(method):
+    rows = np.float32([[0, -3e38], [1, 3e38]])
+    with pytest.raises(DataError, match=r"column 1 go from -3e\+38 to 3e\+38"):
+        Scaling.fit(method, rows)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_undoing_gives_what_was_before(method):
+    scaling = Scaling.fit(method, ROWS)[0]
+    for rows in (ROWS, NEW):
+        span = np.ptp(ROWS, axis=0) + np.abs(ROWS).max(axis=0)
+        back = scaling.undo(scaled(scaling, rows))
+        assert (np.abs(back - rows) <= 1e-6 * span).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_of_a_data_set_are_scaled_when_they_are_read(tmp_path, method):
+    path = tmp_path / "a.h5"
+    splits = {"train": Split(ROWS, np.arange(90) % 2), "test": Split(NEW)}
+    write_dataset(
+        path, splits, name="a", origin="b", scale=1.0, preparation=prepared(method)
+    )
+    scaling = Scaling.fit(method, ROWS)[0]
+    with Dataset.open(path) as dataset:
+        assert dataset.preparation == prepared(method)
+        np.testing.assert_array_equal(dataset.rows("train"), scaled(scaling, ROWS))
+        np.testing.assert_array_equal(
+            dataset.rows("test", 2, 4), scaled(scaling, NEW)[2:4]
+        )
+        np.testing.assert_array_equal(dataset.stored("test").x, NEW)
+        facts = dataset.summary()
+        train = facts["splits"]["train"]
+        assert facts["format_version"] == 2
+        assert train["minimum"] == dataset.rows("train").min()
+        assert train["maximum"] == dataset.rows("train").max()
+        assert train["label_counts"] == {"cat": 45, "dog": 45}
+        dataset.verify()
+        dataset.ensure()
+
+
+def test_pixels_are_scaled_after_they_have_become_0_to_1(tmp_path):
+    pixels = RNG.integers(50, 200, (30, 3), dtype=np.uint8)
+    values = pixels * np.float32(PIXEL_SCALE)
+    scaling = Scaling.fit("minmax", values)[0]
+    write_dataset(
+        tmp_path / "a.h5",
+        {"train": Split(pixels)},
+        name="a",
+        origin="b",
+        scale=PIXEL_SCALE,
+        preparation=Preparation(scaling=scaling),
+    )
+    with Dataset.open(tmp_path / "a.h5") as dataset:
+        found = dataset.rows("train")
+    np.testing.assert_array_equal(found, scaled(scaling, values))
+    assert (found.min(), found.max() > 0.999) == (0, True)
+
+
+def test_what_needs_no_version_2_has_none(tmp_path):
+    write_dataset(
+        tmp_path / "a.h5",
+        {"train": Split(ROWS[:, :3], np.arange(90))},
+        name="a",
+        origin="b",
+        scale=1.0,
+    )
+    with Dataset.open(tmp_path / "a.h5") as dataset:
+        assert dataset.summary()["format_version"] == 1
+        assert not dataset.preparation
+
+
+def test_real_labels(tmp_path):
+    labels = np.linspace(-1, 2.5, 90)
+    write_dataset(
+        tmp_path / "a.h5",
+        {"train": Split(ROWS[:, :3], labels)},
+        name="a",
+        origin="b",
+        scale=1.0,
+    )
+    with Dataset.open(tmp_path / "a.h5") as dataset:
+        np.testing.assert_array_equal(dataset.labels("train"), np.float32(labels))
+        facts = dataset.summary()
+    train = facts["splits"]["train"]
+    assert (facts["format_version"], train["label_counts"]) == (2, None)
+    assert train["label_range"] == [-1, 2.5]
+
+
+def test_json_and_back():
+    for method in METHODS:
+        text = json.dumps(prepared(method).to_json())
+        assert Preparation.from_json(json.loads(text), 6, "it") == prepared(method)
+    assert Preparation.from_json({}, 6, "it") == Preparation()
+
+
+MALFORMED = {
+    "nothing": None,
+    "a list": [],
+    "columns too few": {"columns": ["a"]},
+    "columns of numbers": {"columns": [1, 2, 3, 4, 5, 6]},
+    "classes as a text": {"classes": "cat"},
+    "labels": {"labels": 3},
+    "scaling without factors": {"scaling": {"method": "minmax", "offset": [0] * 6}},
+    "scaling as a text": {"scaling": "minmax"},
+    "too few factors": {"scaling": {"method": "m", "offset": [0] * 6, "factor": [1]}},
+    "a factor of 0": {"scaling": {"method": "m", "offset": [0] * 6, "factor": [0] * 6}},
+    "an endless factor": {
+        "scaling": {"method": "m", "offset": [0] * 6, "factor": [1e300] * 6}
+    },
+    "factors of texts": {
+        "scaling": {"method": "m", "offset": [0] * 6, "factor": ["a"] * 6}
+    },
+    "a nest": {"scaling": {"method": "m", "offset": [[0] * 6], "factor": {}}},
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed(case):
+    with pytest.raises(DataError, match="it must say how 6 columns were prepared"):
+        Preparation.from_json(MALFORMED[case], 6, "it")
+
+
+def test_labels_without_a_name_are_numbers():
+    named = Preparation(classes=("cat", "dog"))
+    assert named.names(np.array([1, 0, 2, -1])) == ["dog", "cat", 2, -1]
+    assert Preparation().names(np.array([1, 0])) == [1, 0]

@@ -1,0 +1,127 @@
+"""What is said of results that could be better, and when nothing is."""
+
+from dataclasses import replace
+
+import pytest
+
+from mpilayer.config import FinetuneConfig, PretrainConfig
+from mpilayer.report import build
+from mpilayer.report.collect import collect
+from mpilayer.runs.advice import (
+    after_finetuning,
+    after_pretraining,
+    costly_allreduce,
+    worse_than_pca,
+)
+from mpilayer.runs.finetune import run_finetune
+from mpilayer.runs.pretrain import pretrain
+from tests.unit.runs.conftest import make_session
+
+STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
+TUNE = FinetuneConfig(epochs=1, minibatch=10, optimizer="sgd")
+LINEAR = replace(STACK, code="linear")
+
+
+# --- worse than PCA
+
+
+def worse(errors, pca):
+    return worse_than_pca("fine-tuned", errors, pca, ("more coffee", "sleep"))
+
+
+def test_the_words():
+    assert worse({"test": 18.534, "train": 1.0}, {"test": 14.2, "train": 9.0}) == (
+        "the fine-tuned stack is worse than PCA on the test rows (18.53 against "
+        "14.20). What may help: more coffee; sleep."
+    )
+
+
+def test_the_first_split_that_both_have():
+    none = {"train": 3.0, "validation": 2.0, "test": None}
+    assert "on the validation rows (2.00 against 1.00)" in worse(
+        none, {"train": 9.0, "validation": 1.0, "test": 1.0}
+    )
+    assert "on the train rows (3.00 against 1.00)" in worse(none, {"train": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("errors", "pca"),
+    [
+        ({"test": 1.0}, {"test": 1.0}),
+        ({"test": 1.0, "train": 9.0}, {"test": 2.0, "train": 1.0}),
+        ({"test": 1.0}, {}),
+        ({"test": 1.0}, {"test": None}),
+        ({"test": None, "validation": None, "train": None}, {"test": 0.5}),
+    ],
+)
+def test_nothing_is_said(errors, pca):
+    assert worse(errors, pca) == ""
+
+
+def test_only_what_is_not_set_already():
+    code = "--code linear --learning-rate 0.1,0.005"
+    assert after_pretraining(STACK) == ("fine-tuning", "more --epochs than 2", code)
+    assert after_pretraining(LINEAR) == ("fine-tuning", "more --epochs than 2")
+    adam = replace(TUNE, optimizer="adam")
+    assert after_finetuning(TUNE, STACK, 3, 3) == (
+        "--optimizer adam --replace",
+        "more --epochs than 3, with --resume auto",
+        f"pre-training with {code}",
+    )
+    assert after_finetuning(adam, STACK, 3, 2) == (f"pre-training with {code}",)
+    assert after_finetuning(adam, LINEAR, 3, 3) == (
+        "more --epochs than 3, with --resume auto",
+    )
+    assert after_finetuning(adam, LINEAR, 3, 2)  # it is not better: something is said
+
+
+def test_a_lower_rate_of_ones_own_is_kept():
+    rates = replace(STACK, learning_rate=(0.1, 0.001))
+    assert after_pretraining(rates)[-1].endswith("--learning-rate 0.1,0.001")
+    alone = replace(STACK, layers=(8,))
+    assert after_pretraining(alone)[-1].endswith("--learning-rate 0.005")
+
+
+def notes(run):
+    (found,) = collect([run])
+    return str(build.sections_of([found])).count("is worse than PCA")
+
+
+def test_console_summary_and_report(small, tmp_path):
+    run, session = tmp_path / "run", make_session()
+    summary = pretrain(small, run, STACK, session)
+    said = [line for line in session.said if "worse than PCA" in line]
+    assert said == [f"warning: {summary['worse_than_pca']}"]
+    assert said[0].startswith("warning: the pre-trained stack")
+    assert notes(run) == 1
+    session = make_session()
+    summary = run_finetune(run, TUNE, session)
+    said = [line for line in session.said if "worse than PCA" in line]
+    assert said == [f"warning: {summary['worse_than_pca']}"]
+    assert said[0].startswith("warning: the fine-tuned stack")
+    assert notes(run) == 1
+
+
+def test_who_is_better_hears_nothing(small, tmp_path):
+    run, session = tmp_path / "run", make_session(checkpoint_every=0)
+    pretrain(small, run, replace(LINEAR, layers=(16, 1)), make_session())
+    config = FinetuneConfig(
+        epochs=200, minibatch=10, optimizer="adam", learning_rate=0.01
+    )
+    summary = run_finetune(run, config, session)
+    assert summary["validation_error"] < summary["pca"]["validation"]
+    assert summary["worse_than_pca"] == ""
+    assert not [line for line in session.said if "PCA" in line]
+    assert notes(run) == 0
+
+
+# --- Allreduce
+
+
+def test_costly_allreduce():
+    assert costly_allreduce(3.0, 4.0, 2, "10 rows") == (
+        "Allreduce took 75% of the time: fewer ranks than 2 may be faster for 10 rows"
+    )
+    assert costly_allreduce(1.0, 4.0, 2, "10 rows") == ""
+    assert costly_allreduce(3.0, 4.0, 1, "10 rows") == ""  # there are no fewer
+    assert costly_allreduce(0.0, 0.0, 2, "10 rows") == ""

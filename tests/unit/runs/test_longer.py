@@ -1,0 +1,110 @@
+"""More epochs for a fine-tuning that has ended: the weights of a longer one."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from mpilayer.config import FinetuneConfig, PretrainConfig
+from mpilayer.errors import ConfigError
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.finetune import run_finetune
+from mpilayer.runs.pretrain import pretrain
+from mpilayer.runs.resume import resume
+from mpilayer.store import checkpoint
+from tests.unit.runs.conftest import make_session
+
+STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
+
+
+@pytest.fixture(scope="module")
+def pretrained(small, tmp_path_factory):
+    """Give a pre-trained run."""
+    run = tmp_path_factory.mktemp("pretrained") / "run"
+    pretrain(small, run, STACK, make_session())
+    return run
+
+
+@pytest.fixture
+def copies(pretrained, tmp_path):
+    """Give two copies of it."""
+    return [shutil.copytree(pretrained, tmp_path / name) for name in ("run", "whole")]
+
+
+def content(run):
+    """Return all that a checkpoint holds, but for the time."""
+    arrays, facts, _ = checkpoint.load_newest(RunDirectory(run).checkpoint("finetuned"))
+    for key in ("seconds", "digest"):  # the digest is of all, the time included
+        del facts[key]
+    return {k: v.tobytes() for k, v in arrays.items()}, facts
+
+
+def go_on(run, config, session=None):
+    """Ask for a longer fine-tuning; return what was said."""
+    session = session or make_session(resume=True)
+    run_finetune(run, config, session)
+    return session.said
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("more", [{}, {"learning_rate_decay": 0.7, "dropout": 0.2}])
+def test_it_is_the_longer_one_to_the_bit(copies, optimizer, more):
+    run, whole = copies
+    config = FinetuneConfig(epochs=3, minibatch=10, optimizer=optimizer, **more)
+    longer = replace(config, epochs=7)
+    run_finetune(run, config, make_session())
+    assert "going on after epoch 3" in go_on(run, longer)
+    run_finetune(whole, longer, make_session())
+    assert content(run) == content(whole)
+    summaries = [RunDirectory(path).read_summary() for path in (run, whole)]
+    for key in ("finetuned", "finetune_epochs", "finetune_best_epoch"):
+        assert summaries[0][key] == summaries[1][key]
+
+
+def test_interrupted_on_its_way_it_goes_on_to_the_new_end(copies):
+    run, whole = copies
+    config = FinetuneConfig(epochs=2, minibatch=10, optimizer="adam")
+    longer = replace(config, epochs=6)
+    run_finetune(run, config, make_session())
+    with pytest.raises(BaseException, match="go on with 'mpilayer resume"):
+        go_on(run, longer, make_session(1, resume=True))
+    resume(run, make_session())
+    run_finetune(whole, longer, make_session())
+    assert content(run) == content(whole)
+
+
+def test_who_is_out_of_patience_needs_more_of_it(copies):
+    """A rate that only makes it worse: the best epoch is 0."""
+    run, whole = copies
+    config = FinetuneConfig(
+        epochs=9, minibatch=10, optimizer="adam", learning_rate=0.9, patience=2
+    )
+    run_finetune(run, config, make_session())
+    assert RunDirectory(run).read_summary()["finetune_epochs"] == 2
+    before = content(run)
+    (said,) = go_on(run, replace(config, epochs=20))
+    assert said.endswith(
+        "the last 2 of its 2 epochs have not made it better. Go on with a --patience "
+        "of more than 2"
+    )
+    assert content(run) == before
+    longer = replace(config, patience=4)
+    assert "going on after epoch 2" in go_on(run, longer)
+    run_finetune(whole, longer, make_session())
+    assert content(run)[0] == content(whole)[0]
+
+
+def test_what_would_change_the_weights_is_refused(copies):
+    run, _ = copies
+    config = FinetuneConfig(epochs=2, minibatch=10, optimizer="adam")
+    run_finetune(run, config, make_session())
+    before = content(run)
+    with pytest.raises(ConfigError, match=r"--learning-rate-decay was 1\.0, is 0\.5"):
+        go_on(run, replace(config, epochs=4, learning_rate_decay=0.5))
+    words = "go on with more --epochs and --resume auto"
+    with pytest.raises(ConfigError, match=words):
+        run_finetune(run, replace(config, epochs=4), make_session())
+    for epochs in (1, 2):
+        said = go_on(run, replace(config, epochs=epochs))
+        assert said[-1].endswith("there is nothing to do")
+    assert content(run) == before
