@@ -45,7 +45,7 @@ demo: .venv/installed
 	    --epochs 15 --minibatch 100
 	@set -x; $(MPILAYER) evaluate $(RUN)
 	@set -x; $(MPILAYER) report $(RUN) -o $(RUN).html --replace
-	@echo 'Look at it: open $(CURDIR)/$(RUN).html in a browser'
+	@echo 'Look at it: open $(abspath $(RUN)).html in a browser'
 
 test: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
