@@ -37,6 +37,7 @@ COMMANDS = {
     "watch": "show how far a run is, live",
     "evaluate": "errors of a run: reconstruction beside PCA, or wrong classes",
     "encode": "write the codes of a data set",
+    "predict": "write the classes or numbers that a run predicts for a data set",
     "reconstruct": "write the reconstructions of a data set",
     "report": "write one page about runs, with all figures in it",
     "export": "write a trained model for other programs",

@@ -7,7 +7,7 @@ import numpy as np
 from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.models.base import Layer, LayerShape, PartDone, Workspace, affine
 from mpilayer.numerics.activations import activation
-from mpilayer.numerics.losses import loss_value, output_delta
+from mpilayer.numerics.losses import loss_value, output_delta, softmax
 from mpilayer.numerics.parameters import Parameters
 
 Step = tuple[int, int, str]
@@ -230,6 +230,16 @@ class Predictor(Stack):
         super().__init__(
             shapes, [(shapes[-1].n_hidden, max(len(classes), 1), "linear")]
         )
+
+    def predict(self, visible: Array32) -> Array32:
+        """Return the probability of each class, (n, n_classes), or the number, (n, 1).
+
+        The classes' are the softmax of the scores (Santara et al. 2016 §3.1).
+        """
+        result = self.apply(visible)
+        if len(self.classes):
+            softmax(result, result)
+        return result
 
     def take_encoder(self, stack: Stack) -> None:
         """Take over the first steps of another stack of the same layers."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from dataclasses import replace as replace_
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,17 @@ from mpilayer.data.csv import csv_text
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split
-from mpilayer.errors import ConfigError
-from mpilayer.models.stack import Stack
+from mpilayer.errors import CheckpointError, ConfigError
+from mpilayer.models.stack import Predictor, Stack
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.like import check_like
+from mpilayer.runs.like import check_like, preparation_of
 from mpilayer.runs.model import load_trained
 from mpilayer.runs.output import check_output
 from mpilayer.runs.predictors import (
     chosen_task,
     encoder,
     evaluate_predictor,
+    load_predictor,
 )
 from mpilayer.runs.resuming import data_to_use
 from mpilayer.runs.session import Session, finite, local_blocks, pca_errors
@@ -162,6 +164,40 @@ def reconstruct(
     return _write(run, data, out, replace, split, work)
 
 
+def predict(
+    run: Path,
+    data: Path,
+    out: Path,
+    replace: bool = False,
+    split: str | None = None,
+    task: str | None = None,
+) -> dict[str, int]:
+    """Write what a classifier or regressor says of rows; see ``encode``.
+
+    A row is the probability of each class, and its label the most probable one; or the
+    number that a regressor predicts.
+
+    Raises
+    ------
+    MpilayerError
+        As for ``encode``, or the run has neither.
+    """
+
+    def load(directory: RunDirectory) -> tuple[Stack, Apply]:
+        chosen = chosen_task(directory.path, task)
+        if chosen is None:
+            raise CheckpointError(
+                f"{run} must have a classifier or regressor that was trained last, or "
+                "is chosen by --task; it has none. Train one with 'mpilayer finetune "
+                f"{run} --task classify'."
+            )
+        model = load_predictor(directory, chosen)
+        return model, model.predict
+
+    work = _Work("predictions", load, lambda _: Preparation(), predicts=True)
+    return _write(run, data, out, replace, split, work)
+
+
 @dataclass(frozen=True)
 class _Work:
     """What to write, and what makes it from rows."""
@@ -169,6 +205,7 @@ class _Work:
     what: str
     load: Callable[[RunDirectory], tuple[Stack, Apply]]
     prepared: Prepared
+    predicts: bool = False
 
 
 def _write(
@@ -190,6 +227,9 @@ def _write(
             name: Split(_apply(dataset, name, apply, preparation), dataset.labels(name))
             for name in _chosen(dataset, ending, split)
         }
+        if work.predicts and isinstance(stack, Predictor):
+            known = preparation_of(directory, dataset.n_visible)
+            preparation, splits = _predictions(stack, known.classes, splits)
         title = f"{work.what} of {dataset.name}"
         origin = f"mpilayer run {run.name} on {dataset.name} ({dataset.digest[:12]})"
     if ending in _ONE_SPLIT:
@@ -205,6 +245,22 @@ def _write(
             preparation=preparation,
         )
     return {name: len(content) for name, content in splits.items()}
+
+
+def _predictions(
+    model: Predictor, classes: tuple[str, ...], splits: Mapping[str, Split]
+) -> tuple[Preparation, dict[str, Split]]:
+    """Return what the columns are called, and rows with the labels predicted."""
+    if not len(model.classes):
+        found = {name: Split(part.x, None) for name, part in splits.items()}
+        return Preparation(columns=("prediction",)), found
+    preparation = Preparation(classes=classes)
+    names = tuple(map(str, preparation.names(model.classes)))
+    found = {
+        name: Split(part.x, model.classes[part.x.argmax(axis=1)].astype(np.int64))
+        for name, part in splits.items()
+    }
+    return replace_(preparation, columns=names), found
 
 
 def _chosen(dataset: Dataset, ending: str, split: str | None) -> tuple[str, ...]:

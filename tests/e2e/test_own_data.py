@@ -240,6 +240,11 @@ def test_real_values_are_learned_from_the_table_on(tmp_path):
         launch.run("evaluate", "run", *options, cwd=tmp_path).ok().stdout
     )
     assert found["error"] < goal.std()
+    launch.run("predict", "run", "new.h5", "-o", "goals.csv", cwd=tmp_path).ok()
+    header, *lines = (tmp_path / "goals.csv").read_text().splitlines()
+    assert header == "prediction"
+    distance = np.sqrt(np.mean((np.array(lines, float) - goal[:7]) ** 2))
+    assert distance == pytest.approx(found["error"], rel=1e-4)
     command = ("encode", "run", "new.h5", "-o", "codes.csv")
     launch.run(*command, cwd=tmp_path).ok()
     lines = (tmp_path / "codes.csv").read_text().splitlines()[1:]
@@ -374,3 +379,40 @@ def test_a_damaged_preparation_is_noticed(forest, tmp_path):
         refused(result, "preparation.json must be as it was written")
     finally:
         (forest / "run" / "preparation.json").write_text(text)
+
+
+def test_predictions_of_new_rows(forest):
+    """The classes that ``evaluate`` counts; of rows that have no labels, too."""
+    x, kinds = trees(40, seed=5)
+    write(forest / "felled.csv", x)
+    prepare(forest, "felled.csv", "--like", "run", out="felled.h5").ok()
+    launch.run("predict", "run", "felled.h5", "-o", "felled-kinds.csv", cwd=forest).ok()
+    header, *rows = (forest / "felled-kinds.csv").read_text().splitlines()
+    assert header == "ash,beech,elm,label"
+    cells = [row.split(",") for row in rows]
+    chances = np.array([row[:3] for row in cells], float)
+    np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-6)
+    assert [KINDS[k] for k in chances.argmax(axis=1)] == [row[3] for row in cells]
+    wrong = sum(row[3] != kind for row, kind in zip(cells, kinds, strict=True))
+    write(forest / "known.csv", x, kinds)
+    prepare(forest, "known.csv", "--like", "run", out="known.h5").ok()
+    looked = ("evaluate", "run", "--data", "known.h5", "--split", "train", "--json")
+    assert json.loads(launch.run(*looked, cwd=forest).ok().stdout)["errors"] == wrong
+    launch.run("predict", "run", "known.h5", "-o", "kinds.h5", cwd=forest).ok()
+    with Dataset.open(forest / "kinds.h5") as found:
+        np.testing.assert_allclose(found.rows("train"), chances, atol=1e-8)
+        assert found.preparation.classes == KINDS
+        assert [KINDS[k] for k in found.labels("train")] == [row[3] for row in cells]
+
+
+def test_only_predictors_predict(forest):
+    arguments = ("predict", "run", "trees.h5", "-o", "none.csv", "--split", "test")
+    refused(
+        launch.run(*arguments, "--task", "autoencode", cwd=forest),
+        "must have a classifier or regressor",
+    )
+    refused(
+        launch.run(*arguments, "--task", "regress", cwd=forest),
+        "must have a regressor; it has none",
+    )
+    assert not (forest / "none.csv").exists()
