@@ -90,7 +90,7 @@ def _read_schedule(path: Path, n_layers: int) -> Schedule:
     if not path.is_file():
         raise ConfigError(
             f"--schedule replay:FILE must name the schedule.json of a run; {path} is "
-            "no file. Give another one."
+            "not a file. Give another one."
         )
     # Perhaps written by hand: without the seal of a run's own.
     schedule = Schedule.from_json(path.read_text("utf-8", "replace"), str(path))

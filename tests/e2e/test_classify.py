@@ -264,12 +264,12 @@ def test_a_job_waits_for_its_own_mark(tmp_path, where):
     options = {"flag": ["--task", "classify"], "file": ["--config", "a.toml"]}[where]
     arguments = ["job", "finetune", "a.h5", "--run", "run", "-o", "-", *options]
     script = launch.run(*arguments, cwd=tmp_path).ok().stdout
-    assert 'conclude "$?" classify "$run"' in script
+    assert 'attend --mark classify --requeues 5 "$run"' in script
     chain = ["job", "pretrain", "a.h5", "--run", "run", "-o", "chain"]
     chain += ["--then", "finetune", "--config", "a.toml"]
     launch.run(*chain, cwd=tmp_path).ok()
     script = (tmp_path / "chain" / "finetune.sh").read_text()
-    assert 'conclude "$?" classify "$run"' in script
+    assert 'attend --mark classify --requeues 5 "$run"' in script
 
 
 # --- mistakes
