@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer.models.stack import Predictor
-from mpilayer.runs.advice import after_finetuning, costly_allreduce, worse_than_pca
+from mpilayer.runs.advice import (
+    after_finetuning,
+    costly_allreduce,
+    over_fits,
+    worse_than_pca,
+)
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.labels import prediction_errors
 from mpilayer.runs.model import run_shapes
@@ -75,11 +80,15 @@ def _errors(
     errors = stack_errors(state.stack, data, comm)
 
     def advise() -> str:
-        remedies = after_finetuning(
-            state.config, run_shapes(directory)[0], state.epoch, state.best_epoch
-        )
         pca = directory.read_summary().get("pca") or {}
-        return worse_than_pca("fine-tuned", errors, pca, remedies)
+        remedies = after_finetuning(
+            state.config,
+            run_shapes(directory)[0],
+            state.epoch,
+            state.best_epoch,
+            over_fits(errors, pca),
+        )
+        return worse_than_pca("fine-tuned", state.stack.shapes, errors, pca, remedies)
 
     worse = comm.on_root(advise)
     if worse:

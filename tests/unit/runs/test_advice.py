@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 
 from mpilayer.config import FinetuneConfig, PretrainConfig
+from mpilayer.models.base import LayerShape
 from mpilayer.report import build
 from mpilayer.report.collect import collect
 from mpilayer.runs.advice import (
     after_finetuning,
     after_pretraining,
     costly_allreduce,
+    over_fits,
     worse_than_pca,
 )
 from mpilayer.runs.finetune import run_finetune
@@ -25,15 +27,43 @@ LINEAR = replace(STACK, code="linear")
 # --- worse than PCA
 
 
-def worse(errors, pca):
-    return worse_than_pca("fine-tuned", errors, pca, ("more coffee", "sleep"))
+def worse(errors, pca, n_code=5, what="fine-tuned"):
+    shapes = [LayerShape(12, 20), LayerShape(20, n_code)]
+    return worse_than_pca(what, shapes, errors, pca, ("more coffee", "sleep"))
 
 
 def test_the_words():
-    assert worse({"test": 18.534, "train": 1.0}, {"test": 14.2, "train": 9.0}) == (
+    assert worse({"test": 18.534, "train": 9.0}, {"test": 14.2, "train": 9.0}) == (
         "the fine-tuned stack is worse than PCA on the test rows (18.53 against "
         "14.20). What may help: more coffee; sleep."
     )
+
+
+def test_over_fitting_is_said():
+    assert worse({"test": 3.0, "train": 1.0}, {"test": 2.0, "train": 1.5}).endswith(
+        "(3.00 against 2.00). It fits the training rows better than PCA: over-fitting. "
+        "What may help: more coffee; sleep."
+    )
+
+
+def test_over_fitting_needs_other_things_than_epochs():
+    assert over_fits({"test": 3.0, "train": 1.0}, {"train": 1.5})
+    assert not over_fits({"train": 1.0}, {"train": 1.0})
+    assert not over_fits({"train": 1.0}, {"train": None})
+    decays = "--dropout or --weight-decay"
+    rows, units = "more training rows", "fewer units"
+    assert after_pretraining(LINEAR, over=True) == (
+        "fine-tuning",  # on the sample of MNIST that is enough
+        *(rows, f"{decays} in fine-tuning", units),
+    )
+    tuned = after_finetuning(TUNE, LINEAR, 3, 3, over=True)
+    assert tuned == (rows, f"{decays}, with --replace", units)
+
+
+def test_a_wide_code_makes_pca_perfect():
+    assert worse({"test": 3.0}, {"test": 0.0}, n_code=11)
+    assert worse({"test": 3.0}, {"test": 0.0}, n_code=12) == ""
+    assert worse({"test": 3.0}, {"test": 0.0}, n_code=20) == ""
 
 
 def test_the_first_split_that_both_have():
@@ -60,26 +90,35 @@ def test_nothing_is_said(errors, pca):
 
 def test_only_what_is_not_set_already():
     code = "--code linear --learning-rate 0.1,0.005"
-    assert after_pretraining(STACK) == ("fine-tuning", "more --epochs than 2", code)
-    assert after_pretraining(LINEAR) == ("fine-tuning", "more --epochs than 2")
+    longer = "pre-training anew with more --epochs than 2"  # no --resume takes them
+    assert after_pretraining(STACK, over=False) == ("fine-tuning", longer, code)
+    assert after_pretraining(LINEAR, over=False) == ("fine-tuning", longer)
     adam = replace(TUNE, optimizer="adam")
-    assert after_finetuning(TUNE, STACK, 3, 3) == (
+    assert after_finetuning(TUNE, STACK, 3, 3, over=False) == (
         "--optimizer adam --replace",
         "more --epochs than 3, with --resume auto",
+        "a larger --learning-rate, such as 0.003, with --replace",
         f"pre-training with {code}",
     )
-    assert after_finetuning(adam, STACK, 3, 2) == (f"pre-training with {code}",)
-    assert after_finetuning(adam, LINEAR, 3, 3) == (
-        "more --epochs than 3, with --resume auto",
+    assert after_finetuning(adam, STACK, 3, 2, over=False) == (
+        f"pre-training with {code}",
     )
-    assert after_finetuning(adam, LINEAR, 3, 2)  # it is not better: something is said
+    assert after_finetuning(adam, LINEAR, 3, 3, over=False) == (
+        "more --epochs than 3, with --resume auto",
+        "a larger --learning-rate, such as 0.003, with --replace",
+    )
+    assert after_finetuning(
+        adam, LINEAR, 3, 2, over=False
+    )  # it is not better: something is said
 
 
 def test_a_lower_rate_of_ones_own_is_kept():
     rates = replace(STACK, learning_rate=(0.1, 0.001))
-    assert after_pretraining(rates)[-1].endswith("--learning-rate 0.1,0.001")
+    assert after_pretraining(rates, over=False)[-1].endswith(
+        "--learning-rate 0.1,0.001"
+    )
     alone = replace(STACK, layers=(8,))
-    assert after_pretraining(alone)[-1].endswith("--learning-rate 0.005")
+    assert after_pretraining(alone, over=False)[-1].endswith("--learning-rate 0.005")
 
 
 def notes(run):
@@ -100,6 +139,18 @@ def test_console_summary_and_report(small, tmp_path):
     assert said == [f"warning: {summary['worse_than_pca']}"]
     assert said[0].startswith("warning: the fine-tuned stack")
     assert notes(run) == 1
+
+
+def test_a_wide_code_hears_nothing(small, tmp_path):
+    """Of rows of 12 columns; before any fine-tuning, and after it."""
+    run, session = tmp_path / "run", make_session()
+    summary = pretrain(small, run, replace(STACK, layers=(8, 12)), session)
+    assert summary["validation_error"] > summary["pca"]["validation"]
+    summary = run_finetune(run, TUNE, session)
+    assert summary["validation_error"] > summary["pca"]["validation"]
+    assert summary["worse_than_pca"] == ""
+    assert not [line for line in session.said if "PCA" in line]
+    assert notes(run) == 0
 
 
 def test_who_is_better_hears_nothing(small, tmp_path):
