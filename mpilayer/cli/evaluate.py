@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate and print."""
     if args.split not in SPLITS:
         raise ConfigError(unknown("split", args.split, SPLITS))
-    session = Session.begin(args.threads)
+    session = Session.begin(args.threads, show.say)
     result = evaluate(args.run, args.split, session, args.data, args.task)
     if session.comm.rank > 0:
         return
@@ -51,10 +51,13 @@ def run(args: argparse.Namespace) -> None:
         )
         return
     kind = "autoencoder" if result["model"] == "sparse" else "stack"
+    pca = ""
+    if result["pca_error"] is not None:
+        usual = show.number(result["pca_error"])
+        pca = f", PCA with {result['n_code']} components {usual}"
     print(
         f"{result['model']} {kind} on {result['n_samples']} {args.split} rows: error "
-        f"{show.number(result['error'])}, PCA with {result['n_code']} components "
-        f"{show.number(result['pca_error'])}"
+        f"{show.number(result['error'])}{pca}"
     )
 
 

@@ -25,7 +25,7 @@ from mpilayer.runs.predictors import (
     encoder,
     evaluate_predictor,
 )
-from mpilayer.runs.resuming import data_to_use
+from mpilayer.runs.resuming import data_to_use, training_data
 from mpilayer.runs.session import Session, finite, local_blocks, pca_errors
 from mpilayer.train.evaluate import reconstruction_error
 
@@ -62,8 +62,8 @@ def evaluate(
     -------
     dict
         Of an autoencoder: ``error`` and ``pca_error`` (as many components as the code
-        has units, fitted on the training rows of the same data), Σ over columns, mean
-        over rows; and more. Others: see ``evaluate_predictor``.
+        has units, fitted on the training rows of the run; None, and a word, where they
+        are not at hand), Σ over columns, mean over rows; and more. Others: see ``evaluate_predictor``.
 
     Raises
     ------
@@ -92,12 +92,26 @@ def evaluate(
     return {
         "split": split,
         "error": finite(error),
-        "pca_error": pca_errors(path, n_code, session, (split,))[split],
+        "pca_error": _pca_error(RunDirectory(run), path, split, n_code, session),
         "n_samples": n_samples,
         "n_code": n_code,
         "model": kind,
         "data": name,
     }
+
+
+def _pca_error(
+    directory: RunDirectory, data: Path, split: str, n_code: int, session: Session
+) -> float | None:
+    """Return the error of PCA fitted on the training rows of the run. Collective."""
+    train = session.comm.on_root(lambda: training_data(directory, data))
+    if train is None:
+        session.say(
+            "PCA is left out: it needs the training rows of the run, and its data set "
+            "is not where it was"
+        )
+        return None
+    return pca_errors(train, n_code, session, (split,), of=data)[split]
 
 
 def encode(

@@ -1,0 +1,62 @@
+"""Using a run on data that are not its own."""
+
+import pytest
+
+from mpilayer.config import PretrainConfig
+from mpilayer.data.dataset import Dataset, write_dataset
+from mpilayer.data.split import Split
+from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.runs.pretrain import pretrain
+from mpilayer.runs.use import evaluate
+from mpilayer.train.evaluate import PCA
+from tests.support.toys import rows
+from tests.unit.runs.conftest import make_session
+
+STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
+
+
+def made(path, x, labels=None):
+    write_dataset(path, {"train": Split(x, labels)}, name="", origin="", scale=1.0)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Give a run whose data set lies beside it."""
+    data = made(tmp_path / "own.h5", rows(60))
+    pretrain(data, tmp_path / "run", STACK, make_session())
+    return tmp_path / "run"
+
+
+# --- PCA beside the error
+
+
+def pca_error(fitted, judged):
+    serial = SerialCommunicator()
+    return PCA([fitted], fitted.shape, 5, serial).error([judged], serial)
+
+
+def test_pca_is_fitted_on_the_rows_of_the_run(run, tmp_path):
+    """Six rows have five components: those of their own would leave nothing."""
+    few = rows(6, seed=3)
+    other, session = made(tmp_path / "few.h5", few), make_session()
+    with Dataset.open(other) as dataset:
+        few = dataset.rows("train")
+    with Dataset.open(tmp_path / "own.h5") as dataset:
+        train = dataset.rows("train")
+    found = evaluate(run, "train", session, data=other)["pca_error"]
+    assert found == pytest.approx(pca_error(train, few), rel=1e-6)
+    assert found > 1e3 * abs(pca_error(few, few))
+    assert session.said == []
+
+
+def test_no_pca_without_the_rows_of_the_run(run, tmp_path):
+    other, session = made(tmp_path / "few.h5", rows(6, seed=3)), make_session()
+    own = (tmp_path / "own.h5").rename(tmp_path / "moved.h5")
+    result = evaluate(run, "train", session, data=other)
+    assert result["pca_error"] is None
+    assert result["error"] > 0
+    (said,) = session.said
+    assert said.startswith("PCA is left out: it needs the training rows of the run")
+    moved = evaluate(run, "train", make_session(), data=own)
+    assert moved["pca_error"] > 0
