@@ -16,6 +16,12 @@ _LINEAR_RATE = 0.005
 _FASTER = 3
 """Times the learning rate that is worth a try where training was too slow."""
 
+ALWAYS = {
+    "classifier": "always the most frequent class",
+    "regressor": "always the mean",
+}
+"""What predicts the same for all rows, by the predictor that must beat it."""
+
 _DECAYS = "--dropout or --weight-decay"
 _AGAINST_OVERFITTING = (
     "more training rows",
@@ -99,6 +105,40 @@ def worse_than_pca(
     return (
         f"the {what} stack is worse than PCA on the {split} rows ({error:.2f} against "
         f"{usual:.2f}). {_advised(over_fits(errors, pca), 'PCA', remedies)}"
+    )
+
+
+def no_better_than_always(
+    model: str,
+    errors: Mapping[str, float | None],
+    usual: Mapping[str, float | None],
+    config: FinetuneConfig,
+    done: int,
+) -> str:
+    """Say that a predictor is no better than a constant; empty if it is.
+
+    Parameters
+    ----------
+    model : str
+        A key of ``ALWAYS``.
+    errors, usual : mapping of str to float or None
+        Of the predictor, and of what predicts the same for all rows; the first split
+        counts as for ``worse_than_pca``.
+    config : FinetuneConfig
+        How it was trained.
+    done : int
+        Epochs.
+    """
+    split, error, other = _compared(errors, usual)
+    if not error >= other:
+        return ""
+    over = over_fits(errors, usual)
+    smaller = [f"a --minibatch smaller than {config.minibatch}, with --replace"]
+    slow = (*_longer(config, done), *smaller * (config.minibatch > 1))
+    advised = _advised(over, "that", _AGAINST_OVERFITTING if over else slow)
+    return (
+        f"the {model} is no better than {ALWAYS[model]} on the {split} rows "
+        f"({error:.2f} against {other:.2f}). {advised}"
     )
 
 

@@ -63,7 +63,8 @@ def evaluate(
     dict
         Of an autoencoder: ``error`` and ``pca_error`` (as many components as the code
         has units, fitted on the training rows of the run; None, and a word, where they
-        are not at hand), Σ over columns, mean over rows; and more. Others: see ``evaluate_predictor``.
+        are not at hand), Σ over columns, mean over rows; and more. Others: see
+        ``evaluate_predictor``.
 
     Raises
     ------

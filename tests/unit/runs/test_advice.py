@@ -1,10 +1,13 @@
 """What is said of results that could be better, and when nothing is."""
 
 from dataclasses import replace
+from shutil import copytree
 
 import pytest
 
 from mpilayer.config import FinetuneConfig, PretrainConfig
+from mpilayer.data.dataset import write_dataset
+from mpilayer.data.split import Split
 from mpilayer.models.base import LayerShape
 from mpilayer.report import build
 from mpilayer.report.collect import collect
@@ -12,11 +15,14 @@ from mpilayer.runs.advice import (
     after_finetuning,
     after_pretraining,
     costly_allreduce,
+    no_better_than_always,
     over_fits,
     worse_than_pca,
 )
 from mpilayer.runs.finetune import run_finetune
 from mpilayer.runs.pretrain import pretrain
+from mpilayer.runs.use import evaluate
+from tests.support.toys import rows
 from tests.unit.runs.conftest import make_session
 
 STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
@@ -164,6 +170,75 @@ def test_who_is_better_hears_nothing(small, tmp_path):
     assert summary["worse_than_pca"] == ""
     assert not [line for line in session.said if "PCA" in line]
     assert notes(run) == 0
+
+
+# --- no better than a constant
+
+
+@pytest.mark.parametrize(
+    ("model", "rival"),
+    [
+        ("classifier", "always the most frequent class"),
+        ("regressor", "always the mean"),
+    ],
+)
+def test_no_better_than_a_constant(model, rival):
+    equal = {"test": 66.667, "train": 66.667}
+    adam = replace(TUNE, optimizer="adam")
+    assert no_better_than_always(model, equal, equal, adam, 10) == (
+        f"the {model} is no better than {rival} on the test rows (66.67 against "
+        "66.67). What may help: more --epochs than 10, with --resume auto; a larger "
+        "--learning-rate, such as 0.003, with --replace; a --minibatch smaller than "
+        "10, with --replace."
+    )
+    found = no_better_than_always(model, {"test": 70, "train": 1}, equal, adam, 10)
+    assert "It fits the training rows better than that: over-fitting." in found
+    assert "more training rows" in found
+    assert "epochs" not in found
+    single = replace(adam, minibatch=1)
+    assert "minibatch" not in no_better_than_always(model, equal, equal, single, 10)
+
+
+def test_a_predictor_that_is_better_hears_nothing():
+    usual, none = {"test": 2.0}, {"test": None}
+    assert no_better_than_always("regressor", {"test": 1.9}, usual, TUNE, 1) == ""
+    assert no_better_than_always("regressor", none, usual, TUNE, 1) == ""
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """Give a data set whose first column says the label, and a pre-trained run."""
+    folder = tmp_path_factory.mktemp("labelled")
+    x = {"train": rows(60), "test": rows(20, seed=1)}
+    splits = {k: Split(v, (v[:, 0] > 0.5).astype(int)) for k, v in x.items()}
+    write_dataset(folder / "data.h5", splits, name="", origin="", scale=1.0)
+    pretrain(folder / "data.h5", folder / "run", STACK, make_session())
+    return folder / "run"
+
+
+@pytest.mark.parametrize("task", ["classify", "regress"])
+@pytest.mark.parametrize("rate", [1e-9, 0.03])
+def test_a_predictor_of_a_run(labelled, tmp_path, task, rate):
+    """One that has learned nothing is told of; one that has learned is not."""
+    run, session = tmp_path / "run", make_session(checkpoint_every=0)
+    copytree(labelled, run)
+    config = FinetuneConfig(
+        epochs=1 if rate < 1e-3 else 60,
+        minibatch=10,
+        optimizer="adam",
+        learning_rate=rate,
+        task=task,
+    )
+    summary = run_finetune(run, config, session)
+    words = summary[f"{task}_no_better"]
+    told = [line for line in session.said if "no better than always" in line]
+    assert told == [f"warning: {words}"] * bool(words)
+    assert bool(words) == (rate < 1e-3)
+    (found,) = collect([run])
+    page = str(build.sections_of([found]))
+    assert page.count("is no better than always") == bool(words)
+    result = evaluate(run, "test", make_session())
+    assert (result["error"] < result["always_error"]) == (not words)
 
 
 # --- Allreduce
