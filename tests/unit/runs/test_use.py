@@ -1,13 +1,18 @@
 """Using a run on data that are not its own."""
 
+import numpy as np
 import pytest
 
-from mpilayer.config import PretrainConfig
+from mpilayer.config import FinetuneConfig, PretrainConfig
 from mpilayer.data.dataset import Dataset, write_dataset
+from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split
+from mpilayer.errors import DataError
 from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.runs.finetune import run_finetune
+from mpilayer.runs.like import like_of
 from mpilayer.runs.pretrain import pretrain
-from mpilayer.runs.use import evaluate
+from mpilayer.runs.use import encode, evaluate
 from mpilayer.train.evaluate import PCA
 from tests.support.toys import rows
 from tests.unit.runs.conftest import make_session
@@ -60,3 +65,34 @@ def test_no_pca_without_the_rows_of_the_run(run, tmp_path):
     assert said.startswith("PCA is left out: it needs the training rows of the run")
     moved = evaluate(run, "train", make_session(), data=own)
     assert moved["pca_error"] > 0
+
+
+# --- data that are not like those of the run
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """Give a run with a classifier of classes with names."""
+    x, named = rows(60), Preparation(classes=("no", "yes"))
+    data, labels = tmp_path / "named.h5", (x[:, 0] > 0.5).astype(int)
+    splits = {"train": Split(x, labels)}
+    write_dataset(data, splits, name="", origin="", scale=1.0, preparation=named)
+    pretrain(data, tmp_path / "run", STACK, make_session())
+    config = FinetuneConfig(epochs=1, minibatch=10, task="classify")
+    run_finetune(tmp_path / "run", config, make_session())
+    return tmp_path / "run"
+
+
+def test_rows_without_labels_have_no_classes(classifier, tmp_path):
+    bare = made(tmp_path / "bare.h5", rows(6))
+    assert encode(classifier, bare, tmp_path / "codes.csv")
+    numbered = made(tmp_path / "numbered.h5", rows(6), np.arange(6) % 2)
+    words = "the classes must be those of the run, no, yes; .* has numbers"
+    with pytest.raises(DataError, match=words):
+        encode(classifier, numbered, tmp_path / "others.csv")
+
+
+def test_like_what_is_not_there(tmp_path):
+    words = f"--like must name a run or a data set; found nothing at {tmp_path / 'no'}"
+    with pytest.raises(DataError, match=words):
+        like_of(tmp_path / "no")
