@@ -57,7 +57,7 @@ def data_to_use(directory: RunDirectory, data: Path | None) -> Path:
     """
     if data is None:
         return data_of_run(directory, None)
-    with Dataset.open(data) as dataset:
+    with Dataset.open(data, like=directory.path) as dataset:
         dataset.ensure()
     return data
 

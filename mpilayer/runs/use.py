@@ -197,7 +197,7 @@ def _write(
             "name."
         )
     stack, apply = work.load(directory)
-    with Dataset.open(data) as dataset:
+    with Dataset.open(data, like=run) as dataset:
         check_like(dataset, stack, directory)
         dataset.ensure()
         preparation = work.prepared(dataset.preparation)

@@ -96,3 +96,21 @@ def test_like_what_is_not_there(tmp_path):
     words = f"--like must name a run or a data set; found nothing at {tmp_path / 'no'}"
     with pytest.raises(DataError, match=words):
         like_of(tmp_path / "no")
+
+
+def test_a_table_is_to_be_prepared_like_the_run(run, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("1,2\n")
+    words = f"data prepare {table} --like {run} -o {tmp_path / 'table.h5'}"
+    with pytest.raises(DataError, match=words):
+        encode(run, table, tmp_path / "codes.csv")
+    with pytest.raises(DataError, match=words):
+        evaluate(run, "train", make_session(), data=table)
+
+
+def test_a_run_is_no_data_set(run):
+    words = (
+        f"It is a run: look at it with 'mpilayer evaluate {run}' or 'mpilayer report"
+    )
+    with pytest.raises(DataError, match=words):
+        Dataset.open(run)
