@@ -87,11 +87,6 @@ def chosen_model(directory: RunDirectory, name: str | None) -> tuple[str, Stack]
     return load_trained(directory)
 
 
-def encoder(directory: RunDirectory, name: str | None) -> Stack:
-    """Return the model whose encoder is to be used; see ``chosen_task``. Local."""
-    return chosen_model(directory, name)[1]
-
-
 def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
     """Return a run's classifier or regressor, with its best weights. Local.
 

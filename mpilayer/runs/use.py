@@ -21,8 +21,8 @@ from mpilayer.runs.like import check_like
 from mpilayer.runs.model import load_trained
 from mpilayer.runs.output import check_output
 from mpilayer.runs.predictors import (
+    chosen_model,
     chosen_task,
-    encoder,
     evaluate_predictor,
 )
 from mpilayer.runs.resuming import data_to_use, training_data
@@ -34,6 +34,14 @@ Apply = Callable[[Array32], Array32]
 
 Prepared = Callable[[Preparation], Preparation]
 """How codes or reconstructions are prepared, from how the data are."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Rows written of each split, and the kind of the model that has made them."""
+
+    rows: dict[str, int]
+    model: str
 
 
 def evaluate(
@@ -122,7 +130,7 @@ def encode(
     replace: bool = False,
     split: str | None = None,
     task: str | None = None,
-) -> dict[str, int]:
+) -> Written:
     """Write the codes of a data set. One process.
 
     Parameters
@@ -144,8 +152,8 @@ def encode(
 
     Returns
     -------
-    dict
-        Rows written of each split.
+    Written
+        What was written, and which of ``chosen_model`` made it.
 
     Raises
     ------
@@ -154,9 +162,9 @@ def encode(
         or cannot be written, or ``split`` is missing or given without need.
     """
 
-    def load(directory: RunDirectory) -> tuple[Stack, Apply]:
-        stack = encoder(directory, task)
-        return stack, stack.encode
+    def load(directory: RunDirectory) -> tuple[str, Stack, Apply]:
+        kind, stack = chosen_model(directory, task)
+        return kind, stack, stack.encode
 
     def prepared(before: Preparation) -> Preparation:
         return Preparation(labels=before.labels, classes=before.classes)
@@ -166,12 +174,12 @@ def encode(
 
 def reconstruct(
     run: Path, data: Path, out: Path, replace: bool = False, split: str | None = None
-) -> dict[str, int]:
+) -> Written:
     """Write the reconstructions of a data set, before any scaling; see ``encode``."""
 
-    def load(directory: RunDirectory) -> tuple[Stack, Apply]:
-        _, stack = load_trained(directory)
-        return stack, stack.reconstruct
+    def load(directory: RunDirectory) -> tuple[str, Stack, Apply]:
+        kind, stack = load_trained(directory)
+        return kind, stack, stack.reconstruct
 
     work = _Work("reconstructions", load, lambda before: before)
     return _write(run, data, out, replace, split, work)
@@ -182,13 +190,13 @@ class _Work:
     """What to write, and what makes it from rows."""
 
     what: str
-    load: Callable[[RunDirectory], tuple[Stack, Apply]]
+    load: Callable[[RunDirectory], tuple[str, Stack, Apply]]
     prepared: Prepared
 
 
 def _write(
     run: Path, data: Path, out: Path, replace: bool, split: str | None, work: _Work
-) -> dict[str, int]:
+) -> Written:
     directory = RunDirectory.open(run)
     ending = check_output(out, OUTPUT_ENDINGS, replace)
     if out.exists() and data.exists() and out.samefile(data):
@@ -196,7 +204,7 @@ def _write(
             f"-o must not name the data themselves; got {out} for both. Choose another "
             "name."
         )
-    stack, apply = work.load(directory)
+    kind, stack, apply = work.load(directory)
     with Dataset.open(data, like=run) as dataset:
         check_like(dataset, stack, directory)
         dataset.ensure()
@@ -219,7 +227,7 @@ def _write(
             scale=1.0,
             preparation=preparation,
         )
-    return {name: len(content) for name, content in splits.items()}
+    return Written({name: len(content) for name, content in splits.items()}, kind)
 
 
 def _chosen(dataset: Dataset, ending: str, split: str | None) -> tuple[str, ...]:

@@ -1,8 +1,12 @@
 """Using a run on data that are not its own."""
 
+from argparse import ArgumentParser
+
 import numpy as np
 import pytest
 
+from mpilayer.cli import encode as encode_command
+from mpilayer.cli import reconstruct as reconstruct_command
 from mpilayer.config import FinetuneConfig, PretrainConfig
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.preparation import Preparation
@@ -85,7 +89,8 @@ def classifier(tmp_path):
 
 def test_rows_without_labels_have_no_classes(classifier, tmp_path):
     bare = made(tmp_path / "bare.h5", rows(6))
-    assert encode(classifier, bare, tmp_path / "codes.csv")
+    written = encode(classifier, bare, tmp_path / "codes.csv")
+    assert written.rows == {"train": 6}
     numbered = made(tmp_path / "numbered.h5", rows(6), np.arange(6) % 2)
     words = "the classes must be those of the run, no, yes; .* has numbers"
     with pytest.raises(DataError, match=words):
@@ -114,3 +119,26 @@ def test_a_run_is_no_data_set(run):
     )
     with pytest.raises(DataError, match=words):
         Dataset.open(run)
+
+
+# --- who has made it
+
+
+def wrote(command, capsys, *arguments):
+    """Return what a command says that it wrote."""
+    parser = ArgumentParser()
+    command.configure(parser)
+    command.run(parser.parse_args(list(map(str, arguments))))
+    return capsys.readouterr().out
+
+
+def test_the_model_is_named(classifier, tmp_path, capsys):
+    own, out = tmp_path / "named.h5", tmp_path / "out.csv"
+    said = f"wrote 60 train rows to {out}, by "
+    arguments = (classifier, own, "-o", out, "--replace")
+    found = wrote(encode_command, capsys, *arguments)
+    assert found == f"{said}the encoder of the classifier\n"
+    found = wrote(encode_command, capsys, *arguments, "--task", "autoencode")
+    assert found == f"{said}the encoder of the pretrained autoencoder\n"
+    found = wrote(reconstruct_command, capsys, *arguments)
+    assert found == f"{said}the pretrained autoencoder\n"
