@@ -19,6 +19,8 @@ from mpilayer.errors import ConfigError
 from mpilayer.runs.making import make_data
 
 _WIDTH = 80
+# More of them are numbers to learn, or too many to read.
+_MOST_LABELS = 50
 _ENDINGS = (".h5", ".hdf5")
 
 
@@ -294,6 +296,9 @@ def _labels_in_short(facts: dict[str, Any]) -> str:
     counts = facts["label_counts"]
     if counts is None:
         return "none"
+    if len(counts) > _MOST_LABELS:
+        names = list(counts)  # in order
+        return lines.shown(f"{len(counts)}: {names[0]} to {names[-1]}")
     low, high = min(counts.values()), max(counts.values())
     each = f"{low} row{'s' * (low != 1)} each"
     rows = each if low == high else f"{low} to {high} rows"
@@ -302,7 +307,7 @@ def _labels_in_short(facts: dict[str, Any]) -> str:
 
 def _print_label_counts(summary: dict[str, Any]) -> None:
     for split, facts in summary["splits"].items():
-        if facts["label_counts"] is not None:
+        if 0 < len(facts["label_counts"] or ()) <= _MOST_LABELS:
             # A number stays with its label when the line is broken.
             pairs = " ".join(f"{k}:{n}" for k, n in facts["label_counts"].items())
             print(f"\nrows of each label in {split}")

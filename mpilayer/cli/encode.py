@@ -9,7 +9,8 @@ from mpilayer.cli.arguments import require_one_process
 from mpilayer.cli.options import add_task
 from mpilayer.data.layout import SPLITS
 from mpilayer.errors import ConfigError, unknown
-from mpilayer.runs.use import encode
+from mpilayer.runs.tasks import model_in_words
+from mpilayer.runs.use import Written, encode
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,13 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Encode every split, or one."""
-    write("encode", args, partial(encode, task=args.task))
+    write("encode", args, partial(encode, task=args.task), "the encoder of ")
 
 
 def write(
-    command: str, args: argparse.Namespace, work: Callable[..., dict[str, int]]
+    command: str, args: argparse.Namespace, work: Callable[..., Written], part: str = ""
 ) -> None:
-    """Do one-process work that reads a data set and writes another one.
+    """Do one-process work of a model, or a part of it, from one data set to another.
 
     Raises
     ------
@@ -57,5 +58,6 @@ def write(
     if args.split is not None and args.split not in SPLITS:
         raise ConfigError(unknown("split", args.split, SPLITS))
     written = work(args.run, args.data, args.out, args.replace, args.split)
-    rows = ", ".join(f"{count} {split} rows" for split, count in written.items())
-    print(f"wrote {rows} to {args.out}")
+    rows = ", ".join(f"{count} {split} rows" for split, count in written.rows.items())
+    model = f"{part}{model_in_words(written.model)}"
+    print(f"wrote {rows} to {args.out}, by {model}")

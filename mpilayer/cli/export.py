@@ -6,7 +6,7 @@ from pathlib import Path
 from mpilayer.cli.arguments import require_one_process
 from mpilayer.cli.options import add_task
 from mpilayer.runs.export import PARTS, export
-from mpilayer.runs.tasks import TASKS
+from mpilayer.runs.tasks import model_in_words
 from mpilayer.store.export import Model
 
 
@@ -47,7 +47,5 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _name(model: Model) -> str:
-    kind = model.about["model"]
-    predictors = {task.model for name, task in TASKS.items() if name != "autoencode"}
-    whole = f"the {kind}" if kind in predictors else f"the {kind} autoencoder"
+    whole = model_in_words(model.about["model"])
     return whole if model.about["part"] == PARTS[0] else f"the encoder of {whole}"

@@ -20,6 +20,7 @@ _NAMELESS = re.compile(r"(unnamed: .*)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 # Of the bytes of a file: its text, lines and numbers.
 _HELD = 4
+_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 _MEND = "Mend that line, or save the table so."
 
 
@@ -64,9 +65,10 @@ def read_csv(path: Path, labels: str = "", needed: bool = True) -> Table:
     ------
     DataError
         Not text, empty, lines of different lengths, a cell that is not a number, with
-        its line and column; a row without a label, no such column, or two of that name;
-        a column without a name behind others; or, without names, a first column that
-        counts the rows, or what may be one column with decimal commas.
+        its line and column; cells between semicolons or tabs; a row without a label, no
+        such column, or two of that name; a column without a name behind others; or,
+        without names, a first column that counts the rows, or what may be one column
+        with decimal commas.
     """
     with reading(path, "a text file of numbers in UTF-8"):
         memory.demand(_HELD * path.stat().st_size, path)
@@ -110,6 +112,8 @@ def _quoted(cell: object) -> str:
 def _read(path: Path, labels: str, needed: bool) -> Table:
     text = path.read_text(encoding="utf-8-sig")
     lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if lines:
+        _check_separator(*lines[0])
     header = _header(lines[0][1], labels) if lines else []
     rows = lines[1:] if header else lines
     if not rows:
@@ -131,6 +135,15 @@ def _read(path: Path, labels: str, needed: bool) -> Table:
         found = numbers_or_texts(cells, where)
     remark = _remark(lines[0][0], header, n_index, column)
     return Table(table[:, kept], found, columns, remark)
+
+
+def _check_separator(number: int, line: str) -> None:
+    found = [name for mark, name in _SEPARATORS.items() if mark in line.strip()]
+    if found and len(_cells(line)) == 1:
+        raise DataError(
+            f"cells must be separated by commas; those of line {number} are separated "
+            f"by {found[0]}. Save the table with commas, and with decimal points."
+        )
 
 
 def _header(line: str, labels: str) -> list[str]:

@@ -142,8 +142,15 @@ class Dataset:
         self._version = int(file.attrs["format_version"])
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, like: Path | None = None) -> Self:
         """Open a file and check its layout, not its content.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        like : Path, optional
+            A run that it is for, to advise how samples become a data set.
 
         Raises
         ------
@@ -156,7 +163,7 @@ class Dataset:
                     path,
                     kind=KIND,
                     version=FORMAT_VERSION,
-                    advice=advice(path),
+                    advice=advice(path, like),
                     advise=lambda found: advice_for(path, found),
                 )
             )

@@ -30,15 +30,25 @@ class Stored:
     scale: float
 
 
-def advice(path: Path) -> str:
-    """Return what to do with a path that is not an HDF5 file."""
+def advice(path: Path, like: Path | None = None) -> str:
+    """Return what to do with a path that is not an HDF5 file.
+
+    Where a run is known, the data set is to be ``like`` its data.
+    """
+    if (path / "config.toml").is_file():
+        run = shlex.quote(str(path))
+        return (
+            f"It is a run: look at it with 'mpilayer evaluate {run}' or 'mpilayer "
+            f"report {run}'."
+        )
     samples = path.suffix.lower() in _SAMPLES and path.is_file()
     if not (samples or path.is_dir()) or not path.name:
         return ADVICE
     name = f"{path.stem if samples else path.name}.h5"
     command = ("mpilayer", "data", "prepare", str(path))
     out = str(path.with_name(name))
-    return f"Make a data set of it: {shlex.join((*command, '-o', out))}"
+    alike = () if like is None else ("--like", str(like))
+    return f"Make a data set of it: {shlex.join((*command, *alike, '-o', out))}"
 
 
 def advice_for(path: Path, file: Any) -> str:

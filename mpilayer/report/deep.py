@@ -95,7 +95,8 @@ def alone(run: Run) -> Section:
 def _remarks(run: Run) -> Iterator[Markup]:
     """Yield what a reader must know first."""
     yield from (note(remark) for remark in run.remarks)
-    for key in ("short_of_epochs", "worse_than_pca"):
+    warnings = ("short_of_epochs", "worse_than_pca")
+    for key in (*warnings, "classify_no_better", "regress_no_better"):
         if words := run.summary.get(key):
             yield note(f"Warning: {words}")
 

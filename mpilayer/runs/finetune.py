@@ -298,13 +298,14 @@ def _check(
             raise ConfigError(
                 f"{task.words} of {run} must go on, or begin anew; it was interrupted "
                 f"after epoch {progress(directory, task)}. Go on with 'mpilayer "
-                f"resume {run}', or start again from pre-training with --replace."
+                f"resume {run}', or start again from the pre-trained stack with "
+                "--replace."
             )
         model = "fine-tuned" if task.model == "finetuned" else f"a {task.model}"
         raise ConfigError(
             f"{run} must not be {model} yet; it is. Look at it with 'mpilayer "
             f"evaluate {run}', go on with more --epochs and --resume auto, or start "
-            "again from pre-training with --replace."
+            "again from the pre-trained stack with --replace."
         )
     check_pretrained(directory, weights=not config.from_scratch)
     _, shapes = run_shapes(directory)

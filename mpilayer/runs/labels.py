@@ -14,7 +14,7 @@ from mpilayer.models.stack import Predictor
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.session import finite
-from mpilayer.train.labels import Block, prediction_error, targets
+from mpilayer.train.labels import Always, Block, prediction_error, targets
 
 
 def read_labels(
@@ -106,8 +106,14 @@ def labelled_splits(dataset: Dataset) -> list[str]:
     return [s for s in dataset.splits if dataset.labels(s, 0, 0) is not None]
 
 
+def always(data: Path, classes: AnyArray) -> Always:
+    """Return what predicts the same for all rows, by the training labels. Local."""
+    with Dataset.open(data) as dataset:
+        return Always(read_labels(dataset, "train"), classes)
+
+
 def prediction_errors(
-    model: Predictor, data: Path, comm: Communicator
+    model: Predictor | Always, data: Path, comm: Communicator
 ) -> dict[str, float | None]:
     """Return the error of each split, None where there are no labels. Collective."""
     with Dataset.open(data) as dataset:

@@ -9,6 +9,7 @@ from mpilayer.data.sources import Source
 from mpilayer.errors import DataError
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.runs.directory import PREPARATION, RunDirectory
+from mpilayer.runs.labels import labelled_splits
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ def like_of(path: Path) -> Like:
     MpilayerError
         It is neither, or it is damaged.
     """
+    if not path.exists():
+        raise DataError(
+            f"--like must name a run or a data set; found nothing at {path}. Give the "
+            "folder of a run, or a file such as data.h5."
+        )
     if path.is_dir():
         directory = RunDirectory.open(path)
         n_visible = int(directory.read_config().get("data", {}).get("n_visible", 0))
@@ -80,7 +86,7 @@ def check_like(dataset: Dataset, stack: Stack, directory: RunDirectory) -> None:
     Raises
     ------
     DataError
-        Other columns, scaled in another way, or of other classes.
+        Other columns, scaled in another way, or labels of other classes.
     """
     n_visible = stack.shapes[0].n_visible
     if dataset.n_visible != n_visible:
@@ -98,7 +104,8 @@ def check_like(dataset: Dataset, stack: Stack, directory: RunDirectory) -> None:
             f"{dataset.path} must have the scaling of the run's data, "
             f"{_method(wanted)}; found {_method(found)}. {advice}"
         )
-    if isinstance(stack, Predictor) and wanted.classes != found.classes:
+    named = isinstance(stack, Predictor) and labelled_splits(dataset)
+    if named and wanted.classes != found.classes:
         raise DataError(
             f"the classes must be those of the run, {_listed(wanted.classes)}; "
             f"{dataset.path} has {_listed(found.classes)}. {advice}"

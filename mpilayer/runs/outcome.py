@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer.config import PretrainConfig
-from mpilayer.runs.advice import after_pretraining, worse_than_pca
+from mpilayer.runs.advice import after_pretraining, over_fits, worse_than_pca
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.keeping import Cut
 from mpilayer.runs.model import load_stack
@@ -126,7 +126,8 @@ def summarize(
     stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
     errors = stack_errors(stack, data, comm)
     pca = pca_errors(data, config.layers[-1], session)
-    worse = worse_than_pca("pre-trained", errors, pca, after_pretraining(config))
+    remedies = after_pretraining(config, over_fits(errors, pca))
+    worse = worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
     if worse:
         session.say(f"warning: {worse}")
     summary = {

@@ -1,22 +1,30 @@
 """Using a run's classifier or regressor: errors, and its encoder."""
 
+from collections.abc import Iterable
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
+from mpilayer.arrays import AnyArray
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import CheckpointError
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.parallel.comm import Communicator
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.labels import check_labels, labelled_blocks
+from mpilayer.runs.labels import always, check_labels, labelled_blocks
 from mpilayer.runs.like import check_like
 from mpilayer.runs.model import load_trained, run_shapes, warn_if_unfinished
-from mpilayer.runs.resuming import data_to_use
+from mpilayer.runs.resuming import data_to_use, training_data
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.tasks import TASKS, Task, begun_last, trained_last
 from mpilayer.store import checkpoint
-from mpilayer.train.labels import class_error, confusion, squared_deviation
+from mpilayer.train.labels import (
+    Always,
+    Block,
+    class_error,
+    confusion,
+    prediction_error,
+)
 
 
 def chosen_task(run: Path, name: str | None) -> Task | None:
@@ -79,11 +87,6 @@ def chosen_model(directory: RunDirectory, name: str | None) -> tuple[str, Stack]
     return load_trained(directory)
 
 
-def encoder(directory: RunDirectory, name: str | None) -> Stack:
-    """Return the model whose encoder is to be used; see ``chosen_task``. Local."""
-    return chosen_model(directory, name)[1]
-
-
 def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
     """Return a run's classifier or regressor, with its best weights. Local.
 
@@ -124,7 +127,9 @@ def evaluate_predictor(
         Of a classifier: ``error`` in percent, ``errors``, ``classes`` (labels, or their
         names) and ``confusion``
         (rows of each class, down, by the predicted class, across). Of a regressor:
-        ``error``, the root mean square one. Of both: ``model``, ``n_samples`` and more.
+        ``error``, the root mean square one. Of both: ``always_error``, that of what
+        predicts the same for all rows by the training labels of the run (None where
+        they are not at hand), ``model``, ``n_samples`` and more.
 
     Raises
     ------
@@ -148,11 +153,13 @@ def evaluate_predictor(
             "n_samples": dataset.n_samples(split),
             "model": task.model,
             "data": dataset.name,
+            "always_error": _always_error(
+                RunDirectory(run), dataset, split, model.classes, comm
+            ),
         }
         blocks = labelled_blocks(dataset, split, model.classes, comm)
         if not len(model.classes):
-            error = sqrt(squared_deviation(model, blocks, comm))
-            return {**about, "error": finite(error)}
+            return {**about, "error": _shown_error(model, blocks, comm)}
         counts = confusion(model, blocks, comm)
         classes = dataset.preparation.names(model.classes)
     return {
@@ -162,6 +169,33 @@ def evaluate_predictor(
         "classes": classes,
         "confusion": counts.astype(int).tolist(),
     }
+
+
+def _always_error(
+    directory: RunDirectory,
+    dataset: Dataset,
+    split: str,
+    classes: AnyArray,
+    comm: Communicator,
+) -> float | None:
+    """Return the error of what predicts the same for all rows. Collective.
+
+    None where the training rows of the run are not at hand.
+    """
+    train = comm.on_root(lambda: training_data(directory, dataset.path))
+    if train is None:
+        return None
+    usual = comm.everywhere(lambda: always(train, classes))
+    blocks = labelled_blocks(dataset, split, classes, comm)
+    return _shown_error(usual, blocks, comm)
+
+
+def _shown_error(
+    model: Predictor | Always, blocks: Iterable[Block], comm: Communicator
+) -> float | None:
+    """Return the class error in percent, or the root mean square one. Collective."""
+    error = prediction_error(model, blocks, comm)
+    return finite(error if len(model.classes) else sqrt(error))
 
 
 def confusion_of(model: Predictor, path: Path, comm: Communicator) -> dict[str, Any]:

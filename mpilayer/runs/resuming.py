@@ -1,6 +1,7 @@
 """What must be the same for a run to go on: its data and its settings."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,20 @@ def data_to_use(directory: RunDirectory, data: Path | None) -> Path:
     """
     if data is None:
         return data_of_run(directory, None)
-    with Dataset.open(data) as dataset:
+    with Dataset.open(data, like=directory.path) as dataset:
         dataset.ensure()
     return data
+
+
+def training_data(directory: RunDirectory, data: Path) -> Path | None:
+    """Return the data set a run was trained on: this one, or where it was. Local.
+
+    None if it is neither.
+    """
+    for path in (data, None):
+        with suppress(DataError):
+            return data_of_run(directory, path)
+    return None
 
 
 def is_run(run: Path, command: str) -> bool:

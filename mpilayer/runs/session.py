@@ -220,15 +220,20 @@ def stack_errors(
 
 
 def pca_errors(
-    data: Path, n_components: int, session: Session, splits: Sequence[str] = SPLITS
+    data: Path,
+    n_components: int,
+    session: Session,
+    splits: Sequence[str] = SPLITS,
+    of: Path | None = None,
 ) -> dict[str, float | None]:
     """Return the errors of as many principal components, fitted on the training rows.
 
-    None for a split that is not there; for all, and a word, when there are too many
-    columns. Collective; every rank reads its own rows.
+    The errors are those of the same data set, or ``of`` another one. None for a split
+    that is not there; for all, and a word, when there are too many columns. Collective;
+    every rank reads its own rows.
     """
     comm, errors = session.comm, {}
-    with Dataset.open(data) as dataset:
+    with Dataset.open(data) as dataset, Dataset.open(of or data) as judged:
         shape = dataset.n_samples("train"), dataset.n_visible
         if not PCA.fits(*shape):
             session.say(
@@ -238,8 +243,8 @@ def pca_errors(
             return dict.fromkeys(splits)
         pca = PCA(local_blocks(dataset, "train", comm), shape, n_components, comm)
         for split in splits:
-            if split in dataset.splits:
-                errors[split] = pca.error(local_blocks(dataset, split, comm), comm)
+            if split in judged.splits:
+                errors[split] = pca.error(local_blocks(judged, split, comm), comm)
     return {split: finite(errors.get(split, math.nan)) for split in splits}
 
 

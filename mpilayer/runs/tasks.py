@@ -47,6 +47,12 @@ TASKS = {
 """The tasks, by the setting of that name."""
 
 
+def model_in_words(kind: str) -> str:
+    """Return what a model of a run is called, by its kind in ``chosen_model``."""
+    predictors = {task.model for name, task in TASKS.items() if name != "autoencode"}
+    return f"the {kind}" if kind in predictors else f"the {kind} autoencoder"
+
+
 def task_of_command(name: str) -> Task:
     """Return the task that is called so in ``complete``."""
     return next(task for task in TASKS.values() if task.name == name)

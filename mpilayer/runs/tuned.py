@@ -5,9 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer.models.stack import Predictor
-from mpilayer.runs.advice import after_finetuning, costly_allreduce, worse_than_pca
+from mpilayer.runs.advice import (
+    after_finetuning,
+    costly_allreduce,
+    no_better_than_always,
+    over_fits,
+    worse_than_pca,
+)
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.labels import prediction_errors
+from mpilayer.runs.labels import always, prediction_errors
 from mpilayer.runs.model import run_shapes
 from mpilayer.runs.predictors import confusion_of
 from mpilayer.runs.session import Session, stack_errors
@@ -52,7 +58,7 @@ def summarize(
     if costly:
         session.say(f"warning: {costly}")
     if isinstance(state.stack, Predictor):
-        errors = _prediction_errors(state.stack, data, session)
+        errors = _prediction_errors(state, state.stack, data, session)
     else:
         errors = _errors(directory, state, data, session)
     return {
@@ -75,11 +81,15 @@ def _errors(
     errors = stack_errors(state.stack, data, comm)
 
     def advise() -> str:
-        remedies = after_finetuning(
-            state.config, run_shapes(directory)[0], state.epoch, state.best_epoch
-        )
         pca = directory.read_summary().get("pca") or {}
-        return worse_than_pca("fine-tuned", errors, pca, remedies)
+        remedies = after_finetuning(
+            state.config,
+            run_shapes(directory)[0],
+            state.epoch,
+            state.best_epoch,
+            over_fits(errors, pca),
+        )
+        return worse_than_pca("fine-tuned", state.stack.shapes, errors, pca, remedies)
 
     worse = comm.on_root(advise)
     if worse:
@@ -92,9 +102,22 @@ def _errors(
 
 
 def _prediction_errors(
-    model: Predictor, data: Path, session: Session
+    state: FinetuneState, model: Predictor, data: Path, session: Session
 ) -> dict[str, Any]:
-    errors = prediction_errors(model, data, session.comm)
+    """Return the errors of a predictor. Collective."""
+    comm, task = session.comm, TASKS[state.config.task]
+    errors = prediction_errors(model, data, comm)
+    usual = comm.everywhere(lambda: always(data, model.classes))
+    worse = no_better_than_always(
+        task.model,
+        errors,
+        prediction_errors(usual, data, comm),
+        state.config,
+        state.epoch,
+    )
+    if worse:
+        session.say(f"warning: {worse}")
+    found = {f"{task.name}_error": errors, f"{task.name}_no_better": worse}
     if not len(model.classes):
-        return {"regress_error": errors}
-    return {"classify_error": errors, **confusion_of(model, data, session.comm)}
+        return found
+    return {**found, **confusion_of(model, data, comm)}

@@ -22,12 +22,12 @@ from mpilayer.runs.like import check_like, preparation_of
 from mpilayer.runs.model import load_trained
 from mpilayer.runs.output import check_output
 from mpilayer.runs.predictors import (
+    chosen_model,
     chosen_task,
-    encoder,
     evaluate_predictor,
     load_predictor,
 )
-from mpilayer.runs.resuming import data_to_use
+from mpilayer.runs.resuming import data_to_use, training_data
 from mpilayer.runs.session import Session, finite, local_blocks, pca_errors
 from mpilayer.train.evaluate import reconstruction_error
 
@@ -36,6 +36,14 @@ Apply = Callable[[Array32], Array32]
 
 Prepared = Callable[[Preparation], Preparation]
 """How codes or reconstructions are prepared, from how the data are."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Rows written of each split, and the kind of the model that has made them."""
+
+    rows: dict[str, int]
+    model: str
 
 
 def evaluate(
@@ -64,8 +72,9 @@ def evaluate(
     -------
     dict
         Of an autoencoder: ``error`` and ``pca_error`` (as many components as the code
-        has units, fitted on the training rows of the same data), Σ over columns, mean
-        over rows; and more. Others: see ``evaluate_predictor``.
+        has units, fitted on the training rows of the run; None, and a word, where they
+        are not at hand), Σ over columns, mean over rows; and more. Others: see
+        ``evaluate_predictor``.
 
     Raises
     ------
@@ -94,12 +103,26 @@ def evaluate(
     return {
         "split": split,
         "error": finite(error),
-        "pca_error": pca_errors(path, n_code, session, (split,))[split],
+        "pca_error": _pca_error(RunDirectory(run), path, split, n_code, session),
         "n_samples": n_samples,
         "n_code": n_code,
         "model": kind,
         "data": name,
     }
+
+
+def _pca_error(
+    directory: RunDirectory, data: Path, split: str, n_code: int, session: Session
+) -> float | None:
+    """Return the error of PCA fitted on the training rows of the run. Collective."""
+    train = session.comm.on_root(lambda: training_data(directory, data))
+    if train is None:
+        session.say(
+            "PCA is left out: it needs the training rows of the run, and its data set "
+            "is not where it was"
+        )
+        return None
+    return pca_errors(train, n_code, session, (split,), of=data)[split]
 
 
 def encode(
@@ -109,7 +132,7 @@ def encode(
     replace: bool = False,
     split: str | None = None,
     task: str | None = None,
-) -> dict[str, int]:
+) -> Written:
     """Write the codes of a data set. One process.
 
     Parameters
@@ -131,8 +154,8 @@ def encode(
 
     Returns
     -------
-    dict
-        Rows written of each split.
+    Written
+        What was written, and which of ``chosen_model`` made it.
 
     Raises
     ------
@@ -141,9 +164,9 @@ def encode(
         or cannot be written, or ``split`` is missing or given without need.
     """
 
-    def load(directory: RunDirectory) -> tuple[Stack, Apply]:
-        stack = encoder(directory, task)
-        return stack, stack.encode
+    def load(directory: RunDirectory) -> tuple[str, Stack, Apply]:
+        kind, stack = chosen_model(directory, task)
+        return kind, stack, stack.encode
 
     def prepared(before: Preparation) -> Preparation:
         return Preparation(labels=before.labels, classes=before.classes)
@@ -153,12 +176,12 @@ def encode(
 
 def reconstruct(
     run: Path, data: Path, out: Path, replace: bool = False, split: str | None = None
-) -> dict[str, int]:
+) -> Written:
     """Write the reconstructions of a data set, before any scaling; see ``encode``."""
 
-    def load(directory: RunDirectory) -> tuple[Stack, Apply]:
-        _, stack = load_trained(directory)
-        return stack, stack.reconstruct
+    def load(directory: RunDirectory) -> tuple[str, Stack, Apply]:
+        kind, stack = load_trained(directory)
+        return kind, stack, stack.reconstruct
 
     work = _Work("reconstructions", load, lambda before: before)
     return _write(run, data, out, replace, split, work)
@@ -203,14 +226,14 @@ class _Work:
     """What to write, and what makes it from rows."""
 
     what: str
-    load: Callable[[RunDirectory], tuple[Stack, Apply]]
+    load: Callable[[RunDirectory], tuple[str, Stack, Apply]]
     prepared: Prepared
     predicts: bool = False
 
 
 def _write(
     run: Path, data: Path, out: Path, replace: bool, split: str | None, work: _Work
-) -> dict[str, int]:
+) -> Written:
     directory = RunDirectory.open(run)
     ending = check_output(out, OUTPUT_ENDINGS, replace)
     if out.exists() and data.exists() and out.samefile(data):
@@ -218,8 +241,8 @@ def _write(
             f"-o must not name the data themselves; got {out} for both. Choose another "
             "name."
         )
-    stack, apply = work.load(directory)
-    with Dataset.open(data) as dataset:
+    kind, stack, apply = work.load(directory)
+    with Dataset.open(data, like=run) as dataset:
         check_like(dataset, stack, directory)
         dataset.ensure()
         preparation = work.prepared(dataset.preparation)
@@ -244,7 +267,7 @@ def _write(
             scale=1.0,
             preparation=preparation,
         )
-    return {name: len(content) for name, content in splits.items()}
+    return Written({name: len(content) for name, content in splits.items()}, kind)
 
 
 def _predictions(

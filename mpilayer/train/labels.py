@@ -54,7 +54,30 @@ def targets(
     return result
 
 
-def confusion(model: Predictor, blocks: Iterable[Block], comm: Communicator) -> Array64:
+class Always:
+    """What a predictor must beat: the same output for all rows.
+
+    Parameters
+    ----------
+    labels : ndarray, (n_samples,)
+        Of the training rows: the output is the mean of their targets, whose largest
+        names the most frequent class.
+    classes : ndarray of int64, (n_classes,)
+        As for ``targets``.
+    """
+
+    def __init__(self, labels: AnyArray, classes: AnyArray) -> None:
+        self.classes = classes
+        self.mean = targets(labels, classes).mean(axis=0, dtype=np.float64)
+
+    def apply(self, rows: Array32) -> Array32:
+        """Return the output (n_samples, n_out)."""
+        return np.tile(self.mean.astype(np.float32), (len(rows), 1))
+
+
+def confusion(
+    model: Predictor | Always, blocks: Iterable[Block], comm: Communicator
+) -> Array64:
     """Return how many rows of each class (down) were taken for each (across).
 
     Collective on ``comm``; ``blocks`` are this rank's rows.
@@ -74,7 +97,7 @@ def class_error(counts: Array64) -> float:
 
 
 def squared_deviation(
-    model: Predictor, blocks: Iterable[Block], comm: Communicator
+    model: Predictor | Always, blocks: Iterable[Block], comm: Communicator
 ) -> float:
     """Return the squared error of a regressor, mean over all rows. Collective.
 
@@ -88,7 +111,7 @@ def squared_deviation(
 
 
 def prediction_error(
-    model: Predictor, blocks: Iterable[Block], comm: Communicator
+    model: Predictor | Always, blocks: Iterable[Block], comm: Communicator
 ) -> float:
     """Return the class error in percent, or the mean squared error. Collective."""
     if len(model.classes):

@@ -183,3 +183,16 @@ def test_likely_labels_that_are_taken_for_samples_are_told(tmp_path):
     (tmp_path / "a.csv").write_text("a,Target\n1,2\n")
     with pytest.warns(RunWarning, match=r"'Target' is taken for .* --labels Target\."):
         assert read_csv(tmp_path / "a.csv").labels is None
+
+
+@pytest.mark.parametrize(("mark", "words"), [(";", "semicolons"), ("\t", "tabs")])
+@pytest.mark.parametrize("labels", ["", "species"])
+def test_other_separators(tmp_path, mark, words, labels):
+    path = tmp_path / "other.csv"
+    lines = (("a", "b", "species"), ("1.5", "2", "setosa"))
+    path.write_text("\n".join(map(mark.join, lines)))
+    words = f"{path}: cells must be separated by commas; those of line 1 .* by {words}"
+    with pytest.raises(DataError, match=words):
+        read_csv(path, labels)
+    path.write_text("a,species\n1,x;y\n")
+    assert read_csv(path, "species").labels.tolist() == ["x;y"]

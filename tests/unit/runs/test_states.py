@@ -53,7 +53,10 @@ def begun(run):
 
 
 def test_an_interrupted_fine_tuning_is_gone_on_with(begun):
-    words = f"after epoch 4 of 6. Go on with 'mpilayer resume {begun}', or start"
+    words = (
+        f"after epoch 4 of 6. Go on with 'mpilayer resume {begun}', or start again "
+        "from the pre-trained stack with --replace"
+    )
     with pytest.raises(ConfigError, match=words):
         run_finetune(begun, TUNE, make_session())
     resume(begun, make_session())

@@ -7,7 +7,13 @@ from mpilayer.errors import DataError
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import Predictor
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.train.labels import class_error, confusion, prediction_error, targets
+from mpilayer.train.labels import (
+    Always,
+    class_error,
+    confusion,
+    prediction_error,
+    targets,
+)
 
 SERIAL = SerialCommunicator()
 CLASSES = np.array([-3, 5, 40])
@@ -63,3 +69,20 @@ def test_squared_error():
     wanted = np.array([[2], [1]], "f")
     assert prediction_error(model, [(v, wanted)], SERIAL) == pytest.approx(5)
     assert np.isnan(prediction_error(model, [], SERIAL))
+
+
+def always_error(training, labels, classes):
+    """Return the error on labels of what predicts the same by those of training."""
+    blocks = [(np.zeros((len(labels), 3), np.float32), targets(labels, classes))]
+    return prediction_error(Always(training, classes), blocks, SERIAL)
+
+
+def test_always_the_most_frequent_class_of_the_training_rows():
+    training = np.array([5, 40, 40, -3, 40, 5])
+    assert always_error(training, np.array([40, 5, 5, 5]), CLASSES) == 75
+
+
+def test_always_the_mean_of_the_training_rows():
+    training = np.array([1.0, 2.0, 6.0], np.float32)
+    found = always_error(training, np.array([3.0, 5.0], np.float32), CLASSES[:0])
+    assert found == (0 + 4) / 2

@@ -1,0 +1,144 @@
+"""Using a run on data that are not its own."""
+
+from argparse import ArgumentParser
+
+import numpy as np
+import pytest
+
+from mpilayer.cli import encode as encode_command
+from mpilayer.cli import reconstruct as reconstruct_command
+from mpilayer.config import FinetuneConfig, PretrainConfig
+from mpilayer.data.dataset import Dataset, write_dataset
+from mpilayer.data.preparation import Preparation
+from mpilayer.data.split import Split
+from mpilayer.errors import DataError
+from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.runs.finetune import run_finetune
+from mpilayer.runs.like import like_of
+from mpilayer.runs.pretrain import pretrain
+from mpilayer.runs.use import encode, evaluate
+from mpilayer.train.evaluate import PCA
+from tests.support.toys import rows
+from tests.unit.runs.conftest import make_session
+
+STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
+
+
+def made(path, x, labels=None):
+    write_dataset(path, {"train": Split(x, labels)}, name="", origin="", scale=1.0)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Give a run whose data set lies beside it."""
+    data = made(tmp_path / "own.h5", rows(60))
+    pretrain(data, tmp_path / "run", STACK, make_session())
+    return tmp_path / "run"
+
+
+# --- PCA beside the error
+
+
+def pca_error(fitted, judged):
+    serial = SerialCommunicator()
+    return PCA([fitted], fitted.shape, 5, serial).error([judged], serial)
+
+
+def test_pca_is_fitted_on_the_rows_of_the_run(run, tmp_path):
+    """Six rows have five components: those of their own would leave nothing."""
+    few = rows(6, seed=3)
+    other, session = made(tmp_path / "few.h5", few), make_session()
+    with Dataset.open(other) as dataset:
+        few = dataset.rows("train")
+    with Dataset.open(tmp_path / "own.h5") as dataset:
+        train = dataset.rows("train")
+    found = evaluate(run, "train", session, data=other)["pca_error"]
+    assert found == pytest.approx(pca_error(train, few), rel=1e-6)
+    assert found > 1e3 * abs(pca_error(few, few))
+    assert session.said == []
+
+
+def test_no_pca_without_the_rows_of_the_run(run, tmp_path):
+    other, session = made(tmp_path / "few.h5", rows(6, seed=3)), make_session()
+    own = (tmp_path / "own.h5").rename(tmp_path / "moved.h5")
+    result = evaluate(run, "train", session, data=other)
+    assert result["pca_error"] is None
+    assert result["error"] > 0
+    (said,) = session.said
+    assert said.startswith("PCA is left out: it needs the training rows of the run")
+    moved = evaluate(run, "train", make_session(), data=own)
+    assert moved["pca_error"] > 0
+
+
+# --- data that are not like those of the run
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """Give a run with a classifier of classes with names."""
+    x, named = rows(60), Preparation(classes=("no", "yes"))
+    data, labels = tmp_path / "named.h5", (x[:, 0] > 0.5).astype(int)
+    splits = {"train": Split(x, labels)}
+    write_dataset(data, splits, name="", origin="", scale=1.0, preparation=named)
+    pretrain(data, tmp_path / "run", STACK, make_session())
+    config = FinetuneConfig(epochs=1, minibatch=10, task="classify")
+    run_finetune(tmp_path / "run", config, make_session())
+    return tmp_path / "run"
+
+
+def test_rows_without_labels_have_no_classes(classifier, tmp_path):
+    bare = made(tmp_path / "bare.h5", rows(6))
+    written = encode(classifier, bare, tmp_path / "codes.csv")
+    assert written.rows == {"train": 6}
+    numbered = made(tmp_path / "numbered.h5", rows(6), np.arange(6) % 2)
+    words = "the classes must be those of the run, no, yes; .* has numbers"
+    with pytest.raises(DataError, match=words):
+        encode(classifier, numbered, tmp_path / "others.csv")
+
+
+def test_like_what_is_not_there(tmp_path):
+    words = f"--like must name a run or a data set; found nothing at {tmp_path / 'no'}"
+    with pytest.raises(DataError, match=words):
+        like_of(tmp_path / "no")
+
+
+def test_a_table_is_to_be_prepared_like_the_run(run, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("1,2\n")
+    words = f"data prepare {table} --like {run} -o {tmp_path / 'table.h5'}"
+    with pytest.raises(DataError, match=words):
+        encode(run, table, tmp_path / "codes.csv")
+    with pytest.raises(DataError, match=words):
+        evaluate(run, "train", make_session(), data=table)
+
+
+def test_a_run_is_no_data_set(run):
+    words = (
+        f"It is a run: look at it with 'mpilayer evaluate {run}' or 'mpilayer report"
+    )
+    with pytest.raises(DataError, match=words):
+        Dataset.open(run)
+
+
+# --- who has made it
+
+
+def wrote(command, capsys, *arguments):
+    """Return what a command says that it wrote."""
+    parser = ArgumentParser()
+    command.configure(parser)
+    command.run(parser.parse_args(list(map(str, arguments))))
+    return capsys.readouterr().out
+
+
+def test_the_model_is_named(classifier, tmp_path, capsys):
+    own, out = tmp_path / "named.h5", tmp_path / "out.csv"
+    said = f"wrote 60 train rows to {out}, by "
+    arguments = (classifier, own, "-o", out, "--replace")
+    found = wrote(encode_command, capsys, *arguments)
+    assert found == f"{said}the encoder of the classifier\n"
+    found = wrote(encode_command, capsys, *arguments, "--task", "autoencode")
+    assert found == f"{said}the encoder of the pretrained autoencoder\n"
+    found = wrote(reconstruct_command, capsys, *arguments)
+    assert found == f"{said}the pretrained autoencoder\n"
