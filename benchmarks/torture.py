@@ -706,7 +706,7 @@ def errors(run: Path) -> dict[str, Any]:
 def files(run: Path) -> set[str]:
     """Return the names of all files, but for those a killed process left unfinished.
 
-    Pictures are drawn when all is complete, again by ``resume``; they tell nothing more.
+    Pictures are drawn when all is complete, again by ``resume``.
     """
     paths = [path.relative_to(run) for path in run.rglob("*") if path.is_file()]
     return {str(p) for p in paths if p.suffix not in (".tmp", ".png")}
