@@ -74,5 +74,5 @@ def _show_classes(result: dict[str, Any]) -> None:
 def _always(result: dict[str, Any], unit: str = "") -> str:
     """Return what the model must beat, in words; nothing if that is not known."""
     error = result["always_error"]
-    known = f", {ALWAYS[result['model']]}: {show.number(error)}{unit}"
+    known = f"\n({ALWAYS[result['model']]}: {show.number(error)}{unit})"
     return "" if error is None else known

@@ -194,7 +194,7 @@ def predict(
     replace: bool = False,
     split: str | None = None,
     task: str | None = None,
-) -> dict[str, int]:
+) -> Written:
     """Write what a classifier or regressor says of rows; see ``encode``.
 
     A row is the probability of each class, and its label the most probable one; or the
@@ -206,7 +206,7 @@ def predict(
         As for ``encode``, or the run has neither.
     """
 
-    def load(directory: RunDirectory) -> tuple[Stack, Apply]:
+    def load(directory: RunDirectory) -> tuple[str, Stack, Apply]:
         chosen = chosen_task(directory.path, task)
         if chosen is None:
             raise CheckpointError(
@@ -215,7 +215,7 @@ def predict(
                 f"{run} --task classify'."
             )
         model = load_predictor(directory, chosen)
-        return model, model.predict
+        return chosen.model, model, model.predict
 
     work = _Work("predictions", load, lambda _: Preparation(), predicts=True)
     return _write(run, data, out, replace, split, work)

@@ -302,7 +302,7 @@ REFUSED = {
         "--unbalanced",
     ),
     "scale and like": (("--scale", "minmax", "--like", "run"), "exclude one another"),
-    "like nothing": (("--like", "none.h5"), "none.h5 must be an HDF5 file"),
+    "like nothing": (("--like", "none.h5"), "--like must name a run or a data set"),
     "like a folder": (("--like", "."), "must be the directory of a run"),
     "an unknown scale": (("--scale", "max"), "--scale", "minmax"),
     "test rows": (("--test", -1), "--test must be 0 or more; got -1"),
