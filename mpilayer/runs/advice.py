@@ -22,6 +22,9 @@ ALWAYS = {
 }
 """What predicts the same for all rows, by the predictor that must beat it."""
 
+_CLEARLY = 0.99
+"""Part of another error below which one is more than a hair's breadth better."""
+
 _DECAYS = "--dropout or --weight-decay"
 _AGAINST_OVERFITTING = (
     "more training rows",
@@ -33,12 +36,12 @@ _AGAINST_OVERFITTING = (
 def over_fits(
     errors: Mapping[str, float | None], usual: Mapping[str, float | None]
 ) -> bool:
-    """Tell whether training rows are fitted better than what is usual fits them.
+    """Tell whether training rows are clearly better fitted than by what is usual.
 
     Who is worse on other rows then needs other things than more epochs.
     """
     _, error, other = _compared(errors, usual, ["train"])
-    return error < other
+    return error < _CLEARLY * other
 
 
 def after_pretraining(config: PretrainConfig, over: bool) -> tuple[str, ...]:
@@ -115,7 +118,7 @@ def no_better_than_always(
     config: FinetuneConfig,
     done: int,
 ) -> str:
-    """Say that a predictor is no better than a constant; empty if it is.
+    """Say that a predictor is hardly better than a constant; empty if it clearly is.
 
     Parameters
     ----------
@@ -130,15 +133,16 @@ def no_better_than_always(
         Epochs.
     """
     split, error, other = _compared(errors, usual)
-    if not error >= other:
+    if not error > _CLEARLY * other:
         return ""
+    than = f"{'hardly' if error < other else 'no'} better than {ALWAYS[model]}"
     over = over_fits(errors, usual)
     smaller = [f"a --minibatch smaller than {config.minibatch}, with --replace"]
     slow = (*_longer(config, done), *smaller * (config.minibatch > 1))
     advised = _advised(over, "that", _AGAINST_OVERFITTING if over else slow)
     return (
-        f"the {model} is no better than {ALWAYS[model]} on the {split} rows "
-        f"({error:.2f} against {other:.2f}). {advised}"
+        f"the {model} is {than} on the {split} rows ({error:.2f} against "
+        f"{other:.2f}). {advised}"
     )
 
 
