@@ -80,7 +80,7 @@ def ending(runs: Sequence[Run]) -> Section:
         "environment",
         "Configuration and environment",
         (
-            paragraph("What each run was started on, as its summary has it."),
+            paragraph("The ranks, hosts and software that each step of a run was trained with."),
             _in_words(_environments(runs)),
             paragraph(
                 "The machine on which this report was written, which need not be the "

@@ -137,6 +137,12 @@ class Run:
     silent: float = math.nan
     at_work: bool | None = None
 
+    @property
+    def n_visible(self) -> int:
+        """Columns of its data, 0 if nobody knows."""
+        found = number(self.section("data").get("n_visible"))
+        return int(found) if math.isfinite(found) else 0
+
     def section(self, name: str) -> Mapping[str, Any]:
         """Return a section of the configuration, empty if there is none."""
         return mapping(self.config.get(name))
