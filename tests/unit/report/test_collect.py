@@ -12,7 +12,17 @@ import tomli_w
 from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
 from mpilayer.data.split import Split
 from mpilayer.errors import CheckpointError, ConfigError
-from mpilayer.report import build, curves, deep, images, labels, sparse, speed, words
+from mpilayer.report import (
+    build,
+    curves,
+    deep,
+    images,
+    labels,
+    layers,
+    sparse,
+    speed,
+    words,
+)
 from mpilayer.report.collect import collect, names
 from mpilayer.report.html import Figure, page
 from mpilayer.report.run import number
@@ -512,6 +522,20 @@ def test_simulated_seconds_that_say_nothing_are_left_out(
     assert cells[2:] == ["0.031", *[shown] * bool(shown)]
     assert ("Simulated" in made) == bool(shown)
     assert "greedy" not in made
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit", "shown"),
+    [(1e-3, "Milliseconds", ["1.00", "0.20"]), (1, "Seconds", ["1.00", "0.20"])],
+)
+def test_times_of_short_runs_are_milliseconds(tmp_path, factor, unit, shown):
+    epoch = EPOCH | {"training": factor, "waiting": 0.2 * factor}
+    epoch |= {"transform": 0.0, "monitor": 0.0}
+    (found,) = collect([deep_run(tmp_path / "a", layer_1=[epoch])])
+    (made,) = layers.times_table(found)
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", made)
+    assert f"{unit} of each layer" in made
+    assert cells[2:8] == [shown[0], "0.00", "0.00", "0.00", shown[1], "17%"]
 
 
 def tuned(path, section="", losses=(9.0, 5.0), **summary):
