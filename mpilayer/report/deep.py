@@ -26,7 +26,7 @@ from mpilayer.report.html import (
     table,
 )
 from mpilayer.report.images import code_space, first_layer, reconstructions
-from mpilayer.report.labels import confusion, predictions
+from mpilayer.report.labels import predictions
 from mpilayer.report.layers import space_time, times_table
 from mpilayer.report.run import Run, listing, mapping, number
 from mpilayer.report.words import (
@@ -34,6 +34,7 @@ from mpilayer.report.words import (
     NOTHING,
     at,
     digits,
+    label_error,
     percent,
     ranks,
     schedule,
@@ -101,7 +102,6 @@ def alone(run: Run) -> Section:
         *times_table(run),
         *first_layer(run, name),
         *code_space(run, name),
-        *confusion(run),
     ]
     return Section(f"run-{name}", f"Run {run.name}", tuple(parts), within=True)
 
@@ -284,16 +284,30 @@ def _seconds(value: float) -> str:
 
 def _highlights(run: Run) -> Markup:
     summary = run.summary
-    pairs = {
-        "test error": digits(summary.get("test_error")),
-        "PCA error, test": digits(at(summary, "pca", "test")),
+    errors = {
+        "finetune": {
+            "reconstruction error, test": digits(summary.get("test_error")),
+            "PCA's error, test": digits(at(summary, "pca", "test")),
+        },
+        "classify": {
+            "wrong classes, test": percent(label_error(run, "classify", "test")),
+        },
+        "regress": {
+            "root mean square error of labels, test": digits(
+                label_error(run, "regress", "test")
+            ),
+        },
+    }
+    times = {
         "pre-training": seconds(summary.get("pretrain_seconds")),
         "fine-tuning": seconds(summary.get("finetune_seconds")),
         "ranks, pre-training": short(summary.get("ranks"), ".0f"),
-        "wrong classes, test": percent(at(summary, "classify_error", "test")),
-        "squared error of labels, test": digits(at(summary, "regress_error", "test")),
     }
-    return facts((k, v) for k, v in pairs.items() if v != NOTHING)
+    # What was trained last comes first.
+    last = next((step for step in reversed(run.complete) if step in errors), "")
+    first = errors.pop(last, {})
+    pairs = (pair for one in (first, *errors.values(), times) for pair in one.items())
+    return facts((k, v) for k, v in pairs if v != NOTHING)
 
 
 def _greedy_seconds(run: Run, runs: Sequence[Run]) -> float:

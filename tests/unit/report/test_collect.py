@@ -416,7 +416,7 @@ def test_classifiers_and_regressors_have_curves_and_a_table(tmp_path):
     assert expected <= set(drawn)
     text = text_of([run])
     assert "12.50" in text
-    assert "Confusion matrix: test rows" in text
+    assert "Confusion matrix of a: test rows" in text
     assert "12.5\N{NO-BREAK SPACE}% wrong classes" in text
     assert words.state(found).startswith(
         "interrupted: pre-trained and with a classifier, a regressor for 1 epoch; go on"
@@ -463,7 +463,9 @@ def test_the_architecture_stands_beside_the_papers(tmp_path):
         "extra_epochs = [-1]\nschedule = 'async'\nmethod = 'rbm'\n"
         "visible = 'sigmoid'\nhidden = 'sigmoid'\ncode = 'linear'\n"
     )
-    made = deep.architecture_table(collect([run, deep_run(tmp_path / "b", n_visible=784)]))
+    made = deep.architecture_table(
+        collect([run, deep_run(tmp_path / "b", n_visible=784)])
+    )
     cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", made)
     rows = [cells[i : i + 6] for i in range(6, len(cells), 6)]
     kinds = "rbm, sigmoid, code linear"
@@ -538,6 +540,26 @@ def test_times_of_short_runs_are_milliseconds(tmp_path, factor, unit, shown):
     assert cells[2:8] == [shown[0], "0.00", "0.00", "0.00", shown[1], "17%"]
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("z.txt", r"-o must end in \.html, \.htm; got \S*z\.txt"),
+        ("report", "-o must end in"),
+        ("old.html", "-o must name a new file"),
+        ("run", "-o must name a file"),
+    ],
+)
+def test_a_page_has_the_ending_of_one(tmp_path, name, words):
+    run = deep_run(tmp_path / "run")
+    (tmp_path / "old.html").write_text("mine")
+    with pytest.raises(ConfigError, match=words):
+        build.write_report([run], tmp_path / name)
+    assert not (tmp_path / "z.txt").exists()
+    assert (tmp_path / "old.html").read_text() == "mine"
+    build.write_report([run], tmp_path / "new.HTM")
+    assert (tmp_path / "new.HTM").read_text().startswith("<!DOCTYPE html>")
+
+
 def tuned(path, section="", losses=(9.0, 5.0), **summary):
     """Write a fine-tuned run."""
     lines = [{**LINE, "epoch": i, "train_loss": x} for i, x in enumerate(losses, 1)]
@@ -600,10 +622,10 @@ def test_rows_are_spread_over_a_split(tmp_path):
 
 
 def test_the_first_layer_of_a_run_under_way(tmp_path):
-    run = deep_run(tmp_path / "run")
+    run = deep_run(tmp_path / "run", n_visible=36)
     facts = {"epoch": 3, "used": 0}
     for n in (1, 3):
-        arrays = {"parameters/weights": np.full((4, 9), n, np.float32)}
+        arrays = {"parameters/weights": np.full((36, 9), n, np.float32)}
         name = f"layer-1.e{n:06}.u{0:06}.h5"
         checkpoint.save(run / "checkpoints" / name, arrays, facts)
     (found,) = collect([run])
