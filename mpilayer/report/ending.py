@@ -162,7 +162,7 @@ def _result(run: Run) -> str:
         wrong = percent(label_error(run, "classify", "test"))
         off = digits(label_error(run, "regress", "test"))
         found = [f"{wrong} wrong classes"] * (wrong != NOTHING)
-        found += [f"labels {off} off (root mean square)"] * (off != NOTHING)
+        found += [f"root mean square error of labels {off}"] * (off != NOTHING)
         found += [f"reconstruction error {error} (PCA {pca})"] * (error != NOTHING)
         return ", ".join(found) or NOTHING
     if run.kind == "sparse":

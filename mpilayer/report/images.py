@@ -88,7 +88,9 @@ def code_space(run: Run, name: str) -> Iterator[Figure]:
     shown = "without labels"
     if labels is not None:
         is_number = labels.dtype.kind == "f"
-        shown = f"each {'coloured by' if is_number else 'drawn as'} its label"
+        shown = "each drawn as its label"
+        if is_number:
+            shown = "each coloured by its label, which is a number"
         if (names := run.sample.classes) and not is_number:
             shown += f" ({', '.join(f'{k}: {name}' for k, name in enumerate(names))})"
     alt = f"Codes of {len(codes)} rows of {run.name}, {shown}"

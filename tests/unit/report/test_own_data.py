@@ -105,7 +105,7 @@ def test_labels_that_are_numbers_are_colours(tmp_path, labels, task):
     (found,) = collect([train(tmp_path, labels=labels, task=task)])
     assert found.sample.labels.dtype == np.float32
     (drawn,) = images.code_space(found, "run")
-    assert "each coloured by its label" in drawn.says
+    assert "each coloured by its label, which is a number" in drawn.says
     (picture,) = drawn.pictures
     dots = re.findall(r"<use [^>]*fill: (#\w+)", picture.content)
     assert len(set(dots)) > 5
