@@ -253,9 +253,10 @@ def scatter(x: AnyArray, y: AnyArray, labels: AnyArray | None, drawn: Chart) -> 
         if labels is not None and labels.dtype.kind == "f":
             from matplotlib import colormaps
 
-            # Few colours: a bar of many would be an image in the SVG.
+            # A bar of more colours would be an image. Rims are seen on any ground.
             ramp = colormaps["viridis"].resampled(12)
-            dots = axes.scatter(x, y, s=20, c=labels, cmap=ramp, linewidths=0)
+            rims = {"linewidths": 0.7, "edgecolors": LIGHT["ink"]}
+            dots = axes.scatter(x, y, s=24, c=labels, cmap=ramp, **rims)
             figure.colorbar(dots, label="label")
             groups: list[Any] = []
         else:

@@ -333,7 +333,7 @@ def test_without_matplotlib(runs, tmp_path):
 def test_it_is_for_one_process(runs, tmp_path):
     out = tmp_path / "r.html"
     result = launch.run("report", runs["sparse"], "-o", out, ranks=2)
-    launch.assert_user_error(result, "runs in one process")
+    launch.assert_user_error(result, "must run as one process")
     assert not out.exists()
 
 
