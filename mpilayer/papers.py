@@ -20,6 +20,8 @@ SANTARA_SECONDS = {"greedy": 11_683, "synchronized (async)": 6_551}
 
 LAHIRI = "Lahiri, Pasari, Prochnow 2010"
 LAHIRI_EVALUATIONS = 500
+LAHIRI_COLUMNS = 64
+"""Patches of 8 × 8."""
 
 LAHIRI_EXACT = {"exact_slower_by_seconds": [8, 12], "of_seconds": [350, 650]}
 """What the exact mode took more than the average."""

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from mpilayer.data.npy import load_npy, shapes
 from mpilayer.errors import DataError, reading
 
 _NAME = "images"
+_LEAST_SIZE = 6
+"""Of whole samples: a square of fewer values is a table's row more often."""
 _PICTURES = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
     *(".pgm", ".ppm", ".pnm"),
@@ -39,6 +41,27 @@ class Images:
     x: Array32
     name: str
     origin: str
+
+
+def image_size(n_visible: int, columns: Sequence[str], origin: str) -> int:
+    """Return height and width of the samples of a data set if they are images, else 0.
+
+    No data set says so. What has names of columns, or comes from a ``.csv``, is a
+    table; of the others square samples of at least 6 x 6 values count as images.
+
+    Parameters
+    ----------
+    n_visible : int
+        Values in a sample.
+    columns : sequence of str
+        Their names; empty if they have none.
+    origin : str
+        Where the data come from, as the data set says.
+    """
+    size = math.isqrt(n_visible)
+    is_table = bool(columns) or ".csv (" in origin.lower()
+    is_square = size * size == n_visible and size >= _LEAST_SIZE
+    return size if is_square and not is_table else 0
 
 
 def read_images(path: Path) -> Images:

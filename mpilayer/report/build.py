@@ -12,6 +12,7 @@ from mpilayer.report.collect import collect
 from mpilayer.report.html import Figure, Section, page
 from mpilayer.report.palette import VARIABLES
 from mpilayer.report.run import Run
+from mpilayer.runs.output import PAGES, check_output
 
 _MOST_NAMES = 4
 
@@ -46,7 +47,8 @@ def write_report(
     Raises
     ------
     ConfigError
-        matplotlib is missing, or a run is named twice.
+        matplotlib is missing, ``out`` has another ending than ``.html`` or ``.htm`` or
+        exists, or a run is named twice.
     DataError
         ``data`` is not a data set, or that of no run.
     FileError
@@ -116,11 +118,7 @@ def _check_out(out: Path, replace: bool) -> None:
         raise ConfigError(
             f"-o must name a file; {out} is a folder. Give -o {out / 'report.html'}."
         )
-    if out.exists() and not replace:
-        raise ConfigError(
-            f"-o must name a new file; {out} exists. Choose another name, or replace "
-            "it with --replace."
-        )
+    check_output(out, PAGES, replace)
     _check_parent(out, "-o")
 
 

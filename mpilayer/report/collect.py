@@ -21,7 +21,7 @@ from mpilayer import files
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import CheckpointError, ConfigError, DataError, MpilayerError
 from mpilayer.report.run import PREDICTORS, Epoch, Run, listing, mapping, number
-from mpilayer.report.sample import first_weights, sample_of
+from mpilayer.report.sample import first_weights, image_size_of, sample_of
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import at_work
 from mpilayer.runs.tables import stored_table
@@ -156,6 +156,7 @@ def _read(directory: RunDirectory, name: str, moved: Mapping[str, Path]) -> Run:
         predictors={name: lines for name, lines in predictors.items() if lines},
         weights=attempt(lambda: first_weights(directory, kind)),
         sample=attempt(lambda: sample_of(directory, kind, data)),
+        image_size=attempt(lambda: image_size_of(directory, data)) or 0,
         remarks=tuple(dict.fromkeys(remarks)),
         silent=read.silent(),
         at_work=working,

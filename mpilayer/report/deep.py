@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Any
 
 from mpilayer.config import PretrainConfig, from_values
@@ -26,7 +26,7 @@ from mpilayer.report.html import (
     table,
 )
 from mpilayer.report.images import code_space, first_layer, reconstructions
-from mpilayer.report.labels import confusion, predictions
+from mpilayer.report.labels import predictions
 from mpilayer.report.layers import space_time, times_table
 from mpilayer.report.run import Run, listing, mapping, number
 from mpilayer.report.words import (
@@ -34,6 +34,7 @@ from mpilayer.report.words import (
     NOTHING,
     at,
     digits,
+    label_error,
     percent,
     ranks,
     schedule,
@@ -48,6 +49,20 @@ _CROWDED = (
     "simulated seconds are left out: ranks that hold one another up tell nothing of a "
     "core for each."
 )
+_PRETRAINING = {
+    "simulated, s": (
+        " Simulated: how long the same epochs would take if each layer had a core to "
+        "itself."
+    ),
+    "speed against greedy": (
+        " Speed: how many times as fast as the run of this report that trained the "
+        "same layers on the same data one by one (schedule greedy), with as many "
+        "epochs and the same minibatches; of the schedule simulate by its simulated "
+        "seconds."
+    ),
+}
+"""Columns that may be empty, and what they are."""
+_LEAST_SIMULATED = 0.05
 _SPLITS = ("train", "validation", "test")
 
 
@@ -87,7 +102,6 @@ def alone(run: Run) -> Section:
         *times_table(run),
         *first_layer(run, name),
         *code_space(run, name),
-        *confusion(run),
     ]
     return Section(f"run-{name}", f"Run {run.name}", tuple(parts), within=True)
 
@@ -101,26 +115,32 @@ def _remarks(run: Run) -> Iterator[Markup]:
             yield note(f"Warning: {words}")
 
 
+def _like_the_papers(runs: Sequence[Run]) -> bool:
+    """Tell whether there are runs on images of MNIST's size: others have no equal."""
+    return any(run.n_visible == SANTARA_LAYERS[0] for run in runs)
+
+
 def architecture_table(runs: Sequence[Run]) -> Markup:
     """Return the layers of each run; the paper's below. Table 1 of the paper."""
     rows = [_architecture(run) for run in runs]
-    rows.append(
-        [
-            SANTARA,
-            "-".join(map(str, SANTARA_LAYERS)),
-            _shares(SANTARA_LAYERS),
-            "rbm, sigmoid",
-            _each(SANTARA_EPOCHS),
-            _each(SANTARA_EXTRA),
-        ]
-    )
+    if _like_the_papers(runs):
+        rows.append(
+            [
+                SANTARA,
+                "-".join(map(str, SANTARA_LAYERS)),
+                _shares(SANTARA_LAYERS),
+                "rbm, sigmoid",
+                _each(SANTARA_EPOCHS),
+                _each(SANTARA_EXTRA),
+            ]
+        )
     return table(
         "Architecture of the encoder, whose mirror image decodes. Products: each "
         "layer's part of an epoch's multiplications, in %; with one worker a layer "
         "training cannot be faster than the largest part lets it.",
         ("", "units", "products, %", "layers", "epochs", "extra epochs"),
         rows,
-        [len(runs)],
+        range(len(runs), len(rows)),
     )
 
 
@@ -188,12 +208,17 @@ def errors_table(runs: Sequence[Run]) -> Markup:
             if errors or key == "pretrained":
                 rows.append([f"{run.name}: {kind}", *_cells(errors)])
     n_ours = len(rows)
-    for kind, (train, test) in SANTARA_ERRORS.items():
-        rows.append([f"{SANTARA}: {kind}", digits(train), NOTHING, digits(test)])
+    says = ""
+    if _like_the_papers(runs):
+        says = (
+            " The paper's rows, in italics, are of the full MNIST with "
+            "784-1000-500-250-30, after fine-tuning; its data and settings may differ "
+            "from those of the runs."
+        )
+        for kind, (train, test) in SANTARA_ERRORS.items():
+            rows.append([f"{SANTARA}: {kind}", digits(train), NOTHING, digits(test)])
     return table(
-        f"Reconstruction error ({ERROR}). The paper's rows, in italics, are of the "
-        "full MNIST with 784-1000-500-250-30, after fine-tuning; its data and settings "
-        "may differ from those of the runs.",
+        f"Reconstruction error ({ERROR}).{says}",
         ("", *_SPLITS),
         rows,
         range(n_ours, len(rows)),
@@ -210,63 +235,80 @@ def _are_equal(values: Sequence[Any]) -> bool:
 
 def pretraining_table(runs: Sequence[Run]) -> Markup:
     """Return how long pre-training took, beside Table 3 of Santara et al. 2016."""
-    rows, crowded = [], ""
-    for run in runs:
-        took = number(run.summary.get("pretrain_seconds"))
-        virtual = number(run.summary.get("simulated_seconds"))
-        # Of a former version: not recorded.
-        if run.summary.get("crowded", number(run.summary.get("ranks")) > 1):
-            virtual, crowded = math.nan, _CROWDED
-        simulated = run.section("pretrain").get("schedule") == "simulate"
-        compared, label = (virtual, "× (simulated)") if simulated else (took, "×")
-        greedy = _greedy_seconds(run, runs)
-        rows.append(
-            [
-                run.name,
-                schedule(run),
-                ranks(run.summary) or NOTHING,
-                digits(took, 1),
-                digits(virtual, 1),
-                f"{greedy / compared:.3g} {label}"
-                if greedy > 0 < compared
-                else NOTHING,
-            ]
-        )
-    n_ours = len(rows)
+    rows = [_pretraining(run, runs) for run in runs]
     base = SANTARA_SECONDS["greedy"]
-    for kind, took in SANTARA_SECONDS.items():
+    for kind, took in SANTARA_SECONDS.items() if _like_the_papers(runs) else ():
         cells = [kind, "4 threads", f"{took:,}", NOTHING, f"{base / took:.4g} ×"]
         rows.append([SANTARA, *cells])
+    head = ("", "schedule", "ranks", "measured, s", *_PRETRAINING)
+    # The last columns say nothing of most runs.
+    filled = [
+        name not in _PRETRAINING or any(cell != NOTHING for cell in column)
+        for name, column in zip(head, zip(*rows, strict=True), strict=True)
+    ]
+    shown = list(compress(head, filled))
+    says = "".join(_PRETRAINING.get(name, "") for name in shown)
     return table(
-        "Pre-training in seconds. Simulated: what the same table of epochs would take "
-        "with a core for each layer. The last column compares the measured seconds, of "
-        "a simulated schedule the simulated ones, with those of a greedy run of the "
-        f"same layers, epochs, minibatches and data in this report.{crowded}",
-        (
-            "",
-            "schedule",
-            "ranks",
-            "measured, s",
-            "simulated, s",
-            "speed against greedy",
-        ),
-        rows,
-        range(n_ours, len(rows)),
+        f"Seconds of pre-training.{says}{_CROWDED * any(map(_is_crowded, runs))}",
+        shown,
+        [list(compress(row, filled)) for row in rows],
+        range(len(runs), len(rows)),
     )
+
+
+def _pretraining(run: Run, runs: Sequence[Run]) -> list[str]:
+    took = number(run.summary.get("pretrain_seconds"))
+    virtual = number(run.summary.get("simulated_seconds"))
+    if _is_crowded(run):
+        virtual = math.nan
+    simulated = run.section("pretrain").get("schedule") == "simulate"
+    compared, label = (virtual, "× (simulated)") if simulated else (took, "×")
+    greedy = _greedy_seconds(run, runs)
+    return [
+        run.name,
+        schedule(run),
+        ranks(run.summary) or NOTHING,
+        _seconds(took),
+        _seconds(virtual) if simulated or virtual >= _LEAST_SIMULATED else NOTHING,
+        f"{greedy / compared:.3g} {label}" if greedy > 0 < compared else NOTHING,
+    ]
+
+
+def _is_crowded(run: Run) -> bool:
+    # Of a former version: not recorded.
+    return bool(run.summary.get("crowded", number(run.summary.get("ranks")) > 1))
+
+
+def _seconds(value: float) -> str:
+    return digits(value, 3 if value < 1 else 1)
 
 
 def _highlights(run: Run) -> Markup:
     summary = run.summary
-    pairs = {
-        "test error": digits(summary.get("test_error")),
-        "PCA error, test": digits(at(summary, "pca", "test")),
+    errors = {
+        "finetune": {
+            "reconstruction error, test": digits(summary.get("test_error")),
+            "PCA's error, test": digits(at(summary, "pca", "test")),
+        },
+        "classify": {
+            "wrong classes, test": percent(label_error(run, "classify", "test")),
+        },
+        "regress": {
+            "root mean square error of labels, test": digits(
+                label_error(run, "regress", "test")
+            ),
+        },
+    }
+    times = {
         "pre-training": seconds(summary.get("pretrain_seconds")),
         "fine-tuning": seconds(summary.get("finetune_seconds")),
         "ranks, pre-training": short(summary.get("ranks"), ".0f"),
-        "wrong classes, test": percent(at(summary, "classify_error", "test")),
-        "squared error of labels, test": digits(at(summary, "regress_error", "test")),
     }
-    return facts((k, v) for k, v in pairs.items() if v != NOTHING)
+    # What was trained last comes first.
+    last = next((step for step in reversed(run.complete) if step in errors), "")
+    first = errors.pop(last, {})
+    pairs = (pair for one in (first, *errors.values(), times) for pair in one.items())
+    return facts((k, v) for k, v in pairs if v != NOTHING)
 
 
 def _greedy_seconds(run: Run, runs: Sequence[Run]) -> float:

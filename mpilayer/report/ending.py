@@ -25,6 +25,7 @@ from mpilayer.report.words import (
     at,
     count,
     digits,
+    label_error,
     percent,
     ranks,
     settings,
@@ -80,7 +81,9 @@ def ending(runs: Sequence[Run]) -> Section:
         "environment",
         "Configuration and environment",
         (
-            paragraph("What each run was started on, as its summary has it."),
+            paragraph(
+                "What each step of a run was trained with: ranks, hosts and software."
+            ),
             _in_words(_environments(runs)),
             paragraph(
                 "The machine on which this report was written, which need not be the "
@@ -156,9 +159,11 @@ def _result(run: Run) -> str:
     if run.kind == "deep":
         error = digits(run.summary.get("test_error"))
         pca = digits(at(run.summary, "pca", "test"))
-        wrong = percent(at(run.summary, "classify_error", "test"))
-        found = [f"test error {error} (PCA {pca})"] * (error != NOTHING)
-        found += [f"{wrong} wrong classes"] * (wrong != NOTHING)
+        wrong = percent(label_error(run, "classify", "test"))
+        off = digits(label_error(run, "regress", "test"))
+        found = [f"{wrong} wrong classes"] * (wrong != NOTHING)
+        found += [f"root mean square error of labels {off}"] * (off != NOTHING)
+        found += [f"reconstruction error {error} (PCA {pca})"] * (error != NOTHING)
         return ", ".join(found) or NOTHING
     if run.kind == "sparse":
         cost = short(run.summary.get("cost"), ".5g")

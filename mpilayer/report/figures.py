@@ -235,14 +235,14 @@ def chart(drawn: Chart) -> str:
 
 
 def scatter(x: AnyArray, y: AnyArray, labels: AnyArray | None, drawn: Chart) -> str:
-    """Return points as an SVG element: each is its label, in that label's colour.
+    """Return points as an SVG element: labels in their colours, or coloured dots.
 
     Parameters
     ----------
     x, y : ndarray (n,)
         Where the points are.
-    labels : ndarray of int (n,), or None
-        Without labels points are dots.
+    labels : ndarray of int or float32 (n,), or None
+        Classes, or numbers; without labels points are dots of one colour.
     drawn : Chart
         The axes; without lines.
     """
@@ -250,7 +250,17 @@ def scatter(x: AnyArray, y: AnyArray, labels: AnyArray | None, drawn: Chart) -> 
         figure = _figure(_WIDTH / 72, _WIDTH / 72)
         axes = figure.add_subplot()
         _plain(axes)
-        groups = [0] if labels is None else np.unique(labels).tolist()
+        if labels is not None and labels.dtype.kind == "f":
+            from matplotlib import colormaps
+
+            # A bar of more colours would be an image. Rims are seen on any ground.
+            ramp = colormaps["viridis"].resampled(12)
+            rims = {"linewidths": 0.7, "edgecolors": LIGHT["ink"]}
+            dots = axes.scatter(x, y, s=24, c=labels, cmap=ramp, **rims)
+            figure.colorbar(dots, label="label")
+            groups: list[Any] = []
+        else:
+            groups = [0] if labels is None else np.unique(labels).tolist()
         for number, group in enumerate(groups):
             mine = slice(None) if labels is None else labels == group
             axes.scatter(

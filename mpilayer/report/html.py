@@ -19,6 +19,8 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _EMPTY = frozenset({"meta", "img", "br"})
 
+_OPTION = re.compile(r"(?<!\S)(--[a-z][a-z-]+)")
+
 # Characters of cells, and of facts without spaces, that stay on one line.
 _SHORT_CELL, _SHORT_FACT = 20, 12
 
@@ -137,9 +139,16 @@ def paragraph(*content: str) -> Markup:
     return element("p", *content)
 
 
-def note(*content: str) -> Markup:
-    """Return a paragraph that says what is missing, or what to take care of."""
-    return element("p", *content, class_="note")
+def note(text: str) -> Markup:
+    """Return a paragraph that says what is missing, or what to take care of.
+
+    Options in it, such as ``--code``, are never broken at a hyphen.
+    """
+    marked = (
+        element("code", piece) if _OPTION.fullmatch(piece) else piece
+        for piece in _OPTION.split(text)
+    )
+    return element("p", *marked, class_="note")
 
 
 def table(

@@ -9,24 +9,34 @@ import numpy as np
 from mpilayer.arrays import AnyArray
 from mpilayer.report import figures
 from mpilayer.report.figures import Chart
-from mpilayer.report.html import Figure, Part, Picture
+from mpilayer.report.html import Figure, Part, Picture, note
 from mpilayer.report.run import Run, Sample
 from mpilayer.report.words import ERROR
 
 _MOST_FILTERS = 100
 
 
-def as_images(rows: AnyArray) -> AnyArray | None:
-    """Return rows (n, n_visible) as square images, None if they are none."""
-    size = math.isqrt(rows.shape[1])
-    return rows.reshape(-1, size, size) if size * size == rows.shape[1] > 1 else None
+def as_images(rows: AnyArray, run: Run) -> AnyArray | None:
+    """Return rows (n, n_visible) as images, None if those of the run are none."""
+    size = run.image_size
+    return rows.reshape(-1, size, size) if size * size == rows.shape[1] else None
 
 
 def reconstructions(runs: Sequence[Run], name: str) -> Iterator[Part]:
     """Yield originals beside what the runs make of them, a figure a data set.
 
-    As in Figure 5 of Santara et al. 2016. The name is that of the figures.
+    As in Figure 5 of Santara et al. 2016. The name is that of the figures. A line says
+    which data have no images, here and in the sections on each run.
     """
+    tables = [run for run in runs if run.weights is not None and not run.image_size]
+    if tables:
+        of = ", ".join(
+            dict.fromkeys(str(run.section("data").get("name")) for run in tables)
+        )
+        yield note(
+            f"The rows of {of} are not square images, so there are no pictures of "
+            "reconstructions and of what hidden units respond to."
+        )
     known = [(run, run.sample) for run in runs if run.sample is not None]
     digests = dict.fromkeys(sample.digest for _, sample in known)
     for place, digest in enumerate(digests, start=1):
@@ -37,10 +47,10 @@ def reconstructions(runs: Sequence[Run], name: str) -> Iterator[Part]:
 
 
 def first_layer(run: Run, name: str) -> Iterator[Figure]:
-    """Yield the weights of the first layer's units as images, if rows are square."""
+    """Yield the weights of the first layer's units as images, if rows are images."""
     if run.weights is None:
         return
-    images = as_images(run.weights.T)
+    images = as_images(run.weights.T, run)
     if images is None:
         return
     some = images[:_MOST_FILTERS]
@@ -75,28 +85,36 @@ def code_space(run: Run, name: str) -> Iterator[Figure]:
             f"second component ({shares[1]:.0%})",
         )
     labels = run.sample.labels
-    shown = "each drawn as its label" if labels is not None else "without labels"
-    if labels is not None and (names := run.sample.classes):
-        shown += f" ({', '.join(f'{k}: {name}' for k, name in enumerate(names))})"
-    models = list(run.sample.reconstructions)
+    shown = "without labels"
+    if labels is not None:
+        is_number = labels.dtype.kind == "f"
+        shown = "each drawn as its label"
+        if is_number:
+            shown = "each coloured by its label, which is a number"
+        if (names := run.sample.classes) and not is_number:
+            shown += f" ({', '.join(f'{k}: {name}' for k, name in enumerate(names))})"
     alt = f"Codes of {len(codes)} rows of {run.name}, {shown}"
     drawn = figures.scatter(codes[:, 0], codes[:, 1], labels, Chart((), *axes, alt))
     yield Figure(
         f"codes-{name}",
         "Code space",
-        f"Codes of {len(codes)} {run.sample.split} rows{how}, {shown}, by "
-        f"the {models[-1]} stack, in the units of the code.",
+        f"Codes of {len(codes)} {run.sample.split} rows{how}, {shown}, by the encoder "
+        f"of the {run.sample.model}, in the units of the code.",
         (Picture(drawn, alt),),
     )
 
 
 def _compared(some: Sequence[tuple[Run, Sample]], name: str) -> Figure | None:
-    first = some[0][1]
-    lacks = any(sample.pca is None for _, sample in some)
-    without = " (not where the code is as wide as the rows, or PCA takes long)" * lacks
+    run, first = some[0]
+    known = [sample.pca is not None for _, sample in some]
+    lacks = " (not where the code is as wide as the rows, or PCA takes long)"
+    pca = (
+        "; PCA: what as many principal components as code units make of them"
+        f"{lacks * (not all(known))}"
+    ) * any(known)
     pictures = []
     for label, rows in _panels(some):
-        images = as_images(_greys(rows, first.originals))
+        images = as_images(_greys(rows, first.originals), run)
         if images is None:
             return None
         columns = math.ceil(math.sqrt(len(images)))
@@ -113,8 +131,7 @@ def _compared(some: Sequence[tuple[Run, Sample]], name: str) -> Figure | None:
         name,
         "Originals beside their reconstructions",
         f"{len(first.originals)} {first.split} rows from all over {first.data!r}, in "
-        f"the same places in every panel, with the error on these rows ({ERROR}), and "
-        f"what as many principal components as code units make of them{without}.",
+        f"the same places in every panel, with the error on these rows ({ERROR}){pca}.",
         tuple(pictures),
         "tiles",
     )

@@ -17,12 +17,20 @@ from mpilayer.report.html import (
     table,
 )
 from mpilayer.report.run import PREDICTORS, Run, listing, number
-from mpilayer.report.words import at, digits, finetunings, percent, seconds, short
+from mpilayer.report.words import (
+    digits,
+    finetunings,
+    in_units,
+    label_error,
+    percent,
+    seconds,
+    short,
+)
 
 _SPLITS = ("train", "validation", "test")
 _ERRORS = {
     "classify": "wrong classes, percent",
-    "regress": "squared error of the labels, mean over rows",
+    "regress": "root mean square error of the labels",
 }
 _LOSSES = {
     "classify": "cross entropy of the training rows, mean over rows",
@@ -32,18 +40,23 @@ _TITLES = {"classify": "Classifiers", "regress": "Regressors"}
 
 
 def predictions(runs: Sequence[Run]) -> Iterator[Part]:
-    """Yield the errors of classifiers, then of regressors, and how they came about."""
+    """Yield the errors of classifiers, then of regressors, and how they came about.
+
+    After those of classifiers, which classes are taken for which.
+    """
     for task, kind in PREDICTORS.items():
         some = [run for run in runs if task in run.predictors]
         if some:
             yield _errors_table(some, task)
             yield from _curves(some, task, kind)
+        if task == "classify":
+            yield from (matrix for run in runs for matrix in confusion(run))
 
 
 def _errors_table(runs: Sequence[Run], task: str) -> Markup:
     rows = []
     for run in runs:
-        errors = [at(run.summary, f"{task}_error", split) for split in _SPLITS]
+        errors = [label_error(run, task, split) for split in _SPLITS]
         cells = [
             *map(digits, errors),
             short(run.summary.get(f"{task}_best_epoch"), ".0f"),
@@ -75,7 +88,7 @@ def _curves(runs: Sequence[Run], task: str, kind: str) -> Iterator[Figure]:
         drawn = Chart(
             lines,
             f"epochs of the {kind}",
-            "training loss" if is_loss else _ERRORS[task].partition(", mean")[0],
+            "training loss" if is_loss else _ERRORS[task],
             f"{says[0].upper()}{says[1:]}, over epochs",
             whole=True,
             from_zero=True,
@@ -89,7 +102,9 @@ def _curves(runs: Sequence[Run], task: str, kind: str) -> Iterator[Figure]:
 
 
 def _column(run: Run, task: str, key: str) -> list[float]:
-    return [number(line.get(key)) for line in run.predictors[task]]
+    values = [number(line.get(key)) for line in run.predictors[task]]
+    is_error = key == "validation_error"
+    return [in_units(task, value) for value in values] if is_error else values
 
 
 def confusion(run: Run) -> Iterator[Markup]:
@@ -116,9 +131,9 @@ def confusion(run: Run) -> Iterator[Markup]:
     ]
     wrong = 1 - counts.trace() / total
     title = (
-        f"Confusion matrix: {_split(run)}rows of each true class by the class they "
-        f"were taken for (columns); {percent(100 * wrong)} of {total:,.0f} are wrong. "
-        "Right answers are framed."
+        f"Confusion matrix of {run.name}: {_split(run)}rows of each true class by the "
+        f"class they were taken for (columns); {percent(100 * wrong)} of {total:,.0f} "
+        "are wrong. Right answers are framed."
     )
     top = element("thead", element("tr", *head))
     inner = element("table", top, element("tbody", *body), aria_label=title)

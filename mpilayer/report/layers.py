@@ -63,16 +63,22 @@ def _lanes(run: Run) -> list[spacetime.Lane]:
 
 def times_table(run: Run) -> Iterator[Markup]:
     """Yield where the time of each layer went."""
+    times = [
+        {kind: sum(e.seconds[kind] for e in epochs) for kind in _KINDS}
+        for epochs in run.layers
+    ]
+    # Seconds of short runs would all be 0.00.
+    is_short = all(sum(sums.values()) < 1 for sums in times)
+    unit, factor = ("Milliseconds", 1e3) if is_short else ("Seconds", 1)
     rows = []
-    for index, epochs in enumerate(run.layers):
-        sums = {kind: sum(e.seconds[kind] for e in epochs) for kind in _KINDS}
+    for index, (epochs, sums) in enumerate(zip(run.layers, times, strict=True)):
         held = ",".join(map(str, sorted({e.rank for e in epochs}))) or NOTHING
         total = sum(sums.values())
         share = f"{sums['waiting'] / total:.0%}" if total else NOTHING
-        cells = [held, str(len(epochs)), *(digits(sums[kind]) for kind in _KINDS)]
+        cells = [held, str(len(epochs)), *(digits(factor * sums[k]) for k in _KINDS)]
         rows.append([f"layer {index + 1}", *cells, share])
     yield table(
-        "Seconds of each layer in pre-training, by kind.",
+        f"{unit} of each layer in pre-training, by kind.",
         ("", "rank", "epochs", *map(_word, _KINDS), "share waited"),
         rows,
     )

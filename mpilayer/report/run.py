@@ -50,7 +50,7 @@ class Sample:
     data, digest, split : str
         Where the rows come from.
     labels : ndarray (n,) or None
-        Of all rows.
+        Of all rows: integers are classes, float32 are numbers.
     classes : tuple of str
         Name of label 0, 1, 2, …; empty if they have none.
     originals : ndarray (n_images, n_visible)
@@ -61,6 +61,8 @@ class Sample:
         What as many principal components as code units make of them.
     codes : ndarray (n, n_code)
         Of all rows, by the newest model.
+    model : str
+        What that is, such as ``fine-tuned stack`` or ``classifier``.
     """
 
     data: str
@@ -72,6 +74,7 @@ class Sample:
     reconstructions: Mapping[str, Array32]
     pca: AnyArray | None
     codes: Array32
+    model: str
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ class Run:
         Of the first layer, as pre-trained so far.
     sample : Sample or None
         If there are data and a trained model.
+    image_size : int
+        Height and width of its rows if they are images, else 0.
     remarks : tuple of str
         What could not be shown, and why.
     silent : float
@@ -133,9 +138,16 @@ class Run:
     )
     weights: AnyArray | None = None
     sample: Sample | None = None
+    image_size: int = 0
     remarks: tuple[str, ...] = ()
     silent: float = math.nan
     at_work: bool | None = None
+
+    @property
+    def n_visible(self) -> int:
+        """Columns of its data, 0 if nobody knows."""
+        found = number(self.section("data").get("n_visible"))
+        return int(found) if math.isfinite(found) else 0
 
     def section(self, name: str) -> Mapping[str, Any]:
         """Return a section of the configuration, empty if there is none."""

@@ -1,5 +1,8 @@
 """Rows of a run's data, what its models make of them, and its first weights."""
 
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -7,14 +10,18 @@ import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import DataError
-from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.data.images import image_size
+from mpilayer.errors import DataError, UnfinishedWarning
+from mpilayer.models.stack import DeepAutoencoder, Stack
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.report.run import Sample
+from mpilayer.report.run import Sample, mapping
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.like import preparation_of
 from mpilayer.runs.model import is_finetuned, load_stack, load_trained
+from mpilayer.runs.predictors import load_predictor
 from mpilayer.runs.resuming import data_of_run
 from mpilayer.runs.session import local_blocks
+from mpilayer.runs.tasks import trained_last
 from mpilayer.store import checkpoint
 from mpilayer.train.evaluate import PCA
 
@@ -44,6 +51,19 @@ def first_weights(directory: RunDirectory, kind: str) -> AnyArray | None:
     return weights if weights is not None and np.isfinite(weights).all() else None
 
 
+def image_size_of(directory: RunDirectory, data: Path | None) -> int:
+    """Return height and width of a run's rows if they are images, else 0.
+
+    The path is as for :func:`sample_of`; without the data set the run's own files tell.
+    """
+    about = mapping(directory.read_config().get("data"))
+    n_visible, origin = int(about.get("n_visible", 0)), ""
+    with suppress(DataError), Dataset.open(data or Path(about["path"])) as dataset:
+        if dataset.digest == about["digest"]:
+            origin = dataset.origin
+    return image_size(n_visible, preparation_of(directory, n_visible).columns, origin)
+
+
 def sample_of(directory: RunDirectory, kind: str, data: Path | None) -> Sample | None:
     """Return rows of the data with their reconstructions and codes.
 
@@ -66,21 +86,38 @@ def sample_of(directory: RunDirectory, kind: str, data: Path | None) -> Sample |
         name, digest = dataset.name, dataset.digest
         classes = dataset.preparation.classes
     shown = rows[np.linspace(0, len(rows) - 1, min(N_IMAGES, len(rows))).astype(int)]
-    newest = list(models.values())[-1]
+    model, newest = _newest(directory, kind, models)
     codes = newest.encode(rows)
+    # More are numbers rather than classes, and nobody could tell them apart.
+    if labels is not None and (model == "regressor" or len(set(labels)) > _MOST_LABELS):
+        labels = labels.astype(np.float32)
     pca = _pca(path, codes.shape[1])
     return Sample(
         data=name,
         digest=digest,
         split=split,
-        # More are numbers rather than classes, and nobody could tell them apart.
-        labels=labels if labels is None or len(set(labels)) <= _MOST_LABELS else None,
+        labels=labels,
         classes=classes,
         originals=shown,
         reconstructions={name: m.reconstruct(shown) for name, m in models.items()},
         pca=None if pca is None else pca.reconstruct(shown),
         codes=codes,
+        model=model,
     )
+
+
+def _newest(
+    directory: RunDirectory, kind: str, models: Mapping[str, DeepAutoencoder]
+) -> tuple[str, Stack]:
+    """Return what was trained last, which may be a classifier, and its name."""
+    task = trained_last(directory) if kind == "deep" else None
+    if task is None or task.model == "finetuned":
+        name, stack = list(models.items())[-1]
+        return f"{name} stack", stack
+    with warnings.catch_warnings():
+        # The page tells how far a run is.
+        warnings.simplefilter("ignore", UnfinishedWarning)
+        return task.model, load_predictor(directory, task)
 
 
 @lru_cache(maxsize=8)

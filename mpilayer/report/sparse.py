@@ -20,7 +20,6 @@ from mpilayer.report.html import (
     table,
 )
 from mpilayer.report.images import as_images, reconstructions
-from mpilayer.report.labels import confusion
 from mpilayer.report.run import Run, listing, number
 from mpilayer.report.speed import per_evaluation, speeds
 from mpilayer.report.words import NOTHING, digits, seconds, short
@@ -82,7 +81,6 @@ def alone(run: Run) -> Section:
         *(note(remark) for remark in run.remarks),
         *_filters(run, name),
         *_firing(run, name),
-        *confusion(run),
     ]
     return Section(f"run-{name}", f"Run {run.name}", tuple(parts), within=True)
 
@@ -212,9 +210,8 @@ def _filters(run: Run, name: str) -> Iterator[Part]:
     if run.weights is None:
         yield note("There is no checkpoint yet, so there are no filters.")
         return
-    images = as_images(filters(run.weights).reshape(run.weights.shape[1], -1))
+    images = as_images(filters(run.weights).reshape(run.weights.shape[1], -1), run)
     if images is None:
-        yield note("The rows are not square patches, so filters are not images.")
         return
     columns = math.ceil(math.sqrt(len(images)))
     yield Figure(

@@ -6,7 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 
 from mpilayer.config import SparseConfig
-from mpilayer.papers import LAHIRI, LAHIRI_EVALUATIONS, LAHIRI_SECONDS, QJAM
+from mpilayer.papers import (
+    LAHIRI,
+    LAHIRI_COLUMNS,
+    LAHIRI_EVALUATIONS,
+    LAHIRI_SECONDS,
+    QJAM,
+)
 from mpilayer.report import figures
 from mpilayer.report.figures import Chart, Line
 from mpilayer.report.html import Figure, Markup, Part, Picture, table
@@ -49,9 +55,13 @@ def _seconds_table(groups: Sequence[Sequence[Run]]) -> Markup:
     ]
     lines += [
         (_source(machine), rows, seconds)
-        for machine, sizes in LAHIRI_SECONDS.items()
+        for machine, sizes in _theirs(groups).items()
         for rows, seconds in sizes.items()
     ]
+    says = (
+        f" In italics those of {LAHIRI} on their desktop; the qjam cluster's are from "
+        f"{QJAM}. Fifteen years of hardware lie between them."
+    )
     workers = sorted({n for _, _, seconds in lines for n in seconds})
     cells = [
         [name, short(rows, ",.0f"), *(_took(seconds.get(n)) for n in workers)]
@@ -59,9 +69,8 @@ def _seconds_table(groups: Sequence[Sequence[Run]]) -> Markup:
     ]
     return table(
         f"Seconds of {LAHIRI_EVALUATIONS} evaluations by ranks (workers); ours are "
-        f"{LAHIRI_EVALUATIONS} times those of one evaluation. In italics those of "
-        f"{LAHIRI} on their desktop; the qjam cluster's are from {QJAM}. Fifteen years "
-        "of hardware lie between them.",
+        f"{LAHIRI_EVALUATIONS} times those of one evaluation."
+        f"{says * (len(lines) > len(groups))}",
         ("", "rows", *(str(n) for n in workers)),
         cells,
         range(len(groups), len(cells)),
@@ -77,7 +86,7 @@ def _speed_up(groups: Sequence[Sequence[Run]]) -> Figure:
         for place, (machine, rows, seconds) in enumerate(
             (machine, rows, seconds)
             for rows in sizes
-            for machine, seconds in LAHIRI_SECONDS.items()
+            for machine, seconds in _theirs(groups).items()
             if rows in seconds
         )
     ]
@@ -94,16 +103,26 @@ def _speed_up(groups: Sequence[Sequence[Run]]) -> Figure:
         whole=True,
     )
     described = "; ".join(line.label for line in ours)
+    says = (
+        f" Beside them {LAHIRI} on a desktop with about as many rows, and the qjam "
+        f"cluster, whose seconds are from {QJAM}."
+    )
     return Figure(
         "speed-up",
         "Speed-up over ranks",
         "Evaluations of the cost a second, relative to the run with the fewest ranks, "
         "over ranks, both on logarithmic scales, of runs that differ in nothing else "
-        f"that matters: {described}. Beside them {LAHIRI} on a "
-        "desktop with about as many rows, and the qjam cluster, whose seconds are from "
-        f"{QJAM}.",
+        f"that matters: {described}.{says * bool(theirs)}",
         (Picture(figures.chart(drawn), drawn.alt),),
     )
+
+
+def _theirs(
+    groups: Sequence[Sequence[Run]],
+) -> Mapping[str, Mapping[int, Mapping[int, float]]]:
+    """Return the paper's seconds if there are rows as wide as its patches."""
+    as_wide = any(run.n_visible == LAHIRI_COLUMNS for group in groups for run in group)
+    return LAHIRI_SECONDS if as_wide else {}
 
 
 def _line(label: str, seconds: Mapping[int, float], style: int) -> Line:

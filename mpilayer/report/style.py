@@ -65,6 +65,7 @@ th,td{padding:.3rem .75rem;border-bottom:1px solid var(--rule);text-align:right;
  vertical-align:top;overflow-wrap:normal}
 td{white-space:nowrap}
 td.long{white-space:normal;min-width:9rem}
+code{white-space:nowrap;font:.9em ui-monospace,Menlo,Consolas,monospace}
 dd.whole{white-space:nowrap}
 th:first-child{text-align:left;padding-left:.2rem}
 thead th{border-bottom:2px solid var(--soft);font-size:.86rem;white-space:nowrap}

@@ -56,6 +56,19 @@ def at(values: Any, *keys: str) -> Any:
     return values
 
 
+def label_error(run: Run, task: str, split: str) -> float:
+    """Return what a predictor's error is, in the unit of ``evaluate``."""
+    return in_units(task, at(run.summary, f"{task}_error", split))
+
+
+def in_units(task: str, error: Any) -> float:
+    """Return percent of classes, and the root of squared deviations."""
+    found = number(error)
+    if task != "regress":
+        return found
+    return math.sqrt(found) if found >= 0 else math.nan
+
+
 def widths(run: Run) -> str:
     """Return the sizes of a run's layers, such as 784-1000-30."""
     visible = run.section("data").get("n_visible", "?")

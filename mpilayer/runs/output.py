@@ -5,6 +5,9 @@ from pathlib import Path
 
 from mpilayer.errors import ConfigError
 
+PAGES = (".html", ".htm")
+"""Endings of reports."""
+
 
 def check_output(out: Path, endings: Collection[str], replace: bool) -> str:
     """Check the name of a file to be written, without writing anything.

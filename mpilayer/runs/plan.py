@@ -33,6 +33,7 @@ from mpilayer.config import (
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.directory import EXPERIMENT
 from mpilayer.runs.making import patch_range
+from mpilayer.runs.output import PAGES
 from mpilayer.runs.tasks import TASKS
 
 FOLDERS = ("deep", "sparse", "compare")
@@ -236,8 +237,10 @@ def _check(plan: Plan, file: Path) -> None:
 
 def _check_report(plan: Plan, file: Path) -> None:
     name = Path(plan.report.file)
-    if name.name != plan.report.file or name.name in CONTENT:
+    is_new = name.name == plan.report.file and name.name not in CONTENT
+    if not is_new or name.suffix.lower() not in PAGES:
         raise ConfigError(
-            f"{file}: [report] file must be a new name beside the results; got "
-            f"{plan.report.file!r}. Give for example file = 'report.html'."
+            f"{file}: [report] file must be a new name beside the results that ends in "
+            f"{' or '.join(PAGES)}; got {plan.report.file!r}. Give for example "
+            "file = 'report.html'."
         )

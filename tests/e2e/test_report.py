@@ -50,7 +50,7 @@ class Page(HTMLParser):
 def runs(tmp_path_factory):
     """Give runs of every kind, finished and broken off."""
     folder = tmp_path_factory.mktemp("runs")
-    data = write_pixels(folder / "data.h5", n_columns=25)
+    data = write_pixels(folder / "data.h5", n_columns=784)
     layers = ("--layers", "14,10,2", "--epochs", 3, "--minibatch", 50)
     for name, more in {"deep": (), "greedy": ("--schedule", "greedy")}.items():
         launch.run("pretrain", data, "--run", folder / name, *layers, *more).ok()
@@ -306,6 +306,7 @@ def test_an_older_report_stays(runs, tmp_path):
         (("{sparse}", "{sparse}/../sparse"), ("another run", "Name it once")),
         (("{sparse}", "-o", "{no}/deep/r.html"), ("-o must lie in a folder",)),
         (("{sparse}", "-o", "{sparse}"), ("-o must name a file",)),
+        (("{sparse}", "-o", "z.txt"), ("-o must end in .html, .htm",)),
         (("{sparse}", "--figures", "{no}/a/b"), ("--figures must lie in a folder",)),
         (("{sparse}", "--figures", "{sparse}"), ("--figures must name a new",)),
         ((), ("required", "DIR")),
@@ -332,7 +333,7 @@ def test_without_matplotlib(runs, tmp_path):
 def test_it_is_for_one_process(runs, tmp_path):
     out = tmp_path / "r.html"
     result = launch.run("report", runs["sparse"], "-o", out, ranks=2)
-    launch.assert_user_error(result, "runs in one process")
+    launch.assert_user_error(result, "must run as one process")
     assert not out.exists()
 
 

@@ -115,6 +115,7 @@ def test_examples_are_legal(path):
         (DEEP, "data.range=1,0", ["LOW below HIGH"]),
         (DEEP, "report.file=a/b.html", ["new name beside the results"]),
         (DEEP, "report.file=deep", ["new name beside the results"]),
+        (DEEP, "report.file=r.txt", ["ends in .html or .htm", "r.txt"]),
     ],
 )
 def test_what_is_refused(plan, text, change, words):

@@ -12,7 +12,17 @@ import tomli_w
 from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
 from mpilayer.data.split import Split
 from mpilayer.errors import CheckpointError, ConfigError
-from mpilayer.report import build, curves, deep, images, labels, sparse, speed, words
+from mpilayer.report import (
+    build,
+    curves,
+    deep,
+    images,
+    labels,
+    layers,
+    sparse,
+    speed,
+    words,
+)
 from mpilayer.report.collect import collect, names
 from mpilayer.report.html import Figure, page
 from mpilayer.report.run import number
@@ -51,14 +61,19 @@ def write_run(path, sections, summary=None, complete="", **metrics):
     return path
 
 
-def deep_run(path, summary=None, **metrics):
+def deep_run(path, summary=None, n_visible=4, **metrics):
     """Write a run of two layers."""
     settings = {"layers": [3, 2], "schedule": "lockstep", "lag": [0], "epochs": [2]}
-    sections = {"data": {"path": "none.h5", "n_visible": 4}, "pretrain": settings}
+    sections = {
+        "data": {"path": "none.h5", "n_visible": n_visible},
+        "pretrain": settings,
+    }
     return write_run(path, sections, summary, **metrics)
 
 
-def sparse_run(path, ranks=1, seconds=1.0, costs=(9.0, 4.5, 3.0), **changes):
+def sparse_run(
+    path, ranks=1, seconds=1.0, costs=(9.0, 4.5, 3.0), n_visible=4, **changes
+):
     """Write a run of a sparse autoencoder."""
     settings = {"hidden": 3, "optimizer": "lbfgs", "kl": "average"} | changes
     lines = [
@@ -67,7 +82,7 @@ def sparse_run(path, ranks=1, seconds=1.0, costs=(9.0, 4.5, 3.0), **changes):
     ]
     summary = {"ranks": ranks, "seconds": seconds, "evaluations": 10, "cost": 3.0}
     summary |= {"mean_activations": [0.01, 0.002, 0.1], "allreduce_seconds": 0.1}
-    sections = {"data": {"digest": "d", "n_visible": 4}, "sparse": settings}
+    sections = {"data": {"digest": "d", "n_visible": n_visible}, "sparse": settings}
     return write_run(path, sections, summary, "sparse\n", sparse=lines)
 
 
@@ -285,7 +300,10 @@ def test_settings_that_an_optimizer_ignores_part_no_runs(
 def test_seconds_stand_beside_the_papers_and_the_clusters(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(speed.figures, "chart", lambda c: made.append(c) or "<svg/>")
-    runs = [sparse_run(tmp_path / f"r{n}", ranks=n, seconds=8 / n) for n in (1, 2)]
+    runs = [
+        sparse_run(tmp_path / f"r{n}", ranks=n, seconds=8 / n, n_visible=64)
+        for n in (1, 2)
+    ]
     for run in runs:
         summary = json.loads((run / "summary.json").read_text())
         (run / "summary.json").write_text(json.dumps({**summary, "n_rows": 120_000}))
@@ -307,6 +325,19 @@ def test_seconds_stand_beside_the_papers_and_the_clusters(tmp_path, monkeypatch)
         "ideal",
     ]
     assert lines["qjam cluster, 100,000 rows"].y[-1] == pytest.approx(5030 / 703)
+
+
+def test_rows_of_another_width_than_the_papers_stand_alone(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(speed.figures, "chart", lambda c: made.append(c) or "<svg/>")
+    runs = [sparse_run(tmp_path / f"r{n}", ranks=n, seconds=8 / n) for n in (1, 2)]
+    told, drawn = speed.speeds(collect(runs))
+    assert [line.label for line in made[0].lines] == ["r1, r2", "ideal"]
+    assert not any(word in told + drawn.says for word in ("Lahiri", "qjam"))
+    found = collect([deep_run(tmp_path / "deep", {"pretrain_seconds": 8.0})])
+    for show in (deep.architecture_table, deep.errors_table, deep.pretraining_table):
+        assert "deep" in show(found)
+        assert not re.search("Santara|paper|MNIST", show(found))
 
 
 def test_what_flattens_the_costs_is_cut_off(tmp_path):
@@ -385,7 +416,7 @@ def test_classifiers_and_regressors_have_curves_and_a_table(tmp_path):
     assert expected <= set(drawn)
     text = text_of([run])
     assert "12.50" in text
-    assert "Confusion matrix: test rows" in text
+    assert "Confusion matrix of a: test rows" in text
     assert "12.5\N{NO-BREAK SPACE}% wrong classes" in text
     assert words.state(found).startswith(
         "interrupted: pre-trained and with a classifier, a regressor for 1 epoch; go on"
@@ -432,18 +463,22 @@ def test_the_architecture_stands_beside_the_papers(tmp_path):
         "extra_epochs = [-1]\nschedule = 'async'\nmethod = 'rbm'\n"
         "visible = 'sigmoid'\nhidden = 'sigmoid'\ncode = 'linear'\n"
     )
-    made = deep.architecture_table(collect([run, deep_run(tmp_path / "b")]))
+    made = deep.architecture_table(
+        collect([run, deep_run(tmp_path / "b", n_visible=784)])
+    )
     cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", made)
     rows = [cells[i : i + 6] for i in range(6, len(cells), 6)]
     kinds = "rbm, sigmoid, code linear"
     assert rows[0] == ["a", "10-20-5", "67 / 33", kinds, "3 / 7", "0 / 1"]
-    assert rows[1][:3] == ["b", "4-3-2", "67 / 33"]
+    assert rows[1][:3] == ["b", "784-3-2", "1e+02 / 0.25"]
     paper = ["784-1000-500-250-30", "55 / 35 / 8.8 / 0.53", "rbm, sigmoid", "20"]
     assert rows[2] == ["Santara et al. 2016", *paper, "0 / 5 / 20 / 40"]
 
 
 def test_the_speed_against_a_greedy_run(tmp_path):
-    runs = [deep_run(tmp_path / name, {"pretrain_seconds": t}) for name, t in TIMES]
+    runs = [
+        deep_run(tmp_path / name, {"pretrain_seconds": t}, 784) for name, t in TIMES
+    ]
     config = (runs[0] / "config.toml").read_text()
     (runs[0] / "config.toml").write_text(config.replace("lockstep", "greedy"))
     made = deep.pretraining_table(collect(runs))
@@ -471,6 +506,58 @@ def test_simulated_seconds_need_a_core_for_each_thread(tmp_path, recorded, shown
     assert ("23.4" in made) == shown
     assert ("more BLAS threads than cores" in made) != shown
     assert "30.0" in made
+
+
+@pytest.mark.parametrize(
+    ("name", "virtual", "shown"),
+    [("lockstep", 0.02, ""), ("lockstep", 2.5, "2.5"), ("simulate", 0.02, "0.020")],
+)
+def test_simulated_seconds_that_say_nothing_are_left_out(
+    tmp_path, name, virtual, shown
+):
+    times = {"pretrain_seconds": 0.031, "simulated_seconds": virtual, "crowded": False}
+    run = deep_run(tmp_path / "a", times)
+    text = (run / "config.toml").read_text().replace("lockstep", name)
+    (run / "config.toml").write_text(text)
+    made = deep.pretraining_table(collect([run]))
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", made)
+    assert cells[2:] == ["0.031", *[shown] * bool(shown)]
+    assert ("Simulated" in made) == bool(shown)
+    assert "greedy" not in made
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit", "shown"),
+    [(1e-3, "Milliseconds", ["1.00", "0.20"]), (1, "Seconds", ["1.00", "0.20"])],
+)
+def test_times_of_short_runs_are_milliseconds(tmp_path, factor, unit, shown):
+    epoch = EPOCH | {"training": factor, "waiting": 0.2 * factor}
+    epoch |= {"transform": 0.0, "monitor": 0.0}
+    (found,) = collect([deep_run(tmp_path / "a", layer_1=[epoch])])
+    (made,) = layers.times_table(found)
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", made)
+    assert f"{unit} of each layer" in made
+    assert cells[2:8] == [shown[0], "0.00", "0.00", "0.00", shown[1], "17%"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("z.txt", r"-o must end in \.html, \.htm; got \S*z\.txt"),
+        ("report", "-o must end in"),
+        ("old.html", "-o must name a new file"),
+        ("run", "-o must name a file"),
+    ],
+)
+def test_a_page_has_the_ending_of_one(tmp_path, name, words):
+    run = deep_run(tmp_path / "run")
+    (tmp_path / "old.html").write_text("mine")
+    with pytest.raises(ConfigError, match=words):
+        build.write_report([run], tmp_path / name)
+    assert not (tmp_path / "z.txt").exists()
+    assert (tmp_path / "old.html").read_text() == "mine"
+    build.write_report([run], tmp_path / "new.HTM")
+    assert (tmp_path / "new.HTM").read_text().startswith("<!DOCTYPE html>")
 
 
 def tuned(path, section="", losses=(9.0, 5.0), **summary):
@@ -535,10 +622,10 @@ def test_rows_are_spread_over_a_split(tmp_path):
 
 
 def test_the_first_layer_of_a_run_under_way(tmp_path):
-    run = deep_run(tmp_path / "run")
+    run = deep_run(tmp_path / "run", n_visible=36)
     facts = {"epoch": 3, "used": 0}
     for n in (1, 3):
-        arrays = {"parameters/weights": np.full((4, 9), n, np.float32)}
+        arrays = {"parameters/weights": np.full((36, 9), n, np.float32)}
         name = f"layer-1.e{n:06}.u{0:06}.h5"
         checkpoint.save(run / "checkpoints" / name, arrays, facts)
     (found,) = collect([run])

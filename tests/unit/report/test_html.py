@@ -14,9 +14,11 @@ from mpilayer.report.html import (
     facts,
     figure,
     join,
+    note,
     page,
     table,
 )
+from mpilayer.report.style import STYLE
 
 EVIL = "<script>alert('1')</script>\"&"
 SVG = '<svg role="img"><path id="a"/><use xlink:href="#a" clip-path="url(#a)"/></svg>'
@@ -49,6 +51,13 @@ def test_joined_text_is_escaped_too():
 def test_nothing_foreign_becomes_markup(made):
     assert "<script" not in made
     assert "&lt;script&gt;" in made
+
+
+def test_options_in_notes_are_not_broken():
+    made = note("<Try> --code linear --learning-rate 1, not a--b.")
+    assert made.count("<code>") == 2
+    assert "&lt;Try&gt; <code>--code</code> linear <code>--learning-rate</code>" in made
+    assert re.search(r"code\{[^}]*white-space:nowrap", STYLE)
 
 
 def test_rows_from_elsewhere_are_marked():
