@@ -35,7 +35,7 @@ COMMANDS = {
     "config": "write a commented file of settings",
     "resume": "go on with an interrupted run",
     "watch": "show how far a run is, live",
-    "evaluate": "errors of an autoencoder beside PCA, of a classifier or a regressor",
+    "evaluate": "errors of an autoencoder beside PCA, a classifier or a regressor",
     "encode": "write the codes of a data set",
     "predict": "write the classes or numbers that a run predicts for a data set",
     "reconstruct": "write the reconstructions of a data set",

@@ -185,6 +185,8 @@ def test_regress(run_copy):
     assert squared < 0.8 * np.var(CLASSES)
     shown = launch.run("evaluate", run_copy).ok().stdout
     assert shown.startswith("regressor on 80 test rows: root mean square error ")
+    assert f"always the mean: {found['always_error']:.2f}" in shown
+    assert found["error"] < found["always_error"]
 
 
 @pytest.mark.parametrize("ranks", [0, 2])

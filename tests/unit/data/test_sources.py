@@ -151,7 +151,7 @@ BAD_CSV = {
     "no label": ("a,label\n1,2\n\n3,\n", "must have a label; line 4 has ''"),
     "endless label": ("a,label\n1,0.5\n2,inf\n", "finite.* that of row 1 is inf"),
     "label only": ("label\n1\n", "at least one row and column"),
-    "semicolons": ("1;2\n3;4\n", "at least one row|line 2 has '3;4'"),
+    "semicolons": ("1;2\n3;4\n", "those of line 1 are separated by semicolons"),
 }
 
 
