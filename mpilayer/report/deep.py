@@ -78,8 +78,9 @@ def together(runs: Sequence[Run]) -> Section:
     parts: list[Part] = [
         paragraph(
             "Layers are trained one by one or all at once, the stack is unrolled, then "
-            f"fine-tuned as a whole. The method of {SANTARA} is the schedule async, "
-            "and simulate of it; lockstep is mpilayer's own variant."
+            f"fine-tuned as a whole. The schedule async is the method of {SANTARA}, "
+            "simulate says what it would do on other machines; lockstep is mpilayer's "
+            "own variant."
         ),
         architecture_table(runs),
         errors_table(runs),
