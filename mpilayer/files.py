@@ -6,6 +6,7 @@ are for :mod:`mpilayer.store.metrics`. Text is UTF-8, whatever the locale.
 
 import hashlib
 import json
+import math
 import os
 import stat
 import tomllib
@@ -138,7 +139,7 @@ def read_json(
     OSError
         It cannot be read, or is not there.
     """
-    return _parsed(path, json.loads, error)[0]
+    return _parsed(path, _json, error)[0]
 
 
 def read_toml(path: Path, strict: bool) -> dict[str, Any]:
@@ -221,6 +222,18 @@ def _parsed(
     except (ValueError, RecursionError) as cause:
         raise error(_damaged(path, str(cause))) from cause
     return content, seal is not None
+
+
+def _json(text: str) -> Any:
+    """Return what JSON holds; Python's reader takes numbers that JSON does not have."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
 
 
 def _content(path: Path, error: type[MpilayerError]) -> bytes:

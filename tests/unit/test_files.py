@@ -101,7 +101,17 @@ def test_settings_without_a_seal_are_not_used_without_a_word(tmp_path):
         assert files.read_toml(path, strict=True) == content
 
 
-BAD = [b"", b"[1]", b"{", b"\xff\xfe", b'{"a": ' + b"9" * 5000 + b"}", b"[" * 100_000]
+BAD = [
+    b"",
+    b"[1]",
+    b'{"a": NaN}',
+    b'{"a": -Infinity}',
+    b'{"a": [1e999]}',
+    b"{",
+    b"\xff\xfe",
+    b'{"a": ' + b"9" * 5000 + b"}",
+    b"[" * 100_000,
+]
 
 
 @pytest.mark.parametrize("content", BAD, ids=range(len(BAD)))
