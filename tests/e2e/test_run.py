@@ -93,7 +93,7 @@ def test_an_experiment_with_labels(folder, task, model, told):
     if find_spec("matplotlib") is not None:
         text = (folder / "runs/deep/report.html").read_text()
         assert f'id="{task}-error"' in text
-        assert ('class="confusion"' in text) == (task == "classify")
+        assert ('table confusion"' in text) == (task == "classify")
     again = carry_out(folder, *arguments, "--resume", "auto").ok()
     assert again.stderr.count("there is nothing to do") == 4
 
