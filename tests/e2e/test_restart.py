@@ -519,7 +519,7 @@ def test_other_data(broken, tmp_path):
     assert_refused(broken, words, "resume", broken, "--data", other)
     arguments = ["pretrain", other, "--run", broken, *PRETRAIN, "--resume", "auto"]
     assert_refused(broken, words, *arguments, ranks=2)
-    assert_refused(broken, ["no file"], "resume", broken, "--data", tmp_path / "none")
+    assert_refused(broken, ["not a file"], "resume", broken, "--data", tmp_path / "none")
 
 
 @pytest.mark.parametrize("ranks", [0, 2])
