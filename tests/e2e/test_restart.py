@@ -519,7 +519,8 @@ def test_other_data(broken, tmp_path):
     assert_refused(broken, words, "resume", broken, "--data", other)
     arguments = ["pretrain", other, "--run", broken, *PRETRAIN, "--resume", "auto"]
     assert_refused(broken, words, *arguments, ranks=2)
-    assert_refused(broken, ["not a file"], "resume", broken, "--data", tmp_path / "none")
+    gone = tmp_path / "none"
+    assert_refused(broken, ["not a file"], "resume", broken, "--data", gone)
 
 
 @pytest.mark.parametrize("ranks", [0, 2])
