@@ -1,12 +1,11 @@
 """The door to mpi4py: starts MPI, wraps its calls, ends all ranks on a defect."""
 
 import atexit
-import ctypes
 import pickle
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -32,9 +31,6 @@ except ImportError as error:
     ) from error
 
 T = TypeVar("T")
-
-# The option of mallopt(3) that says what allocated memory is filled with.
-_PERTURB = -6
 
 
 class _Request:
@@ -130,8 +126,7 @@ def world(failure: MpilayerError | None = None) -> MPICommunicator:
     ending.share_fate(environment.launched_rank())
     if not MPI.Is_initialized():
         with siblings.met():
-            with _clean_memory():
-                MPI.Init_thread(MPI.THREAD_FUNNELED)  # one thread a rank calls MPI
+            MPI.Init_thread(MPI.THREAD_FUNNELED)  # one thread a rank calls MPI
     comm = MPICommunicator(MPI.COMM_WORLD.Dup())
     launched = environment.launched_size()
     if launched != comm.size:
@@ -141,27 +136,6 @@ def world(failure: MpilayerError | None = None) -> MPICommunicator:
         comm.everywhere(lambda: _raise(failure))
         _watch(comm)
     return comm
-
-
-@contextmanager
-def _clean_memory() -> Iterator[None]:
-    """Let the C library give zeroed memory: MPICH 5.0 needs it to join ranks of hosts.
-
-    It sends its launcher texts of a fixed length without their end, so whatever the memory
-    held before follows them. Under SLURM's pmi2 that was a piece of Python's text in one
-    of forty steps, and then in each repetition.
-    """
-    try:
-        set_option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        set_option = None  # another C library than GNU's
-    if set_option is not None:
-        set_option(_PERTURB, 0xFF)  # allocated bytes are the complement
-    try:
-        yield
-    finally:
-        if set_option is not None:
-            set_option(_PERTURB, 0)
 
 
 def _raise(failure: MpilayerError | None) -> None:
