@@ -54,9 +54,9 @@ fi
 """
 
 # SLURM's words when those of MPICH's ranks reach it garbled, inside MPI_Init under srun
-# on two nodes: MPICH 5.0.2 tells its address with what lies behind it in memory, such as
-# texts of Python, and SLURM's pmi2 cannot take so much. Never in 75 steps of a program
-# of three lines, in one of forty of ours; and then in each repetition, too.
+# on two nodes: MPICH 5.0.2 tells its address with what lies behind it in memory, such
+# as texts of Python, and SLURM's pmi2 cannot take so much. Never in 75 steps of a
+# program of three lines, in one of forty of ours; then in each repetition, too.
 GARBLED = "mpi/pmi2: invalid client request"
 TRIES = 3
 
