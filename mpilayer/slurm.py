@@ -1,8 +1,6 @@
 """Batch scripts for SLURM as text: what a job asks for, what it runs, how it ends.
 
-Nothing here reads, writes or starts anything. A script starts a command of mpilayer,
-passes SLURM's warnings on to it, and believes the mark that the command leaves in its
-run directory, not the exit status. See ``docs/cluster.md``.
+Nothing here reads, writes or starts anything; see also :mod:`mpilayer.attend`.
 """
 
 import re
