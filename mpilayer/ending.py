@@ -21,6 +21,10 @@ EXIT_INTERRUPTED = 130
 # A launcher that is told to end everything drops what it has not passed on yet.
 _HEARD_SECONDS = 0.3
 
+# MPI fails on the others when a rank dies, such as MPICH that copies from its memory:
+# the sentinel, or the launcher, knows better what happened, and ends this process.
+_DEATH_IS_TOLD_SECONDS = 2.0
+
 
 def by_signal(_: int) -> None:
     """End this process so that every launcher notices."""
@@ -78,6 +82,8 @@ def _fail(
     if issubclass(kind, RuntimeError) and "decrement id ref count" in str(error):
         # h5py drops this one: a full disk, of which the writer has its own error.
         return
+    if kind.__module__ == "mpi4py.MPI":
+        time.sleep(_DEATH_IS_TOLD_SECONDS)
     text = "".join(traceback.format_exception(kind, error, trace))
     say(f"mpilayer: rank {_rank} failed; ending all ranks.\n{text}")
     end_all(1)
