@@ -30,7 +30,6 @@ from mpilayer.runs.model import restore, run_shapes
 from mpilayer.runs.monitor import leave_parameters, stack_over_time
 from mpilayer.runs.opening import Facts, begin_or_go_on, data_facts, open_run
 from mpilayer.runs.outcome import (
-    end_of,
     former_records,
     layer_times,
     outcomes_of,
@@ -56,7 +55,8 @@ from mpilayer.train.layer import (
     new_state,
     row_counts,
 )
-from mpilayer.train.pretrain import EpochRecord, Pipeline, Snapshot
+from mpilayer.train.pretrain import Pipeline, Snapshot
+from mpilayer.train.record import EpochRecord
 from mpilayer.train.restart import BEGINNING
 from mpilayer.train.schedule import Schedule
 
@@ -232,7 +232,7 @@ def _train(
     )
     for index, outlet in pipeline.outlets.items():
         outlet.dropped.extend(snapshots[index].dropped)
-    before = max((end_of(records) for records in former.values()), default=0.0)
+    before = max((r.ended for own in former.values() for r in own), default=0.0)
     comm.barrier()
     began = perf_counter()
     with session.display(directory, goals), session.listening():
