@@ -10,20 +10,16 @@ from mpilayer.data.dataset import write_dataset
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split
 from mpilayer.report import build, images
-from mpilayer.report.collect import collect
+from mpilayer.report.run import collect
 from mpilayer.runs.finetune import run_finetune
 from mpilayer.runs.pretrain import pretrain
 from tests.support.toys import rows
-from tests.unit.report.test_collect import figures_of, text_of
+from tests.unit.report.conftest import figures_of, text_of
 from tests.unit.runs.conftest import make_session
 
 STACK = PretrainConfig(layers=(4, 2), epochs=(1,), minibatch=10)
+pytestmark = pytest.mark.usefixtures("drawing")
 CSV = "Flowers.CSV (no header, no labels)"
-
-
-@pytest.fixture(autouse=True)
-def _matplotlib():
-    pytest.importorskip("matplotlib", reason="needs mpilayer[plot]")
 
 
 def train(folder, n_visible=9, columns=(), origin="made up", labels=None, task=""):
@@ -83,7 +79,7 @@ def test_the_codes_are_those_of_the_newest_model(tmp_path):
     run = train(tmp_path, labels=classes, task="classify")
     (found,) = collect([run])
     assert found.sample.model == "classifier"
-    (drawn,) = images.code_space(found, "run")
+    (drawn,) = images.code_space(found)
     assert "by the encoder of the classifier" in drawn.says
     assert "each drawn as its label" in drawn.says
     for path in (run / "checkpoints").glob("classifier*"):
@@ -104,7 +100,7 @@ def test_the_codes_are_those_of_the_newest_model(tmp_path):
 def test_labels_that_are_numbers_are_colours(tmp_path, labels, task):
     (found,) = collect([train(tmp_path, labels=labels, task=task)])
     assert found.sample.labels.dtype == np.float32
-    (drawn,) = images.code_space(found, "run")
+    (drawn,) = images.code_space(found)
     assert "each coloured by its label, which is a number" in drawn.says
     (picture,) = drawn.pictures
     dots = re.findall(r"<use [^>]*fill: (#\w+)", picture.content)

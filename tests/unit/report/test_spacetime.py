@@ -9,7 +9,8 @@ import pytest
 
 from mpilayer.report import spacetime
 from mpilayer.report.run import Epoch
-from mpilayer.report.spacetime import KINDS, Lane, diagram, window_of
+from mpilayer.report.spacetime import Lane, diagram, window_of
+from mpilayer.train.record import KINDS
 
 LEFT, RIGHT = 150.0, 966.0
 
