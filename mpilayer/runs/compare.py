@@ -30,8 +30,8 @@ from mpilayer.runs.sparse import (
     sparse_config,
     warn,
 )
-from mpilayer.train.gap import RISK, Firing, Gap
-from mpilayer.train.sparse import ShardedCost
+from mpilayer.train.sparse.cost import ShardedCost
+from mpilayer.train.sparse.firing import RISK, Firing, Gap
 
 NAME = "compare"
 """What a run's ``complete`` says at the end."""

@@ -21,13 +21,13 @@ from mpilayer.runs.holding import at_work
 from mpilayer.runs.settings import settings_of
 from mpilayer.runs.tasks import TASKS, Task
 from mpilayer.store import checkpoint
-from mpilayer.train.descent import State
 from mpilayer.train.finetune import FinetuneState
 from mpilayer.train.layer import LayerState, layer_shapes, make_layer
 from mpilayer.train.pretrain import Snapshot
 from mpilayer.train.restart import Candidate
-from mpilayer.train.sgd import SGDState
-from mpilayer.train.sparse import make_model
+from mpilayer.train.sparse.cost import make_model
+from mpilayer.train.sparse.descent import State
+from mpilayer.train.sparse.sgd import SGDState
 
 
 @dataclass(frozen=True)

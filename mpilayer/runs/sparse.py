@@ -23,13 +23,13 @@ from mpilayer.runs.session import Session, check_range
 from mpilayer.runs.settings import settings_of
 from mpilayer.store.checkpoint import exists, forget_damaged
 from mpilayer.store.metrics import keep_until
-from mpilayer.train.descent import State
-from mpilayer.train.sparse import (
+from mpilayer.train.sparse.cost import (
     EAGER_SECONDS,
     ShardedCost,
     make_model,
     start_weights,
 )
+from mpilayer.train.sparse.descent import State
 from mpilayer.train.strata import Strata
 
 _LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})

@@ -21,7 +21,7 @@ EXIT_RESUME = 75
 SLOW = """
 from mpilayer.train.layer import LayerState
 from mpilayer.train.finetune import Descender
-from mpilayer.train.sparse import ShardedCost
+from mpilayer.train.sparse.cost import ShardedCost
 
 def slow(cls, name):
     original = getattr(cls, name)

@@ -23,7 +23,7 @@ from mpilayer.train.layer import layer_shapes, new_state
 from mpilayer.train.pretrain import EpochRecord, Snapshot
 from mpilayer.train.restart import Candidate
 from mpilayer.train.schedule import lockstep
-from mpilayer.train.sparse import Evaluation, make_model
+from mpilayer.train.sparse.cost import Evaluation, make_model
 
 EPOCHS = 200
 LAYERS = (1000, 800, 600, 500, 400, 250, 100, 30)

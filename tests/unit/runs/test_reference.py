@@ -23,9 +23,9 @@ from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import restore_finetuned, restore_layer, restore_sparse
 from mpilayer.store import checkpoint
-from mpilayer.train.descent import Descent
 from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.restart import Candidate
+from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.strata import Strata
 from tests.support import sparse
 from tests.support.pipeline import data, new_states

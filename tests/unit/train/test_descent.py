@@ -9,8 +9,8 @@ from scipy.optimize import minimize
 from mpilayer.errors import TrainingError
 from mpilayer.optim.cg import CGState
 from mpilayer.optim.lbfgs import LBFGSState
-from mpilayer.train.descent import Descent
-from mpilayer.train.sgd import SGDState
+from mpilayer.train.sparse.descent import Descent
+from mpilayer.train.sparse.sgd import SGDState
 from tests.support.sparse import MODES, fresh_cost, patches, settings
 
 KINDS = {"lbfgs": LBFGSState, "cg": CGState, "sgd": SGDState}

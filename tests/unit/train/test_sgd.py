@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mpilayer.errors import CheckpointError
-from mpilayer.train.sgd import SGDState, descend_on_minibatches, falling
-from mpilayer.train.sparse import Enough
+from mpilayer.train.sparse.cost import Enough
+from mpilayer.train.sparse.sgd import SGDState, descend_on_minibatches, falling
 from tests.support import sparse
 from tests.support.sparse import fresh_cost, make_cost, patches, settings
 

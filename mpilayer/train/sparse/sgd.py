@@ -14,7 +14,7 @@ from mpilayer.errors import CheckpointError
 from mpilayer.models.sparse import SparseAutoencoder
 from mpilayer.optim.search import Objective
 from mpilayer.parallel.comm import wait_until
-from mpilayer.train.sparse import Enough, ShardedCost
+from mpilayer.train.sparse.cost import Enough, ShardedCost
 from mpilayer.train.strata import Strata
 
 _EAGER = 0.002

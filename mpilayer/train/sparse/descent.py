@@ -11,8 +11,8 @@ from mpilayer.config import SparseConfig
 from mpilayer.errors import TrainingError
 from mpilayer.optim.cg import CGState, conjugate_gradient
 from mpilayer.optim.lbfgs import LBFGSState, lbfgs
-from mpilayer.train.sgd import SGDState, descend_on_minibatches
-from mpilayer.train.sparse import Enough, ShardedCost
+from mpilayer.train.sparse.cost import Enough, ShardedCost
+from mpilayer.train.sparse.sgd import SGDState, descend_on_minibatches
 
 
 class State(Protocol):
