@@ -131,12 +131,6 @@ def test_going_on_is_as_never_having_stopped(optimizer, mode):
             assert_same(state, other)
 
 
-def test_a_state_of_another_optimizer():
-    *_, last = make(optimizer="cg", iterations=1).states()
-    with pytest.raises(TypeError, match="needs LBFGSState; got CGState"):
-        next(make().states(last))
-
-
 @pytest.mark.parametrize("optimizer", KINDS)
 def test_the_last_good_state_is_kept(optimizer):
     descent, good = make(optimizer=optimizer), []
