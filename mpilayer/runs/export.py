@@ -10,9 +10,9 @@ from mpilayer.data.preparation import Scaling
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.like import preparation_of
 from mpilayer.runs.output import check_output
 from mpilayer.runs.predictors import chosen_model
+from mpilayer.runs.rows import preparation_of
 from mpilayer.store import export as store
 
 PARTS = ("whole", "encoder")

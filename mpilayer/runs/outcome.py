@@ -11,7 +11,8 @@ from mpilayer.runs.advice import after_pretraining, over_fits, worse_than_pca
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.keeping import Cut
 from mpilayer.runs.model import load_stack
-from mpilayer.runs.session import Session, finite, pca_errors, stack_errors
+from mpilayer.runs.rows import errors_of, pca_of
+from mpilayer.runs.session import Session, finite
 from mpilayer.store.metrics import keep_until
 from mpilayer.train.plans import AsyncPlan, Plan
 from mpilayer.train.pretrain import EpochRecord, Pipeline
@@ -124,8 +125,8 @@ def summarize(
     if words := short_of_epochs(config, schedule):
         session.say(f"warning: {words}")
     stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
-    errors = stack_errors(stack, data, comm)
-    pca = pca_errors(data, config.layers[-1], session)
+    errors = errors_of(stack, data, comm)
+    pca = errors_of(pca_of(data, config.layers[-1], session), data, comm)
     remedies = after_pretraining(config, over_fits(errors, pca))
     worse = worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
     if worse:

@@ -30,9 +30,9 @@ from mpilayer.config import (
     unknown_key,
     value_from_text,
 )
+from mpilayer.data.recipe import patch_range
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.directory import EXPERIMENT
-from mpilayer.runs.making import patch_range
 from mpilayer.runs.output import PAGES
 from mpilayer.runs.tasks import TASKS
 

@@ -1,30 +1,27 @@
 """Using a run's classifier or regressor: errors, and its encoder."""
 
-from collections.abc import Iterable
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from mpilayer.arrays import AnyArray
+import numpy as np
+
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import CheckpointError
 from mpilayer.models.stack import Predictor, Stack
-from mpilayer.parallel.comm import Communicator
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.labels import always, check_labels, labelled_blocks
-from mpilayer.runs.like import check_like
 from mpilayer.runs.model import load_trained, run_shapes, warn_if_unfinished
 from mpilayer.runs.resuming import data_to_use, training_data
-from mpilayer.runs.session import Session, finite
+from mpilayer.runs.rows import (
+    always_of,
+    check_labels,
+    check_like,
+    confusion_of,
+    errors_of,
+)
+from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import TASKS, Task, begun_last, trained_last
 from mpilayer.store import checkpoint
-from mpilayer.train.labels import (
-    Always,
-    Block,
-    class_error,
-    confusion,
-    prediction_error,
-)
 
 
 def chosen_task(run: Path, name: str | None) -> Task | None:
@@ -153,63 +150,23 @@ def evaluate_predictor(
             "n_samples": dataset.n_samples(split),
             "model": task.model,
             "data": dataset.name,
-            "always_error": _always_error(
-                RunDirectory(run), dataset, split, model.classes, comm
-            ),
         }
-        blocks = labelled_blocks(dataset, split, model.classes, comm)
-        if not len(model.classes):
-            return {**about, "error": _shown_error(model, blocks, comm)}
-        counts = confusion(model, blocks, comm)
-        classes = dataset.preparation.names(model.classes)
+    train = comm.on_root(lambda: training_data(RunDirectory(run), path))
+    usual = None if train is None else always_of(train, model.classes, comm)
+    error, always = (
+        errors_of(judged, path, comm, (split,))[split] for judged in (model, usual)
+    )
+    if not len(model.classes):
+        root = {
+            k: v and sqrt(v) for k, v in (("error", error), ("always_error", always))
+        }
+        return {**about, **root}
+    table = confusion_of(model, path, split, comm)
+    counts = np.array(table["confusion"])
     return {
         **about,
-        "error": finite(class_error(counts)),
+        "always_error": always,
+        "error": error,
         "errors": int(counts.sum() - counts.trace()),
-        "classes": classes,
-        "confusion": counts.astype(int).tolist(),
-    }
-
-
-def _always_error(
-    directory: RunDirectory,
-    dataset: Dataset,
-    split: str,
-    classes: AnyArray,
-    comm: Communicator,
-) -> float | None:
-    """Return the error of what predicts the same for all rows. Collective.
-
-    None where the training rows of the run are not at hand.
-    """
-    train = comm.on_root(lambda: training_data(directory, dataset.path))
-    if train is None:
-        return None
-    usual = comm.everywhere(lambda: always(train, classes))
-    blocks = labelled_blocks(dataset, split, classes, comm)
-    return _shown_error(usual, blocks, comm)
-
-
-def _shown_error(
-    model: Predictor | Always, blocks: Iterable[Block], comm: Communicator
-) -> float | None:
-    """Return the class error in percent, or the root mean square one. Collective."""
-    error = prediction_error(model, blocks, comm)
-    return finite(error if len(model.classes) else sqrt(error))
-
-
-def confusion_of(model: Predictor, path: Path, comm: Communicator) -> dict[str, Any]:
-    """Return ``classes`` and ``confusion`` of the test rows, or the training rows.
-
-    Collective; see ``evaluate_predictor``.
-    """
-    with Dataset.open(path) as dataset:
-        split = "test" if "test" in dataset.splits else "train"
-        blocks = labelled_blocks(dataset, split, model.classes, comm)
-        counts = confusion(model, blocks, comm)
-        classes = dataset.preparation.names(model.classes)
-    return {
-        "classes": classes,
-        "confusion": counts.astype(int).tolist(),
-        "confusion_split": split,
+        **table,
     }

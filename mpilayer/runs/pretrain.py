@@ -28,7 +28,7 @@ from mpilayer.runs.keeping import (
 from mpilayer.runs.longer import LENGTHS, lengthen
 from mpilayer.runs.model import restore_layer, run_shapes
 from mpilayer.runs.monitor import leave_parameters, stack_over_time
-from mpilayer.runs.opening import Facts, begin_or_go_on, data_facts, open_run
+from mpilayer.runs.opening import begin_or_go_on, open_run
 from mpilayer.runs.outcome import (
     end_of,
     former_records,
@@ -38,7 +38,8 @@ from mpilayer.runs.outcome import (
     summarize,
 )
 from mpilayer.runs.resuming import check_same, data_of_run, launch_facts
-from mpilayer.runs.session import Session, check_range
+from mpilayer.runs.rows import Facts, check_range, data_facts
+from mpilayer.runs.session import Session
 from mpilayer.runs.tables import (
     effective,
     plan_of,

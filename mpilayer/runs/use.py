@@ -18,7 +18,6 @@ from mpilayer.data.split import Split
 from mpilayer.errors import CheckpointError, ConfigError
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.like import check_like, preparation_of
 from mpilayer.runs.model import load_trained
 from mpilayer.runs.output import check_output
 from mpilayer.runs.predictors import (
@@ -28,8 +27,8 @@ from mpilayer.runs.predictors import (
     load_predictor,
 )
 from mpilayer.runs.resuming import data_to_use, training_data
-from mpilayer.runs.session import Session, finite, local_blocks, pca_errors
-from mpilayer.train.evaluate import reconstruction_error
+from mpilayer.runs.rows import check_like, errors_of, pca_of, preparation_of
+from mpilayer.runs.session import Session
 
 Apply = Callable[[Array32], Array32]
 """Makes codes or reconstructions from rows."""
@@ -98,11 +97,11 @@ def evaluate(
     n_code = stack.shapes[-1].n_hidden
     with Dataset.open(path) as dataset:
         n_samples = dataset.n_samples(split)
-        error = reconstruction_error(stack, local_blocks(dataset, split, comm), comm)
+        error = errors_of(stack, path, comm, (split,))[split]
         name = dataset.name
     return {
         "split": split,
-        "error": finite(error),
+        "error": error,
         "pca_error": _pca_error(RunDirectory(run), path, split, n_code, session),
         "n_samples": n_samples,
         "n_code": n_code,
@@ -122,7 +121,8 @@ def _pca_error(
             "is not where it was"
         )
         return None
-    return pca_errors(train, n_code, session, (split,), of=data)[split]
+    pca = pca_of(train, n_code, session)
+    return errors_of(pca, data, session.comm, (split,))[split]
 
 
 def encode(

@@ -14,8 +14,8 @@ from mpilayer.data.split import Split
 from mpilayer.errors import DataError
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.finetune import run_finetune
-from mpilayer.runs.like import like_of
 from mpilayer.runs.pretrain import pretrain
+from mpilayer.runs.rows import like_of
 from mpilayer.runs.use import encode, evaluate
 from mpilayer.train.evaluate import PCA
 from tests.support.toys import rows
@@ -100,7 +100,7 @@ def test_rows_without_labels_have_no_classes(classifier, tmp_path):
 def test_like_what_is_not_there(tmp_path):
     words = f"--like must name a run or a data set; found nothing at {tmp_path / 'no'}"
     with pytest.raises(DataError, match=words):
-        like_of(tmp_path / "no")
+        like_of(str(tmp_path / "no"))
 
 
 def test_a_table_is_to_be_prepared_like_the_run(run, tmp_path):
