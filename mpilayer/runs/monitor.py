@@ -24,7 +24,7 @@ from mpilayer.parallel.comm import Communicator
 from mpilayer.runs.directory import RunDirectory, remove
 from mpilayer.store.metrics import lines_of
 from mpilayer.train.layer import LayerState, monitored_rows, new_state
-from mpilayer.train.pretrain import EpochRecord
+from mpilayer.train.record import EpochRecord
 
 _GAPS = "the picture of the whole stack over time will have gaps"
 _MOMENTS = 40
@@ -102,7 +102,7 @@ def _moments(
 ) -> list[tuple[float, list[int]]]:
     """Return moments, and the epoch whose parameters each layer had left by then."""
     ends = [
-        (r.started + r.training + r.transform + r.monitor, layer, r.epoch)
+        (r.ended, layer, r.epoch)
         for layer, own in records.items()
         for r in own
         if _is_kept(config, layer, r.epoch)

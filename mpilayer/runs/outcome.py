@@ -15,7 +15,8 @@ from mpilayer.runs.rows import errors_of, pca_of
 from mpilayer.runs.session import Session, finite
 from mpilayer.store.metrics import keep_until
 from mpilayer.train.plans import AsyncPlan, Plan
-from mpilayer.train.pretrain import EpochRecord, Pipeline
+from mpilayer.train.pretrain import Pipeline
+from mpilayer.train.record import KINDS, EpochRecord
 from mpilayer.train.schedule import Schedule, finish_times
 
 
@@ -78,24 +79,15 @@ def _record_values(line: dict[str, Any], known: set[str], index: int) -> dict[st
     return {**values, "layer": index}
 
 
-def end_of(records: Sequence[EpochRecord]) -> float:
-    """Return when the last epoch ended, in seconds of training."""
-    if not records:
-        return 0.0
-    last = records[-1]
-    return last.started + last.training + last.transform + last.monitor
-
-
 def layer_times(
     layers: dict[int, LayerOutcome], owners: Sequence[range]
 ) -> list[dict[str, Any]]:
     """Return where the time of each layer went, in seconds."""
     rank_of = {layer: rank for rank, own in enumerate(owners) for layer in own}
-    kinds = ("training", "transform", "monitor", "waiting", "sending")
     result = []
     for index in sorted(layers):
         records = layers[index].records
-        sums = {kind: sum(getattr(r, kind) for r in records) for kind in kinds}
+        sums = {kind: sum(r.seconds[kind] for r in records) for kind in KINDS}
         last = records[-1] if records else None
         result.append(
             {
