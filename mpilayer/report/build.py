@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_info
 
 from mpilayer import __version__, environment, files
 from mpilayer.errors import ConfigError
+from mpilayer.files import PAGES, check_output
 from mpilayer.report import deep, figures, sparse
 from mpilayer.report.html import (
     NOTHING,
@@ -37,7 +38,6 @@ from mpilayer.report.words import (
     short,
     state,
 )
-from mpilayer.runs.output import PAGES, check_output
 
 _MOST_NAMES = 4
 _PACKAGES = ("numpy", "scipy", "h5py", "mpi4py", "matplotlib")

@@ -19,8 +19,9 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import holding
 from mpilayer.runs.keeping import remove_false_start
 from mpilayer.runs.model import restore
-from mpilayer.runs.opening import Facts, open_run
+from mpilayer.runs.opening import open_run
 from mpilayer.runs.resuming import check_same, data_of_run, is_run, launch_facts
+from mpilayer.runs.rows import Facts
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.sparse import (
     carry_out,
@@ -31,9 +32,9 @@ from mpilayer.runs.sparse import (
     sparse_config,
     warn,
 )
-from mpilayer.train.descent import Descent
-from mpilayer.train.gap import RISK, Firing, Gap
-from mpilayer.train.sparse import ShardedCost
+from mpilayer.train.sparse.cost import ShardedCost
+from mpilayer.train.sparse.descent import Descent
+from mpilayer.train.sparse.firing import RISK, Firing, Gap
 
 NAME = "compare"
 """What a run's ``complete`` says at the end."""

@@ -18,9 +18,9 @@ from mpilayer.runs.model import saving
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.writing import Writer
 from mpilayer.store.metrics import MetricsReader, MetricsWriter
-from mpilayer.train.dead import dead_units
-from mpilayer.train.descent import Descent, State
-from mpilayer.train.sparse import Evaluation, ShardedCost
+from mpilayer.train.sparse.cost import Evaluation, ShardedCost
+from mpilayer.train.sparse.descent import Descent, State
+from mpilayer.train.sparse.firing import dead_units
 
 NAME = "sparse"
 """What a run's ``complete`` says at the end; its metrics and checkpoint, too."""

@@ -19,12 +19,6 @@ from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import holding
 from mpilayer.runs.keeping import remove_unfinished
-from mpilayer.runs.labels import (
-    check_all_labels,
-    classes_of,
-    labelled_splits,
-    read_labels,
-)
 from mpilayer.runs.model import (
     check_pretrained,
     load_stack,
@@ -33,14 +27,21 @@ from mpilayer.runs.model import (
     run_shapes,
     saving,
 )
-from mpilayer.runs.opening import check_minibatch
 from mpilayer.runs.resuming import (
     check_replicas,
     check_same,
     data_of_run,
     launch_facts,
 )
-from mpilayer.runs.session import Session, check_range
+from mpilayer.runs.rows import (
+    check_all_labels,
+    check_minibatch,
+    check_range,
+    classes_of,
+    labelled_splits,
+    read_labels,
+)
+from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import TASKS
 from mpilayer.runs.tuned import summarize
 from mpilayer.runs.writing import Writer
@@ -48,13 +49,13 @@ from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
 from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.finetune import (
-    EAGER_SECONDS,
     FinetuneState,
     finetune,
     random_weights,
 )
 from mpilayer.train.labels import targets
 from mpilayer.train.strata import Strata
+from mpilayer.train.sums import EAGER_SECONDS
 
 NAME = TASKS["autoencode"].name
 """What a run's ``complete`` says at the end of its autoencoder's fine-tuning."""

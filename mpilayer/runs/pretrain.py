@@ -27,17 +27,19 @@ from mpilayer.runs.keeping import (
 )
 from mpilayer.runs.longer import LENGTHS, lengthen
 from mpilayer.runs.model import restore, run_shapes
-from mpilayer.runs.monitor import leave_parameters, stack_over_time
-from mpilayer.runs.opening import Facts, begin_or_go_on, data_facts, open_run
+from mpilayer.runs.opening import begin_or_go_on, open_run
 from mpilayer.runs.outcome import (
     former_records,
     layer_times,
+    leave_parameters,
     outcomes_of,
     recorded_table,
+    stack_over_time,
     summarize,
 )
 from mpilayer.runs.resuming import check_same, data_of_run, launch_facts
-from mpilayer.runs.session import Session, check_range
+from mpilayer.runs.rows import Facts, check_range, data_facts
+from mpilayer.runs.session import Session
 from mpilayer.runs.tables import (
     effective,
     plan_of,
