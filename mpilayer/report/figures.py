@@ -46,9 +46,6 @@ _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mpilayer",
     "font.size": 12,
-    "text.color": LIGHT["ink"],
-    "axes.labelcolor": LIGHT["ink"],
-    "axes.edgecolor": LIGHT["soft"],
     "axes.facecolor": "none",
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -56,13 +53,12 @@ _SETTINGS: dict[Any, Any] = {
     "axes.spines.right": False,
     "grid.color": LIGHT["rule"],
     "grid.linewidth": 0.7,
-    "xtick.color": LIGHT["soft"],
-    "ytick.color": LIGHT["soft"],
-    "xtick.labelcolor": LIGHT["ink"],
-    "ytick.labelcolor": LIGHT["ink"],
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
     "legend.frameon": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor"), LIGHT["ink"]),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), LIGHT["ink"]),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), LIGHT["soft"]),
 }
 
 
@@ -70,62 +66,31 @@ _SETTINGS: dict[Any, Any] = {
 class Line:
     """Numbers over numbers.
 
-    Attributes
-    ----------
-    label : str
-        In the legend.
-    x, y : sequence of float
-        Equally many; what is not finite (or not positive, on a logarithmic axis) is
-        left out.
-    style : int
-        Number of its colour, dashes and marker.
-    joined : bool
-        A line; else markers alone.
-    bare : bool
-        A thin line without markers, which goes with that of the same style.
+    What is not finite (or not positive, on a logarithmic axis) is left out.
     """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
-    style: int = 0
-    joined: bool = True
-    bare: bool = False
+    style: int = 0  # number of its colour, dashes and marker
+    joined: bool = True  # a line, else markers alone
+    bare: bool = False  # thin, without markers: goes with that of the same style
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over common axes.
-
-    Attributes
-    ----------
-    lines : sequence of Line
-        In the order of the legend.
-    x, y : str
-        Names of the axes, with units.
-    alt : str
-        What the picture shows, for those who do not see it.
-    levels : mapping of str to float
-        Horizontal lines, by their names.
-    whole : bool
-        The horizontal axis counts; a logarithmic one in powers of 2.
-    from_zero : bool
-        The vertical axis begins at 0.
-    top : float
-        Where the vertical axis ends; what is higher is cut off, and so is what lies to
-        the left of all that is not.
-    """
+    """Lines over common axes, named with their units."""
 
     lines: Sequence[Line]
     x: str
     y: str
-    alt: str
+    alt: str  # what the picture shows, for those who do not see it
     x_log: bool = False
     y_log: bool = False
-    levels: Mapping[str, float] | None = None
-    whole: bool = False
-    from_zero: bool = False
-    top: float = math.inf
+    levels: Mapping[str, float] | None = None  # horizontal lines
+    whole: bool = False  # the horizontal axis counts; if logarithmic in powers of 2
+    from_zero: bool = False  # the vertical axis begins at 0
+    top: float = math.inf  # what is higher is cut off, with what lies left of the rest
 
 
 def is_wide(low: float, high: float) -> bool:

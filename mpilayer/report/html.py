@@ -35,47 +35,22 @@ class Markup(str):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that lies in the page and perhaps in a file.
+    """A picture that lies in the page and perhaps in a file."""
 
-    Attributes
-    ----------
-    content : str or bytes
-        An SVG element, or a PNG file.
-    alt : str
-        What it shows, for those who do not see it.
-    label : str
-        What stands above it where a figure has several.
-    """
-
-    content: str | bytes
-    alt: str
-    label: str = ""
+    content: str | bytes  # an SVG element, or a PNG file
+    alt: str  # what it shows, for those who do not see it
+    label: str = ""  # what stands above it where a figure has several
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Pictures with a caption.
+    """Pictures, at least one, with a caption."""
 
-    Attributes
-    ----------
-    name : str
-        Its place in the page, and the name of its file; letters, digits and hyphens.
-    title : str
-        A few words.
-    says : str
-        One sentence: what is shown, with units and the run's main settings.
-    pictures : sequence of Picture
-        At least one.
-    layout : str
-        ``chart`` (two abreast), ``wide`` (with scroll bars where there is no room) or
-        ``tiles`` (pictures of pixels).
-    """
-
-    name: str
-    title: str
-    says: str
+    name: str  # its place in the page, and the name of its file; a-z, 0-9, hyphens
+    title: str  # a few words
+    says: str  # one sentence: what is shown, with units and the run's main settings
     pictures: Sequence[Picture]
-    layout: str = "chart"
+    layout: str = "chart"  # two abreast; "wide": scrolls; "tiles": of pixels
 
     def named(self) -> list[tuple[str, Picture]]:
         """Return each picture with a name of its own."""
@@ -140,19 +115,8 @@ def table(
 ) -> Markup:
     """Return a table, its title above it, that scrolls where there is no room.
 
-    Parameters
-    ----------
-    title : str
-        Its caption, which stays where it is when the table scrolls.
-    head : sequence of str
-        A heading for each column; the first column names the rows.
-    rows : iterable of sequences of str
-        The cells, text or ``td`` elements; all but the first of a row are set flush
-        right.
-    theirs : iterable of sequences of str
-        More rows, which come from elsewhere, such as a paper.
-    class_ : str
-        Of the whole.
+    The first column names the rows, others are set flush right; cells are text or
+    ``td`` elements. ``theirs`` are rows from elsewhere, such as a paper.
     """
     body = [
         element(

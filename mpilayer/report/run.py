@@ -11,7 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,54 +63,25 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Run:
-    """A run, as its directory tells of it.
-
-    Attributes
-    ----------
-    name, place : str
-        What the report calls it; the same in addresses and files, of a-z, 0-9 and
-        hyphens. No two are equal.
-    kind : str
-        ``deep``, ``sparse`` or ``comparison``.
-    config, summary, comparison : mapping
-        ``config.toml`` (as text, too), ``summary.json`` and ``compare.json``.
-    complete : sequence of str
-        Commands that have come to their end.
-    layers : sequence of sequences of Epoch
-        Of pre-training.
-    metrics : mapping of str to sequence of mappings
-        The lines of the other files of metrics, such as ``finetune``.
-    weights : ndarray (n_visible, n_hidden) or None
-        Of the first layer, as pre-trained so far.
-    sample : Sample or None
-        If there are data and a trained model.
-    image_size : int
-        Height and width of its rows if they are images, else 0.
-    remarks : sequence of str
-        What could not be shown, and why.
-    silent : float
-        Seconds since the last line of metrics; infinite before the first.
-    at_work : bool or None
-        A launch is at work in it; None if nobody knows.
-    """
+    """A run, as its directory tells of it."""
 
     path: Path
-    name: str
-    place: str
-    kind: str
+    name: str  # what the report calls it; no two are equal
+    place: str  # the same in addresses and files, of a-z, 0-9 and hyphens
+    kind: str  # "deep", "sparse" or "comparison"
     config: Mapping[str, Any]
     config_text: str
     summary: Mapping[str, Any]
-    comparison: Mapping[str, Any]
-    complete: Sequence[str]
+    comparison: Mapping[str, Any]  # compare.json
+    complete: Sequence[str]  # commands that have come to their end
     layers: Sequence[Sequence[Epoch]]
-    metrics: Mapping[str, Sequence[Mapping[str, Any]]]
-    weights: AnyArray | None
-    sample: Sample | None
-    image_size: int
-    silent: float
-    at_work: bool | None
-    remarks: Sequence[str] = field(default=())
+    metrics: Mapping[str, Sequence[Mapping[str, Any]]]  # lines of the other files
+    weights: AnyArray | None  # (n_visible, n_hidden), first layer, pre-trained so far
+    sample: Sample | None  # if there are data and a trained model
+    image_size: int  # height and width of its rows if they are images, else 0
+    silent: float  # seconds since the last line of metrics; infinite before the first
+    at_work: bool | None  # a launch is at work in it; None if nobody knows
+    remarks: Sequence[str]  # what could not be shown, and why
 
     @property
     def n_visible(self) -> int:

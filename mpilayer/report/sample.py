@@ -35,36 +35,19 @@ _MOST_LABELS = 50
 class Sample:
     """Some rows of a run's data, spread over one split, and what the run makes of them.
 
-    Attributes
-    ----------
-    data, digest, split : str
-        Where the rows come from.
-    labels : ndarray (n,) or None
-        Of all rows: integers are classes, float32 are numbers.
-    classes : tuple of str
-        Name of label 0, 1, 2, …; empty if they have none.
-    originals : ndarray (n_images, n_visible)
-        The rows to show.
-    reconstructions : mapping of str to ndarray
-        From the name of a model, such as ``pre-trained``, to the rows in its place.
-    pca : ndarray (n_images, n_visible) or None
-        What as many principal components as code units make of them.
-    codes : ndarray (n, n_code)
-        Of all rows, by the newest model.
-    model : str
-        What that is, such as ``fine-tuned stack`` or ``classifier``.
+    All n have codes; n_images of them are to be shown.
     """
 
     data: str
     digest: str
     split: str
-    labels: AnyArray | None
-    classes: tuple[str, ...]
-    originals: Array32
-    reconstructions: Mapping[str, Array32]
-    pca: AnyArray | None
-    codes: Array32
-    model: str
+    labels: AnyArray | None  # (n,): integers are classes, float32 are numbers
+    classes: tuple[str, ...]  # the name of label 0, 1, 2, …; empty if they have none
+    originals: Array32  # (n_images, n_visible)
+    reconstructions: Mapping[str, Array32]  # the same by models: "pre-trained"
+    pca: AnyArray | None  # the same by as many components as code units
+    codes: Array32  # (n, n_code), by the newest model
+    model: str  # what that is, such as "fine-tuned stack" or "classifier"
 
 
 def first_weights(directory: RunDirectory, kind: str) -> AnyArray | None:

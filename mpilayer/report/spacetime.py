@@ -68,16 +68,13 @@ class _Piece(NamedTuple):
 
 @dataclass
 class _Frame:
-    """The seconds that are drawn, from left to right.
-
-    Epochs that are ``numbered`` tell their number and the output they use. With
-    ``tips`` every piece says what it is when pointed at; else there are too many for
-    that, and those that look alike share one element.
-    """
+    """The seconds that are drawn, from left to right."""
 
     first: float
     last: float
-    numbered: bool
+    numbered: bool  # epochs tell their number and the output they use
+    # Every piece says what it is when pointed at; else there are too many for that,
+    # and those that look alike share one element.
     tips: bool = True
 
     def x(self, seconds: float) -> float:
@@ -126,7 +123,7 @@ def diagram(
     ):
         parts += _refreshes(below, lane, frame, bottom, top + _BAR)
     for lane, own, top in zip(lanes, pieces, bars, strict=True):
-        parts.append(_text(_LEFT - 12, top + 9, lane.title, "end", weight="600"))
+        parts.append(_text(_LEFT - 12, top + 9, lane.title, "end"))
         parts.append(_text(_LEFT - 12, top + 24, lane.subtitle, "end", "soft", 11))
         parts += _bars(own, frame, top)
         parts += _numbers(lane.epochs, frame, top)
@@ -152,12 +149,11 @@ def _numbers(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str
 
     In colours of their own: short epochs lie below them, with waiting between.
     """
-    ends = [(e, e.started, e.started + e.seconds["training"]) for e in epochs]
-    seen = [
-        (e, frame.x(start), frame.x(stop))
-        for e, start, stop in ends
-        if frame.shows(start, stop)
-    ]
+    seen = []
+    for epoch in epochs:
+        start, stop = epoch.started, epoch.started + epoch.seconds["training"]
+        if frame.shows(start, stop):
+            seen.append((epoch, frame.x(start), frame.x(stop)))
     if not seen:
         return
     wide = _DIGIT * len(str(seen[-1][0].epoch)) + _ROOM
@@ -179,7 +175,7 @@ def _numbers(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str
             label = f"epoch {epoch.epoch}"
             if right - left > 118 and epoch.used:
                 label += f" on output {epoch.used}"
-        yield _text(middle, top + 15.5, label, "middle", "paper", 11, around="c0")
+        yield _text(middle, top + 15.5, label, "middle", "paper", 11)
 
 
 def _bars(pieces: Sequence[_Piece], frame: _Frame, top: float) -> Iterator[str]:
@@ -215,32 +211,26 @@ def _pieces(epochs: Sequence[Epoch]) -> Iterator[_Piece]:
 
 def _thinned(pieces: Iterator[_Piece], frame: _Frame) -> Iterator[_Piece]:
     """Yield the pieces that can be seen; many tiny ones become their largest kind."""
-    tiny: list[_Piece] = []
+    groups: list[list[_Piece]] = []
     for piece in pieces:
         least = _LEAST_SENDING / 8 if piece.kind == "sending" else 0.0
-        shown = frame.shows(piece.start, piece.stop)
-        if not shown or frame.width(piece, piece) <= least:
+        width = frame.width(piece, piece)
+        if not frame.shows(piece.start, piece.stop) or width <= least:
             continue
-        # Between pieces that are apart the rank did something else.
-        gap = frame.x(piece.start) - frame.x(tiny[-1].stop) if tiny else 0.0
-        if max(gap, frame.width(piece, piece)) >= _LEAST_WIDTH:
-            yield from _merged(tiny)
-            tiny = []
-        tiny.append(piece)
-        if frame.width(tiny[0], piece) >= _LEAST_WIDTH:
-            yield from _merged(tiny)
-            tiny = []
-    yield from _merged(tiny)
-
-
-def _merged(tiny: Sequence[_Piece]) -> Iterator[_Piece]:
-    if not tiny:
-        return
-    sums = dict.fromkeys(KINDS, 0.0)
-    for piece in tiny:
-        sums[piece.kind] += piece.stop - piece.start
-    most = max(sums, key=lambda kind: sums[kind])
-    yield _Piece(most, tiny[0].start, tiny[-1].stop, tiny[0].epoch)
+        if groups and width < _LEAST_WIDTH:
+            first, last = groups[-1][0], groups[-1][-1]
+            gap = frame.x(piece.start) - frame.x(last.stop)
+            # Between pieces that are apart the rank did something else.
+            if max(gap, frame.width(first, last)) < _LEAST_WIDTH:
+                groups[-1].append(piece)
+                continue
+        groups.append([piece])
+    for group in groups:
+        sums = dict.fromkeys(KINDS, 0.0)
+        for kind, start, stop, _ in group:
+            sums[kind] += stop - start
+        most = max(sums, key=lambda kind: sums[kind])
+        yield _Piece(most, group[0].start, group[-1].stop, group[0].epoch)
 
 
 def _refreshes(
@@ -392,19 +382,13 @@ def _path(drawn: str, look: str = "", tip: str = "") -> str:
 
 
 def _text(
-    x: float,
-    y: float,
-    words: str,
-    anchor: str,
-    hue: str = "ink",
-    size: int = 13,
-    weight: str = "400",
-    around: str = "",
+    x: float, y: float, words: str, anchor: str, hue: str = "ink", size: int = 13
 ) -> str:
-    """Return words in the picture, perhaps on a ground of their own colour."""
-    look = f"fill:{colour(hue)};font-size:{size}px;font-weight:{weight}"
-    if around:
-        look += f";paint-order:stroke;stroke:{colour(around)};stroke-width:5px"
+    # The names of rows are bold, numbers of epochs on a ground of their own colour.
+    look = f"fill:{colour(hue)};font-size:{size}px"
+    look += f";font-weight:{600 if size == 13 else 400}"
+    if hue == "paper":
+        look += f";paint-order:stroke;stroke:{colour('c0')};stroke-width:5px"
         look += ";stroke-linejoin:round"
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" style="{look}">'
