@@ -23,10 +23,7 @@ def test_filters_have_norm_1(n_visible, shape):
     np.testing.assert_allclose(norms, 1, rtol=1e-6)
     first = weights[:, 0] / np.linalg.norm(weights[:, 0])
     np.testing.assert_allclose(found[0].ravel(), first, rtol=1e-6)
-
-
-def test_a_unit_without_weights_has_an_empty_filter():
-    assert not filters(np.zeros((16, 2))).any()
+    assert not filters(np.zeros((16, 2))).any()  # of a unit without weights
 
 
 @pytest.mark.parametrize("n_filters", [1, 2, 30])
@@ -61,21 +58,20 @@ def test_a_chart_is_svg_that_follows_the_page(drawing, lines, log):
 
 @pytest.fixture
 def axes_of(drawing, monkeypatch):
-    """Give what returns the axes of lines, and their legend if there is one."""
+    """Give what returns the axes of lines."""
     made = []
     monkeypatch.setattr(figures, "_svg", lambda figure, _: made.append(figure) or "")
 
     def draw(*lines, **options):
         figures.chart(figures.Chart(lines, "x", "y", "alt", **options))
         made[0].draw_without_rendering()
-        return made[0].axes[0], next(iter(made[0].legends), None)
+        return made[0].axes[0]
 
     return draw
 
 
 def test_numbers_of_axes_have_no_zeros_at_their_end(axes_of):
-    line = figures.Line("a", (0, 1.5), (-2.5, 17.5))
-    axes, _ = axes_of(line)
+    axes = axes_of(figures.Line("a", (0, 1.5), (-2.5, 17.5)))
     for axis in (axes.xaxis, axes.yaxis):
         shown = [label.get_text() for label in axis.get_ticklabels()]
         assert "0" in shown
@@ -83,36 +79,18 @@ def test_numbers_of_axes_have_no_zeros_at_their_end(axes_of):
 
 
 def test_what_lies_above_the_frame_leaves_no_room_beside_it(axes_of):
-    line = figures.Line(
-        "a", range(1, 101), [90.0] * 24 + [3.0 - 0.01 * i for i in range(76)]
-    )
-    axes, _ = axes_of(line, top=3.1)
-    left, right = axes.get_xlim()
+    costs = [90.0] * 24 + [3.0 - 0.01 * i for i in range(76)]
+    left, right = axes_of(figures.Line("a", range(1, 101), costs), top=3.1).get_xlim()
     assert 20 < left < 25
     assert 100 < right < 105
 
 
 def test_a_bare_line_is_thin_and_goes_with_its_marked_one(axes_of):
     lines = [figures.Line("a", (1, 2), (1, 2), 1, bare=bare) for bare in (False, True)]
-    axes, _ = axes_of(*lines)
-    thick, thin = axes.get_lines()
+    thick, thin = axes_of(*lines).get_lines()
     assert thin.get_linewidth() < thick.get_linewidth()
     assert thin.get_color() == thick.get_color()
     assert (thin.get_marker(), thick.get_marker()) == ("", "s")
-
-
-@pytest.mark.parametrize(("n", "columns"), [(3, 1), (5, 2)])
-def test_long_legends_have_two_columns(axes_of, n, columns):
-    lines = (figures.Line(f"run {i}", (1, 2), (1, i), i) for i in range(n))
-    _, legend = axes_of(*lines)
-    assert legend._ncols == columns
-
-
-@pytest.mark.parametrize("labels", [None, np.array([0, 1, 10])])
-def test_points_are_their_labels(drawing, labels):
-    x = np.arange(3.0)
-    drawn = figures.scatter(x, x, labels, figures.Chart((), "x", "y", "alt"))
-    assert drawn.content.count("<use") >= 3
 
 
 def test_tiles_are_grey_and_show_every_image(drawing):

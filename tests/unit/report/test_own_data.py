@@ -9,6 +9,7 @@ from mpilayer.config import FinetuneConfig, PretrainConfig
 from mpilayer.data.dataset import write_dataset
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split
+from mpilayer.errors import DataError
 from mpilayer.report import build, images
 from mpilayer.report.run import collect
 from mpilayer.runs.finetune import run_finetune
@@ -59,6 +60,26 @@ def test_rows_of_tables_are_no_images(tmp_path, n_visible, columns, origin, size
     # Columns are known without the data set, origins are not.
     (tmp_path / "data.h5").unlink()
     assert collect([run])[0].image_size == (6 if origin == CSV else size)
+
+
+def test_a_data_set_that_is_gone_or_has_moved(tmp_path):
+    run = train(tmp_path)
+    (found,) = collect([run])
+    assert list(found.sample.reconstructions) == ["pre-trained"]
+    moved = (tmp_path / "data.h5").rename(tmp_path / "here.h5")
+    (found,) = collect([run])
+    (remark,) = found.remarks
+    assert "data.h5 is not a file" in remark
+    assert "there are no reconstructions and codes" in remark
+    made = text_of([run])
+    assert "data.h5 is not a file" in made
+    assert "spacetime-run" in made
+    (found,) = collect([run], moved)
+    assert (found.sample.data, found.remarks) == ("own", [])
+    splits = {"train": Split(rows(9, 9))}
+    write_dataset(tmp_path / "b.h5", splits, name="b", origin="", scale=1.0)
+    with pytest.raises(DataError, match=r"the data set of a run; \S*b.h5 is that of n"):
+        collect([run], tmp_path / "b.h5")
 
 
 @pytest.mark.parametrize("n_code", [2, 36])
