@@ -46,7 +46,7 @@ COMMANDS = {
     "bench": "measure speed as ratios, in paired runs",
     "doctor": "look for what would break or slow down a run",
 }
-"""Name to summary; ``mpilayer.cli.NAME`` holds the command."""
+"""Name to summary; ``mpilayer.cli.NAME`` or ``training`` holds the command."""
 
 _TRAINING = ("pretrain", "finetune", "sparse", "compare", "run", "resume")
 
@@ -216,7 +216,7 @@ def _dispatch(arguments: list[str]) -> None:
         return
     if chosen.command not in COMMANDS:
         raise ConfigError(unknown("command", chosen.command, COMMANDS))
-    command = cast(Command, import_module(f"mpilayer.cli.{chosen.command}"))
+    command = _load(chosen.command)
     parser = Parser(
         prog=f"mpilayer {chosen.command}", description=COMMANDS[chosen.command] + "."
     )
@@ -228,6 +228,13 @@ def _dispatch(arguments: list[str]) -> None:
             raise DataError(f"{words}. Make room, and repeat the command.")
         # The exit code tells of the training.
         lines.to_stderr(f"warning: {words}. All of them are in the run's folder.")
+
+
+def _load(name: str) -> Command:
+    """Return a command; what none needs but another one is not imported."""
+    if name in ("pretrain", "finetune", "sparse", "compare"):
+        return cast(Command, import_module("mpilayer.cli.training").COMMANDS[name])
+    return cast(Command, import_module(f"mpilayer.cli.{name}"))
 
 
 def _report(error: MpilayerError) -> int:

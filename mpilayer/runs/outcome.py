@@ -8,8 +8,8 @@ from typing import Any
 
 from mpilayer.config import PretrainConfig
 from mpilayer.runs.advice import after_pretraining, over_fits, worse_than_pca
+from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.keeping import Cut
 from mpilayer.runs.model import load_stack
 from mpilayer.runs.rows import errors_of, pca_of
 from mpilayer.runs.session import Session, finite

@@ -11,7 +11,6 @@ from mpilayer.errors import CheckpointError
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import load_trained, run_shapes, warn_if_unfinished
-from mpilayer.runs.resuming import data_to_use, training_data
 from mpilayer.runs.rows import (
     always_of,
     check_labels,
@@ -20,7 +19,14 @@ from mpilayer.runs.rows import (
     errors_of,
 )
 from mpilayer.runs.session import Session
-from mpilayer.runs.tasks import TASKS, Task, begun_last, trained_last
+from mpilayer.runs.tasks import (
+    TASKS,
+    Task,
+    begun_last,
+    data_to_use,
+    trained_last,
+    training_data,
+)
 from mpilayer.store import checkpoint
 
 

@@ -26,9 +26,9 @@ from mpilayer.runs.predictors import (
     evaluate_predictor,
     load_predictor,
 )
-from mpilayer.runs.resuming import data_to_use, training_data
 from mpilayer.runs.rows import check_like, errors_of, pca_of, preparation_of
 from mpilayer.runs.session import Session
+from mpilayer.runs.tasks import data_to_use, training_data
 
 Apply = Callable[[Array32], Array32]
 """Makes codes or reconstructions from rows."""

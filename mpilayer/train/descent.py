@@ -1,12 +1,13 @@
 """Optimizers at work on the sharded cost, until a limit is reached."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from math import isinf
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from mpilayer.arrays import Array64
+from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig
 from mpilayer.errors import TrainingError
 from mpilayer.optim.cg import CGState, conjugate_gradient
@@ -43,6 +44,12 @@ class State(Protocol):
 
 S = TypeVar("S", bound=State)
 
+_STATES: dict[str, type[LBFGSState] | type[CGState] | type[SGDState]] = {
+    "lbfgs": LBFGSState,
+    "cg": CGState,
+    "sgd": SGDState,
+}
+
 
 class Descent:
     """An optimizer at work on a sharded cost, until a limit of the configuration.
@@ -58,6 +65,8 @@ class Descent:
     ----------
     state : State or None
         The last complete iteration.
+    evaluations : int
+        Of the cost until then; those that come after it are made again.
     stopped_by : str
         Why it ended, in words.
     """
@@ -66,7 +75,37 @@ class Descent:
         self.cost = cost
         self.config = config
         self.state: State | None = None
+        self.evaluations = cost.evaluations
         self.stopped_by = ""
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """Return the arrays that a checkpoint needs; nothing changes them any more."""
+        parameters, state = self.cost.model.parameters, self.state
+        if state is None:
+            return parameters.split({"parameters": parameters.vector})
+        own = {f"optimizer/{name}": array for name, array in state.arrays().items()}
+        return {**parameters.split({"parameters": state.position}), **own}
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the numbers that a checkpoint needs, and what the model is."""
+        own = self.state.numbers() if self.state else {}
+        return {
+            "evaluations": self.evaluations,
+            **asdict(self.cost.model.shape),
+            **{f"optimizer_{name}": number for name, number in own.items()},
+        }
+
+    def restore(
+        self, arrays: Mapping[str, AnyArray], numbers: Mapping[str, Any]
+    ) -> None:
+        """Go where the descent with these ``arrays()`` and ``numbers()`` was."""
+        state = _STATES[self.config.optimizer].restore(
+            _without(arrays, "optimizer/"), _without(numbers, "optimizer_")
+        )
+        self.state = state
+        self.evaluations = self.cost.evaluations = int(numbers["evaluations"])
+        self.cost.iteration = state.iteration
+        self.cost.model.parameters.vector[:] = state.position
 
     def states(self, first: State | None = None) -> Iterator[State]:
         """Yield the state after each iteration, the first before any. Collective.
@@ -86,6 +125,7 @@ class Descent:
         try:
             for state in self._iterate(first):
                 before, self.state = self.state, state
+                self.evaluations = self.cost.evaluations
                 self.cost.iteration = state.iteration
                 yield state
                 if reason := self._reason(before, state):
@@ -132,6 +172,11 @@ class Descent:
             if decrease <= config.decrease * abs(state.cost):
                 return "a small decrease"
         return ""
+
+
+def _without(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the values whose names begin with a prefix, by the rest of their names."""
+    return {k[len(prefix) :]: v for k, v in values.items() if k.startswith(prefix)}
 
 
 def _finite(state: S) -> S:

@@ -3,14 +3,15 @@
 See :mod:`mpilayer.train.strata` for what a rank holds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import Array32, row_blocks
-from mpilayer.config import FinetuneConfig
+from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import TrainingError
 from mpilayer.models.stack import Masks, Predictor, Stack
 from mpilayer.numerics.losses import SOFTMAX
@@ -94,6 +95,39 @@ class FinetuneState:
         self.best_epoch = 0
         self.best: Array32 = vector.copy()
         self.last: Array32 | None = None
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """Return copies of the arrays that a checkpoint needs."""
+        last = self.stack.parameters.vector if self.last is None else self.last
+        arrays = self.stack.parameters.split({**self._vectors, "parameters": last})
+        if isinstance(self.stack, Predictor):
+            arrays["classes"] = self.stack.classes
+        return arrays
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the numbers that a checkpoint needs, and the settings."""
+        return {
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_error": self.best_error,
+            "optimizer_steps": self.optimizer.steps,
+            **{f"finetune_{k}": v for k, v in as_values(self.config).items()},
+        }
+
+    def restore(
+        self, arrays: Mapping[str, AnyArray], numbers: Mapping[str, Any]
+    ) -> None:
+        """Go where the state with these ``arrays()`` and ``numbers()`` was."""
+        self.stack.parameters.join(arrays, self._vectors)
+        self.epoch = int(numbers["epoch"])
+        self.best_epoch = int(numbers["best_epoch"])
+        self.best_error = float(numbers["best_error"])
+        self.optimizer.steps = int(numbers["optimizer_steps"])
+
+    @property
+    def _vectors(self) -> dict[str, Array32]:
+        now = self.stack.parameters.vector
+        return {"best": self.best, "parameters": now, **self.optimizer.state}
 
     @property
     def learning_rate(self) -> float:

@@ -7,10 +7,13 @@ table alone.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from mpilayer.arrays import Array32
+import numpy as np
+
+from mpilayer.arrays import AnyArray, Array32
 from mpilayer.errors import TrainingError
 from mpilayer.parallel.channel import (
     Inlet,
@@ -80,6 +83,35 @@ class Snapshot:
     row: tuple[int, ...] = ()
     extra_left: int = 0
     dropped: tuple[int, ...] = ()
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """Return the arrays that a checkpoint needs."""
+        return {
+            "row": np.array(self.row, np.int64),
+            "dropped": np.array(self.dropped, np.int64),
+        }
+
+    def numbers(self) -> dict[str, int]:
+        """Return the numbers that a checkpoint needs, but for the layer's own."""
+        return {
+            "used": self.candidate.used,
+            "final": self.candidate.final,
+            "extra_left": self.extra_left,
+        }
+
+    @staticmethod
+    def restore(
+        candidate: Candidate,
+        arrays: Mapping[str, AnyArray],
+        numbers: Mapping[str, Any],
+    ) -> "Snapshot":
+        """Return the one with these ``arrays()`` and ``numbers()``.
+
+        The candidate is what the checkpoint is called: a run that was made longer has
+        given another name to one that was final.
+        """
+        row, dropped = (tuple(arrays[name].tolist()) for name in ("row", "dropped"))
+        return Snapshot(candidate, row, int(numbers["extra_left"]), dropped)
 
 
 class Keeper:
