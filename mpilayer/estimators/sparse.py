@@ -15,8 +15,8 @@ from mpilayer.estimators.base import (
 from mpilayer.estimators.base import settings as read_settings
 from mpilayer.estimators.rows import as_array, current_bounds, redistribute
 from mpilayer.parallel.comm import Communicator
-from mpilayer.train.descent import Descent
-from mpilayer.train.sparse import ShardedCost, make_model, start_weights
+from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
+from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.strata import Strata
 
 

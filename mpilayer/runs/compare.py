@@ -22,9 +22,9 @@ from mpilayer.runs.model import restore
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.sparse import SparseTraining, make_cost
 from mpilayer.runs.tasks import COMPARE, SPARSE, is_run
-from mpilayer.train.descent import Descent
-from mpilayer.train.gap import RISK, Firing, Gap
-from mpilayer.train.sparse import ShardedCost
+from mpilayer.train.sparse.cost import ShardedCost
+from mpilayer.train.sparse.descent import Descent
+from mpilayer.train.sparse.firing import RISK, Firing, Gap
 
 EXCHANGEABLE = 4.0
 """Variance between shards, over that of sampling, from which on rows are sorted."""

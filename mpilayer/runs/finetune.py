@@ -52,7 +52,6 @@ from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
 from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.finetune import (
-    EAGER_SECONDS,
     FinetuneRecord,
     FinetuneState,
     finetune,
@@ -270,7 +269,7 @@ class Finetuning(Training[FinetuneConfig]):
             On every rank, after saving what the last finite epoch has left.
         """
         session, comm, config = self.session, self.session.comm, state.config
-        eager = session.eager(EAGER_SECONDS)
+        eager = session.eager
         finite: Callable[[], None] | None = None
         comm.barrier()
         origin = perf_counter() - before

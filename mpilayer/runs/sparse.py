@@ -24,15 +24,14 @@ from mpilayer.runs.session import Session, finite
 from mpilayer.runs.tasks import SPARSE, sparse_config
 from mpilayer.store.checkpoint import exists, forget_damaged
 from mpilayer.store.metrics import MetricsReader, MetricsWriter, keep_until
-from mpilayer.train.dead import dead_units
-from mpilayer.train.descent import Descent, State
-from mpilayer.train.sparse import (
-    EAGER_SECONDS,
+from mpilayer.train.sparse.cost import (
     Evaluation,
     ShardedCost,
     make_model,
     start_weights,
 )
+from mpilayer.train.sparse.descent import Descent, State
+from mpilayer.train.sparse.firing import dead_units
 from mpilayer.train.strata import Strata
 
 _LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
@@ -263,7 +262,7 @@ def make_cost(
     """Return the cost over all ranks, at the first weights. Collective."""
     model = make_model(config, facts.n_visible)
     start_weights(model, config)
-    return ShardedCost(model, rows, config, session.comm, session.eager(EAGER_SECONDS))
+    return ShardedCost(model, rows, config, session.comm, session.eager)
 
 
 def filters(weights: Array64) -> AnyArray:

@@ -33,12 +33,12 @@ from mpilayer.estimators.rows import SparseRows
 from mpilayer.estimators.shared import SharedTraining
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.train.descent import Descent
 from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.layer import layer_shapes, make_layer, monitored, new_state
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Pipeline
 from mpilayer.train.schedule import greedy, lockstep
+from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.strata import Strata
 from tests.support import pipeline, sparse, toys
 
