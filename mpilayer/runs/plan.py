@@ -31,8 +31,8 @@ from mpilayer.config import (
 )
 from mpilayer.data.recipe import patch_range
 from mpilayer.errors import ConfigError, unknown
+from mpilayer.files import PAGES
 from mpilayer.runs.directory import EXPERIMENT
-from mpilayer.runs.output import PAGES
 from mpilayer.runs.tasks import TASKS
 
 FOLDERS = ("deep", "sparse", "compare")

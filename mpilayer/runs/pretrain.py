@@ -24,14 +24,14 @@ from mpilayer.runs.checkpoints import (
 )
 from mpilayer.runs.drive import Terms, Training, check_same
 from mpilayer.runs.model import restore, run_shapes
-from mpilayer.runs.monitor import leave_parameters, stack_over_time
 from mpilayer.runs.outcome import (
     LayerOutcome,
-    end_of,
     former_records,
     layer_times,
+    leave_parameters,
     outcomes_of,
     recorded_table,
+    stack_over_time,
     summarize,
 )
 from mpilayer.runs.rows import Facts, check_range, data_facts
@@ -46,7 +46,8 @@ from mpilayer.train.layer import (
     new_state,
     row_counts,
 )
-from mpilayer.train.pretrain import EpochRecord, Pipeline, Snapshot
+from mpilayer.train.pretrain import Pipeline, Snapshot
+from mpilayer.train.record import EpochRecord
 from mpilayer.train.restart import BEGINNING
 
 _HARMLESS = frozenset({"monitor_every"})
@@ -225,7 +226,7 @@ class Pretraining(Training[PretrainConfig]):
         )
         for index, outlet in pipeline.outlets.items():
             outlet.dropped.extend(snapshots[index].dropped)
-        before = max((end_of(records) for records in former.values()), default=0.0)
+        before = max((r.ended for own in former.values() for r in own), default=0.0)
         goals = {
             f"layer-{i + 1}": terms.table.epochs[i] if terms.table else None
             for i in range(n_layers)

@@ -19,9 +19,8 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.export import export
 from mpilayer.runs.lock import RunLock
 from mpilayer.runs.model import load_trained
-from mpilayer.runs.predictors import chosen_model
 from mpilayer.runs.resume import resume
-from mpilayer.runs.use import encode, evaluate, reconstruct
+from mpilayer.runs.use import chosen_model, evaluate, write_rows
 from mpilayer.train.evaluate import PCA
 from tests.support.runs import pretrain, run_compare, run_finetune, run_sparse
 from tests.unit.runs.conftest import make_session
@@ -66,8 +65,10 @@ def test_an_interrupted_fine_tuning_is_gone_on_with(begun):
 def test_who_uses_it_is_told(begun, small, tmp_path, use):
     uses = {
         "evaluate": lambda: evaluate(begun, "validation", make_session()),
-        "encode": lambda: encode(begun, small, tmp_path / "codes.h5"),
-        "reconstruct": lambda: reconstruct(begun, small, tmp_path / "rows.h5"),
+        "encode": lambda: write_rows("codes", begun, small, tmp_path / "codes.h5"),
+        "reconstruct": lambda: write_rows(
+            "reconstructions", begun, small, tmp_path / "rows.h5"
+        ),
         "export": lambda: export(begun, tmp_path / "model.npz"),
     }
     words = (
