@@ -1,19 +1,21 @@
 """Checkpoints of a run: written while it trains, found again when it goes on."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any, Protocol
 
 from mpilayer import files
+from mpilayer.arrays import AnyArray
 from mpilayer.errors import CheckpointError, MpilayerError
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.parallel.comm import Communicator, wait_until
 from mpilayer.parallel.notice import Notice
 from mpilayer.runs.directory import LOCK, PREPARATION, RunDirectory, remove
-from mpilayer.runs.model import State, restore, saving
 from mpilayer.runs.session import Session
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import LayerState
@@ -29,6 +31,79 @@ from mpilayer.train.restart import (
 )
 
 _UNFINISHED = re.compile(r"\.(config\.toml|(preparation|schedule)\.json)\.\d+\.tmp")
+
+
+class State(Protocol):
+    """What a checkpoint holds: it says itself what that is, and takes it back."""
+
+    def arrays(self) -> Mapping[str, AnyArray]:
+        """Return arrays by name; nothing changes them any more."""
+
+    def numbers(self) -> Mapping[str, Any]:
+        """Return numbers by name."""
+
+    def restore(
+        self, arrays: Mapping[str, AnyArray], numbers: Mapping[str, Any]
+    ) -> None:
+        """Go where the state with these ``arrays()`` and ``numbers()`` was."""
+
+
+def saving(
+    path: Path, *states: State | Snapshot, keep: bool = False, **facts: Any
+) -> Callable[[], None]:
+    """Return what writes states as they are now, in any thread and at any time. Local.
+
+    ``facts`` stand beside their numbers; ``keep`` as
+    :func:`mpilayer.store.checkpoint.save` takes it.
+    """
+    arrays: dict[str, AnyArray] = {}
+    numbers = dict(facts)
+    for state in states:
+        arrays |= state.arrays()
+        numbers |= state.numbers()
+    return partial(checkpoint.save, path, arrays, numbers, keep)
+
+
+def restore(
+    path: Path, state: State
+) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
+    """Put a state where its newest whole checkpoint is. Local.
+
+    Returns all arrays and numbers that it holds, and a remark if the newest file was
+    damaged. A ``CheckpointError`` says that there is none that is whole, or that it is
+    of another model.
+    """
+    arrays, numbers, remark = checkpoint.load_newest(path)
+    for name, own in state.arrays().items():
+        checkpoint.fill(own, arrays, name, path)  # only for its checks
+    state.restore(arrays, numbers)
+    return arrays, numbers, remark
+
+
+def restore_replicas(
+    path: Path, state: State, parameters: Parameters, comm: Communicator
+) -> tuple[float, str]:
+    """Put the state of every rank where a checkpoint is. Collective.
+
+    Returns the seconds of training until then, and a remark if a file was damaged.
+
+    Raises
+    ------
+    CheckpointError
+        On all ranks: there is none that is whole; or one rank has other parameters than
+        rank 0, for they do not see the same files.
+    """
+    _, numbers, remark = comm.everywhere(lambda: restore(path, state))
+    digests = comm.allgather(parameters.digest())
+    if len(set(digests)) > 1:
+        other = next(rank for rank, d in enumerate(digests) if d != digests[0])
+        error = CheckpointError(
+            f"all ranks must read the same checkpoint; rank {other} has found another "
+            "than rank 0. Put the run where all hosts see the same files."
+        )
+        error.collective = True
+        raise error
+    return float(numbers["seconds"]), remark
 
 
 class Saver:
@@ -277,29 +352,3 @@ def _unreadable(directory: RunDirectory, saved: list[list[Candidate]]) -> list[s
                 "an older one."
             )
     return remarks
-
-
-def restore_replicas(
-    path: Path, state: State, parameters: Parameters, comm: Communicator
-) -> tuple[float, str]:
-    """Put the state of every rank where a checkpoint is. Collective.
-
-    Returns the seconds of training until then, and a remark if a file was damaged.
-
-    Raises
-    ------
-    CheckpointError
-        On all ranks: there is none that is whole; or one rank has other parameters than
-        rank 0, for they do not see the same files.
-    """
-    _, numbers, remark = comm.everywhere(lambda: restore(path, state))
-    digests = comm.allgather(parameters.digest())
-    if len(set(digests)) > 1:
-        other = next(rank for rank, d in enumerate(digests) if d != digests[0])
-        error = CheckpointError(
-            f"all ranks must read the same checkpoint; rank {other} has found another "
-            "than rank 0. Put the run where all hosts see the same files."
-        )
-        error.collective = True
-        raise error
-    return float(numbers["seconds"]), remark

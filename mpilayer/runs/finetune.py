@@ -23,7 +23,12 @@ from mpilayer.runs.advice import (
     over_fits,
     worse_than_pca,
 )
-from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas
+from mpilayer.runs.checkpoints import (
+    Saver,
+    remove_unfinished,
+    restore_replicas,
+    saving,
+)
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import Terms, Training, check_same
 from mpilayer.runs.model import (
@@ -31,7 +36,6 @@ from mpilayer.runs.model import (
     load_stack,
     progress,
     run_shapes,
-    saving,
 )
 from mpilayer.runs.rows import (
     Facts,

@@ -21,9 +21,10 @@ from mpilayer.runs.checkpoints import (
     LayerKeeper,
     remove_cuts,
     remove_unfinished,
+    restore,
 )
 from mpilayer.runs.drive import Terms, Training, check_same
-from mpilayer.runs.model import restore, run_shapes
+from mpilayer.runs.model import run_shapes
 from mpilayer.runs.outcome import (
     LayerOutcome,
     former_records,
@@ -171,7 +172,7 @@ class Pretraining(Training[PretrainConfig]):
     ) -> tuple[list[Snapshot], dict[int, list[EpochRecord]]]:
         """Put this rank's layers where the cut is. Collective.
 
-        Returns the snapshots of all layers, and on rank 0 their records until then.
+        Returns the snapshots of all layers, and their records until then.
         """
         comm, directory = self.session.comm, self.directory
 

@@ -10,9 +10,9 @@ from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
 from mpilayer.errors import CheckpointError
 from mpilayer.interrupt import Interrupted
 from mpilayer.models.stack import DeepAutoencoder
-from mpilayer.runs.checkpoints import Cut
+from mpilayer.runs.checkpoints import Cut, restore
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import restore, run_shapes
+from mpilayer.runs.model import run_shapes
 from mpilayer.runs.resume import resume
 from mpilayer.runs.schedule import rule_of
 from mpilayer.runs.tasks import TASKS
