@@ -109,14 +109,8 @@ def restore_replicas(
 class Saver:
     """Writes one checkpoint at a time, in a thread, while training goes on. Local.
 
-    What is written must not change meanwhile: give it copies.
-
-    Parameters
-    ----------
-    session : Session
-        Says when.
-    done : int
-        Epochs or iterations that are saved already.
+    What is written must not change meanwhile: give it copies. ``done`` are the epochs
+    or iterations that are saved already.
     """
 
     def __init__(self, session: Session, done: int = 0) -> None:
@@ -156,20 +150,8 @@ class Saver:
 class LayerKeeper(Keeper):
     """Saves the layers of a rank when it is due, and hears requests to end.
 
-    A layer that others wait for shall not wait for a disk.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-        The run.
-    session : Session
-        Says when.
-    rule : Rule
-        Says which checkpoints go together.
-    notice : Notice
-        Tells all ranks that one was asked to end.
-    n_layers : int
-        Of the stack.
+    A layer that others wait for shall not wait for a disk. ``rule`` says which
+    checkpoints go together, ``notice`` tells all ranks that one was asked to end.
     """
 
     def __init__(
@@ -244,16 +226,10 @@ class LayerKeeper(Keeper):
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a run goes on.
+    """Where a run goes on: the checkpoint of each layer.
 
-    Attributes
-    ----------
-    candidates : tuple of Candidate
-        The checkpoint of each layer.
-    again : list of bool
-        Layers whose last output goes up once more.
-    remarks : list of str
-        What the user should know, such as damaged files.
+    The last outputs of those in ``again`` go up once more. Of what is in ``remarks``,
+    such as damaged files, the user should know.
     """
 
     candidates: tuple[Candidate, ...]
@@ -343,12 +319,10 @@ def _damaged(
 
 def _unreadable(directory: RunDirectory, saved: list[list[Candidate]]) -> list[str]:
     """Return remarks on files of ended layers that do not even open."""
-    remarks = []
-    for index, candidates in enumerate(saved):
-        path = directory.layer_checkpoint(index)
-        if path.exists() and not any(c.final for c in candidates):
-            remarks.append(
-                f"{path} must be a whole checkpoint; it cannot be read. Going on from "
-                "an older one."
-            )
-    return remarks
+    paths = [directory.layer_checkpoint(index) for index in range(len(saved))]
+    return [
+        f"{path} must be a whole checkpoint; it cannot be read. Going on from an older "
+        "one."
+        for path, own in zip(paths, saved, strict=True)
+        if path.exists() and not any(candidate.final for candidate in own)
+    ]

@@ -28,11 +28,8 @@ from mpilayer.train.sparse.cost import make_model
 def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
     """Return what a run has trained, and what that is. Local.
 
-    Returns
-    -------
-    str, DeepAutoencoder
-        ``sparse``, ``pretrained`` or ``finetuned``; a sparse autoencoder is a stack of
-        one layer.
+    That is ``sparse``, ``pretrained`` or ``finetuned``; a sparse autoencoder is a stack
+    of one layer.
 
     Raises
     ------
@@ -105,12 +102,7 @@ def _load_sparse(directory: RunDirectory) -> DeepAutoencoder:
 def load_stack(directory: RunDirectory, pretrained: bool = False) -> DeepAutoencoder:
     """Return a run's model: fine-tuned if it was, else the unrolled layers. Local.
 
-    Parameters
-    ----------
-    directory : RunDirectory
-        The run.
-    pretrained : bool
-        Take the unrolled layers even if the run was fine-tuned.
+    ``pretrained``: the unrolled layers even if the run was fine-tuned.
 
     Raises
     ------
@@ -143,14 +135,7 @@ def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape
 
 
 def check_pretrained(directory: RunDirectory, weights: bool = True) -> None:
-    """Check that pre-training has come to its end.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-        The run.
-    weights : bool
-        They are needed; else it is enough that pre-training has begun.
+    """Check that pre-training has come to its end, or begun if no weights are needed.
 
     Raises
     ------
