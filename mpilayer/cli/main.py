@@ -46,9 +46,12 @@ COMMANDS = {
     "bench": "measure speed as ratios, in paired runs",
     "doctor": "look for what would break or slow down a run",
 }
-"""Name to summary; ``mpilayer.cli.NAME`` holds the command, unless it is in ``use``."""
+"""Name to summary; ``mpilayer.cli.NAME`` holds the command, or one of the rooms."""
 
-_USES = ("evaluate", "encode", "predict", "reconstruct", "export")
+_ROOMS = {
+    "training": ("pretrain", "finetune", "sparse", "compare"),
+    "use": ("evaluate", "encode", "predict", "reconstruct", "export"),
+}
 
 _TRAINING = ("pretrain", "finetune", "sparse", "compare", "run", "resume")
 
@@ -218,7 +221,7 @@ def _dispatch(arguments: list[str]) -> None:
         return
     if chosen.command not in COMMANDS:
         raise ConfigError(unknown("command", chosen.command, COMMANDS))
-    command = _found(chosen.command)
+    command = _load(chosen.command)
     parser = Parser(
         prog=f"mpilayer {chosen.command}", description=COMMANDS[chosen.command] + "."
     )
@@ -232,12 +235,12 @@ def _dispatch(arguments: list[str]) -> None:
         lines.to_stderr(f"warning: {words}. All of them are in the run's folder.")
 
 
-def _found(name: str) -> Command:
-    if name in _USES:
-        found = import_module("mpilayer.cli.use").COMMANDS[name]
-    else:
-        found = import_module(f"mpilayer.cli.{name}")
-    return cast(Command, found)
+def _load(name: str) -> Command:
+    """Return a command; what none needs but another one is not imported."""
+    for room, names in _ROOMS.items():
+        if name in names:
+            return cast(Command, import_module(f"mpilayer.cli.{room}").COMMANDS[name])
+    return cast(Command, import_module(f"mpilayer.cli.{name}"))
 
 
 def _report(error: MpilayerError) -> int:

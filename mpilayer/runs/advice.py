@@ -106,7 +106,8 @@ def no_better_than_always(
     split, error, other = _compared(errors, usual)
     if not error > _CLEARLY * other:
         return ""
-    over, remedies = over_fits(errors, usual), _AGAINST_OVERFITTING
+    over = over_fits(errors, usual)
+    remedies: tuple[str, ...] = _AGAINST_OVERFITTING
     if not over:
         remedies = _longer(config, done)
         if config.minibatch > 1:

@@ -19,8 +19,8 @@ from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.losses import squared_error
 from mpilayer.parallel.comm import Communicator
 from mpilayer.runs.advice import after_pretraining, over_fits, worse_than_pca
+from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory, remove
-from mpilayer.runs.keeping import Cut
 from mpilayer.runs.model import load_stack
 from mpilayer.runs.rows import errors_of, pca_of
 from mpilayer.runs.session import Session, finite
@@ -85,9 +85,10 @@ def former_records(directory: RunDirectory, cut: Cut) -> dict[int, list[EpochRec
     known = {item.name for item in fields(EpochRecord)}
 
     def record(line: Mapping[str, Any], index: int) -> EpochRecord:
-        own = {name: line[name] for name in known & line.keys()}
-        values = {k: math.nan if v is None else v for k, v in own.items()}
-        return EpochRecord(**{**values, "layer": index})
+        values: dict[str, Any] = {"layer": index}
+        for name in known & line.keys() - values.keys():
+            values[name] = math.nan if line[name] is None else line[name]
+        return EpochRecord(**values)
 
     former = {}
     for index, candidate in enumerate(cut.candidates):
@@ -138,8 +139,8 @@ def summarize(
     pca = errors_of(pca_of(data, config.layers[-1], session), data, comm)
     remedies = after_pretraining(config, over_fits(errors, pca))
     worse = worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
-    for words in filter(None, (short, worse)):
-        session.say(f"warning: {words}")
+    session.warn(short)
+    session.warn(worse)
     summary = {
         **session.facts(),
         "schedule": config.schedule,

@@ -1,4 +1,4 @@
-"""What every command on a data set needs: ranks and threads."""
+"""The ranks of a launch: their threads, their time, and how they talk to the user."""
 
 import math
 import time
@@ -16,6 +16,8 @@ from mpilayer.runs.directory import RunDirectory
 Goals = dict[str, int | None]
 """Name of a metrics file to the epochs it will hold; None if nobody knows."""
 
+Display = Callable[[RunDirectory, Goals], AbstractContextManager[object]]
+"""Makes the context in which the progress of a run is shown."""
 
 # A request to end is heeded this much earlier than the time for it seems to need.
 _MARGIN = 1.5
@@ -79,9 +81,7 @@ class Session:
     comm: Communicator
     placement: Placement
     say: Callable[[str], None] = _silent
-    display: Callable[[RunDirectory, Goals], AbstractContextManager[object]] = field(
-        default=_no_display
-    )
+    display: Display = field(default=_no_display)
     safety: Safety = field(default_factory=Safety)
     deadline: float = math.inf
 
@@ -89,9 +89,7 @@ class Session:
     def begin(
         threads: int = 0,
         say: Callable[[str], None] = _silent,
-        display: Callable[
-            [RunDirectory, Goals], AbstractContextManager[object]
-        ] = _no_display,
+        display: Display = _no_display,
         safety: Safety | None = None,
     ) -> "Session":
         """Start the ranks and their threads. Collective on the world."""
@@ -147,8 +145,27 @@ class Session:
     def announce(self) -> None:
         """Say where the ranks run: once it is sure that there is something to do."""
         self.say(self.placement.describe())
-        if self.placement.crowded:
-            self.say(f"warning: {self.placement.crowded}")
+        self.warn(self.placement.crowded)
+
+    def warn(self, words: str) -> None:
+        """Tell the user what is odd; nothing if there are no words for it."""
+        if words:
+            self.say(f"warning: {words}")
+
+    def warn_of_idle_ranks(self, minibatch: int) -> None:
+        """Say that minibatches have not a row for every rank."""
+        if self.comm.size > minibatch:
+            self.warn(
+                f"{self.comm.size} ranks share minibatches of {minibatch} rows; some "
+                "have nothing to do"
+            )
+
+    def eager(self, seconds: float) -> float:
+        """Return how long a rank waits for a reduction before it sleeps.
+
+        One that offers its core while it waits slows down those that share it.
+        """
+        return 0.0 if self.placement.crowded else seconds
 
     def facts(self) -> dict[str, Any]:
         """Return what a summary says about the ranks."""

@@ -19,7 +19,7 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.finetune import run_finetune
 from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
-from mpilayer.runs.resuming import data_of_run
+from mpilayer.runs.tasks import data_of_run
 from mpilayer.runs.use import evaluate
 from tests.unit.runs.conftest import make_session
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mpilayer.cli.compare import show_comparison
+from mpilayer.cli.results import show_comparison
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, as_values
 from mpilayer.errors import (
     CheckpointError,
@@ -17,14 +17,13 @@ from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs import model
 from mpilayer.runs.compare import run_compare
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.export import export
 from mpilayer.runs.finetune import run_finetune
-from mpilayer.runs.holding import _Lock
-from mpilayer.runs.model import load_trained
+from mpilayer.runs.lock import RunLock
+from mpilayer.runs.model import chosen_model, load_trained
 from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
 from mpilayer.runs.sparse import run_sparse
-from mpilayer.runs.use import chosen_model, evaluate, write_rows
+from mpilayer.runs.use import evaluate, export, write_rows
 from mpilayer.train.evaluate import PCA
 from tests.unit.runs.conftest import make_session
 
@@ -194,7 +193,7 @@ def test_wrong_settings_do_not_wait(small, run):
     class Three(SerialCommunicator):
         size = 3
 
-    lock, session = _Lock(run), make_session(comm=Three())
+    lock, session = RunLock(run), make_session(comm=Three())
     assert lock.take()
     with pytest.raises(CommunicationError, match="got 3 ranks for 2 layers"):
         pretrain(small, run, STACK, session, replace_run=True)

@@ -1,4 +1,4 @@
-"""What a launch that writes into a run needs: the run to itself, and files to write."""
+"""The lock of a run: one launch at a time writes into it."""
 
 import fcntl
 import os
@@ -43,7 +43,7 @@ def holding(run: Path, session: Session) -> Iterator[None]:
     FileError
         A file of the run cannot be written or read; it says how the run goes on then.
     """
-    comm, lock = session.comm, _Lock(run)
+    comm, lock = session.comm, RunLock(run)
     comm.on_root(lambda: check_links(run))
     if session.safety.resume:
         comm.on_root(lambda: _check_unchanged(run))
@@ -120,7 +120,7 @@ def _holder(path: Path) -> tuple[str, str]:
     return "", ""
 
 
-class _Lock:
+class RunLock:
     """A lock on a file, which the operating system lifts when its process ends.
 
     The ranks of a launch share it. Rank 0 takes it for itself before: that succeeds
