@@ -29,7 +29,7 @@ from mpilayer.rng import stream
 from mpilayer.runs.rows import Facts
 from mpilayer.runs.session import Session
 from mpilayer.runs.sparse import make_cost
-from mpilayer.train.sparse import ShardedCost, make_model, start_weights
+from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
 
 MODES = ("average", "exact", "exact-fused")
 

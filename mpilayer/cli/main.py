@@ -46,11 +46,11 @@ COMMANDS = {
     "bench": "measure speed as ratios, in paired runs",
     "doctor": "look for what would break or slow down a run",
 }
-"""Name to summary; ``mpilayer.cli.NAME`` holds the command, or one of the rooms."""
+"""Name to summary; the modules ``NAME``, ``training`` or ``use`` hold the command."""
 
-_ROOMS = {
-    "training": ("pretrain", "finetune", "sparse", "compare"),
-    "use": ("evaluate", "encode", "predict", "reconstruct", "export"),
+_HOMES = {
+    **dict.fromkeys(("pretrain", "finetune", "sparse", "compare"), "training"),
+    **dict.fromkeys(("evaluate", "encode", "predict", "reconstruct", "export"), "use"),
 }
 
 _TRAINING = ("pretrain", "finetune", "sparse", "compare", "run", "resume")
@@ -221,7 +221,7 @@ def _dispatch(arguments: list[str]) -> None:
         return
     if chosen.command not in COMMANDS:
         raise ConfigError(unknown("command", chosen.command, COMMANDS))
-    command = _load(chosen.command)
+    command = _found(chosen.command)
     parser = Parser(
         prog=f"mpilayer {chosen.command}", description=COMMANDS[chosen.command] + "."
     )
@@ -235,12 +235,10 @@ def _dispatch(arguments: list[str]) -> None:
         lines.to_stderr(f"warning: {words}. All of them are in the run's folder.")
 
 
-def _load(name: str) -> Command:
-    """Return a command; what none needs but another one is not imported."""
-    for room, names in _ROOMS.items():
-        if name in names:
-            return cast(Command, import_module(f"mpilayer.cli.{room}").COMMANDS[name])
-    return cast(Command, import_module(f"mpilayer.cli.{name}"))
+def _found(name: str) -> Command:
+    """Return a command; what only others need is not imported."""
+    module = import_module(f"mpilayer.cli.{_HOMES.get(name, name)}")
+    return cast(Command, module.COMMANDS[name] if name in _HOMES else module)
 
 
 def _report(error: MpilayerError) -> int:

@@ -16,7 +16,6 @@ from mpilayer.cli.options import (
     safety_from,
 )
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, read_toml
-from mpilayer.runs.drive import drive
 from mpilayer.runs.resume import TRAININGS
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import TASKS, noted_threads
@@ -67,7 +66,7 @@ class TrainingCommand:
         threads = args.threads or noted or self.threads
         session = Session.begin(threads, show.say, show.progress, safety)
         training = TRAININGS[name](args.run, session, config, args.data, args.replace)
-        summary = drive(training)
+        summary = training.drive()
         if session.comm.rank > 0:
             return
         if getattr(args, "json", False):

@@ -13,7 +13,7 @@ from mpilayer.numerics.parameters import Parameters
 from mpilayer.parallel.comm import Communicator, wait_until
 from mpilayer.parallel.notice import Notice
 from mpilayer.runs.directory import LOCK, PREPARATION, RunDirectory, remove
-from mpilayer.runs.model import saving
+from mpilayer.runs.model import State, restore, saving
 from mpilayer.runs.session import Session
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import LayerState
@@ -279,14 +279,20 @@ def _unreadable(directory: RunDirectory, saved: list[list[Candidate]]) -> list[s
     return remarks
 
 
-def check_replicas(parameters: Parameters, comm: Communicator) -> None:
-    """Check that all ranks have read the same weights. Collective.
+def restore_replicas(
+    path: Path, state: State, parameters: Parameters, comm: Communicator
+) -> tuple[float, str]:
+    """Put the state of every rank where a checkpoint is. Collective.
+
+    Returns the seconds of training until then, and a remark if a file was damaged.
 
     Raises
     ------
     CheckpointError
-        On all ranks, if one has others: the ranks do not see the same files.
+        On all ranks: there is none that is whole; or one rank has other parameters than
+        rank 0, for they do not see the same files.
     """
+    _, numbers, remark = comm.everywhere(lambda: restore(path, state))
     digests = comm.allgather(parameters.digest())
     if len(set(digests)) > 1:
         other = next(rank for rank, d in enumerate(digests) if d != digests[0])
@@ -296,3 +302,4 @@ def check_replicas(parameters: Parameters, comm: Communicator) -> None:
         )
         error.collective = True
         raise error
+    return float(numbers["seconds"]), remark

@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,15 @@ from mpilayer.errors import CommunicationError, TrainingError
 from mpilayer.interrupt import Interrupted
 from mpilayer.papers import LAHIRI, LAHIRI_EXACT
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.drive import Terms, drive
+from mpilayer.runs.drive import Terms
 from mpilayer.runs.lock import holding
 from mpilayer.runs.model import restore
-from mpilayer.runs.session import Session, finite
+from mpilayer.runs.session import finite
 from mpilayer.runs.sparse import SparseTraining, make_cost
 from mpilayer.runs.tasks import COMPARE, SPARSE, is_run
-from mpilayer.train.descent import Descent
-from mpilayer.train.gap import RISK, Firing, Gap
-from mpilayer.train.sparse import ShardedCost
+from mpilayer.train.sparse.cost import ShardedCost
+from mpilayer.train.sparse.descent import Descent
+from mpilayer.train.sparse.firing import RISK, Firing, Gap
 
 EXCHANGEABLE = 4.0
 """Variance between shards, over that of sampling, from which on rows are sorted."""
@@ -34,33 +33,17 @@ _SHARDS = (2, 8, 16, 1000)
 _ROWS_OF_A_SHARD = 50
 
 
-def run_compare(
-    data: Path,
-    run: Path,
-    config: SparseConfig,
-    session: Session,
-    replace_run: bool = False,
-) -> dict[str, Any]:
-    """Train with the average and with the exact sparsity term, and compare.
-
-    Returns what ``compare.json`` holds. The two runs are in ``average/`` and
-    ``exact/``; ``config.kl`` says which exact mode is meant. See :func:`drive`.
-    """
-    return drive(Comparison(run, session, config, data, replace_run))
-
-
 class Comparison(SparseTraining):
     """Two sparse runs of the same rows, which every rank reads once."""
 
     name = COMPARE
 
-    def harmless(self, config: SparseConfig) -> Collection[str]:  # noqa: ARG002
-        """Return nothing: not even limits may change."""
-        return ()
+    def _harmless(self, config: SparseConfig) -> Collection[str]:  # noqa: ARG002
+        return ()  # not even limits
 
-    def look(self) -> Terms[SparseConfig]:
-        """Check that the comparison may go on so; one at its end may with any ranks."""
-        terms = super().look()
+    def _look(self) -> Terms[SparseConfig]:
+        terms = super()._look()
+        # One at its end may have any ranks.
         if not self.found():
             self._check_ranks()
         return terms
@@ -76,8 +59,7 @@ class Comparison(SparseTraining):
                 f"{n_ranks}. Start as many, or begin another comparison."
             )
 
-    def nothing_left(self, terms: Terms[SparseConfig]) -> str:  # noqa: ARG002
-        """Say that both runs are compared."""
+    def _nothing_left(self, terms: Terms[SparseConfig]) -> str:  # noqa: ARG002
         if not self.found():
             return ""
         return f"{self.run} is compared to the end; there is nothing to do"
@@ -88,21 +70,19 @@ class Comparison(SparseTraining):
             return {}
         return self.directory.read_summary("compare.json")
 
-    def sections(self, terms: Terms[SparseConfig]) -> dict[str, dict[str, Any]]:
-        """Return what is new in ``config.toml``."""
+    def _sections(self, terms: Terms[SparseConfig]) -> dict[str, dict[str, Any]]:
         return {
             SPARSE: as_values(terms.config),
             COMPARE: {"runs": ["average", "exact"]},
-            "launch": {**self.launch_facts(), _RANKS: self.session.comm.size},
+            "launch": {**self._launch_facts(), _RANKS: self.session.comm.size},
         }
 
-    def train(
+    def _train(
         self,
         terms: Terms[SparseConfig],
         rows: AnyArray,
         again: bool,  # noqa: ARG002
     ) -> dict[str, Any]:
-        """Make the two runs, or go on with them, and compare. Collective."""
         comm, config, path = self.session.comm, terms.config, self.run / "compare.json"
         self.announce(terms)
         costs: dict[str, ShardedCost] = {}
@@ -141,8 +121,8 @@ class Comparison(SparseTraining):
         with holding(run, self.session):
             again = comm.on_root(lambda: is_run(run, SPARSE))
             if not again:
-                comm.on_root(lambda: one.begin(terms))
-            elif comm.on_root(lambda: one.nothing_left(terms)):
+                comm.on_root(lambda: one._begin(terms))
+            elif comm.on_root(lambda: one._nothing_left(terms)):
                 return comm.on_root(one.found)
             summary = one.descend(cost, terms.config, again)
             comm.on_root(lambda: one.directory.set_complete(SPARSE))

@@ -1,8 +1,7 @@
 """The life of a run, told once: check, begin or go on, read, train, conclude.
 
-What is particular to a command is a :class:`Training`; :func:`drive` carries it out.
 All checks come before anything is written, on rank 0, whose findings and errors reach
-all.
+all ranks.
 """
 
 from abc import ABC, abstractmethod
@@ -49,9 +48,10 @@ class Terms(Generic[C]):
 
 
 class Training(ABC, Generic[C]):
-    """What is particular to a command that trains, in the order of a run's life.
+    """A command that trains: what is particular to it, and the life that all share.
 
-    What is not said to be collective is called on rank 0 alone.
+    The methods that a command has for itself stand in the order in which they are
+    called; on rank 0 alone, unless another place is named.
 
     Parameters
     ----------
@@ -65,10 +65,14 @@ class Training(ABC, Generic[C]):
         The data set; None: that of the run.
     replace : bool
         What is there already gives way.
+
+    Attributes
+    ----------
+    name : str
+        The section of ``config.toml``, and the mark in ``complete``.
     """
 
     name: str
-    """The section of ``config.toml``, and the mark in ``complete``."""
 
     def __init__(
         self,
@@ -82,10 +86,46 @@ class Training(ABC, Generic[C]):
         self.data, self.replace = data, replace
         self.directory = RunDirectory(run)
 
-    def check_first(self) -> None:
+    def drive(self) -> dict[str, Any]:
+        """Train to the end, and return what was reached. Collective.
+
+        A run that is there goes on if the session wants that; else one is begun.
+
+        Raises
+        ------
+        MpilayerError
+            On every rank, before training, and before anything is written.
+        TrainingError
+            On every rank: training diverges. What was finite until then is kept.
+        Interrupted
+            On every rank, after saving.
+        """
+        comm = self.session.comm
+        comm.on_root(self._check_first)
+        with holding(self.run, self.session):
+            again = comm.on_root(self._goes_on)
+            terms = comm.on_root(self._look if again else self._check)
+            if again and (words := comm.on_root(lambda: self._nothing_left(terms))):
+                self.session.say(words)
+                # It may have been killed while it did so.
+                comm.on_root(self._clear_up)
+                return comm.on_root(self.found)
+            rows = comm.everywhere(lambda: self._read(terms))
+            if not again:
+                comm.on_root(lambda: self._begin(terms))
+            result = self._train(terms, rows, again)
+            comm.on_root(lambda: self.directory.set_complete(self.name))
+            comm.on_root(self._clear_up)
+            return result
+
+    def found(self) -> dict[str, Any]:
+        """Return what the run has reached."""
+        return self.directory.read_summary()
+
+    def _check_first(self) -> None:
         """Check what needs no waiting for another launch in the run."""
 
-    def goes_on(self) -> bool:
+    def _goes_on(self) -> bool:
         """Tell whether there is a run to go on with, and that is wished."""
         if not self.session.safety.resume:
             return False
@@ -94,106 +134,71 @@ class Training(ABC, Generic[C]):
         remove_false_start(self.run)
         return False
 
-    def check(self) -> Terms[C]:
+    def _check(self) -> Terms[C]:
         """Check all that can be known before a new run; nothing is written."""
         if self.asked is None or self.data is None:
             raise RuntimeError("a new run without settings or data")
-        facts = self.facts_of(self.data, self.asked)
+        facts = self._facts_of(self.data, self.asked)
         RunDirectory.check_free(self.run, self.replace)
-        return self.terms(self.data, self.asked, facts)
+        return self._terms(self.data, self.asked, facts)
 
-    def look(self) -> Terms[C]:
-        """Check that a run may go on so; return how."""
-        before = self.settings()
-        wanted = before if self.asked is None else self.filled_in(self.asked)
-        check_same(before, wanted, self.harmless(before))
+    def _look(self) -> Terms[C]:
+        """Check that the run may go on so; return how."""
+        before = self._settings()
+        wanted = before if self.asked is None else self._filled_in(self.asked)
+        check_same(before, wanted, self._harmless(before))
         data = data_of_run(self.directory, self.data)
-        return self.terms(data, wanted, self.facts_of(data, before))
+        return self._terms(data, wanted, self._facts_of(data, before))
 
     @abstractmethod
-    def facts_of(self, data: Path, config: C) -> Facts:
-        """Return what the data set says, checked against the settings."""
+    def _facts_of(self, data: Path, config: C) -> Facts:
+        """Return what the data set says, checked against settings and ranks."""
 
     @abstractmethod
-    def settings(self) -> C:
+    def _settings(self) -> C:
         """Return the settings that the run began with."""
 
-    def filled_in(self, config: C) -> C:
+    def _filled_in(self, config: C) -> C:
         """Return the settings with the defaults that depend on others."""
         return config
 
-    def harmless(self, config: C) -> Collection[str]:  # noqa: ARG002
+    def _harmless(self, config: C) -> Collection[str]:  # noqa: ARG002
         """Return the names of settings that may change when the run goes on."""
         return ()
 
-    def terms(self, data: Path, config: C, facts: Facts) -> Terms[C]:
+    def _terms(self, data: Path, config: C, facts: Facts) -> Terms[C]:
         """Return all that is known before the rows are read."""
-        return Terms(data, self.filled_in(config), facts)
+        return Terms(data, self._filled_in(config), facts)
 
     @abstractmethod
-    def nothing_left(self, terms: Terms[C]) -> str:
+    def _nothing_left(self, terms: Terms[C]) -> str:
         """Say why a run that goes on has nothing left to do; empty if it has."""
 
-    def found(self) -> dict[str, Any]:
-        """Return what the run has reached."""
-        return self.directory.read_summary()
-
     @abstractmethod
-    def read(self, terms: Terms[C]) -> Any:
-        """Return this rank's rows. Local, on all ranks."""
+    def _read(self, terms: Terms[C]) -> Any:
+        """Return this rank's rows, or all that it trains with. On every rank."""
 
-    def begin(self, terms: Terms[C]) -> None:
+    def _begin(self, terms: Terms[C]) -> None:
         """Make the run."""
-        make_run(self.directory, terms, self.sections(terms), self.replace)
+        make_run(self.directory, terms, self._sections(terms), self.replace)
 
-    def sections(self, terms: Terms[C]) -> dict[str, dict[str, Any]]:
+    def _sections(self, terms: Terms[C]) -> dict[str, dict[str, Any]]:
         """Return what is new in ``config.toml``."""
-        return {self.name: as_values(terms.config), "launch": self.launch_facts()}
+        return {self.name: as_values(terms.config), "launch": self._launch_facts()}
 
-    def launch_facts(self) -> dict[str, Any]:
+    def _launch_facts(self) -> dict[str, Any]:
         """Return the BLAS threads of each rank: other numbers round differently."""
         return {f"{self.name}_threads": max(self.session.placement.threads)}
 
     @abstractmethod
-    def train(self, terms: Terms[C], rows: Any, again: bool) -> dict[str, Any]:
-        """Train from the beginning or ``again`` from where the run was. Collective.
+    def _train(self, terms: Terms[C], rows: Any, again: bool) -> dict[str, Any]:
+        """Train from the beginning, or ``again`` from where the run was. Collective.
 
-        Returns what the run has reached, which was written down.
+        Returns what was reached, which is written down.
         """
 
-    def clear_up(self) -> None:
+    def _clear_up(self) -> None:
         """Remove what nobody needs after the end."""
-
-
-def drive(training: Training[C]) -> dict[str, Any]:
-    """Carry out a training to its end, and return what it has reached. Collective.
-
-    Raises
-    ------
-    MpilayerError
-        On every rank, before training, and before anything is written.
-    TrainingError
-        On every rank: training diverges. What was finite until then is kept.
-    Interrupted
-        On every rank, after saving.
-    """
-    comm = training.session.comm
-    comm.on_root(training.check_first)
-    with holding(training.run, training.session):
-        again = comm.on_root(training.goes_on)
-        terms = comm.on_root(training.look if again else training.check)
-        if again and (words := comm.on_root(lambda: training.nothing_left(terms))):
-            training.session.say(words)
-            # It may have been killed while it did so.
-            comm.on_root(training.clear_up)
-            return comm.on_root(training.found)
-        rows = comm.everywhere(lambda: training.read(terms))
-        if not again:
-            comm.on_root(lambda: training.begin(terms))
-        result = training.train(terms, rows, again)
-        comm.on_root(lambda: training.directory.set_complete(training.name))
-        comm.on_root(training.clear_up)
-        return result
 
 
 def make_run(

@@ -24,7 +24,7 @@ from mpilayer.interrupt import Interrupted
 from mpilayer.numerics.losses import check_loss
 from mpilayer.parallel.start import place
 from mpilayer.runs.directory import RunDirectory, check_links, remove
-from mpilayer.runs.drive import check_same, drive
+from mpilayer.runs.drive import check_same
 from mpilayer.runs.plan import (
     CONTENT,
     EVALUATION,
@@ -160,7 +160,7 @@ class _Steps:
             return training.found() if training.directory.is_complete(mark) else {}
 
         former = comm.on_root(before)
-        result = drive(training)
+        result = training.drive()
         if result != former:
             for later in ("evaluate", "report"):
                 comm.on_root(partial(self.directory.set_complete, later, False))

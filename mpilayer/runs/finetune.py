@@ -23,14 +23,13 @@ from mpilayer.runs.advice import (
     over_fits,
     worse_than_pca,
 )
-from mpilayer.runs.checkpoints import Saver, check_replicas, remove_unfinished
+from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.drive import Terms, Training, check_same, drive
+from mpilayer.runs.drive import Terms, Training, check_same
 from mpilayer.runs.model import (
     check_pretrained,
     load_stack,
     progress,
-    restore,
     run_shapes,
     saving,
 )
@@ -52,7 +51,6 @@ from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
 from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.finetune import (
-    EAGER_SECONDS,
     FinetuneRecord,
     FinetuneState,
     finetune,
@@ -62,21 +60,6 @@ from mpilayer.train.labels import targets
 from mpilayer.train.strata import Strata
 
 _HARMLESS = frozenset({"epochs", "patience"})
-
-
-def run_finetune(
-    run: Path,
-    config: FinetuneConfig,
-    session: Session,
-    data: Path | None = None,
-    replace_finetuned: bool = False,
-) -> dict[str, Any]:
-    """Fine-tune a pre-trained run; return the summary. See :func:`drive`.
-
-    ``replace_finetuned``: start anew from the pre-trained stack although the run was
-    fine-tuned for this task. What other tasks have left stays.
-    """
-    return drive(Finetuning(run, session, config, data, replace_finetuned))
 
 
 @dataclass(frozen=True)
@@ -102,20 +85,17 @@ class Finetuning(Training[FinetuneConfig]):
         replace: bool = False,
     ) -> None:
         super().__init__(run, session, asked, data, replace)
-        self.config, self.task = self.filled_in(asked), TASKS[asked.task]
+        self.config, self.task = self._filled_in(asked), TASKS[asked.task]
         self.name = self.task.name
 
-    def check_first(self) -> None:
-        """Check that there is a run."""
+    def _check_first(self) -> None:
         RunDirectory.open(self.run)
 
-    def goes_on(self) -> bool:
-        """Tell whether the run was fine-tuned for some epochs, and that goes on."""
+    def _goes_on(self) -> bool:
         is_wished = self.session.safety.resume and not self.replace
         return is_wished and self.task.is_trained(self.directory)
 
-    def check(self) -> Terms[FinetuneConfig]:
-        """Check all that can be known before training; nothing is written."""
+    def _check(self) -> Terms[FinetuneConfig]:
         run, task = self.run, self.task
         if task.is_trained(self.directory) and not self.replace:
             if not self.directory.is_complete(task.name):
@@ -131,44 +111,37 @@ class Finetuning(Training[FinetuneConfig]):
                 f"evaluate {run}', go on with more --epochs and --resume auto, or "
                 "start again from the pre-trained stack with --replace."
             )
-        return self._terms()
+        return self._checked()
 
-    def look(self) -> Terms[FinetuneConfig]:
-        """Check that fine-tuning may go on so, perhaps longer."""
-        check_same(self.settings(), self.config, _HARMLESS)
-        return self._terms()
+    def _look(self) -> Terms[FinetuneConfig]:
+        check_same(self._settings(), self.config, _HARMLESS)
+        return self._checked()
 
-    def _terms(self) -> Terms[FinetuneConfig]:
+    def _checked(self) -> Terms[FinetuneConfig]:
         check_pretrained(self.directory, weights=not self.config.from_scratch)
         _, shapes = run_shapes(self.directory)
         if self.config.task == "autoencode":
             check_loss(self.config.loss, shapes[0].visible)
         path = data_of_run(self.directory, self.data)
-        return Terms(path, self.config, self.facts_of(path, self.config))
+        return Terms(path, self.config, self._facts_of(path, self.config))
 
-    def facts_of(self, data: Path, config: FinetuneConfig) -> Facts:
-        """Return what the data set says, which must have the labels of the task."""
+    def _facts_of(self, data: Path, config: FinetuneConfig) -> Facts:
         if config.task != "autoencode":
             with Dataset.open(data) as dataset:
                 check_all_labels(dataset, config.task)
         return data_facts(data, config.minibatch)
 
-    def settings(self) -> FinetuneConfig:
-        """Return the settings that the task began with."""
+    def _settings(self) -> FinetuneConfig:
         return self.task.config(self.directory)
 
-    def filled_in(self, config: FinetuneConfig) -> FinetuneConfig:
-        """Return the settings with the defaults that depend on others."""
+    def _filled_in(self, config: FinetuneConfig) -> FinetuneConfig:
         rate = config.learning_rate or DEFAULT_RATES[config.optimizer]
         loss = "cross-entropy" if config.task == "classify" else config.loss
         return replace(config, learning_rate=rate, loss=loss)
 
-    def nothing_left(self, terms: Terms[FinetuneConfig]) -> str:
-        """Say why the task has nothing left to do.
-
-        With more epochs, or patience, it goes on from the last ones: nothing that was
-        done depends on how many were to come.
-        """
+    def _nothing_left(self, terms: Terms[FinetuneConfig]) -> str:
+        # With more epochs, or patience, it goes on from the last ones: nothing that was
+        # done depends on how many were to come.
         if not self.directory.is_complete(self.name):
             return ""
         summary, config = self.directory.read_summary(), terms.config
@@ -184,8 +157,7 @@ class Finetuning(Training[FinetuneConfig]):
             )
         return ""
 
-    def read(self, terms: Terms[FinetuneConfig]) -> _Rows:
-        """Return the stack before its first epoch, and this rank's rows and labels."""
+    def _read(self, terms: Terms[FinetuneConfig]) -> _Rows:
         comm, n_train = self.session.comm, terms.facts.n_train
         stack = _new_stack(terms.data, self.directory, terms.config)
         strata = Strata.of_rank(n_train, terms.config.minibatch, comm.rank, comm.size)
@@ -207,9 +179,8 @@ class Finetuning(Training[FinetuneConfig]):
             both = targets(wanted, classes), targets(measured, classes)
             return _Rows(stack, strata, train, validation, both)
 
-    def begin(self, terms: Terms[FinetuneConfig]) -> None:
-        """Note what is going to be done, and how it was launched."""
-        self._keep_until(terms.config, 0, self.launch_facts())
+    def _begin(self, terms: Terms[FinetuneConfig]) -> None:
+        self._keep_until(terms.config, 0, self._launch_facts())
 
     def _keep_until(
         self, config: FinetuneConfig, epoch: int, launch: Mapping[str, Any]
@@ -230,18 +201,15 @@ class Finetuning(Training[FinetuneConfig]):
         directory.write_config(sections)
         return lines
 
-    def train(
+    def _train(
         self, terms: Terms[FinetuneConfig], rows: _Rows, again: bool
     ) -> dict[str, Any]:
-        """Train to the end, and measure. Collective."""
         session, directory, config = self.session, self.directory, terms.config
         comm, state = session.comm, FinetuneState(rows.stack, config)
         before, remark, lines = 0.0, "", list[dict[str, Any]]()
         if again:
             path = directory.checkpoint(self.task.model)
-            _, numbers, remark = comm.everywhere(lambda: restore(path, state))
-            before = float(numbers["seconds"])
-            check_replicas(rows.stack.parameters, comm)
+            before, remark = restore_replicas(path, state, rows.stack.parameters, comm)
             lines = comm.on_root(lambda: self._keep_until(config, state.epoch, {}))
         session.announce()
         session.warn(remark)
@@ -270,7 +238,7 @@ class Finetuning(Training[FinetuneConfig]):
             On every rank, after saving what the last finite epoch has left.
         """
         session, comm, config = self.session, self.session.comm, state.config
-        eager = session.eager(EAGER_SECONDS)
+        eager = session.eager
         finite: Callable[[], None] | None = None
         comm.barrier()
         origin = perf_counter() - before

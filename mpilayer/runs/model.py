@@ -29,7 +29,7 @@ from mpilayer.runs.tasks import (
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import layer_shapes, make_layer
 from mpilayer.train.pretrain import Snapshot
-from mpilayer.train.sparse import make_model
+from mpilayer.train.sparse.cost import make_model
 
 
 class State(Protocol):

@@ -22,7 +22,7 @@ from mpilayer.runs.checkpoints import (
     remove_cuts,
     remove_unfinished,
 )
-from mpilayer.runs.drive import Terms, Training, check_same, drive
+from mpilayer.runs.drive import Terms, Training, check_same
 from mpilayer.runs.model import restore, run_shapes
 from mpilayer.runs.outcome import (
     LayerOutcome,
@@ -36,7 +36,6 @@ from mpilayer.runs.outcome import (
 )
 from mpilayer.runs.rows import Facts, check_range, data_facts
 from mpilayer.runs.schedule import effective, lengthen, plan_of, rule_of, table_of
-from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import PRETRAIN, data_of_run
 from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train.layer import (
@@ -56,29 +55,16 @@ _HARMLESS = frozenset({"monitor_every"})
 _LENGTHS = frozenset({"epochs", "extra_epochs"})
 
 
-def pretrain(
-    data: Path,
-    run: Path,
-    config: PretrainConfig,
-    session: Session,
-    replace_run: bool = False,
-) -> dict[str, Any]:
-    """Pre-train a stack; return the run's summary. See :func:`drive`."""
-    return drive(Pretraining(run, session, config, data, replace_run))
-
-
 class Pretraining(Training[PretrainConfig]):
     """A stack of layers; only rank 0, which has the first one, reads rows to train."""
 
     name = PRETRAIN
 
-    def check_first(self) -> None:
-        """Check that there are layers enough."""
+    def _check_first(self) -> None:
         if self.asked is not None:
             check_ranks(self.session.comm.size, self.asked)
 
-    def facts_of(self, data: Path, config: PretrainConfig) -> Facts:
-        """Return what the data set says, checked against ranks and settings."""
+    def _facts_of(self, data: Path, config: PretrainConfig) -> Facts:
         check_ranks(self.session.comm.size, config)
         facts = data_facts(data, config.minibatch)
         # Makes every model complain now about units that it does not have.
@@ -86,20 +72,17 @@ class Pretraining(Training[PretrainConfig]):
             check_layer(config, shape)
         return facts
 
-    def settings(self) -> PretrainConfig:
-        """Return the settings that the run began with."""
+    def _settings(self) -> PretrainConfig:
         return run_shapes(self.directory)[0]
 
-    def terms(
+    def _terms(
         self, data: Path, config: PretrainConfig, facts: Facts
     ) -> Terms[PretrainConfig]:
-        """Return all that is known before the rows are read, with the schedule."""
         table = table_of(config, layer_shapes(config, facts.n_visible))
         return Terms(data, effective(config, table), facts, table)
 
-    def look(self) -> Terms[PretrainConfig]:
-        """Check that the run may go on so, longer if that was asked for."""
-        before = self.settings()
+    def _look(self) -> Terms[PretrainConfig]:
+        before = self._settings()
         table = None
         if before.schedule != "async":
             table = self.directory.read_table()
@@ -107,7 +90,7 @@ class Pretraining(Training[PretrainConfig]):
         by_table = before.schedule in ("lockstep", "greedy")
         check_same(before, wanted, _HARMLESS | (_LENGTHS if by_table else set()))
         data = data_of_run(self.directory, self.data)
-        facts = self.facts_of(data, before)
+        facts = self._facts_of(data, before)
         new = table
         if by_table:
             new = table_of(wanted, layer_shapes(before, facts.n_visible))
@@ -116,7 +99,7 @@ class Pretraining(Training[PretrainConfig]):
         lengthen(self.directory, before, wanted, table, new)
         return Terms(data, wanted, facts, new)
 
-    def nothing_left(self, terms: Terms[PretrainConfig]) -> str:  # noqa: ARG002
+    def _nothing_left(self, terms: Terms[PretrainConfig]) -> str:  # noqa: ARG002
         """Say that the run has come to its end."""
         if not self.directory.is_complete(PRETRAIN):
             return ""
@@ -126,8 +109,7 @@ class Pretraining(Training[PretrainConfig]):
         # Who resumes may have meant a fine-tuning that has left no trace.
         return f"{words}. Fine-tune it with 'mpilayer finetune {self.run}'"
 
-    def read(self, terms: Terms[PretrainConfig]) -> Rows | None:
-        """Return the rows on rank 0."""
+    def _read(self, terms: Terms[PretrainConfig]) -> Rows | None:
         if self.session.comm.rank > 0:
             return None
         config, data = terms.config, terms.data
@@ -142,10 +124,9 @@ class Pretraining(Training[PretrainConfig]):
                     check_range(validation, config.visible, data)
             return monitored(train, validation, config.monitor_rows)
 
-    def train(
+    def _train(
         self, terms: Terms[PretrainConfig], rows: Rows | None, again: bool
     ) -> dict[str, Any]:
-        """Train all layers, and measure the stack. Collective."""
         session, directory, config = self.session, self.directory, terms.config
         comm = session.comm
         cut = self._cut(terms) if again else None
@@ -170,9 +151,8 @@ class Pretraining(Training[PretrainConfig]):
         stack_over_time(directory, terms.data, config, shapes, records, comm)
         return summary
 
-    def clear_up(self) -> None:
-        """Remove the checkpoints on the way, and what killed launches were writing."""
-        remove_cuts(self.directory, len(self.settings().layers))
+    def _clear_up(self) -> None:
+        remove_cuts(self.directory, len(self._settings().layers))
         remove_unfinished(self.directory)
 
     def _cut(self, terms: Terms[PretrainConfig]) -> Cut:

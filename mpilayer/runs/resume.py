@@ -7,7 +7,7 @@ from typing import Any
 
 from mpilayer.runs.compare import Comparison
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.drive import Training, drive
+from mpilayer.runs.drive import Training
 from mpilayer.runs.finetune import Finetuning
 from mpilayer.runs.pretrain import Pretraining
 from mpilayer.runs.session import Session
@@ -53,7 +53,7 @@ def resume(
         return command, task_of_command(command).config(RunDirectory(run))
 
     command, config = comm.on_root(look)
-    summary = drive(TRAININGS[command](run, session, config, data))
+    summary = TRAININGS[command](run, session, config, data).drive()
     if command == PRETRAIN and comm.on_root(lambda: command_of(run)) != command:
         # What pre-training had left was lost, after fine-tuning had begun.
         return resume(run, session, data)

@@ -12,6 +12,7 @@ from mpilayer.parallel import watchdog
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.start import Placement, place, start
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.train.sums import EAGER_SECONDS
 
 Goals = dict[str, int | None]
 """Name of a metrics file to the epochs it will hold; None if nobody knows."""
@@ -160,12 +161,11 @@ class Session:
                 "have nothing to do"
             )
 
-    def eager(self, seconds: float) -> float:
-        """Return how long a rank waits for a reduction before it sleeps.
-
-        One that offers its core while it waits slows down those that share it.
-        """
-        return 0.0 if self.placement.crowded else seconds
+    @property
+    def eager(self) -> float:
+        """Seconds that a rank waits for a reduction before it sleeps."""
+        # One that offers its core while it waits slows down those that share it.
+        return 0.0 if self.placement.crowded else EAGER_SECONDS
 
     def facts(self) -> dict[str, Any]:
         """Return what a summary says about the ranks."""

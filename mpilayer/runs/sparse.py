@@ -16,37 +16,25 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.errors import TrainingError
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.advice import costly_allreduce
-from mpilayer.runs.checkpoints import Saver, check_replicas, remove_unfinished
-from mpilayer.runs.drive import Terms, Training, drive
-from mpilayer.runs.model import restore, saving
+from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas
+from mpilayer.runs.drive import Terms, Training
+from mpilayer.runs.model import saving
 from mpilayer.runs.rows import Facts, check_range, data_facts
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.tasks import SPARSE, sparse_config
 from mpilayer.store.checkpoint import exists, forget_damaged
 from mpilayer.store.metrics import MetricsReader, MetricsWriter, keep_until
-from mpilayer.train.dead import dead_units
-from mpilayer.train.descent import Descent, State
-from mpilayer.train.sparse import (
-    EAGER_SECONDS,
+from mpilayer.train.sparse.cost import (
     Evaluation,
     ShardedCost,
     make_model,
     start_weights,
 )
+from mpilayer.train.sparse.descent import Descent, State
+from mpilayer.train.sparse.firing import dead_units
 from mpilayer.train.strata import Strata
 
 _LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
-
-
-def run_sparse(
-    data: Path,
-    run: Path,
-    config: SparseConfig,
-    session: Session,
-    replace_run: bool = False,
-) -> dict[str, Any]:
-    """Train a sparse autoencoder; return the summary. See :func:`drive`."""
-    return drive(SparseTraining(run, session, config, data, replace_run))
 
 
 class SparseTraining(Training[SparseConfig]):
@@ -54,33 +42,28 @@ class SparseTraining(Training[SparseConfig]):
 
     name = SPARSE
 
-    def facts_of(self, data: Path, config: SparseConfig) -> Facts:
-        """Return what the data set says, checked against the settings."""
+    def _facts_of(self, data: Path, config: SparseConfig) -> Facts:
         return sparse_facts(data, config)
 
-    def settings(self) -> SparseConfig:
-        """Return the settings that the run began with."""
+    def _settings(self) -> SparseConfig:
         return sparse_config(self.directory)
 
-    def filled_in(self, config: SparseConfig) -> SparseConfig:
-        """Return the settings with the defaults that depend on others."""
+    def _filled_in(self, config: SparseConfig) -> SparseConfig:
         return config.resolved()
 
-    def harmless(self, config: SparseConfig) -> Collection[str]:
-        """Return what may change: limits, but sgd's rate ends with evaluations."""
+    def _harmless(self, config: SparseConfig) -> Collection[str]:
+        # The rate of sgd comes to its end with the evaluations.
         limits = _LIMITS - {"evaluations"} if config.optimizer == "sgd" else _LIMITS
         return limits | config.unused
 
-    def nothing_left(self, terms: Terms[SparseConfig]) -> str:
-        """Say that the run has come to its end, and no limit is another one."""
-        before = self.settings()
+    def _nothing_left(self, terms: Terms[SparseConfig]) -> str:
+        before = self._settings()
         same = all(getattr(terms.config, n) == getattr(before, n) for n in _LIMITS)
         if same and self.directory.is_complete(SPARSE):
             return f"{self.run} is trained to the end; there is nothing to do"
         return ""
 
-    def read(self, terms: Terms[SparseConfig]) -> AnyArray:
-        """Read this rank's rows, in the type they are computed with."""
+    def _read(self, terms: Terms[SparseConfig]) -> AnyArray:
         comm, config, n_train = self.session.comm, terms.config, terms.facts.n_train
         start, stop = shard_bounds(n_train, comm.size)[comm.rank]
         if config.optimizer == "sgd":
@@ -91,10 +74,9 @@ class SparseTraining(Training[SparseConfig]):
         check_range(rows, config.output, terms.data, "give --output tanh or linear")
         return rows.astype(config.dtype, copy=False)
 
-    def train(
+    def _train(
         self, terms: Terms[SparseConfig], rows: AnyArray, again: bool
     ) -> dict[str, Any]:
-        """Descend from the first weights, or from the run's checkpoint. Collective."""
         self.announce(terms)
         cost = make_cost(rows, terms.config, terms.facts, self.session)
         return self.descend(cost, terms.config, again)
@@ -148,12 +130,11 @@ class SparseTraining(Training[SparseConfig]):
         session, before = self.session, 0.0
         comm, path = session.comm, self.directory.checkpoint(SPARSE)
         if comm.on_root(lambda: exists(path)):
-            _, numbers, remark = comm.everywhere(lambda: restore(path, descent))
-            before = float(numbers["seconds"])
+            parameters = descent.cost.model.parameters
+            before, remark = restore_replicas(path, descent, parameters, comm)
             if remark:
                 session.warn(remark)
                 comm.on_root(lambda: forget_damaged(path))
-            check_replicas(descent.cost.model.parameters, comm)
         comm.on_root(lambda: self._forget_later(descent))
         if descent.state:
             session.say(
@@ -263,7 +244,7 @@ def make_cost(
     """Return the cost over all ranks, at the first weights. Collective."""
     model = make_model(config, facts.n_visible)
     start_weights(model, config)
-    return ShardedCost(model, rows, config, session.comm, session.eager(EAGER_SECONDS))
+    return ShardedCost(model, rows, config, session.comm, session.eager)
 
 
 def filters(weights: Array64) -> AnyArray:

@@ -12,15 +12,13 @@ from mpilayer.interrupt import Interrupted
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.finetune import run_finetune
 from mpilayer.runs.model import restore, run_shapes
-from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
 from mpilayer.runs.schedule import rule_of
-from mpilayer.runs.sparse import run_sparse
 from mpilayer.runs.tasks import TASKS
 from mpilayer.store import checkpoint
 from mpilayer.train.finetune import FinetuneState
+from tests.support.runs import pretrain, run_finetune, run_sparse
 from tests.unit.runs.conftest import make_session
 
 PLACES = 100

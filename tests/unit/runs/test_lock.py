@@ -17,7 +17,7 @@ from mpilayer.interrupt import Interrupted
 from mpilayer.runs import lock as module
 from mpilayer.runs.directory import LOCK
 from mpilayer.runs.lock import RunLock, at_work, holding
-from mpilayer.runs.pretrain import pretrain
+from tests.support.runs import pretrain
 from tests.unit.runs.conftest import make_session
 
 STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
@@ -78,7 +78,7 @@ def test_nobody_starts_or_replaces(holder, hasty, small, tmp_path):
     run, session = tmp_path / "run", make_session()
     for work in (
         lambda: pretrain(small, run, STACK, session),
-        lambda: pretrain(small, run, STACK, session, replace_run=True),
+        lambda: pretrain(small, run, STACK, session, replace=True),
         lambda: pretrain(small, run, STACK, make_session(resume=True)),
     ):
         with pytest.raises(CheckpointError, match=f"process {holder.pid} on"):

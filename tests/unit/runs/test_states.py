@@ -15,16 +15,13 @@ from mpilayer.errors import (
 from mpilayer.interrupt import Interrupted
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs import model
-from mpilayer.runs.compare import run_compare
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.finetune import run_finetune
 from mpilayer.runs.lock import RunLock
 from mpilayer.runs.model import chosen_model, load_trained
-from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
-from mpilayer.runs.sparse import run_sparse
 from mpilayer.runs.use import evaluate, export, write_rows
 from mpilayer.train.evaluate import PCA
+from tests.support.runs import pretrain, run_compare, run_finetune, run_sparse
 from tests.unit.runs.conftest import make_session
 
 STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
@@ -196,7 +193,7 @@ def test_wrong_settings_do_not_wait(small, run):
     lock, session = RunLock(run), make_session(comm=Three())
     assert lock.take()
     with pytest.raises(CommunicationError, match="got 3 ranks for 2 layers"):
-        pretrain(small, run, STACK, session, replace_run=True)
+        pretrain(small, run, STACK, session, replace=True)
     lock.release(remove=True)
     assert session.said == []
 
