@@ -330,13 +330,9 @@ def export(
     if part not in PARTS:
         raise ConfigError(unknown("part", part, PARTS))
     ending = files.check_output(out, store.ENDINGS, replace)
-    if ending == store.HDF5 and out.exists():
-        store.check_hdf5(out)
+    store.check_replaceable(out, ending)
     model = _model(RunDirectory.open(run), part, task)
-    if ending == store.HDF5:
-        store.write_hdf5(out, model)
-    else:
-        files.write(out, store.CONTENTS[ending](model))
+    store.write(out, ending, model)
     return model
 
 
