@@ -18,6 +18,7 @@ from mpilayer.data.download import Progress
 from mpilayer.data.recipe import make_data
 from mpilayer.errors import ConfigError
 from mpilayer.runs.rows import like_of
+from mpilayer.words import count
 
 _WIDTH = 80
 # More of them are numbers to learn, or too many to read.
@@ -301,8 +302,9 @@ def _labels_in_short(facts: dict[str, Any]) -> str:
         names = list(counts)  # in order
         return lines.shown(f"{len(counts)}: {names[0]} to {names[-1]}")
     low, high = min(counts.values()), max(counts.values())
-    each = f"{low} row{'s' * (low != 1)} each"
-    rows = each if low == high else f"{low} to {high} rows"
+    rows = f"{low} to {high} rows"
+    if low == high:
+        rows = f"{count(low, 'row')} each"
     return f"{len(counts)}: {rows}"
 
 

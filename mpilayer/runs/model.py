@@ -6,7 +6,7 @@ from pathlib import Path
 from mpilayer.config import PretrainConfig
 from mpilayer.errors import CheckpointError, UnfinishedWarning
 from mpilayer.models.base import LayerShape
-from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.lock import at_work
@@ -16,9 +16,11 @@ from mpilayer.runs.tasks import (
     SPARSE,
     TASKS,
     Task,
+    begun_last,
     kind_of,
     settings_of,
     sparse_config,
+    trained_last,
 )
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import layer_shapes, make_layer
@@ -54,6 +56,79 @@ def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
         check_pretrained(directory)
     warn_if_unfinished(directory, TASKS["autoencode"])
     return "finetuned" if tuned else "pretrained", load_stack(directory)
+
+
+def chosen_task(run: Path, name: str | None) -> Task | None:
+    """Return the task whose predictor is to be used, None for the autoencoder. Local.
+
+    Parameters
+    ----------
+    run : Path
+        Directory of the run.
+    name : str, optional
+        One of ``TASKS``; by default what was trained last.
+
+    Raises
+    ------
+    CheckpointError
+        There is no run, or it has no such predictor.
+
+    Warns
+    -----
+    UnfinishedWarning
+        One was begun last, but nothing of it is saved yet.
+    """
+    directory = RunDirectory.open(run)
+    task = trained_last(directory) if name is None else TASKS[name]
+    begun = begun_last(directory) if name is None else None
+    if begun and begun.model != "finetuned" and not begun.is_trained(directory):
+        warn_if_unfinished(directory, begun)
+    if task is None or task == TASKS["autoencode"]:
+        return None
+    if not task.is_trained(directory):
+        raise CheckpointError(
+            f"{run} must have a {task.model}; it has none. Train one with 'mpilayer "
+            f"finetune {run} --task {task.name}'."
+        )
+    return task
+
+
+def chosen_model(directory: RunDirectory, name: str | None) -> tuple[str, Stack]:
+    """Return the model that ``chosen_task`` names, and what it is called. Local.
+
+    That is ``classifier``, ``regressor``, or a name that ``load_trained`` gives. A
+    ``CheckpointError`` says that there is none, or that it is damaged.
+    """
+    return load_model(directory, chosen_task(directory.path, name))
+
+
+def load_model(directory: RunDirectory, task: Task | None) -> tuple[str, Stack]:
+    """Return the model of what ``chosen_task`` has given, and what it is called."""
+    if task is None:
+        return load_trained(directory)
+    return task.model, load_predictor(directory, task)
+
+
+def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
+    """Return a run's classifier or regressor, with its best weights. Local.
+
+    Raises
+    ------
+    CheckpointError
+        It is missing or damaged.
+    """
+    path = directory.checkpoint(task.model)
+    arrays = checkpoint.load_for_use(path)
+    warn_if_unfinished(directory, task)
+    if "classes" not in arrays:
+        raise CheckpointError(
+            f"{path} must say which classes there are; it does not. Restore it, or "
+            "train again."
+        )
+    model = Predictor(run_shapes(directory)[1], arrays["classes"])
+    for name, view in model.parameters.items():
+        checkpoint.fill(view, arrays, f"best/{name}", path)
+    return model
 
 
 def warn_if_unfinished(directory: RunDirectory, task: Task) -> None:

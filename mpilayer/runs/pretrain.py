@@ -50,6 +50,7 @@ from mpilayer.train.layer import (
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
 from mpilayer.train.restart import BEGINNING
+from mpilayer.words import count
 
 _HARMLESS = frozenset({"monitor_every"})
 # Settings that make a run longer or shorter.
@@ -278,10 +279,9 @@ def check_ranks(n_ranks: int, config: PretrainConfig) -> None:
     """
     n_layers = len(config.layers)
     if n_ranks > n_layers:
-        plural = "s" if n_layers > 1 else ""
         raise CommunicationError(
-            f"a rank needs a layer of its own; got {n_ranks} ranks for {n_layers} "
-            f"layer{plural}. Start at most {n_layers} rank{plural}."
+            f"a rank needs a layer of its own; got {n_ranks} ranks for "
+            f"{count(n_layers, 'layer')}. Start at most {count(n_layers, 'rank')}."
         )
 
 

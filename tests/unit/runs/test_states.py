@@ -16,11 +16,10 @@ from mpilayer.interrupt import Interrupted
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs import model
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.export import export
 from mpilayer.runs.lock import RunLock
-from mpilayer.runs.model import load_trained
+from mpilayer.runs.model import chosen_model, load_trained
 from mpilayer.runs.resume import resume
-from mpilayer.runs.use import chosen_model, evaluate, write_rows
+from mpilayer.runs.use import evaluate, export, write_rows
 from mpilayer.train.evaluate import PCA
 from tests.support.runs import pretrain, run_compare, run_finetune, run_sparse
 from tests.unit.runs.conftest import SPARSE, STACK, make_session
