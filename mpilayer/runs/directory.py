@@ -31,7 +31,7 @@ from mpilayer import files
 from mpilayer.config import to_toml
 from mpilayer.errors import CheckpointError, ConfigError, DamageWarning
 from mpilayer.store import checkpoint
-from mpilayer.train.restart import Candidate
+from mpilayer.train.plans import Candidate
 
 PREPARATION = "preparation.json"
 """What a run keeps of its data: names of columns and classes, the scaling."""

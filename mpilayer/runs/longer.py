@@ -7,7 +7,7 @@ from mpilayer.errors import ConfigError
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.keeping import Cut
 from mpilayer.runs.tables import write_table
-from mpilayer.train.restart import Candidate, TableRule
+from mpilayer.train.plans import Candidate, TablePlan
 from mpilayer.train.schedule import Schedule
 
 LENGTHS = frozenset({"epochs", "extra_epochs"})
@@ -42,10 +42,10 @@ def lengthen(
         outputs of another epoch, or one that was the last then and is not now.
     """
     streamed = before.activations == "streamed"
-    rules = TableRule(old, streamed), TableRule(new, streamed)
-    cut = Cut.newest(directory, rules[0], old.n_layers)
+    plans = TablePlan(old, streamed), TablePlan(new, streamed)
+    cut = Cut.newest(directory, plans[0], old.n_layers)
     for layer, candidate in enumerate(cut.candidates):
-        if not _is_same(layer, candidate, (old, new), rules):
+        if not _is_same(layer, candidate, (old, new), plans):
             key = "epochs" if before.epochs != asked.epochs else "extra_epochs"
             was, now = (",".join(map(str, getattr(c, key))) for c in (before, asked))
             raise ConfigError(
@@ -69,13 +69,13 @@ def _is_same(
     layer: int,
     candidate: Candidate,
     tables: tuple[Schedule, Schedule],
-    rules: tuple[TableRule, TableRule],
+    plans: tuple[TablePlan, TablePlan],
 ) -> bool:
     """Tell whether a layer's epochs so far are the same in both tables."""
     old, new = (table.used[layer][: candidate.epoch] for table in tables)
     if old != new:
         return False
     return layer == 0 or all(
-        rules[0].streams(layer - 1, output) == rules[1].streams(layer - 1, output)
+        plans[0].streams(layer - 1, output) == plans[1].streams(layer - 1, output)
         for output in set(old)
     )

@@ -13,7 +13,6 @@ from mpilayer.runs.keeping import Cut
 from mpilayer.runs.model import load_stack
 from mpilayer.runs.session import Session, finite, pca_errors, stack_errors
 from mpilayer.store.metrics import keep_until
-from mpilayer.train.plans import AsyncPlan, Plan
 from mpilayer.train.pretrain import Pipeline
 from mpilayer.train.record import KINDS, EpochRecord
 from mpilayer.train.schedule import Schedule, finish_times
@@ -30,15 +29,15 @@ class LayerOutcome:
 
 
 def outcomes_of(
-    pipeline: Pipeline, plan: Plan, records: list[EpochRecord]
+    pipeline: Pipeline, records: list[EpochRecord]
 ) -> dict[int, LayerOutcome]:
     """Return the outcome of each of this rank's layers."""
     return {
         index: LayerOutcome(
             records=[record for record in records if record.layer == index],
             digest=state.layer.parameters.digest(),
-            used=tuple(plan.layers[index].used) if isinstance(plan, AsyncPlan) else (),
-            dropped=tuple(pipeline.outlets[index].dropped),
+            used=pipeline.row(index),
+            dropped=pipeline.dropped(index),
         )
         for index, state in pipeline.states.items()
     }

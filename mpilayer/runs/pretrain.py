@@ -41,7 +41,6 @@ from mpilayer.runs.session import Session, check_range
 from mpilayer.runs.tables import (
     effective,
     plan_of,
-    rule_of,
     stored_table,
     table_of,
     write_table,
@@ -55,9 +54,9 @@ from mpilayer.train.layer import (
     new_state,
     row_counts,
 )
+from mpilayer.train.plans import BEGINNING
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
-from mpilayer.train.restart import BEGINNING
 from mpilayer.train.schedule import Schedule
 
 NAME = "pretrain"
@@ -156,8 +155,8 @@ def _go_on(
         return comm.on_root(directory.read_summary)
     # It may be noted all the same, if what it has left was lost.
     comm.on_root(lambda: directory.set_complete(NAME, False))
-    rule = rule_of(config, table)
-    cut = comm.on_root(lambda: Cut.newest(directory, rule, len(config.layers)))
+    plan = plan_of(config, table)
+    cut = comm.on_root(lambda: Cut.newest(directory, plan, len(config.layers)))
     for remark in cut.remarks:
         session.say(f"warning: {remark}")
     rows = _read(path, config, comm)
@@ -210,7 +209,7 @@ def _train(
     session.announce()
     session.say(_describe(owners, shapes))
     states = [new_state(config, shapes, index) for index in owners[comm.rank]]
-    snapshots = [Snapshot(BEGINNING)] * n_layers
+    snapshots = [Snapshot()] * n_layers
     former: dict[int, list[EpochRecord]] = {}
     if cut is not None:
         snapshots = _restore(directory, states, cut, session)
@@ -218,9 +217,8 @@ def _train(
     goals = {
         f"layer-{i + 1}": table.epochs[i] if table else None for i in range(n_layers)
     }
-    plan, rule = plan_of(config, table, snapshots), rule_of(config, table)
-    notice = Notice(comm)
-    keeper = LayerKeeper(directory, session, rule, notice, n_layers)
+    plan, notice = plan_of(config, table), Notice(comm)
+    keeper = LayerKeeper(directory, session, plan, notice, n_layers)
     pipeline = Pipeline(
         states,
         rows,
@@ -228,10 +226,9 @@ def _train(
         comm,
         plan,
         keeper,
+        snapshots,
         cut.again if cut else (),
     )
-    for index, outlet in pipeline.outlets.items():
-        outlet.dropped.extend(snapshots[index].dropped)
     before = max((r.ended for own in former.values() for r in own), default=0.0)
     comm.barrier()
     began = perf_counter()
@@ -246,7 +243,7 @@ def _train(
     seconds = before + perf_counter() - began
 
     records = [*(r for i in pipeline.states for r in former.get(i, [])), *records]
-    parts = comm.allgather(outcomes_of(pipeline, plan, records))
+    parts = comm.allgather(outcomes_of(pipeline, records))
     layers = {index: outcome for part in parts for index, outcome in part.items()}
     schedule = table or recorded_table(config, [layers[i] for i in sorted(layers)])
     comm.on_root(lambda: write_table(directory, schedule))

@@ -11,15 +11,7 @@ from mpilayer.errors import CheckpointError, ConfigError, ScheduleError
 from mpilayer.models.base import LayerShape
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.train.plans import AsyncPlan, Plan, TablePlan
-from mpilayer.train.pretrain import Snapshot
-from mpilayer.train.restart import AsyncRule, Rule, TableRule
-from mpilayer.train.schedule import (
-    AsyncLayer,
-    Schedule,
-    greedy,
-    lockstep,
-    simulate,
-)
+from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
 
 
 def effective(config: PretrainConfig, table: Schedule | None) -> PretrainConfig:
@@ -102,33 +94,11 @@ def _read_schedule(path: Path, n_layers: int) -> Schedule:
     return schedule
 
 
-def rule_of(config: PretrainConfig, table: Schedule | None) -> Rule:
-    """Return which checkpoints of the layers go together."""
+def plan_of(config: PretrainConfig, table: Schedule | None) -> Plan:
+    """Return who trains when, and which checkpoints of the layers go together."""
     streamed = config.activations == "streamed"
     if table is not None:
-        return TableRule(table, streamed)
-    return AsyncRule(config.stipulated_epochs, streamed)
-
-
-def plan_of(
-    config: PretrainConfig, table: Schedule | None, snapshots: Sequence[Snapshot]
-) -> Plan:
-    """Return who trains when, from where each layer is."""
-    streamed = config.activations == "streamed"
-    if table is not None:
-        begun = [snapshot.candidate.epoch for snapshot in snapshots]
-        return TablePlan(table, streamed, begun)
-    layers = [
-        # Runs of older versions count extra epochs before the stipulated are done.
-        AsyncLayer(
-            n,
-            extra,
-            config.cut_short,
-            list(done.row),
-            done.extra_left if len(done.row) > n else 0,
-        )
-        for n, extra, done in zip(
-            config.stipulated_epochs, config.extra, snapshots, strict=True
-        )
-    ]
-    return AsyncPlan(layers, streamed, config.end)
+        return TablePlan(table, streamed)
+    return AsyncPlan(
+        config.stipulated_epochs, config.extra, streamed, config.end, config.cut_short
+    )

@@ -16,7 +16,7 @@ from mpilayer.runs.keeping import Cut
 from mpilayer.runs.model import restore, run_shapes
 from mpilayer.runs.pretrain import pretrain, resume_pretraining
 from mpilayer.runs.sparse import resume_sparse, run_sparse
-from mpilayer.runs.tables import rule_of, stored_table
+from mpilayer.runs.tables import plan_of, stored_table
 from mpilayer.store import checkpoint
 from mpilayer.train.finetune import FinetuneState
 from tests.unit.runs.conftest import make_session
@@ -100,7 +100,7 @@ def sparse(small, tmp_path_factory):
 @pytest.mark.parametrize("layer", [0, 1])
 def test_layers_go_back_to_checkpoints_that_are_whole(stack, tmp_path, layer):
     run = RunDirectory(shutil.copytree(stack.run.path, tmp_path / "run"))
-    rule = rule_of(run_shapes(run)[0], stored_table(run))
+    rule = plan_of(run_shapes(run)[0], stored_table(run))
     newest = Cut.newest(run, rule, 2).candidates
     path = run.layer_file(layer, newest[layer])
     whole, expected = path.read_bytes(), checkpoint.load(path)
