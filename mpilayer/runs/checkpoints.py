@@ -19,16 +19,9 @@ from mpilayer.runs.directory import LOCK, PREPARATION, RunDirectory, remove
 from mpilayer.runs.session import Session
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import LayerState
+from mpilayer.train.plans import BEGINNING, Candidate, Plan
 from mpilayer.train.pretrain import Keeper, Snapshot
-from mpilayer.train.restart import (
-    BEGINNING,
-    Candidate,
-    Rule,
-    newest_cut,
-    outputs_again,
-    spares,
-    worth_keeping,
-)
+from mpilayer.train.restart import newest_cut, outputs_again, spares, worth_keeping
 
 _UNFINISHED = re.compile(r"\.(config\.toml|(preparation|schedule)\.json)\.\d+\.tmp")
 
@@ -150,7 +143,7 @@ class Saver:
 class LayerKeeper(Keeper):
     """Saves the layers of a rank when it is due, and hears requests to end.
 
-    A layer that others wait for shall not wait for a disk. ``rule`` says which
+    A layer that others wait for shall not wait for a disk. ``plan`` says which
     checkpoints go together, ``notice`` tells all ranks that one was asked to end.
     """
 
@@ -158,13 +151,13 @@ class LayerKeeper(Keeper):
         self,
         directory: RunDirectory,
         session: Session,
-        rule: Rule,
+        plan: Plan,
         notice: Notice,
         n_layers: int,
     ) -> None:
         super().__init__(notice)
         self._directory, self._session = directory, session
-        self._rule, self._n_layers = rule, n_layers
+        self._plan, self._n_layers = plan, n_layers
         self._saver = Saver(session)
         self._error: OSError | MpilayerError | None = None
 
@@ -216,8 +209,8 @@ class LayerKeeper(Keeper):
     def _prune(self, index: int) -> None:
         directory = self._directory
         saved = [directory.layer_candidates(i) for i in range(self._n_layers)]
-        least = worth_keeping(self._rule, saved)[index]
-        kept = spares(self._rule, saved)[index]
+        least = worth_keeping(self._plan, saved)[index]
+        kept = spares(self._plan, saved)[index]
         for candidate in saved[index]:
             old = candidate.epoch < least and candidate not in kept
             if old and not candidate.final:
@@ -237,15 +230,15 @@ class Cut:
     remarks: list[str]
 
     @staticmethod
-    def newest(directory: RunDirectory, rule: Rule, n_layers: int) -> "Cut":
+    def newest(directory: RunDirectory, plan: Plan, n_layers: int) -> "Cut":
         """Return the most advanced whole one; damaged files are passed over. Local."""
         saved = [directory.layer_candidates(i) for i in range(n_layers)]
         remarks = _unreadable(directory, saved)
         while True:
-            candidates = newest_cut(rule, saved)
+            candidates = newest_cut(plan, saved)
             fault = _damaged(directory, candidates)
             if fault is None:
-                return Cut(candidates, outputs_again(rule, candidates), remarks)
+                return Cut(candidates, outputs_again(plan, candidates), remarks)
             layer, remark = fault
             saved[layer].remove(candidates[layer])
             remarks.append(remark)
