@@ -150,9 +150,9 @@ class Pilot:
         """Return how a layer goes on, None if it waits."""
         track, plan = self.tracks[layer], self.plan
         if layer in self._again:
-            output = track.used[-1]
-            arrived = view.newest >= output
-            return Move("again", layer, output) if arrived and view.room else None
+            last = track.used[-1]
+            arrived = view.newest >= last
+            return Move("again", layer, last) if arrived and view.room else None
         if stopping and plan.replace and not view.told:
             return None  # it only waits for the layer below to be saved
         output, epoch = track.next_output(view.newest), len(track.used) + 1

@@ -19,14 +19,14 @@ from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import saving
 from mpilayer.store.metrics import MetricsWriter
-from mpilayer.train.descent import Descent
 from mpilayer.train.finetune import FinetuneRecord, FinetuneState, random_weights
 from mpilayer.train.layer import layer_shapes, new_state
 from mpilayer.train.plans import Candidate
 from mpilayer.train.pretrain import Snapshot
 from mpilayer.train.record import EpochRecord
 from mpilayer.train.schedule import lockstep
-from mpilayer.train.sparse import Evaluation, ShardedCost, make_model
+from mpilayer.train.sparse.cost import Evaluation, ShardedCost, make_model
+from mpilayer.train.sparse.descent import Descent
 
 EPOCHS = 200
 LAYERS = (1000, 800, 600, 500, 400, 250, 100, 30)

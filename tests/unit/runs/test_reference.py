@@ -23,10 +23,10 @@ from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import restore, saving
 from mpilayer.store import checkpoint
-from mpilayer.train.descent import Descent
 from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.plans import Candidate
 from mpilayer.train.pretrain import Snapshot
+from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.strata import Strata
 from tests.support import sparse
 from tests.support.pipeline import data, new_states

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from math import isinf
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -12,43 +12,13 @@ from mpilayer.config import SparseConfig
 from mpilayer.errors import TrainingError
 from mpilayer.optim.cg import CGState, conjugate_gradient
 from mpilayer.optim.lbfgs import LBFGSState, lbfgs
-from mpilayer.train.sgd import SGDState, descend_on_minibatches
-from mpilayer.train.sparse import Enough, ShardedCost
+from mpilayer.train.sparse.cost import Enough, ShardedCost
+from mpilayer.train.sparse.sgd import SGDState, sgd
 
+State = LBFGSState | CGState | SGDState
+"""All that decides an optimizer's further course; never changed once made."""
 
-class State(Protocol):
-    """What all optimizers' states have; see :mod:`mpilayer.optim`."""
-
-    @property
-    def position(self) -> Array64:
-        """The parameter vector."""
-
-    @property
-    def cost(self) -> float:
-        """The cost there."""
-
-    @property
-    def gradient(self) -> Array64:
-        """The gradient there."""
-
-    @property
-    def iteration(self) -> int:
-        """Iterations done."""
-
-    def arrays(self) -> dict[str, Array64]:
-        """Return the arrays that a checkpoint needs."""
-
-    def numbers(self) -> dict[str, float | int]:
-        """Return the numbers that a checkpoint needs."""
-
-
-S = TypeVar("S", bound=State)
-
-_STATES: dict[str, type[LBFGSState] | type[CGState] | type[SGDState]] = {
-    "lbfgs": LBFGSState,
-    "cg": CGState,
-    "sgd": SGDState,
-}
+_STATES: dict[str, type[State]] = {"lbfgs": LBFGSState, "cg": CGState, "sgd": SGDState}
 
 
 class Descent:
@@ -110,11 +80,8 @@ class Descent:
     def states(self, first: State | None = None) -> Iterator[State]:
         """Yield the state after each iteration, the first before any. Collective.
 
-        Parameters
-        ----------
-        first : State, optional
-            A state of the same optimizer to go on from; else training begins where the
-            model's parameters are.
+        Training goes on from ``first``, by default from ``state``; if there is none, it
+        begins where the model's parameters are.
 
         Raises
         ------
@@ -123,7 +90,7 @@ class Descent:
             infinite: no line search gets away from there.
         """
         try:
-            for state in self._iterate(first):
+            for state in self._iterate(first or self.state):
                 before, self.state = self.state, state
                 self.evaluations = self.cost.evaluations
                 self.cost.iteration = state.iteration
@@ -136,20 +103,31 @@ class Descent:
             self.stopped_by = str(limit)
 
     def _iterate(self, first: State | None) -> Iterator[State]:
-        config, cost = self.config, self.cost
-        begin = cost.model.parameters.vector.copy()
-        if config.optimizer == "lbfgs":
-            state = _as(LBFGSState, first) or LBFGSState.start(begin, self._evaluate)
-            yield _finite(state)
-            yield from lbfgs(self._evaluate, state, config.corrections)
-        elif config.optimizer == "cg":
-            cg = _as(CGState, first) or CGState.start(begin, self._evaluate)
-            yield _finite(cg)
-            yield from conjugate_gradient(self._evaluate, cg)
+        state = self._start() if first is None else first
+        if isinstance(state, SGDState):
+            yield state
+            yield from sgd(self.cost, self._evaluate, self.config, state)
+            return
+        if isinf(state.cost):
+            error = TrainingError(
+                "the first cost must be finite; found infinity: a unit never fires, or "
+                "always, or the data are too large. Take other first weights (--seed, "
+                "--initial), --dtype float64, or scale the data."
+            )
+            error.collective = True
+            raise error
+        yield state
+        if isinstance(state, CGState):
+            yield from conjugate_gradient(self._evaluate, state)
         else:
-            sgd = _as(SGDState, first) or SGDState.start(begin, self._evaluate, cost)
-            yield sgd
-            yield from descend_on_minibatches(cost, self._evaluate, config, sgd)
+            yield from lbfgs(self._evaluate, state, self.config.corrections)
+
+    def _start(self) -> State:
+        begin = self.cost.model.parameters.vector.copy()
+        if self.config.optimizer == "sgd":
+            return SGDState.start(begin, self._evaluate, self.cost)
+        kind = CGState if self.config.optimizer == "cg" else LBFGSState
+        return kind.start(begin, self._evaluate)
 
     def _evaluate(self, position: Array64) -> tuple[float, Array64]:
         """Evaluate the cost unless a limit is reached; equal on all ranks."""
@@ -160,46 +138,19 @@ class Descent:
         return self.cost(position)
 
     def _reason(self, before: State | None, state: State) -> str:
+        """Return which limit an iteration has reached; bit-equal on all ranks."""
         config = self.config
         if config.iterations and state.iteration >= config.iterations:
             return "iterations"
         norm = np.sqrt(np.vdot(state.gradient, state.gradient))
         if norm <= config.gradient_norm:
             return "a small gradient"
-        is_new = before is not None and before.iteration < state.iteration
-        if before is not None and is_new and config.decrease:
-            decrease = before.cost - state.cost
-            if decrease <= config.decrease * abs(state.cost):
-                return "a small decrease"
-        return ""
+        if before is None or before.iteration == state.iteration or not config.decrease:
+            return ""
+        small = before.cost - state.cost <= config.decrease * abs(state.cost)
+        return "a small decrease" if small else ""
 
 
 def _without(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Return the values whose names begin with a prefix, by the rest of their names."""
     return {k[len(prefix) :]: v for k, v in values.items() if k.startswith(prefix)}
-
-
-def _finite(state: S) -> S:
-    """Return the first state of a line search if its cost is finite, on all ranks."""
-    if isinf(state.cost):
-        error = TrainingError(
-            "the first cost must be finite; found infinity: a unit never fires, or "
-            "always, or the data are too large. Take other first weights (--seed, "
-            "--initial), --dtype float64, or scale the data."
-        )
-        error.collective = True
-        raise error
-    return state
-
-
-def _as(kind: type[S], state: State | None) -> S | None:
-    """Return a state as the one its optimizer goes on from.
-
-    Raises
-    ------
-    TypeError
-        It is that of another optimizer.
-    """
-    if state is not None and not isinstance(state, kind):
-        raise TypeError(f"needs {kind.__name__}; got {type(state).__name__}")
-    return state
