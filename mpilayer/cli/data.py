@@ -12,9 +12,8 @@ from typing import Any
 from mpilayer.cli import lines, patches
 from mpilayer.cli.arguments import require_one_process
 from mpilayer.config import SCALINGS, DataConfig
-from mpilayer.data.catalog import CATALOG, Fetched, fetch
+from mpilayer.data.catalog import CATALOG, Fetched, Progress, fetch
 from mpilayer.data.dataset import Dataset
-from mpilayer.data.download import Progress
 from mpilayer.errors import ConfigError
 from mpilayer.runs.making import make_data
 

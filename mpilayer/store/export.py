@@ -217,8 +217,12 @@ def check_hdf5(path: Path) -> None:
     DataError
         It does not.
     """
-    advice = "It is not replaced: choose another name."
-    with hdf5.open_read(path, kind=KIND, version=FORMAT_VERSION, advice=advice):
+    with hdf5.open_read(
+        path,
+        kind=KIND,
+        version=FORMAT_VERSION,
+        advise=lambda _: "It is not replaced: choose another name.",
+    ):
         pass
 
 

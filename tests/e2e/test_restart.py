@@ -639,15 +639,15 @@ def test_no_whole_checkpoint_of_fine_tuning(unbroken, tmp_path):
 NO_SPACE = """
 import errno
 from pathlib import Path
-from mpilayer.store import seal
-of = seal.of
+from mpilayer.store import checkpoint
+seal = checkpoint.seal
 
 def full(content):
     if Path("{flag}").exists():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return of(content)
+    return seal(content)
 
-seal.of = full
+checkpoint.seal = full
 """
 
 
