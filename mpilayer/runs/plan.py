@@ -13,7 +13,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from mpilayer.config import (
     SECTIONS,
@@ -26,9 +26,9 @@ from mpilayer.config import (
     as_values,
     compared,
     from_values,
+    options_of,
     read_sections,
     unknown_key,
-    value_from_text,
 )
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.directory import EXPERIMENT
@@ -162,29 +162,16 @@ def _change(text: str) -> tuple[str, str, Any]:
         )
     if section not in SECTIONS:
         raise ConfigError(f"--set {text}: {unknown('section', section, SECTIONS)}")
-    types = get_type_hints(SECTIONS[section])
-    if key not in types:
-        raise ConfigError(f"--set {text}: {unknown_key(key, types)}")
+    options = options_of(SECTIONS[section])
+    if key not in options:
+        raise ConfigError(f"--set {text}: {unknown_key(key, options)}")
     try:
-        return section, key, _from_text(types[key], value.strip())
+        return section, key, options[key].from_text(value.strip())
     except ValueError:
         raise ConfigError(
-            f"--set {text}: {key} must be {_kind(types[key])}; got {value!r}. See "
+            f"--set {text}: {key} must be {options[key].noun}; got {value!r}. See "
             f"'mpilayer config {'experiment' if section != 'compare' else 'sparse'}'."
         ) from None
-
-
-def _from_text(type_: Any, text: str) -> Any:
-    if type_ is bool:
-        if text not in ("true", "false"):
-            raise ValueError(text)
-        return text == "true"
-    return value_from_text(type_, text)
-
-
-def _kind(type_: Any) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number"}
-    return names.get(type_, "a list of numbers")
 
 
 def _config(

@@ -18,10 +18,10 @@ from mpilayer.config import (
     as_values,
     flag,
     from_values,
+    options_of,
     per_layer,
     read_toml,
     to_toml,
-    value_from_text,
 )
 from mpilayer.errors import ConfigError
 
@@ -41,8 +41,8 @@ def test_every_option_has_help_and_a_legal_default(cls, item):
 @pytest.mark.parametrize(
     ("cls", "values", "words"),
     [
-        (PretrainConfig, {"layers": ()}, r"layers must be a list of numbers; got \(\)"),
-        (PretrainConfig, {"layers": 5}, "layers must be a list of numbers; got 5"),
+        (PretrainConfig, {"layers": ()}, r"layers must be a list of whole numbers; got \(\)"),
+        (PretrainConfig, {"layers": 5}, "layers must be a list of whole numbers; got 5"),
         (PretrainConfig, {"layers": (5, 0)}, "layers must be at least 1; got 0"),
         (PretrainConfig, {"layers": (5, 2.0)}, "layers must be of type int; got 2.0"),
         (PretrainConfig, {"seed": 2**63}, "seed must be at most 9223372036854775807"),
@@ -284,18 +284,22 @@ def test_bad_files(tmp_path, content, words):
         ("weight_decay", "1e-4", 1e-4),
         ("minibatch", "12", 12),
         ("method", "rbm", "rbm"),
+        ("tied", "false", False),
+        ("tied", "true", True),
     ],
 )
 def test_values_from_the_command_line(name, text, expected):
-    found = value_from_text(get_type_hints(PretrainConfig)[name], text)
+    found = options_of(PretrainConfig)[name].from_text(text)
     assert found == expected
     assert type(found) is type(expected)
 
 
-@pytest.mark.parametrize(("name", "text"), [("layers", "7,"), ("minibatch", "1.5")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("layers", "7,"), ("minibatch", "1.5"), ("tied", "yes")]
+)
 def test_bad_values_from_the_command_line(name, text):
-    with pytest.raises(ValueError, match="invalid literal"):
-        value_from_text(get_type_hints(PretrainConfig)[name], text)
+    with pytest.raises(ValueError, match="invalid literal|not in"):
+        options_of(PretrainConfig)[name].from_text(text)
 
 
 def test_defaults_that_depend_on_the_optimizer():
