@@ -15,8 +15,9 @@ from mpilayer.cli.options import add_option, with_flags
 from mpilayer.config import DataConfig, options_of
 from mpilayer.data.catalog import CATALOG, Progress, fetch
 from mpilayer.data.dataset import Dataset
+from mpilayer.data.recipe import make_data, patch_range
 from mpilayer.errors import ConfigError
-from mpilayer.runs.making import make_data, patch_range
+from mpilayer.runs.rows import like_of
 
 _WIDTH = 80
 # More of them are numbers to learn, or too many to read.
@@ -102,7 +103,7 @@ def _make(args: argparse.Namespace) -> None:
         config = DataConfig(source=str(args.source), make=args.action, **settings)
     patch_range(config.range)
     _check_output(args)
-    make_data(config, args.output)
+    make_data(config, args.output, like_of(config.like))
     with Dataset.open(args.output) as dataset:
         summary = dataset.summary()
     print(lines.shown(f"Wrote {args.output}"))

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mpilayer.cli import show
 from mpilayer.config import (
     TASKS,
     Config,
@@ -20,8 +19,7 @@ from mpilayer.config import (
     read_toml,
 )
 from mpilayer.errors import ConfigError
-from mpilayer.runs.resuming import noted_threads
-from mpilayer.runs.session import Safety, Session
+from mpilayer.runs.session import Safety
 
 _Group = argparse._ActionsContainer  # parsers and groups
 
@@ -160,20 +158,6 @@ def safety_from(args: argparse.Namespace) -> Safety:
         args.max_time,
         resume,
         args.peer_timeout,
-    )
-
-
-def begin_training(args: argparse.Namespace, command: str, threads: int = 0) -> Session:
-    """Start the ranks for a training command. Collective on the world.
-
-    A run that goes on has the threads that ``command`` has noted there: with others
-    bits would differ. Otherwise each rank has as many as given, or ``threads``; 0: its
-    share of the cores.
-    """
-    safety = safety_from(args)
-    noted = noted_threads(args.run, command) if safety.resume else 0
-    return Session.begin(
-        args.threads or noted or threads, show.say, show.progress, safety
     )
 
 

@@ -77,8 +77,9 @@ class Option:
     @property
     def noun(self) -> str:
         """What its values are called."""
-        one, many = NOUNS[self.type]
-        return f"a list of {many}" if self.is_list else one
+        if self.is_list:
+            return "a list of texts" if self.type is str else "a list of numbers"
+        return NOUNS[self.type][0]
 
     @property
     def range(self) -> str:
