@@ -7,15 +7,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mpilayer.arrays import AnyArray
-from mpilayer.config import PretrainConfig, SparseConfig
+from mpilayer.config import PretrainConfig
 from mpilayer.errors import CheckpointError, UnfinishedWarning
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.holding import at_work
-from mpilayer.runs.settings import settings_of
-from mpilayer.runs.tasks import TASKS, Task
+from mpilayer.runs.lock import at_work
+from mpilayer.runs.tasks import (
+    COMPARE,
+    PRETRAIN,
+    SPARSE,
+    TASKS,
+    Task,
+    kind_of,
+    settings_of,
+    sparse_config,
+)
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import layer_shapes, make_layer
 from mpilayer.train.pretrain import Snapshot
@@ -95,14 +103,14 @@ def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
     UnfinishedWarning
         Fine-tuning has begun, but not come to its end.
     """
-    sections = directory.read_config()
-    if "compare" in sections:
+    kind = kind_of(directory)
+    if kind == COMPARE:
         raise CheckpointError(
             f"{directory.path} must be one run; it is a comparison of two. Give "
             f"{directory.path / 'average'} or {directory.path / 'exact'}."
         )
-    if "sparse" in sections:
-        return "sparse", _load_sparse(directory)
+    if kind == SPARSE:
+        return SPARSE, _load_sparse(directory)
     tuned = is_finetuned(directory)
     if not (tuned and TASKS["autoencode"].config(directory).from_scratch):
         check_pretrained(directory)
@@ -117,19 +125,11 @@ def warn_if_unfinished(directory: RunDirectory, task: Task) -> None:
     run, advice = directory.path, "."
     if not at_work(run):
         advice = f"; go on with 'mpilayer resume {run}'."
-    if not task.is_trained(directory):
-        warnings.warn(
-            f"{task.words} of {run} has saved nothing yet; what came before it is "
-            f"used{advice}",
-            UnfinishedWarning,
-            stacklevel=2,
-        )
-        return
-    done = progress(directory, task)
+    state = "has saved nothing yet; what came before it is used"
+    if task.is_trained(directory):
+        state = f"has not ended: {progress(directory, task)} epochs"
     warnings.warn(
-        f"{task.words} of {run} has not ended: {done} epochs{advice}",
-        UnfinishedWarning,
-        stacklevel=2,
+        f"{task.words} of {run} {state}{advice}", UnfinishedWarning, stacklevel=2
     )
 
 
@@ -146,13 +146,13 @@ def progress(directory: RunDirectory, task: Task) -> str:
 
 
 def _load_sparse(directory: RunDirectory) -> DeepAutoencoder:
-    if not checkpoint.exists(directory.checkpoint("sparse")):
+    path = directory.checkpoint(SPARSE)
+    if not checkpoint.exists(path):
         raise CheckpointError(
             f"{directory.path} must have trained weights; {_halt(directory.path)}"
         )
-    config = settings_of(directory, "sparse", SparseConfig)
-    model = make_model(config, _n_visible(directory))
-    _fill(model.parameters, directory.checkpoint("sparse"), "parameters")
+    model = make_model(sparse_config(directory), _n_visible(directory))
+    _fill(model.parameters, path, "parameters")
     stack, p = DeepAutoencoder([model.shape]), model.parameters
     stack.parameters["weights_0"][:] = p["weights"]
     stack.parameters["bias_0"][:] = p["hidden_bias"]
@@ -197,7 +197,7 @@ def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape
     CheckpointError
         The run's ``config.toml`` lacks what a run writes.
     """
-    config = settings_of(directory, "pretrain", PretrainConfig)
+    config = settings_of(directory, PRETRAIN, PretrainConfig)
     return config, layer_shapes(config, _n_visible(directory))
 
 
@@ -216,12 +216,12 @@ def check_pretrained(directory: RunDirectory, weights: bool = True) -> None:
     CheckpointError
         It was interrupted, or a layer's checkpoint is missing.
     """
-    for other in ("sparse", "compare"):
-        if other in directory.read_config():
-            raise CheckpointError(
-                f"{directory.path} must be a pre-trained run; it is a {other} one. "
-                "Make one with 'mpilayer pretrain DATA.h5 --run DIR'."
-            )
+    kind = kind_of(directory)
+    if kind != PRETRAIN:
+        raise CheckpointError(
+            f"{directory.path} must be a pre-trained run; it is a {kind} one. "
+            "Make one with 'mpilayer pretrain DATA.h5 --run DIR'."
+        )
     if not weights:
         return
     if "pretrain_seconds" not in directory.read_summary():

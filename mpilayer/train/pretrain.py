@@ -29,38 +29,8 @@ from mpilayer.parallel.mailbox import Inbox, Outbox
 from mpilayer.parallel.notice import Notice
 from mpilayer.train.layer import LayerState, monitored_errors
 from mpilayer.train.plans import AsyncPlan, Plan
+from mpilayer.train.record import EpochRecord
 from mpilayer.train.restart import Candidate
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch of one layer did, and where its time went.
-
-    Attributes
-    ----------
-    layer, epoch, used : int
-        Layer from 0; epoch from 1; the output it used, 0 for the data.
-    started : float
-        Seconds since training began on this rank, at the start of the epoch.
-    training, transform, monitor, waiting, sending : float
-        Seconds: in minibatches; encoding rows for the layer above; measuring errors;
-        without input or without a free buffer before this epoch; moving messages.
-    train_error, validation_error : float
-        Reconstruction error of the layer's own input: Σ over units of squared
-        differences, mean over the monitored rows; NaN without validation rows.
-    """
-
-    layer: int
-    epoch: int
-    used: int
-    started: float
-    training: float
-    transform: float
-    monitor: float
-    waiting: float
-    sending: float
-    train_error: float
-    validation_error: float
 
 
 @dataclass(frozen=True)

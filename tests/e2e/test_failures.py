@@ -161,8 +161,8 @@ def test_an_interrupt_in_training_saves_and_ends_the_job(tiny, tmp_path, ranks, 
 
 
 HASTY = """
-from mpilayer.runs import holding
-holding.PATIENCE = 0.2
+from mpilayer.runs import lock
+lock.PATIENCE = 0.2
 """
 
 
