@@ -26,10 +26,10 @@ from mpilayer.optim.search import Objective
 from mpilayer.parallel.comm import Communicator, SerialCommunicator
 from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
-from mpilayer.runs.opening import Facts
+from mpilayer.runs.rows import Facts
 from mpilayer.runs.session import Session
 from mpilayer.runs.sparse import make_cost
-from mpilayer.train.sparse import ShardedCost, make_model, start_weights
+from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
 
 MODES = ("average", "exact", "exact-fused")
 

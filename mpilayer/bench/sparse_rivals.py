@@ -12,7 +12,7 @@ from mpilayer.config import SparseConfig
 from mpilayer.numerics.losses import kl_divergence, kl_slope
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.optim.search import Objective
-from mpilayer.train.sparse import make_model
+from mpilayer.train.sparse.cost import make_model
 
 
 def torch_cost(rows: AnyArray, config: SparseConfig, threads: int) -> Objective:

@@ -9,20 +9,15 @@ from typing import Any, get_type_hints
 
 from mpilayer import files, slurm
 from mpilayer.cli.arguments import numbers, require_one_process
-from mpilayer.cli.finetune import task_section
 from mpilayer.cli.options import add_config, add_safety, config_from
-from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, flag
+from mpilayer.cli.training import COMMANDS
+from mpilayer.config import FinetuneConfig, flag
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.pretrain import check_ranks
 from mpilayer.runs.session import Safety
 from mpilayer.runs.tasks import TASKS
 
-CONFIGS: Mapping[str, Any] = {
-    "pretrain": PretrainConfig,
-    "finetune": FinetuneConfig,
-    "sparse": SparseConfig,
-    "compare": SparseConfig,
-}
+CONFIGS = {name: command.config for name, command in COMMANDS.items()}
 """Command to what decides it."""
 
 _SCALED = ("sparse", "pretrain")
@@ -182,7 +177,7 @@ def _mark(given: argparse.Namespace, command: str) -> str:
     """Return what a command leaves in ``complete``: finetune leaves its task's name."""
     if command != "finetune":
         return command
-    config = config_from(given, FinetuneConfig, task_section(given))
+    config = config_from(given, FinetuneConfig, COMMANDS["finetune"].section(given))
     return TASKS[config.task].name
 
 

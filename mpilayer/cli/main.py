@@ -46,7 +46,12 @@ COMMANDS = {
     "bench": "measure speed as ratios, in paired runs",
     "doctor": "look for what would break or slow down a run",
 }
-"""Name to summary; ``mpilayer.cli.NAME`` holds the command."""
+"""Name to summary; the modules ``NAME``, ``training`` or ``use`` hold the command."""
+
+_HOMES = {
+    **dict.fromkeys(("pretrain", "finetune", "sparse", "compare"), "training"),
+    **dict.fromkeys(("evaluate", "encode", "predict", "reconstruct", "export"), "use"),
+}
 
 _TRAINING = ("pretrain", "finetune", "sparse", "compare", "run", "resume")
 
@@ -216,7 +221,7 @@ def _dispatch(arguments: list[str]) -> None:
         return
     if chosen.command not in COMMANDS:
         raise ConfigError(unknown("command", chosen.command, COMMANDS))
-    command = cast(Command, import_module(f"mpilayer.cli.{chosen.command}"))
+    command = _found(chosen.command)
     parser = Parser(
         prog=f"mpilayer {chosen.command}", description=COMMANDS[chosen.command] + "."
     )
@@ -228,6 +233,12 @@ def _dispatch(arguments: list[str]) -> None:
             raise DataError(f"{words}. Make room, and repeat the command.")
         # The exit code tells of the training.
         lines.to_stderr(f"warning: {words}. All of them are in the run's folder.")
+
+
+def _found(name: str) -> Command:
+    """Return a command; what only others need is not imported."""
+    module = import_module(f"mpilayer.cli.{_HOMES.get(name, name)}")
+    return cast(Command, module.COMMANDS[name] if name in _HOMES else module)
 
 
 def _report(error: MpilayerError) -> int:

@@ -6,7 +6,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from mpilayer.cli import show
 from mpilayer.config import (
     TASKS,
     Config,
@@ -18,8 +17,7 @@ from mpilayer.config import (
     value_from_text,
 )
 from mpilayer.errors import ConfigError
-from mpilayer.runs.resuming import noted_threads
-from mpilayer.runs.session import Safety, Session
+from mpilayer.runs.session import Safety
 
 
 def add_config(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
@@ -126,25 +124,6 @@ def safety_from(args: argparse.Namespace) -> Safety:
         args.max_time,
         resume,
         args.peer_timeout,
-    )
-
-
-def begin_training(args: argparse.Namespace, command: str, threads: int = 0) -> Session:
-    """Start the ranks for a training command. Collective on the world.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        What ``add_threads`` and ``add_safety`` have read, and ``run``.
-    command : str
-        Whose threads a run that goes on has noted: with others bits would differ.
-    threads : int
-        Threads of each rank otherwise; 0: its share of the cores.
-    """
-    safety = safety_from(args)
-    noted = noted_threads(args.run, command) if safety.resume else 0
-    return Session.begin(
-        args.threads or noted or threads, show.say, show.progress, safety
     )
 
 

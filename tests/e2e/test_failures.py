@@ -28,8 +28,8 @@ LayerState.train_epoch = train_epoch
 """
 
 IN_FINETUNING = """
-from mpilayer.train.finetune import Descender
-original = Descender.step
+from mpilayer.train.finetune import FinetuneState
+original = FinetuneState.step
 steps = 0
 
 def step(self, *minibatch):
@@ -39,7 +39,7 @@ def step(self, *minibatch):
         {act}
     return original(self, *minibatch)
 
-Descender.step = step
+FinetuneState.step = step
 """
 
 
@@ -127,8 +127,8 @@ def test_an_interrupt_by_the_terminal_saves_and_ends_the_job(tiny, tmp_path, ran
 
 
 HASTY = """
-from mpilayer.runs import holding
-holding.PATIENCE = 0.2
+from mpilayer.runs import lock
+lock.PATIENCE = 0.2
 """
 
 

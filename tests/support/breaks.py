@@ -14,8 +14,8 @@ from tests.support import launch
 # Every epoch, step or evaluation takes long enough for a signal to come in between.
 SLOW = """
 from mpilayer.train.layer import LayerState
-from mpilayer.train.finetune import Descender
-from mpilayer.train.sparse import ShardedCost
+from mpilayer.train.finetune import FinetuneState
+from mpilayer.train.sparse.cost import ShardedCost
 
 def slow(cls, name):
     original = getattr(cls, name)
@@ -26,7 +26,7 @@ def slow(cls, name):
 
     setattr(cls, name, slowly)
 
-for cls, name in ((LayerState, "train_epoch"), (Descender, "step")):
+for cls, name in ((LayerState, "train_epoch"), (FinetuneState, "step")):
     slow(cls, name)
 slow(ShardedCost, "__call__")
 """

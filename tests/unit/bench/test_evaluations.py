@@ -16,7 +16,7 @@ from mpilayer.bench.patches import random_patches
 from mpilayer.bench.sparse_rivals import numpy_cost, torch_cost
 from mpilayer.config import SparseConfig
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.train.sparse import ShardedCost, make_model, start_weights
+from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
 
 CONFIG = SparseConfig(dtype="float64")
 ROWS = random_patches(ROW_BLOCK + 300)

@@ -10,15 +10,15 @@ from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
 from mpilayer.errors import CheckpointError
 from mpilayer.interrupt import Interrupted
 from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.finetune import finetune_config, run_finetune
-from mpilayer.runs.keeping import Cut
-from mpilayer.runs.model import restore_finetuned, restore_sparse, run_shapes
-from mpilayer.runs.pretrain import pretrain, resume_pretraining
-from mpilayer.runs.sparse import resume_sparse, run_sparse
-from mpilayer.runs.tables import rule_of, stored_table
+from mpilayer.runs.model import restore, run_shapes
+from mpilayer.runs.resume import resume
+from mpilayer.runs.schedule import rule_of
+from mpilayer.runs.tasks import TASKS
 from mpilayer.store import checkpoint
 from mpilayer.train.finetune import FinetuneState
+from tests.support.runs import pretrain, run_finetune, run_sparse
 from tests.unit.runs.conftest import make_session
 
 PLACES = 100
@@ -100,7 +100,7 @@ def sparse(small, tmp_path_factory):
 @pytest.mark.parametrize("layer", [0, 1])
 def test_layers_go_back_to_checkpoints_that_are_whole(stack, tmp_path, layer):
     run = RunDirectory(shutil.copytree(stack.run.path, tmp_path / "run"))
-    rule = rule_of(run_shapes(run)[0], stored_table(run))
+    rule = rule_of(run_shapes(run)[0], run.read_table())
     newest = Cut.newest(run, rule, 2).candidates
     path = run.layer_file(layer, newest[layer])
     whole, expected = path.read_bytes(), checkpoint.load(path)
@@ -135,7 +135,7 @@ def test_a_layer_that_has_ended_is_not_lost_with_its_file(small, tmp_path, sched
     path = run.layer_checkpoint(0)
     path.write_bytes(_flip(3000, 1)(path.read_bytes()))
     session = make_session()
-    again = resume_pretraining(run.path, session)
+    _, again = resume(run.path, session)
     assert f"warning: {path} must" in session.said[0]
     assert "going on after epochs 5" in " ".join(session.said)
     digests = [[layer["digest"] for layer in s["layers"]] for s in (again, whole)]
@@ -146,37 +146,38 @@ def test_a_layer_that_has_ended_is_not_lost_with_its_file(small, tmp_path, sched
 def test_the_last_two_of_fine_tuning(tuned, tmp_path):
     run = RunDirectory(shutil.copytree(tuned.run.path, tmp_path / "run"))
 
-    def restore():
-        state = FinetuneState(DeepAutoencoder(run_shapes(run)[1]), finetune_config(run))
-        remark = restore_finetuned(run, state)[1]
+    def put_back():
+        config = TASKS["autoencode"].config(run)
+        state = FinetuneState(DeepAutoencoder(run_shapes(run)[1]), config)
+        _, _, remark = restore(run.checkpoint("finetuned"), state)
         vectors = [state.best, state.stack.parameters.vector]
         return [*vectors, *state.optimizer.state.values(), state.epoch], remark
 
-    assert_one_of_two(run.checkpoint("finetuned"), restore)
+    assert_one_of_two(run.checkpoint("finetuned"), put_back)
 
 
 def test_the_last_two_of_a_sparse_run(sparse, tmp_path):
     run = RunDirectory(shutil.copytree(sparse.run.path, tmp_path / "run"))
 
-    def restore():
-        state, evaluations, _, remark = restore_sparse(run, "lbfgs")
-        return [*state.arrays().values(), state.position, evaluations], remark
+    def put_back():
+        arrays, numbers, remark = checkpoint.load_newest(run.checkpoint("sparse"))
+        return [*arrays.values(), numbers["evaluations"]], remark
 
-    assert_one_of_two(run.checkpoint("sparse"), restore)
+    assert_one_of_two(run.checkpoint("sparse"), put_back)
 
 
-def assert_one_of_two(path, restore):
+def assert_one_of_two(path, put_back):
     """Demand the last state, or the one before with a remark, whatever is damaged."""
     previous = path.with_name(f"{path.stem}.previous.h5")
     whole = path.read_bytes()
-    last, _ = restore()
+    last, _ = put_back()
     path.unlink()
-    before, _ = restore()
+    before, _ = put_back()
     assert before[-1] <= last[-1]
     found = 0
     for name, damage in damages(len(whole), 3):
         path.write_bytes(damage(whole))
-        state, remark = restore()
+        state, remark = put_back()
         found += bool(remark)
         for mine, other in zip(state, before if remark else last, strict=True):
             np.testing.assert_array_equal(mine, other, err_msg=name)
@@ -186,26 +187,22 @@ def assert_one_of_two(path, restore):
     assert found > PLACES
     previous.unlink()
     with pytest.raises(CheckpointError, match=path.name):
-        restore()
+        put_back()
 
 
 def test_what_goes_on_after_damage_is_what_was_never_damaged(
     stack, tuned, sparse, tmp_path
 ):
     """And the whole checkpoint is kept until there is a newer one."""
-    goes_on = {
-        "layer-1": (stack, resume_pretraining),
-        "finetuned": (tuned, lambda run, s: run_finetune(run, TUNE, s)),
-        "sparse": (sparse, resume_sparse),
-    }
-    for name, (broken, go_on) in goes_on.items():
+    runs = {"layer-1": stack, "finetuned": tuned, "sparse": sparse}
+    for name, broken in runs.items():
         run = shutil.copytree(broken.run.path, tmp_path / name)
         path = sorted((run / "checkpoints").glob(f"{name}.e*.h5"), reverse=True)
         path = path[0] if path else run / "checkpoints" / f"{name}.h5"
         whole = path.read_bytes()
         path.write_bytes(_flip(len(whole) // 2, 1)(whole))
-        session = make_session(resume=True)
-        summary = go_on(run, session)
+        session = make_session()
+        _, summary = resume(run, session)
         assert any(line.startswith(f"warning: {path}") for line in session.said)
         for key in ("train_error", "validation_error", "digest", "pretrained"):
             assert summary.get(key) == broken.summary.get(key), (name, key)

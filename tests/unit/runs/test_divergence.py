@@ -13,11 +13,10 @@ from mpilayer.report.collect import collect
 from mpilayer.runs import use
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.export import export
-from mpilayer.runs.finetune import run_finetune
 from mpilayer.runs.model import load_stack
-from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
 from mpilayer.store import checkpoint
+from tests.support.runs import pretrain, run_finetune
 from tests.unit.runs.conftest import make_session
 
 STACK = PretrainConfig(

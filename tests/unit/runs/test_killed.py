@@ -9,13 +9,12 @@ import pytest
 from mpilayer.config import DataConfig, FinetuneConfig, PretrainConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.preparation import Preparation
+from mpilayer.data.recipe import make_data
 from mpilayer.errors import ConfigError
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.finetune import run_finetune
-from mpilayer.runs.making import make_data
-from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
 from mpilayer.store import checkpoint
+from tests.support.runs import pretrain, run_finetune
 from tests.unit.runs.conftest import make_session
 
 STACK = PretrainConfig(
@@ -133,7 +132,7 @@ def test_fine_tuning_anew_never_passes_for_complete(pretrained, copy, tmp_path):
         session = make_session()
         assert kill(
             number,
-            lambda s=session, r=run: run_finetune(r, other, s, replace_finetuned=True),
+            lambda s=session, r=run: run_finetune(r, other, s, replace=True),
         )
         directory = RunDirectory(run)
         if directory.is_complete("finetune"):

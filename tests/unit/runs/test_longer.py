@@ -8,10 +8,9 @@ import pytest
 from mpilayer.config import FinetuneConfig, PretrainConfig
 from mpilayer.errors import ConfigError
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.finetune import run_finetune
-from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
 from mpilayer.store import checkpoint
+from tests.support.runs import pretrain, run_finetune
 from tests.unit.runs.conftest import make_session
 
 STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)

@@ -16,12 +16,10 @@ from mpilayer.errors import (
 )
 from mpilayer.interrupt import Interrupted
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.finetune import run_finetune
-from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
-from mpilayer.runs.sparse import run_sparse
 from mpilayer.runs.use import evaluate
 from mpilayer.store import checkpoint
+from tests.support.runs import pretrain, run_finetune, run_sparse
 from tests.unit.runs.conftest import make_session
 
 STACK = PretrainConfig(layers=(8, 5), epochs=(6,), minibatch=10)
@@ -204,7 +202,7 @@ def test_a_layer_below_a_fine_tuned_stack(whole, tmp_path):
     assert digests(run) == digests(whole)
     after = weights_of(run, "finetuned")
     assert all(np.array_equal(before[k], after[k]) for k in before)
-    run_finetune(run, TUNE, make_session(), replace_finetuned=True)
+    run_finetune(run, TUNE, make_session(), replace=True)
 
 
 def test_sparse_weights_that_were_removed_are_made_again(small, tmp_path):

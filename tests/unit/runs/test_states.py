@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mpilayer.cli.compare import show_comparison
+from mpilayer.cli.results import show_comparison
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, as_values
 from mpilayer.errors import (
     CheckpointError,
@@ -15,18 +15,14 @@ from mpilayer.errors import (
 from mpilayer.interrupt import Interrupted
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs import model
-from mpilayer.runs.compare import run_compare
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.export import export
-from mpilayer.runs.finetune import run_finetune
-from mpilayer.runs.holding import _Lock
+from mpilayer.runs.lock import RunLock
 from mpilayer.runs.model import load_trained
-from mpilayer.runs.predictors import chosen_model
-from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
-from mpilayer.runs.sparse import run_sparse
-from mpilayer.runs.use import encode, evaluate, reconstruct
+from mpilayer.runs.use import chosen_model, evaluate, write_rows
 from mpilayer.train.evaluate import PCA
+from tests.support.runs import pretrain, run_compare, run_finetune, run_sparse
 from tests.unit.runs.conftest import make_session
 
 STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
@@ -69,8 +65,10 @@ def test_an_interrupted_fine_tuning_is_gone_on_with(begun):
 def test_who_uses_it_is_told(begun, small, tmp_path, use):
     uses = {
         "evaluate": lambda: evaluate(begun, "validation", make_session()),
-        "encode": lambda: encode(begun, small, tmp_path / "codes.h5"),
-        "reconstruct": lambda: reconstruct(begun, small, tmp_path / "rows.h5"),
+        "encode": lambda: write_rows("codes", begun, small, tmp_path / "codes.h5"),
+        "reconstruct": lambda: write_rows(
+            "reconstructions", begun, small, tmp_path / "rows.h5"
+        ),
         "export": lambda: export(begun, tmp_path / "model.npz"),
     }
     words = (
@@ -193,10 +191,10 @@ def test_wrong_settings_do_not_wait(small, run):
     class Three(SerialCommunicator):
         size = 3
 
-    lock, session = _Lock(run), make_session(comm=Three())
+    lock, session = RunLock(run), make_session(comm=Three())
     assert lock.take()
     with pytest.raises(CommunicationError, match="got 3 ranks for 2 layers"):
-        pretrain(small, run, STACK, session, replace_run=True)
+        pretrain(small, run, STACK, session, replace=True)
     lock.release(remove=True)
     assert session.said == []
 

@@ -1,18 +1,20 @@
-"""Checkpoints of the layers on their way, and the way back to them."""
+"""Checkpoints of a run: written while it trains, found again when it goes on."""
 
 import re
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 from mpilayer import files
 from mpilayer.errors import CheckpointError, MpilayerError
+from mpilayer.numerics.parameters import Parameters
+from mpilayer.parallel.comm import Communicator, wait_until
 from mpilayer.parallel.notice import Notice
 from mpilayer.runs.directory import LOCK, PREPARATION, RunDirectory, remove
-from mpilayer.runs.model import Content, layer_content
+from mpilayer.runs.model import State, restore, saving
 from mpilayer.runs.session import Session
-from mpilayer.runs.writing import Writer
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import LayerState
 from mpilayer.train.pretrain import Keeper, Snapshot
@@ -29,11 +31,57 @@ from mpilayer.train.restart import (
 _UNFINISHED = re.compile(r"\.(config\.toml|(preparation|schedule)\.json)\.\d+\.tmp")
 
 
+class Saver:
+    """Writes one checkpoint at a time, in a thread, while training goes on. Local.
+
+    What is written must not change meanwhile: give it copies.
+
+    Parameters
+    ----------
+    session : Session
+        Says when.
+    done : int
+        Epochs or iterations that are saved already.
+    """
+
+    def __init__(self, session: Session, done: int = 0) -> None:
+        self._session, self._done = session, done
+        self._last = perf_counter()
+        self._thread = ThreadPoolExecutor(1)
+        self._under_way: Future[None] | None = None
+
+    def is_due(self, done: int) -> bool:
+        """Tell whether it is time to save, after so many epochs or iterations."""
+        return self._session.is_due(done - self._done, perf_counter() - self._last)
+
+    def note(self, done: int) -> None:
+        """Count epochs and time from here."""
+        self._done, self._last = done, perf_counter()
+
+    def start(self, write: Callable[[], None]) -> None:
+        """Start to write, when the last is done; see ``finish``."""
+        self.finish()
+        self._under_way = self._thread.submit(write)
+
+    def finish(self) -> None:
+        """Wait until everything is written.
+
+        Raises
+        ------
+        MpilayerError
+            What the last writing has raised.
+        """
+        if self._under_way is not None:
+            under_way, self._under_way = self._under_way, None
+            # Not by its lock, in which a rank would be deaf to signals, and silent.
+            wait_until(under_way.done)
+            under_way.result()
+
+
 class LayerKeeper(Keeper):
     """Saves the layers of a rank when it is due, and hears requests to end.
 
-    A layer that others wait for shall not wait for a disk: files are written by a
-    thread, from copies.
+    A layer that others wait for shall not wait for a disk.
 
     Parameters
     ----------
@@ -60,27 +108,29 @@ class LayerKeeper(Keeper):
         super().__init__(notice)
         self._directory, self._session = directory, session
         self._rule, self._n_layers = rule, n_layers
-        self._last = perf_counter()
-        self._writer = Writer()
+        self._saver = Saver(session)
         self._error: OSError | MpilayerError | None = None
 
     def due(self, epochs: int) -> bool:
         """Tell whether a layer with so many epochs since its last one saves now."""
-        return self._session.is_due(epochs, perf_counter() - self._last)
+        return self._saver.is_due(epochs)
 
     def save(self, state: LayerState, snapshot: Snapshot) -> None:
         """Write the checkpoint while training goes on; see ``finish``."""
-        content = layer_content(self._directory, state, snapshot)
-        self._last = perf_counter()
-        self._try(
-            lambda: self._writer.start(
-                lambda: self._write(content, state.settings.index)
-            )
-        )
+        index = state.settings.index
+        path = self._directory.layer_file(index, snapshot.candidate)
+        save = saving(path, state, snapshot, content="layer")
+
+        def write() -> None:
+            save()
+            self._prune(index)
+
+        self._saver.note(0)
+        self._try(lambda: self._saver.start(write))
 
     def finish(self) -> None:
         """Wait until everything is written."""
-        self._try(self._writer.finish)
+        self._try(self._saver.finish)
 
     def insist(self) -> None:
         """Raise what has kept this rank from saving."""
@@ -105,10 +155,6 @@ class LayerKeeper(Keeper):
         if self._session.must_stop(epoch_seconds):
             self.fail()
         return super().stopping(epoch_seconds)
-
-    def _write(self, content: Content, index: int) -> None:
-        content.save()
-        self._prune(index)
 
     def _prune(self, index: int) -> None:
         directory = self._directory
@@ -138,11 +184,6 @@ class Cut:
     candidates: tuple[Candidate, ...]
     again: list[bool]
     remarks: list[str]
-
-    @staticmethod
-    def beginning(n_layers: int) -> "Cut":
-        """Return the start of all layers."""
-        return Cut((BEGINNING,) * n_layers, [False] * n_layers, [])
 
     @staticmethod
     def newest(directory: RunDirectory, rule: Rule, n_layers: int) -> "Cut":
@@ -236,3 +277,29 @@ def _unreadable(directory: RunDirectory, saved: list[list[Candidate]]) -> list[s
                 "an older one."
             )
     return remarks
+
+
+def restore_replicas(
+    path: Path, state: State, parameters: Parameters, comm: Communicator
+) -> tuple[float, str]:
+    """Put the state of every rank where a checkpoint is. Collective.
+
+    Returns the seconds of training until then, and a remark if a file was damaged.
+
+    Raises
+    ------
+    CheckpointError
+        On all ranks: there is none that is whole; or one rank has other parameters than
+        rank 0, for they do not see the same files.
+    """
+    _, numbers, remark = comm.everywhere(lambda: restore(path, state))
+    digests = comm.allgather(parameters.digest())
+    if len(set(digests)) > 1:
+        other = next(rank for rank, d in enumerate(digests) if d != digests[0])
+        error = CheckpointError(
+            f"all ranks must read the same checkpoint; rank {other} has found another "
+            "than rank 0. Put the run where all hosts see the same files."
+        )
+        error.collective = True
+        raise error
+    return float(numbers["seconds"]), remark

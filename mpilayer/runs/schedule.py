@@ -1,18 +1,18 @@
-"""The schedule of a run: filled in or read back; how it goes on after a cut."""
+"""The schedule of a pre-training: filled in, made longer, going on after a cut."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mpilayer import files
-from mpilayer.config import PretrainConfig
-from mpilayer.errors import CheckpointError, ConfigError, ScheduleError
+from mpilayer.config import PretrainConfig, as_values, flag
+from mpilayer.errors import ConfigError
 from mpilayer.models.base import LayerShape
+from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.tasks import PRETRAIN
 from mpilayer.train.plans import AsyncPlan, Plan, TablePlan
 from mpilayer.train.pretrain import Snapshot
-from mpilayer.train.restart import AsyncRule, Rule, TableRule
+from mpilayer.train.restart import AsyncRule, Candidate, Rule, TableRule
 from mpilayer.train.schedule import (
     AsyncLayer,
     Schedule,
@@ -35,58 +35,29 @@ def effective(config: PretrainConfig, table: Schedule | None) -> PretrainConfig:
 
 def table_of(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | None:
     """Return the table of the schedule, None if it comes about as outputs arrive."""
-    table = _table_of(config, shapes)
-    if table is None:
-        return None
-    activations = effective(config, table).activations
-    return replace(table, settings={**table.settings, "activations": activations})
-
-
-def _table_of(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | None:
     epochs, extra = config.stipulated_epochs, config.extra
     name, _, file = config.schedule.partition(":")
+    if name == "async":
+        return None
     if name == "replay":
-        return _read_schedule(Path(file), len(shapes))
-    if name == "greedy":
-        return greedy(epochs, extra)
-    if name == "lockstep":
+        table = _replayed(Path(file), len(shapes))
+    elif name == "greedy":
+        table = greedy(epochs, extra)
+    elif name == "lockstep":
         lag = config.lag[0] if len(config.lag) == 1 else config.lag
-        return lockstep(epochs, extra, lag, config.refresh_every)
-    if name == "simulate":
+        table = lockstep(epochs, extra, lag, config.refresh_every)
+    else:
         costs = [
             given or shape.cost
             for given, shape in zip(config.epoch_costs, shapes, strict=True)
         ]
         n_cores = config.cores or len(shapes)
-        return simulate(epochs, extra, costs, n_cores, config.end, config.cut_short)
-    return None
+        table = simulate(epochs, extra, costs, n_cores, config.end, config.cut_short)
+    activations = effective(config, table).activations
+    return replace(table, settings={**table.settings, "activations": activations})
 
 
-def stored_table(directory: RunDirectory) -> Schedule:
-    """Return the table of a run.
-
-    Raises
-    ------
-    CheckpointError
-        It is missing.
-    ScheduleError
-        It is not as it was written.
-    """
-    path = directory.schedule
-    if not path.exists():
-        raise CheckpointError(
-            f"{path} must be there to go on; it is missing. Restore it, or train again."
-        )
-    content = files.read_json(path, ScheduleError)
-    return Schedule.from_json(json.dumps(content), str(path))
-
-
-def write_table(directory: RunDirectory, table: Schedule) -> None:
-    """Write the table of a run. Local."""
-    files.write_json(directory.schedule, json.loads(table.to_json()))
-
-
-def _read_schedule(path: Path, n_layers: int) -> Schedule:
+def _replayed(path: Path, n_layers: int) -> Schedule:
     if not path.is_file():
         raise ConfigError(
             f"--schedule replay:FILE must name the schedule.json of a run; {path} is "
@@ -132,3 +103,57 @@ def plan_of(
         )
     ]
     return AsyncPlan(layers, streamed, config.end)
+
+
+def lengthen(
+    directory: RunDirectory,
+    before: PretrainConfig,
+    asked: PretrainConfig,
+    old: Schedule,
+    new: Schedule,
+) -> None:
+    """Let a run have more epochs: the weights will be those of such a run. Local.
+
+    Raises
+    ------
+    ConfigError
+        What was trained so far would have been trained otherwise: a layer has used
+        outputs of another epoch, or one that was the last then and is not now.
+    """
+    rules = rule_of(before, old), rule_of(before, new)
+    cut = Cut.newest(directory, rules[0], old.n_layers)
+    for layer, candidate in enumerate(cut.candidates):
+        if not _is_same(layer, candidate, (old, new), rules):
+            key = "epochs" if before.epochs != asked.epochs else "extra_epochs"
+            was, now = (",".join(map(str, getattr(c, key))) for c in (before, asked))
+            raise ConfigError(
+                f"a longer run must begin as this one did; {flag(key)} was {was}, is "
+                f"{now}, and layer {layer + 1} would have been trained on other "
+                "outputs. Leave it out, or begin another run."
+            )
+    # First: in a complete run, checkpoints that are not final would be removed.
+    directory.set_complete(PRETRAIN, False)
+    for layer, candidate in enumerate(cut.candidates):
+        if candidate.final and candidate.epoch < len(new.used[layer]):
+            later = replace(candidate, final=False)
+            directory.layer_file(layer, candidate).rename(
+                directory.layer_file(layer, later)
+            )
+    directory.write_config({PRETRAIN: as_values(asked)})
+    directory.write_table(new)
+
+
+def _is_same(
+    layer: int,
+    candidate: Candidate,
+    tables: tuple[Schedule, Schedule],
+    rules: tuple[Rule, Rule],
+) -> bool:
+    """Tell whether a layer's epochs so far are the same in both tables."""
+    old, new = (table.used[layer][: candidate.epoch] for table in tables)
+    if old != new:
+        return False
+    return layer == 0 or all(
+        rules[0].streams(layer - 1, output) == rules[1].streams(layer - 1, output)
+        for output in set(old)
+    )
