@@ -17,16 +17,9 @@ from mpilayer.runs.model import State, restore, saving
 from mpilayer.runs.session import Session
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import LayerState
+from mpilayer.train.plans import BEGINNING, Candidate, Plan
 from mpilayer.train.pretrain import Keeper, Snapshot
-from mpilayer.train.restart import (
-    BEGINNING,
-    Candidate,
-    Rule,
-    newest_cut,
-    outputs_again,
-    spares,
-    worth_keeping,
-)
+from mpilayer.train.restart import newest_cut, outputs_again, spares, worth_keeping
 
 _UNFINISHED = re.compile(r"\.(config\.toml|(preparation|schedule)\.json)\.\d+\.tmp")
 
@@ -89,7 +82,7 @@ class LayerKeeper(Keeper):
         The run.
     session : Session
         Says when.
-    rule : Rule
+    plan : Plan
         Says which checkpoints go together.
     notice : Notice
         Tells all ranks that one was asked to end.
@@ -101,13 +94,13 @@ class LayerKeeper(Keeper):
         self,
         directory: RunDirectory,
         session: Session,
-        rule: Rule,
+        plan: Plan,
         notice: Notice,
         n_layers: int,
     ) -> None:
         super().__init__(notice)
         self._directory, self._session = directory, session
-        self._rule, self._n_layers = rule, n_layers
+        self._plan, self._n_layers = plan, n_layers
         self._saver = Saver(session)
         self._error: OSError | MpilayerError | None = None
 
@@ -159,8 +152,8 @@ class LayerKeeper(Keeper):
     def _prune(self, index: int) -> None:
         directory = self._directory
         saved = [directory.layer_candidates(i) for i in range(self._n_layers)]
-        least = worth_keeping(self._rule, saved)[index]
-        kept = spares(self._rule, saved)[index]
+        least = worth_keeping(self._plan, saved)[index]
+        kept = spares(self._plan, saved)[index]
         for candidate in saved[index]:
             old = candidate.epoch < least and candidate not in kept
             if old and not candidate.final:
@@ -186,15 +179,15 @@ class Cut:
     remarks: list[str]
 
     @staticmethod
-    def newest(directory: RunDirectory, rule: Rule, n_layers: int) -> "Cut":
+    def newest(directory: RunDirectory, plan: Plan, n_layers: int) -> "Cut":
         """Return the most advanced whole one; damaged files are passed over. Local."""
         saved = [directory.layer_candidates(i) for i in range(n_layers)]
         remarks = _unreadable(directory, saved)
         while True:
-            candidates = newest_cut(rule, saved)
+            candidates = newest_cut(plan, saved)
             fault = _damaged(directory, candidates)
             if fault is None:
-                return Cut(candidates, outputs_again(rule, candidates), remarks)
+                return Cut(candidates, outputs_again(plan, candidates), remarks)
             layer, remark = fault
             saved[layer].remove(candidates[layer])
             remarks.append(remark)

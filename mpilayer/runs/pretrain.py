@@ -35,7 +35,7 @@ from mpilayer.runs.outcome import (
     summarize,
 )
 from mpilayer.runs.rows import Facts, check_range, data_facts
-from mpilayer.runs.schedule import effective, lengthen, plan_of, rule_of, table_of
+from mpilayer.runs.schedule import effective, lengthen, plan_of, table_of
 from mpilayer.runs.tasks import PRETRAIN, data_of_run
 from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train.layer import (
@@ -46,9 +46,9 @@ from mpilayer.train.layer import (
     new_state,
     row_counts,
 )
+from mpilayer.train.plans import BEGINNING
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
-from mpilayer.train.restart import BEGINNING
 
 _HARMLESS = frozenset({"monitor_every"})
 # Settings that make a run longer or shorter.
@@ -158,10 +158,10 @@ class Pretraining(Training[PretrainConfig]):
     def _cut(self, terms: Terms[PretrainConfig]) -> Cut:
         """Return where the run goes on. Collective."""
         comm, directory = self.session.comm, self.directory
-        rule, n_layers = rule_of(terms.config, terms.table), len(terms.config.layers)
+        plan, n_layers = plan_of(terms.config, terms.table), len(terms.config.layers)
         # It may be noted all the same, if what it has left was lost.
         comm.on_root(lambda: directory.set_complete(PRETRAIN, False))
-        cut = comm.on_root(lambda: Cut.newest(directory, rule, n_layers))
+        cut = comm.on_root(lambda: Cut.newest(directory, plan, n_layers))
         for remark in cut.remarks:
             self.session.warn(remark)
         return cut
@@ -207,14 +207,12 @@ class Pretraining(Training[PretrainConfig]):
         """
         session, directory, config = self.session, self.directory, terms.config
         comm, facts, n_layers = session.comm, terms.facts, len(config.layers)
-        snapshots = [Snapshot(BEGINNING)] * n_layers
+        snapshots = [Snapshot()] * n_layers
         former: dict[int, list[EpochRecord]] = {}
         if cut is not None:
             snapshots, former = self._restore(states, cut)
-        plan = plan_of(config, terms.table, snapshots)
-        rule = rule_of(config, terms.table)
-        notice = Notice(comm)
-        keeper = LayerKeeper(directory, session, rule, notice, n_layers)
+        plan, notice = plan_of(config, terms.table), Notice(comm)
+        keeper = LayerKeeper(directory, session, plan, notice, n_layers)
         pipeline = Pipeline(
             states,
             rows,
@@ -222,10 +220,9 @@ class Pretraining(Training[PretrainConfig]):
             comm,
             plan,
             keeper,
+            snapshots,
             cut.again if cut else (),
         )
-        for index, outlet in pipeline.outlets.items():
-            outlet.dropped.extend(snapshots[index].dropped)
         before = max((r.ended for own in former.values() for r in own), default=0.0)
         goals = {
             f"layer-{i + 1}": terms.table.epochs[i] if terms.table else None
@@ -243,7 +240,7 @@ class Pretraining(Training[PretrainConfig]):
             raise session.interrupted(directory)
         seconds = before + perf_counter() - began
         records = [*(r for i in pipeline.states for r in former.get(i, [])), *records]
-        outcomes = comm.allgather(outcomes_of(pipeline, plan, records))
+        outcomes = comm.allgather(outcomes_of(pipeline, records))
         return _merged(outcomes), seconds
 
     def _run(

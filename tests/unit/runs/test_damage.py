@@ -14,7 +14,7 @@ from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import restore, run_shapes
 from mpilayer.runs.resume import resume
-from mpilayer.runs.schedule import rule_of
+from mpilayer.runs.schedule import plan_of
 from mpilayer.runs.tasks import TASKS
 from mpilayer.store import checkpoint
 from mpilayer.train.finetune import FinetuneState
@@ -100,14 +100,14 @@ def sparse(small, tmp_path_factory):
 @pytest.mark.parametrize("layer", [0, 1])
 def test_layers_go_back_to_checkpoints_that_are_whole(stack, tmp_path, layer):
     run = RunDirectory(shutil.copytree(stack.run.path, tmp_path / "run"))
-    rule = rule_of(run_shapes(run)[0], run.read_table())
-    newest = Cut.newest(run, rule, 2).candidates
+    plan = plan_of(run_shapes(run)[0], run.read_table())
+    newest = Cut.newest(run, plan, 2).candidates
     path = run.layer_file(layer, newest[layer])
     whole, expected = path.read_bytes(), checkpoint.load(path)
     found = 0
     for name, damage in damages(len(whole), layer):
         path.write_bytes(damage(whole))
-        cut = Cut.newest(run, rule, 2)
+        cut = Cut.newest(run, plan, 2)
         if cut.candidates == newest:
             assert_same_content(checkpoint.load(path), expected)
             continue
