@@ -19,6 +19,7 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Goals
 from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.record import KINDS
+from mpilayer.words import count
 
 _PREDICTION_TITLES = {
     "classify": "Wrong classes, percent",
@@ -35,11 +36,6 @@ _LINES_EVERY = 5.0
 def say(line: str) -> None:
     """Print a line to stderr: results alone go to stdout."""
     lines.to_stderr(line)
-
-
-def count(number: int, what: str) -> str:
-    """Return a number of things in words."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def number(value: float | None, places: int = 2) -> str:

@@ -16,17 +16,18 @@ from rich.text import Text
 from mpilayer.cli import show, view
 from mpilayer.cli.arguments import require_one_process
 from mpilayer.runs import experiment
-from mpilayer.runs.compare import NAME as COMPARE
-from mpilayer.runs.descending import NAME as SPARSE
 from mpilayer.runs.directory import RunDirectory, may_become_run
-from mpilayer.runs.holding import at_work
+from mpilayer.runs.lock import at_work
 from mpilayer.runs.model import run_shapes
 from mpilayer.runs.plan import FILE, FOLDERS, is_experiment
-from mpilayer.runs.pretrain import NAME as PRETRAIN
-from mpilayer.runs.resume import command_of
-from mpilayer.runs.sparse import sparse_config
-from mpilayer.runs.tables import stored_table
-from mpilayer.runs.tasks import task_of_command
+from mpilayer.runs.tasks import (
+    COMPARE,
+    PRETRAIN,
+    SPARSE,
+    command_of,
+    sparse_config,
+    task_of_command,
+)
 from mpilayer.store.metrics import MetricsReader
 
 _CURVE_WIDTH = 64
@@ -146,7 +147,7 @@ class Watched:
         config, shapes = run_shapes(directory)
         goals, more = config.stipulated_epochs, "+"
         if directory.schedule.exists():
-            goals, more = stored_table(directory).epochs, ""
+            goals, more = directory.read_table().epochs, ""
         files = [self._lines(directory, f"layer-{i + 1}") for i in range(len(shapes))]
         layers = list(map(view.progress, files, goals))
         stands = self._at_work(directory.path) is False

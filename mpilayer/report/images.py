@@ -12,7 +12,7 @@ from mpilayer.report.figures import Chart
 from mpilayer.report.html import Figure, Part, note
 from mpilayer.report.run import Run
 from mpilayer.report.sample import Sample
-from mpilayer.report.words import ERROR
+from mpilayer.report.words import ERROR, count
 
 _MOST_FILTERS = 100
 
@@ -148,7 +148,7 @@ def _panels(some: Sequence[tuple[Run, Sample]]) -> Iterator[tuple[str, Any]]:
     yield "originals", some[0][1].originals
     by_components = {s.codes.shape[1]: s.pca for _, s in some if s.pca is not None}
     for n, rows in sorted(by_components.items()):
-        yield f"PCA, {n} component{'s' if n > 1 else ''}", rows
+        yield f"PCA, {count(n, 'component')}", rows
     for run, sample in some:
         for model, rows in sample.reconstructions.items():
             yield f"{run.name}, {model}", rows

@@ -21,8 +21,7 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.errors import CheckpointError, ConfigError, DataError, MpilayerError
 from mpilayer.report.sample import Sample, first_weights, image_size_of, sample_of
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.holding import at_work
-from mpilayer.runs.tables import stored_table
+from mpilayer.runs.lock import at_work
 from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.record import KINDS, end_of
 
@@ -198,7 +197,7 @@ def _read(
     reader = _Reader(directory)
     attempt, lines = reader.attempt, reader.lines
     if directory.schedule.exists():
-        attempt(lambda: stored_table(directory))
+        attempt(directory.read_table)
     data = moved.get(str(mapping(config.get("data")).get("digest")))
     return Run(
         path=directory.path,

@@ -6,6 +6,7 @@ from typing import Any
 
 from mpilayer.report.html import NOTHING
 from mpilayer.report.run import PREDICTORS, Run, listing, mapping, number
+from mpilayer.words import plural
 
 SPLITS = ("train", "validation", "test")
 
@@ -37,7 +38,7 @@ def count(value: Any, what: str) -> str:
     found = number(value)
     if not math.isfinite(found):
         return f"? {what}s"
-    return f"{found:,.0f} {what}{'' if found == 1 else 's'}"
+    return f"{found:,.0f} {plural(what, found)}"
 
 
 def seconds(value: Any) -> str:

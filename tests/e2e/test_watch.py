@@ -19,7 +19,7 @@ from rich.console import Console
 
 from mpilayer.cli import watch
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.holding import _Lock
+from mpilayer.runs.lock import RunLock
 from mpilayer.store.metrics import MetricsWriter
 from tests.support import launch
 
@@ -61,7 +61,7 @@ def test_a_finished_run(pretrained):
 
 def test_a_run_under_way(run_copy):
     start_again(run_copy)
-    lock = _Lock(run_copy)
+    lock = RunLock(run_copy)
     assert lock.take()
     # Without a terminal it is shown once.
     shown = launch.run("watch", "run", cwd=run_copy.parent, limit=30).ok()

@@ -12,8 +12,7 @@ from mpilayer.data.split import Split
 from mpilayer.errors import DataError
 from mpilayer.report import build, images
 from mpilayer.report.run import collect
-from mpilayer.runs.finetune import run_finetune
-from mpilayer.runs.pretrain import pretrain
+from tests.support.runs import pretrain, run_finetune
 from tests.support.toys import rows
 from tests.unit.report.conftest import figures_of, text_of
 from tests.unit.runs.conftest import make_session
