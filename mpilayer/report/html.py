@@ -194,7 +194,7 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", title),
-        element("style", Markup(VARIABLES + STYLE)),
+        element("style", Markup(f"{VARIABLES}\n{STYLE}")),
     )
     body = element(
         "body",

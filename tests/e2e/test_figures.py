@@ -18,18 +18,17 @@ def patches(tmp_path_factory):
 def test_the_settings_of_others(patches, tmp_path, backend):
     settings = tmp_path / "matplotlibrc"
     settings.write_text("text.usetex: True\nbackend: qtagg\nfigure.dpi: 7\n")
-    made = []
+    pictures, pages = [], []
     for variables in ({"MPLBACKEND": backend, "MATPLOTLIBRC": str(settings)}, None):
-        run, page = (tmp_path / f"{len(made)}{name}" for name in ("", ".html"))
-        done = launch.run(
-            "sparse", patches, "--run", run, *OPTIONS, variables=variables
-        )
-        assert f"Filters: {run / 'filters.png'}" in done.ok().stdout
-        launch.run("report", run, "-o", page, variables=variables).ok()
-        picture = (run / "filters.png").read_bytes()
-        made.append((picture, page.read_text().count("<path")))
-    assert made[0] == made[1]
-    assert made[0][1] > 0
+        run, page = (tmp_path / f"{len(pages)}{name}" for name in ("", ".html"))
+        given = ("sparse", patches, "--run", run, *OPTIONS)
+        made = launch.run(*given, variables=variables).ok()
+        assert f"Filters: {run / 'filters.png'}" in made.stdout
+        launch.run("report", tmp_path / "0", "-o", page, variables=variables).ok()
+        pictures.append((run / "filters.png").read_bytes())
+        pages.append(page.read_text().count("<path"))
+    assert pictures[0] == pictures[1]
+    assert pages[0] == pages[1] > 0
 
 
 def test_a_picture_that_fails_does_not_fail_the_run(patches, tmp_path):
