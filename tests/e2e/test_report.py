@@ -273,7 +273,10 @@ def test_it_is_for_one_process(runs, tmp_path):
     ("options", "metrics", "drawn", "torn"),
     [
         (
-            ("pretrain", "--layers", "14,10,2", "--epochs", 9999),
+            (
+                *("pretrain", "--layers", "14,10,2"),
+                *("--epochs", 9999, "--checkpoint-every", 5),
+            ),
             ("layer-3", "layer-1"),
             {"spacetime-run", "zoom-run", "filters-run"},
             '{"layer": 1, "epo',
