@@ -88,14 +88,8 @@ def told_by(run: Path) -> Iterator[None]:
 def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
     """Show progress from the metrics files while the block runs.
 
-    On a terminal one live line a file; otherwise a plain line every few seconds.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-        The run, which all ranks write into.
-    goals : mapping of str to int or None
-        Files of metrics and the lines that they will have.
+    On a terminal one live line a file; otherwise a plain line every few seconds. The
+    goals are the lines that the files will have.
     """
     readers = {name: MetricsReader(directory.metrics_file(name)) for name in goals}
     latest: dict[str, dict[str, Any]] = {}

@@ -38,25 +38,13 @@ def measure(line: Line | None) -> tuple[str, float] | None:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far what writes a file of metrics is; None where nobody knows.
+    """How far what writes a file of metrics is; None where nobody knows."""
 
-    Attributes
-    ----------
-    done, goal : int
-        Epochs or evaluations.
-    unit : float
-        Seconds of one, of late.
-    values : sequence of float
-        Of all: the error, on validation rows if there are any, or the cost.
-    value : float
-        That of the last.
-    """
-
-    done: int
+    done: int  # epochs or evaluations
     goal: int
-    unit: float | None
-    values: Sequence[float]
-    value: float | None
+    unit: float | None  # seconds of one, of late
+    values: Sequence[float]  # errors, on validation rows if there are any, or costs
+    value: float | None  # the last of them
 
     @property
     def left(self) -> float | None:
@@ -120,20 +108,11 @@ def condition(
     at_work: bool | None = None,
     advice: str = "",
 ) -> str:
-    """Return in words whether a run goes on.
+    """Return in words whether a run goes on, with advice on how it would.
 
-    Parameters
-    ----------
-    complete : bool
-        The run says that it has come to its end.
-    still : float or None
-        Seconds since the last line of metrics; None before the first one.
-    unit : float or None
-        Seconds of an epoch or an evaluation.
-    at_work : bool or None
-        A launch is at work in the run; None if nobody knows.
-    advice : str
-        How an interrupted run goes on.
+    ``still`` are the seconds since its last line of metrics, None before the first
+    one, ``unit`` those of an epoch or an evaluation. Nobody may know whether a launch
+    is at work in it: None.
     """
     if complete:
         return "finished"
@@ -164,14 +143,8 @@ def without_peak(costs: Sequence[float]) -> list[float]:
 def curve(values: Sequence[float], width: int, height: int, ascii: bool) -> list[str]:
     """Return a curve as lines of text: columns of blocks, higher for larger values.
 
-    Parameters
-    ----------
-    values : sequence of float
-        On a logarithmic scale if all are positive.
-    width, height : int
-        Characters at most; a column is the mean of its share of the values.
-    ascii : bool
-        Use no other characters.
+    It has at most so many characters; a column is the mean of its share of the values,
+    on a logarithmic scale if all are positive.
     """
     if not values:
         return []

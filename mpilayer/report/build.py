@@ -50,25 +50,11 @@ def write_report(
     replace: bool = False,
     data: Path | None = None,
 ) -> list[str]:
-    """Write a page about runs, and perhaps its figures as files.
+    """Write a page about runs; return remarks on what could not be shown.
 
-    Parameters
-    ----------
-    runs : sequence of Path
-        Their directories, at least one.
-    out : Path
-        The page.
-    folder : Path, optional
-        Where every figure becomes a file of its own, too; made if there is none.
-    replace : bool
-        A page that is there already gives way, and so do figures.
-    data : Path, optional
-        Where the runs' data set is now.
-
-    Returns
-    -------
-    list of str
-        What the user should know: remarks on what could not be shown.
+    Every figure becomes a file of ``folder``, too, which is made if there is none. With
+    ``replace`` what is there already gives way. ``data`` is where the runs' data set is
+    now.
 
     Raises
     ------
@@ -253,6 +239,7 @@ def _ending(runs: Sequence[Run]) -> Iterator[Markup]:
 
 
 def _environments(runs: Sequence[Run]) -> Markup:
+    head = ("run", "step", "ranks", "hosts", "MPI", "mpilayer", "data", "digest")
     rows = []
     for run in runs:
         steps = {"": "pre-training" if run.kind == "deep" else "training"}
@@ -269,7 +256,6 @@ def _environments(runs: Sequence[Run]) -> Markup:
             where = ranks(run.summary, prefix) or NOTHING
             hosts = short(run.summary.get(f"{prefix}hosts"), ".0f")
             rows.append([run.name, words, where, hosts, *map(str, facts)])
-    head = ("run", "step", "ranks", "hosts", "MPI", "mpilayer", "data", "digest")
     return table("Environment of the runs.", head, rows)
 
 
@@ -291,4 +277,5 @@ def _version(package: str) -> str:
 
 
 def _in_words(listed: Markup) -> Markup:
+    """Return a table that is set flush left."""
     return element("div", listed, class_="words")

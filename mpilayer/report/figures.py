@@ -119,16 +119,10 @@ def check_available() -> None:
 
 
 def draw_filters(filters: AnyArray, path: Path, title: str) -> None:
-    """Draw what each hidden unit responds to most, as tiles in grey, into a file.
+    """Draw what each hidden unit responds to most into a file, whose ending tells how.
 
-    Parameters
-    ----------
-    filters : ndarray (n_hidden, height, width)
-        Each tile has its own scale, symmetric about grey = 0.
-    path : Path
-        The picture; its ending says the format.
-    title : str
-        One line.
+    ``filters`` (n_hidden, height, width) become tiles in grey, each of its own scale,
+    symmetric about grey = 0.
 
     Raises
     ------

@@ -116,12 +116,7 @@ def listing(value: Any) -> Sequence[Any]:
 def collect(paths: Sequence[Path], data: Path | None = None) -> list[Run]:
     """Read runs; a comparison is followed by its two runs.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        Their directories.
-    data : Path, optional
-        Where the data set of one of them, or of several, is now.
+    ``data`` is where the data set of one of them, or of several, is now.
 
     Raises
     ------

@@ -93,17 +93,10 @@ class _Frame:
 def diagram(
     lanes: Sequence[Lane], window: tuple[float, float] | None = None, alt: str = ""
 ) -> str:
-    """Return the diagram as an SVG element.
+    """Return the diagram of layers, the lowest first, as an SVG element.
 
-    Parameters
-    ----------
-    lanes : sequence of Lane
-        The layers, lowest first; an output of one is the input of the next.
-    window : (float, float), optional
-        Seconds of training between which to draw; everything by default. In a window
-        the epochs tell their number and the output they use.
-    alt : str
-        What the picture shows, for those who do not see it.
+    In a window, of seconds of training, epochs tell their number and the output they
+    use. ``alt`` says what the picture shows, for those who do not see it.
     """
     ends = [epoch.ended for lane in lanes for epoch in lane.epochs]
     first, last = window or (0.0, max(ends, default=1.0) or 1.0)
