@@ -27,16 +27,12 @@ class SGDState:
 
     Attributes
     ----------
-    position, gradient : ndarray (n,)
-        The parameters, and the gradient of the whole cost there.
-    cost : float
-        The cost there.
+    position, cost, gradient : ndarray (n,), float, ndarray (n,)
+        The parameters, and the whole cost and its gradient there.
     mean_activation : ndarray (n_hidden,)
         Running mean of the firing probabilities.
-    iteration : int
-        How often the cost was measured after steps.
-    examples : int
-        Rows that all steps together have met.
+    iteration, examples : int
+        How often the cost was measured after steps; rows that all steps have met.
     """
 
     position: Array64
@@ -93,18 +89,15 @@ def sgd(
 ) -> Iterator[SGDState]:
     """Yield the state whenever the whole cost was measured. Collective.
 
+    There are ``evaluations`` − 1 times ``measure_every`` examples, and the rate falls
+    linearly to 0 over them. Going on from a state gives the same bits.
+
     Parameters
     ----------
     cost : ShardedCost
         Its rows must be those of this rank's strata. Its model is left alone.
     evaluate : callable
         Evaluates the cost of all rows.
-    config : SparseConfig
-        Minibatch, learning rate, the sparsity's rule, memory of the running mean, seed.
-        There are ``evaluations`` − 1 times ``measure_every`` examples, and the rate
-        falls linearly to 0 over them.
-    state : SGDState
-        Where to begin or go on; going on gives the same bits.
 
     Raises
     ------
