@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.train.plans import BEGINNING, TablePlan
+from mpilayer.train.plans import TablePlan
 from mpilayer.train.restart import consistent, newest_cut
 from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
 from tests.support.pipeline import CONFIG, EPOCHS, pretrain
@@ -41,12 +41,6 @@ def after(steps):
     return lambda: next(asked) >= steps
 
 
-def moments(kept):
-    """Yield what is on disk after each save."""
-    for n in range(len(kept) + 1):
-        yield kept[:n]
-
-
 @pytest.fixture(scope="module")
 def whole():
     """Give a function that trains a course to the end, once, with all its saves."""
@@ -71,8 +65,8 @@ def whole():
 def test_lost_after_any_save(whole, name, streamed, every):
     course = Course(TABLES[name], streamed)
     expected, done = whole(name, course, every), set()
-    for kept in moments(expected.kept):
-        before = Stage(kept, expected.records)
+    for n in range(len(expected.kept) + 1):
+        before = Stage(expected.kept[:n], expected.records)
         cut = before.cut(course.plan())
         if cut not in done:
             assert_same(train(SERIAL, course, None, before, cut), expected)
@@ -140,13 +134,6 @@ def test_stopped_again_and_again(whole, name):
     assert_same(stage, expected)
 
 
-def test_a_request_before_anything_is_done():
-    stage = train(SERIAL, Course(TABLES["lockstep"]), Memory(0, lambda: True))
-    assert stage.interrupted
-    assert stage.epochs == (0,) * N_LAYERS
-    assert stage.cut(Course(TABLES["lockstep"]).plan()) == (BEGINNING,) * N_LAYERS
-
-
 def test_a_request_when_all_is_done_comes_too_late(whole):
     expected = whole("lockstep", Course(TABLES["lockstep"]))
     stage = train(SERIAL, Course(TABLES["lockstep"]), Memory(0, after(10**6)))
@@ -171,14 +158,13 @@ def assert_replays(stage, course):
         assert min(table.epochs) >= EPOCHS
 
 
-@pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize(("end", "cut_short"), ENDS)
-@pytest.mark.parametrize("extra", [0, 2])
+@pytest.mark.parametrize(("streamed", "extra"), [(True, 0), (False, 2)])
 def test_an_asynchronous_run_lost_after_any_save(end, cut_short, streamed, extra):
     course = Course(None, streamed, extra, end, cut_short)
     first, done = train(SERIAL, course, Memory(1)), set()
-    for kept in moments(first.kept):
-        before = Stage(kept, first.records)
+    for n in range(len(first.kept) + 1):
+        before = Stage(first.kept[:n], first.records)
         cut = before.cut(course.plan())
         assert consistent(course.plan(), cut)
         if cut not in done:
@@ -192,9 +178,8 @@ def test_an_asynchronous_run_lost_after_any_save(end, cut_short, streamed, extra
     assert len(done) > 4
 
 
-@pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize(("end", "cut_short"), ENDS)
-@pytest.mark.parametrize("extra", [0, 2])
+@pytest.mark.parametrize(("streamed", "extra"), [(True, 0), (False, 2)])
 def test_an_asynchronous_run_stopped_at_any_moment(end, cut_short, streamed, extra):
     course = Course(None, streamed, extra, end, cut_short)
     done = set()
