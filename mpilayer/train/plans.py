@@ -172,8 +172,9 @@ class Plan(ABC):
             return True
         if not view.told:
             return False
-        # With its end or its pause the layer below has told its last checkpoint.
-        below = Candidate(view.saved, final=view.ended)
+        # With its end the layer below has told its last checkpoint. One that has paused
+        # makes, or sends again, all that has not arrived.
+        below = Candidate(view.saved if view.ended else view.newest, final=view.ended)
         repeatable = view.ended and self.repeats(layer - 1)
         return self.goes_on(layer, mine, below, repeatable)
 
