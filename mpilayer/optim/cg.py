@@ -1,80 +1,39 @@
 """Nonlinear conjugate gradients: needs one vector of memory, and more evaluations."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf, isfinite, sqrt
-from typing import Self
 
 import numpy as np
 
 from mpilayer.arrays import Array64
-from mpilayer.optim.search import Objective, Point, dot, evaluate, wolfe_search
+from mpilayer.optim.search import Objective, Point, State, dot, evaluate, wolfe_search
 
 _DECREASE, _CURVATURE = 1e-4, 0.15
 """c₁ and c₂ of the search: conjugate directions need more exact steps than L-BFGS."""
 
 
 @dataclass(frozen=True)
-class CGState:
-    """All that decides the further course; never changed once made.
+class CGState(State):
+    """Where conjugate gradients are.
 
     Attributes
     ----------
-    position, gradient : Array64
-        (n,) Where the last iteration ended, and the gradient there.
-    cost : float
-        The cost there.
     direction : Array64
         (n,) Where the next iteration searches.
     previous_cost : float
         The cost one iteration earlier, infinite at the start: it decides the first step
         that the next iteration tries.
-    iteration : int
-        How many iterations were made.
     """
 
-    position: Array64
-    cost: float
-    gradient: Array64
     direction: Array64
     previous_cost: float = inf
-    iteration: int = 0
 
     @staticmethod
     def start(position: Array64, objective: Objective) -> "CGState":
         """Evaluate a first position; collective if the objective is."""
         point = evaluate(objective, np.array(position, np.float64))
-        return CGState(point.position, point.cost, point.gradient, -point.gradient)
-
-    def arrays(self) -> dict[str, Array64]:
-        """Return the arrays that a checkpoint needs."""
-        return {
-            "position": self.position,
-            "gradient": self.gradient,
-            "direction": self.direction,
-        }
-
-    def numbers(self) -> dict[str, float | int]:
-        """Return the numbers that a checkpoint needs."""
-        return {
-            "cost": self.cost,
-            "previous_cost": self.previous_cost,
-            "iteration": self.iteration,
-        }
-
-    @classmethod
-    def restore(
-        cls, arrays: Mapping[str, Array64], numbers: Mapping[str, float | int]
-    ) -> Self:
-        """Return the state with these ``arrays()`` and ``numbers()``."""
-        return cls(
-            position=arrays["position"],
-            cost=float(numbers["cost"]),
-            gradient=arrays["gradient"],
-            direction=arrays["direction"],
-            previous_cost=float(numbers["previous_cost"]),
-            iteration=int(numbers["iteration"]),
-        )
+        return CGState(**vars(point), direction=-point.gradient)
 
 
 def conjugate_gradient(objective: Objective, state: CGState) -> Iterator[CGState]:
@@ -98,21 +57,20 @@ def conjugate_gradient(objective: Objective, state: CGState) -> Iterator[CGState
     sparse autoencoders (mean of six); c₂ = 0.1 does as well as 0.15.
     """
     while True:
-        start = Point(state.position, state.cost, state.gradient)
-        end = _search(objective, start, state)
+        end = _search(objective, state)
         if end is None and not np.array_equal(state.direction, -state.gradient):
             state = replace(state, direction=-state.gradient)
-            end = _search(objective, start, state)
+            end = _search(objective, state)
         if end is None:
             return
         state = _after(state, end)
         yield state
 
 
-def _search(objective: Objective, start: Point, state: CGState) -> Point | None:
+def _search(objective: Objective, state: CGState) -> Point | None:
     """Return where the search along the state's direction ends."""
     step = _first_step(state)
-    return wolfe_search(objective, start, state.direction, step, _DECREASE, _CURVATURE)
+    return wolfe_search(objective, state, state.direction, step, _DECREASE, _CURVATURE)
 
 
 def _first_step(state: CGState) -> float:
@@ -132,9 +90,7 @@ def _after(state: CGState, end: Point) -> CGState:
     if not dot(direction, end.gradient) < 0:
         direction = -end.gradient
     return CGState(
-        position=end.position,
-        cost=end.cost,
-        gradient=end.gradient,
+        **vars(end),
         direction=direction,
         previous_cost=state.cost,
         iteration=state.iteration + 1,

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from mpilayer.arrays import Array64
-from mpilayer.optim.search import Objective, Point, dot, evaluate, wolfe_search
+from mpilayer.optim.search import Objective, Point, State, dot, evaluate, wolfe_search
 
 _CURVATURE = float(np.finfo(np.float64).eps)
 """A pair is remembered if sᵀy > this · yᵀy."""
@@ -24,32 +24,22 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class LBFGSState:
-    """All that decides the further course; never changed once made.
+class LBFGSState(State):
+    """Where L-BFGS is.
 
     Attributes
     ----------
-    position, gradient : Array64
-        (n,) Where the last iteration ended, and the gradient there.
-    cost : float
-        The cost there.
     pairs : tuple of Pair
         What is remembered, the oldest first. States share the pairs' arrays.
-    iteration : int
-        How many iterations were made.
     """
 
-    position: Array64
-    cost: float
-    gradient: Array64
     pairs: tuple[Pair, ...] = ()
-    iteration: int = 0
 
     @staticmethod
     def start(position: Array64, objective: Objective) -> "LBFGSState":
         """Evaluate a first position; collective if the objective is."""
         point = evaluate(objective, np.array(position, np.float64))
-        return LBFGSState(point.position, point.cost, point.gradient)
+        return LBFGSState(**vars(point))
 
     @property
     def steps(self) -> Array64:
@@ -66,16 +56,7 @@ class LBFGSState:
 
     def arrays(self) -> dict[str, Array64]:
         """Return the arrays that a checkpoint needs."""
-        return {
-            "position": self.position,
-            "gradient": self.gradient,
-            "steps": self.steps,
-            "changes": self.changes,
-        }
-
-    def numbers(self) -> dict[str, float | int]:
-        """Return the numbers that a checkpoint needs."""
-        return {"cost": self.cost, "iteration": self.iteration}
+        return {**super().arrays(), "steps": self.steps, "changes": self.changes}
 
     @classmethod
     def restore(
@@ -127,13 +108,12 @@ def lbfgs(
 
 def _search(objective: Objective, state: LBFGSState) -> Point | None:
     """Return where the search along the quasi-Newton direction ends."""
-    start = Point(state.position, state.cost, state.gradient)
     if state.pairs:
-        return wolfe_search(objective, start, -_newton(state), step=1.0)
+        return wolfe_search(objective, state, -_newton(state), step=1.0)
     # The scale of the problem is unknown yet: try a step of length 1.
     norm = sqrt(dot(state.gradient, state.gradient))
     step = 1 / norm if norm > 0 else 1.0
-    return wolfe_search(objective, start, -state.gradient, step)
+    return wolfe_search(objective, state, -state.gradient, step)
 
 
 def _newton(state: LBFGSState) -> Array64:
@@ -158,4 +138,4 @@ def _after(state: LBFGSState, end: Point, corrections: int) -> LBFGSState:
     pairs, product = state.pairs, dot(step, change)
     if product > _CURVATURE * dot(change, change):
         pairs = (*pairs, Pair(step, change, product))[-corrections:]
-    return LBFGSState(end.position, end.cost, end.gradient, pairs, state.iteration + 1)
+    return LBFGSState(**vars(end), pairs=pairs, iteration=state.iteration + 1)

@@ -5,10 +5,10 @@ cost and gradient together, never twice at a position, and takes the first step 
 fulfils the strong Wolfe conditions.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from math import inf, isfinite, sqrt
-from typing import TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
@@ -42,6 +42,39 @@ class Point:
     position: Array64
     cost: float
     gradient: Array64
+
+
+@dataclass(frozen=True)
+class State(Point):
+    """All that decides an optimizer's further course; never changed once made.
+
+    Attributes
+    ----------
+    iteration : int
+        How many iterations have led here.
+    """
+
+    iteration: int = field(default=0, kw_only=True)
+
+    def arrays(self) -> dict[str, Array64]:
+        """Return the arrays that a checkpoint needs."""
+        return {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray)}
+
+    def numbers(self) -> dict[str, float | int]:
+        """Return the numbers that a checkpoint needs."""
+        return {k: v for k, v in vars(self).items() if isinstance(v, float | int)}
+
+    @classmethod
+    def restore(
+        cls, arrays: Mapping[str, Array64], numbers: Mapping[str, float | int]
+    ) -> Self:
+        """Return the state with these ``arrays()`` and ``numbers()``."""
+        kinds = {item.name: item.type for item in fields(cls)}
+        values: dict[str, Any] = {
+            name: kind(numbers[name]) if kind in (float, int) else arrays[name]
+            for name, kind in kinds.items()
+        }
+        return cls(**values)
 
 
 def evaluate(objective: Objective, position: Array64) -> Point:

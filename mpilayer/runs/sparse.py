@@ -14,6 +14,7 @@ from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import TrainingError
+from mpilayer.optim.search import State
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.advice import costly_allreduce
 from mpilayer.runs.checkpoints import (
@@ -34,7 +35,7 @@ from mpilayer.train.sparse.cost import (
     make_model,
     start_weights,
 )
-from mpilayer.train.sparse.descent import Descent, State
+from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.sparse.firing import dead_units
 from mpilayer.train.strata import Strata
 

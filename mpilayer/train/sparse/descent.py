@@ -12,11 +12,9 @@ from mpilayer.config import SparseConfig
 from mpilayer.errors import TrainingError
 from mpilayer.optim.cg import CGState, conjugate_gradient
 from mpilayer.optim.lbfgs import LBFGSState, lbfgs
+from mpilayer.optim.search import State
 from mpilayer.train.sparse.cost import Enough, ShardedCost
 from mpilayer.train.sparse.sgd import SGDState, sgd
-
-State = LBFGSState | CGState | SGDState
-"""All that decides an optimizer's further course; never changed once made."""
 
 _STATES: dict[str, type[State]] = {"lbfgs": LBFGSState, "cg": CGState, "sgd": SGDState}
 
@@ -117,7 +115,7 @@ class Descent:
         yield state
         if isinstance(state, CGState):
             yield from conjugate_gradient(self._evaluate, state)
-        else:
+        elif isinstance(state, LBFGSState):
             yield from lbfgs(self._evaluate, state, self.config.corrections)
 
     def _start(self) -> State:

@@ -11,8 +11,8 @@ import numpy as np
 from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig
 from mpilayer.errors import CheckpointError
-from mpilayer.models.sparse import SparseAutoencoder
-from mpilayer.optim.search import Objective
+from mpilayer.models.sparse import SparseAutoencoder, Sparsity
+from mpilayer.optim.search import Objective, State
 from mpilayer.train.sparse.cost import Enough, ShardedCost
 from mpilayer.train.strata import Strata
 from mpilayer.train.sums import Sums
@@ -22,24 +22,18 @@ _EAGER = 0.002
 
 
 @dataclass(frozen=True)
-class SGDState:
-    """All that decides the further course; never changed once made.
+class SGDState(State):
+    """Where descent on minibatches is: the cost and gradient are those of all rows.
 
     Attributes
     ----------
-    position, cost, gradient : ndarray (n,), float, ndarray (n,)
-        The parameters, and the whole cost and its gradient there.
     mean_activation : ndarray (n_hidden,)
         Running mean of the firing probabilities.
-    iteration, examples : int
-        How often the cost was measured after steps; rows that all steps have met.
+    examples : int
+        Rows that all steps have met; the cost is measured once an iteration.
     """
 
-    position: Array64
-    cost: float
-    gradient: Array64
     mean_activation: Array64
-    iteration: int = 0
     examples: int = 0
 
     @staticmethod
@@ -47,15 +41,6 @@ class SGDState:
         """Evaluate a first position; collective."""
         value, gradient = evaluate(position)
         return SGDState(position, value, gradient, cost.mean_activation.copy())
-
-    def arrays(self) -> dict[str, Array64]:
-        """Return the arrays that a checkpoint needs."""
-        names = ("position", "gradient", "mean_activation")
-        return {name: getattr(self, name) for name in names}
-
-    def numbers(self) -> dict[str, float | int]:
-        """Return the numbers that a checkpoint needs."""
-        return {k: getattr(self, k) for k in ("cost", "iteration", "examples")}
 
     @classmethod
     def restore(
@@ -74,14 +59,7 @@ class SGDState:
                 "was constant once, and falls to 0 now; found a former checkpoint. "
                 "Its weights can be used as they are; begin another run."
             )
-        return cls(
-            position=arrays["position"],
-            cost=float(numbers["cost"]),
-            gradient=arrays["gradient"],
-            mean_activation=arrays["mean_activation"],
-            iteration=int(numbers["iteration"]),
-            examples=int(numbers["examples"]),
-        )
+        return super().restore(arrays, numbers)
 
 
 def sgd(
@@ -124,7 +102,8 @@ def sgd(
         if cost.latest and isinf(cost.latest.reconstruction + cost.latest.decay):
             raise cost.no_number()
         state = SGDState(
-            position, value, gradient, mean, state.iteration + 1, steps.examples
+            *(position, value, gradient, mean, steps.examples),
+            iteration=state.iteration + 1,
         )
         yield state
     raise Enough("evaluations")
@@ -149,7 +128,9 @@ class _Steps:
         self.mean, self.examples = state.mean_activation.copy(), state.examples
         self._gradient, self._sums = parameters.like(), Sums(cost.comm, _EAGER)
         n_hidden = len(self.mean)
-        self._no_slope = np.zeros(n_hidden)
+        # The paper's update of the biases stands for the term's slope.
+        paper = config.sgd_sparsity == "bias"
+        self._sparsity = Sparsity(0.0, 0.5) if paper else cost.sparsity
         # Σ firing, and whether a rank wants to stop.
         self._firing = np.zeros(n_hidden + 1)
         self._minibatches = self._from(state.examples)
@@ -207,6 +188,4 @@ class _Steps:
     def _slope(self) -> Array64:
         """Return the sparsity term's slope at the mean that the minibatch leaves."""
         self._sums.finish()
-        if self._config.sgd_sparsity == "bias":
-            return self._no_slope
-        return self._cost.sparsity.slope(self.mean)
+        return self._sparsity.slope(self.mean)
