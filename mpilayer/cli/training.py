@@ -25,16 +25,7 @@ from mpilayer.runs.tasks import TASKS, noted_threads
 class TrainingCommand:
     """A command that trains: its options, its start, and what it shows at its end.
 
-    Attributes
-    ----------
-    name : str
-        The command, and its section of ``--config``.
-    config : type
-        What decides it.
-    threads : int
-        BLAS threads of each rank as a rule; 0: its share of the cores.
-    description : str
-        What it does, if one line does not say it.
+    ``threads`` are BLAS threads of each rank as a rule; 0: its share of the cores.
     """
 
     name: str
