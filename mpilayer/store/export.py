@@ -100,9 +100,12 @@ def write(path: Path, ending: str, model: Model) -> None:
 
 def check_replaceable(path: Path, ending: str) -> None:
     """Check that an HDF5 file is a model, and not data or a checkpoint."""
-    advice = "It is not replaced: choose another name."
+
+    def advise(_: object) -> str:
+        return "It is not replaced: choose another name."
+
     if ending == _HDF5 and path.exists():
-        with hdf5.open_read(path, kind=KIND, version=FORMAT_VERSION, advice=advice):
+        with hdf5.open_read(path, kind=KIND, version=FORMAT_VERSION, advise=advise):
             pass
 
 
