@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from mpilayer.runs.checkpoints import (
     restore,
 )
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.drive import Terms, Training, check_same
+from mpilayer.runs.drive import Summary, Terms, Training, check_same
 from mpilayer.runs.model import run_shapes
 from mpilayer.runs.outcome import (
     LayerOutcome,
@@ -53,6 +53,7 @@ from mpilayer.train.record import EpochRecord
 from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
 from mpilayer.words import count
 
+_Terms: TypeAlias = Terms[PretrainConfig]
 _HARMLESS = frozenset({"monitor_every"})
 # Settings that make a run longer or shorter.
 _LENGTHS = frozenset({"epochs", "extra_epochs"})
@@ -78,13 +79,11 @@ class Pretraining(Training[PretrainConfig]):
     def _settings(self) -> PretrainConfig:
         return run_shapes(self.directory)[0]
 
-    def _terms(
-        self, data: Path, config: PretrainConfig, facts: Facts
-    ) -> Terms[PretrainConfig]:
+    def _terms(self, data: Path, config: PretrainConfig, facts: Facts) -> _Terms:
         table = _table_of(config, layer_shapes(config, facts.n_visible))
         return Terms(data, _effective(config, table), facts, table)
 
-    def _look(self) -> Terms[PretrainConfig]:
+    def _look(self) -> _Terms:
         before = self._settings()
         table = None
         if before.schedule != "async":
@@ -102,7 +101,7 @@ class Pretraining(Training[PretrainConfig]):
         _lengthen(self.directory, before, wanted, table, new)
         return Terms(data, wanted, facts, new)
 
-    def _nothing_left(self, terms: Terms[PretrainConfig]) -> str:  # noqa: ARG002
+    def _nothing_left(self, terms: _Terms) -> str:  # noqa: ARG002
         """Say that the run has come to its end."""
         if not self.directory.is_complete(PRETRAIN):
             return ""
@@ -112,7 +111,7 @@ class Pretraining(Training[PretrainConfig]):
         # Who resumes may have meant a fine-tuning that has left no trace.
         return f"{words}. Fine-tune it with 'mpilayer finetune {self.run}'"
 
-    def _read(self, terms: Terms[PretrainConfig]) -> Rows | None:
+    def _read(self, terms: _Terms) -> Rows | None:
         if self.session.comm.rank > 0:
             return None
         config, data = terms.config, terms.data
@@ -127,9 +126,7 @@ class Pretraining(Training[PretrainConfig]):
                     check_range(validation, config.visible, data)
             return monitored(train, validation, config.monitor_rows)
 
-    def _train(
-        self, terms: Terms[PretrainConfig], rows: Rows | None, again: bool
-    ) -> dict[str, Any]:
+    def _train(self, terms: _Terms, rows: Rows | None, again: bool) -> Summary:
         session, directory, config = self.session, self.directory, terms.config
         comm = session.comm
         plan = plan_of(config, terms.table)
@@ -196,7 +193,7 @@ class Pretraining(Training[PretrainConfig]):
 
     def _train_layers(
         self,
-        terms: Terms[PretrainConfig],
+        terms: _Terms,
         plan: Plan,
         rows: Rows | None,
         states: Sequence[LayerState],
