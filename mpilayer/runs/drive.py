@@ -61,9 +61,12 @@ class Training(ABC, Generic[C]):
     ----------
     name : str
         The section of ``config.toml``, and the mark in ``complete``.
+    threads : int
+        BLAS threads of each rank as a rule; 0: its share of the cores.
     """
 
     name: str
+    threads = 0
 
     def __init__(
         self,

@@ -48,6 +48,7 @@ class SparseTraining(Training[SparseConfig]):
     """A sparse autoencoder on rows that all ranks share; each reads its own."""
 
     name = SPARSE
+    threads = 1  # more slow down products as small as those of a block of rows
 
     def _facts_of(self, data: Path, config: SparseConfig) -> Facts:
         return sparse_facts(data, config)
