@@ -13,7 +13,7 @@ from mpilayer.models.autoencoder import Autoencoder
 from mpilayer.models.base import Layer, LayerShape
 from mpilayer.models.rbm import RBM
 from mpilayer.numerics.losses import squared_error
-from mpilayer.optim.descent import Descent
+from mpilayer.optim.minibatch import Momentum
 from mpilayer.parallel.channel import Rows
 from mpilayer.rng import stream
 
@@ -83,7 +83,7 @@ class LayerState:
     ----------
     epoch : int
         Epochs done.
-    optimizer : Descent
+    optimizer : Momentum
         Holds the velocity.
     """
 
@@ -91,7 +91,7 @@ class LayerState:
         self.layer = layer
         self.settings = settings
         self.epoch = 0
-        self.optimizer = Descent(layer.parameters.vector.size)
+        self.optimizer = Momentum(layer.parameters.vector.size)
         # 1 for weights, 0 for biases, which do not decay.
         decays = layer.parameters.like()
         for _, view in decays.items():
