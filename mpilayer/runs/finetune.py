@@ -14,7 +14,7 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.losses import check_loss
-from mpilayer.optim.descent import DEFAULT_RATES
+from mpilayer.optim.minibatch import DEFAULT_RATES
 from mpilayer.partition import shard_bounds
 from mpilayer.runs import advice
 from mpilayer.runs.checkpoints import (
