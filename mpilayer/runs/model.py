@@ -1,12 +1,8 @@
-"""Layers and stacks to checkpoints, and back."""
+"""The models that a run has trained, and whether they are at their end."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
-from mpilayer.arrays import AnyArray
 from mpilayer.config import PretrainConfig
 from mpilayer.errors import CheckpointError, UnfinishedWarning
 from mpilayer.models.base import LayerShape
@@ -28,72 +24,14 @@ from mpilayer.runs.tasks import (
 )
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import layer_shapes, make_layer
-from mpilayer.train.pretrain import Snapshot
 from mpilayer.train.sparse.cost import make_model
-
-
-class State(Protocol):
-    """What a checkpoint holds: it says itself what that is, and takes it back."""
-
-    def arrays(self) -> Mapping[str, AnyArray]:
-        """Return arrays by name; nothing changes them any more."""
-
-    def numbers(self) -> Mapping[str, Any]:
-        """Return numbers by name."""
-
-    def restore(
-        self, arrays: Mapping[str, AnyArray], numbers: Mapping[str, Any]
-    ) -> None:
-        """Go where the state with these ``arrays()`` and ``numbers()`` was."""
-
-
-def saving(
-    path: Path, *states: State | Snapshot, keep: bool = False, **facts: Any
-) -> Callable[[], None]:
-    """Return what writes states as they are now, in any thread and at any time. Local.
-
-    ``facts`` stand beside their numbers; ``keep`` as
-    :func:`mpilayer.store.checkpoint.save` takes it.
-    """
-    arrays: dict[str, AnyArray] = {}
-    numbers = dict(facts)
-    for state in states:
-        arrays |= state.arrays()
-        numbers |= state.numbers()
-    return partial(checkpoint.save, path, arrays, numbers, keep)
-
-
-def restore(
-    path: Path, state: State
-) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
-    """Put a state where its newest whole checkpoint is. Local.
-
-    Returns
-    -------
-    dict, dict, str
-        All that the checkpoint holds, arrays and numbers, and a remark if the newest
-        file was damaged.
-
-    Raises
-    ------
-    CheckpointError
-        There is none that is whole, or it is of another model.
-    """
-    arrays, numbers, remark = checkpoint.load_newest(path)
-    for name, own in state.arrays().items():
-        checkpoint.fill(own, arrays, name, path)  # only for its checks
-    state.restore(arrays, numbers)
-    return arrays, numbers, remark
 
 
 def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
     """Return what a run has trained, and what that is. Local.
 
-    Returns
-    -------
-    str, DeepAutoencoder
-        ``sparse``, ``pretrained`` or ``finetuned``; a sparse autoencoder is a stack of
-        one layer.
+    That is ``sparse``, ``pretrained`` or ``finetuned``; a sparse autoencoder is a stack
+    of one layer.
 
     Raises
     ------
@@ -239,12 +177,7 @@ def _load_sparse(directory: RunDirectory) -> DeepAutoencoder:
 def load_stack(directory: RunDirectory, pretrained: bool = False) -> DeepAutoencoder:
     """Return a run's model: fine-tuned if it was, else the unrolled layers. Local.
 
-    Parameters
-    ----------
-    directory : RunDirectory
-        The run.
-    pretrained : bool
-        Take the unrolled layers even if the run was fine-tuned.
+    ``pretrained``: the unrolled layers even if the run was fine-tuned.
 
     Raises
     ------
@@ -277,14 +210,7 @@ def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape
 
 
 def check_pretrained(directory: RunDirectory, weights: bool = True) -> None:
-    """Check that pre-training has come to its end.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-        The run.
-    weights : bool
-        They are needed; else it is enough that pre-training has begun.
+    """Check that pre-training has come to its end, or begun if no weights are needed.
 
     Raises
     ------

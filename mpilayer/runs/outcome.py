@@ -26,7 +26,6 @@ from mpilayer.runs.rows import errors_of, pca_of
 from mpilayer.runs.session import Session, finite
 from mpilayer.store.metrics import keep_until, lines_of
 from mpilayer.train.layer import LayerState, monitored_rows, new_state
-from mpilayer.train.plans import AsyncPlan, Plan
 from mpilayer.train.pretrain import Pipeline
 from mpilayer.train.record import KINDS, EpochRecord
 from mpilayer.train.schedule import Schedule, finish_times
@@ -50,15 +49,15 @@ class LayerOutcome:
 
 
 def outcomes_of(
-    pipeline: Pipeline, plan: Plan, records: list[EpochRecord]
+    pipeline: Pipeline, records: list[EpochRecord]
 ) -> dict[int, LayerOutcome]:
     """Return the outcome of each of this rank's layers."""
     return {
         index: LayerOutcome(
             records=[record for record in records if record.layer == index],
             digest=state.layer.parameters.digest(),
-            used=tuple(plan.layers[index].used) if isinstance(plan, AsyncPlan) else (),
-            dropped=tuple(pipeline.outlets[index].dropped),
+            used=pipeline.row(index),
+            dropped=pipeline.dropped(index),
         )
         for index, state in pipeline.states.items()
     }
