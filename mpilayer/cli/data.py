@@ -18,6 +18,7 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.data.recipe import make_data, patch_range
 from mpilayer.errors import ConfigError
 from mpilayer.runs.rows import like_of
+from mpilayer.words import count
 
 _WIDTH = 80
 # More of them are numbers to learn, or too many to read.
@@ -228,7 +229,7 @@ def _labels_in_short(facts: dict[str, Any]) -> str:
     low, high = min(counts.values()), max(counts.values())
     if low < high:
         return f"{len(counts)}: {low} to {high} rows"
-    return f"{len(counts)}: {low} row{'' if low == 1 else 's'} each"
+    return f"{len(counts)}: {count(low, 'row')} each"
 
 
 def _filled(text: str, indent: int) -> str:

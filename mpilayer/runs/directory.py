@@ -37,7 +37,7 @@ from mpilayer.errors import (
     ScheduleError,
 )
 from mpilayer.store import checkpoint
-from mpilayer.train.restart import Candidate
+from mpilayer.train.plans import Candidate
 from mpilayer.train.schedule import Schedule
 
 PREPARATION = "preparation.json"

@@ -54,17 +54,7 @@ FOLDER_OF = {"pretrain": "deep", "finetune": "deep"}
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment does.
-
-    Attributes
-    ----------
-    experiment, data, report : dataclass
-        Their sections.
-    training : mapping of str to dataclass
-        Settings of the training steps that have a section.
-    steps : tuple of str
-        In their order.
-    """
+    """What an experiment does: its sections, and its steps in their order."""
 
     experiment: ExperimentConfig
     data: DataConfig

@@ -21,9 +21,10 @@ from mpilayer.runs.checkpoints import (
     LayerKeeper,
     remove_cuts,
     remove_unfinished,
+    restore,
 )
 from mpilayer.runs.drive import Terms, Training, check_same
-from mpilayer.runs.model import restore, run_shapes
+from mpilayer.runs.model import run_shapes
 from mpilayer.runs.outcome import (
     LayerOutcome,
     former_records,
@@ -35,7 +36,7 @@ from mpilayer.runs.outcome import (
     summarize,
 )
 from mpilayer.runs.rows import Facts, check_range, data_facts
-from mpilayer.runs.schedule import effective, lengthen, plan_of, rule_of, table_of
+from mpilayer.runs.schedule import effective, lengthen, plan_of, table_of
 from mpilayer.runs.tasks import PRETRAIN, data_of_run
 from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train.layer import (
@@ -46,9 +47,10 @@ from mpilayer.train.layer import (
     new_state,
     row_counts,
 )
+from mpilayer.train.plans import BEGINNING, Plan
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
-from mpilayer.train.restart import BEGINNING
+from mpilayer.words import count
 
 _HARMLESS = frozenset({"monitor_every"})
 # Settings that make a run longer or shorter.
@@ -129,7 +131,8 @@ class Pretraining(Training[PretrainConfig]):
     ) -> dict[str, Any]:
         session, directory, config = self.session, self.directory, terms.config
         comm = session.comm
-        cut = self._cut(terms) if again else None
+        plan = plan_of(config, terms.table)
+        cut = self._cut(plan, len(config.layers)) if again else None
         shapes = layer_shapes(config, terms.facts.n_visible)
         counts = terms.table.epochs if terms.table else config.stipulated_epochs
         owners = layers_to_ranks(
@@ -138,7 +141,7 @@ class Pretraining(Training[PretrainConfig]):
         session.announce()
         session.say(_describe(owners, shapes))
         states = [new_state(config, shapes, index) for index in owners[comm.rank]]
-        layers, seconds = self._train_layers(terms, rows, states, cut)
+        layers, seconds = self._train_layers(terms, plan, rows, states, cut)
         schedule = terms.table
         if schedule is None:
             schedule = recorded_table(config, [layers[i] for i in sorted(layers)])
@@ -155,13 +158,12 @@ class Pretraining(Training[PretrainConfig]):
         remove_cuts(self.directory, len(self._settings().layers))
         remove_unfinished(self.directory)
 
-    def _cut(self, terms: Terms[PretrainConfig]) -> Cut:
+    def _cut(self, plan: Plan, n_layers: int) -> Cut:
         """Return where the run goes on. Collective."""
         comm, directory = self.session.comm, self.directory
-        rule, n_layers = rule_of(terms.config, terms.table), len(terms.config.layers)
         # It may be noted all the same, if what it has left was lost.
         comm.on_root(lambda: directory.set_complete(PRETRAIN, False))
-        cut = comm.on_root(lambda: Cut.newest(directory, rule, n_layers))
+        cut = comm.on_root(lambda: Cut.newest(directory, plan, n_layers))
         for remark in cut.remarks:
             self.session.warn(remark)
         return cut
@@ -171,7 +173,7 @@ class Pretraining(Training[PretrainConfig]):
     ) -> tuple[list[Snapshot], dict[int, list[EpochRecord]]]:
         """Put this rank's layers where the cut is. Collective.
 
-        Returns the snapshots of all layers, and on rank 0 their records until then.
+        Returns the snapshots of all layers, and their records until then.
         """
         comm, directory = self.session.comm, self.directory
 
@@ -194,6 +196,7 @@ class Pretraining(Training[PretrainConfig]):
     def _train_layers(
         self,
         terms: Terms[PretrainConfig],
+        plan: Plan,
         rows: Rows | None,
         states: Sequence[LayerState],
         cut: Cut | None,
@@ -207,14 +210,12 @@ class Pretraining(Training[PretrainConfig]):
         """
         session, directory, config = self.session, self.directory, terms.config
         comm, facts, n_layers = session.comm, terms.facts, len(config.layers)
-        snapshots = [Snapshot(BEGINNING)] * n_layers
+        snapshots = [Snapshot()] * n_layers
         former: dict[int, list[EpochRecord]] = {}
         if cut is not None:
             snapshots, former = self._restore(states, cut)
-        plan = plan_of(config, terms.table, snapshots)
-        rule = rule_of(config, terms.table)
         notice = Notice(comm)
-        keeper = LayerKeeper(directory, session, rule, notice, n_layers)
+        keeper = LayerKeeper(directory, session, plan, notice, n_layers)
         pipeline = Pipeline(
             states,
             rows,
@@ -222,10 +223,9 @@ class Pretraining(Training[PretrainConfig]):
             comm,
             plan,
             keeper,
+            snapshots,
             cut.again if cut else (),
         )
-        for index, outlet in pipeline.outlets.items():
-            outlet.dropped.extend(snapshots[index].dropped)
         before = max((r.ended for own in former.values() for r in own), default=0.0)
         goals = {
             f"layer-{i + 1}": terms.table.epochs[i] if terms.table else None
@@ -243,7 +243,7 @@ class Pretraining(Training[PretrainConfig]):
             raise session.interrupted(directory)
         seconds = before + perf_counter() - began
         records = [*(r for i in pipeline.states for r in former.get(i, [])), *records]
-        outcomes = comm.allgather(outcomes_of(pipeline, plan, records))
+        outcomes = comm.allgather(outcomes_of(pipeline, records))
         return _merged(outcomes), seconds
 
     def _run(
@@ -277,10 +277,9 @@ def check_ranks(n_ranks: int, config: PretrainConfig) -> None:
     """
     n_layers = len(config.layers)
     if n_ranks > n_layers:
-        plural = "s" if n_layers > 1 else ""
         raise CommunicationError(
-            f"a rank needs a layer of its own; got {n_ranks} ranks for {n_layers} "
-            f"layer{plural}. Start at most {n_layers} rank{plural}."
+            f"a rank needs a layer of its own; got {n_ranks} ranks for "
+            f"{count(n_layers, 'layer')}. Start at most {count(n_layers, 'rank')}."
         )
 
 

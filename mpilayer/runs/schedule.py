@@ -10,16 +10,8 @@ from mpilayer.models.base import LayerShape
 from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.tasks import PRETRAIN
-from mpilayer.train.plans import AsyncPlan, Plan, TablePlan
-from mpilayer.train.pretrain import Snapshot
-from mpilayer.train.restart import AsyncRule, Candidate, Rule, TableRule
-from mpilayer.train.schedule import (
-    AsyncLayer,
-    Schedule,
-    greedy,
-    lockstep,
-    simulate,
-)
+from mpilayer.train.plans import AsyncPlan, Candidate, Plan, TablePlan
+from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
 
 
 def effective(config: PretrainConfig, table: Schedule | None) -> PretrainConfig:
@@ -73,36 +65,14 @@ def _replayed(path: Path, n_layers: int) -> Schedule:
     return schedule
 
 
-def rule_of(config: PretrainConfig, table: Schedule | None) -> Rule:
-    """Return which checkpoints of the layers go together."""
+def plan_of(config: PretrainConfig, table: Schedule | None) -> Plan:
+    """Return who trains when, and which checkpoints of the layers go together."""
     streamed = config.activations == "streamed"
     if table is not None:
-        return TableRule(table, streamed)
-    return AsyncRule(config.stipulated_epochs, streamed)
-
-
-def plan_of(
-    config: PretrainConfig, table: Schedule | None, snapshots: Sequence[Snapshot]
-) -> Plan:
-    """Return who trains when, from where each layer is."""
-    streamed = config.activations == "streamed"
-    if table is not None:
-        begun = [snapshot.candidate.epoch for snapshot in snapshots]
-        return TablePlan(table, streamed, begun)
-    layers = [
-        # Runs of older versions count extra epochs before the stipulated are done.
-        AsyncLayer(
-            n,
-            extra,
-            config.cut_short,
-            list(done.row),
-            done.extra_left if len(done.row) > n else 0,
-        )
-        for n, extra, done in zip(
-            config.stipulated_epochs, config.extra, snapshots, strict=True
-        )
-    ]
-    return AsyncPlan(layers, streamed, config.end)
+        return TablePlan(table, streamed)
+    return AsyncPlan(
+        config.stipulated_epochs, config.extra, streamed, config.end, config.cut_short
+    )
 
 
 def lengthen(
@@ -120,10 +90,10 @@ def lengthen(
         What was trained so far would have been trained otherwise: a layer has used
         outputs of another epoch, or one that was the last then and is not now.
     """
-    rules = rule_of(before, old), rule_of(before, new)
-    cut = Cut.newest(directory, rules[0], old.n_layers)
+    plans = plan_of(before, old), plan_of(before, new)
+    cut = Cut.newest(directory, plans[0], old.n_layers)
     for layer, candidate in enumerate(cut.candidates):
-        if not _is_same(layer, candidate, (old, new), rules):
+        if not _is_same(layer, candidate, (old, new), plans):
             key = "epochs" if before.epochs != asked.epochs else "extra_epochs"
             was, now = (",".join(map(str, getattr(c, key))) for c in (before, asked))
             raise ConfigError(
@@ -147,13 +117,13 @@ def _is_same(
     layer: int,
     candidate: Candidate,
     tables: tuple[Schedule, Schedule],
-    rules: tuple[Rule, Rule],
+    plans: tuple[Plan, Plan],
 ) -> bool:
     """Tell whether a layer's epochs so far are the same in both tables."""
     old, new = (table.used[layer][: candidate.epoch] for table in tables)
     if old != new:
         return False
     return layer == 0 or all(
-        rules[0].streams(layer - 1, output) == rules[1].streams(layer - 1, output)
+        plans[0].streams(layer - 1, output) == plans[1].streams(layer - 1, output)
         for output in set(old)
     )
