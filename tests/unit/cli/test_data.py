@@ -2,26 +2,22 @@
 
 import json
 import os
-import signal
 import threading
-import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
-from mpilayer.cli.main import main
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.images import read_images
 from mpilayer.data.patches import draw, into_range, whiten
 from mpilayer.data.split import Split
+from tests.support.command import call
 from tests.support.idx import write_idx_folder
-from tests.support.launch import ROOT
+from tests.support.launch import ROOT, assert_user_error
 from tests.support.toys import rows
 
 SAMPLE = ROOT / "data" / "natural-sample.h5"
@@ -30,26 +26,18 @@ X = RNG.normal(size=(3, 12, 10)).astype(np.float32)
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch, capsys):
-    """Give a function that runs the command and returns code and output."""
-    monkeypatch.chdir(tmp_path)
+def data(tmp_path, monkeypatch):
+    """Give a function that calls the command."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    before = signal.getsignal(signal.SIGINT)
 
     def run(*arguments):
-        with warnings.catch_warnings(action="always"):
-            try:
-                code = main(["data", *map(str, arguments)])
-            except SystemExit as end:
-                code = end.code
-        out, err = capsys.readouterr()
+        result = call("data", *arguments, cwd=tmp_path)
         if not {"--json", "fetch"} & set(arguments):
-            assert max(map(len, out.splitlines()), default=0) <= 80
-        return SimpleNamespace(code=code, out=out, err=err)
+            assert max(map(len, result.stdout.splitlines()), default=0) <= 80
+        return result
 
-    yield run
-    signal.signal(signal.SIGINT, before)
+    return run
 
 
 @pytest.fixture
@@ -57,10 +45,10 @@ def made(data):
     """Give a function that demands that the command makes ``out.h5``; what it holds."""
 
     def run(*arguments):
-        result = data(*arguments, "-o", "out.h5", "--replace")
-        assert (result.code, result.err) == (0, "")
-        assert "Wrote out.h5" in result.out
-        return json.loads(data("info", "out.h5", "--json", "--verify").out)
+        result = data(*arguments, "-o", "out.h5", "--replace").ok()
+        assert result.stderr == ""
+        assert "Wrote out.h5" in result.stdout
+        return json.loads(data("info", "out.h5", "--json", "--verify").stdout)
 
     return run
 
@@ -72,11 +60,8 @@ def refused(data, tmp_path):
     def run(*arguments, words):
         before = names(tmp_path)
         result = data(*arguments)
-        assert (result.code, result.out) == (2, "")
-        assert result.err.startswith("mpilayer: error: ")
-        assert result.err.count("mpilayer: error") == 1
-        for word in [words] if isinstance(words, str) else words:
-            assert word in result.err
+        assert_user_error(result, *([words] if isinstance(words, str) else words))
+        assert result.stdout == ""
         assert names(tmp_path) == before
 
     return run
@@ -100,8 +85,8 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def values(split="train"):
-    with Dataset.open(Path("out.h5")) as dataset:
+def values(folder, split="train"):
+    with Dataset.open(folder / "out.h5") as dataset:
         return dataset.rows(split)
 
 
@@ -113,7 +98,7 @@ def test_prepare_and_info(data, made, digits):
     assert list(found["splits"]) == ["train", "validation", "test"]
     counts = found["splits"]["validation"]["label_counts"]
     assert counts == dict.fromkeys(map(str, range(10)), 2)
-    info = data("info", "out.h5", "--verify").out
+    info = data("info", "out.h5", "--verify").stdout
     assert found["digest"] in info
     assert "agrees with the digest" in info
 
@@ -213,7 +198,7 @@ def test_a_source_with_validation_rows_of_its_own(data, refused, tmp_path):
     np.savez(tmp_path / "a.npz", train_x=np.eye(9), validation_x=np.eye(9))
     command = ("prepare", "a.npz", "-o", "out.h5")
     refused(*command, "--validation", 2, words="has 9 validation rows of its own")
-    assert "unit vectors" in data(*command, "--name", "unit vectors").out
+    assert "unit vectors" in data(*command, "--name", "unit vectors").stdout
 
 
 def test_info_of_wrong_files(made, refused, digits, tmp_path):
@@ -238,7 +223,7 @@ def test_many_labels_are_not_listed(data, tmp_path, n_labels, short, are_listed)
     split = Split(rows(60), np.arange(60) % n_labels - 1)
     path = tmp_path / "many.h5"
     write_dataset(path, {"train": split}, name="", origin="", scale=1.0)
-    out = data("info", path).out
+    out = data("info", path).stdout
     assert f"  {short}\n" in out
     assert ("rows of each label in train" in out) == are_listed
 
@@ -257,10 +242,10 @@ def test_commands_are_explained(data, refused):
     for command in ("prepare", "patches", "fetch", "info"):
         result = data(command, "--help")
         assert result.code == 0
-        assert result.out.startswith(f"usage: mpilayer data {command}")
+        assert result.stdout.startswith(f"usage: mpilayer data {command}")
 
 
-def test_patches_of_the_sample(data, made):
+def test_patches_of_the_sample(made, tmp_path):
     options = ["--count", 3000, "--validation", 500, "--size", 12, "--seed", 4]
     found = made("patches", SAMPLE, *options, "--whiten", "--range", "0.1,0.9")
     assert (found["name"], found["n_visible"]) == ("natural-sample", 144)
@@ -271,18 +256,18 @@ def test_patches_of_the_sample(data, made):
     expected = draw(whiten(read_images(SAMPLE).x), 12, 3000, 500, seed=4)
     into_range(*expected, 0.1, 0.9)
     for split, x in zip(("train", "validation"), expected, strict=True):
-        np.testing.assert_array_equal(values(split), x)
+        np.testing.assert_array_equal(values(tmp_path, split), x)
         facts = found["splits"][split]
         assert (facts["dtype"], facts["scale"]) == ("float32", 1)
         assert facts["label_counts"] is None
 
 
-def test_patches_as_they_are(made, scenes):
+def test_patches_as_they_are(made, scenes, tmp_path):
     found = made("patches", scenes, "--count", 45, "--size", 8, "--name", "small")
     assert found["name"] == "small"
     assert found["origin"].endswith("seed 0, range raw")
     assert list(found["splits"]) == ["train"]
-    np.testing.assert_array_equal(values(), draw(X, 8, 45, 0, seed=0)[0])
+    np.testing.assert_array_equal(values(tmp_path), draw(X, 8, 45, 0, seed=0)[0])
 
 
 def test_the_seed_chooses_the_patches(made, scenes):
@@ -322,7 +307,7 @@ def test_several_ranks_are_refused_once(data, refused, digits, monkeypatch):
     refused("prepare", digits, "-o", "out.h5", words=words)
     monkeypatch.setenv("PMI_RANK", "1")
     result = data("prepare", digits, "-o", "out.h5")
-    assert (result.code, result.err) == (2, "")
+    assert (result.code, result.stderr) == (2, "")
 
 
 @pytest.mark.shared
@@ -336,22 +321,26 @@ def test_fetch_and_prepare_mnist(data, made, shared_mnist, tmp_path):
         server.shutdown()
         thread.join()
     assert fetched.code == 0
-    assert "train-images-idx3-ubyte.gz: downloading (9.7 MB)" in fetched.err
+    assert "train-images-idx3-ubyte.gz: downloading (9.7 MB)" in fetched.stderr
     assert names(tmp_path / "mnist") == names(shared_mnist)
-    assert "was there already" in data("fetch", "mnist", "-o", "mnist").out
-    following = fetched.out.splitlines()[-1]
+    assert "was there already" in data("fetch", "mnist", "-o", "mnist").stdout
+    following = fetched.stdout.splitlines()[-1]
     assert following == "Next: mpilayer data prepare mnist -o mnist.h5"
     found = made("prepare", "mnist", "--validation", 10_000)["splits"]
-    assert [facts["n_samples"] for facts in found.values()] == [50_000, 10_000, 10_000]
+    assert [facts["n_samples"] for facts in found.values()] == [
+        50_000,
+        10_000,
+        10_000,
+    ]
     assert set(found["validation"]["label_counts"].values()) == {1000}
 
 
 @pytest.mark.shared
-def test_patches_of_olshausen_s_images(made, shared_images):
+def test_patches_of_olshausen_s_images(made, shared_images, tmp_path):
     options = ["--count", 50_000, "--validation", 1000, "--range", "0.1,0.9"]
     found = made("patches", shared_images, *options)
     assert "(10 images of 512 x 512)" in found["origin"]
-    x = values()
+    x = values(tmp_path)
     assert x.shape == (50_000, 64)
     np.testing.assert_allclose(x.mean(), 0.5, atol=1e-3)
     # Rows are in random order: shards are alike.
