@@ -287,7 +287,7 @@ REFUSED = {
     "scale and like": (("--scale", "minmax", "--like", "run"), "exclude one another"),
     "like nothing": (("--like", "none.h5"), "--like must name a run or a data set"),
     "like a folder": (("--like", "."), "must be the directory of a run"),
-    "an unknown scale": (("--scale", "max"), "unknown scale 'max'; choose from none, minmax"),
+    "an unknown scale": (("--scale", "max"), "unknown scale 'max'"),
     "test rows": (("--test", -1), "must be at least 0; got -1. Change --test"),
 }
 
