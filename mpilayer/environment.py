@@ -6,6 +6,7 @@ once, when NumPy loads them.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -151,6 +152,15 @@ def launched_rank() -> int:
 def launched_size() -> int:
     """Return how many processes the launcher started together; 1 without a launcher."""
     return _launched()[1]
+
+
+def mpiexec() -> str:
+    """Return the launcher: the one beside this Python, else the one on the path.
+
+    Empty if there is none.
+    """
+    beside = Path(sys.executable).with_name("mpiexec")
+    return str(beside) if beside.exists() else shutil.which("mpiexec") or ""
 
 
 def terminal() -> Path | None:

@@ -1,60 +1,97 @@
-"""One step of contrastive divergence against its matrix products, and rivals."""
+"""What a step or an evaluation takes over its matrix products, in one process."""
 
-from collections.abc import Callable
-from time import perf_counter
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from mpilayer.bench import rivals
-from mpilayer.bench.pairs import Comparison, Say, silent, take_turns
-from mpilayer.config import PretrainConfig
+from mpilayer.arrays import ROW_BLOCK, AnyArray, Array32, row_blocks
+from mpilayer.bench.pairs import Candidates, repeated
+from mpilayer.config import PretrainConfig, SparseConfig
 from mpilayer.models.base import LayerShape
+from mpilayer.optim.search import Objective
+from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.rng import stream
 from mpilayer.train.layer import new_state
+from mpilayer.train.sparse import ShardedCost, make_model, start_weights
+
+MODES = ("average", "exact", "exact-fused")
+"""Kinds of sparsity term."""
+
+_ROWS_IN_A_TURN = 1_000_000
 
 
-def compare_steps(
-    n_visible: int,
-    n_hidden: int,
-    minibatch: int,
-    threads: int,
-    rounds: int,
-    steps: int = 50,
-    say: Say = silent,
-) -> Comparison:
-    """Time CD-1 steps; seconds of one step of each candidate.
+def steps(rows: Array32, n_hidden: int, minibatch: int) -> Candidates:
+    """Return what a step of CD-1 is compared with; seconds of one step.
 
-    Candidates: ``gemm`` (the matrix products of the step, nothing else), ``mpilayer``
-    (a whole step as in training: gathering rows, sampling, velocity, update) and, where
-    they are installed, ``torch`` and ``scikit-learn`` doing the same.
+    ``gemm`` has the matrix products of the step, nothing else; ``mpilayer`` a whole
+    step as in training: gathering rows, sampling, velocity, update.
     """
-    rows = stream(0, "bench").random((steps * minibatch, n_visible), dtype=np.float32)
-    candidates: dict[str, Callable[[], float]] = {
-        "gemm": _per_step(_gemms(n_visible, n_hidden, minibatch), steps),
-        "mpilayer": _epoch(rows, n_hidden, minibatch, steps),
+    n_steps = len(rows) // minibatch
+    config = PretrainConfig(layers=(n_hidden,), minibatch=minibatch)
+    state = new_state(config, [LayerShape(rows.shape[1], n_hidden)], 0)
+    products = _step_products(rows.shape[1], n_hidden, minibatch)
+    return {
+        "gemm": repeated(products, n_steps),
+        "mpilayer": repeated(lambda: state.train_epoch(rows), 1, n_steps),
     }
-    if rivals.has("torch"):
-        work = rivals.torch_steps(rows, n_hidden, minibatch, threads)
-        candidates["torch"] = _timed(work, steps)
-    if rivals.has("sklearn"):
-        work = rivals.sklearn_steps(rows, n_hidden, minibatch)
-        candidates["scikit-learn"] = _timed(work, steps)
-    with threadpool_limits(threads):
-        return take_turns(candidates, rounds, say=say)
 
 
-def _gemms(n_visible: int, n_hidden: int, minibatch: int) -> Callable[[], None]:
+def costs(rows: Array32, config: SparseConfig) -> dict[str, ShardedCost]:
+    """Return the sparse autoencoder's cost with each sparsity term, and in float64."""
+    found = {f"mpilayer {kl}": _cost(rows, replace(config, kl=kl)) for kl in MODES}
+    wide = replace(config, dtype="float64")
+    return found | {"mpilayer float64": _cost(rows.astype(np.float64), wide)}
+
+
+def evaluations(
+    rows: Array32, costs: Mapping[str, Objective], config: SparseConfig
+) -> Candidates:
+    """Return evaluations to compare, of their products (``gemm``) and of the costs.
+
+    Seconds of one evaluation of cost and gradient, where training starts.
+    """
+    position = start(rows.shape[1], config)
+    n = turn_length(len(rows))
+    products = _cost_products(rows, config.hidden)
+    timed = {"gemm": repeated(products, n)}
+    for name, cost in costs.items():
+        timed[name] = repeated(partial(cost, position), n)
+    return timed
+
+
+def start(n_visible: int, config: SparseConfig) -> AnyArray:
+    """Return where training starts, as one vector."""
+    model = make_model(config, n_visible)
+    start_weights(model, config)
+    return model.parameters.vector
+
+
+def turn_length(n_rows: int) -> int:
+    """Return the evaluations in a turn: 10, of few rows up to 100."""
+    return min(max(10, _ROWS_IN_A_TURN // n_rows), 100)
+
+
+def _cost(rows: AnyArray, config: SparseConfig) -> ShardedCost:
+    model = make_model(config, rows.shape[1])
+    return ShardedCost(model, rows, config, SerialCommunicator())
+
+
+def _random(*shape: int) -> Array32:
+    return stream(0, "bench", 0).random(shape, dtype=np.float32)
+
+
+def _step_products(
+    n_visible: int, n_hidden: int, minibatch: int
+) -> Callable[[], object]:
     """Return the products of CD-1: up, down, up, and the statistics of both phases."""
-    rng = stream(0, "bench")
-
-    def random(*shape: int) -> Any:
-        return rng.random(shape, dtype=np.float32)
-
-    weights, gradient = random(n_visible, n_hidden), random(n_visible, n_hidden)
-    visible, hidden = random(2 * minibatch, n_visible), random(2 * minibatch, n_hidden)
-    sample = random(minibatch, n_hidden)
+    weights, gradient = _random(n_visible, n_hidden), _random(n_visible, n_hidden)
+    visible, hidden = (
+        _random(2 * minibatch, n_visible),
+        _random(2 * minibatch, n_hidden),
+    )
+    sample = _random(minibatch, n_hidden)
     upper, lower = slice(None, minibatch), slice(minibatch, None)
 
     def products() -> None:
@@ -66,24 +103,22 @@ def _gemms(n_visible: int, n_hidden: int, minibatch: int) -> Callable[[], None]:
     return products
 
 
-def _epoch(rows: Any, n_hidden: int, minibatch: int, steps: int) -> Callable[[], float]:
-    config = PretrainConfig(layers=(n_hidden,), minibatch=minibatch)
-    state = new_state(config, [LayerShape(rows.shape[1], n_hidden)], 0)
-    return _timed(lambda: state.train_epoch(rows), steps)
+def _cost_products(rows: Array32, n_hidden: int) -> Callable[[], object]:
+    """Return the five products of cost and gradient, block by block."""
+    n_visible = rows.shape[1]
+    up, down = _random(n_visible, n_hidden), _random(n_hidden, n_visible)
+    hidden, back = _random(ROW_BLOCK, n_hidden), _random(ROW_BLOCK, n_hidden)
+    output = _random(ROW_BLOCK, n_visible)
+    up_gradient, down_gradient = np.empty_like(up), np.empty_like(down)
 
+    def products() -> None:
+        for where in row_blocks(len(rows)):
+            x = rows[where]
+            h, b, y = hidden[: len(x)], back[: len(x)], output[: len(x)]
+            np.matmul(x, up, out=h)
+            np.matmul(h, down, out=y)
+            np.matmul(y, down.T, out=b)
+            np.matmul(x.T, b, out=up_gradient)
+            np.matmul(h.T, y, out=down_gradient)
 
-def _per_step(work: Callable[[], object], steps: int) -> Callable[[], float]:
-    def repeat() -> None:
-        for _ in range(steps):
-            work()
-
-    return _timed(repeat, steps)
-
-
-def _timed(work: Callable[[], object], steps: int) -> Callable[[], float]:
-    def timed() -> float:
-        began = perf_counter()
-        work()
-        return (perf_counter() - began) / steps
-
-    return timed
+    return products
