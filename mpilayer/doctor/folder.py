@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from mpilayer.errors import DataError
 from mpilayer.parallel.comm import Communicator
 from mpilayer.rng import stream
 
+# What is written: a megabyte.
 _ROWS = (256, 1024)
-"""Shape of what is written: a megabyte."""
 
 _PATIENCE = 3.0
 _LOOK_EVERY = 0.02
@@ -30,8 +31,9 @@ def examine(path: Path, comm: Communicator) -> Folder:
     Everything that was written is removed again.
     """
     tried = comm.on_root(lambda: attempt(path))
-    seen = () if tried.failure or comm.size == 1 else _seen(path, comm)
-    return Folder(**(vars(tried) | {"seen": seen}))
+    if tried.failure or comm.size == 1:
+        return tried
+    return replace(tried, seen=_seen(path, comm))
 
 
 def attempt(path: Path) -> Folder:
@@ -58,24 +60,13 @@ def attempt(path: Path) -> Folder:
         hdf5_failure=hdf5_failure,
         lock_failure=lock_failure,
         seconds=seconds,
-        seen=(),
     )
 
 
 def mount_of(path: Path, mounts: str) -> tuple[str, str]:
-    """Return the mount point and type of a path's file system.
+    """Return mount point and type of the file system of a path without links.
 
-    Parameters
-    ----------
-    path : Path
-        Without links.
-    mounts : str
-        Text of ``/proc/mounts``.
-
-    Returns
-    -------
-    mount, type : str
-        Empty if the text does not say.
+    ``mounts`` is the text of ``/proc/mounts``; both are empty if it does not say.
     """
     best = ("", "")
     for line in mounts.splitlines():
@@ -96,14 +87,9 @@ def _reason(work: Callable[[], None]) -> str:
     except OSError as error:
         return _words(error)
     except DataError as error:
-        return _cause(error)
+        cause = error.__cause__
+        return _words(cause) if isinstance(cause, OSError) else str(error)
     return ""
-
-
-def _cause(error: DataError) -> str:
-    """Return the words of the operating system behind an error of a file."""
-    cause = error.__cause__
-    return _words(cause) if isinstance(cause, OSError) else str(error)
 
 
 def _words(error: OSError) -> str:
@@ -141,19 +127,18 @@ def _lock(path: Path) -> None:
 
 def _seen(path: Path, comm: Communicator) -> tuple[float | None, ...]:
     """Return after how many seconds each rank sees a file that rank 0 writes."""
-    token = comm.on_root(lambda: _leave(path))
-    if token is None:
+    name, content = comm.on_root(lambda: _leave(path))
+    if not name:
         return ()
-    name, content = token
     try:
         return tuple(comm.allgather(_look(path / name, content)))
     finally:
         if comm.rank == 0:
-            with suppress(OSError):
-                (path / name).unlink()
+            (path / name).unlink(missing_ok=True)
 
 
-def _leave(path: Path) -> tuple[str, str] | None:
+def _leave(path: Path) -> tuple[str, str]:
+    """Write a file for others to see; return its name, empty on failure, and text."""
     content = f"{os.getpid()} {time.time()}"
     try:
         with tempfile.NamedTemporaryFile(
@@ -163,7 +148,7 @@ def _leave(path: Path) -> tuple[str, str] | None:
             file.flush()
             os.fsync(file.fileno())
     except OSError:
-        return None
+        return "", ""
     return Path(file.name).name, content
 
 

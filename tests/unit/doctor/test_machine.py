@@ -1,6 +1,5 @@
 """What a rank reads of its host, where the host says something and where not."""
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -9,8 +8,8 @@ import time
 import pytest
 
 from mpilayer import memory
-from mpilayer.doctor import machine, software
-from mpilayer.doctor.facts import Launch, Pool, Space
+from mpilayer.doctor import machine
+from mpilayer.doctor.facts import Job, Launch, Pool, Space
 
 INFO = "processor : 0\nflags\t\t: fpu sse {}\nbugs : none\n"
 
@@ -103,22 +102,17 @@ def test_without_the_files_of_linux(monkeypatch, tmp_path):
     for module in (memory, machine):
         monkeypatch.setattr(module, "read", lambda _: "")
     monkeypatch.setattr(machine, "SHM", tmp_path / "none")
-    rank = machine.describe(3, 2, None, 5.0)
-    assert (rank.rank, rank.threads, rank.clock) == (3, 2, 5.0)
+    rank = machine.describe(3, 2)
+    assert (rank.rank, rank.threads) == (3, 2)
     assert (rank.shm, rank.memory, rank.vectors, rank.quota) == (None, None, "", None)
     assert rank.cores
 
 
 def test_this_machine():
-    rank = machine.describe(0, 1, "", 0.0)
-    assert rank.pid == os.getpid()
+    rank = machine.describe(0, 1)
     assert rank.host
-    assert [text.split()[0] for text in rank.versions] == [
-        "Python",
-        "mpilayer",
-        "NumPy",
-        "HDF5",
-    ]
+    names = [text.split()[0] for text in rank.versions]
+    assert names == ["Python", "mpilayer", "NumPy", "HDF5"]
 
 
 def test_space(tmp_path):
@@ -128,28 +122,22 @@ def test_space(tmp_path):
     assert machine.space(tmp_path / "none") is None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs process_vm_readv")
-def test_memory_of_a_process():
-    buffer = ctypes.create_string_buffer(b"12345678")
-    address = ctypes.addressof(buffer)
-    assert machine.read_process(os.getpid(), address, 8) == ""
-    assert machine.read_process(os.getpid(), 8, 8) == "bad address"
-
-
 def test_claims_of_launchers(monkeypatch):
     values = {"PMI_SIZE": "4", "SLURM_NTASKS": "?", "UCX_TLS": "tcp", "HOME": "x"}
     monkeypatch.setattr(os, "environ", values)
-    found = software.launch(4, "no")
+    found = machine.launch(4, "no")
     assert found == Launch(4, {"PMI_SIZE": 4}, {"UCX_TLS": "tcp"}, "no")
 
 
 def test_the_job(monkeypatch):
     monkeypatch.setattr(os, "environ", {})
-    assert software.job().id == ""
-    end = float(round(time.time()) + 5000)
-    values = {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": f"{end:.0f}"}
+    assert machine.job() == Job("", "", "", None)
+    end = f"{time.time() + 5000:.0f}"
+    values = {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": end}
     monkeypatch.setattr(os, "environ", values)
-    assert (software.job().id, software.job().ends) == ("7", end)
+    job = machine.job()
+    assert job.id == "7"
+    assert 4000 < job.seconds_left < 5001
 
 
 HYDRA = "HYDRA build details:\n    Version:                                 5.0.2\n"
@@ -168,14 +156,14 @@ def test_the_launcher_s_version(tmp_path, monkeypatch, printed, expected):
         return subprocess.CompletedProcess(command, 0, printed, "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    found = software.software(None)
+    found = machine.software(None)
     assert found.launcher_version in ("", expected)
     assert found.launcher_version == (expected if found.launcher else "")
 
 
 def test_a_program_that_fails_or_hangs(monkeypatch):
-    monkeypatch.setattr(software, "_PATIENCE", 0.2)
-    ask = software._output
+    monkeypatch.setattr(machine, "_PATIENCE", 0.2)
+    ask = machine._output
     assert ask(["/does/not/exist"])[0] == ""
     assert "No such file" in ask(["/does/not/exist"])[1]
     assert ask([sys.executable, "-c", "raise SystemExit('no luck')"])[0] == ""
@@ -200,8 +188,8 @@ def test_a_launcher_that_mpi_does_not_understand(
     monkeypatch, variables, library, refused
 ):
     monkeypatch.setattr(os, "environ", variables)
-    monkeypatch.setattr(software, "_output", lambda _: (library, ""))
-    found = software.refusal()
+    monkeypatch.setattr(machine, "_output", lambda _: (library, ""))
+    found = machine.refusal()
     assert bool(found) == refused
     if refused:
         assert "PMIx, which MPICH 5.0.2 does not speak" in found
@@ -210,18 +198,18 @@ def test_a_launcher_that_mpi_does_not_understand(
 @pytest.mark.parametrize("failure", ["", "RuntimeError: cannot load MPI library"])
 def test_the_mpi_library_is_asked_in_a_process_of_its_own(monkeypatch, failure):
     text = "" if failure else "MPICH Version:      5.0.2"
-    monkeypatch.setattr(software, "version", lambda _: "4.1")
-    monkeypatch.setattr(software, "_output", lambda _: (text, failure))
-    found = software.software(None)
+    monkeypatch.setattr(machine, "version", lambda _: "4.1")
+    monkeypatch.setattr(machine, "_output", lambda _: (text, failure))
+    found = machine.software(None)
     assert found.mpi == ("" if failure else "MPICH 5.0.2")
     assert found.mpi_failure == failure
 
 
 def test_without_mpi4py(monkeypatch):
     def version(name):
-        raise software.PackageNotFoundError(name)
+        raise machine.PackageNotFoundError(name)
 
-    monkeypatch.setattr(software, "version", version)
-    found = software.software(None)
+    monkeypatch.setattr(machine, "version", version)
+    found = machine.software(None)
     assert (found.mpi, found.mpi_failure) == ("", "")
     assert found.versions["mpi4py"] == ""
