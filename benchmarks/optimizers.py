@@ -24,8 +24,8 @@ from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.descending import filters
-from mpilayer.train.descent import Descent
-from mpilayer.train.sparse import ShardedCost, make_model, start_weights
+from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
+from mpilayer.train.sparse.descent import Descent
 
 SCIPY = "SciPy L-BFGS-B"
 METHODS = {

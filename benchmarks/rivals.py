@@ -28,7 +28,7 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.numerics.losses import kl_divergence, kl_slope
 from mpilayer.optim.search import Objective
 from mpilayer.rng import stream
-from mpilayer.train.sparse import make_model
+from mpilayer.train.sparse.cost import make_model
 
 KINDS = ("step", "pretrain", "cost")
 TOLERANCE = 1e-4

@@ -11,7 +11,7 @@ import os
 import stat
 import tomllib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import (
     CheckpointError,
+    ConfigError,
     DamageWarning,
     FileError,
     FileWarning,
@@ -33,6 +34,9 @@ _NAMES = "surrogateescape"
 
 SEAL = "seal"
 """The key, or section, with the digest of all others."""
+
+PAGES = (".html", ".htm")
+"""Endings of reports."""
 
 
 @contextmanager
@@ -198,6 +202,28 @@ def optional(path: Path, consequence: str) -> Iterator[None]:
         warnings.warn(
             f"{path} can't be used ({told}): {consequence}", FileWarning, stacklevel=3
         )
+
+
+def check_output(out: Path, endings: Collection[str], replace: bool) -> str:
+    """Return the ending of a file to be written, in small letters. Local.
+
+    Raises
+    ------
+    ConfigError
+        It is none of ``endings``, or the file exists and is not to be replaced.
+    """
+    ending = out.suffix.lower()
+    if ending not in endings:
+        raise ConfigError(
+            f"-o must end in {', '.join(endings)}; got {out}. The ending says the "
+            "format: choose one of these."
+        )
+    if out.exists() and not replace:
+        raise ConfigError(
+            f"-o must name a new file; {out} exists. Choose another name, or give "
+            "--replace."
+        )
+    return ending
 
 
 def _parsed(

@@ -17,7 +17,7 @@ from mpilayer.bench.step import MODES, costs, turn_length
 from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.partition import shard_bounds
-from mpilayer.runs.opening import Facts
+from mpilayer.runs.rows import Facts
 from mpilayer.runs.session import Session
 from mpilayer.runs.sparse import make_cost
 

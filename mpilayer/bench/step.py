@@ -14,7 +14,7 @@ from mpilayer.optim.search import Objective
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.rng import stream
 from mpilayer.train.layer import new_state
-from mpilayer.train.sparse import ShardedCost, make_model, start_weights
+from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
 
 MODES = ("average", "exact", "exact-fused")
 """Kinds of sparsity term."""

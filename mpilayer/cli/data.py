@@ -15,8 +15,9 @@ from mpilayer.config import SCALINGS, DataConfig
 from mpilayer.data.catalog import CATALOG, Fetched, fetch
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.download import Progress
+from mpilayer.data.recipe import make_data
 from mpilayer.errors import ConfigError
-from mpilayer.runs.making import make_data
+from mpilayer.runs.rows import like_of
 
 _WIDTH = 80
 # More of them are numbers to learn, or too many to read.
@@ -164,7 +165,7 @@ def _prepare(args: argparse.Namespace) -> None:
         seed=args.seed,
         name=args.name or "",
     )
-    make_data(config, args.output)
+    make_data(config, args.output, like_of(args.like))
     _print_written(args.output)
 
 

@@ -46,7 +46,9 @@ COMMANDS = {
     "bench": "measure speed as ratios, in paired runs",
     "doctor": "look for what would break or slow down a run",
 }
-"""Name to summary; ``mpilayer.cli.NAME`` holds the command."""
+"""Name to summary; ``mpilayer.cli.NAME`` holds the command, unless it is in ``use``."""
+
+_USES = ("evaluate", "encode", "predict", "reconstruct", "export")
 
 _TRAINING = ("pretrain", "finetune", "sparse", "compare", "run", "resume")
 
@@ -216,7 +218,7 @@ def _dispatch(arguments: list[str]) -> None:
         return
     if chosen.command not in COMMANDS:
         raise ConfigError(unknown("command", chosen.command, COMMANDS))
-    command = cast(Command, import_module(f"mpilayer.cli.{chosen.command}"))
+    command = _found(chosen.command)
     parser = Parser(
         prog=f"mpilayer {chosen.command}", description=COMMANDS[chosen.command] + "."
     )
@@ -228,6 +230,14 @@ def _dispatch(arguments: list[str]) -> None:
             raise DataError(f"{words}. Make room, and repeat the command.")
         # The exit code tells of the training.
         lines.to_stderr(f"warning: {words}. All of them are in the run's folder.")
+
+
+def _found(name: str) -> Command:
+    if name in _USES:
+        found = import_module("mpilayer.cli.use").COMMANDS[name]
+    else:
+        found = import_module(f"mpilayer.cli.{name}")
+    return cast(Command, found)
 
 
 def _report(error: MpilayerError) -> int:

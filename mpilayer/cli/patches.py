@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from mpilayer.config import DataConfig
+from mpilayer.data.recipe import RAW, make_data, patch_range
 from mpilayer.errors import ConfigError
-from mpilayer.runs.making import RAW, make_data, patch_range
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from mpilayer.errors import CheckpointError
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Goals
 from mpilayer.store.metrics import MetricsReader
+from mpilayer.train.record import KINDS
 
 _PREDICTION_TITLES = {
     "classify": "Wrong classes, percent",
@@ -249,15 +250,14 @@ def _mistakes(classes: list[Any], counts: list[list[int]]) -> Table:
 def time_table(summary: dict[str, Any]) -> Table:
     """Return where the time of each layer went, in seconds."""
     table = Table(title="Seconds of each layer in pre-training")
-    columns = ("training", "transform", "monitor", "sending", "waiting")
-    for name in ("layer", "rank", "epochs", *columns):
+    for name in ("layer", "rank", "epochs", *KINDS):
         table.add_column(name, justify="right")
     for layer in summary["layers"]:
         table.add_row(
             str(layer["layer"]),
             str(layer["rank"]),
             str(layer["epochs"]),
-            *(number(layer[name]) for name in columns),
+            *(number(layer[name]) for name in KINDS),
         )
     return table
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from mpilayer.train.record import end_of
+
 Lines = Sequence[Mapping[str, Any]]
 
 RECENT = 10
@@ -275,13 +277,8 @@ def _epoch_seconds(lines: Lines) -> float | None:
     if not recent:
         return None
     if len(recent) == 1:
-        return _end(recent[0]) - float(recent[0]["started"])
-    return (_end(recent[-1]) - _end(recent[0])) / (len(recent) - 1)
-
-
-def _end(line: Mapping[str, Any]) -> float:
-    parts = ("started", "training", "transform", "monitor")
-    return float(sum(line[part] for part in parts))
+        return end_of(recent[0]) - float(recent[0]["started"])
+    return (end_of(recent[-1]) - end_of(recent[0])) / (len(recent) - 1)
 
 
 def _error(line: Mapping[str, Any] | None) -> float | None:

@@ -11,7 +11,8 @@ except ImportError as error:
         "Install it: pip install 'mpilayer[sklearn]'."
     ) from error
 
-from mpilayer.estimators.base import InputError, SettingError
+from mpilayer.estimators.arguments import SettingError
+from mpilayer.estimators.base import InputError
 from mpilayer.estimators.layer import RBM, Autoencoder
 from mpilayer.estimators.sparse import SparseAutoencoder
 from mpilayer.estimators.stack import StackedAutoencoder

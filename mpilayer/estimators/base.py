@@ -1,11 +1,10 @@
-"""What all estimators share: settings, checks, and the conventions of scikit-learn."""
+"""What all estimators share: fitting on ranks, and the conventions of scikit-learn."""
 
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from sklearn.base import (
@@ -16,9 +15,9 @@ from sklearn.base import (
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from mpilayer.arrays import AnyArray, Array32, row_blocks
-from mpilayer.config import Config, FieldError, from_values
-from mpilayer.errors import ConfigError, DataError, MpilayerError
-from mpilayer.estimators.rows import as_rows
+from mpilayer.errors import DataError, MpilayerError
+from mpilayer.estimators.arguments import Fields, SettingError, in_arguments, plain
+from mpilayer.estimators.rows import Bounds, as_rows, current_bounds
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.parameters import Parameters
@@ -35,12 +34,6 @@ except ImportError:  # before scikit-learn 1.6
 
 
 T = TypeVar("T")
-
-NO_NAMES: Mapping[str, str] = {}
-
-
-class SettingError(ConfigError, ValueError):
-    """A constructor argument out of its range; as scikit-learn expects it."""
 
 
 class InputError(DataError, ValueError):
@@ -64,33 +57,48 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     n_features_in_: int
     parameters_: dict[str, AnyArray]
     shapes_: tuple[LayerShape, ...]
+    _sources: tuple[Fields, ...]
+    _units: ClassVar = "visible"
+    """The argument that says the units of the reconstruction."""
 
-    def transform(self, X: Any) -> Array32:
-        """Return the codes of rows. Local.
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
+        """Train on the rows, from the beginning. Collective with ``comm``.
 
         Parameters
         ----------
         X : array or sparse matrix (n_samples, n_features)
-            Made dense by blocks.
+            Of this rank. Sparse rows are made dense by the minibatch or by blocks; as a
+            whole where ranks exchange rows (``StackedAutoencoder``, sgd of
+            ``SparseAutoencoder``).
+        y : None
+            Ignored.
 
         Returns
         -------
-        ndarray of float32 (n_samples, n_code)
+        self
+
+        Raises
+        ------
+        SettingError, InputError
+            Arguments or rows that cannot be used; on all ranks.
+        TrainingError
+            Weights or cost become infinite; on all ranks. Nothing is left behind.
         """
+        with joined(self.comm) as comm:
+            configs = checked(comm, self._configs)
+            rows, bounds = self._rows_to_fit(X, comm, configs[0])
+            for name in self._minibatches():
+                _warn_of_minibatch(bounds[-1][1], getattr(self, name), name)
+            self._train(rows, bounds, comm, *configs)
+        return self
+
+    def transform(self, X: Any) -> Array32:
+        """Return the codes (n_samples, n_code) of rows, which may be sparse. Local."""
         check_is_fitted(self)
         return self._stack().encode(self._checked(X, np.float32, reset=False))
 
     def inverse_transform(self, X: Any) -> Array32:
-        """Return the rows of codes. Local.
-
-        Parameters
-        ----------
-        X : array (n_samples, n_code)
-
-        Returns
-        -------
-        ndarray of float32 (n_samples, n_features)
-        """
+        """Return the rows (n_samples, n_features) of codes. Local."""
         check_is_fitted(self)
         codes = check_array(X, dtype=np.float32, order="C")
         if codes.shape[1] != self._n_features_out:
@@ -112,15 +120,34 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             blocks = (rows[where] for where in row_blocks(len(rows)))
             return -reconstruction_error(self._stack(), blocks, comm)
 
+    def _train(
+        self, rows: Any, bounds: Bounds, comm: Communicator, *configs: Any
+    ) -> None:
+        """Train on this rank's rows, of which all ranks have ``bounds``. Collective."""
+        raise NotImplementedError
+
+    def _check_configs(self, *configs: Any) -> None:
+        """Check what the configurations leave open, with their kind of errors."""
+
+    def _minibatches(self) -> list[str]:
+        """Return the arguments that say how large the minibatches of fit are."""
+        return ["minibatch"]
+
     @property
     def _n_features_out(self) -> int:
-        """Return the columns of a code."""
+        """Return the columns of a code; scikit-learn asks for it."""
         return self.shapes_[-1].n_hidden
 
     def _stack(self) -> DeepAutoencoder:
         """Return the fitted model."""
-        stack, p = DeepAutoencoder(self.shapes_), self.parameters_
-        found = p if "weights_0" in p else _unrolled(p)
+        stack, found = DeepAutoencoder(self.shapes_), self.parameters_
+        if "weights" in found:  # one layer
+            found = {
+                "weights_0": found["weights"],
+                "bias_0": found["hidden_bias"],
+                "weights_1": found.get("decode_weights", found["weights"].T),
+                "bias_1": found["visible_bias"],
+            }
         for name, view in stack.parameters.items():
             view[:] = found[name]
         return stack
@@ -137,26 +164,45 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         return as_rows(validate_data(self, X, reset=reset, **options, **least))
 
     def _rows_to_fit(
-        self, X: Any, comm: Communicator, visible: str, dtype: Any, reset: bool = True
-    ) -> Any:
-        """Return this rank's rows, checked on all ranks. Collective."""
+        self, X: Any, comm: Communicator, config: Any, reset: bool = True
+    ) -> tuple[Any, Bounds]:
+        """Return this rank's rows, and where all ranks' are. Collective."""
 
         def check() -> Any:
+            dtype = getattr(config, "dtype", np.float32)
             rows = self._checked(X, dtype, reset, comm.size)
-            _check_range(rows, visible)
+            if getattr(config, self._units) == "sigmoid":
+                _check_range(rows)
             return rows
 
         rows = checked(comm, check)
-        _check_agreement(comm, self._settings(), rows.shape[1])
-        if not any(comm.allgather(len(rows))):
+        facts = comm.allgather((self._settings(), rows.shape[1]))
+        others = [rank for rank, theirs in enumerate(facts) if theirs != facts[0]]
+        if others:
+            raise _collective(
+                SettingError(
+                    "all ranks must fit with the same arguments and columns; rank "
+                    f"{others[0]} differs from rank 0. Give all ranks the same."
+                )
+            )
+        bounds = current_bounds(comm, len(rows))
+        if not bounds[-1][1]:
             raise _collective(InputError("there must be rows; no rank has any."))
-        return rows
+        return rows, bounds
 
     def _settings(self) -> dict[str, Any]:
         """Return the constructor's arguments but for the communicator."""
         values = self.get_params(deep=False)
         del values["comm"]
-        return {name: _plain(value) for name, value in values.items()}
+        return {name: plain(value) for name, value in values.items()}
+
+    def _configs(self) -> list[Any]:
+        """Return the configurations that the arguments mean, checked."""
+        values = self._settings()
+        configs = [source.read(values) for source in self._sources]
+        with in_arguments({}):
+            self._check_configs(*configs)
+        return configs
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle holds: communicators belong to a process."""
@@ -180,10 +226,8 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 def joined(comm: Any) -> Iterator[Communicator]:
     """Give the communicator that a constructor's ``comm`` means. Collective.
 
-    Parameters
-    ----------
-    comm : mpi4py.MPI.Comm, Communicator or None
-        That of mpi4py is duplicated meanwhile, so that messages do not mix with others.
+    One of mpi4py is duplicated meanwhile, so that messages do not mix with others; one
+    of mpilayer is used as it is.
     """
     if comm is None:
         yield SerialCommunicator()
@@ -219,43 +263,7 @@ def checked(comm: Communicator, work: Callable[[], T]) -> T:
     return comm.everywhere(attempt)
 
 
-def settings(
-    kind: type[Config], values: Mapping[str, Any], names: Mapping[str, str] = NO_NAMES
-) -> Config:
-    """Return a configuration from constructor arguments of Python's own types.
-
-    Parameters
-    ----------
-    kind : type
-        Of the configuration.
-    values : mapping
-        By field.
-    names : mapping of str to str
-        Fields that are called otherwise as arguments.
-
-    Raises
-    ------
-    SettingError
-        In the words of the constructor, not of the command line.
-    """
-    try:
-        return from_values(kind, values)
-    except ConfigError as error:
-        raise in_arguments(error, names) from error
-
-
-def in_arguments(error: Exception, names: Mapping[str, str] = NO_NAMES) -> SettingError:
-    """Return a setting's error with names of arguments instead of flags and fields."""
-    text = re.sub(
-        "--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", "_"), str(error)
-    )
-    key = error.key if isinstance(error, FieldError) else ""
-    if key in names:
-        text = re.sub(rf"\b{key}\b", names[key], text)
-    return SettingError(text)
-
-
-def warn_of_minibatch(n_rows: int, minibatch: int, name: str = "minibatch") -> None:
+def _warn_of_minibatch(n_rows: int, minibatch: int, name: str) -> None:
     """Warn of a minibatch that is larger than the rows of all ranks together.
 
     On all ranks: where warnings are errors, none may go on alone.
@@ -269,33 +277,14 @@ def warn_of_minibatch(n_rows: int, minibatch: int, name: str = "minibatch") -> N
         )
 
 
-def _unrolled(layer: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-    """Return one layer's parameters by the names of a stack."""
-    return {
-        "weights_0": layer["weights"],
-        "bias_0": layer["hidden_bias"],
-        "weights_1": layer.get("decode_weights", layer["weights"].T),
-        "bias_1": layer["visible_bias"],
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Return a value of Python's own types: lists as tuples, no NumPy numbers."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return tuple(_plain(entry) for entry in value)
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _check_range(rows: Any, visible: str) -> None:
-    """Check that rows suit the visible units.
+def _check_range(rows: Any) -> None:
+    """Check that rows suit sigmoid units.
 
     Raises
     ------
     InputError
-        Sigmoid units with values outside [0, 1].
+        Values outside [0, 1].
     """
-    if visible != "sigmoid" or not len(rows):
-        return
     least = most = 0.5
     for where in row_blocks(len(rows)):
         block = rows[where]
@@ -305,19 +294,6 @@ def _check_range(rows: Any, visible: str) -> None:
             f"sigmoid visible units need data in [0, 1]; found {least:g} to {most:g}. "
             "Scale the data (sklearn.preprocessing.MinMaxScaler), or choose linear "
             "visible units and a learning rate of 0.001 to 0.01."
-        )
-
-
-def _check_agreement(comm: Communicator, *facts: Any) -> None:
-    """Check that all ranks want the same. Collective."""
-    found = comm.allgather(facts)
-    others = [rank for rank, theirs in enumerate(found) if theirs != found[0]]
-    if others:
-        raise _collective(
-            SettingError(
-                "all ranks must fit with the same arguments and columns; rank "
-                f"{others[0]} differs from rank 0. Give all ranks the same."
-            )
         )
 
 

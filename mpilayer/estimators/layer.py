@@ -1,7 +1,6 @@
 """One layer as an estimator: a restricted Boltzmann machine, or an autoencoder."""
 
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -9,26 +8,33 @@ from sklearn.utils.validation import check_is_fitted
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.config import PretrainConfig
 from mpilayer.errors import ConfigError
-from mpilayer.estimators.base import (
-    Reconstructor,
-    SettingError,
-    checked,
-    in_arguments,
-    joined,
-    warn_of_minibatch,
-)
-from mpilayer.estimators.base import settings as read_settings
-from mpilayer.estimators.rows import current_bounds
-from mpilayer.estimators.shared import SharedTraining
-from mpilayer.models.base import Layer, LayerShape
+from mpilayer.estimators.arguments import Fields, SettingError, takes
+from mpilayer.estimators.base import Reconstructor, checked, joined
+from mpilayer.estimators.rows import Bounds
 from mpilayer.parallel.comm import Communicator
-from mpilayer.train.layer import (
-    LayerState,
-    check_layer,
-    layer_shapes,
-    make_layer,
-    new_state,
-)
+from mpilayer.train.layer import LayerState, check_layer, layer_shapes, new_state
+from mpilayer.train.sums import Sums
+
+_ONE = {"n_hidden": 256, "epochs": 20, "learning_rate": 0.1}
+
+
+def _fields(method: str, *others: str) -> Fields:
+    """Return the settings of one layer, without those of ``others``."""
+    return Fields(
+        PretrainConfig,
+        without={
+            *("schedule", "lag", "refresh_every", "cores", "costs", "extra_epochs"),
+            *("end", "cut_short", "activations", "monitor_rows", "monitor_every"),
+            *others,
+        },
+        fixed={"method": method},
+        names={"layers": "n_hidden", "code": "hidden"},
+        words={
+            "n_hidden": "hidden units",
+            "epochs": "passes over the rows",
+            "learning_rate": "on the mean over a minibatch",
+        },
+    )
 
 
 class LayerEstimator(Reconstructor):
@@ -42,36 +48,20 @@ class LayerEstimator(Reconstructor):
         What momentum remembers, in the order of ``parameters_``.
     """
 
-    n_hidden: int
-    epochs: int
     n_epochs_: int
     velocity_: Array32
-    _method: str
-
-    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
-        """Train a new layer for ``epochs`` passes. Collective with ``comm``.
-
-        Parameters
-        ----------
-        X : array or sparse matrix (n_samples, n_features)
-            Of this rank. Sparse rows are made dense by the minibatch.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        TrainingError
-            Weights become infinite; on all ranks.
-        """
-        return self._train(X, None)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
         """Pass once over the rows, going on from what was learned. See ``fit``."""
-        return self._train(X, 1)
+        goes_on = hasattr(self, "parameters_")
+        with joined(self.comm) as comm:
+            (config,) = checked(comm, self._configs)
+            rows, bounds = self._rows_to_fit(X, comm, config, reset=not goes_on)
+            state = self._new_state(config)
+            if goes_on:
+                self._restore(state)
+            self._pass(state, 1, rows, bounds, comm)
+        return self
 
     @property
     def components_(self) -> AnyArray:
@@ -80,199 +70,144 @@ class LayerEstimator(Reconstructor):
         weights: AnyArray = self.parameters_["weights"].T
         return weights
 
-    def _train(self, X: Any, n_epochs: int | None) -> Self:
-        """Go on for some passes; None: begin, for ``epochs`` ones."""
-        goes_on = n_epochs is not None and hasattr(self, "parameters_")
-        with joined(self.comm) as comm:
-            config = checked(comm, self._config)
-            rows = self._rows_to_fit(
-                X, comm, config.visible, np.float32, reset=not goes_on
-            )
-            if n_epochs is None:
-                n_rows = current_bounds(comm, len(rows))[-1][1]
-                warn_of_minibatch(n_rows, config.minibatch)
-            state = self._state(config, goes_on)
-            train_epoch = _trainer(state, config, rows, comm)
-            passes = config.epochs[0] if n_epochs is None else n_epochs
-            comm.everywhere(lambda: [train_epoch(rows) for _ in range(passes)])
+    def _train(
+        self, rows: Any, bounds: Bounds, comm: Communicator, *configs: Any
+    ) -> None:
+        (config,) = configs
+        self._pass(self._new_state(config), config.epochs[0], rows, bounds, comm)
+
+    def _pass(
+        self,
+        state: LayerState,
+        times: int,
+        rows: Any,
+        bounds: Bounds,
+        comm: Communicator,
+    ) -> None:
+        """Pass over the rows of all ranks, and keep what was learned. Collective."""
+
+        def epochs() -> None:
+            for _ in range(times):
+                if comm.size == 1:
+                    state.train_epoch(rows)
+                else:
+                    train_shared_epoch(state, rows, bounds, comm)
+
+        comm.everywhere(epochs)
         self._keep([state.layer.shape], state.layer.parameters)
         self.velocity_ = state.optimizer.state["velocity"]
         self.n_epochs_ = state.epoch
-        return self
 
-    def _config(self) -> PretrainConfig:
-        values = self._settings()
-        values["layers"], values["code"] = values.pop("n_hidden"), values["hidden"]
-        values["method"] = self._method
-        config = read_settings(PretrainConfig, values, {"layers": "n_hidden"})
+    def _check_configs(self, *configs: Any) -> None:
+        (config,) = configs
         if len(config.layers) > 1:
-            raise SettingError(
-                f"n_hidden must be one number; got {self.n_hidden}. For several layers "
+            raise ConfigError(
+                f"n_hidden must be one number; got {config.layers}. For several layers "
                 "use StackedAutoencoder."
             )
-        try:
-            check_layer(config, layer_shapes(config, 1)[0])
-        except ConfigError as error:
-            raise in_arguments(error) from error
-        return config
+        check_layer(config, layer_shapes(config, 1)[0])
 
-    def _state(self, config: PretrainConfig, goes_on: bool) -> LayerState:
-        shapes = layer_shapes(config, self.n_features_in_)
-        state = new_state(config, shapes, 0)
-        if goes_on:
-            self._check_same(shapes[0], state.layer)
-            for name, view in state.layer.parameters.items():
-                view[:] = self.parameters_[name]
-            state.optimizer.state["velocity"][:] = self.velocity_
-            state.epoch = self.n_epochs_
-        return state
+    def _new_state(self, config: PretrainConfig) -> LayerState:
+        return new_state(config, layer_shapes(config, self.n_features_in_), 0)
 
-    def _check_same(self, shape: LayerShape, layer: Layer) -> None:
-        """Check that the arguments still describe the layer that was fitted."""
-        if (shape, *layer.parameters) != (*self.shapes_, *self.parameters_):
+    def _restore(self, state: LayerState) -> None:
+        """Go on from the layer that was fitted, if the arguments still describe it."""
+        layer = state.layer
+        if (layer.shape, *layer.parameters) != (*self.shapes_, *self.parameters_):
             raise SettingError(
                 "partial_fit goes on with the layer that it finds; n_hidden, visible, "
                 "hidden or tied have changed since. Set them back, or call fit."
             )
+        for name, view in layer.parameters.items():
+            view[:] = self.parameters_[name]
+        state.optimizer.state["velocity"][:] = self.velocity_
+        state.epoch = self.n_epochs_
 
 
+@takes(_fields("rbm", "tied", "loss"), **_ONE)
 class RBM(LayerEstimator):
     """Restricted Boltzmann machine, trained by contrastive divergence.
 
-    Parameters
-    ----------
-    n_hidden : int
-        Hidden units.
-    epochs : int
-        Passes over the rows.
-    minibatch : int
-        Rows of a minibatch, over all ranks.
-    learning_rate : float
-        On the mean over a minibatch; 0.001 to 0.01 for linear units.
-    momentum : tuple of two floats
-        At first and later.
-    momentum_switch : int
-        Epochs after which the later momentum holds.
-    weight_decay : float
-        Decay λ of the weights.
-    cd_steps : int
-        Gibbs steps of contrastive divergence.
-    initial_deviation : float
-        Standard deviation of the first weights.
-    visible : str
-        Units of the data: ``sigmoid``, for rows in [0, 1], or ``linear``.
-    hidden : str
-        Hidden units: ``sigmoid`` or ``linear``.
-    seed : int
-        Of all random numbers.
-    comm : mpi4py.MPI.Comm or Communicator, optional
-        Each rank fits with its own rows, as if one had them all in rank order.
+    Equal to layer 1 of ``mpilayer pretrain`` and of ``StackedAutoencoder``. Units are
+    ``sigmoid`` or ``linear``; linear ones need a learning rate of 0.001 to 0.01,
+    sigmoid visible ones rows in [0, 1].
 
-    Notes
-    -----
-    Equal to layer 1 of ``mpilayer pretrain`` and of ``StackedAutoencoder``.
+    {parameters}
     """
 
-    _method = "rbm"
 
-    def __init__(
-        self,
-        n_hidden: int = 256,
-        *,
-        epochs: int = 20,
-        minibatch: int = 100,
-        learning_rate: float = 0.1,
-        momentum: tuple[float, ...] = (0.5, 0.9),
-        momentum_switch: int = 5,
-        weight_decay: float = 0.0,
-        cd_steps: int = 1,
-        initial_deviation: float = 0.1,
-        visible: str = "sigmoid",
-        hidden: str = "sigmoid",
-        seed: int = 0,
-        comm: Any = None,
-    ) -> None:
-        self.n_hidden = n_hidden
-        self.epochs = epochs
-        self.minibatch = minibatch
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.momentum_switch = momentum_switch
-        self.weight_decay = weight_decay
-        self.cd_steps = cd_steps
-        self.initial_deviation = initial_deviation
-        self.visible = visible
-        self.hidden = hidden
-        self.seed = seed
-        self.comm = comm
-
-
+@takes(_fields("autoencoder", "cd_steps"), **_ONE)
 class Autoencoder(LayerEstimator):
     """Autoencoder with one hidden layer, trained by backpropagation.
 
+    Equal to layer 1 of ``mpilayer pretrain --method autoencoder``. With sigmoid visible
+    units rows must be in [0, 1].
+
+    {parameters}
+    """
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def train_shared_epoch(
+    state: LayerState, rows: Any, bounds: Bounds, comm: Communicator
+) -> None:
+    """Pass once over the rows of all ranks, which stay where they are. Collective.
+
+    Every minibatch is that of one rank with all rows in rank order. Each rank adds up
+    the gradient over the rows that it has, and the gradients are summed: so results
+    agree with one rank's to rounding. Shares of a minibatch vary a little.
+
     Parameters
     ----------
-    n_hidden, epochs, minibatch, learning_rate, momentum, momentum_switch
-        As of ``RBM``.
-    weight_decay, initial_deviation, seed, comm
-        As of ``RBM``.
-    visible, hidden : str
-        Units of the reconstruction and of the code: ``sigmoid``, ``tanh``, ``relu`` or
-        ``linear``. With sigmoid visible units rows must be in [0, 1].
-    tied : bool
-        Decode with the transposed weights.
-    loss : str
-        ``squared`` or ``cross-entropy``.
+    state : LayerState
+        Equal on all ranks; trained in place.
+    rows : ndarray (n_samples, n_visible)
+        Those of this rank. *Local.*
+    bounds : sequence of (int, int)
+        Start and stop of each rank's rows.
+    comm : Communicator
+        All ranks.
+
+    Raises
+    ------
+    TrainingError
+        See ``LayerState.minibatches``.
 
     Notes
     -----
-    Equal to layer 1 of ``mpilayer pretrain --method autoencoder``.
+    In contrastive divergence every rank draws the random numbers of the whole minibatch
+    and uses those of its rows. A rounding error can turn a sample over: about one in
+    ten million.
     """
+    layer, (start, stop) = state.layer, bounds[comm.rank]
+    gradient: Array32 = np.empty_like(layer.parameters.vector)
+    sums = Sums(comm)
+    update = sums.updating(state.descend)
 
-    _method = "autoencoder"
+    def part_done(where: slice, part: Array32) -> None:
+        gradient[where] = part  # the layer needs its own again before the sum is there
+        update(where, gradient[where])
 
-    def __init__(
-        self,
-        n_hidden: int = 256,
-        *,
-        epochs: int = 20,
-        minibatch: int = 100,
-        learning_rate: float = 0.1,
-        momentum: tuple[float, ...] = (0.5, 0.9),
-        momentum_switch: int = 5,
-        weight_decay: float = 0.0,
-        initial_deviation: float = 0.1,
-        visible: str = "sigmoid",
-        hidden: str = "sigmoid",
-        tied: bool = True,
-        loss: str = "squared",
-        seed: int = 0,
-        comm: Any = None,
-    ) -> None:
-        self.n_hidden = n_hidden
-        self.epochs = epochs
-        self.minibatch = minibatch
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.momentum_switch = momentum_switch
-        self.weight_decay = weight_decay
-        self.initial_deviation = initial_deviation
-        self.visible = visible
-        self.hidden = hidden
-        self.tied = tied
-        self.loss = loss
-        self.seed = seed
-        self.comm = comm
+    for chosen, rng in state.minibatches(bounds[-1][1]):
+        own = np.flatnonzero((start <= chosen) & (chosen < stop))
+        minibatch = layer.minibatch(len(own))
+        np.take(rows, chosen[own] - start, axis=0, out=minibatch, mode="clip")
+        numbers = cast(np.random.Generator, _OwnNumbers(rng, len(chosen), own))
+        scale = state.settings.learning_rate / len(chosen)
+        layer.gradient(minibatch, numbers, scale, part_done)
+        sums.finish()
 
 
-def _trainer(
-    state: LayerState, config: PretrainConfig, rows: Any, comm: Communicator
-) -> Callable[[Any], None]:
-    """Return what passes once over the rows of all ranks. Collective."""
-    if comm.size == 1:
-        return state.train_epoch
-    shape: LayerShape = state.layer.shape
-    bounds = current_bounds(comm, len(rows))
-    return SharedTraining(
-        state, lambda: make_layer(config, shape), bounds, comm
-    ).train_epoch
+class _OwnNumbers:
+    """A generator that draws for a whole minibatch and gives those of some rows."""
+
+    def __init__(self, rng: np.random.Generator, n_rows: int, own: AnyArray) -> None:
+        self._rng, self._n_rows, self._own = rng, n_rows, own
+
+    def random(self, out: Array32, dtype: Any) -> None:
+        shape = (self._n_rows, out.shape[1])
+        out[:] = self._rng.random(shape, dtype)[self._own]
+
+    def standard_normal(self, out: Array32, dtype: Any) -> None:
+        shape = (self._n_rows, out.shape[1])
+        out[:] = self._rng.standard_normal(shape, dtype)[self._own]

@@ -71,12 +71,6 @@ def as_rows(checked: Any) -> Any:
     return SparseRows(checked) if issparse(checked) else checked
 
 
-def as_array(rows: Any) -> AnyArray:
-    """Return all rows as one array."""
-    array: AnyArray = rows.toarray() if isinstance(rows, SparseRows) else rows
-    return np.ascontiguousarray(array)
-
-
 def current_bounds(comm: Communicator, n_rows: int) -> list[tuple[int, int]]:
     """Return where each rank's rows lie among all, in rank order. Collective."""
     stops = np.cumsum(comm.allgather(n_rows)).tolist()
@@ -84,31 +78,30 @@ def current_bounds(comm: Communicator, n_rows: int) -> list[tuple[int, int]]:
 
 
 def redistribute(
-    rows: AnyArray, now: Bounds, wanted: Bounds, comm: Communicator
+    rows: Any, now: Bounds, wanted: Bounds, comm: Communicator
 ) -> AnyArray:
     """Return the rows that this rank wants, from whoever has them. Collective.
 
     Parameters
     ----------
-    rows : ndarray (n_samples, n_columns)
-        Those that this rank has, contiguous; as many columns on all ranks.
+    rows : ndarray or SparseRows (n_samples, n_columns)
+        Those that this rank has; as many columns on all ranks.
     now, wanted : sequence of (int, int)
         What each rank has, and what it shall get.
     """
-    me = comm.rank
-    out = np.empty((wanted[me][1] - wanted[me][0], rows.shape[1]), rows.dtype)
-    block = max(1, _MESSAGE_BYTES // max(1, rows.itemsize * rows.shape[1]))
+    dense = rows.toarray() if isinstance(rows, SparseRows) else rows
+    have, me = np.ascontiguousarray(dense), comm.rank
+    out = np.empty((wanted[me][1] - wanted[me][0], have.shape[1]), have.dtype)
+    block = max(1, _MESSAGE_BYTES // max(1, have.itemsize * have.shape[1]))
     requests = []
     for peer in range(comm.size):
-        mine = _overlap(now[peer], wanted[me])
-        target = out[mine[0] - wanted[me][0] : mine[1] - wanted[me][0]]
+        target = _part(out, wanted[me], now[peer])
+        source = _part(have, now[me], wanted[peer])
         if peer == me:
-            target[:] = rows[mine[0] - now[me][0] : mine[1] - now[me][0]]
+            target[:] = source
             continue
         for where in row_blocks(len(target), block):
             requests.append(comm.start_receive(target[where], peer, _TAG))
-        theirs = _overlap(now[me], wanted[peer])
-        source = rows[theirs[0] - now[me][0] : theirs[1] - now[me][0]]
         for where in row_blocks(len(source), block):
             requests.append(comm.start_send(source[where], peer, _TAG))
     for request in requests:
@@ -116,7 +109,7 @@ def redistribute(
     return out
 
 
-def _overlap(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
-    """Return what two ranges share; of no length, within ``a``, if nothing."""
-    start = min(max(a[0], b[0]), a[1])
-    return start, max(start, min(a[1], b[1]))
+def _part(rows: AnyArray, own: tuple[int, int], other: tuple[int, int]) -> AnyArray:
+    """Return those of the rows of one range that another one shares."""
+    start, stop = max(own[0], other[0]), min(own[1], other[1])
+    return rows[start - own[0] : max(start, stop) - own[0]]

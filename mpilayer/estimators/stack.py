@@ -1,27 +1,19 @@
 """The deep autoencoder as an estimator: pre-training of all layers, fine-tuning."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32
+from mpilayer.arrays import Array32
 from mpilayer.config import FinetuneConfig, PretrainConfig
-from mpilayer.errors import ConfigError, unknown
-from mpilayer.estimators.base import (
-    Reconstructor,
-    SettingError,
-    checked,
-    in_arguments,
-    joined,
-    warn_of_minibatch,
-)
-from mpilayer.estimators.base import settings as read_settings
-from mpilayer.estimators.rows import as_array, current_bounds, redistribute
-from mpilayer.models.base import Layer, LayerShape
+from mpilayer.estimators.arguments import Fields, takes
+from mpilayer.estimators.base import Reconstructor
+from mpilayer.estimators.rows import Bounds, redistribute
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.losses import check_loss
-from mpilayer.parallel.comm import Communicator, Request
+from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
 from mpilayer.partition import layers_to_ranks
 from mpilayer.train.finetune import FinetuneState, finetune
@@ -39,221 +31,81 @@ from mpilayer.train.pretrain import Keeper, Pipeline
 from mpilayer.train.schedule import Schedule, greedy, lockstep
 from mpilayer.train.strata import Strata
 
-_SCHEDULES = ("lockstep", "greedy")
-# Arguments of fine-tuning, and the fields that they are.
-_FINETUNE = {
-    "finetune_epochs": "epochs",
-    "optimizer": "optimizer",
-    "finetune_learning_rate": "learning_rate",
-    "finetune_loss": "loss",
-    "finetune_minibatch": "minibatch",
-    "finetune_learning_rate_decay": "learning_rate_decay",
-    "finetune_weight_decay": "weight_decay",
-    "dropout": "dropout",
-    "input_dropout": "input_dropout",
-}
+_PRETRAINING = Fields(
+    PretrainConfig,
+    # Of other schedules, and of what a run directory keeps.
+    without={"cores", "costs", "end", "cut_short", "monitor_every"},
+    choices={
+        "schedule": ("lockstep", "greedy"),
+        "activations": ("streamed", "transformed"),
+    },
+    words={
+        "schedule": "lockstep: all layers at once; greedy: one after the other",
+        "extra_epochs": "more epochs of each layer after its last input; -1: 0",
+        "activations": "outputs before a layer's last stipulated epoch: 'streamed' "
+        "takes what training computes anyway; 'transformed' encodes all rows after the "
+        "epoch, as Santara et al.",
+        "monitor_rows": "rows on which layer_errors_ are measured",
+    },
+)
+_FINETUNING = Fields(
+    FinetuneConfig,
+    without={"task", "from_scratch", "patience"},
+    names={
+        name: f"finetune_{name}"
+        for name in (
+            *("epochs", "learning_rate", "learning_rate_decay", "loss"),
+            *("weight_decay", "minibatch"),
+        )
+    },
+    words={
+        "finetune_epochs": "epochs of fine-tuning; 0: none",
+        "finetune_loss": "what fine-tuning minimizes",
+    },
+)
 
 
+@takes(_PRETRAINING, _FINETUNING, activations="streamed")
 class StackedAutoencoder(Reconstructor):
     """Deep autoencoder: layers pre-trained by a schedule, unrolled and fine-tuned.
 
-    Parameters
-    ----------
-    layers : tuple of int
-        Hidden units of each layer, first layer first; the last is the code.
-    method : str
-        How a layer is trained: ``rbm`` or ``autoencoder``.
-    schedule : str
-        ``lockstep``, all layers at once; ``greedy``, one after the other.
-    lag, refresh_every : int
-        lockstep: epochs a layer stays behind the one below it; epochs it spends on one
-        output.
-    epochs, extra_epochs : int or tuple of int
-        Epochs of all layers or of each one; more epochs after its last input.
-    activations : str
-        Outputs before a layer's last stipulated epoch: ``streamed`` takes what training
-        computes anyway, ``transformed`` encodes all rows after the epoch.
-    learning_rate : float or tuple of float
-        Of all layers or of each one, on the mean over a minibatch.
-    minibatch, momentum, momentum_switch, weight_decay, cd_steps, initial_deviation
-        As of ``RBM``.
-    visible, hidden, code : str
-        Units of the data, of hidden layers and of the last one: ``sigmoid``,
-        ``linear``, and ``tanh`` or ``relu`` of autoencoders. With sigmoid visible units
-        rows must be in [0, 1].
-    tied, loss
-        As of ``Autoencoder``.
-    monitor_rows : int
-        Rows on which ``layer_errors_`` are measured.
-    finetune_epochs : int
-        Epochs of fine-tuning; 0 for none.
-    optimizer : str
-        Of fine-tuning: ``sgd``, ``momentum`` or ``adam``.
-    finetune_learning_rate : float
-        0: the optimizer's usual one.
-    finetune_loss, finetune_minibatch : str, int
-        What fine-tuning minimizes; rows of its minibatches, over all ranks.
-    finetune_learning_rate_decay, finetune_weight_decay : float
-        Factor on the rate of fine-tuning after each epoch; decay λ of its weights.
-    dropout, input_dropout : float
-        Part of the hidden units, of the columns, that each row of fine-tuning leaves
-        out.
-    seed : int
-        Of all random numbers.
-    comm : mpi4py.MPI.Comm or Communicator, optional
-        Each rank fits with its own rows. Rank 0 collects them for pre-training, with
-        layers on ranks; fine-tuning shares them by strata.
+    ``mpilayer pretrain`` and ``finetune`` with the same settings, without validation
+    rows, find the same weights. With sigmoid visible units rows must be in [0, 1]. On
+    several ranks rank 0 collects the rows for pre-training, with layers on ranks;
+    fine-tuning shares them by strata.
+
+    {parameters}
 
     Attributes
     ----------
     layer_errors_ : list of list of float
-        Reconstruction error of each layer's own input after each of its epochs.
+        Reconstruction error of each layer's own input after each of its epochs, on
+        ``monitor_rows`` rows.
     finetune_losses_ : list of float
         Loss of each epoch of fine-tuning, as met on the way.
-
-    Notes
-    -----
-    ``mpilayer pretrain`` and ``finetune`` with the same settings, without validation
-    rows, find the same weights.
     """
 
-    def __init__(
-        self,
-        layers: tuple[int, ...] = (1000, 500, 250, 30),
-        *,
-        method: str = "rbm",
-        schedule: str = "lockstep",
-        lag: int | tuple[int, ...] = (0,),
-        refresh_every: int = 1,
-        epochs: int | tuple[int, ...] = (20,),
-        extra_epochs: int | tuple[int, ...] = (-1,),
-        activations: str = "streamed",
-        minibatch: int = 100,
-        learning_rate: float | tuple[float, ...] = (0.1,),
-        momentum: tuple[float, ...] = (0.5, 0.9),
-        momentum_switch: int = 5,
-        weight_decay: float = 0.0,
-        cd_steps: int = 1,
-        initial_deviation: float = 0.1,
-        visible: str = "sigmoid",
-        hidden: str = "sigmoid",
-        code: str = "sigmoid",
-        tied: bool = True,
-        loss: str = "squared",
-        monitor_rows: int = 500,
-        finetune_epochs: int = 20,
-        optimizer: str = "adam",
-        finetune_learning_rate: float = 0.0,
-        finetune_loss: str = "squared",
-        finetune_minibatch: int = 20,
-        finetune_learning_rate_decay: float = 1.0,
-        finetune_weight_decay: float = 0.0,
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
-        seed: int = 0,
-        comm: Any = None,
+    def _check_configs(self, *configs: Any) -> None:
+        pretraining, tuning = configs
+        for shape in layer_shapes(pretraining, 1):
+            check_layer(pretraining, shape)
+        check_loss(tuning.loss, pretraining.visible)
+
+    def _minibatches(self) -> list[str]:
+        tuned = ["finetune_minibatch"] if self.finetune_epochs else []
+        return ["minibatch", *tuned]
+
+    def _train(
+        self, rows: Any, bounds: Bounds, comm: Communicator, *configs: Any
     ) -> None:
-        self.layers = layers
-        self.method = method
-        self.schedule = schedule
-        self.lag = lag
-        self.refresh_every = refresh_every
-        self.epochs = epochs
-        self.extra_epochs = extra_epochs
-        self.activations = activations
-        self.minibatch = minibatch
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.momentum_switch = momentum_switch
-        self.weight_decay = weight_decay
-        self.cd_steps = cd_steps
-        self.initial_deviation = initial_deviation
-        self.visible = visible
-        self.hidden = hidden
-        self.code = code
-        self.tied = tied
-        self.loss = loss
-        self.monitor_rows = monitor_rows
-        self.finetune_epochs = finetune_epochs
-        self.optimizer = optimizer
-        self.finetune_learning_rate = finetune_learning_rate
-        self.finetune_loss = finetune_loss
-        self.finetune_minibatch = finetune_minibatch
-        self.finetune_learning_rate_decay = finetune_learning_rate_decay
-        self.finetune_weight_decay = finetune_weight_decay
-        self.dropout = dropout
-        self.input_dropout = input_dropout
-        self.seed = seed
-        self.comm = comm
-
-    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
-        """Pre-train, unroll and fine-tune. Collective with ``comm``.
-
-        Parameters
-        ----------
-        X : array or sparse matrix (n_samples, n_features)
-            Of this rank. In one process sparse rows are made dense by the minibatch; on
-            several ranks as a whole.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        self
-        """
-        with joined(self.comm) as comm:
-            pretraining, tuning = checked(comm, self._configs)
-            rows = self._rows_to_fit(X, comm, pretraining.visible, np.float32)
-            bounds = current_bounds(comm, len(rows))
-            n_rows = bounds[-1][1]
-            warn_of_minibatch(n_rows, pretraining.minibatch)
-            if tuning.epochs:
-                name = "finetune_minibatch"
-                warn_of_minibatch(n_rows, tuning.minibatch, name)
-            if comm.size > 1:
-                alone = [(0, n_rows), *[(n_rows, n_rows)] * (comm.size - 1)]
-                rows = redistribute(as_array(rows), bounds, alone, comm)
-                bounds = alone
-            stack, self.layer_errors_ = _pretrain(
-                pretraining, rows, (n_rows, self.n_features_in_), comm
-            )
-            self.finetune_losses_ = _finetune(stack, tuning, rows, bounds, comm)
+        n_rows = bounds[-1][1]
+        if comm.size > 1:
+            alone = [(0, n_rows), *[(n_rows, n_rows)] * (comm.size - 1)]
+            rows, bounds = redistribute(rows, bounds, alone, comm), alone
+        shape = (n_rows, self.n_features_in_)
+        stack, self.layer_errors_ = _pretrain(configs[0], rows, shape, comm)
+        self.finetune_losses_ = _finetune(stack, configs[1], rows, bounds, comm)
         self._keep(stack.shapes, stack.parameters)
-        return self
-
-    def _configs(self) -> tuple[PretrainConfig, FinetuneConfig]:
-        """Return the settings of both steps, checked against one another."""
-        values = self._settings()
-        tuning = {field: values.pop(name) for name, field in _FINETUNE.items()}
-        if values["schedule"] not in _SCHEDULES:
-            raise SettingError(unknown("schedule", str(values["schedule"]), _SCHEDULES))
-        first = read_settings(PretrainConfig, values)
-        names = {field: name for name, field in _FINETUNE.items()}
-        tuning["seed"] = values["seed"]
-        second = read_settings(FinetuneConfig, tuning, names)
-        try:
-            for shape in layer_shapes(first, 1):
-                check_layer(first, shape)
-            check_loss(second.loss, first.visible)
-        except ConfigError as error:
-            raise in_arguments(error) from error
-        return first, second
-
-
-class _FirstRanks:
-    """The first ranks of a communicator: no more than there are layers."""
-
-    def __init__(self, comm: Communicator, size: int) -> None:
-        self._comm = comm
-        self.rank, self.size = comm.rank, size
-
-    def start_send(
-        self, array: AnyArray, destination: int, tag: int, synchronous: bool = False
-    ) -> Request:
-        return self._comm.start_send(array, destination, tag, synchronous)
-
-    def start_receive(self, array: AnyArray, source: int, tag: int) -> Request:
-        return self._comm.start_receive(array, source, tag)
 
 
 def _pretrain(
@@ -261,20 +113,27 @@ def _pretrain(
 ) -> tuple[DeepAutoencoder, list[list[float]]]:
     """Return the unrolled stack, and the errors of each layer. Collective.
 
-    Rank 0 has all rows, of that shape.
+    Rank 0 has all rows, of that shape. Ranks beyond the layers are idle.
     """
     shapes, table = layer_shapes(config, shape[1]), _table(config)
     loads = [one.cost * n for one, n in zip(shapes, table.epochs, strict=True)]
     owners = layers_to_ranks(loads, min(comm.size, len(shapes)))
     mine = owners[comm.rank] if comm.rank < len(owners) else ()
     states = [new_state(config, shapes, index) for index in mine]
-    first = _FirstRanks(comm, len(owners))
+    first = SimpleNamespace(
+        rank=comm.rank,
+        size=len(owners),
+        start_send=comm.start_send,
+        start_receive=comm.start_receive,
+    )
     errors = comm.everywhere(lambda: _run(states, config, rows, shape, table, first))
     parts = comm.allgather(
         {s.settings.index: (s.layer.parameters.vector, errors[s]) for s in states}
     )
     found = {index: item for part in parts for index, item in part.items()}
-    layers = [_layer(config, shapes[i], found[i][0]) for i in range(len(shapes))]
+    layers = [make_layer(config, one) for one in shapes]
+    for index, layer in enumerate(layers):
+        layer.parameters.vector[:] = found[index][0]
     return DeepAutoencoder.unroll(layers), [found[i][1] for i in range(len(shapes))]
 
 
@@ -286,13 +145,7 @@ def _run(
     table: Schedule,
     comm: Any,
 ) -> dict[LayerState, list[float]]:
-    """Train this rank's layers to the end; return their errors. Collective.
-
-    Raises
-    ------
-    TrainingError
-        On the rank whose layer diverges.
-    """
+    """Train this rank's layers to the end; return their errors. Collective."""
     errors: dict[LayerState, list[float]] = {state: [] for state in states}
     if not states:
         return errors
@@ -317,28 +170,18 @@ def _table(config: PretrainConfig) -> Schedule:
     return lockstep(epochs, extra, lag, config.refresh_every)
 
 
-def _layer(config: PretrainConfig, shape: LayerShape, vector: Array32) -> Layer:
-    layer = make_layer(config, shape)
-    layer.parameters.vector[:] = vector
-    return layer
-
-
 def _finetune(
     stack: DeepAutoencoder,
     config: FinetuneConfig,
     rows: Any,
-    bounds: Sequence[tuple[int, int]],
+    bounds: Bounds,
     comm: Communicator,
 ) -> list[float]:
     """Train the stack in place; return the losses. Collective."""
-    n_rows = bounds[-1][1]
-    shares = [
-        Strata.of_rank(n_rows, config.minibatch, rank, comm.size)
-        for rank in range(comm.size)
-    ]
+    n_rows, size = bounds[-1][1], config.minibatch
+    shares = [Strata.of_rank(n_rows, size, r, comm.size) for r in range(comm.size)]
     if comm.size > 1:
-        wanted = [strata.rows for strata in shares]
-        rows = redistribute(rows, bounds, wanted, comm)
+        rows = redistribute(rows, bounds, [share.rows for share in shares], comm)
     none: Array32 = np.empty((0, stack.shapes[0].n_visible), np.float32)
     state = FinetuneState(stack, config)
     records = finetune(state, shares[comm.rank], rows, none, comm)

@@ -74,6 +74,25 @@ class Parameters:
         twin.vector[:] = self.vector
         return twin
 
+    def split(self, vectors: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+        """Return copies of vectors of this layout in named pieces: what files hold.
+
+        The piece ``weights`` of the vector ``velocity`` is ``velocity/weights``.
+        """
+        return {
+            f"{group}/{name}": vector[where].reshape(self.shapes[name]).copy()
+            for group, vector in vectors.items()
+            for name, where in self._slices.items()
+        }
+
+    def join(
+        self, arrays: Mapping[str, AnyArray], vectors: Mapping[str, AnyArray]
+    ) -> None:
+        """Fill vectors of this layout with what ``split`` has made of others."""
+        for group, vector in vectors.items():
+            for name, where in self._slices.items():
+                vector[where] = arrays[f"{group}/{name}"].reshape(-1)
+
     def is_finite(self) -> bool:
         """Tell whether all numbers, and the sum of their squares, are finite."""
         # A dot product makes no copy, and takes a millisecond for millions.

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from mpilayer import files
 from mpilayer.errors import ConfigError
+from mpilayer.files import PAGES, check_output
 from mpilayer.report import deep, ending, figures, sparse
 from mpilayer.report.collect import collect
 from mpilayer.report.html import Figure, Section, page
 from mpilayer.report.palette import VARIABLES
 from mpilayer.report.run import Run
-from mpilayer.runs.output import PAGES, check_output
 
 _MOST_NAMES = 4
 

@@ -26,9 +26,8 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import at_work
 from mpilayer.runs.tables import stored_table
 from mpilayer.store.metrics import MetricsReader
+from mpilayer.train.record import KINDS
 from mpilayer.train.schedule import Schedule
-
-_KINDS = ("training", "waiting", "transform", "sending", "monitor")
 
 
 def collect(paths: Sequence[Path], data: Path | None = None) -> list[Run]:
@@ -209,7 +208,7 @@ class _Metrics:
 def _epochs(lines: Sequence[Mapping[str, Any]]) -> Iterator[Epoch]:
     """Yield the epochs of a layer that have all that a picture needs."""
     for line in lines:
-        seconds = {kind: max(0.0, number(line.get(kind))) for kind in _KINDS}
+        seconds = {kind: max(0.0, number(line.get(kind))) for kind in KINDS}
         counts = [number(line.get(key)) for key in ("epoch", "used", "started")]
         if not np.isfinite([*counts, *seconds.values()]).all():
             continue

@@ -6,8 +6,8 @@ from mpilayer.report import spacetime
 from mpilayer.report.html import Figure, Markup, Part, Picture, note, table
 from mpilayer.report.run import Run, listing
 from mpilayer.report.words import ERROR, NOTHING, digits
+from mpilayer.train.record import KINDS
 
-_KINDS = ("training", "transform", "monitor", "sending", "waiting")
 _ZOOMED_EPOCHS = 3
 
 
@@ -64,7 +64,7 @@ def _lanes(run: Run) -> list[spacetime.Lane]:
 def times_table(run: Run) -> Iterator[Markup]:
     """Yield where the time of each layer went."""
     times = [
-        {kind: sum(e.seconds[kind] for e in epochs) for kind in _KINDS}
+        {kind: sum(e.seconds[kind] for e in epochs) for kind in KINDS}
         for epochs in run.layers
     ]
     # Seconds of short runs would all be 0.00.
@@ -75,14 +75,10 @@ def times_table(run: Run) -> Iterator[Markup]:
         held = ",".join(map(str, sorted({e.rank for e in epochs}))) or NOTHING
         total = sum(sums.values())
         share = f"{sums['waiting'] / total:.0%}" if total else NOTHING
-        cells = [held, str(len(epochs)), *(digits(factor * sums[k]) for k in _KINDS)]
+        cells = [held, str(len(epochs)), *(digits(factor * sums[k]) for k in KINDS)]
         rows.append([f"layer {index + 1}", *cells, share])
     yield table(
         f"{unit} of each layer in pre-training, by kind.",
-        ("", "rank", "epochs", *map(_word, _KINDS), "share waited"),
+        ("", "rank", "epochs", *KINDS.values(), "share waited"),
         rows,
     )
-
-
-def _word(kind: str) -> str:
-    return spacetime.KINDS[kind]

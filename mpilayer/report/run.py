@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer.arrays import AnyArray, Array32
+from mpilayer.train.record import end_of
 from mpilayer.train.schedule import Schedule
 
 PREDICTORS = {"classify": "classifier", "regress": "regressor"}
@@ -32,13 +33,12 @@ class Epoch:
     @property
     def left(self) -> float:
         """When its output went to the layer above, in seconds of training."""
-        busy = ("training", "transform", "sending")
-        return self.started + sum(self.seconds[kind] for kind in busy)
+        return self.ended - self.seconds["monitor"]
 
     @property
     def ended(self) -> float:
         """When the next one could begin."""
-        return self.left + self.seconds["monitor"]
+        return end_of({"started": self.started, **self.seconds})
 
 
 @dataclass(frozen=True)

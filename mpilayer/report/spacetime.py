@@ -14,15 +14,7 @@ from html import escape
 from mpilayer.report.palette import colour
 from mpilayer.report.run import Epoch
 from mpilayer.report.strip import circles, errors, text
-
-KINDS = {
-    "training": "training",
-    "waiting": "waiting",
-    "transform": "transforming",
-    "sending": "sending",
-    "monitor": "measuring errors",
-}
-"""What a layer does, in the words of the legend."""
+from mpilayer.train.record import KINDS
 
 _WIDTH, _LEFT, _RIGHT = 1040, 150, 74
 _TOP, _STRIP, _BAR, _GAP, _BOTTOM = 44, 50, 22, 34, 46

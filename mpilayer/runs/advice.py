@@ -2,10 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from math import nan
+from typing import TypeAlias
 
 from mpilayer.config import FinetuneConfig, PretrainConfig, per_layer
 from mpilayer.models.base import LayerShape
 from mpilayer.optim.descent import DEFAULT_RATES
+
+Errors: TypeAlias = Mapping[str, float | None]
+"""Split to the error on it, None where there is none."""
+
+ALWAYS = {
+    "classifier": "always the most frequent class",
+    "regressor": "always the mean",
+}
+"""What predicts the same for all rows, by the predictor that must beat it."""
 
 _COSTLY = 0.25
 """Part of the time in Allreduce from which on fewer ranks are worth a try."""
@@ -15,12 +25,6 @@ _LINEAR_RATE = 0.005
 
 _FASTER = 3
 """Times the learning rate that is worth a try where training was too slow."""
-
-ALWAYS = {
-    "classifier": "always the most frequent class",
-    "regressor": "always the mean",
-}
-"""What predicts the same for all rows, by the predictor that must beat it."""
 
 _CLEARLY = 0.99
 """Part of another error below which one is more than a hair's breadth better."""
@@ -33,9 +37,7 @@ _AGAINST_OVERFITTING = (
 )
 
 
-def over_fits(
-    errors: Mapping[str, float | None], usual: Mapping[str, float | None]
-) -> bool:
+def over_fits(errors: Errors, usual: Errors) -> bool:
     """Tell whether training rows are clearly better fitted than by what is usual.
 
     Who is worse on other rows then needs other things than more epochs.
@@ -58,106 +60,67 @@ def after_finetuning(
     best: int,
     over: bool,
 ) -> tuple[str, ...]:
-    """Return what may make a fine-tuned stack better.
-
-    Parameters
-    ----------
-    config, pretraining : FinetuneConfig, PretrainConfig
-        How it was trained.
-    done, best : int
-        Epochs, and after which of them it was best.
-    over : bool
-        Whether it over-fits.
-    """
+    """Return what may make a fine-tuned stack better that was best after an epoch."""
     code = [f"pre-training with {words}" for words in _code(pretraining)]
     if over:
         return (*_AGAINST_OVERFITTING, *code)
-    return (
-        *["--optimizer adam --replace"] * (config.optimizer != "adam"),
-        # Else they have made it worse.
-        *_longer(config, done) * (best == done),
-        *code,
-    ) or ("pre-training for longer", "smaller minibatches")
+    remedies = []
+    if config.optimizer != "adam":
+        remedies.append("--optimizer adam --replace")
+    if best == done:  # else further epochs have made it worse
+        remedies += _longer(config, done)
+    usual = ("pre-training for longer", "smaller minibatches")
+    return (*remedies, *code) or usual
 
 
 def worse_than_pca(
     what: str,
     shapes: Sequence[LayerShape],
-    errors: Mapping[str, float | None],
-    pca: Mapping[str, float | None],
+    errors: Errors,
+    pca: Errors,
     remedies: tuple[str, ...],
 ) -> str:
     """Say that a stack is worse than PCA, and what may help; empty if it is not.
 
-    Parameters
-    ----------
-    what : str
-        What was done to the stack.
-    shapes : sequence of LayerShape
-        Its layers. A code as wide as a row or wider makes PCA perfect by definition:
-        nothing is said.
-    errors, pca : mapping of str to float or None
-        Reconstruction errors by split, both of the same rows; the first split counts
-        that both have of test, validation and train.
-    remedies : tuple of str
-        What may help.
+    The first split counts that both have of test, validation and train. A code as wide
+    as a row or wider makes PCA perfect by definition: nothing is said. ``what`` was
+    done to the stack.
     """
     split, error, usual = _compared(errors, pca)
     if shapes[-1].n_hidden >= shapes[0].n_visible or not error > usual:
         return ""
+    over = over_fits(errors, pca)
+    found = f"the {what} stack is worse than PCA on the {split} rows"
     return (
-        f"the {what} stack is worse than PCA on the {split} rows ({error:.2f} against "
-        f"{usual:.2f}). {_advised(over_fits(errors, pca), 'PCA', remedies)}"
+        f"{found} ({error:.2f} against {usual:.2f}). {_advised(over, 'PCA', remedies)}"
     )
 
 
 def no_better_than_always(
-    model: str,
-    errors: Mapping[str, float | None],
-    usual: Mapping[str, float | None],
-    config: FinetuneConfig,
-    done: int,
+    model: str, errors: Errors, usual: Errors, config: FinetuneConfig, done: int
 ) -> str:
-    """Say that a predictor is hardly better than a constant; empty if it clearly is.
+    """Say that a predictor, a key of ``ALWAYS``, is hardly better than that.
 
-    Parameters
-    ----------
-    model : str
-        A key of ``ALWAYS``.
-    errors, usual : mapping of str to float or None
-        Of the predictor, and of what predicts the same for all rows; the first split
-        counts as for ``worse_than_pca``.
-    config : FinetuneConfig
-        How it was trained.
-    done : int
-        Epochs.
+    Empty if it clearly is; the first split counts as for ``worse_than_pca``.
     """
     split, error, other = _compared(errors, usual)
     if not error > _CLEARLY * other:
         return ""
-    than = f"{'hardly' if error < other else 'no'} better than {ALWAYS[model]}"
-    over = over_fits(errors, usual)
-    smaller = [f"a --minibatch smaller than {config.minibatch}, with --replace"]
-    slow = (*_longer(config, done), *smaller * (config.minibatch > 1))
-    advised = _advised(over, "that", _AGAINST_OVERFITTING if over else slow)
+    over, remedies = over_fits(errors, usual), _AGAINST_OVERFITTING
+    if not over:
+        remedies = _longer(config, done)
+        if config.minibatch > 1:
+            smaller = f"a --minibatch smaller than {config.minibatch}, with --replace"
+            remedies = (*remedies, smaller)
+    how = "hardly" if error < other else "no"
+    found = f"the {model} is {how} better than {ALWAYS[model]} on the {split} rows"
     return (
-        f"the {model} is {than} on the {split} rows ({error:.2f} against "
-        f"{other:.2f}). {advised}"
+        f"{found} ({error:.2f} against {other:.2f}). {_advised(over, 'that', remedies)}"
     )
 
 
 def costly_allreduce(allreduce: float, seconds: float, ranks: int, work: str) -> str:
-    """Say that Allreduce took much of the time; empty if it did not.
-
-    Parameters
-    ----------
-    allreduce, seconds : float
-        Of rank 0 in Allreduce, and in all.
-    ranks : int
-        That shared the work.
-    work : str
-        What they shared.
-    """
+    """Say that Allreduce took much of the seconds of rank 0; empty if it did not."""
     share = allreduce / seconds if seconds > 0 else 0.0
     if ranks == 1 or share <= _COSTLY:
         return ""
@@ -168,8 +131,8 @@ def costly_allreduce(allreduce: float, seconds: float, ranks: int, work: str) ->
 
 
 def _compared(
-    errors: Mapping[str, float | None],
-    usual: Mapping[str, float | None],
+    errors: Errors,
+    usual: Errors,
     splits: Sequence[str] = ("test", "validation", "train"),
 ) -> tuple[str, float, float]:
     """Return the first split that both have, and its errors; NaN if there is none."""
@@ -181,17 +144,19 @@ def _compared(
 
 
 def _advised(over: bool, rival: str, remedies: tuple[str, ...]) -> str:
-    why = f"It fits the training rows better than {rival}: over-fitting. "
-    return f"{why * over}What may help: {'; '.join(remedies)}."
+    why = ""
+    if over:
+        why = f"It fits the training rows better than {rival}: over-fitting. "
+    return f"{why}What may help: {'; '.join(remedies)}."
 
 
-def _longer(config: FinetuneConfig, done: int) -> list[str]:
+def _longer(config: FinetuneConfig, done: int) -> tuple[str, ...]:
     """Return what helps where the last epoch was the best."""
     rate = _FASTER * (config.learning_rate or DEFAULT_RATES[config.optimizer])
-    return [
+    return (
         f"more --epochs than {done}, with --resume auto",
         f"a larger --learning-rate, such as {rate:g}, with --replace",
-    ]
+    )
 
 
 def _code(config: PretrainConfig) -> list[str]:

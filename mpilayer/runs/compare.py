@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from mpilayer.papers import LAHIRI, LAHIRI_EXACT
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import holding
 from mpilayer.runs.keeping import remove_false_start
-from mpilayer.runs.model import restore_sparse
-from mpilayer.runs.opening import Facts, open_run
+from mpilayer.runs.model import restore
+from mpilayer.runs.opening import open_run
 from mpilayer.runs.resuming import check_same, data_of_run, is_run, launch_facts
+from mpilayer.runs.rows import Facts
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.sparse import (
     carry_out,
@@ -30,8 +32,9 @@ from mpilayer.runs.sparse import (
     sparse_config,
     warn,
 )
-from mpilayer.train.gap import RISK, Firing, Gap
-from mpilayer.train.sparse import ShardedCost
+from mpilayer.train.sparse.cost import ShardedCost
+from mpilayer.train.sparse.descent import Descent
+from mpilayer.train.sparse.firing import RISK, Firing, Gap
 
 NAME = "compare"
 """What a run's ``complete`` says at the end."""
@@ -138,10 +141,9 @@ def _carry_out_both(
             if not summaries:
                 comm.on_root(lambda: _clear_refused(directory))
             raise
-        final = comm.everywhere(
-            lambda below=below: restore_sparse(below, config.optimizer)  # type: ignore[misc]
+        positions[name] = comm.everywhere(
+            partial(_last_position, below, Descent(costs[name], own))
         )
-        positions[name] = final[0].position
     result = _compare(costs, positions, summaries)
     result["shards"] = _shards(costs["exact"], positions["exact"])
     comm.on_root(lambda: files.write_json(directory.path / "compare.json", result))
@@ -201,6 +203,12 @@ def _below(
 
 def _exact_mode(config: SparseConfig) -> str:
     return "exact" if config.kl == "average" else config.kl
+
+
+def _last_position(directory: RunDirectory, descent: Descent) -> Array64:
+    """Return where a run has ended; its cost is there, too. Local."""
+    arrays, _, _ = restore(directory.checkpoint("sparse"), descent)
+    return arrays["optimizer/position"]
 
 
 def _compare(

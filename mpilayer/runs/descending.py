@@ -14,13 +14,13 @@ from mpilayer.config import SparseConfig
 from mpilayer.errors import TrainingError
 from mpilayer.runs.advice import costly_allreduce
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import sparse_content
+from mpilayer.runs.model import saving
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.writing import Writer
 from mpilayer.store.metrics import MetricsReader, MetricsWriter
-from mpilayer.train.dead import dead_units
-from mpilayer.train.descent import Descent, State
-from mpilayer.train.sparse import Evaluation, ShardedCost
+from mpilayer.train.sparse.cost import Evaluation, ShardedCost
+from mpilayer.train.sparse.descent import Descent, State
+from mpilayer.train.sparse.firing import dead_units
 
 NAME = "sparse"
 """What a run's ``complete`` says at the end; its metrics and checkpoint, too."""
@@ -76,10 +76,10 @@ def train(
     ):
         cost.on_evaluation = recorder.write
         cost.time_over = lambda: session.must_stop(recorder.unit)
-        keeper = _Keeper(directory, session, cost, origin)
+        keeper = _Keeper(directory, session, descent, origin)
         try:
             for state in descent.states(first):
-                keeper.look(state)
+                keeper.look(state.iteration)
         except TrainingError as error:
             if descent.state is None:
                 comm.on_root(directory.clear)
@@ -205,44 +205,38 @@ class _Keeper:
         self,
         directory: RunDirectory,
         session: Session,
-        cost: ShardedCost,
+        descent: Descent,
         origin: float,
     ) -> None:
         self.directory = directory
-        self._session, self._cost, self._origin = session, cost, origin
-        self._saved, self._iteration = perf_counter(), cost.iteration
-        self._evaluations = cost.evaluations
+        self._session, self._descent, self._origin = session, descent, origin
+        self._saved, self._iteration = perf_counter(), descent.cost.iteration
         self._disk = Writer()
 
-    def look(self, state: State) -> None:
-        """Save a new state if it is time to."""
-        # A later save is of this state: what comes after it will be done again.
-        self._evaluations = self._cost.evaluations
-        units = state.iteration - self._iteration
+    def look(self, iteration: int) -> None:
+        """Save the last state if it is time to."""
+        units = iteration - self._iteration
         if self._session.is_due(units, perf_counter() - self._saved):
-            self._start(state)
+            self._start(iteration)
 
     def save(self, state: State) -> None:
-        """Write a state, and wait until everything is written."""
-        self._start(state)
+        """Write the last state, and wait until everything is written."""
+        self._start(state.iteration)
         self._disk.finish()
 
-    def _start(self, state: State) -> None:
-        self._saved, self._iteration = perf_counter(), state.iteration
+    def _start(self, iteration: int) -> None:
+        self._saved, self._iteration = perf_counter(), iteration
         if self._session.comm.rank > 0:
             return
-        cost, seconds = self._cost, perf_counter() - self._origin
-        parameters = cost.model.parameters.like()
-        parameters.vector[:] = state.position
-        shape = cost.model.shape
-        content = sparse_content(
-            self.directory, shape, parameters, state, self._evaluations, seconds
-        )
+        path, descent = self.directory.checkpoint(NAME), self._descent
+        seconds = perf_counter() - self._origin
+        save = saving(path, descent, keep=True, content=NAME, seconds=seconds)
+        weights = descent.arrays()["parameters/weights"]
 
         def write() -> None:
-            content.save()
+            save()
             buffer = BytesIO()
-            np.save(buffer, filters(parameters["weights"]))
+            np.save(buffer, filters(weights))
             path = self.directory.filters
             with files.optional(path, "the filters are also in the weights"):
                 files.write(path, buffer.getvalue())

@@ -18,14 +18,13 @@ from mpilayer.config import (
     to_toml,
 )
 from mpilayer.data.dataset import Dataset
+from mpilayer.data.recipe import make_data
 from mpilayer.errors import ConfigError, DataError, FileError
 from mpilayer.interrupt import Interrupted
 from mpilayer.numerics.losses import check_loss
 from mpilayer.parallel.start import place
 from mpilayer.runs import compare, finetune, pretrain, sparse
 from mpilayer.runs.directory import RunDirectory, check_links, remove
-from mpilayer.runs.labels import check_all_labels, labelled_splits
-from mpilayer.runs.making import make_data
 from mpilayer.runs.plan import (
     CONTENT,
     EVALUATION,
@@ -39,6 +38,7 @@ from mpilayer.runs.plan import (
     to_sections,
 )
 from mpilayer.runs.resuming import check_same, noted_threads
+from mpilayer.runs.rows import check_all_labels, labelled_splits, like_of
 from mpilayer.runs.session import Session
 from mpilayer.runs.use import evaluate
 from mpilayer.train.layer import check_layer, layer_shapes
@@ -231,7 +231,7 @@ def _make_data(plan: Plan, say: Callable[[str], None]) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     say(f"making {path} from {plan.data.source}")
-    make_data(plan.data, path)
+    make_data(plan.data, path, like_of(plan.data.like))
 
 
 def _check_with_data(plan: Plan) -> None:

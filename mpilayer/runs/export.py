@@ -8,11 +8,10 @@ from mpilayer import files
 from mpilayer.arrays import AnyArray
 from mpilayer.data.preparation import Scaling
 from mpilayer.errors import ConfigError, unknown
-from mpilayer.models.stack import Predictor, Stack
+from mpilayer.models.stack import Predictor
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.like import preparation_of
-from mpilayer.runs.output import check_output
-from mpilayer.runs.predictors import chosen_model
+from mpilayer.runs.rows import preparation_of
+from mpilayer.runs.use import chosen_model
 from mpilayer.store import export as store
 
 PARTS = ("whole", "encoder")
@@ -25,25 +24,20 @@ def export(
     replace: bool = False,
     task: str | None = None,
 ) -> store.Model:
-    """Write a trained model of a run. One process.
+    """Write a trained model of a run, and return what was written. One process.
 
     Parameters
     ----------
     run : Path
         Directory of the run.
     out : Path
-        The file; its ending, one of ``store.export.ENDINGS``, says the format.
+        The file; its ending, one of ``store.ENDINGS``, says the format.
     part : str
         ``whole``, or ``encoder`` for the steps to the code alone.
     replace : bool
         Replace an older file; of ``.h5`` files only exported models are replaced.
     task : str, optional
         Which of the run's models, one of ``TASKS``; by default what was trained last.
-
-    Returns
-    -------
-    Model
-        What was written.
 
     Raises
     ------
@@ -53,7 +47,7 @@ def export(
     """
     if part not in PARTS:
         raise ConfigError(unknown("part", part, PARTS))
-    ending = check_output(out, store.ENDINGS, replace)
+    ending = files.check_output(out, store.ENDINGS, replace)
     if ending == store.HDF5 and out.exists():
         store.check_hdf5(out)
     model = _model(RunDirectory.open(run), part, task)
@@ -65,15 +59,8 @@ def export(
 
 
 def _model(directory: RunDirectory, part: str, task: str | None) -> store.Model:
-    """Return what a run has trained; other kinds of models name their outputs here."""
     kind, stack = chosen_model(directory, task)
     preparation = preparation_of(directory, stack.shapes[0].n_visible)
-    steps, n_layers = _steps(stack), len(stack.shapes)
-    outputs = {"code": n_layers, _output(stack): len(steps)}
-    if part == "encoder":
-        steps, outputs = steps[:n_layers], {"code": n_layers}
-    if scaling := preparation.scaling:
-        steps = _raw_values(steps, scaling, "reconstruction" in outputs)
     data = directory.read_config().get("data", {})
     about = {
         "model": kind,
@@ -81,14 +68,31 @@ def _model(directory: RunDirectory, part: str, task: str | None) -> store.Model:
         "data": str(data.get("name", "")),
         "data_digest": str(data.get("digest", "")),
     }
-    if scaling:
+    activations = [activation for _, _, activation in stack.steps]
+    output = "reconstruction"
+    if isinstance(stack, Predictor):
+        output = "prediction"
+        if len(stack.classes):
+            # In training the softmax is a part of the loss; other programs have none.
+            output, activations[-1] = "probabilities", "softmax"
+            if part == "whole":
+                names = preparation.names(stack.classes)
+                about["classes"] = ",".join(map(str, names))
+    steps = [
+        _step(stack.parameters[f"weights_{k}"], stack.parameters[f"bias_{k}"], name)
+        for k, name in enumerate(activations)
+    ]
+    n_layers = len(stack.shapes)
+    outputs = {"code": n_layers, output: len(steps)}
+    if part == "encoder":
+        steps, outputs = steps[:n_layers], {"code": n_layers}
+    if scaling := preparation.scaling:
         about["scaling"] = scaling.method
-    if part == "whole" and len(classes := _classes(stack)):
-        about["classes"] = ",".join(map(str, preparation.names(classes)))
+        steps = _of_raw_values(steps, scaling, "reconstruction" in outputs)
     return store.Model(tuple(steps), outputs, about)
 
 
-def _raw_values(
+def _of_raw_values(
     steps: list[store.Step], scaling: Scaling, reconstruct: bool
 ) -> list[store.Step]:
     """Return steps that take values before their scaling, and linear ones that give it.
@@ -96,40 +100,17 @@ def _raw_values(
     (x − offset) · factor · W + b is x · (factor · W) + (b − offset · factor · W).
     """
     offset, factor = scaling.offset.astype(np.float64), scaling.factor
-    weights = factor[:, np.newaxis].astype(np.float64) * steps[0].weights
-    steps = [_step(steps[0], weights, steps[0].bias - offset @ weights), *steps[1:]]
+    first = steps[0]
+    weights = factor[:, np.newaxis].astype(np.float64) * first.weights
+    steps = [
+        _step(weights, first.bias - offset @ weights, first.activation),
+        *steps[1:],
+    ]
     last = steps[-1]
     if reconstruct and last.activation == "linear":
-        steps[-1] = _step(last, last.weights / factor, last.bias / factor + offset)
+        steps[-1] = _step(last.weights / factor, last.bias / factor + offset, "linear")
     return steps
 
 
-def _step(old: store.Step, weights: AnyArray, bias: AnyArray) -> store.Step:
-    """Return a step with other numbers."""
-    return store.Step(
-        weights.astype(np.float32), bias.astype(np.float32), old.activation
-    )
-
-
-def _classes(stack: Stack) -> AnyArray:
-    """Return the classes of a classifier, none of any other model."""
-    return stack.classes if isinstance(stack, Predictor) else np.empty(0, np.int64)
-
-
-def _output(stack: Stack) -> str:
-    """Return the name of what the last step gives."""
-    if not isinstance(stack, Predictor):
-        return "reconstruction"
-    return "probabilities" if len(_classes(stack)) else "prediction"
-
-
-def _steps(stack: Stack) -> list[store.Step]:
-    p = stack.parameters
-    kinds = [activation for _, _, activation in stack.steps]
-    if len(_classes(stack)):
-        # In training the softmax is a part of the loss; other programs have none.
-        kinds[-1] = "softmax"
-    return [
-        store.Step(p[f"weights_{k}"], p[f"bias_{k}"], kind)
-        for k, kind in enumerate(kinds)
-    ]
+def _step(weights: AnyArray, bias: AnyArray, activation: str) -> store.Step:
+    return store.Step(weights.astype(np.float32), bias.astype(np.float32), activation)

@@ -1,5 +1,6 @@
 """Fine-tuning as a run: goes on from a pre-trained run directory."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -18,29 +19,29 @@ from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import holding
 from mpilayer.runs.keeping import remove_unfinished
-from mpilayer.runs.labels import (
-    check_all_labels,
-    classes_of,
-    labelled_splits,
-    read_labels,
-)
 from mpilayer.runs.model import (
-    Content,
     check_pretrained,
-    finetuned_content,
     load_stack,
     progress,
-    restore_finetuned,
+    restore,
     run_shapes,
+    saving,
 )
-from mpilayer.runs.opening import check_minibatch
 from mpilayer.runs.resuming import (
     check_replicas,
     check_same,
     data_of_run,
     launch_facts,
 )
-from mpilayer.runs.session import Session, check_range
+from mpilayer.runs.rows import (
+    check_all_labels,
+    check_minibatch,
+    check_range,
+    classes_of,
+    labelled_splits,
+    read_labels,
+)
+from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import TASKS
 from mpilayer.runs.tuned import summarize
 from mpilayer.runs.writing import Writer
@@ -48,13 +49,13 @@ from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
 from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.finetune import (
-    EAGER_SECONDS,
     FinetuneState,
     finetune,
     random_weights,
 )
 from mpilayer.train.labels import targets
 from mpilayer.train.strata import Strata
+from mpilayer.train.sums import EAGER_SECONDS
 
 NAME = TASKS["autoencode"].name
 """What a run's ``complete`` says at the end of its autoencoder's fine-tuning."""
@@ -123,7 +124,10 @@ def _finetune(
     )
     state, before, remark = FinetuneState(stack, config), 0.0, ""
     if goes_on:
-        before, remark = comm.everywhere(lambda: restore_finetuned(directory, state))
+        _, numbers, remark = comm.everywhere(
+            lambda: restore(directory.checkpoint(task.model), state)
+        )
+        before = float(numbers["seconds"])
         check_replicas(stack.parameters, comm)
     launch = {} if goes_on else launch_facts(task.name, session)
     epochs = comm.on_root(lambda: _begin(directory, config, state.epoch, launch))
@@ -138,7 +142,7 @@ def _finetune(
             "some have nothing to do"
         )
     seconds = _descend(state, rows, session, directory, epochs, before)
-    comm.on_root(finetuned_content(directory, state, seconds).save)
+    comm.on_root(_saving(directory, state, seconds))
     summary = summarize(directory, state, path, session, epochs, seconds)
     summary = comm.on_root(lambda: directory.write_summary(summary))
     comm.on_root(lambda: directory.set_complete(task.name))
@@ -210,7 +214,7 @@ def _descend(
     comm.barrier()
     origin = perf_counter() - before
     saved, saved_epoch, disk = perf_counter(), state.epoch, Writer()
-    finite: Content | None = None
+    finite: Callable[[], None] | None = None
     with (
         session.display(directory, {name: state.config.epochs}),
         session.listening(),
@@ -235,9 +239,9 @@ def _descend(
                 stopping = bool(sum_over_ranks(comm, stops)[0])
                 due = session.is_due(state.epoch - saved_epoch, now - saved)
                 if comm.rank == 0:
-                    finite = finetuned_content(directory, state, now - origin)
+                    finite = _saving(directory, state, now - origin)
                     if stopping or due:
-                        disk.start(finite.save)
+                        disk.start(finite)
                         saved, saved_epoch = perf_counter(), state.epoch
                 if stopping and state.epoch < state.config.epochs:
                     disk.finish()
@@ -246,10 +250,19 @@ def _descend(
         except TrainingError:
             disk.finish()
             if finite is not None:
-                finite.save()
+                finite()
             raise
         disk.finish()
     return perf_counter() - origin
+
+
+def _saving(
+    directory: RunDirectory, state: FinetuneState, seconds: float
+) -> Callable[[], None]:
+    """Return what writes the checkpoint. Local."""
+    model = TASKS[state.config.task].model
+    path = directory.checkpoint(model)
+    return saving(path, state, keep=True, content=model, seconds=seconds)
 
 
 def _end_of(directory: RunDirectory, config: FinetuneConfig) -> str:

@@ -10,7 +10,7 @@ from mpilayer import files
 from mpilayer.errors import CheckpointError, MpilayerError
 from mpilayer.parallel.notice import Notice
 from mpilayer.runs.directory import LOCK, PREPARATION, RunDirectory, remove
-from mpilayer.runs.model import Content, layer_content
+from mpilayer.runs.model import saving
 from mpilayer.runs.session import Session
 from mpilayer.runs.writing import Writer
 from mpilayer.store import checkpoint
@@ -70,13 +70,11 @@ class LayerKeeper(Keeper):
 
     def save(self, state: LayerState, snapshot: Snapshot) -> None:
         """Write the checkpoint while training goes on; see ``finish``."""
-        content = layer_content(self._directory, state, snapshot)
+        index = state.settings.index
+        path = self._directory.layer_file(index, snapshot.candidate)
+        save = saving(path, state, snapshot, content="layer")
         self._last = perf_counter()
-        self._try(
-            lambda: self._writer.start(
-                lambda: self._write(content, state.settings.index)
-            )
-        )
+        self._try(lambda: self._writer.start(lambda: self._write(save, index)))
 
     def finish(self) -> None:
         """Wait until everything is written."""
@@ -106,8 +104,8 @@ class LayerKeeper(Keeper):
             self.fail()
         return super().stopping(epoch_seconds)
 
-    def _write(self, content: Content, index: int) -> None:
-        content.save()
+    def _write(self, save: Callable[[], None], index: int) -> None:
+        save()
         self._prune(index)
 
     def _prune(self, index: int) -> None:

@@ -1,248 +1,79 @@
 """Layers and stacks to checkpoints, and back."""
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Protocol
 
 from mpilayer.arrays import AnyArray
-from mpilayer.config import PretrainConfig, SparseConfig, as_values
+from mpilayer.config import PretrainConfig, SparseConfig
 from mpilayer.errors import CheckpointError, UnfinishedWarning
 from mpilayer.models.base import LayerShape
-from mpilayer.models.stack import DeepAutoencoder, Predictor
+from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.parameters import Parameters
-from mpilayer.optim.cg import CGState
-from mpilayer.optim.lbfgs import LBFGSState
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import at_work
 from mpilayer.runs.settings import settings_of
 from mpilayer.runs.tasks import TASKS, Task
 from mpilayer.store import checkpoint
-from mpilayer.train.descent import State
-from mpilayer.train.finetune import FinetuneState
-from mpilayer.train.layer import LayerState, layer_shapes, make_layer
+from mpilayer.train.layer import layer_shapes, make_layer
 from mpilayer.train.pretrain import Snapshot
-from mpilayer.train.restart import Candidate
-from mpilayer.train.sgd import SGDState
-from mpilayer.train.sparse import make_model
+from mpilayer.train.sparse.cost import make_model
 
 
-@dataclass(frozen=True)
-class Content:
-    """What a checkpoint is going to hold, and where; nothing in it changes any more.
+class State(Protocol):
+    """What a checkpoint holds: it says itself what that is, and takes it back."""
 
-    Attributes
-    ----------
-    path : Path
-        The file.
-    arrays, attributes, keep
-        As :func:`mpilayer.store.checkpoint.save` takes them.
+    def arrays(self) -> Mapping[str, AnyArray]:
+        """Return arrays by name; nothing changes them any more."""
+
+    def numbers(self) -> Mapping[str, Any]:
+        """Return numbers by name."""
+
+    def restore(
+        self, arrays: Mapping[str, AnyArray], numbers: Mapping[str, Any]
+    ) -> None:
+        """Go where the state with these ``arrays()`` and ``numbers()`` was."""
+
+
+def saving(
+    path: Path, *states: State | Snapshot, keep: bool = False, **facts: Any
+) -> Callable[[], None]:
+    """Return what writes states as they are now, in any thread and at any time. Local.
+
+    ``facts`` stand beside their numbers; ``keep`` as
+    :func:`mpilayer.store.checkpoint.save` takes it.
     """
-
-    path: Path
-    arrays: Mapping[str, AnyArray]
-    attributes: Mapping[str, Any]
-    keep: bool = False
-
-    def save(self) -> None:
-        """Write the file. Local."""
-        checkpoint.save(self.path, self.arrays, self.attributes, self.keep)
-
-
-def layer_content(
-    directory: RunDirectory, state: LayerState, snapshot: Snapshot
-) -> Content:
-    """Return what a layer's checkpoint holds: copies, for training goes on."""
-    layer = state.layer
-    parameters, velocity = layer.parameters.copy(), layer.parameters.like()
-    velocity.vector[:] = state.optimizer.state["velocity"]
-    shape, candidate = layer.shape, snapshot.candidate
-    index = state.settings.index
-    return Content(
-        directory.layer_file(index, candidate),
-        {
-            **{f"parameters/{k}": v for k, v in parameters.items()},
-            **{f"velocity/{k}": v for k, v in velocity.items()},
-            "row": np.array(snapshot.row, np.int64),
-            "dropped": np.array(snapshot.dropped, np.int64),
-        },
-        {
-            "content": "layer",
-            "layer": index + 1,
-            "epoch": state.epoch,
-            "used": candidate.used,
-            "final": candidate.final,
-            "extra_left": snapshot.extra_left,
-            "optimizer_steps": state.optimizer.steps,
-            "n_visible": shape.n_visible,
-            "n_hidden": shape.n_hidden,
-            "visible": shape.visible,
-            "hidden": shape.hidden,
-        },
-    )
-
-
-def restore_layer(
-    directory: RunDirectory, state: LayerState, candidate: Candidate
-) -> Snapshot:
-    """Put a layer where one of its checkpoints was. Local.
-
-    Raises
-    ------
-    CheckpointError
-        It is damaged, or belongs to another layer.
-    """
-    if candidate.epoch == 0:
-        return Snapshot(candidate)
-    index = state.settings.index
-    path = directory.layer_file(index, candidate)
-    arrays, attributes = checkpoint.load(path)
-    for name, view in state.layer.parameters.items():
-        checkpoint.fill(view, arrays, f"parameters/{name}", path)
-    velocity = state.layer.parameters.like()
-    for name, view in velocity.items():
-        checkpoint.fill(view, arrays, f"velocity/{name}", path)
-    state.optimizer.state["velocity"][:] = velocity.vector
-    state.optimizer.steps = int(attributes["optimizer_steps"])
-    state.epoch = int(attributes["epoch"])
-    return Snapshot(
-        candidate,
-        tuple(arrays["row"].tolist()),
-        int(attributes["extra_left"]),
-        tuple(arrays["dropped"].tolist()),
-    )
-
-
-def finetuned_content(
-    directory: RunDirectory, state: FinetuneState, seconds: float
-) -> Content:
-    """Return copies of the best weights, the last ones, and the optimizer's vectors."""
-    now = state.stack.parameters.vector
-    vectors = {
-        "best": state.best,
-        "parameters": now if state.last is None else state.last,
-        **state.optimizer.state,
-    }
     arrays: dict[str, AnyArray] = {}
-    for group, vector in vectors.items():
-        named = state.stack.parameters.like()
-        named.vector[:] = vector
-        arrays |= {f"{group}/{k}": v for k, v in named.items()}
-    if isinstance(state.stack, Predictor):
-        arrays["classes"] = state.stack.classes
-    task = TASKS[state.config.task]
-    return Content(
-        directory.checkpoint(task.model),
-        arrays,
-        {
-            "content": task.model,
-            "epoch": state.epoch,
-            "best_epoch": state.best_epoch,
-            "best_error": state.best_error,
-            "optimizer_steps": state.optimizer.steps,
-            "seconds": seconds,
-            **{f"finetune_{k}": v for k, v in as_values(state.config).items()},
-        },
-        keep=True,
-    )
+    numbers = dict(facts)
+    for state in states:
+        arrays |= state.arrays()
+        numbers |= state.numbers()
+    return partial(checkpoint.save, path, arrays, numbers, keep)
 
 
-def restore_finetuned(
-    directory: RunDirectory, state: FinetuneState
-) -> tuple[float, str]:
-    """Put fine-tuning where its checkpoint was. Local.
+def restore(
+    path: Path, state: State
+) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
+    """Put a state where its newest whole checkpoint is. Local.
 
     Returns
     -------
-    float, str
-        Seconds of training so far, and a remark if the newest file was damaged.
-
-    Raises
-    ------
-    CheckpointError
-        There is none that is whole.
-    """
-    path = directory.checkpoint(TASKS[state.config.task].model)
-    arrays, attributes, remark = checkpoint.load_newest(path)
-    named = state.stack.parameters.like()
-    vectors = {
-        "best": state.best,
-        "parameters": state.stack.parameters.vector,
-        **state.optimizer.state,
-    }
-    for group, vector in vectors.items():
-        for name, view in named.items():
-            checkpoint.fill(view, arrays, f"{group}/{name}", path)
-        vector[:] = named.vector
-    state.epoch = int(attributes["epoch"])
-    state.best_epoch = int(attributes["best_epoch"])
-    state.best_error = float(attributes["best_error"])
-    state.optimizer.steps = int(attributes["optimizer_steps"])
-    return float(attributes["seconds"]), remark
-
-
-def sparse_content(
-    directory: RunDirectory,
-    shape: LayerShape,
-    parameters: Parameters,
-    state: State,
-    evaluations: int,
-    seconds: float,
-) -> Content:
-    """Return a sparse autoencoder and the state of its optimizer, which is constant."""
-    return Content(
-        directory.checkpoint("sparse"),
-        {
-            **{f"parameters/{k}": v for k, v in parameters.items()},
-            **{f"optimizer/{k}": v for k, v in state.arrays().items()},
-        },
-        {
-            "content": "sparse",
-            "evaluations": evaluations,
-            "seconds": seconds,
-            "n_visible": shape.n_visible,
-            "n_hidden": shape.n_hidden,
-            "visible": shape.visible,
-            "hidden": shape.hidden,
-            **{f"optimizer_{k}": v for k, v in state.numbers().items()},
-        },
-        keep=True,
-    )
-
-
-def restore_sparse(
-    directory: RunDirectory, optimizer: str
-) -> tuple[State, int, float, str]:
-    """Return where a sparse run was. Local.
-
-    Returns
-    -------
-    State, int, float, str
-        The optimizer's state; evaluations and seconds so far; a remark if the newest
+    dict, dict, str
+        All that the checkpoint holds, arrays and numbers, and a remark if the newest
         file was damaged.
 
     Raises
     ------
     CheckpointError
-        There is none that is whole.
+        There is none that is whole, or it is of another model.
     """
-    arrays, attributes, remark = checkpoint.load_newest(directory.checkpoint("sparse"))
-    kinds: dict[str, type[LBFGSState] | type[CGState] | type[SGDState]] = {
-        "lbfgs": LBFGSState,
-        "cg": CGState,
-        "sgd": SGDState,
-    }
-    state = kinds[optimizer].restore(
-        _with_prefix(arrays, "optimizer/"), _with_prefix(attributes, "optimizer_")
-    )
-    return state, int(attributes["evaluations"]), float(attributes["seconds"]), remark
-
-
-def _with_prefix(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {k[len(prefix) :]: v for k, v in values.items() if k.startswith(prefix)}
+    arrays, numbers, remark = checkpoint.load_newest(path)
+    for name, own in state.arrays().items():
+        checkpoint.fill(own, arrays, name, path)  # only for its checks
+    state.restore(arrays, numbers)
+    return arrays, numbers, remark
 
 
 def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:

@@ -1,69 +1,19 @@
 """How a new run begins: what its data set says, and the file that lets it go on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mpilayer import __version__, files
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import ConfigError
 from mpilayer.runs.directory import PREPARATION, RunDirectory
 from mpilayer.runs.holding import holding
 from mpilayer.runs.keeping import remove_false_start
 from mpilayer.runs.resuming import is_run
+from mpilayer.runs.rows import Facts
 from mpilayer.runs.session import Session
 from mpilayer.runs.tables import write_table
 from mpilayer.train.schedule import Schedule
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What rank 0 finds out about the data for all, before anything is written."""
-
-    n_train: int
-    n_visible: int
-    data_name: str
-    data_digest: str
-    n_validation: int = 0
-    data_stamp: tuple[int, ...] = ()
-
-
-def data_facts(data: Path, minibatch: int = 0) -> Facts:
-    """Return what the data set says.
-
-    Raises
-    ------
-    ConfigError
-        It has fewer training rows than a minibatch.
-    """
-    with Dataset.open(data) as dataset:
-        validated = "validation" in dataset.splits
-        facts = Facts(
-            dataset.n_samples("train"),
-            dataset.n_visible,
-            dataset.name,
-            dataset.digest,
-            dataset.n_samples("validation") if validated else 0,
-            tuple(dataset.stamp),
-        )
-    check_minibatch(minibatch, facts.n_train)
-    return facts
-
-
-def check_minibatch(minibatch: int, n_train: int) -> None:
-    """Check that there are rows enough.
-
-    Raises
-    ------
-    ConfigError
-        There are not.
-    """
-    if minibatch > n_train:
-        raise ConfigError(
-            f"a minibatch must not be larger than the data; got {minibatch} "
-            f"with {n_train} training rows. Give a smaller --minibatch."
-        )
 
 
 def begin_or_go_on(

@@ -1,21 +1,42 @@
-"""What pre-training has done: the records of its layers, times, the summary."""
+"""What pre-training has come to: records, times, the summary, errors along the way."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mpilayer import files
+from mpilayer.arrays import AnyArray, Array32
 from mpilayer.config import PretrainConfig
+from mpilayer.data.dataset import Dataset
+from mpilayer.errors import CheckpointError
+from mpilayer.models.base import LayerShape
+from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.numerics.losses import squared_error
+from mpilayer.parallel.comm import Communicator
 from mpilayer.runs.advice import after_pretraining, over_fits, worse_than_pca
-from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.directory import RunDirectory, remove
 from mpilayer.runs.keeping import Cut
 from mpilayer.runs.model import load_stack
-from mpilayer.runs.session import Session, finite, pca_errors, stack_errors
-from mpilayer.store.metrics import keep_until
+from mpilayer.runs.rows import errors_of, pca_of
+from mpilayer.runs.session import Session, finite
+from mpilayer.store.metrics import keep_until, lines_of
+from mpilayer.train.layer import LayerState, monitored_rows, new_state
 from mpilayer.train.plans import AsyncPlan, Plan
-from mpilayer.train.pretrain import EpochRecord, Pipeline
+from mpilayer.train.pretrain import Pipeline
+from mpilayer.train.record import KINDS, EpochRecord
 from mpilayer.train.schedule import Schedule, finish_times
+
+_GAPS = "the picture of the whole stack over time will have gaps"
+_MOMENTS = 40
+"""Moments at which the stack is looked at, at most."""
+
+
+# --- what pre-training has done
 
 
 @dataclass(frozen=True)
@@ -62,27 +83,18 @@ def recorded_table(config: PretrainConfig, layers: Sequence[LayerOutcome]) -> Sc
 def former_records(directory: RunDirectory, cut: Cut) -> dict[int, list[EpochRecord]]:
     """Return each layer's records up to the cut; forget later ones. On rank 0."""
     known = {item.name for item in fields(EpochRecord)}
+
+    def record(line: Mapping[str, Any], index: int) -> EpochRecord:
+        own = {name: line[name] for name in known & line.keys()}
+        values = {k: math.nan if v is None else v for k, v in own.items()}
+        return EpochRecord(**{**values, "layer": index})
+
     former = {}
     for index, candidate in enumerate(cut.candidates):
         path = directory.metrics_file(f"layer-{index + 1}")
         lines = keep_until(path, "epoch", candidate.epoch)
-        former[index] = [
-            EpochRecord(**_record_values(line, known, index)) for line in lines
-        ]
+        former[index] = [record(line, index) for line in lines]
     return former
-
-
-def _record_values(line: dict[str, Any], known: set[str], index: int) -> dict[str, Any]:
-    values = {k: math.nan if v is None else v for k, v in line.items() if k in known}
-    return {**values, "layer": index}
-
-
-def end_of(records: Sequence[EpochRecord]) -> float:
-    """Return when the last epoch ended, in seconds of training."""
-    if not records:
-        return 0.0
-    last = records[-1]
-    return last.started + last.training + last.transform + last.monitor
 
 
 def layer_times(
@@ -90,11 +102,10 @@ def layer_times(
 ) -> list[dict[str, Any]]:
     """Return where the time of each layer went, in seconds."""
     rank_of = {layer: rank for rank, own in enumerate(owners) for layer in own}
-    kinds = ("training", "transform", "monitor", "waiting", "sending")
     result = []
     for index in sorted(layers):
         records = layers[index].records
-        sums = {kind: sum(getattr(r, kind) for r in records) for kind in kinds}
+        sums = {kind: sum(r.seconds[kind] for r in records) for kind in KINDS}
         last = records[-1] if records else None
         result.append(
             {
@@ -121,20 +132,19 @@ def summarize(
 ) -> dict[str, Any]:
     """Measure the stack beside PCA; write and return the summary. Collective."""
     comm = session.comm
-    if words := short_of_epochs(config, schedule):
-        session.say(f"warning: {words}")
+    short = short_of_epochs(config, schedule)
     stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
-    errors = stack_errors(stack, data, comm)
-    pca = pca_errors(data, config.layers[-1], session)
+    errors = errors_of(stack, data, comm)
+    pca = errors_of(pca_of(data, config.layers[-1], session), data, comm)
     remedies = after_pretraining(config, over_fits(errors, pca))
     worse = worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
-    if worse:
-        session.say(f"warning: {worse}")
+    for words in filter(None, (short, worse)):
+        session.say(f"warning: {words}")
     summary = {
         **session.facts(),
         "schedule": config.schedule,
         "epochs": list(schedule.epochs),
-        "short_of_epochs": words,
+        "short_of_epochs": short,
         "pretrain_seconds": seconds,
         "simulated_seconds": _simulated_seconds(schedule, times),
         "finetune_seconds": None,
@@ -187,3 +197,132 @@ def _simulated_seconds(
 def _epoch_seconds(layer: dict[str, Any]) -> float:
     busy = layer["training"] + layer["transform"] + layer["monitor"]
     return float(busy / max(1, layer["epochs"]))
+
+
+# --- the error of the whole stack while its layers are trained
+#
+# No rank has all layers, and none shall wait for the others. So every layer leaves its
+# parameters after some of its epochs, and the errors are computed when training ends.
+
+
+def leave_parameters(
+    directory: RunDirectory, state: LayerState, config: PretrainConfig
+) -> None:
+    """Write a layer's parameters, if it is time to. Local to the layer's rank."""
+    if _is_kept(config, state.settings.index, state.epoch):
+        content = BytesIO()
+        np.save(content, state.layer.parameters.vector)
+        with files.optional(directory.monitor, _GAPS):
+            directory.monitor.mkdir(exist_ok=True)
+            path = _file(directory, state.settings.index, state.epoch)
+            files.write(path, content.getvalue())
+
+
+def stack_over_time(
+    directory: RunDirectory,
+    data: Path,
+    config: PretrainConfig,
+    shapes: list[LayerShape],
+    records: Mapping[int, Sequence[EpochRecord]],
+    comm: Communicator,
+) -> None:
+    """Write the unrolled stack's error over time to ``metrics/stack.jsonl``.
+
+    The error is Σ over columns of (x − x̂)², mean over the monitored validation rows.
+    Collective, for the ranks share the work; ``records`` are those of all layers. What
+    ``leave_parameters`` has left is removed.
+    """
+    moments = _moments(records, config)
+    rows = comm.everywhere(lambda: _rows(data, config))
+    mine = {
+        i: _error(directory, config, shapes, moments[i][1], rows)
+        for i in range(comm.rank, len(moments), comm.size)
+        if len(rows)
+    }
+    found = {i: error for part in comm.allgather(mine) for i, error in part.items()}
+    lines = []
+    for i in sorted(found):
+        seconds, epochs = moments[i]
+        line = {"seconds": seconds, "epochs": epochs, "validation_error": found[i]}
+        lines.append(line)
+    comm.on_root(lambda: _finish(directory, lines))
+
+
+def _is_kept(config: PretrainConfig, index: int, epoch: int) -> bool:
+    """Tell whether a layer leaves its parameters after an epoch."""
+    usual = max(1, config.stipulated_epochs[index] // _MOMENTS)
+    every = config.monitor_every or usual
+    return every > 0 and epoch % every == 0
+
+
+def _moments(
+    records: Mapping[int, Sequence[EpochRecord]], config: PretrainConfig
+) -> list[tuple[float, list[int]]]:
+    """Return moments, and the epoch whose parameters each layer had left by then."""
+    ends = [
+        (r.ended, layer, r.epoch)
+        for layer, own in records.items()
+        for r in own
+        if _is_kept(config, layer, r.epoch)
+    ]
+    epochs = [0] * len(records)
+    moments: list[tuple[float, list[int]]] = []
+    for seconds, layer, epoch in sorted(ends):
+        epochs[layer] = epoch
+        moments.append((seconds, list(epochs)))
+    if not moments:
+        return []
+    some = np.unique(np.linspace(0, len(moments) - 1, _MOMENTS).astype(int))
+    return [moments[i] for i in some]
+
+
+def _rows(data: Path, config: PretrainConfig) -> Array32:
+    with Dataset.open(data) as dataset:
+        if "validation" not in dataset.splits:
+            return np.empty((0, dataset.n_visible), np.float32)
+        rows = dataset.rows("validation")
+    result: Array32 = rows[monitored_rows(len(rows), config.monitor_rows)]
+    return result
+
+
+def _error(
+    directory: RunDirectory,
+    config: PretrainConfig,
+    shapes: list[LayerShape],
+    epochs: Sequence[int],
+    rows: Array32,
+) -> float:
+    layers = []
+    for index, epoch in enumerate(epochs):
+        layer = new_state(config, shapes, index).layer
+        if epoch:
+            path, found = _file(directory, index, epoch), None
+            if path.exists():  # else the run began without --monitor-every
+                with files.optional(path, _GAPS):
+                    found = _read(path, layer.parameters.vector)
+            if found is None:
+                return math.nan
+            layer.parameters.vector[:] = found
+        layers.append(layer)
+    stack = DeepAutoencoder.unroll(layers)
+    with np.errstate(all="ignore"):  # who knows what the file holds
+        return squared_error(rows, stack.reconstruct(rows)) / len(rows)
+
+
+def _read(path: Path, like: Array32) -> AnyArray:
+    found = files.read_array(path)
+    if found.shape != like.shape or found.dtype != like.dtype:
+        raise CheckpointError(f"{path} must hold the parameters of a layer.")
+    return found
+
+
+def _file(directory: RunDirectory, index: int, epoch: int) -> Path:
+    return directory.monitor / f"layer-{index + 1}.e{epoch:06}.npy"
+
+
+def _finish(directory: RunDirectory, lines: Sequence[Mapping[str, Any]]) -> None:
+    path = directory.metrics_file("stack")
+    with files.optional(path, "there will be no picture of the whole stack over time"):
+        files.write(path, lines_of(lines))
+    with files.optional(directory.monitor, "it stays, and may be removed"):
+        remove(directory.monitor)

@@ -30,10 +30,10 @@ from mpilayer.config import (
     unknown_key,
     value_from_text,
 )
+from mpilayer.data.recipe import patch_range
 from mpilayer.errors import ConfigError, unknown
+from mpilayer.files import PAGES
 from mpilayer.runs.directory import EXPERIMENT
-from mpilayer.runs.making import patch_range
-from mpilayer.runs.output import PAGES
 from mpilayer.runs.tasks import TASKS
 
 FOLDERS = ("deep", "sparse", "compare")

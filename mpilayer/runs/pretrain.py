@@ -26,19 +26,20 @@ from mpilayer.runs.keeping import (
     remove_unfinished,
 )
 from mpilayer.runs.longer import LENGTHS, lengthen
-from mpilayer.runs.model import restore_layer, run_shapes
-from mpilayer.runs.monitor import leave_parameters, stack_over_time
-from mpilayer.runs.opening import Facts, begin_or_go_on, data_facts, open_run
+from mpilayer.runs.model import restore, run_shapes
+from mpilayer.runs.opening import begin_or_go_on, open_run
 from mpilayer.runs.outcome import (
-    end_of,
     former_records,
     layer_times,
+    leave_parameters,
     outcomes_of,
     recorded_table,
+    stack_over_time,
     summarize,
 )
 from mpilayer.runs.resuming import check_same, data_of_run, launch_facts
-from mpilayer.runs.session import Session, check_range
+from mpilayer.runs.rows import Facts, check_range, data_facts
+from mpilayer.runs.session import Session
 from mpilayer.runs.tables import (
     effective,
     plan_of,
@@ -56,7 +57,8 @@ from mpilayer.train.layer import (
     new_state,
     row_counts,
 )
-from mpilayer.train.pretrain import EpochRecord, Pipeline, Snapshot
+from mpilayer.train.pretrain import Pipeline, Snapshot
+from mpilayer.train.record import EpochRecord
 from mpilayer.train.restart import BEGINNING
 from mpilayer.train.schedule import Schedule
 
@@ -232,7 +234,7 @@ def _train(
     )
     for index, outlet in pipeline.outlets.items():
         outlet.dropped.extend(snapshots[index].dropped)
-    before = max((end_of(records) for records in former.values()), default=0.0)
+    before = max((r.ended for own in former.values() for r in own), default=0.0)
     comm.barrier()
     began = perf_counter()
     with session.display(directory, goals), session.listening():
@@ -275,18 +277,18 @@ def _restore(
     """Put this rank's layers where the cut is; return the snapshots of all layers."""
     comm = session.comm
 
-    def restore() -> dict[int, Snapshot]:
-        return {
-            state.settings.index: restore_layer(
-                directory, state, cut.candidates[state.settings.index]
-            )
-            for state in states
-        }
+    def snapshot(state: LayerState) -> Snapshot:
+        index = state.settings.index
+        candidate = cut.candidates[index]
+        if candidate == BEGINNING:
+            return Snapshot(candidate)
+        arrays, numbers, _ = restore(directory.layer_file(index, candidate), state)
+        return Snapshot.restore(candidate, arrays, numbers)
 
-    mine = comm.everywhere(restore)
+    mine = comm.everywhere(lambda: {s.settings.index: snapshot(s) for s in states})
     comm.on_root(lambda: cut.make_so(directory))
     parts = comm.allgather(mine)
-    snapshots = {index: snapshot for part in parts for index, snapshot in part.items()}
+    snapshots = {index: found for part in parts for index, found in part.items()}
     at = ", ".join(str(candidate.epoch) for candidate in cut.candidates)
     session.say(f"going on after epochs {at} of layers 1 to {len(snapshots)}")
     return [snapshots[index] for index in sorted(snapshots)]

@@ -1,25 +1,17 @@
-"""What every command on a data set needs: ranks, threads, the rows of each."""
+"""What every command on a data set needs: ranks and threads."""
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mpilayer import ending, environment, interrupt
-from mpilayer.arrays import Array32, row_blocks
-from mpilayer.data.dataset import Dataset
-from mpilayer.data.layout import SPLITS
-from mpilayer.errors import DataError
-from mpilayer.models.stack import Stack
 from mpilayer.parallel import watchdog
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.start import Placement, place, start
-from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.train.evaluate import PCA, reconstruction_error
 
 Goals = dict[str, int | None]
 """Name of a metrics file to the epochs it will hold; None if nobody knows."""
@@ -172,80 +164,6 @@ class Session:
 
 def _give_up() -> None:
     ending.end_all(interrupt.EXIT_RESUME)
-
-
-def local_blocks(dataset: Dataset, split: str, comm: Communicator) -> Iterator[Array32]:
-    """Yield this rank's contiguous rows of a split, block by block."""
-    start, stop = shard_bounds(dataset.n_samples(split), comm.size)[comm.rank]
-    for where in row_blocks(stop - start):
-        yield dataset.rows(split, start + where.start, start + where.stop)
-
-
-def check_range(
-    rows: Array32,
-    visible: str,
-    path: Path,
-    advice: str = "give --visible linear and a learning rate of 0.001 to 0.01",
-) -> None:
-    """Check that data suit the visible units.
-
-    Raises
-    ------
-    DataError
-        Sigmoid units with values outside [0, 1].
-    """
-    if visible == "sigmoid" and len(rows):
-        least, most = float(rows.min()), float(rows.max())
-        if least < 0 or most > 1:
-            raise DataError(
-                f"sigmoid visible units need data in [0, 1]; {path} has {least:g} to "
-                f"{most:g}. Prepare them with --scale minmax, or {advice}."
-            )
-
-
-def stack_errors(
-    stack: Stack, data: Path, comm: Communicator
-) -> dict[str, float | None]:
-    """Return the reconstruction error of each split, None where there is none.
-
-    Collective; every rank reads its own rows.
-    """
-    with Dataset.open(data) as dataset:
-        errors = {
-            split: reconstruction_error(stack, local_blocks(dataset, split, comm), comm)
-            for split in SPLITS
-            if split in dataset.splits
-        }
-    return {split: finite(errors.get(split, math.nan)) for split in SPLITS}
-
-
-def pca_errors(
-    data: Path,
-    n_components: int,
-    session: Session,
-    splits: Sequence[str] = SPLITS,
-    of: Path | None = None,
-) -> dict[str, float | None]:
-    """Return the errors of as many principal components, fitted on the training rows.
-
-    The errors are those of the same data set, or ``of`` another one. None for a split
-    that is not there; for all, and a word, when there are too many columns. Collective;
-    every rank reads its own rows.
-    """
-    comm, errors = session.comm, {}
-    with Dataset.open(data) as dataset, Dataset.open(of or data) as judged:
-        shape = dataset.n_samples("train"), dataset.n_visible
-        if not PCA.fits(*shape):
-            session.say(
-                f"PCA of {shape[0]} rows with {shape[1]} columns would take too long: "
-                "its error is left out"
-            )
-            return dict.fromkeys(splits)
-        pca = PCA(local_blocks(dataset, "train", comm), shape, n_components, comm)
-        for split in splits:
-            if split in judged.splits:
-                errors[split] = pca.error(local_blocks(judged, split, comm), comm)
-    return {split: finite(errors.get(split, math.nan)) for split in splits}
 
 
 def finite(value: float) -> float | None:

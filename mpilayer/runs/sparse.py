@@ -11,26 +11,27 @@ from mpilayer.runs.descending import NAME, train
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.holding import holding
 from mpilayer.runs.keeping import remove_unfinished
-from mpilayer.runs.model import restore_sparse
-from mpilayer.runs.opening import Facts, begin_or_go_on, data_facts, open_run
+from mpilayer.runs.model import restore
+from mpilayer.runs.opening import begin_or_go_on, open_run
 from mpilayer.runs.resuming import (
     check_replicas,
     check_same,
     data_of_run,
     launch_facts,
 )
-from mpilayer.runs.session import Session, check_range
+from mpilayer.runs.rows import Facts, check_range, data_facts
+from mpilayer.runs.session import Session
 from mpilayer.runs.settings import settings_of
 from mpilayer.store.checkpoint import exists, forget_damaged
 from mpilayer.store.metrics import keep_until
-from mpilayer.train.descent import State
-from mpilayer.train.sparse import (
-    EAGER_SECONDS,
+from mpilayer.train.sparse.cost import (
     ShardedCost,
     make_model,
     start_weights,
 )
+from mpilayer.train.sparse.descent import Descent, State
 from mpilayer.train.strata import Strata
+from mpilayer.train.sums import EAGER_SECONDS
 
 _LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
 
@@ -183,16 +184,13 @@ def _restore(
     comm = session.comm
     if not comm.on_root(lambda: exists(directory.checkpoint(NAME))):
         return None, 0.0
-    state, evaluations, seconds, remark = comm.everywhere(
-        lambda: restore_sparse(directory, config.optimizer)
-    )
+    path, descent = directory.checkpoint(NAME), Descent(cost, config)
+    _, numbers, remark = comm.everywhere(lambda: restore(path, descent))
     if remark:
         session.say(f"warning: {remark}")
-        comm.on_root(lambda: forget_damaged(directory.checkpoint(NAME)))
-    cost.model.parameters.vector[:] = state.position
+        comm.on_root(lambda: forget_damaged(path))
     check_replicas(cost.model.parameters, comm)
-    cost.evaluations, cost.iteration = evaluations, state.iteration
-    return state, seconds
+    return descent.state, float(numbers["seconds"])
 
 
 def _forget_later(

@@ -13,10 +13,9 @@ from mpilayer.runs.advice import (
     worse_than_pca,
 )
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.labels import always, prediction_errors
 from mpilayer.runs.model import run_shapes
-from mpilayer.runs.predictors import confusion_of
-from mpilayer.runs.session import Session, stack_errors
+from mpilayer.runs.rows import always_of, confusion_of, errors_of
+from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import TASKS
 from mpilayer.train.finetune import FinetuneState
 
@@ -78,7 +77,7 @@ def _errors(
 ) -> dict[str, Any]:
     """Return the errors of the autoencoder. Collective."""
     comm = session.comm
-    errors = stack_errors(state.stack, data, comm)
+    errors = errors_of(state.stack, data, comm)
 
     def advise() -> str:
         pca = directory.read_summary().get("pca") or {}
@@ -106,12 +105,12 @@ def _prediction_errors(
 ) -> dict[str, Any]:
     """Return the errors of a predictor. Collective."""
     comm, task = session.comm, TASKS[state.config.task]
-    errors = prediction_errors(model, data, comm)
-    usual = comm.everywhere(lambda: always(data, model.classes))
+    errors = errors_of(model, data, comm)
+    usual = always_of(data, model.classes, comm)
     worse = no_better_than_always(
         task.model,
         errors,
-        prediction_errors(usual, data, comm),
+        errors_of(usual, data, comm),
         state.config,
         state.epoch,
     )
@@ -120,4 +119,6 @@ def _prediction_errors(
     found = {f"{task.name}_error": errors, f"{task.name}_no_better": worse}
     if not len(model.classes):
         return found
-    return {**found, **confusion_of(model, data, comm)}
+    split = "train" if errors["test"] is None else "test"
+    table = confusion_of(model, data, split, comm)
+    return {**found, **table, "confusion_split": split}

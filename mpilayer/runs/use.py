@@ -1,16 +1,16 @@
-"""Using a run: errors, codes, reconstructions."""
+"""Using what a run has trained: its errors, and what it makes of other rows."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from dataclasses import replace as replace_
 from io import BytesIO
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mpilayer import files
-from mpilayer.arrays import Array32, row_blocks
+from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.data.csv import csv_text
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.preparation import Preparation
@@ -18,24 +18,188 @@ from mpilayer.data.split import Split
 from mpilayer.errors import CheckpointError, ConfigError
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.like import check_like, preparation_of
-from mpilayer.runs.model import load_trained
-from mpilayer.runs.output import check_output
-from mpilayer.runs.predictors import (
-    chosen_model,
-    chosen_task,
-    evaluate_predictor,
-    load_predictor,
-)
+from mpilayer.runs.model import load_trained, run_shapes, warn_if_unfinished
 from mpilayer.runs.resuming import data_to_use, training_data
-from mpilayer.runs.session import Session, finite, local_blocks, pca_errors
-from mpilayer.train.evaluate import reconstruction_error
+from mpilayer.runs.rows import (
+    always_of,
+    check_labels,
+    check_like,
+    confusion_of,
+    errors_of,
+    pca_of,
+    preparation_of,
+)
+from mpilayer.runs.session import Session
+from mpilayer.runs.tasks import TASKS, Task, begun_last, trained_last
+from mpilayer.store import checkpoint
+from mpilayer.train.evaluate import PCA
+from mpilayer.train.labels import Always
 
-Apply = Callable[[Array32], Array32]
-"""Makes codes or reconstructions from rows."""
+# --- which model of the run
 
-Prepared = Callable[[Preparation], Preparation]
-"""How codes or reconstructions are prepared, from how the data are."""
+
+def chosen_task(run: Path, name: str | None) -> Task | None:
+    """Return the task whose predictor is to be used, None for the autoencoder. Local.
+
+    Parameters
+    ----------
+    run : Path
+        Directory of the run.
+    name : str, optional
+        One of ``TASKS``; by default what was trained last.
+
+    Raises
+    ------
+    CheckpointError
+        There is no run, or it has no such predictor.
+
+    Warns
+    -----
+    UnfinishedWarning
+        One was begun last, but nothing of it is saved yet.
+    """
+    directory = RunDirectory.open(run)
+    task = trained_last(directory) if name is None else TASKS[name]
+    begun = begun_last(directory) if name is None else None
+    if begun and begun.model != "finetuned" and not begun.is_trained(directory):
+        warn_if_unfinished(directory, begun)
+    if task is None or task == TASKS["autoencode"]:
+        return None
+    if not task.is_trained(directory):
+        raise CheckpointError(
+            f"{run} must have a {task.model}; it has none. Train one with 'mpilayer "
+            f"finetune {run} --task {task.name}'."
+        )
+    return task
+
+
+def chosen_model(directory: RunDirectory, name: str | None) -> tuple[str, Stack]:
+    """Return the model that ``chosen_task`` names, and what it is called. Local.
+
+    That is ``classifier``, ``regressor``, or a name that ``load_trained`` gives. A
+    ``CheckpointError`` says that there is none, or that it is damaged.
+    """
+    return _load(directory, chosen_task(directory.path, name))
+
+
+def _load(directory: RunDirectory, task: Task | None) -> tuple[str, Stack]:
+    if task is None:
+        return load_trained(directory)
+    return task.model, load_predictor(directory, task)
+
+
+def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
+    """Return a run's classifier or regressor, with its best weights. Local.
+
+    Raises
+    ------
+    CheckpointError
+        It is missing or damaged.
+    """
+    path = directory.checkpoint(task.model)
+    arrays = checkpoint.load_for_use(path)
+    warn_if_unfinished(directory, task)
+    if "classes" not in arrays:
+        raise CheckpointError(
+            f"{path} must say which classes there are; it does not. Restore it, or "
+            "train again."
+        )
+    model = Predictor(run_shapes(directory)[1], arrays["classes"])
+    for name, view in model.parameters.items():
+        checkpoint.fill(view, arrays, f"best/{name}", path)
+    return model
+
+
+# --- its errors
+
+
+def evaluate(
+    run: Path,
+    split: str,
+    session: Session,
+    data: Path | None = None,
+    task: str | None = None,
+) -> dict[str, Any]:
+    """Return the errors of a run on one split. Collective.
+
+    Parameters
+    ----------
+    run : Path
+        Directory of the run.
+    split : str
+        ``train``, ``validation`` or ``test``.
+    session : Session
+        The ranks, each reading its share of the rows.
+    data : Path, optional
+        A data set to evaluate on; by default the one the run was trained on.
+    task : str, optional
+        Which of the run's models, see ``TASKS``; by default what was trained last.
+
+    Returns
+    -------
+    dict
+        ``model``, ``n_samples`` and more, and ``error``: of an autoencoder Σ over
+        columns, mean over rows; of a classifier in percent, with ``confusion_of`` and
+        ``errors``; of a regressor the root mean square one. Beside it that of what must
+        be beaten, None where the training rows of the run are not at hand:
+        ``pca_error`` of as many components as the code has units, or ``always_error``
+        of what predicts the same for all rows.
+
+    Raises
+    ------
+    MpilayerError
+        On every rank: no such run, split or data, no labels, or other ones than
+        training had.
+    """
+    comm, directory = session.comm, RunDirectory(run)
+    chosen = comm.on_root(lambda: chosen_task(run, task))
+    kind, model = comm.everywhere(lambda: _load(directory, chosen))
+    path = comm.on_root(lambda: data_to_use(directory, data))
+
+    def check() -> dict[str, Any]:
+        with Dataset.open(path) as dataset:
+            n_samples = dataset.n_samples(split)
+            check_like(dataset, model, directory)
+            if isinstance(model, Predictor):
+                check_labels(dataset, split, model.classes)
+            return {"split": split, "n_samples": n_samples, "data": dataset.name}
+
+    about = {**comm.everywhere(check), "model": kind}
+    train = comm.on_root(lambda: training_data(directory, path))
+    rival = _rival(model, train, session)
+    error, usual = (
+        errors_of(judged, path, comm, (split,))[split] for judged in (model, rival)
+    )
+    if not isinstance(model, Predictor):
+        about["n_code"] = model.shapes[-1].n_hidden
+        return {**about, "error": error, "pca_error": usual}
+    if not len(model.classes):
+        return {**about, "error": _root(error), "always_error": _root(usual)}
+    table = confusion_of(model, path, split, comm)
+    counts = np.array(table["confusion"])
+    errors = int(counts.sum() - counts.trace())
+    return {**about, "error": error, "always_error": usual, "errors": errors, **table}
+
+
+def _rival(model: Stack, train: Path | None, session: Session) -> PCA | Always | None:
+    """Return what the model must beat, by the run's training rows. Collective."""
+    if train is None:
+        if not isinstance(model, Predictor):
+            session.say(
+                "PCA is left out: it needs the training rows of the run, and its data "
+                "set is not where it was"
+            )
+        return None
+    if isinstance(model, Predictor):
+        return always_of(train, model.classes, session.comm)
+    return pca_of(train, model.shapes[-1].n_hidden, session)
+
+
+def _root(error: float | None) -> float | None:
+    return None if error is None else sqrt(error)
+
+
+# --- what it makes of rows
 
 
 @dataclass(frozen=True)
@@ -46,86 +210,8 @@ class Written:
     model: str
 
 
-def evaluate(
-    run: Path,
-    split: str,
-    session: Session,
-    data: Path | None = None,
-    task: str | None = None,
-) -> dict[str, Any]:
-    """Return the errors of a run on one split.
-
-    Parameters
-    ----------
-    run : Path
-        Directory of the run.
-    split : str
-        ``train``, ``validation`` or ``test``.
-    session : Session
-        The ranks, each reading its share of the rows. Collective on all of them.
-    data : Path, optional
-        A data set to evaluate on; by default the one the run was trained on.
-    task : str, optional
-        Which of the run's models, see ``TASKS``; by default what was trained last.
-
-    Returns
-    -------
-    dict
-        Of an autoencoder: ``error`` and ``pca_error`` (as many components as the code
-        has units, fitted on the training rows of the run; None, and a word, where they
-        are not at hand), Σ over columns, mean over rows; and more. Others: see
-        ``evaluate_predictor``.
-
-    Raises
-    ------
-    MpilayerError
-        On every rank: no such run, split or data.
-    """
-    comm = session.comm
-    chosen = comm.on_root(lambda: chosen_task(run, task))
-    if chosen is not None:
-        return evaluate_predictor(run, split, session, data, chosen)
-
-    kind, stack = comm.everywhere(lambda: load_trained(RunDirectory.open(run)))
-    path = comm.on_root(lambda: data_to_use(RunDirectory(run), data))
-
-    def check() -> None:
-        with Dataset.open(path) as dataset:
-            dataset.n_samples(split)
-            check_like(dataset, stack, RunDirectory(run))
-
-    comm.everywhere(check)
-    n_code = stack.shapes[-1].n_hidden
-    with Dataset.open(path) as dataset:
-        n_samples = dataset.n_samples(split)
-        error = reconstruction_error(stack, local_blocks(dataset, split, comm), comm)
-        name = dataset.name
-    return {
-        "split": split,
-        "error": finite(error),
-        "pca_error": _pca_error(RunDirectory(run), path, split, n_code, session),
-        "n_samples": n_samples,
-        "n_code": n_code,
-        "model": kind,
-        "data": name,
-    }
-
-
-def _pca_error(
-    directory: RunDirectory, data: Path, split: str, n_code: int, session: Session
-) -> float | None:
-    """Return the error of PCA fitted on the training rows of the run. Collective."""
-    train = session.comm.on_root(lambda: training_data(directory, data))
-    if train is None:
-        session.say(
-            "PCA is left out: it needs the training rows of the run, and its data set "
-            "is not where it was"
-        )
-        return None
-    return pca_errors(train, n_code, session, (split,), of=data)[split]
-
-
-def encode(
+def write_rows(
+    what: str,
     run: Path,
     data: Path,
     out: Path,
@@ -133,14 +219,16 @@ def encode(
     split: str | None = None,
     task: str | None = None,
 ) -> Written:
-    """Write the codes of a data set. One process.
+    """Write what a run's model makes of the rows of a data set. One process.
 
     Parameters
     ----------
-    run : Path
-        Directory of the run.
-    data : Path
-        The data set.
+    what : str
+        ``codes``; ``reconstructions``, before any scaling; or ``predictions``: a row is
+        the probability of each class, and its label the most probable one, or the
+        number that a regressor predicts.
+    run, data : Path
+        Directory of the run, and the data set.
     out : Path
         The file; its ending says the format. ``.h5`` and ``.hdf5`` hold a data set with
         all splits, ``.npy`` and ``.csv`` the rows of one split; ``.csv`` has the labels
@@ -150,111 +238,32 @@ def encode(
     split : str, optional
         The split for ``.npy`` and ``.csv``; not needed if the data have only one.
     task : str, optional
-        Whose encoder, see ``TASKS``; by default that of what was trained last.
-
-    Returns
-    -------
-    Written
-        What was written, and which of ``chosen_model`` made it.
+        Whose encoder, or who predicts, see ``TASKS``; by default what was trained last.
+        Reconstructions are the autoencoder's.
 
     Raises
     ------
     MpilayerError
-        No such run or split, data of another width, an unknown ending, ``out`` exists
-        or cannot be written, or ``split`` is missing or given without need.
+        No such run, model or split, data of another width, an unknown ending, ``out``
+        exists or cannot be written, or ``split`` is missing or given without need.
     """
-
-    def load(directory: RunDirectory) -> tuple[str, Stack, Apply]:
-        kind, stack = chosen_model(directory, task)
-        return kind, stack, stack.encode
-
-    def prepared(before: Preparation) -> Preparation:
-        return Preparation(labels=before.labels, classes=before.classes)
-
-    return _write(run, data, out, replace, split, _Work("codes", load, prepared))
-
-
-def reconstruct(
-    run: Path, data: Path, out: Path, replace: bool = False, split: str | None = None
-) -> Written:
-    """Write the reconstructions of a data set, before any scaling; see ``encode``."""
-
-    def load(directory: RunDirectory) -> tuple[str, Stack, Apply]:
-        kind, stack = load_trained(directory)
-        return kind, stack, stack.reconstruct
-
-    work = _Work("reconstructions", load, lambda before: before)
-    return _write(run, data, out, replace, split, work)
-
-
-def predict(
-    run: Path,
-    data: Path,
-    out: Path,
-    replace: bool = False,
-    split: str | None = None,
-    task: str | None = None,
-) -> Written:
-    """Write what a classifier or regressor says of rows; see ``encode``.
-
-    A row is the probability of each class, and its label the most probable one; or the
-    number that a regressor predicts.
-
-    Raises
-    ------
-    MpilayerError
-        As for ``encode``, or the run has neither.
-    """
-
-    def load(directory: RunDirectory) -> tuple[str, Stack, Apply]:
-        chosen = chosen_task(directory.path, task)
-        if chosen is None:
-            raise CheckpointError(
-                f"{run} must have a classifier or regressor that was trained last, or "
-                "is chosen by --task; it has none. Train one with 'mpilayer finetune "
-                f"{run} --task classify'."
-            )
-        model = load_predictor(directory, chosen)
-        return chosen.model, model, model.predict
-
-    work = _Work("predictions", load, lambda _: Preparation(), predicts=True)
-    return _write(run, data, out, replace, split, work)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What to write, and what makes it from rows."""
-
-    what: str
-    load: Callable[[RunDirectory], tuple[str, Stack, Apply]]
-    prepared: Prepared
-    predicts: bool = False
-
-
-def _write(
-    run: Path, data: Path, out: Path, replace: bool, split: str | None, work: _Work
-) -> Written:
     directory = RunDirectory.open(run)
-    ending = check_output(out, OUTPUT_ENDINGS, replace)
+    ending = files.check_output(out, OUTPUT_ENDINGS, replace)
     if out.exists() and data.exists() and out.samefile(data):
         raise ConfigError(
             f"-o must not name the data themselves; got {out} for both. Choose another "
             "name."
         )
-    kind, stack, apply = work.load(directory)
+    maker = _maker(directory, what, task)
     with Dataset.open(data, like=run) as dataset:
-        check_like(dataset, stack, directory)
+        check_like(dataset, maker.model, directory)
         dataset.ensure()
-        preparation = work.prepared(dataset.preparation)
+        preparation = _preparation(directory, dataset, maker)
         splits = {
-            name: Split(_apply(dataset, name, apply, preparation), dataset.labels(name))
+            name: _made(dataset, name, maker, preparation)
             for name in _chosen(dataset, ending, split)
         }
-        if work.predicts and isinstance(stack, Predictor):
-            known = preparation_of(directory, dataset.n_visible)
-            preparation, splits = _predictions(stack, known.classes, splits)
-        title = f"{work.what} of {dataset.name}"
-        origin = f"mpilayer run {run.name} on {dataset.name} ({dataset.digest[:12]})"
+        name, digest = dataset.name, dataset.digest[:12]
     if ending in _ONE_SPLIT:
         (content,) = splits.values()
         files.write(out, _ONE_SPLIT[ending](content, preparation))
@@ -262,28 +271,73 @@ def _write(
         write_dataset(
             out,
             splits,
-            name=title,
-            origin=origin,
+            name=f"{what} of {name}",
+            origin=f"mpilayer run {run.name} on {name} ({digest})",
             scale=1.0,
             preparation=preparation,
         )
-    return Written({name: len(content) for name, content in splits.items()}, kind)
+    counts = {name: len(content) for name, content in splits.items()}
+    return Written(counts, maker.kind)
 
 
-def _predictions(
-    model: Predictor, classes: tuple[str, ...], splits: Mapping[str, Split]
-) -> tuple[Preparation, dict[str, Split]]:
-    """Return what the columns are called, and rows with the labels predicted."""
-    if not len(model.classes):
-        found = {name: Split(part.x, None) for name, part in splits.items()}
-        return Preparation(columns=("prediction",)), found
-    preparation = Preparation(classes=classes)
-    names = tuple(map(str, preparation.names(model.classes)))
-    found = {
-        name: Split(part.x, model.classes[part.x.argmax(axis=1)].astype(np.int64))
-        for name, part in splits.items()
-    }
-    return replace_(preparation, columns=names), found
+@dataclass(frozen=True)
+class _Maker:
+    """A model, what of it is applied to rows, and whether that predicts labels."""
+
+    kind: str
+    model: Stack
+    apply: Callable[[Array32], Array32]
+    keeps_columns: bool = False
+    classes: AnyArray | None = None
+
+
+def _maker(directory: RunDirectory, what: str, task: str | None) -> _Maker:
+    if what == "codes":
+        kind, stack = chosen_model(directory, task)
+        return _Maker(kind, stack, stack.encode)
+    if what == "reconstructions":
+        kind, autoencoder = load_trained(directory)
+        return _Maker(kind, autoencoder, autoencoder.reconstruct, keeps_columns=True)
+    chosen = chosen_task(directory.path, task)
+    if chosen is None:
+        raise CheckpointError(
+            f"{directory.path} must have a classifier or regressor that was trained "
+            "last, or is chosen by --task; it has none. Train one with 'mpilayer "
+            f"finetune {directory.path} --task classify'."
+        )
+    model = load_predictor(directory, chosen)
+    return _Maker(chosen.model, model, model.predict, classes=model.classes)
+
+
+def _preparation(
+    directory: RunDirectory, dataset: Dataset, maker: _Maker
+) -> Preparation:
+    """Return what the columns that are written are called, and how they are scaled."""
+    before = dataset.preparation
+    if maker.keeps_columns:
+        return before
+    if maker.classes is None:
+        return Preparation(labels=before.labels, classes=before.classes)
+    if not len(maker.classes):
+        return Preparation(columns=("prediction",))
+    known = preparation_of(directory, dataset.n_visible)
+    names = tuple(map(str, known.names(maker.classes)))
+    return Preparation(columns=names, classes=known.classes)
+
+
+def _made(
+    dataset: Dataset, split: str, maker: _Maker, preparation: Preparation
+) -> Split:
+    """Return what becomes of a split's rows, as it is to be stored."""
+    rows, labels = dataset.rows(split), dataset.labels(split)
+    x = np.concatenate([maker.apply(rows[where]) for where in row_blocks(len(rows))])
+    if maker.classes is not None:
+        labels = None
+        if len(maker.classes):
+            labels = maker.classes[x.argmax(axis=1)].astype(np.int64)
+    if preparation.scaling is not None:
+        x = preparation.scaling.undo(x)
+    return Split(x, labels)
 
 
 def _chosen(dataset: Dataset, ending: str, split: str | None) -> tuple[str, ...]:
@@ -322,15 +376,4 @@ _ONE_SPLIT: Mapping[str, Callable[[Split, Preparation], bytes]] = {
 }
 
 OUTPUT_ENDINGS = (".h5", ".hdf5", *_ONE_SPLIT)
-"""What codes and reconstructions can be written to."""
-
-
-def _apply(
-    dataset: Dataset, split: str, apply: Apply, preparation: Preparation
-) -> Array32:
-    """Return what becomes of a split's rows, as it is to be stored."""
-    rows = dataset.rows(split)
-    blocks = [apply(rows[where]) for where in row_blocks(len(rows))]
-    result: Array32 = np.concatenate(blocks)
-    scaling = preparation.scaling
-    return result if scaling is None else scaling.undo(result)
+"""What ``write_rows`` can write."""

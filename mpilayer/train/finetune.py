@@ -3,29 +3,26 @@
 See :mod:`mpilayer.train.strata` for what a rank holds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import Array32, row_blocks
-from mpilayer.config import FinetuneConfig
+from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import TrainingError
 from mpilayer.models.stack import Masks, Predictor, Stack
 from mpilayer.numerics.losses import SOFTMAX
 from mpilayer.optim.descent import DEFAULT_RATES, Optimizer, make_optimizer
-from mpilayer.parallel.comm import Communicator, Request, wait_until
+from mpilayer.parallel.comm import Communicator
 from mpilayer.rng import stream
 from mpilayer.train.dropout import Dropout
 from mpilayer.train.evaluate import reconstruction_error, sum_over_ranks
 from mpilayer.train.labels import prediction_error
 from mpilayer.train.strata import Strata
-
-EAGER_SECONDS = 0.02
-"""A reduction takes less than a millisecond as a rule: a rank that has a core for
-itself only sleeps when it waits longer than this."""
-
+from mpilayer.train.sums import EAGER_SECONDS, Sums
 
 _GAINS = {"sigmoid": 4.0, "relu": 2.0**0.5}
 
@@ -83,17 +80,52 @@ class FinetuneState:
     """
 
     def __init__(self, stack: Stack, config: FinetuneConfig) -> None:
-        rate = config.learning_rate or DEFAULT_RATES[config.optimizer]
         vector = stack.parameters.vector
         self.stack = stack
         self.config = config
         self.loss = SOFTMAX if config.task == "classify" else config.loss
-        self.optimizer: Optimizer = make_optimizer(config.optimizer, vector.size, rate)
         self.epoch = 0
+        self.optimizer: Optimizer = make_optimizer(
+            config.optimizer, vector.size, self.learning_rate
+        )
         self.best_error = float("inf")
         self.best_epoch = 0
         self.best: Array32 = vector.copy()
         self.last: Array32 | None = None
+        self._gradients = stack.parameters.like()
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """Return copies of the arrays that a checkpoint needs."""
+        last = self.stack.parameters.vector if self.last is None else self.last
+        arrays = self.stack.parameters.split({**self._vectors, "parameters": last})
+        if isinstance(self.stack, Predictor):
+            arrays["classes"] = self.stack.classes
+        return arrays
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the numbers that a checkpoint needs, and the settings."""
+        return {
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_error": self.best_error,
+            "optimizer_steps": self.optimizer.steps,
+            **{f"finetune_{k}": v for k, v in as_values(self.config).items()},
+        }
+
+    def restore(
+        self, arrays: Mapping[str, AnyArray], numbers: Mapping[str, Any]
+    ) -> None:
+        """Go where the state with these ``arrays()`` and ``numbers()`` was."""
+        self.stack.parameters.join(arrays, self._vectors)
+        self.epoch = int(numbers["epoch"])
+        self.best_epoch = int(numbers["best_epoch"])
+        self.best_error = float(numbers["best_error"])
+        self.optimizer.steps = int(numbers["optimizer_steps"])
+
+    @property
+    def _vectors(self) -> dict[str, Array32]:
+        now = self.stack.parameters.vector
+        return {"best": self.best, "parameters": now, **self.optimizer.state}
 
     @property
     def learning_rate(self) -> float:
@@ -109,6 +141,50 @@ class FinetuneState:
         widths = tuple(n_in for n_in, _, _ in steps)
         return Dropout(parts, widths, config.minibatch, config.seed)
 
+    @property
+    def out_of_patience(self) -> bool:
+        """The validation error has not improved for ``patience`` epochs."""
+        patience = self.config.patience
+        return bool(patience) and self.epoch - self.best_epoch >= patience
+
+    # Numbers that leave float32 are met after the epoch, in words.
+    @np.errstate(over="ignore", invalid="ignore")
+    def step(
+        self, sums: Sums, visible: Array32, target: Array32, masks: Masks = ()
+    ) -> float:
+        """Descend on this rank's part of a minibatch; return its loss. Collective.
+
+        The gradient is summed, not averaged, over the rows of all ranks (Santara et
+        al. 2016 §2.2 and §4), step by step of the stack while backpropagation goes on.
+        See ``Stack.gradient`` for the arguments.
+        """
+        self.optimizer.start_step()
+        loss = self.stack.gradient(
+            visible,
+            self.loss,
+            self._gradients,
+            self.optimizer.scale,
+            sums.updating(self._update),
+            target,
+            masks,
+        )
+        sums.finish()
+        return loss
+
+    def _update(self, where: slice, gradient: Array32) -> None:
+        parameters, config = self.stack.parameters, self.config
+        if config.weight_decay:
+            # Beside the optimizer, biases left out: Loshchilov and Hutter 2019.
+            kept = np.float32(1 - self.learning_rate * config.weight_decay)
+            for name in parameters:
+                span = parameters.span(name)
+                if (
+                    name.startswith("weights")
+                    and where.start <= span.start < where.stop
+                ):
+                    parameters[name][:] *= kept
+        self.optimizer.update(parameters.vector, gradient, where)
+
     def note(self, validation_error: float) -> None:
         """Keep the weights if they are the best so far; without a measure, the last."""
         # NaN after a measured error is divergence, and never better.
@@ -117,11 +193,23 @@ class FinetuneState:
             self.best_epoch = self.epoch
             self.best[:] = self.stack.parameters.vector
 
-    @property
-    def out_of_patience(self) -> bool:
-        """The validation error has not improved for ``patience`` epochs."""
-        patience = self.config.patience
-        return bool(patience) and self.epoch - self.best_epoch >= patience
+    def check_finite(self, loss: float) -> None:
+        """Check that training has not diverged, given the loss of all ranks.
+
+        Raises
+        ------
+        TrainingError
+            On all ranks, as these numbers are theirs.
+        """
+        if np.isfinite(loss) and self.stack.parameters.is_finite():
+            return
+        error = TrainingError(
+            "weights and loss must stay finite; in fine-tuning they are not after "
+            f"epoch {self.epoch}: training diverges. Give a learning rate below "
+            f"{self.learning_rate:g}, another optimizer, or scale the data."
+        )
+        error.collective = True
+        raise error
 
 
 def finetune(
@@ -135,6 +223,9 @@ def finetune(
 ) -> Iterator[FinetuneRecord]:
     """Train the stack; yield after every epoch. Collective on ``comm``.
 
+    Results agree to rounding for any number of ranks: sums of float32 gradients over
+    ranks are taken in another order than within a rank.
+
     Parameters
     ----------
     state : FinetuneState
@@ -142,10 +233,8 @@ def finetune(
         the best weights.
     strata : Strata
         This rank's share.
-    train : ndarray (n_samples, n_visible)
-        The rows that ``strata.rows`` names. *Local.*
-    validation : ndarray (n_samples, n_visible)
-        This rank's validation rows. *Local.*
+    train, validation : ndarray (n_samples, n_visible)
+        The rows that ``strata.rows`` names; this rank's validation rows. *Local.*
     comm : Communicator
         All ranks.
     eager : float
@@ -159,135 +248,39 @@ def finetune(
     TrainingError
         On all ranks, after an epoch: weights or loss are not finite any more. The state
         has the best weights until then.
-
-    Notes
-    -----
-    Santara et al. 2016 §2.2 and §4: the gradient is summed, not averaged, over a
-    minibatch. Sums of float32 gradients over ranks are taken in another order than
-    within a rank: results agree to rounding for any number of ranks.
     """
     config, stack = state.config, state.stack
-    descender = Descender(state, comm, eager)
     wanted, measured = (train, None) if targets is None else targets
-    dropout = state.dropout
+    sums, dropout = Sums(comm, eager), state.dropout
     if state.epoch == 0:
         state.note(_error(stack, validation, measured, comm))
     while state.epoch < config.epochs and not state.out_of_patience:
         began = perf_counter()
-        descender.waited = loss = 0.0
+        sums.waited = loss = 0.0
         state.optimizer.set_rate(state.learning_rate)
         minibatches = strata.minibatches(config.seed, state.epoch, config.minibatch)
         for step, chosen in enumerate(minibatches):
             visible = train[chosen]
             target = visible if wanted is train else wanted[chosen]
             masks = dropout.masks(state.epoch, step, strata.first, len(chosen))
-            loss += descender.step(visible, target, masks)
+            loss += state.step(sums, visible, target, masks)
         state.epoch += 1
         trained = perf_counter()
-        total = sum_over_ranks(comm, np.array([loss]))[0]
-        _check_finite(state, total)
+        total = float(sum_over_ranks(comm, np.array([loss]))[0])
+        state.check_finite(total)
         error = _error(stack, validation, measured, comm)
         state.note(error)
         yield FinetuneRecord(
             epoch=state.epoch,
-            train_loss=float(total) / strata.n_rows,
+            train_loss=total / strata.n_rows,
             validation_error=error,
-            training=trained - began - descender.waited,
-            allreduce=descender.waited,
+            training=trained - began - sums.waited,
+            allreduce=sums.waited,
             evaluating=perf_counter() - trained,
         )
     # Who goes on later goes on from the last weights.
     state.last = stack.parameters.vector.copy()
     stack.parameters.vector[:] = state.best
-
-
-def _check_finite(state: FinetuneState, loss: float) -> None:
-    """Check that training has not diverged; the same on all ranks."""
-    if np.isfinite(loss) and state.stack.parameters.is_finite():
-        return
-    error = TrainingError(
-        "weights and loss must stay finite; in fine-tuning they are not after epoch "
-        f"{state.epoch}: training diverges. Give a learning rate below "
-        f"{state.learning_rate:g}, another optimizer, or scale the data."
-    )
-    error.collective = True
-    raise error
-
-
-class Descender:
-    """Steps of all ranks: gradients are summed and applied as backpropagation goes on.
-
-    Parameters
-    ----------
-    state : FinetuneState
-        Its stack is changed in place.
-    comm : Communicator
-        All ranks.
-    eager : float
-        See ``finetune``.
-
-    Attributes
-    ----------
-    waited : float
-        Seconds spent on reductions.
-    """
-
-    def __init__(self, state: FinetuneState, comm: Communicator, eager: float) -> None:
-        self.waited = 0.0
-        self._state, self._comm, self._eager = state, comm, eager
-        self._gradients = state.stack.parameters.like()
-        self._under_way: list[tuple[slice, Array32, Request]] = []
-
-    @np.errstate(over="ignore", invalid="ignore")
-    def step(self, visible: Array32, target: Array32, masks: Masks = ()) -> float:
-        """Take a step on this rank's part of a minibatch; return its loss.
-
-        See ``Stack.gradient`` for the arguments.
-        """
-        state = self._state
-        state.optimizer.start_step()
-        loss = state.stack.gradient(
-            visible,
-            state.loss,
-            self._gradients,
-            state.optimizer.scale,
-            self._reduce,
-            target,
-            masks,
-        )
-        while self._under_way:
-            self._apply_first()
-        return loss
-
-    def _reduce(self, where: slice, gradient: Array32) -> None:
-        began = perf_counter()
-        self._under_way.append((where, gradient, self._comm.start_sum(gradient)))
-        done = self._under_way[0][2].test()
-        self.waited += perf_counter() - began
-        if done:
-            self._apply_first()
-
-    def _apply_first(self) -> None:
-        """Apply the gradient that was started first, while it is in the cache."""
-        where, gradient, request = self._under_way.pop(0)
-        self.waited += wait_until(request.test, eager=self._eager)
-        state = self._state
-        if state.config.weight_decay:
-            self._decay(where)
-        state.optimizer.update(state.stack.parameters.vector, gradient, where)
-
-    def _decay(self, where: slice) -> None:
-        """Shrink the weights of a part, not its biases.
-
-        Notes
-        -----
-        Beside the optimizer: Loshchilov and Hutter 2019.
-        """
-        state = self._state
-        kept = np.float32(1 - state.learning_rate * state.config.weight_decay)
-        for name, view in state.stack.parameters.items():
-            if name.startswith("weights") and _lies_in(state.stack, name, where):
-                view *= kept
 
 
 def random_weights(stack: Stack, seed: int, first: int = 0) -> None:
@@ -303,11 +296,6 @@ def random_weights(stack: Stack, seed: int, first: int = 0) -> None:
         drawn = stream(seed, "finetune weights", k).standard_normal((n_in, n_out), "f")
         np.multiply(drawn, np.float32(deviation), out=stack.parameters[f"weights_{k}"])
         stack.parameters[f"bias_{k}"][:] = 0
-
-
-def _lies_in(stack: Stack, name: str, where: slice) -> bool:
-    span = stack.parameters.span(name)
-    return bool(where.start <= span.start and span.stop <= where.stop)
 
 
 def _error(

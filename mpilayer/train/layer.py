@@ -1,7 +1,8 @@
 """One layer in training: an epoch, an output, its errors. All calls are local."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,31 @@ class LayerState:
         for _, view in decays.items():
             view[...] = view.ndim == 2
         self._decays = decays.vector
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """Return copies of the arrays that a checkpoint needs."""
+        return self.layer.parameters.split(self._vectors)
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the numbers that a checkpoint needs, and what the layer is."""
+        return {
+            "layer": self.settings.index + 1,
+            "epoch": self.epoch,
+            "optimizer_steps": self.optimizer.steps,
+            **asdict(self.layer.shape),
+        }
+
+    def restore(
+        self, arrays: Mapping[str, AnyArray], numbers: Mapping[str, Any]
+    ) -> None:
+        """Go where the layer with these ``arrays()`` and ``numbers()`` was."""
+        self.layer.parameters.join(arrays, self._vectors)
+        self.epoch = int(numbers["epoch"])
+        self.optimizer.steps = int(numbers["optimizer_steps"])
+
+    @property
+    def _vectors(self) -> dict[str, Array32]:
+        return {"parameters": self.layer.parameters.vector, **self.optimizer.state}
 
     # Numbers that leave float32 are met after the epoch, in words.
     @np.errstate(over="ignore", invalid="ignore")

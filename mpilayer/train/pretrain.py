@@ -7,10 +7,13 @@ table alone.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from mpilayer.arrays import Array32
+import numpy as np
+
+from mpilayer.arrays import AnyArray, Array32
 from mpilayer.errors import TrainingError
 from mpilayer.parallel.channel import (
     Inlet,
@@ -26,38 +29,8 @@ from mpilayer.parallel.mailbox import Inbox, Outbox
 from mpilayer.parallel.notice import Notice
 from mpilayer.train.layer import LayerState, monitored_errors
 from mpilayer.train.plans import AsyncPlan, Plan
+from mpilayer.train.record import EpochRecord
 from mpilayer.train.restart import Candidate
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch of one layer did, and where its time went.
-
-    Attributes
-    ----------
-    layer, epoch, used : int
-        Layer from 0; epoch from 1; the output it used, 0 for the data.
-    started : float
-        Seconds since training began on this rank, at the start of the epoch.
-    training, transform, monitor, waiting, sending : float
-        Seconds: in minibatches; encoding rows for the layer above; measuring errors;
-        without input or without a free buffer before this epoch; moving messages.
-    train_error, validation_error : float
-        Reconstruction error of the layer's own input: Σ over units of squared
-        differences, mean over the monitored rows; NaN without validation rows.
-    """
-
-    layer: int
-    epoch: int
-    used: int
-    started: float
-    training: float
-    transform: float
-    monitor: float
-    waiting: float
-    sending: float
-    train_error: float
-    validation_error: float
 
 
 @dataclass(frozen=True)
@@ -80,6 +53,35 @@ class Snapshot:
     row: tuple[int, ...] = ()
     extra_left: int = 0
     dropped: tuple[int, ...] = ()
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """Return the arrays that a checkpoint needs."""
+        return {
+            "row": np.array(self.row, np.int64),
+            "dropped": np.array(self.dropped, np.int64),
+        }
+
+    def numbers(self) -> dict[str, int]:
+        """Return the numbers that a checkpoint needs, but for the layer's own."""
+        return {
+            "used": self.candidate.used,
+            "final": self.candidate.final,
+            "extra_left": self.extra_left,
+        }
+
+    @staticmethod
+    def restore(
+        candidate: Candidate,
+        arrays: Mapping[str, AnyArray],
+        numbers: Mapping[str, Any],
+    ) -> "Snapshot":
+        """Return the one with these ``arrays()`` and ``numbers()``.
+
+        The candidate is what the checkpoint is called: a run that was made longer has
+        given another name to one that was final.
+        """
+        row, dropped = (tuple(arrays[name].tolist()) for name in ("row", "dropped"))
+        return Snapshot(candidate, row, int(numbers["extra_left"]), dropped)
 
 
 class Keeper:

@@ -5,12 +5,14 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
 from mpilayer.data.split import Split
-from tests.support import launch
+from tests.support import launch, sparse
+from tests.support.breaks import Trainings
 
 LAYERS = (14, 10, 8, 4)
 
@@ -36,6 +38,19 @@ def write_pixels(path: Path, n_columns: int = 20, n_rows: int = 230) -> Path:
     return path
 
 
+def write_patches(path: Path, n_train: int = 300, change=lambda x: None) -> Path:
+    """Write a data set of 4 x 4 patches, then change its rows behind its back."""
+    sizes = {"train": n_train, "test": 60}
+    splits = {
+        name: Split(sparse.patches(n, 16, seed).astype(np.float32))
+        for seed, (name, n) in enumerate(sizes.items())
+    }
+    write_dataset(path, splits, name="patches", origin="made up", scale=1.0)
+    with h5py.File(path, "r+") as file:
+        change(file["train/x"])
+    return path
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Return all paths below a folder, with the digests of files."""
     return {
@@ -54,6 +69,45 @@ def read_summary(run: Path) -> dict:
 def digests(run: Path) -> list[str]:
     """Return the digests of all layers' parameters."""
     return [layer["digest"] for layer in read_summary(run)["layers"]]
+
+
+def records(run: Path, name: str = "sparse") -> list[dict]:
+    """Return the lines of a file of metrics, none before the first one is written."""
+    path = run / "metrics" / f"{name}.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def flip(path: Path, group: str = "parameters/weights") -> None:
+    """Change a bit of the weights in a checkpoint."""
+    with h5py.File(path) as file:
+        where = file[group].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[where + 5] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Give a function that demands a refusal which leaves the folder as it was."""
+
+    def check(words, *arguments, ranks=0, variables=None):
+        before = contents(tmp_path)
+        options = {"ranks": ranks, "cwd": tmp_path, "variables": variables}
+        result = launch.run(*arguments, **options)
+        launch.assert_user_error(
+            result, *([words] if isinstance(words, str) else words)
+        )
+        assert result.stdout == ""
+        assert contents(tmp_path) == before
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    """Give a data set of patches that tests only read."""
+    return write_patches(tmp_path_factory.mktemp("data") / "toy.h5")
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +129,9 @@ def pretrained(tiny, tmp_path_factory):
 def run_copy(pretrained, tmp_path):
     """Give a pre-trained run that the test may change."""
     return Path(shutil.copytree(pretrained, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def trainings(tiny, toy, tmp_path_factory):
+    """Give trainings of every kind that can be broken off."""
+    return Trainings(tmp_path_factory.mktemp("whole"), tiny, toy)

@@ -28,8 +28,8 @@ LayerState.train_epoch = train_epoch
 """
 
 IN_FINETUNING = """
-from mpilayer.train.finetune import Descender
-original = Descender.step
+from mpilayer.train.finetune import FinetuneState
+original = FinetuneState.step
 steps = 0
 
 def step(self, *minibatch):
@@ -39,7 +39,7 @@ def step(self, *minibatch):
         {act}
     return original(self, *minibatch)
 
-Descender.step = step
+FinetuneState.step = step
 """
 
 

@@ -40,8 +40,8 @@ Pipeline.__init__, LayerState.train_epoch = init, train_epoch
 
 # One rank is late for the gradients of a minibatch.
 FINETUNE = f"""
-from mpilayer.train.finetune import Descender
-original = Descender.step
+from mpilayer.train.finetune import FinetuneState
+original = FinetuneState.step
 steps = 0
 
 def step(self, *minibatch):
@@ -56,7 +56,7 @@ def step(self, *minibatch):
         print(f"used {{cpu:.4f}} of {{wall:.4f}}", file=sys.stderr)
     return result
 
-Descender.step = step
+FinetuneState.step = step
 """
 
 MEMORY = """

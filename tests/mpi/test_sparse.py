@@ -9,9 +9,9 @@ import pytest
 
 from mpilayer.errors import CommunicationError, TrainingError
 from mpilayer.partition import shard_bounds
-from mpilayer.train.descent import Descent
-from mpilayer.train.gap import Firing
-from mpilayer.train.sparse import DIGEST_EVERY
+from mpilayer.train.sparse.cost import DIGEST_EVERY
+from mpilayer.train.sparse.descent import Descent
+from mpilayer.train.sparse.firing import Firing
 from mpilayer.train.strata import Strata
 from tests.support import sparse
 from tests.support.plain import central_differences

@@ -24,7 +24,7 @@ def call(*arguments, **options):
 """
 PLACES = {
     "training": ("mpilayer.train.layer", "LayerState", "train_epoch", 3),
-    "fine-tuning": ("mpilayer.train.finetune", "Descender", "step", 7),
+    "fine-tuning": ("mpilayer.train.finetune", "FinetuneState", "step", 7),
     "sparse": ("mpilayer.models.sparse", "SparseAutoencoder", "fire", 20),
     "ended": ("mpilayer.parallel.notice", "Notice", "close", 1),
     "evaluation": ("mpilayer.train.evaluate", "PCA", "error", 1),

@@ -15,20 +15,24 @@ from mpilayer.data.dataset import PIXEL_SCALE, Dataset, write_dataset
 from mpilayer.data.split import Split
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.optim.lbfgs import LBFGSState
+from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import finetuned_content, layer_content, sparse_content
+from mpilayer.runs.model import saving
 from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train.finetune import FinetuneRecord, FinetuneState, random_weights
 from mpilayer.train.layer import layer_shapes, new_state
-from mpilayer.train.pretrain import EpochRecord, Snapshot
+from mpilayer.train.pretrain import Snapshot
+from mpilayer.train.record import EpochRecord
 from mpilayer.train.restart import Candidate
 from mpilayer.train.schedule import lockstep
-from mpilayer.train.sparse import Evaluation, make_model
+from mpilayer.train.sparse.cost import Evaluation, ShardedCost, make_model
+from mpilayer.train.sparse.descent import Descent
 
 EPOCHS = 200
 LAYERS = (1000, 800, 600, 500, 400, 250, 100, 30)
 EVALUATIONS = 5000
 RANKS = 64
+SERIAL = SerialCommunicator()
 
 
 def write_data(path: Path, n_visible: int = 784) -> Path:
@@ -82,7 +86,7 @@ def write_deep(
         state = new_state(config, shapes, index)
         state.epoch = epochs
         snapshot = Snapshot(Candidate(epochs, epochs, True))
-        layer_content(directory, state, snapshot).save()
+        saving(directory.layer_checkpoint(index), state, snapshot, content="layer")()
     with MetricsWriter(directory.metrics_file("stack")) as writer:
         for moment in np.linspace(0.05, 1, 40):
             error = 20 + 100 * np.exp(-5 * moment) + rng.random()
@@ -95,7 +99,9 @@ def write_deep(
             writer.write(asdict(record))
     stack = DeepAutoencoder(shapes)
     random_weights(stack, 0)
-    finetuned_content(directory, FinetuneState(stack, tuning), 920.0).save()
+    state = FinetuneState(stack, tuning)
+    facts = {"content": "finetuned", "seconds": 920.0}
+    saving(directory.checkpoint("finetuned"), state, **facts)()
     errors = {"train": 20.1, "validation": 20.5, "test": 20.4}
     directory.write_summary(
         {
@@ -150,17 +156,20 @@ def write_sparse(
             )
     model = make_model(config, int(identity["n_visible"]))
     model.parameters.vector[:] = rng.normal(size=model.parameters.vector.shape)
-    state = LBFGSState(
+    cost = ShardedCost(
+        model, np.zeros((0, model.shape.n_visible), np.float32), config, SERIAL
+    )
+    descent = Descent(cost, config)
+    descent.evaluations = evaluations
+    descent.state = LBFGSState(
         iteration=evaluations,
         position=model.parameters.vector,
         cost=4.6,
         gradient=model.parameters.vector,
     )
     seconds = evaluations * (each + waited)
-    content = sparse_content(
-        directory, model.shape, model.parameters, state, evaluations, seconds
-    )
-    content.save()
+    facts = {"content": "sparse", "seconds": seconds}
+    saving(directory.checkpoint("sparse"), descent, **facts)()
     directory.write_summary(
         {
             **_facts(ranks),

@@ -1,5 +1,7 @@
-"""Starts mpilayer as users do: in processes of its own, under a launcher or not."""
+"""Starts mpilayer as users do: under a launcher or not; or carries it out here."""
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -8,12 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -36,6 +41,8 @@ _FOREIGN = (
 )
 _KEPT = "SLURM_CONF"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
 
 _DRIVER = """
 import os, sys, time
@@ -187,10 +194,55 @@ def _has(path: Path, lines: int) -> bool:
     return bool(content) and content.count(b"\n") >= lines
 
 
-def run(*arguments: object, **options: object) -> Result:
-    """Start, and wait for the end; see :func:`started`."""
-    with started(*arguments, **options) as job:  # type: ignore[arg-type]
+def run(
+    *arguments: object, apart: bool = False, cwd: Path | None = None, **options: object
+) -> Result:
+    """Start, and wait for the end; see :func:`started`.
+
+    Without any other option, and unless ``apart``, mpilayer is carried out in this
+    process: it is the same, but a new one takes a second to begin.
+    """
+    if not apart and not any(options.values()):
+        return here(*arguments, cwd=cwd)
+    with started(*arguments, cwd=cwd, **options) as job:  # type: ignore[arg-type]
         return job.finish()
+
+
+def here(*arguments: object, cwd: Path | None = None) -> Result:
+    """Carry a command out in this process, and leave it as it was."""
+    from mpilayer.cli.main import main
+
+    began = time.monotonic()
+    # Standard output and error are no terminals.
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "mpilayer") for _ in range(2))
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    with (
+        contextlib.chdir(cwd or Path.cwd()),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.dict(os.environ, environment(), clear=True),
+        warnings.catch_warnings(),
+    ):
+        warnings.resetwarnings()
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning):
+            warnings.simplefilter("ignore", category)
+        try:
+            code = main([str(word) for word in arguments])
+        except SystemExit as end:
+            code = end.code or 0
+        except Exception:
+            traceback.print_exc()
+            code = 1
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        texts = [_text(stream) for stream in (out, err)]
+    return Result(code, *texts, time.monotonic() - began)
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    return stream.buffer.getvalue().decode("utf-8", "surrogateescape")
 
 
 def driver(change: str) -> tuple[str, ...]:

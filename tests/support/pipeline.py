@@ -9,7 +9,8 @@ from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import layers_to_ranks
 from mpilayer.train.layer import LayerState, layer_shapes, monitored, new_state
 from mpilayer.train.plans import AsyncPlan, Plan
-from mpilayer.train.pretrain import EpochRecord, Keeper, Pipeline
+from mpilayer.train.pretrain import Keeper, Pipeline
+from mpilayer.train.record import EpochRecord
 from mpilayer.train.schedule import AsyncLayer, Schedule
 from tests.support import toys
 

@@ -10,7 +10,8 @@ from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import layers_to_ranks
 from mpilayer.train.layer import LayerState
 from mpilayer.train.plans import AsyncPlan, Plan, TablePlan
-from mpilayer.train.pretrain import EpochRecord, Keeper, Pipeline, Snapshot
+from mpilayer.train.pretrain import Keeper, Pipeline, Snapshot
+from mpilayer.train.record import EpochRecord
 from mpilayer.train.restart import (
     BEGINNING,
     AsyncRule,

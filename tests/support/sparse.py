@@ -9,7 +9,7 @@ import numpy as np
 from mpilayer.config import SparseConfig
 from mpilayer.models.base import LayerShape
 from mpilayer.parallel.comm import Communicator, SerialCommunicator
-from mpilayer.train.sparse import ShardedCost, make_model, start_weights
+from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
 from mpilayer.train.strata import Strata
 from tests.support.plain import FUNCTIONS, SLOPES, named
 from tests.support.toys import randomize

@@ -29,16 +29,16 @@ from mpilayer.config import (
 )
 from mpilayer.errors import ConfigError, DataError, TrainingError
 from mpilayer.estimators import InputError, SettingError
+from mpilayer.estimators.layer import train_shared_epoch
 from mpilayer.estimators.rows import SparseRows
-from mpilayer.estimators.shared import SharedTraining
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.train.descent import Descent
 from mpilayer.train.finetune import FinetuneState, finetune
-from mpilayer.train.layer import layer_shapes, make_layer, monitored, new_state
+from mpilayer.train.layer import layer_shapes, monitored, new_state
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Pipeline
 from mpilayer.train.schedule import greedy, lockstep
+from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.strata import Strata
 from tests.support import pipeline, sparse, toys
 
@@ -439,14 +439,9 @@ def test_shared_training_of_one_rank_is_training(method, code):
     config = PretrainConfig(layers=(5,), minibatch=20, method=method, code=code)
     shapes = layer_shapes(config, 12)
     usual, shared = (new_state(config, shapes, 0) for _ in range(2))
-
-    def fresh():
-        return make_layer(config, shapes[0])
-
-    training = SharedTraining(shared, fresh, [(0, 90)], SERIAL)
     for _ in range(3):
         usual.train_epoch(X)
-        training.train_epoch(X)
+        train_shared_epoch(shared, X, [(0, 90)], SERIAL)
     assert usual.layer.parameters.digest() == shared.layer.parameters.digest()
 
 

@@ -15,6 +15,8 @@ def layer_lines(n, seconds=2.0, waiting=1.0, behind=0, error=8.0):
             "training": seconds,
             "transform": 0.0,
             "monitor": 0.0,
+            "sending": 0.0,
+            "waiting": waiting,
             "train_error": 1.0,
             "validation_error": error / epoch,
         }

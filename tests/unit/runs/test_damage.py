@@ -13,7 +13,7 @@ from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.finetune import finetune_config, run_finetune
 from mpilayer.runs.keeping import Cut
-from mpilayer.runs.model import restore_finetuned, restore_sparse, run_shapes
+from mpilayer.runs.model import restore, run_shapes
 from mpilayer.runs.pretrain import pretrain, resume_pretraining
 from mpilayer.runs.sparse import resume_sparse, run_sparse
 from mpilayer.runs.tables import rule_of, stored_table
@@ -146,37 +146,37 @@ def test_a_layer_that_has_ended_is_not_lost_with_its_file(small, tmp_path, sched
 def test_the_last_two_of_fine_tuning(tuned, tmp_path):
     run = RunDirectory(shutil.copytree(tuned.run.path, tmp_path / "run"))
 
-    def restore():
+    def put_back():
         state = FinetuneState(DeepAutoencoder(run_shapes(run)[1]), finetune_config(run))
-        remark = restore_finetuned(run, state)[1]
+        _, _, remark = restore(run.checkpoint("finetuned"), state)
         vectors = [state.best, state.stack.parameters.vector]
         return [*vectors, *state.optimizer.state.values(), state.epoch], remark
 
-    assert_one_of_two(run.checkpoint("finetuned"), restore)
+    assert_one_of_two(run.checkpoint("finetuned"), put_back)
 
 
 def test_the_last_two_of_a_sparse_run(sparse, tmp_path):
     run = RunDirectory(shutil.copytree(sparse.run.path, tmp_path / "run"))
 
-    def restore():
-        state, evaluations, _, remark = restore_sparse(run, "lbfgs")
-        return [*state.arrays().values(), state.position, evaluations], remark
+    def put_back():
+        arrays, numbers, remark = checkpoint.load_newest(run.checkpoint("sparse"))
+        return [*arrays.values(), numbers["evaluations"]], remark
 
-    assert_one_of_two(run.checkpoint("sparse"), restore)
+    assert_one_of_two(run.checkpoint("sparse"), put_back)
 
 
-def assert_one_of_two(path, restore):
+def assert_one_of_two(path, put_back):
     """Demand the last state, or the one before with a remark, whatever is damaged."""
     previous = path.with_name(f"{path.stem}.previous.h5")
     whole = path.read_bytes()
-    last, _ = restore()
+    last, _ = put_back()
     path.unlink()
-    before, _ = restore()
+    before, _ = put_back()
     assert before[-1] <= last[-1]
     found = 0
     for name, damage in damages(len(whole), 3):
         path.write_bytes(damage(whole))
-        state, remark = restore()
+        state, remark = put_back()
         found += bool(remark)
         for mine, other in zip(state, before if remark else last, strict=True):
             np.testing.assert_array_equal(mine, other, err_msg=name)
@@ -186,7 +186,7 @@ def assert_one_of_two(path, restore):
     assert found > PLACES
     previous.unlink()
     with pytest.raises(CheckpointError, match=path.name):
-        restore()
+        put_back()
 
 
 def test_what_goes_on_after_damage_is_what_was_never_damaged(

@@ -9,10 +9,10 @@ import pytest
 from mpilayer.config import DataConfig, FinetuneConfig, PretrainConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.preparation import Preparation
+from mpilayer.data.recipe import make_data
 from mpilayer.errors import ConfigError
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.finetune import run_finetune
-from mpilayer.runs.making import make_data
 from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
 from mpilayer.store import checkpoint

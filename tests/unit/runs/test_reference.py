@@ -21,11 +21,12 @@ from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.optim.lbfgs import LBFGSState
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import restore_finetuned, restore_layer, restore_sparse
+from mpilayer.runs.model import restore, saving
 from mpilayer.store import checkpoint
-from mpilayer.train.descent import Descent
 from mpilayer.train.finetune import FinetuneState, finetune
+from mpilayer.train.pretrain import Snapshot
 from mpilayer.train.restart import Candidate
+from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.strata import Strata
 from tests.support import sparse
 from tests.support.pipeline import data, new_states
@@ -47,6 +48,26 @@ def close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def assert_same_content(path, *states, **facts):
+    """Demand that what is written today has the same names, types and numbers."""
+    again = path.with_name("again.h5")
+    saving(again, *states, **facts)()
+    with h5py.File(path) as old, h5py.File(again) as new:
+        found, expected = ({}, {})
+        for file, kept in ((old, expected), (new, found)):
+            file.visititems(lambda name, item, kept=kept: kept.update({name: item}))
+        assert found.keys() == expected.keys()
+        for name, item in expected.items():
+            if isinstance(item, h5py.Dataset):
+                np.testing.assert_array_equal(found[name][()], item[()])
+                assert found[name].dtype == item.dtype
+        names = set(old.attrs) - {"creator", "digest"}
+        assert set(new.attrs) - {"creator", "digest"} >= names
+        for name in names:
+            assert new.attrs[name] == old.attrs[name]
+            assert new.attrs.get_id(name).dtype == old.attrs.get_id(name).dtype
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_they_are_of_version_1(name):
     found = checkpoint.attributes(FILES / f"{name}.h5")
@@ -59,7 +80,10 @@ def test_a_layer(directory):
     (candidate,) = directory.layer_candidates(0)
     assert candidate == Candidate(2, 0, False)
     state, whole = new_states()[0], new_states()[0]
-    snapshot = restore_layer(directory, state, candidate)
+    path = directory.layer_file(0, candidate)
+    arrays, numbers, _ = restore(path, state)
+    snapshot = Snapshot.restore(candidate, arrays, numbers)
+    assert_same_content(path, state, snapshot, content="layer")
     assert (snapshot.candidate, snapshot.row, snapshot.dropped) == (
         candidate,
         (0, 0),
@@ -91,8 +115,11 @@ def tune(state, epochs):
 
 def test_a_fine_tuned_stack(directory):
     state, whole = new_finetune(), new_finetune()
-    seconds, remark = restore_finetuned(directory, state)
-    assert (seconds, remark) == (1.5, "")
+    path = directory.checkpoint("finetuned")
+    _, numbers, remark = restore(path, state)
+    assert (numbers["seconds"], remark) == (1.5, "")
+    state.config = replace(state.config, epochs=4)
+    assert_same_content(path, state, content="finetuned", seconds=1.5)
     assert (state.epoch, state.optimizer.steps) == (2, 12)
     records, expected = tune(state, 4), tune(whole, 4)[2:]
     assert [r.epoch for r in records] == [3, 4]
@@ -101,18 +128,24 @@ def test_a_fine_tuned_stack(directory):
     close(state.best, whole.best)
 
 
-def descend(first, iterations):
+def new_descent(iterations):
     config = sparse.settings(iterations=iterations, evaluations=100)
-    descent = Descent(sparse.fresh_cost(config, sparse.patches(60)), config)
-    *_, last = descent.states(first)
+    return Descent(sparse.fresh_cost(config, sparse.patches(60)), config)
+
+
+def descend(first, iterations):
+    *_, last = new_descent(iterations).states(first)
     return last
 
 
 def test_a_sparse_autoencoder(directory):
-    state, evaluations, seconds, remark = restore_sparse(directory, "lbfgs")
+    path, descent = directory.checkpoint("sparse"), new_descent(8)
+    _, numbers, remark = restore(path, descent)
+    assert_same_content(path, descent, content="sparse", seconds=2.5)
+    state = descent.state
     assert isinstance(state, LBFGSState)
     assert (state.iteration, len(state.pairs), remark) == (3, 3, "")
-    assert (evaluations, seconds) == (7, 2.5)
+    assert (descent.cost.evaluations, numbers["seconds"]) == (7, 2.5)
     last, whole = descend(state, 8), descend(None, 8)
     assert last.iteration == whole.iteration == 8
     close(last.position, whole.position)

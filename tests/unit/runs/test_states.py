@@ -21,11 +21,10 @@ from mpilayer.runs.export import export
 from mpilayer.runs.finetune import run_finetune
 from mpilayer.runs.holding import _Lock
 from mpilayer.runs.model import load_trained
-from mpilayer.runs.predictors import chosen_model
 from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
 from mpilayer.runs.sparse import run_sparse
-from mpilayer.runs.use import encode, evaluate, reconstruct
+from mpilayer.runs.use import chosen_model, evaluate, write_rows
 from mpilayer.train.evaluate import PCA
 from tests.unit.runs.conftest import make_session
 
@@ -69,8 +68,10 @@ def test_an_interrupted_fine_tuning_is_gone_on_with(begun):
 def test_who_uses_it_is_told(begun, small, tmp_path, use):
     uses = {
         "evaluate": lambda: evaluate(begun, "validation", make_session()),
-        "encode": lambda: encode(begun, small, tmp_path / "codes.h5"),
-        "reconstruct": lambda: reconstruct(begun, small, tmp_path / "rows.h5"),
+        "encode": lambda: write_rows("codes", begun, small, tmp_path / "codes.h5"),
+        "reconstruct": lambda: write_rows(
+            "reconstructions", begun, small, tmp_path / "rows.h5"
+        ),
         "export": lambda: export(begun, tmp_path / "model.npz"),
     }
     words = (

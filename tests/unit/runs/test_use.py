@@ -5,8 +5,7 @@ from argparse import ArgumentParser
 import numpy as np
 import pytest
 
-from mpilayer.cli import encode as encode_command
-from mpilayer.cli import reconstruct as reconstruct_command
+from mpilayer.cli.use import COMMANDS
 from mpilayer.config import FinetuneConfig, PretrainConfig
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.preparation import Preparation
@@ -14,9 +13,9 @@ from mpilayer.data.split import Split
 from mpilayer.errors import DataError
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.finetune import run_finetune
-from mpilayer.runs.like import like_of
 from mpilayer.runs.pretrain import pretrain
-from mpilayer.runs.use import encode, evaluate
+from mpilayer.runs.rows import like_of
+from mpilayer.runs.use import evaluate, write_rows
 from mpilayer.train.evaluate import PCA
 from tests.support.toys import rows
 from tests.unit.runs.conftest import make_session
@@ -89,18 +88,18 @@ def classifier(tmp_path):
 
 def test_rows_without_labels_have_no_classes(classifier, tmp_path):
     bare = made(tmp_path / "bare.h5", rows(6))
-    written = encode(classifier, bare, tmp_path / "codes.csv")
+    written = write_rows("codes", classifier, bare, tmp_path / "codes.csv")
     assert written.rows == {"train": 6}
     numbered = made(tmp_path / "numbered.h5", rows(6), np.arange(6) % 2)
     words = "the classes must be those of the run, no, yes; .* has numbers"
     with pytest.raises(DataError, match=words):
-        encode(classifier, numbered, tmp_path / "others.csv")
+        write_rows("codes", classifier, numbered, tmp_path / "others.csv")
 
 
 def test_like_what_is_not_there(tmp_path):
     words = f"--like must name a run or a data set; found nothing at {tmp_path / 'no'}"
     with pytest.raises(DataError, match=words):
-        like_of(tmp_path / "no")
+        like_of(str(tmp_path / "no"))
 
 
 def test_a_table_is_to_be_prepared_like_the_run(run, tmp_path):
@@ -108,7 +107,7 @@ def test_a_table_is_to_be_prepared_like_the_run(run, tmp_path):
     table.write_text("1,2\n")
     words = f"data prepare {table} --like {run} -o {tmp_path / 'table.h5'}"
     with pytest.raises(DataError, match=words):
-        encode(run, table, tmp_path / "codes.csv")
+        write_rows("codes", run, table, tmp_path / "codes.csv")
     with pytest.raises(DataError, match=words):
         evaluate(run, "train", make_session(), data=table)
 
@@ -127,8 +126,8 @@ def test_a_run_is_no_data_set(run):
 def wrote(command, capsys, *arguments):
     """Return what a command says that it wrote."""
     parser = ArgumentParser()
-    command.configure(parser)
-    command.run(parser.parse_args(list(map(str, arguments))))
+    COMMANDS[command].configure(parser)
+    COMMANDS[command].run(parser.parse_args(list(map(str, arguments))))
     return capsys.readouterr().out
 
 
@@ -136,9 +135,9 @@ def test_the_model_is_named(classifier, tmp_path, capsys):
     own, out = tmp_path / "named.h5", tmp_path / "out.csv"
     said = f"wrote 60 train rows to {out}, by "
     arguments = (classifier, own, "-o", out, "--replace")
-    found = wrote(encode_command, capsys, *arguments)
+    found = wrote("encode", capsys, *arguments)
     assert found == f"{said}the encoder of the classifier\n"
-    found = wrote(encode_command, capsys, *arguments, "--task", "autoencode")
+    found = wrote("encode", capsys, *arguments, "--task", "autoencode")
     assert found == f"{said}the encoder of the pretrained autoencoder\n"
-    found = wrote(reconstruct_command, capsys, *arguments)
+    found = wrote("reconstruct", capsys, *arguments)
     assert found == f"{said}the pretrained autoencoder\n"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mpilayer.train.dead import dead_units
+from mpilayer.train.sparse.firing import dead_units
 from tests.support.sparse import fresh_cost, make_cost, patches, settings
 
 ROWS = patches(300)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mpilayer.models.sparse import Sparsity
-from mpilayer.train import gap
-from mpilayer.train.gap import Firing, gap_bound, level_counts
+from mpilayer.train.sparse import firing as gap
+from mpilayer.train.sparse.firing import Firing, gap_bound, level_counts
 from tests.support.sparse import firing, make_cost, patches, settings
 
 TERM = Sparsity(4.0, 0.002)

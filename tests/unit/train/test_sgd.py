@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from mpilayer.errors import CheckpointError
-from mpilayer.train.sgd import SGDState, descend_on_minibatches, falling
-from mpilayer.train.sparse import Enough
+from mpilayer.train.sparse.cost import Enough
+from mpilayer.train.sparse.sgd import SGDState, sgd
 from tests.support import sparse
 from tests.support.sparse import fresh_cost, make_cost, patches, settings
 
 RULES = ("bias", "gradient")
 
 
-def sgd(**changes):
+def options(**changes):
     usual = {
         "optimizer": "sgd",
         "minibatch": 7,
@@ -33,7 +33,7 @@ def states(cost, config, first=None):
     first = first or SGDState.start(begin, cost, cost)
     found = [first]
     with pytest.raises(Enough, match="evaluations"):
-        found.extend(descend_on_minibatches(cost, cost, config, first))
+        found.extend(sgd(cost, cost, config, first))
     return found
 
 
@@ -46,7 +46,7 @@ def states(cost, config, first=None):
 )
 def test_steps_are_the_plain_ones(hidden, output, minibatch, every, rule):
     changes = {"measure_every": every, "evaluations": 6, "sgd_sparsity": rule}
-    config = sgd(
+    config = options(
         activation=hidden, output=output, minibatch=minibatch, seed=3, **changes
     )
     x = patches(45)
@@ -70,7 +70,7 @@ def test_steps_are_the_plain_ones(hidden, output, minibatch, every, rule):
 def test_going_on_within_a_pass(dtype, rule):
     """Costs are measured where the rows of a pass are not all met: the same bits."""
     changes = {"measure_every": 20, "evaluations": 9, "sgd_sparsity": rule}
-    config = sgd(dtype=dtype, **changes)
+    config = options(dtype=dtype, **changes)
     expected = states(make_cost(config, patches(45)), config)
     assert [state.examples % 45 for state in expected[:5]] == [0, 21, 42, 21, 35]
     for stop in (1, 2, 5):
@@ -90,20 +90,15 @@ def test_going_on_within_a_pass(dtype, rule):
 
 
 def test_a_checkpoint_of_the_constant_rate():
-    config = sgd()
+    config = options()
     state = states(make_cost(config, patches(45)), config)[-1]
     numbers = {"cost": state.cost, "iteration": state.iteration}
     with pytest.raises(CheckpointError, match="the version that began it"):
         SGDState.restore(state.arrays(), numbers)
 
 
-def test_the_rate_falls_to_0():
-    found = [falling(0.4, done, 8) for done in (0, 2, 4, 7, 8, 9)]
-    assert found == pytest.approx([0.4, 0.3, 0.2, 0.05, 0, 0])
-
-
 def test_no_steps_with_a_single_evaluation():
-    config = sgd(evaluations=1)
+    config = options(evaluations=1)
     (only,) = states(make_cost(config, patches(45)), config)
     assert (only.iteration, only.examples) == (0, 0)
 
@@ -111,7 +106,7 @@ def test_no_steps_with_a_single_evaluation():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("hidden", ["tanh", "sigmoid"])
 def test_the_cost_falls(hidden, dtype):
-    config = sgd(activation=hidden, output="linear", dtype=dtype, memory=0.99)
+    config = options(activation=hidden, output="linear", dtype=dtype, memory=0.99)
     cost = fresh_cost(config, patches(300))
     found = states(cost, config)
     assert found[-1].cost < 0.7 * found[0].cost
@@ -124,7 +119,7 @@ def test_the_cost_falls(hidden, dtype):
 )
 def test_what_the_sparsity_moves(rule, moved):
     weights = {"sparsity_weight": 1e7, "sgd_bias_weight": 1e7, "weight_decay": 0.0}
-    config = sgd(learning_rate=1e-9, evaluations=2, sgd_sparsity=rule, **weights)
+    config = options(learning_rate=1e-9, evaluations=2, sgd_sparsity=rule, **weights)
     cost = make_cost(config, patches(45))
     first, last = states(cost, config)
     change = cost.model.parameters.like()
@@ -133,10 +128,10 @@ def test_what_the_sparsity_moves(rule, moved):
 
 
 def test_steps_are_the_same_for_every_mode():
-    config = sgd()
+    config = options()
     found = []
     for mode in sparse.MODES:
-        cost = make_cost(sgd(kl=mode), patches(45))
+        cost = make_cost(options(kl=mode), patches(45))
         found.append(states(cost, config)[-1].position)
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
@@ -144,7 +139,9 @@ def test_steps_are_the_same_for_every_mode():
 
 def test_another_seed_takes_other_minibatches():
     found = [
-        states(make_cost(sgd(seed=seed), patches(45)), sgd(seed=seed))[1].position
+        states(make_cost(options(seed=seed), patches(45)), options(seed=seed))[
+            1
+        ].position
         for seed in (0, 1)
     ]
     assert (found[0] != found[1]).any()
@@ -152,11 +149,11 @@ def test_another_seed_takes_other_minibatches():
 
 
 def test_states_are_never_changed():
-    config = sgd()
+    config = options()
     cost = make_cost(config, patches(45))
     found, copies = [], []
     first = SGDState.start(cost.model.parameters.vector.copy(), cost, cost)
-    for state in islice(descend_on_minibatches(cost, cost, config, first), 4):
+    for state in islice(sgd(cost, cost, config, first), 4):
         found.append(state)
         copies.append({name: v.copy() for name, v in state.arrays().items()})
     for state, arrays in zip(found, copies, strict=True):

@@ -9,7 +9,7 @@ import pytest
 from mpilayer.arrays import ROW_BLOCK
 from mpilayer.config import SparseConfig, from_values
 from mpilayer.errors import TrainingError
-from mpilayer.train.sparse import Evaluation, make_model, start_weights
+from mpilayer.train.sparse.cost import Evaluation, make_model, start_weights
 from tests.support import sparse
 from tests.support.plain import central_differences
 from tests.support.sparse import (

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isnan
 from time import perf_counter
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,13 +19,10 @@ from mpilayer.errors import CommunicationError, TrainingError
 from mpilayer.models.base import LayerShape
 from mpilayer.models.sparse import SparseAutoencoder, Sparsity
 from mpilayer.numerics.parameters import Parameters
-from mpilayer.parallel.comm import Communicator, Request, wait_until
+from mpilayer.parallel.comm import Communicator
 from mpilayer.rng import stream
 from mpilayer.train.evaluate import sum_over_ranks
-
-EAGER_SECONDS = 0.02
-"""A reduction takes far less as a rule: a rank with a core for itself sleeps only when
-it waits longer than this."""
+from mpilayer.train.sums import EAGER_SECONDS, Sums
 
 DIGEST_EVERY = 50
 """Evaluations between two comparisons of the weights of all ranks."""
@@ -39,18 +37,18 @@ class Evaluation:
     evaluation, iteration : int
         Evaluations up to this one, and iterations that were complete before it.
     cost : float
-        Sum of the three parts: half the squared error per row, the decay of the
-        weights, and the sparsity term as the mode defines it.
+        Sum of the three parts that follow.
     reconstruction, decay, sparsity : float
-        The parts.
+        Half the squared error per row, the decay of the weights, and the sparsity term
+        as the mode defines it.
     exact_cost : float
         The cost with the sparsity term of all rows together.
     gradient_norm : float
-        Euclidean norm of the gradient.
+        Euclidean.
     seconds : float
         Since training began.
     computing, allreduce : float
-        Of this evaluation on this rank: arithmetic, and waiting for reductions.
+        Seconds of this evaluation on this rank: arithmetic, and waiting for sums.
     """
 
     evaluation: int
@@ -84,7 +82,7 @@ def start_weights(model: SparseAutoencoder, config: SparseConfig) -> None:
     config = config.resolved()
     for place, name in enumerate(("weights", "decode_weights")):
         rng = stream(config.seed, "sparse", place)
-        if config.initial == "positive":
+        if config.initial == "positive":  # Lahiri et al. 2010
             p[name][:] = rng.random(p[name].shape) / np.sqrt(len(p[name]))
         else:
             bound = np.sqrt(6 / (shape.n_visible + shape.n_hidden + 1))
@@ -105,7 +103,7 @@ class ShardedCost:
     comm : Communicator
         All ranks. Collective.
     eager : float
-        Seconds that a rank waits for a reduction before it sleeps.
+        Seconds that a rank waits for a sum before it sleeps.
 
     Attributes
     ----------
@@ -126,10 +124,9 @@ class ShardedCost:
 
     Notes
     -----
-    Lahiri et al. 2010: ``average`` is their ParallelAvgCostFunction, ``exact`` their
-    ParallelExactCostFunction. Shards count by their rows, so they may be uneven or
-    empty. ``exact-fused`` sends the sums that the sparsity part of the gradient is
-    linear in, and needs no second reduction.
+    Lahiri et al. 2010 §2, of m rows x with outputs y and firing probabilities p:
+    C = 1/(2m) Σ‖y − x‖² + λ_W/2 (‖W₁‖² + ‖W₂‖²) + λ_ρ Σ_j KL(ρ‖p_j).
+    Shards count by their rows, so they may be uneven or empty.
     """
 
     def __init__(
@@ -154,10 +151,10 @@ class ShardedCost:
         self.began = perf_counter()
         self.n_rows = int(sum_over_ranks(comm, np.array([float(len(rows))]))[0])
         self._decay = config.weight_decay
-        self._eager = eager
-        self._waited = 0.0
+        self._sums = Sums(comm, eager)
         n_visible, n_hidden = model.shape.n_visible, model.shape.n_hidden
-        # The gradient comes first: its part of the vector is that of the parameters.
+        # What travels: the gradient first, as its part of the vector is that of the
+        # parameters; each mode sends no more than it needs.
         self._message = Parameters(
             {
                 **model.parameters.shapes,
@@ -209,8 +206,9 @@ class ShardedCost:
 
     def _evaluate(self) -> tuple[Evaluation, Array64]:
         began = perf_counter()
-        self._waited = 0.0
+        self._sums.waited = 0.0
         self._message["stop"][0] = self.time_over()
+        self._message["sparsity"][0] = 0  # that of all rows needs no sum
         # Infinite costs are met where a unit never fires: optimizers step back.
         with np.errstate(over="ignore", invalid="ignore"):
             sparsity, gradient = self._MODES[self.kl](self)
@@ -231,75 +229,72 @@ class ShardedCost:
             exact_cost=reconstruction + decay + exact,
             gradient_norm=norm,
             seconds=now - self.began,
-            computing=now - began - self._waited,
-            allreduce=self._waited,
+            computing=now - began - self._sums.waited,
+            allreduce=self._sums.waited,
         )
         return found, gradient.vector
 
     def _average(self) -> tuple[float, Parameters]:
-        """Average the sparsity terms of the ranks, weighted by their rows."""
-        message, n_local = self._message, len(self.rows)
+        """Average the ranks' own sparsity terms: their ParallelAvgCostFunction."""
+        message, n = self._message, len(self.rows)
         message["firing"][:] = fired = self.model.fire(self.rows)
-        message["sparsity"][0] = (
-            n_local * self.sparsity.cost(fired / n_local) if n_local else 0.0
-        )
+        if n:
+            message["sparsity"][0] = n * self.sparsity.cost(fired / n)
         message["reconstruction"][0] = self.model.backpropagate(
-            self.rows, lambda: self.sparsity.slope(fired / n_local), message
+            self.rows, lambda: self.sparsity.slope(fired / n), message
         )
-        self._reduce("firing")
+        gradient = self._mean_gradient("firing")
         self.mean_activation = message["firing"] / self.n_rows
-        return float(message["sparsity"][0]) / self.n_rows, self._mean_gradient()
+        return float(message["sparsity"][0]) / self.n_rows, gradient
 
     def _exact(self) -> tuple[float, Parameters]:
-        """Use the firing of all rows; its sums travel during the output layer."""
-        message = self._message
-        message["sparsity"][0] = 0  # not used, but sent
+        """Use the firing of all rows: their ParallelExactCostFunction.
+
+        Ours is that the small sum travels while the output layer is computed.
+        """
         fired = self.model.fire(self.rows)
-        request = self.comm.start_sum(fired)
+        self._sums.start(fired)
 
         def slope() -> Array64:
-            self._wait(request)
+            self._sums.finish()
             self.mean_activation = fired / self.n_rows
             return self.sparsity.slope(self.mean_activation)
 
-        message["reconstruction"][0] = self.model.backpropagate(
-            self.rows, slope, message
+        self._message["reconstruction"][0] = self.model.backpropagate(
+            self.rows, slope, self._message
         )
-        if not len(self.rows):
+        if not len(self.rows):  # then nobody has asked for it
             slope()
-        self._reduce("stop")
-        return self.sparsity.cost(self.mean_activation), self._mean_gradient()
+        gradient = self._mean_gradient("stop")
+        return self.sparsity.cost(self.mean_activation), gradient
 
     def _exact_fused(self) -> tuple[float, Parameters]:
-        """Use the firing of all rows; put the gradient together afterwards."""
+        """Use the firing of all rows, and put the gradient together afterwards.
+
+        Its sparsity part is linear in the slopes k_j = ∂KL/∂p_j: their factors travel
+        with the rest, in one longer message, and everybody multiplies them.
+        """
         message = self._message
-        message["sparsity"][0] = 0  # not used, but sent
         message["reconstruction"][0], message["firing"][:] = (
             self.model.backpropagate_fused(self.rows, message)
         )
-        self._reduce("firing_bias")
+        gradient = self._mean_gradient("firing_bias")
         self.mean_activation = message["firing"] / self.n_rows
         slope = self.sparsity.slope(self.mean_activation)
-        gradient = self._mean_gradient()
         gradient["weights"][:] += slope / self.n_rows * message["firing_weights"]
         gradient["hidden_bias"][:] += slope / self.n_rows * message["firing_bias"]
         return self.sparsity.cost(self.mean_activation), gradient
 
-    _MODES: dict[str, Callable[["ShardedCost"], tuple[float, Parameters]]] = {  # noqa: RUF012
+    _MODES: ClassVar[dict[str, Callable[["ShardedCost"], tuple[float, Parameters]]]] = {
         "average": _average,
         "exact": _exact,
         "exact-fused": _exact_fused,
     }
 
-    def _reduce(self, last: str) -> None:
-        """Add the message up to a view over all ranks."""
-        part = self._message.vector[: self._message.span(last).stop]
-        self._wait(self.comm.start_sum(part))
-
-    def _wait(self, request: Request) -> None:
-        self._waited += wait_until(request.test, eager=self._eager)
-
-    def _mean_gradient(self) -> Parameters:
+    def _mean_gradient(self, last: str) -> Parameters:
+        """Sum the message up to a view over all ranks; return its gradient a row."""
+        self._sums.start(self._message.vector[: self._message.span(last).stop])
+        self._sums.finish()
         gradient = self.model.parameters.like()
         gradient.vector[:] = self._message.vector[: gradient.vector.size]
         gradient.vector /= self.n_rows

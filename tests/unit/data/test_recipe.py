@@ -5,15 +5,17 @@ import pytest
 
 from mpilayer.config import DataConfig
 from mpilayer.data.dataset import Dataset
+from mpilayer.data.recipe import make_data
 from mpilayer.errors import ConfigError
-from mpilayer.runs.making import make_data
+from mpilayer.runs.rows import like_of
 
 BYTES = np.random.default_rng(0).integers(20, 230, (40, 5), dtype=np.uint8)
 
 
 def rows(folder, **options):
     """Make a data set; return its training rows."""
-    make_data(DataConfig(**options), folder / "out.h5")
+    config = DataConfig(**options)
+    make_data(config, folder / "out.h5", like_of(config.like))
     with Dataset.open(folder / "out.h5") as dataset:
         return dataset.rows("train")
 

@@ -1,7 +1,7 @@
-"""Making data sets, for their commands and for whole experiments. One process."""
+"""How a data set is made of a source, as its configuration says. One process."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,7 @@ from mpilayer.data.patches import draw, into_range, n_positions, whiten
 from mpilayer.data.preparation import Preparation, Scaling
 from mpilayer.data.sources import LabelColumn, Source, read_source
 from mpilayer.data.split import Split, set_apart
-from mpilayer.errors import ConfigError, RunWarning
-from mpilayer.runs.like import Like, like_of
+from mpilayer.errors import ConfigError, DataError, RunWarning
 
 Range = tuple[float, float]
 
@@ -24,16 +23,56 @@ RAW = "raw"
 """The range of patches that stay as they are."""
 
 
-def make_data(config: DataConfig, out: Path) -> None:
-    """Write a data set as the configuration says, but for its path. Local.
+@dataclass(frozen=True)
+class Like:
+    """How a data set was prepared that others are to be like."""
+
+    path: Path
+    n_visible: int
+    preparation: Preparation
+
+    def check(self, source: Source, path: Path) -> None:
+        """Check that a source, read from ``path``, has the same columns."""
+        n_columns, columns = source.splits["train"].x.shape[1], self.preparation.columns
+        found = source.preparation.columns
+        if n_columns != self.n_visible:
+            raise DataError(
+                f"{path} must have as many columns of samples as {self.path}, "
+                f"{self.n_visible}; found {n_columns}. Give the same columns."
+            )
+        differ = [
+            f"{there!r} instead of {name!r}"
+            for name, there in zip(columns, found, strict=False)
+            if name.lower() != there.lower()
+        ]
+        if differ:
+            raise DataError(
+                f"{path} must have the columns of {self.path} in the same order; found "
+                f"{differ[0]}. Put them in that order."
+            )
+
+
+def make_data(config: DataConfig, out: Path, like: Like | None = None) -> None:
+    """Write a data set as the configuration says. Local.
+
+    Parameters
+    ----------
+    config : DataConfig
+        What to make of what; its path is not looked at.
+    out : Path
+        The file.
+    like : Like, optional
+        What ``config.like`` names.
 
     Raises
     ------
     MpilayerError
         The source is missing or unsuitable, or ``out`` cannot be written.
     """
-    work = {"prepare": _prepare, "patches": _patches}[config.make]
-    work(config, out)
+    if config.make == "patches":
+        _patches(config, out)
+    else:
+        _prepare(config, out, like)
 
 
 def patch_range(text: str) -> Range | None:
@@ -60,13 +99,12 @@ def patch_range(text: str) -> Range | None:
     return low, high
 
 
-def _prepare(config: DataConfig, out: Path) -> None:
+def _prepare(config: DataConfig, out: Path, like: Like | None) -> None:
     if config.like and config.scale != "none":
         raise ConfigError(
             f"--scale and --like exclude one another; got {config.scale} and "
             f"{config.like}, whose scaling is taken over. Leave out one of them."
         )
-    like = like_of(Path(config.like)) if config.like else None
     source = _read(config, like)
     _set_apart(source, config)
     preparation = _scaled(source, config, like)

@@ -13,9 +13,9 @@ from mpilayer.config import SparseConfig
 from mpilayer.errors import CheckpointError
 from mpilayer.models.sparse import SparseAutoencoder
 from mpilayer.optim.search import Objective
-from mpilayer.parallel.comm import wait_until
-from mpilayer.train.sparse import Enough, ShardedCost
+from mpilayer.train.sparse.cost import Enough, ShardedCost
 from mpilayer.train.strata import Strata
+from mpilayer.train.sums import Sums
 
 _EAGER = 0.002
 """Seconds for which a rank only offers its core: steps take far less."""
@@ -54,19 +54,12 @@ class SGDState:
 
     def arrays(self) -> dict[str, Array64]:
         """Return the arrays that a checkpoint needs."""
-        return {
-            "position": self.position,
-            "gradient": self.gradient,
-            "mean_activation": self.mean_activation,
-        }
+        names = ("position", "gradient", "mean_activation")
+        return {name: getattr(self, name) for name in names}
 
     def numbers(self) -> dict[str, float | int]:
         """Return the numbers that a checkpoint needs."""
-        return {
-            "cost": self.cost,
-            "iteration": self.iteration,
-            "examples": self.examples,
-        }
+        return {k: getattr(self, k) for k in ("cost", "iteration", "examples")}
 
     @classmethod
     def restore(
@@ -95,12 +88,7 @@ class SGDState:
         )
 
 
-def falling(first: float, done: int, total: int) -> float:
-    """Return the learning rate after ``done`` of ``total`` examples: linear, to 0."""
-    return first * max(0.0, 1 - done / total)
-
-
-def descend_on_minibatches(
+def sgd(
     cost: ShardedCost, evaluate: Objective, config: SparseConfig, state: SGDState
 ) -> Iterator[SGDState]:
     """Yield the state whenever the whole cost was measured. Collective.
@@ -138,17 +126,12 @@ def descend_on_minibatches(
     steps = _Steps(cost, config, state, total)
     while state.examples < total:
         steps.run(until=(state.iteration + 1) * every)
-        position = steps.position.copy()
+        position, mean = steps.position.copy(), steps.mean.copy()
         value, gradient = evaluate(position)
         if cost.latest and isinf(cost.latest.reconstruction + cost.latest.decay):
             raise cost.no_number()
         state = SGDState(
-            position,
-            value,
-            gradient,
-            steps.mean.copy(),
-            state.iteration + 1,
-            steps.examples,
+            position, value, gradient, mean, state.iteration + 1, steps.examples
         )
         yield state
     raise Enough("evaluations")
@@ -171,7 +154,7 @@ class _Steps:
         self._hidden_bias = parameters["hidden_bias"]
         self.position: Array64 = parameters.vector
         self.mean, self.examples = state.mean_activation.copy(), state.examples
-        self._gradient = parameters.like()
+        self._gradient, self._sums = parameters.like(), Sums(cost.comm, _EAGER)
         n_hidden = len(self.mean)
         self._no_slope = np.zeros(n_hidden)
         # Σ firing, and whether a rank wants to stop.
@@ -187,7 +170,7 @@ class _Steps:
                 self._step(rows, n)
 
     def _from(self, examples: int) -> Iterator[tuple[AnyArray, int]]:
-        """Yield this rank's rows of each minibatch, and those of all ranks."""
+        """Yield this rank's rows of each minibatch, and how many all ranks have."""
         cost, config = self._cost, self._config
         rows, n_rows, size = cost.rows, cost.n_rows, config.minibatch
         strata = Strata.of_rank(n_rows, size, cost.comm.rank, cost.comm.size)
@@ -200,42 +183,37 @@ class _Steps:
             done = 0
 
     def _step(self, x: AnyArray, n: int) -> None:
-        config, gradient = self._config, self._gradient
-        rate = falling(config.learning_rate, self.examples, self._total)
-        firing = self._firing
-        firing[:-1] = self._model.fire(x)
-        firing[-1] = self._cost.time_over()
-        # The means of all ranks travel during the output layer.
-        request = self._cost.comm.start_sum(firing)
-        slope = None
-
-        def update() -> Array64:
-            nonlocal slope
-            wait_until(request.test, eager=_EAGER)
-            slope = self._update_mean(n)
-            return slope
-
-        self._model.backpropagate(x, update, gradient)
-        if slope is None:  # no rows of this minibatch here
-            update()
-        if firing[-1]:
+        config, gradient, sums = self._config, self._gradient, self._sums
+        rate = config.learning_rate * (1 - self.examples / self._total)
+        self._firing[:-1] = self._model.fire(x)
+        self._firing[-1] = self._cost.time_over()
+        # Travels during the output layer.
+        sums.start(self._firing, lambda: self._update_mean(n))
+        self._model.backpropagate(x, self._slope, gradient)
+        sums.finish()  # where this rank has no rows, nobody has asked for the slope
+        if self._firing[-1]:
             raise Enough("time")
-        request = self._cost.comm.start_sum(gradient.vector)
-        wait_until(request.test, eager=_EAGER)
+        sums.start(gradient.vector)
+        sums.finish()
         gradient.vector *= rate / n
         for weights in self._decaying:
             weights *= 1 - rate * config.weight_decay
         self.position -= gradient.vector
         if config.sgd_sparsity == "bias":
+            # b_i ← b_i − α β (ρ̂_i − ρ): Lahiri et al. 2010 §2.
             pull = rate * config.sgd_bias_weight
             self._hidden_bias -= pull * (self.mean - config.sparsity_target)
         self.examples += n
 
-    def _update_mean(self, n: int) -> Array64:
-        """Let a minibatch into the running mean; return the sparsity term's slope."""
+    def _update_mean(self, n: int) -> None:
+        """Let a minibatch of n rows into the running mean."""
         kept = self._config.memory**n
         self.mean *= kept
         self.mean += (1 - kept) / n * self._firing[:-1]
+
+    def _slope(self) -> Array64:
+        """Return the sparsity term's slope at the mean that the minibatch leaves."""
+        self._sums.finish()
         if self._config.sgd_sparsity == "bias":
             return self._no_slope
         return self._cost.sparsity.slope(self.mean)

@@ -1,0 +1,179 @@
+"""What uses a run: ``mpilayer evaluate``, ``encode``, ``predict`` and the like."""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mpilayer.cli import show
+from mpilayer.cli.arguments import require_one_process
+from mpilayer.cli.options import add_task, add_threads
+from mpilayer.data.layout import SPLITS
+from mpilayer.errors import ConfigError, unknown
+from mpilayer.runs.advice import ALWAYS
+from mpilayer.runs.export import PARTS, export
+from mpilayer.runs.session import Session
+from mpilayer.runs.tasks import model_in_words
+from mpilayer.runs.use import evaluate, write_rows
+
+
+class Command(NamedTuple):
+    """A command of this room."""
+
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+def _add_out(parser: argparse.ArgumentParser, metavar: str, formats: str) -> None:
+    parser.add_argument(
+        "-o",
+        dest="out",
+        type=Path,
+        required=True,
+        metavar=metavar,
+        help=f"the new file; its ending says the format: {formats}",
+    )
+
+
+def _add_replace(parser: argparse.ArgumentParser, metavar: str) -> None:
+    parser.add_argument(
+        "--replace", action="store_true", help=f"replace an older {metavar}"
+    )
+
+
+def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="DIR", help="a run")
+    parser.add_argument(
+        "--split", default="test", help=f"{', '.join(SPLITS)} (default: test)"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DATA.h5",
+        help="another data set (default: the run's)",
+    )
+    add_task(parser, "what to evaluate")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_threads(parser)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    _check_split(args.split)
+    session = Session.begin(args.threads, show.say)
+    result = evaluate(args.run, args.split, session, args.data, args.task)
+    if session.comm.rank > 0:
+        return
+    if args.json:
+        print(json.dumps(result))
+        return
+    if result["model"] == "classifier":
+        show.console().print(show.confusion_table(result))
+    print(_in_words(result))
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ConfigError(unknown("split", split, SPLITS))
+
+
+def _in_words(result: dict[str, Any]) -> str:
+    """Return an error, and what the model must beat if that is known."""
+    model, error = result["model"], show.number(result["error"])
+    rows = f"on {result['n_samples']} {result['split']} rows"
+    if model not in ALWAYS:
+        kind = "autoencoder" if model == "sparse" else "stack"
+        pca = ""
+        if result["pca_error"] is not None:
+            usual = show.number(result["pca_error"])
+            pca = f", PCA with {result['n_code']} components {usual}"
+        return f"{model} {kind} {rows}: error {error}{pca}"
+    words, unit = f"root mean square error {error}", ""
+    if model == "classifier":
+        words, unit = f"{result['errors']} wrong, {error} %", " %"
+    always = ""
+    if result["always_error"] is not None:
+        usual = show.number(result["always_error"])
+        always = f"\n({ALWAYS[model]}: {usual}{unit})"
+    return f"{model} {rows}: {words}{always}"
+
+
+def _writing(command: str, what: str, task: str = "", more: str = "") -> Command:
+    """Return the command that writes what a model makes of a data set.
+
+    Parameters
+    ----------
+    command, what : str
+        Its name, and what it writes, see ``write_rows``.
+    task : str
+        What the help says of ``--task``; empty if it is not there.
+    more : str
+        A description in place of the summary.
+    """
+
+    def configure(parser: argparse.ArgumentParser) -> None:
+        parser.description = more or parser.description
+        parser.add_argument("run", type=Path, metavar="DIR", help="a run")
+        parser.add_argument("data", type=Path, metavar="DATA.h5", help="the data set")
+        formats = ".h5 or .hdf5 (a data set with all splits), .npy or .csv (one split)"
+        _add_out(parser, "OUT", formats)
+        several = "the one for .npy and .csv, if there are several"
+        parser.add_argument("--split", help=f"{', '.join(SPLITS)}: {several}")
+        _add_replace(parser, "OUT")
+        if task:
+            add_task(parser, task)
+        else:
+            parser.set_defaults(task=None)
+
+    def run(args: argparse.Namespace) -> None:
+        require_one_process(command)
+        if args.split is not None:
+            _check_split(args.split)
+        written = write_rows(
+            what, args.run, args.data, args.out, args.replace, args.split, args.task
+        )
+        counts = (f"{count} {split} rows" for split, count in written.rows.items())
+        model = model_in_words(written.model)
+        part = "the encoder of " if what == "codes" else ""
+        print(f"wrote {', '.join(counts)} to {args.out}, by {part}{model}")
+
+    return Command(configure, run)
+
+
+def _configure_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="DIR", help="a run")
+    formats = ".npz (NumPy, scikit-learn), .safetensors (PyTorch), .onnx, .h5"
+    _add_out(parser, "FILE", formats)
+    parser.add_argument(
+        "--part",
+        default=PARTS[0],
+        metavar="{" + ",".join(PARTS) + "}",
+        help=f"what to write; the encoder ends at the code (default: {PARTS[0]})",
+    )
+    add_task(parser, "which model")
+    _add_replace(parser, "FILE")
+
+
+def _export(args: argparse.Namespace) -> None:
+    require_one_process("export")
+    model = export(args.run, args.out, args.part, args.replace, args.task)
+    name = model_in_words(model.about["model"])
+    if model.about["part"] == "encoder":
+        name = f"the encoder of {name}"
+    sizes = "-".join(map(str, model.sizes))
+    print(f"wrote {name} {sizes} to {args.out}")
+
+
+COMMANDS: Mapping[str, Command] = {
+    "evaluate": Command(_configure_evaluate, _evaluate),
+    "encode": _writing("encode", "codes", "whose encoder"),
+    "predict": _writing(
+        "predict",
+        "predictions",
+        "who predicts",
+        "Write the probability of each class and the most probable one, or the number "
+        "that a regressor predicts, for each row of a data set. It needs no labels.",
+    ),
+    "reconstruct": _writing("reconstruct", "reconstructions"),
+    "export": Command(_configure_export, _export),
+}

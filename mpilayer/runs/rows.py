@@ -1,0 +1,324 @@
+"""A run and the rows of a data set: whether they fit, and a model's errors on them."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.data.dataset import Dataset
+from mpilayer.data.layout import SPLITS
+from mpilayer.data.preparation import Preparation
+from mpilayer.data.recipe import Like
+from mpilayer.errors import ConfigError, DataError
+from mpilayer.models.stack import Predictor, Stack
+from mpilayer.parallel.comm import Communicator
+from mpilayer.partition import shard_bounds
+from mpilayer.runs.directory import PREPARATION, RunDirectory
+from mpilayer.runs.session import Session, finite
+from mpilayer.train.evaluate import PCA, reconstruction_error
+from mpilayer.train.labels import Always, Block, confusion, prediction_error, targets
+
+Model: TypeAlias = Stack | PCA | Always
+"""What has an error: a run's model, or what it must beat."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What rank 0 finds out about the data for all, before anything is written."""
+
+    n_train: int
+    n_visible: int
+    data_name: str
+    data_digest: str
+    n_validation: int = 0
+    data_stamp: tuple[int, ...] = ()
+
+
+def data_facts(data: Path, minibatch: int = 0) -> Facts:
+    """Return what a data set says, which must have rows for a minibatch."""
+    with Dataset.open(data) as dataset:
+        validated = "validation" in dataset.splits
+        facts = Facts(
+            dataset.n_samples("train"),
+            dataset.n_visible,
+            dataset.name,
+            dataset.digest,
+            dataset.n_samples("validation") if validated else 0,
+            tuple(dataset.stamp),
+        )
+    check_minibatch(minibatch, facts.n_train)
+    return facts
+
+
+def check_minibatch(minibatch: int, n_train: int) -> None:
+    """Check that there are rows enough; a ``ConfigError`` says that there are not."""
+    if minibatch > n_train:
+        raise ConfigError(
+            f"a minibatch must not be larger than the data; got {minibatch} "
+            f"with {n_train} training rows. Give a smaller --minibatch."
+        )
+
+
+def check_range(
+    rows: Array32,
+    visible: str,
+    path: Path,
+    advice: str = "give --visible linear and a learning rate of 0.001 to 0.01",
+) -> None:
+    """Check that sigmoid visible units see values in [0, 1]; else a ``DataError``."""
+    if visible == "sigmoid" and len(rows):
+        least, most = float(rows.min()), float(rows.max())
+        if least < 0 or most > 1:
+            raise DataError(
+                f"sigmoid visible units need data in [0, 1]; {path} has {least:g} to "
+                f"{most:g}. Prepare them with --scale minmax, or {advice}."
+            )
+
+
+# --- labels
+
+
+def read_labels(
+    dataset: Dataset, split: str, start: int = 0, stop: int | None = None
+) -> AnyArray:
+    """Return the labels of rows; a ``DataError`` says that the split has none."""
+    labels = dataset.labels(split, start, stop)
+    if labels is None:
+        raise DataError(
+            f"the {split} rows must have labels; those of {dataset.path} have none. "
+            "Prepare the data set from files that have labels (--labels COLUMN), or "
+            "give another --data."
+        )
+    return labels
+
+
+def labelled_splits(dataset: Dataset) -> list[str]:
+    """Return the splits that have labels."""
+    return [s for s in dataset.splits if dataset.labels(s, 0, 0) is not None]
+
+
+def classes_of(labels: AnyArray, task: str) -> AnyArray:
+    """Return the classes that labels name, ascending; none if they are numbers.
+
+    Raises
+    ------
+    DataError
+        There is only one, or they are real numbers.
+    """
+    if task != "classify":
+        return np.empty(0, np.int64)
+    if labels.dtype.kind == "f":
+        raise DataError(
+            "to classify, labels must be whole numbers or texts; found real numbers "
+            f"such as {labels[0]:g}. Learn them with --task regress."
+        )
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        raise DataError(
+            "to classify there must be at least two different labels in the training "
+            f"rows; all are {classes[0]}. Prepare the data set with other labels."
+        )
+    return classes
+
+
+def check_all_labels(dataset: Dataset, task: str) -> None:
+    """Check that all splits with labels have those that a task can learn. Local.
+
+    Raises
+    ------
+    DataError
+        They have not, or the training rows have none.
+    """
+    classes = classes_of(read_labels(dataset, "train"), task)
+    if task == "regress" and (names := dataset.preparation.classes):
+        raise DataError(
+            f"to regress, labels must be numbers; those of {dataset.path} are texts "
+            f"such as {names[0]!r}. Learn them with --task classify."
+        )
+    for split in labelled_splits(dataset):
+        check_labels(dataset, split, classes)
+
+
+def check_labels(dataset: Dataset, split: str, classes: AnyArray) -> None:
+    """Check that a split has labels, and none but of these classes. Local."""
+    targets(read_labels(dataset, split), classes, dataset.preparation.names)
+
+
+# --- data like those of a run
+
+
+def like_of(name: str) -> Like | None:
+    """Return how a data set, or that of a run, was prepared; None without a name.
+
+    Raises
+    ------
+    MpilayerError
+        It is neither, or it is damaged.
+    """
+    path = Path(name)
+    if not name:
+        return None
+    if not path.exists():
+        raise DataError(
+            f"--like must name a run or a data set; found nothing at {path}. Give the "
+            "folder of a run, or a file such as data.h5."
+        )
+    if path.is_dir():
+        directory = RunDirectory.open(path)
+        n_visible = int(directory.read_config().get("data", {}).get("n_visible", 0))
+        return Like(path, n_visible, preparation_of(directory, n_visible))
+    with Dataset.open(path) as dataset:
+        return Like(path, dataset.n_visible, dataset.preparation)
+
+
+def preparation_of(directory: RunDirectory, n_visible: int) -> Preparation:
+    """Return how the data of a run were prepared; an error if that is damaged."""
+    content = directory.read_object(PREPARATION)
+    return Preparation.from_json(content, n_visible, directory.path / PREPARATION)
+
+
+def check_like(dataset: Dataset, stack: Stack, directory: RunDirectory) -> None:
+    """Check that data are of the kind that a run was trained on. Local.
+
+    Raises
+    ------
+    DataError
+        Other columns, scaled in another way, or labels of other classes.
+    """
+    n_visible = stack.shapes[0].n_visible
+    if dataset.n_visible != n_visible:
+        raise DataError(
+            f"the data must have as many columns as the run, {n_visible}; "
+            f"{dataset.path} has {dataset.n_visible}. Give data of the same kind."
+        )
+    wanted, found = preparation_of(directory, n_visible), dataset.preparation
+    advice = (
+        "Prepare them with: mpilayer data prepare SOURCE --like "
+        f"{directory.path} -o OUT.h5"
+    )
+    if wanted.scaling != found.scaling:
+        raise DataError(
+            f"{dataset.path} must have the scaling of the run's data, "
+            f"{_method(wanted)}; found {_method(found)}. {advice}"
+        )
+    named = isinstance(stack, Predictor) and labelled_splits(dataset)
+    if named and wanted.classes != found.classes:
+        raise DataError(
+            f"the classes must be those of the run, {_listed(wanted.classes)}; "
+            f"{dataset.path} has {_listed(found.classes)}. {advice}"
+        )
+
+
+def _method(preparation: Preparation) -> str:
+    if preparation.scaling is None:
+        return "none"
+    digits = preparation.scaling.offset[:2].tolist()
+    more = ", …" if len(preparation.scaling.offset) > 2 else ""
+    shown = ", ".join(f"{offset:g}" for offset in digits)
+    return f"{preparation.scaling.method} with offsets {shown}{more}"
+
+
+def _listed(classes: tuple[str, ...]) -> str:
+    return ", ".join(classes) or "numbers"
+
+
+# --- each rank's rows, and errors over all of them
+
+
+def _own_ranges(
+    dataset: Dataset, split: str, comm: Communicator
+) -> Iterator[tuple[int, int]]:
+    start, stop = shard_bounds(dataset.n_samples(split), comm.size)[comm.rank]
+    for block in row_blocks(stop - start):
+        yield start + block.start, start + block.stop
+
+
+def local_blocks(dataset: Dataset, split: str, comm: Communicator) -> Iterator[Array32]:
+    """Yield this rank's contiguous rows of a split, block by block."""
+    for where in _own_ranges(dataset, split, comm):
+        yield dataset.rows(split, *where)
+
+
+def labelled_blocks(
+    dataset: Dataset, split: str, classes: AnyArray, comm: Communicator
+) -> Iterator[Block]:
+    """Yield the same rows with their targets."""
+    for where in _own_ranges(dataset, split, comm):
+        labels = read_labels(dataset, split, *where)
+        yield dataset.rows(split, *where), targets(labels, classes)
+
+
+def errors_of(
+    model: Model | None, data: Path, comm: Communicator, splits: Sequence[str] = SPLITS
+) -> dict[str, float | None]:
+    """Return the error of each split; None without such rows, labels, or a model.
+
+    Of autoencoders and PCA Σ over columns of (x − x̂)², mean over rows; of classifiers
+    in percent; of regressors the squared one, mean over rows. Collective; every rank
+    reads its own rows.
+    """
+    if model is None:
+        return dict.fromkeys(splits)
+    with Dataset.open(data) as dataset:
+        predicts = isinstance(model, Predictor | Always)
+        known = labelled_splits(dataset) if predicts else dataset.splits
+        errors = {s: _error(model, dataset, s, comm) for s in splits if s in known}
+    return {split: finite(errors.get(split, math.nan)) for split in splits}
+
+
+def _error(model: Model, dataset: Dataset, split: str, comm: Communicator) -> float:
+    if isinstance(model, Predictor | Always):
+        blocks = labelled_blocks(dataset, split, model.classes, comm)
+        return prediction_error(model, blocks, comm)
+    rows = local_blocks(dataset, split, comm)
+    if isinstance(model, PCA):
+        return model.error(rows, comm)
+    return reconstruction_error(model, rows, comm)
+
+
+def pca_of(data: Path, n_components: int, session: Session) -> PCA | None:
+    """Return as many principal components of the training rows. Collective.
+
+    None, and a word to the user, when there are too many columns.
+    """
+    with Dataset.open(data) as dataset:
+        shape = dataset.n_samples("train"), dataset.n_visible
+        if PCA.fits(*shape):
+            rows = local_blocks(dataset, "train", session.comm)
+            return PCA(rows, shape, n_components, session.comm)
+    session.say(
+        f"PCA of {shape[0]} rows with {shape[1]} columns would take too long: "
+        "its error is left out"
+    )
+    return None
+
+
+def always_of(data: Path, classes: AnyArray, comm: Communicator) -> Always:
+    """Return what predicts the same for all rows, by the training labels. Collective.
+
+    Local work; collective are only its errors.
+    """
+
+    def fit() -> Always:
+        with Dataset.open(data) as dataset:
+            return Always(read_labels(dataset, "train"), classes)
+
+    return comm.everywhere(fit)
+
+
+def confusion_of(
+    model: Predictor, data: Path, split: str, comm: Communicator
+) -> dict[str, Any]:
+    """Return ``classes``, labels or their names, and ``confusion``; collective.
+
+    That is the rows of each class, down, by the predicted class, across.
+    """
+    with Dataset.open(data) as dataset:
+        blocks = labelled_blocks(dataset, split, model.classes, comm)
+        counts = confusion(model, blocks, comm)
+        classes = dataset.preparation.names(model.classes)
+    return {"classes": classes, "confusion": counts.astype(int).tolist()}

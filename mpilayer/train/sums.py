@@ -1,0 +1,69 @@
+"""The step of all data-parallel training: sums over ranks, part by part, under way.
+
+Every rank computes on its rows of a minibatch; what it has computed travels while it
+goes on, and the parameters change where the sum has come.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+
+from mpilayer.arrays import AnyArray
+from mpilayer.models.base import PartDone
+from mpilayer.parallel.comm import Communicator, Request, wait_until
+
+EAGER_SECONDS = 0.02
+"""A sum takes less than a millisecond as a rule: a rank that has a core for itself only
+sleeps when it waits longer than this."""
+
+
+class Sums:
+    """Arrays on their way to becoming sums over all ranks. Collective.
+
+    Parameters
+    ----------
+    comm : Communicator
+        All ranks.
+    eager : float
+        Seconds that a rank waits for a sum before it sleeps.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds spent on sums.
+    """
+
+    def __init__(self, comm: Communicator, eager: float = EAGER_SECONDS) -> None:
+        self.waited = 0.0
+        self._comm, self._eager = comm, eager
+        self._under_way: deque[tuple[Request, Callable[[], object]]] = deque()
+
+    def start(self, array: AnyArray, then: Callable[[], object] = lambda: None) -> None:
+        """Start adding an array over all ranks, in place; ``then`` follows the sum."""
+        began = perf_counter()
+        self._under_way.append((self._comm.start_sum(array), then))
+        done = self._under_way[0][0].test()
+        self.waited += perf_counter() - began
+        if done:
+            self._finish_first()
+
+    def finish(self) -> None:
+        """Wait until every sum is there, in the order in which they were started."""
+        while self._under_way:
+            self._finish_first()
+
+    def updating(self, update: PartDone) -> PartDone:
+        """Return what takes a gradient's parts, sums each, and updates the parameters.
+
+        An update is made between two parts, while its sum is in the cache.
+        """
+
+        def part_done(where: slice, gradient: AnyArray) -> None:
+            self.start(gradient, lambda: update(where, gradient))
+
+        return part_done
+
+    def _finish_first(self) -> None:
+        request, then = self._under_way.popleft()
+        self.waited += wait_until(request.test, eager=self._eager)
+        then()

@@ -1,0 +1,138 @@
+"""Trainings of every kind that are broken off, and what they come to in the end."""
+
+import json
+import operator
+import shutil
+import signal
+from functools import cache
+from pathlib import Path
+
+from benchmarks import torture
+from mpilayer.interrupt import EXIT_RESUME
+from tests.support import launch
+
+# Every epoch, step or evaluation takes long enough for a signal to come in between.
+SLOW = """
+from mpilayer.train.layer import LayerState
+from mpilayer.train.finetune import FinetuneState
+from mpilayer.train.sparse.cost import ShardedCost
+
+def slow(cls, name):
+    original = getattr(cls, name)
+
+    def slowly(self, *arguments):
+        time.sleep({seconds})
+        return original(self, *arguments)
+
+    setattr(cls, name, slowly)
+
+for cls, name in ((LayerState, "train_epoch"), (FinetuneState, "step")):
+    slow(cls, name)
+slow(ShardedCost, "__call__")
+"""
+OPTIONS = {
+    "pretrain": "--layers 14,10,8 --minibatch 50 --epochs 12 --threads 1",
+    "finetune": "--epochs 8 --minibatch 50 --threads 1 --optimizer adam",
+    "sparse": "--hidden 5 --output linear --sparsity-weight 0.5 --sparsity-target 0.1 "
+    "--minibatch 50 --kl exact --dtype float64 --evaluations 30 --measure-every 0",
+}
+# Whose lines tell how far a training is.
+METRICS = {"pretrain": "layer-3", "finetune": "finetune", "sparse": "sparse"}
+OFTEN = ("--checkpoint-every", 1)
+
+
+class Trainings:
+    """Trainings of every kind, the same ones again and again.
+
+    Parameters
+    ----------
+    folder : Path
+        For runs that nobody breaks off.
+    dense, patches : Path
+        Data sets.
+    """
+
+    def __init__(self, folder: Path, dense: Path, patches: Path) -> None:
+        self.folder, self.data = folder, {"pretrain": dense, "sparse": patches}
+        self.whole = cache(self._whole)
+
+    def begin(self, kind: str, run: Path, *options: object) -> list[object]:
+        """Return the command; fine-tuning gets a stack to begin with."""
+        if kind != "finetune":
+            words: list[object] = [kind, self.data[kind], "--run", run]
+        else:
+            words = [kind, run]
+            if not run.exists():
+                shutil.copytree(self.whole("pretrain"), run)
+        return [*words, *OPTIONS[kind].split(), *options]
+
+    def _whole(self, kind: str, ranks: int = 0, *options: object) -> Path:
+        run = self.folder / f"{len(list(self.folder.iterdir()))}"
+        launch.run(*self.begin(kind, run, *options), ranks=ranks).ok()
+        return run
+
+    def broken(self, kind: str, run: Path, *options: object, **how: object) -> Path:
+        """Break a new training off, and return its run."""
+        interrupt(run, METRICS[kind], *self.begin(kind, run, *options), **how)
+        return run
+
+    def assert_whole(
+        self, run: Path, kind: str = "pretrain", ranks: int = 0, *options: object
+    ) -> None:
+        """Demand all that an unbroken run on so many ranks has, to the bit."""
+        assert_same(run, self.whole(kind, ranks, *options))
+
+
+def slowly(seconds: float = 0.03) -> tuple[str, ...]:
+    """Return the program with slow epochs, steps and evaluations."""
+    return launch.driver(SLOW.format(seconds=seconds))
+
+
+def interrupt(
+    run: Path,
+    metrics: str,
+    *arguments: object,
+    lines: int = 3,
+    number: signal.Signals = signal.SIGTERM,
+    ranks: int = 0,
+) -> None:
+    """Start, send a signal when there are so many lines, and demand a good end."""
+    options = {"ranks": ranks, "program": slowly(), "limit": 60}
+    with launch.started(*arguments, **options) as job:  # type: ignore[arg-type]
+        job.wait_for(run / "metrics" / f"{metrics}.jsonl", lines)
+        job.signal(number)
+        result = job.finish()
+    assert_saved(result, run, number.name)
+
+
+def assert_saved(result: launch.Result, run: Path, reason: str) -> None:
+    """Demand the exit code, and one line that says how to go on."""
+    assert result.code == EXIT_RESUME, str(result)
+    line = f"mpilayer: saved and stopped because of {reason}; go on with"
+    assert result.stderr.count(line) == 1, str(result)
+    assert result.stderr.count(f"'mpilayer resume {run}'") == 1
+    assert "Traceback" not in result.stderr
+    assert not [line for line in result.stdout.splitlines() if "mpiexec" not in line]
+
+
+def assert_same(run: Path, expected: Path, bits: bool = True) -> None:
+    """Demand the files, records and weights of another run.
+
+    Without ``bits`` weights may be rounded otherwise, as sums over other ranks are.
+    """
+    runs = (run, expected)
+    # Who has saved more often has the last checkpoint but one.
+    files = ({f for f in torture.files(r) if "previous" not in f} for r in runs)
+    assert operator.eq(*files)
+    metrics, weights = map(torture.metrics, runs), map(torture.weights, runs)
+    if bits:
+        assert operator.eq(*metrics)
+        assert not torture.different(*weights)
+    else:
+        found, other = ({k: len(v) for k, v in m.items()} for m in metrics)
+        assert found == other
+        assert torture.distance(*weights) < 1e-4
+    assert operator.eq(*((r / "complete").read_text() for r in runs))
+    summaries = [json.loads((r / "summary.json").read_text()) for r in runs]
+    for key in ("epochs", "finetune_best_epoch", "iterations", "stopped_by"):
+        assert operator.eq(*(summary.get(key) for summary in summaries))
