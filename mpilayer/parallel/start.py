@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -38,23 +37,22 @@ class Placement:
 
     def describe(self) -> str:
         """Return one line for the start of a log."""
-        n_hosts = len(set(self.hosts))
-        threads = sorted(set(self.threads))
-        each = str(threads[0]) if len(threads) == 1 else f"{threads[0]}-{threads[-1]}"
-        return (
-            f"{len(self.hosts)} rank{'s' * (len(self.hosts) > 1)} on "
-            f"{n_hosts} host{'s' * (n_hosts > 1)}, {each} BLAS "
-            f"thread{'s' * (each != '1')} each, MPI: {self.library}"
-        )
+        least, most = min(self.threads), max(self.threads)
+        each = str(most) if least == most else f"{least}-{most}"
+        ranks = _count(str(len(self.hosts)), "rank")
+        hosts = _count(str(len(set(self.hosts))), "host")
+        threads = _count(each, "BLAS thread")
+        return f"{ranks} on {hosts}, {threads} each, MPI: {self.library}"
+
+
+def _count(number: str, what: str) -> str:
+    return f"{number} {what}" if number == "1" else f"{number} {what}s"
 
 
 def start(failure: MpilayerError | None = None) -> Communicator:
     """Return the world; MPI is started only if a launcher started several processes.
 
-    Parameters
-    ----------
-    failure : MpilayerError, optional
-        What has gone wrong before, on this rank: the others must not wait for it.
+    ``failure`` is what has gone wrong before on this rank: the others must not wait.
 
     Raises
     ------
@@ -70,42 +68,33 @@ def start(failure: MpilayerError | None = None) -> Communicator:
     return mpi.world(failure)
 
 
+_runs: list[str] = []
+
+
 @contextmanager
 def working_in(run: str) -> Iterator[None]:
     """Let the message of a rank's death in the block say which run goes on. Local.
 
-    Parameters
-    ----------
-    run : str
-        The run's directory; one of an inner block goes with that of the outer one.
+    A run of an inner block goes on with that of the outer one.
     """
     mpi = sys.modules.get("mpilayer.parallel.mpi")
-    tell = mpi.name_run if mpi is not None and not _runs else _forget
+    tells = mpi is not None and not _runs
     _runs.append(run)
-    tell(run)
     try:
+        if mpi is not None and tells:
+            mpi.name_run(run)
         yield
     finally:
         _runs.pop()
-        tell("")
-
-
-_runs: list[str] = []
-
-
-def _forget(_: str) -> None:
-    """Tell nobody."""
+        if mpi is not None and tells:
+            mpi.name_run("")
 
 
 def place(comm: Communicator, threads: int = 0) -> Placement:
-    """Give each rank its share of its host's cores as BLAS threads.
+    """Give each rank its share of its host's cores as BLAS threads. Collective.
 
-    Parameters
-    ----------
-    comm : Communicator
-        All ranks. Collective.
-    threads : int
-        Threads for each rank; 0: what the environment asks for, else the share.
+    ``threads`` are those of each rank; 0: what the environment asks for, else the
+    share.
     """
     host, mine = socket.gethostname(), environment.cores()
     everyone: list[tuple[str, frozenset[int]]] = comm.allgather((host, mine))
@@ -129,12 +118,13 @@ def _share(everyone: list[tuple[str, frozenset[int]]], rank: int) -> float:
     return sum(1 / users[core] for core in mine)
 
 
-def _crowding(everyone: list[tuple[str, frozenset[int]]], threads: Any) -> str:
+def _crowding(
+    everyone: list[tuple[str, frozenset[int]]], threads: tuple[int, ...]
+) -> str:
     for host in sorted({name for name, _ in everyone}):
-        cores = frozenset().union(*(c for name, c in everyone if name == host))
-        wanted = sum(
-            t for (name, _), t in zip(everyone, threads, strict=True) if name == host
-        )
+        there = [rank for rank, (name, _) in enumerate(everyone) if name == host]
+        cores = frozenset().union(*(everyone[rank][1] for rank in there))
+        wanted = sum(threads[rank] for rank in there)
         if wanted > len(cores):
             return (
                 f"{wanted} BLAS threads share the {len(cores)} cores of {host}: ranks "

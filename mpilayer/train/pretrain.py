@@ -24,9 +24,8 @@ from mpilayer.parallel.channel import (
     Source,
 )
 from mpilayer.parallel.comm import Communicator, wait_until
-from mpilayer.parallel.consent import Consent
 from mpilayer.parallel.mailbox import Inbox, Outbox
-from mpilayer.parallel.notice import Notice
+from mpilayer.parallel.notice import Consent, Notice
 from mpilayer.train.layer import LayerState, monitored_errors
 from mpilayer.train.plans import AsyncPlan, Plan
 from mpilayer.train.record import EpochRecord

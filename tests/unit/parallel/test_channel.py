@@ -147,20 +147,6 @@ def test_the_last_output_arrives_also_when_it_had_to_wait(replace):
     assert pair.out.dropped == []
 
 
-def test_a_table_loses_nothing():
-    pair, met = Pair(replace=False), []
-    epochs = iter(range(1, 9))
-    for _ in range(20):
-        while pair.out.has_room() and (epoch := next(epochs, None)):
-            leave(pair.out, epoch)
-        pair.settle()
-        if pair.inn.newest() > (met[-1] if met else 0):
-            met.append(pair.inn.newest())
-            assert_output(pair.inn.take(met[-1]), met[-1])
-    assert met == list(range(1, 9))
-    assert pair.out.dropped == []
-
-
 def test_a_table_s_lower_layer_waits_for_the_upper_one():
     pair = Pair(replace=False)
     for epoch in (1, 2, 3):
