@@ -7,6 +7,7 @@ from pathlib import Path
 from mpilayer.bench.launches import launch
 from mpilayer.bench.pairs import Comparison, Say, silent, take_turns
 from mpilayer.bench.rows import check_rows, write_patches
+from mpilayer.words import count
 
 # Ratios below it are 1 when they are printed.
 _WORTH_A_WORD = 1.005
@@ -50,8 +51,9 @@ class Scaling:
                 ratios = {few: 1 / self.speed_up(size, ranks, few) for few in fewer}
                 best = max(ratios, key=ratios.__getitem__)
                 if ratios[best] >= _WORTH_A_WORD:
+                    verb = "is" if best == 1 else "are"
                     lines.append(
-                        f"{size:,} rows: {count(best)} {'is' if best == 1 else 'are'} "
+                        f"{size:,} rows: {count(best, 'rank')} {verb} "
                         f"{ratios[best]:.2f} times faster than {ranks}"
                     )
         return lines
@@ -67,12 +69,7 @@ class Scaling:
 
 def label(size: int, ranks: int) -> str:
     """Return the name of a run in a comparison."""
-    return f"{size:,} rows, {count(ranks)}"
-
-
-def count(ranks: int) -> str:
-    """Return a number of ranks in words."""
-    return f"{ranks} rank{'s' if ranks > 1 else ''}"
+    return f"{size:,} rows, {count(ranks, 'rank')}"
 
 
 def compare_scaling(

@@ -17,8 +17,9 @@ from mpilayer.cli import show
 from mpilayer.cli.options import add_threads
 from mpilayer.doctor.examine import examine
 from mpilayer.doctor.facts import Facts
-from mpilayer.doctor.finding import NOTE, OK, PROBLEM, Finding, count, worst
+from mpilayer.doctor.finding import NOTE, OK, PROBLEM, Finding, worst
 from mpilayer.doctor.verdicts import judge
+from mpilayer.words import count
 
 EXIT_PROBLEM = 1
 

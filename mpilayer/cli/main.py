@@ -46,9 +46,12 @@ COMMANDS = {
     "bench": "measure speed as ratios, in paired runs",
     "doctor": "look for what would break or slow down a run",
 }
-"""Name to summary; ``mpilayer.cli.NAME`` holds the command, unless it is in ``use``."""
+"""Name to summary; the modules ``NAME``, ``training`` or ``use`` hold the command."""
 
-_USES = ("evaluate", "encode", "predict", "reconstruct", "export")
+_HOMES = {
+    **dict.fromkeys(("pretrain", "finetune", "sparse", "compare"), "training"),
+    **dict.fromkeys(("evaluate", "encode", "predict", "reconstruct", "export"), "use"),
+}
 
 _TRAINING = ("pretrain", "finetune", "sparse", "compare", "run", "resume")
 
@@ -233,11 +236,9 @@ def _dispatch(arguments: list[str]) -> None:
 
 
 def _found(name: str) -> Command:
-    if name in _USES:
-        found = import_module("mpilayer.cli.use").COMMANDS[name]
-    else:
-        found = import_module(f"mpilayer.cli.{name}")
-    return cast(Command, found)
+    """Return a command; what only others need is not imported."""
+    module = import_module(f"mpilayer.cli.{_HOMES.get(name, name)}")
+    return cast(Command, module.COMMANDS[name] if name in _HOMES else module)
 
 
 def _report(error: MpilayerError) -> int:

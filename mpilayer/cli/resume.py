@@ -1,17 +1,14 @@
 """``mpilayer resume``: go on with an interrupted run."""
 
 import argparse
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from mpilayer.cli import compare, finetune, pretrain, show, sparse
+from mpilayer.cli import show
 from mpilayer.cli.options import add_safety, add_threads, safety_from
-from mpilayer.runs.resume import command_of, resume
-from mpilayer.runs.resuming import noted_threads
+from mpilayer.cli.results import show_result
+from mpilayer.runs.resume import resume
 from mpilayer.runs.session import Session
-from mpilayer.runs.tasks import TASKS
+from mpilayer.runs.tasks import command_of, noted_threads
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +30,6 @@ def run(args: argparse.Namespace) -> None:
     threads = args.threads or noted_threads(args.run, command_of(args.run))
     session = Session.begin(threads, show.say, show.progress, safety_from(args))
     command, summary = resume(args.run, session, args.data)
-    shown: dict[str, Callable[[dict[str, Any]], None]] = {
-        "pretrain": lambda result: pretrain.show_run(args.run, result),
-        **{task.name: partial(finetune.show_run, task=task) for task in TASKS.values()},
-        "sparse": lambda result: sparse.show_run(args.run, result),
-        "compare": compare.show_comparison,
-    }
     if session.comm.rank == 0:
         with show.told_by(args.run):
-            shown[command](summary)
+            show_result(command, args.run, summary)

@@ -6,16 +6,15 @@ from typing import Any
 
 from rich.table import Table
 
-from mpilayer.cli import compare, finetune, pretrain, show, sparse
+from mpilayer.cli import show
 from mpilayer.cli.options import add_safety, add_threads, safety_from
+from mpilayer.cli.results import show_result
 from mpilayer.errors import ConfigError
 from mpilayer.report.build import write_report
 from mpilayer.runs.experiment import run_experiment
 from mpilayer.runs.plan import Plan, read_plan
 from mpilayer.runs.session import Session
-from mpilayer.runs.tasks import TASKS, task_of_command
 
-_FINETUNING = frozenset(task.name for task in TASKS.values())
 _ERRORS = {
     "classifier": "wrong classes, percent",
     "regressor": "root mean square error of the labels",
@@ -65,16 +64,10 @@ def run(args: argparse.Namespace) -> None:
 
 def show_step(step: str, run: Path, summary: dict[str, Any]) -> None:
     """Print what a step has reached, as its command does."""
-    if step == "pretrain":
-        pretrain.show_run(None, summary)
-    elif step in _FINETUNING:
-        finetune.show_run(summary, task_of_command(step))
-    elif step == "sparse":
-        sparse.show_run(run, summary)
-    elif step == "compare":
-        compare.show_comparison(summary)
-    else:
+    if step == "evaluate":
         show.console().print(_evaluation(summary))
+    else:
+        show_result(step, run, summary, alone=False)
 
 
 def report(plan: Plan) -> tuple[bool, str]:

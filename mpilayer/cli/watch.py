@@ -16,17 +16,18 @@ from rich.text import Text
 from mpilayer.cli import show, view
 from mpilayer.cli.arguments import require_one_process
 from mpilayer.runs import experiment
-from mpilayer.runs.compare import NAME as COMPARE
-from mpilayer.runs.descending import NAME as SPARSE
 from mpilayer.runs.directory import RunDirectory, may_become_run
-from mpilayer.runs.holding import at_work
+from mpilayer.runs.lock import at_work
 from mpilayer.runs.model import run_shapes
 from mpilayer.runs.plan import FILE, FOLDERS, is_experiment
-from mpilayer.runs.pretrain import NAME as PRETRAIN
-from mpilayer.runs.resume import command_of
-from mpilayer.runs.sparse import sparse_config
-from mpilayer.runs.tables import stored_table
-from mpilayer.runs.tasks import task_of_command
+from mpilayer.runs.tasks import (
+    COMPARE,
+    PRETRAIN,
+    SPARSE,
+    command_of,
+    sparse_config,
+    task_of_command,
+)
 from mpilayer.store.metrics import MetricsReader
 
 _CURVE_WIDTH = 64
@@ -264,7 +265,7 @@ def _goals(
     """Return the epochs of each layer, and whether there may be more."""
     if not directory.schedule.exists():
         return stipulated, True
-    return stored_table(directory).epochs, False
+    return directory.read_table().epochs, False
 
 
 def _stands(state: str) -> bool:

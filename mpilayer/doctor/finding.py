@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from mpilayer.words import plural
+
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 
 Complaint = tuple[object, str, str, str]
@@ -58,12 +60,7 @@ def spans(numbers: Iterable[int]) -> str:
 def numbered(what: str, numbers: Iterable[int]) -> str:
     """Return things with their numbers: ``rank 3``, ``ranks 0-2``."""
     found = set(numbers)
-    return f"{what}{'s' if len(found) > 1 else ''} {spans(found)}"
-
-
-def count(number: int, what: str) -> str:
-    """Return a number of things as text: ``1 rank``, ``2 ranks``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{plural(what, len(found))} {spans(found)}"
 
 
 def size(n_bytes: int) -> str:

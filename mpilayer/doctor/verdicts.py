@@ -11,13 +11,13 @@ from mpilayer.doctor.finding import (
     NOTE,
     PROBLEM,
     Finding,
-    count,
     family,
     judged,
     numbered,
     size,
     spans,
 )
+from mpilayer.words import count, plural
 
 _END_IS_NEAR = 600.0
 _CONTAINER_SHM = 64 << 20
@@ -166,7 +166,8 @@ def _cores(facts: Facts) -> Iterator[Finding]:
         cores = {core for r in ranks for core in r.cores}
         text = (
             f"{host}: {count(len(ranks), 'rank')} x {each} BLAS "
-            f"thread{'' if each == '1' else 's'} on {count(len(cores), 'core')}"
+            f"{plural('thread', max(r.threads for r in ranks))} on "
+            f"{count(len(cores), 'core')}"
         )
         crowd = _crowd(ranks)
         crowded = (crowd, NOTE, f"{text}: {crowd}", _fewer(facts))

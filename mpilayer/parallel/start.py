@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from mpilayer import environment
 from mpilayer.errors import MpilayerError
 from mpilayer.parallel.comm import Communicator, SerialCommunicator
+from mpilayer.words import count, plural
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,13 @@ class Placement:
 
     def describe(self) -> str:
         """Return one line for the start of a log."""
-        least, most = min(self.threads), max(self.threads)
-        each = str(most) if least == most else f"{least}-{most}"
-        ranks = _count(str(len(self.hosts)), "rank")
-        hosts = _count(str(len(set(self.hosts))), "host")
-        threads = _count(each, "BLAS thread")
-        return f"{ranks} on {hosts}, {threads} each, MPI: {self.library}"
-
-
-def _count(number: str, what: str) -> str:
-    return f"{number} {what}" if number == "1" else f"{number} {what}s"
+        n_hosts = len(set(self.hosts))
+        threads = sorted(set(self.threads))
+        each = str(threads[0]) if len(threads) == 1 else f"{threads[0]}-{threads[-1]}"
+        return (
+            f"{count(len(self.hosts), 'rank')} on {count(n_hosts, 'host')}, {each} "
+            f"BLAS {plural('thread', threads[-1])} each, MPI: {self.library}"
+        )
 
 
 def start(failure: MpilayerError | None = None) -> Communicator:

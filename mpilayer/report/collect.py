@@ -23,8 +23,7 @@ from mpilayer.errors import CheckpointError, ConfigError, DataError, MpilayerErr
 from mpilayer.report.run import PREDICTORS, Epoch, Run, listing, mapping, number
 from mpilayer.report.sample import first_weights, image_size_of, sample_of
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.holding import at_work
-from mpilayer.runs.tables import stored_table
+from mpilayer.runs.lock import at_work
 from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.record import KINDS
 from mpilayer.train.schedule import Schedule
@@ -229,4 +228,4 @@ def _comparison(directory: RunDirectory) -> Mapping[str, Any]:
 
 
 def _schedule(directory: RunDirectory) -> Schedule | None:
-    return stored_table(directory) if directory.schedule.exists() else None
+    return directory.read_table() if directory.schedule.exists() else None

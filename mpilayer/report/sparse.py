@@ -23,7 +23,7 @@ from mpilayer.report.images import as_images, reconstructions
 from mpilayer.report.run import Run, listing, number
 from mpilayer.report.speed import per_evaluation, speeds
 from mpilayer.report.words import NOTHING, digits, seconds, short
-from mpilayer.runs.descending import filters
+from mpilayer.runs.sparse import filters
 
 _LOG_FROM = 6.0
 _PARTS = {

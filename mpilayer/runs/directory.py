@@ -19,19 +19,26 @@
     .lock                    held by the ranks that write; see ``holding``
 """
 
+import json
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from mpilayer import files
 from mpilayer.config import to_toml
-from mpilayer.errors import CheckpointError, ConfigError, DamageWarning
+from mpilayer.errors import (
+    CheckpointError,
+    ConfigError,
+    DamageWarning,
+    ScheduleError,
+)
 from mpilayer.store import checkpoint
-from mpilayer.train.restart import Candidate
+from mpilayer.train.plans import Candidate
+from mpilayer.train.schedule import Schedule
 
 PREPARATION = "preparation.json"
 """What a run keeps of its data: names of columns and classes, the scaling."""
@@ -77,13 +84,7 @@ _CUT = re.compile(r"layer-(?P<layer>\d+)\.e(?P<epoch>\d+)\.u(?P<used>\d+)\.h5")
 
 
 class RunDirectory:
-    """A run directory. Making and changing it is for one rank; all may read.
-
-    Parameters
-    ----------
-    path : Path
-        The directory.
-    """
+    """A run directory. Making and changing it is for one rank; all may read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -119,13 +120,7 @@ class RunDirectory:
 
     @staticmethod
     def create(path: Path, replace: bool) -> "RunDirectory":
-        """Make an empty run directory, replacing a former run if that was asked for.
-
-        Raises
-        ------
-        ConfigError
-            See ``check_free``.
-        """
+        """Make an empty run directory, in place of a former run; see ``check_free``."""
         RunDirectory.check_free(path, replace)
         RunDirectory(path).clear()
         for folder in ("metrics", "checkpoints"):
@@ -181,16 +176,15 @@ class RunDirectory:
     def set_complete(self, command: str, complete: bool = True) -> None:
         """Note that a command has come to its end, or begins anew."""
         commands = [name for name in self.completed() if name != command]
-        text = "".join(f"{name}\n" for name in [*commands, *[command] * complete])
+        if complete:
+            commands.append(command)
+        text = "".join(f"{name}\n" for name in commands)
         files.write(self.path / "complete", text)
 
     def completed(self) -> list[str]:
         """Return the commands that have come to their end, in that order.
 
-        Warns
-        -----
-        DamageWarning
-            Nobody can read it, which is as if there were none.
+        None, and a ``DamageWarning``, where nobody can read it.
         """
         try:
             return self.read_completed()
@@ -211,15 +205,12 @@ class RunDirectory:
         """Return the path of a layer's checkpoint; layers count from 0 here."""
         return self.checkpoint(f"layer-{index + 1}")
 
-    def layer_cut(self, index: int, epoch: int, used: int) -> Path:
-        """Return the path of a layer's checkpoint on the way."""
-        return self.checkpoint(f"layer-{index + 1}.e{epoch:06}.u{used:06}")
-
     def layer_file(self, index: int, candidate: Candidate) -> Path:
         """Return the path of a checkpoint that ``layer_candidates`` has named."""
         if candidate.final:
             return self.layer_checkpoint(index)
-        return self.layer_cut(index, candidate.epoch, candidate.used)
+        epoch, used = candidate.epoch, candidate.used
+        return self.checkpoint(f"layer-{index + 1}.e{epoch:06}.u{used:06}")
 
     def layer_candidates(self, index: int) -> list[Candidate]:
         """Return a layer's checkpoints; only that of its end is opened."""
@@ -246,10 +237,8 @@ class RunDirectory:
     def read_config(self, strict: bool = False) -> dict[str, Any]:
         """Return the sections of ``config.toml``.
 
-        Raises
-        ------
-        CheckpointError
-            It cannot be read, or if ``strict``, it is not as it was written.
+        A ``CheckpointError`` says that it cannot be read, or if ``strict``, that it is
+        not as it was written.
         """
         return files.read_toml(self.path / "config.toml", strict)
 
@@ -259,14 +248,26 @@ class RunDirectory:
         text = to_toml(files.sealed({**old, **sections}))
         files.write(self.path / "config.toml", text)
 
+    def read_table(self) -> Schedule:
+        """Return the schedule of layers; an error if it is missing or was changed."""
+        path = self.schedule
+        if not path.exists():
+            raise CheckpointError(
+                f"{path} must be there to go on; it is missing. Restore it, or train "
+                "again."
+            )
+        content = files.read_json(path, ScheduleError)
+        return Schedule.from_json(json.dumps(content), str(path))
+
+    def write_table(self, table: Schedule) -> None:
+        """Write the schedule of layers."""
+        files.write_json(self.schedule, json.loads(table.to_json()))
+
     def read_summary(self, name: str = "summary.json") -> dict[str, Any]:
         """Return ``summary.json`` or a file like it, empty if there is none.
 
-        Warns
-        -----
-        DamageWarning
-            It is not as it was written, which is as if there were none: what it says
-            can be found out again.
+        If it is not as it was written, that is as if there were none, but for a
+        ``DamageWarning``: what it says can be found out again.
         """
         try:
             return self.read_object(name)
@@ -285,10 +286,7 @@ class RunDirectory:
     def read_object(self, name: str) -> dict[str, Any]:
         """Return what a JSON file holds, nothing if there is none.
 
-        Raises
-        ------
-        CheckpointError
-            It is not as it was written.
+        A ``CheckpointError`` says that it is not as it was written.
         """
         path = self.path / name
         return files.read_json(path) if path.exists() else {}
@@ -303,33 +301,22 @@ class RunDirectory:
 def check_links(path: Path, folders: Collection[str] = ()) -> None:
     """Check that nothing which a launch writes or removes in a run is a link. Local.
 
-    Parameters
-    ----------
-    path : Path
-        The run, which may itself be one.
-    folders : collection of str
-        What else a launch writes into.
+    The run itself may be one. A launch also writes into ``folders``.
 
     Raises
     ------
     CheckpointError
         Something is: a stranger could let it point to files of the user's.
     """
-    for found in (*_written(path), *(path / name for name in folders)):
+    names = (LOCK, *_CONTENT, *folders)
+    whole = [path / name for name in ("metrics", "monitor", "checkpoints")]
+    inside = (file for folder in whole if folder.is_dir() for file in folder.iterdir())
+    for found in (*(path / name for name in names), *inside):
         if found.is_symlink():
             raise CheckpointError(
                 f"{found} must lie in the run itself, for it is written or removed; it "
                 f"is a link to {found.readlink()}. Put what it points to in its place."
             )
-
-
-def _written(path: Path) -> Iterator[Path]:
-    """Yield what a launch may write or remove: names at the top, folders whole."""
-    for name in (LOCK, *_CONTENT):
-        yield path / name
-    for folder in ("metrics", "monitor", "checkpoints"):
-        if (path / folder).is_dir():
-            yield from (path / folder).iterdir()
 
 
 def may_become_run(path: Path) -> bool:

@@ -5,7 +5,7 @@ Its directory is described in :mod:`mpilayer.runs.plan`.
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from mpilayer.errors import ConfigError, DataError, FileError
 from mpilayer.interrupt import Interrupted
 from mpilayer.numerics.losses import check_loss
 from mpilayer.parallel.start import place
-from mpilayer.runs import compare, finetune, pretrain, sparse
 from mpilayer.runs.directory import RunDirectory, check_links, remove
+from mpilayer.runs.drive import check_same
 from mpilayer.runs.plan import (
     CONTENT,
     EVALUATION,
@@ -37,9 +37,16 @@ from mpilayer.runs.plan import (
     read_plan,
     to_sections,
 )
-from mpilayer.runs.resuming import check_same, noted_threads
-from mpilayer.runs.rows import check_all_labels, labelled_splits, like_of
+from mpilayer.runs.resume import TRAININGS
+from mpilayer.runs.rows import (
+    check_all_labels,
+    check_minibatch,
+    labelled_splits,
+    like_of,
+)
 from mpilayer.runs.session import Session
+from mpilayer.runs.sparse import sparse_facts
+from mpilayer.runs.tasks import noted_threads
 from mpilayer.runs.use import evaluate
 from mpilayer.train.layer import check_layer, layer_shapes
 
@@ -64,46 +71,110 @@ def run_experiment(
     threads: int = 0,
     replace_run: bool = False,
 ) -> None:
-    """Carry out all steps that are not complete.
+    """Carry out all steps that are not complete. Collective.
 
-    Parameters
-    ----------
-    plan : Plan
-        Equal on all ranks.
-    session : Session
-        The ranks. Collective on all of them.
-    shown, report : callable
-        Called on rank 0.
-    threads : int
-        BLAS threads of each rank; 0: as each step began, or its usual ones.
-    replace_run : bool
-        A former experiment gives way.
+    ``shown`` and ``report`` are called on rank 0. ``threads`` are BLAS threads of each
+    rank; 0: as each step began, or its usual ones. With ``replace_run`` a former
+    experiment gives way.
 
     Raises
     ------
-    MpilayerError
-        On every rank.
-    Interrupted
-        On every rank, after saving.
+    MpilayerError, Interrupted
+        On every rank; the latter after saving.
     """
     comm = session.comm
     directory = comm.on_root(lambda: _open(plan, session.safety.resume, replace_run))
+    steps = _Steps(plan, directory, session, shown, report, threads)
     with session.listening():
         for number, step in enumerate(plan.steps, 1):
             if any(comm.allgather(session.must_stop(0.0))):
                 raise _interrupted(step)
             session.say(f"step {number} of {len(plan.steps)}: {step}")
             try:
-                complete = _carry_out(
-                    plan, step, directory, session, shown, report, threads
-                )
+                complete = steps.carry_out(step)
             except Interrupted:
                 raise _interrupted(step) from None
             except FileError as error:
                 error.go_on = _WAY_ON
                 raise
-            _note(directory, step, complete, session)
-    comm.on_root(lambda: _end(plan, directory))
+            comm.on_root(partial(directory.set_complete, step, complete))
+    comm.on_root(lambda: _write(plan))
+    comm.on_root(lambda: directory.set_complete(NAME))
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The steps of an experiment; see ``run_experiment``."""
+
+    plan: Plan
+    directory: RunDirectory
+    session: Session
+    shown: Shown
+    report: Report
+    threads: int
+
+    def carry_out(self, step: str) -> bool:
+        """Do one step if it is not complete; return whether it is now. Collective."""
+        plan, session, comm = self.plan, self.session, self.session.comm
+        if step == "data":
+            comm.on_root(lambda: _make_data(plan, session.say))
+            comm.on_root(lambda: _check_with_data(plan))
+        elif step in TRAINING:
+            self._train(step)
+        elif comm.on_root(lambda: self.directory.is_complete(step)):
+            session.say(f"{step} is complete; there is nothing to do")
+        elif step == "evaluate":
+            results = self._evaluate()
+            text = json.dumps(results, indent=2, allow_nan=False) + "\n"
+            comm.on_root(lambda: files.write(plan.path / EVALUATION, text))
+            if comm.rank == 0:
+                self.shown(step, plan.path, results)
+        else:
+            written, line = comm.on_root(lambda: self.report(plan))
+            session.say(line)
+            return written
+        return True
+
+    def _train(self, step: str) -> None:
+        """Train to the end, from where the step was, with its own threads."""
+        plan, comm = self.plan, self.session.comm
+        mark, run = plan.mark(step), plan.folder(step)
+        noted = comm.on_root(lambda: noted_threads(run, mark))
+        session = replace(
+            self.session,
+            safety=replace(self.session.safety, resume=True),
+            placement=place(comm, self.threads or noted or _THREADS.get(step, 0)),
+        )
+        training = TRAININGS[mark](run, session, plan.training[step], plan.data_path)
+
+        def before() -> dict[str, Any]:
+            return training.found() if training.directory.is_complete(mark) else {}
+
+        former = comm.on_root(before)
+        result = training.drive()
+        if result != former:
+            for later in ("evaluate", "report"):
+                comm.on_root(partial(self.directory.set_complete, later, False))
+        if comm.rank == 0:
+            self.shown(mark, run, result)
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Return the errors of all models by their folders."""
+        plan = self.plan
+        runs: list[str] = []
+        for folder in dict.fromkeys(FOLDER_OF.get(s, s) for s in plan.training):
+            both = ("compare/average", "compare/exact")
+            runs += both if folder == "compare" else (folder,)
+        results = {}
+        for name in runs:
+            path = plan.path / name
+            task = plan.task if name == FOLDER_OF["finetune"] else None
+            if path.is_dir():
+                split = self.session.comm.on_root(partial(_split, plan, task))
+                results[name] = evaluate(
+                    path, split, self.session, plan.data_path, task
+                )
+        return results
 
 
 def _open(plan: Plan, resume: bool, replace_run: bool) -> RunDirectory:
@@ -163,52 +234,6 @@ def _write(plan: Plan) -> None:
     files.write(plan.path / FILE, to_toml(to_sections(plan)))
 
 
-def _note(directory: RunDirectory, step: str, complete: bool, session: Session) -> None:
-    session.comm.on_root(lambda: directory.set_complete(step, complete))
-
-
-def _end(plan: Plan, directory: RunDirectory) -> None:
-    _write(plan)
-    directory.set_complete(NAME)
-
-
-def _carry_out(
-    plan: Plan,
-    step: str,
-    directory: RunDirectory,
-    session: Session,
-    shown: Shown,
-    report: Report,
-    threads: int,
-) -> bool:
-    """Do one step if it is not complete; return whether it is now. Collective."""
-    comm = session.comm
-    if step == "data":
-        comm.on_root(lambda: _make_data(plan, session.say))
-        comm.on_root(lambda: _check_with_data(plan))
-    elif step in TRAINING:
-        own = _session(plan, step, session, threads)
-        before = comm.on_root(lambda: _result(plan, step))
-        result = _train(plan, step, own)
-        if result != before:
-            comm.on_root(lambda: _outdate(directory))
-        if comm.rank == 0:
-            shown(plan.mark(step), plan.folder(step), result)
-    elif comm.on_root(lambda: directory.is_complete(step)):
-        session.say(f"{step} is complete; there is nothing to do")
-    elif step == "evaluate":
-        results = _evaluate(plan, session)
-        text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-        comm.on_root(lambda: files.write(plan.path / EVALUATION, text))
-        if comm.rank == 0:
-            shown(step, plan.path, results)
-    else:
-        written, line = comm.on_root(lambda: report(plan))
-        session.say(line)
-        return written
-    return True
-
-
 def _check_source(plan: Plan) -> None:
     """Check that there is a data set, or something to make it from."""
     path, source = plan.data_path, plan.data.source
@@ -243,86 +268,14 @@ def _check_with_data(plan: Plan) -> None:
     for step in plan.steps:
         config = plan.training.get(step)
         if isinstance(config, SparseConfig):
-            sparse.facts_of(plan.data_path, config)
+            sparse_facts(plan.data_path, config)
         elif isinstance(config, PretrainConfig):
             for shape in layer_shapes(config, n_visible):
                 check_layer(config, shape)
         elif isinstance(config, FinetuneConfig) and config.task == "autoencode":
             check_loss(config.loss, plan.training["pretrain"].visible)
         if isinstance(config, PretrainConfig | FinetuneConfig):
-            _check_minibatch(step, config.minibatch, n_train)
-
-
-def _check_minibatch(step: str, minibatch: int, n_train: int) -> None:
-    if minibatch > n_train:
-        raise ConfigError(
-            f"a minibatch must not be larger than the data; got {minibatch} in "
-            f"[{step}] with {n_train} training rows. Give a smaller minibatch."
-        )
-
-
-def _session(plan: Plan, step: str, session: Session, threads: int) -> Session:
-    """Return the ranks with the threads of a step, which goes on if it can."""
-    comm = session.comm
-    noted = comm.on_root(lambda: noted_threads(plan.folder(step), plan.mark(step)))
-    return replace(
-        session,
-        safety=replace(session.safety, resume=True),
-        placement=place(comm, threads or noted or _THREADS.get(step, 0)),
-    )
-
-
-def _train(plan: Plan, step: str, session: Session) -> dict[str, Any]:
-    """Train to the end, from where the step was. Collective."""
-    run, data, config = plan.folder(step), plan.data_path, plan.training[step]
-    if step == "pretrain":
-        return pretrain.pretrain(data, run, config, session)
-    if step == "finetune":
-        return finetune.run_finetune(run, config, session, data)
-    if step == "sparse":
-        return sparse.run_sparse(data, run, config, session)
-    result = session.comm.on_root(lambda: _comparison(run, config))
-    return result or compare.run_compare(data, run, config, session)
-
-
-def _comparison(run: Path, config: SparseConfig) -> dict[str, Any]:
-    """Return what a comparison has found, nothing if it is not complete."""
-    if result := compare.stored_comparison(run):
-        before = sparse.sparse_config(RunDirectory(run))
-        check_same(before, config.resolved(), ())
-    return result
-
-
-def _result(plan: Plan, step: str) -> dict[str, Any]:
-    """Return what a step has found before, nothing if it is not complete."""
-    directory = RunDirectory(plan.folder(step))
-    if not directory.is_complete(plan.mark(step)):
-        return {}
-    if step == "compare":
-        return _comparison(directory.path, plan.training[step])
-    return directory.read_summary()
-
-
-def _outdate(directory: RunDirectory) -> None:
-    """Note that what depends on the training is to be done again."""
-    for step in ("evaluate", "report"):
-        directory.set_complete(step, False)
-
-
-def _evaluate(plan: Plan, session: Session) -> dict[str, Any]:
-    """Return the errors of all models by their folders. Collective."""
-    runs: list[str] = []
-    for folder in dict.fromkeys(FOLDER_OF.get(s, s) for s in plan.training):
-        both = ("compare/average", "compare/exact")
-        runs += both if folder == "compare" else (folder,)
-    results = {}
-    for name in runs:
-        path = plan.path / name
-        task = plan.task if name == FOLDER_OF["finetune"] else None
-        if path.is_dir():
-            split = session.comm.on_root(partial(_split, plan, task))
-            results[name] = evaluate(path, split, session, plan.data_path, task)
-    return results
+            check_minibatch(config.minibatch, n_train, step)
 
 
 def _split(plan: Plan, task: str | None) -> str:

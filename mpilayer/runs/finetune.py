@@ -1,6 +1,6 @@
 """Fine-tuning as a run: goes on from a pre-trained run directory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -16,148 +16,347 @@ from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.losses import check_loss
 from mpilayer.optim.descent import DEFAULT_RATES
 from mpilayer.partition import shard_bounds
+from mpilayer.runs import advice
+from mpilayer.runs.checkpoints import (
+    Saver,
+    remove_unfinished,
+    restore_replicas,
+    saving,
+)
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.holding import holding
-from mpilayer.runs.keeping import remove_unfinished
+from mpilayer.runs.drive import Terms, Training, check_same
 from mpilayer.runs.model import (
     check_pretrained,
     load_stack,
     progress,
-    restore,
     run_shapes,
-    saving,
-)
-from mpilayer.runs.resuming import (
-    check_replicas,
-    check_same,
-    data_of_run,
-    launch_facts,
 )
 from mpilayer.runs.rows import (
+    Facts,
+    always_of,
     check_all_labels,
-    check_minibatch,
     check_range,
     classes_of,
+    confusion_of,
+    data_facts,
+    errors_of,
     labelled_splits,
     read_labels,
 )
 from mpilayer.runs.session import Session
-from mpilayer.runs.tasks import TASKS
-from mpilayer.runs.tuned import summarize
-from mpilayer.runs.writing import Writer
+from mpilayer.runs.tasks import TASKS, data_of_run
 from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
 from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.finetune import (
+    FinetuneRecord,
     FinetuneState,
     finetune,
     random_weights,
 )
 from mpilayer.train.labels import targets
 from mpilayer.train.strata import Strata
-from mpilayer.train.sums import EAGER_SECONDS
-
-NAME = TASKS["autoencode"].name
-"""What a run's ``complete`` says at the end of its autoencoder's fine-tuning."""
 
 _HARMLESS = frozenset({"epochs", "patience"})
 
 
-def run_finetune(
-    run: Path,
-    config: FinetuneConfig,
-    session: Session,
-    data: Path | None = None,
-    replace_finetuned: bool = False,
-) -> dict[str, Any]:
-    """Fine-tune a pre-trained run for one of the tasks, on any number of ranks.
+@dataclass(frozen=True)
+class _Rows:
+    """What a rank trains and measures on; see ``finetune``."""
 
-    Parameters
-    ----------
-    run : Path
-        Directory of a pre-trained run.
-    config : FinetuneConfig
-        Equal on all ranks.
-    session : Session
-        The ranks. Collective on all of them.
-    data : Path, optional
-        Where the data set is now.
-    replace_finetuned : bool
-        Start anew from the pre-trained stack although the run was fine-tuned for this
-        task. What other tasks have left stays.
-
-    Returns
-    -------
-    dict
-        The run's summary.
-
-    Raises
-    ------
-    MpilayerError
-        On every rank, before training.
-    """
-    session.comm.on_root(lambda: RunDirectory.open(run))
-    with holding(run, session):
-        return _finetune(run, _effective(config), session, data, replace_finetuned)
+    stack: Stack
+    own: tuple[Strata, Array32, Array32]
+    targets: tuple[Array32, Array32] | None = None
 
 
-def _finetune(
-    run: Path,
-    config: FinetuneConfig,
-    session: Session,
-    data: Path | None,
-    replace_finetuned: bool,
-) -> dict[str, Any]:
-    """Begin, or go on, and train to the end. Collective."""
-    comm = session.comm
-    directory, task = RunDirectory(run), TASKS[config.task]
-    goes_on, path = comm.on_root(
-        lambda: _check(run, config, data, replace_finetuned, session.safety.resume)
-    )
-    end = comm.on_root(lambda: _end_of(directory, config)) if goes_on else ""
-    if end:
-        session.say(f"{task.name} of {run} is at its end; {end}")
-        return comm.on_root(directory.read_summary)
-    stack = comm.everywhere(lambda: _new_stack(path, directory, config))
-    rows = comm.everywhere(
-        lambda: _read(path, stack, config.minibatch, comm.rank, comm.size)
-    )
-    state, before, remark = FinetuneState(stack, config), 0.0, ""
-    if goes_on:
-        _, numbers, remark = comm.everywhere(
-            lambda: restore(directory.checkpoint(task.model), state)
+class Finetuning(Training[FinetuneConfig]):
+    """A stack trained end to end for one of the tasks, on rows of all ranks."""
+
+    def __init__(
+        self,
+        run: Path,
+        session: Session,
+        asked: FinetuneConfig,
+        data: Path | None = None,
+        replace: bool = False,
+    ) -> None:
+        super().__init__(run, session, asked, data, replace)
+        self.config, self.task = self._filled_in(asked), TASKS[asked.task]
+        self.name = self.task.name
+
+    def _check_first(self) -> None:
+        RunDirectory.open(self.run)
+
+    def _goes_on(self) -> bool:
+        is_wished = self.session.safety.resume and not self.replace
+        return is_wished and self.task.is_trained(self.directory)
+
+    def _check(self) -> Terms[FinetuneConfig]:
+        run, task = self.run, self.task
+        if task.is_trained(self.directory) and not self.replace:
+            if not self.directory.is_complete(task.name):
+                raise ConfigError(
+                    f"{task.words} of {run} must go on, or begin anew; it was "
+                    f"interrupted after epoch {progress(self.directory, task)}. Go on "
+                    f"with 'mpilayer resume {run}', or start again from the "
+                    "pre-trained stack with --replace."
+                )
+            model = "fine-tuned" if task.model == "finetuned" else f"a {task.model}"
+            raise ConfigError(
+                f"{run} must not be {model} yet; it is. Look at it with 'mpilayer "
+                f"evaluate {run}', go on with more --epochs and --resume auto, or "
+                "start again from the pre-trained stack with --replace."
+            )
+        return self._checked()
+
+    def _look(self) -> Terms[FinetuneConfig]:
+        check_same(self._settings(), self.config, _HARMLESS)
+        return self._checked()
+
+    def _checked(self) -> Terms[FinetuneConfig]:
+        check_pretrained(self.directory, weights=not self.config.from_scratch)
+        _, shapes = run_shapes(self.directory)
+        if self.config.task == "autoencode":
+            check_loss(self.config.loss, shapes[0].visible)
+        path = data_of_run(self.directory, self.data)
+        return Terms(path, self.config, self._facts_of(path, self.config))
+
+    def _facts_of(self, data: Path, config: FinetuneConfig) -> Facts:
+        if config.task != "autoencode":
+            with Dataset.open(data) as dataset:
+                check_all_labels(dataset, config.task)
+        return data_facts(data, config.minibatch)
+
+    def _settings(self) -> FinetuneConfig:
+        return self.task.config(self.directory)
+
+    def _filled_in(self, config: FinetuneConfig) -> FinetuneConfig:
+        rate = config.learning_rate or DEFAULT_RATES[config.optimizer]
+        loss = "cross-entropy" if config.task == "classify" else config.loss
+        return replace(config, learning_rate=rate, loss=loss)
+
+    def _nothing_left(self, terms: Terms[FinetuneConfig]) -> str:
+        # With more epochs, or patience, it goes on from the last ones: nothing that was
+        # done depends on how many were to come.
+        if not self.directory.is_complete(self.name):
+            return ""
+        summary, config = self.directory.read_summary(), terms.config
+        done = int(summary.get(f"{self.name}_epochs", 0))
+        in_vain = done - int(summary.get(f"{self.name}_best_epoch", 0))
+        at_end = f"{self.name} of {self.run} is at its end; "
+        if done >= config.epochs:
+            return f"{at_end}there is nothing to do"
+        if 0 < config.patience <= in_vain:
+            return (
+                f"{at_end}the last {in_vain} of its {done} epochs have not made it "
+                f"better. Go on with a --patience of more than {in_vain}"
+            )
+        return ""
+
+    def _read(self, terms: Terms[FinetuneConfig]) -> _Rows:
+        comm, n_train = self.session.comm, terms.facts.n_train
+        stack = _new_stack(terms.data, self.directory, terms.config)
+        strata = Strata.of_rank(n_train, terms.config.minibatch, comm.rank, comm.size)
+        with Dataset.open(terms.data) as dataset:
+            train = dataset.rows("train", *strata.rows)
+            check_range(train, stack.shapes[0].visible, terms.data)
+            predicts = isinstance(stack, Predictor)
+            known = labelled_splits(dataset) if predicts else dataset.splits
+            part = ("train", 0, 0)  # no rows, but all columns
+            if "validation" in known:
+                shards = shard_bounds(dataset.n_samples("validation"), comm.size)
+                part = ("validation", *shards[comm.rank])
+            validation = dataset.rows(*part)
+            if not isinstance(stack, Predictor):
+                return _Rows(stack, (strata, train, validation))
+            wanted, measured = (
+                targets(read_labels(dataset, *place), stack.classes)
+                for place in (("train", *strata.rows), part)
+            )
+            return _Rows(stack, (strata, train, validation), (wanted, measured))
+
+    def _begin(self, terms: Terms[FinetuneConfig]) -> None:
+        self._keep_until(terms.config, 0, self._launch_facts())
+
+    def _keep_until(
+        self, config: FinetuneConfig, epoch: int, launch: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Forget what came after an epoch; return the metrics up to it."""
+        directory, path = self.directory, self.directory.checkpoint(self.task.model)
+        # First: what is removed below must not pass for complete.
+        directory.set_complete(self.name, False)
+        remove_unfinished(directory)
+        if epoch == 0:
+            checkpoint.remove(path)
+        else:
+            checkpoint.forget_damaged(path)
+        lines = keep_until(directory.metrics_file(self.name), "epoch", epoch)
+        former = directory.read_config().get("launch", {})
+        # In one step: who finds the settings finds the threads that go with them.
+        sections = {self.name: as_values(config), "launch": {**former, **launch}}
+        directory.write_config(sections)
+        return lines
+
+    def _train(
+        self, terms: Terms[FinetuneConfig], rows: _Rows, again: bool
+    ) -> dict[str, Any]:
+        session, directory, config = self.session, self.directory, terms.config
+        comm, state = session.comm, FinetuneState(rows.stack, config)
+        before, remark, lines = 0.0, "", list[dict[str, Any]]()
+        if again:
+            path = directory.checkpoint(self.task.model)
+            before, remark = restore_replicas(path, state, rows.stack.parameters, comm)
+            lines = comm.on_root(lambda: self._keep_until(config, state.epoch, {}))
+        session.announce()
+        session.warn(remark)
+        if again:
+            session.say(f"going on after epoch {state.epoch}")
+        session.warn_of_idle_ranks(config.minibatch)
+        seconds = self._loop(state, rows, lines, before)
+        comm.on_root(self._saving(state, seconds))
+        summary = self._reached(terms.data, state, lines, seconds)
+        return comm.on_root(lambda: directory.write_summary(summary))
+
+    def _loop(
+        self,
+        state: FinetuneState,
+        rows: _Rows,
+        lines: list[dict[str, Any]],
+        before: float,
+    ) -> float:
+        """Train, with metrics and checkpoints; return the seconds. Collective.
+
+        Raises
+        ------
+        Interrupted
+            On every rank, after saving.
+        TrainingError
+            On every rank, after saving what the last finite epoch has left.
+        """
+        session, comm, config = self.session, self.session.comm, state.config
+        finite: Callable[[], None] | None = None
+        comm.barrier()
+        origin = perf_counter() - before
+        saver = Saver(session, state.epoch)
+        with (
+            session.display(self.directory, {self.name: config.epochs}),
+            session.listening(),
+            MetricsWriter(self.directory.metrics_file(self.name)) as writer,
+        ):
+            try:
+                records = finetune(state, *rows.own, comm, session.eager, rows.targets)
+                for record in records:
+                    lines.append(asdict(record))
+                    if comm.rank == 0:
+                        writer.write(asdict(record))
+                    stopping = self._stopping(record)
+                    if comm.rank == 0:
+                        finite = self._saving(state, perf_counter() - origin)
+                        if stopping or saver.is_due(state.epoch):
+                            saver.start(finite)
+                            saver.note(state.epoch)
+                    if stopping and state.epoch < config.epochs:
+                        saver.finish()
+                        comm.barrier()
+                        raise session.interrupted(self.directory)
+            except TrainingError:
+                saver.finish()
+                if finite is not None:
+                    finite()
+                raise
+            saver.finish()
+        return perf_counter() - origin
+
+    def _stopping(self, record: FinetuneRecord) -> bool:
+        """Tell whether any rank was asked to end. Collective."""
+        unit = record.training + record.allreduce + record.evaluating
+        stops = np.array([float(self.session.must_stop(unit))])
+        return bool(sum_over_ranks(self.session.comm, stops)[0])
+
+    def _saving(self, state: FinetuneState, seconds: float) -> Callable[[], None]:
+        """Return what writes the checkpoint. Local."""
+        model = self.task.model
+        path = self.directory.checkpoint(model)
+        return saving(path, state, keep=True, content=model, seconds=seconds)
+
+    # --- what was reached
+
+    def _reached(
+        self,
+        data: Path,
+        state: FinetuneState,
+        lines: Sequence[Mapping[str, Any]],
+        seconds: float,
+    ) -> dict[str, Any]:
+        """Measure the trained model; return its part of the summary. Collective.
+
+        ``lines`` are the metrics of all epochs.
+        """
+        session, name = self.session, self.name
+        parts = ("training", "allreduce", "evaluating")
+        times = {part: sum(line[part] for line in lines) for part in parts}
+        work = f"minibatches of {state.config.minibatch} rows"
+        session.warn(
+            advice.costly_allreduce(
+                times["allreduce"], seconds, session.comm.size, work
+            )
         )
-        before = float(numbers["seconds"])
-        check_replicas(stack.parameters, comm)
-    launch = {} if goes_on else launch_facts(task.name, session)
-    epochs = comm.on_root(lambda: _begin(directory, config, state.epoch, launch))
-    session.announce()
-    if remark:
-        session.say(f"warning: {remark}")
-    if goes_on:
-        session.say(f"going on after epoch {state.epoch}")
-    if comm.size > config.minibatch:
-        session.say(
-            f"warning: {comm.size} ranks share minibatches of {config.minibatch} rows; "
-            "some have nothing to do"
+        if isinstance(state.stack, Predictor):
+            errors = self._prediction_errors(data, state, state.stack)
+        else:
+            errors = self._errors(data, state)
+        return {
+            # Keys of pre-training stay; those of this step are told by their prefix.
+            **{f"{name}_{k}": v for k, v in session.facts().items()},
+            f"{name}_seconds": seconds,
+            f"{name}_optimizer": state.config.optimizer,
+            f"{name}_epochs": state.epoch,
+            f"{name}_best_epoch": state.best_epoch,
+            **{f"{name}_{part}": value for part, value in times.items()},
+            **errors,
+        }
+
+    def _errors(self, data: Path, state: FinetuneState) -> dict[str, Any]:
+        """Return the errors of the autoencoder. Collective."""
+        comm, shapes = self.session.comm, state.stack.shapes
+        errors = errors_of(state.stack, data, comm)
+
+        def advise() -> str:
+            pca = self.directory.read_summary().get("pca") or {}
+            remedies = advice.after_finetuning(
+                state.config,
+                run_shapes(self.directory)[0],
+                state.epoch,
+                state.best_epoch,
+                advice.over_fits(errors, pca),
+            )
+            return advice.worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
+
+        worse = comm.on_root(advise)
+        self.session.warn(worse)
+        return {
+            **{f"{split}_error": error for split, error in errors.items()},
+            "finetuned": errors,
+            "worse_than_pca": worse,
+        }
+
+    def _prediction_errors(
+        self, data: Path, state: FinetuneState, model: Predictor
+    ) -> dict[str, Any]:
+        """Return the errors of a predictor. Collective."""
+        comm, task = self.session.comm, self.task
+        errors = errors_of(model, data, comm)
+        usual = errors_of(always_of(data, model.classes, comm), data, comm)
+        worse = advice.no_better_than_always(
+            task.model, errors, usual, state.config, state.epoch
         )
-    seconds = _descend(state, rows, session, directory, epochs, before)
-    comm.on_root(_saving(directory, state, seconds))
-    summary = summarize(directory, state, path, session, epochs, seconds)
-    summary = comm.on_root(lambda: directory.write_summary(summary))
-    comm.on_root(lambda: directory.set_complete(task.name))
-    return summary
-
-
-def finetune_config(directory: RunDirectory) -> FinetuneConfig:
-    """Return the settings that fine-tuning of a run's autoencoder began with."""
-    return TASKS["autoencode"].config(directory)
-
-
-def _effective(config: FinetuneConfig) -> FinetuneConfig:
-    rate = config.learning_rate or DEFAULT_RATES[config.optimizer]
-    loss = "cross-entropy" if config.task == "classify" else config.loss
-    return replace(config, learning_rate=rate, loss=loss)
+        self.session.warn(worse)
+        found = {f"{task.name}_error": errors, f"{task.name}_no_better": worse}
+        if not len(model.classes):
+            return found
+        split = "train" if errors["test"] is None else "test"
+        table = confusion_of(model, data, split, comm)
+        return {**found, **table, "confusion_split": split}
 
 
 def _new_stack(path: Path, directory: RunDirectory, config: FinetuneConfig) -> Stack:
@@ -179,210 +378,3 @@ def _new_stack(path: Path, directory: RunDirectory, config: FinetuneConfig) -> S
         # Numbers may lie far from zero; the weights are for what differs.
         model.parameters[f"bias_{len(shapes)}"][:] = labels.mean(dtype=np.float64)
     return model
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What a rank trains and measures on; see ``finetune``."""
-
-    strata: Strata
-    train: Array32
-    validation: Array32
-    targets: tuple[Array32, Array32] | None = None
-
-
-def _descend(
-    state: FinetuneState,
-    rows: _Rows,
-    session: Session,
-    directory: RunDirectory,
-    epochs: list[dict[str, Any]],
-    before: float,
-) -> float:
-    """Train to the end; return the seconds. Collective.
-
-    Raises
-    ------
-    Interrupted
-        On every rank, after saving.
-    TrainingError
-        On every rank, after saving what the last finite epoch has left.
-    """
-    comm, name = session.comm, TASKS[state.config.task].name
-    # A rank that offers its core while it waits slows down those that share it.
-    eager = 0.0 if session.placement.crowded else EAGER_SECONDS
-    comm.barrier()
-    origin = perf_counter() - before
-    saved, saved_epoch, disk = perf_counter(), state.epoch, Writer()
-    finite: Callable[[], None] | None = None
-    with (
-        session.display(directory, {name: state.config.epochs}),
-        session.listening(),
-    ):
-        try:
-            for record in finetune(
-                state,
-                rows.strata,
-                rows.train,
-                rows.validation,
-                comm,
-                eager,
-                rows.targets,
-            ):
-                now = perf_counter()
-                epochs.append(asdict(record))
-                if comm.rank == 0:
-                    with MetricsWriter(directory.metrics_file(name)) as writer:
-                        writer.write(asdict(record))
-                unit = record.training + record.allreduce + record.evaluating
-                stops = np.array([float(session.must_stop(unit))])
-                stopping = bool(sum_over_ranks(comm, stops)[0])
-                due = session.is_due(state.epoch - saved_epoch, now - saved)
-                if comm.rank == 0:
-                    finite = _saving(directory, state, now - origin)
-                    if stopping or due:
-                        disk.start(finite)
-                        saved, saved_epoch = perf_counter(), state.epoch
-                if stopping and state.epoch < state.config.epochs:
-                    disk.finish()
-                    comm.barrier()
-                    raise session.interrupted(directory)
-        except TrainingError:
-            disk.finish()
-            if finite is not None:
-                finite()
-            raise
-        disk.finish()
-    return perf_counter() - origin
-
-
-def _saving(
-    directory: RunDirectory, state: FinetuneState, seconds: float
-) -> Callable[[], None]:
-    """Return what writes the checkpoint. Local."""
-    model = TASKS[state.config.task].model
-    path = directory.checkpoint(model)
-    return saving(path, state, keep=True, content=model, seconds=seconds)
-
-
-def _end_of(directory: RunDirectory, config: FinetuneConfig) -> str:
-    """Say why a task has nothing left to do; empty if it has. On rank 0.
-
-    With more epochs, or patience, it goes on from the last ones: nothing that was done
-    depends on how many were to come.
-    """
-    name = TASKS[config.task].name
-    if not directory.is_complete(name):
-        return ""
-    summary = directory.read_summary()
-    done = int(summary.get(f"{name}_epochs", 0))
-    in_vain = done - int(summary.get(f"{name}_best_epoch", 0))
-    if done >= config.epochs:
-        return "there is nothing to do"
-    if 0 < config.patience <= in_vain:
-        return (
-            f"the last {in_vain} of its {done} epochs have not made it better. Go on "
-            f"with a --patience of more than {in_vain}"
-        )
-    return ""
-
-
-def _check(
-    run: Path,
-    config: FinetuneConfig,
-    data: Path | None,
-    replace_finetuned: bool,
-    resume: bool,
-) -> tuple[bool, Path]:
-    """Check all that can be known before training; on rank 0.
-
-    Returns
-    -------
-    bool, Path
-        Whether the run was fine-tuned for some epochs, and goes on; its data set.
-    """
-    directory, task = RunDirectory.open(run), TASKS[config.task]
-    trained = task.is_trained(directory)
-    goes_on = resume and not replace_finetuned and trained
-    if goes_on:
-        check_same(task.config(directory), config, _HARMLESS)
-    elif trained and not replace_finetuned:
-        if not directory.is_complete(task.name):
-            raise ConfigError(
-                f"{task.words} of {run} must go on, or begin anew; it was interrupted "
-                f"after epoch {progress(directory, task)}. Go on with 'mpilayer "
-                f"resume {run}', or start again from the pre-trained stack with "
-                "--replace."
-            )
-        model = "fine-tuned" if task.model == "finetuned" else f"a {task.model}"
-        raise ConfigError(
-            f"{run} must not be {model} yet; it is. Look at it with 'mpilayer "
-            f"evaluate {run}', go on with more --epochs and --resume auto, or start "
-            "again from the pre-trained stack with --replace."
-        )
-    check_pretrained(directory, weights=not config.from_scratch)
-    _, shapes = run_shapes(directory)
-    if config.task == "autoencode":
-        check_loss(config.loss, shapes[0].visible)
-    path = data_of_run(directory, data)
-    with Dataset.open(path) as dataset:
-        n_train = dataset.n_samples("train")
-        if config.task != "autoencode":
-            check_all_labels(dataset, config.task)
-    check_minibatch(config.minibatch, n_train)
-    return goes_on, path
-
-
-def _read(path: Path, stack: Stack, minibatch: int, rank: int, size: int) -> _Rows:
-    """Read this rank's rows, and their labels for a predictor."""
-    with Dataset.open(path) as dataset:
-        strata = Strata.of_rank(dataset.n_samples("train"), minibatch, rank, size)
-        train = dataset.rows("train", *strata.rows)
-        check_range(train, stack.shapes[0].visible, path)
-        part = _validation_part(dataset, stack, rank, size)
-        validation = dataset.rows("validation", *part) if part else train[:0]
-        if not isinstance(stack, Predictor):
-            return _Rows(strata, train, validation)
-        wanted = targets(read_labels(dataset, "train", *strata.rows), stack.classes)
-        if part is None:
-            return _Rows(strata, train, validation, (wanted, wanted[:0]))
-        labels = read_labels(dataset, "validation", *part)
-        return _Rows(
-            strata, train, validation, (wanted, targets(labels, stack.classes))
-        )
-
-
-def _validation_part(
-    dataset: Dataset, stack: Stack, rank: int, size: int
-) -> tuple[int, int] | None:
-    """Return this rank's validation rows, None if there are none of use."""
-    predicts = isinstance(stack, Predictor)
-    if "validation" not in (labelled_splits(dataset) if predicts else dataset.splits):
-        return None
-    return shard_bounds(dataset.n_samples("validation"), size)[rank]
-
-
-def _begin(
-    directory: RunDirectory, config: FinetuneConfig, epoch: int, launch: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """Forget what came after an epoch; return the metrics up to it.
-
-    Also writes down what is going to be done, and how it was launched if it is new. On
-    rank 0.
-    """
-    task = TASKS[config.task]
-    # First: what is removed below must not pass for complete.
-    directory.set_complete(task.name, False)
-    remove_unfinished(directory)
-    path = directory.checkpoint(task.model)
-    if epoch == 0:
-        checkpoint.remove(path)
-    else:
-        checkpoint.forget_damaged(path)
-    lines = keep_until(directory.metrics_file(task.name), "epoch", epoch)
-    former = directory.read_config().get("launch", {})
-    # In one step: who finds the settings finds the threads that go with them.
-    directory.write_config(
-        {task.name: as_values(config), "launch": {**former, **launch}}
-    )
-    return lines

@@ -13,12 +13,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from mpilayer.config import (
     SECTIONS,
     STEPS,
-    Config,
     DataConfig,
     ExperimentConfig,
     FinetuneConfig,
@@ -26,9 +25,9 @@ from mpilayer.config import (
     as_values,
     compared,
     from_values,
+    options_of,
     read_sections,
     unknown_key,
-    value_from_text,
 )
 from mpilayer.data.recipe import patch_range
 from mpilayer.errors import ConfigError, unknown
@@ -47,23 +46,15 @@ EVALUATION = "evaluate.json"
 CONTENT = frozenset({FILE, "data.h5", *FOLDERS, EVALUATION, "complete"})
 """All that an experiment leaves, but for its report."""
 
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+
 FOLDER_OF = {"pretrain": "deep", "finetune": "deep"}
 """Where the run of a step is, if it is not called as the step."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment does.
-
-    Attributes
-    ----------
-    experiment, data, report : dataclass
-        Their sections.
-    training : mapping of str to dataclass
-        Settings of the training steps that have a section.
-    steps : tuple of str
-        In their order.
-    """
+    """What an experiment does: its sections, and its steps in their order."""
 
     experiment: ExperimentConfig
     data: DataConfig
@@ -102,16 +93,10 @@ def is_experiment(path: Path) -> bool:
 
 
 def read_plan(file: Path, changes: Iterable[str] = (), run: Path | None = None) -> Plan:
-    """Read and check an experiment.
+    """Read and check an experiment's TOML file.
 
-    Parameters
-    ----------
-    file : Path
-        The TOML file.
-    changes : iterable of str
-        ``section.key=value``, over what the file says.
-    run : Path, optional
-        The directory of all results, over what the file says.
+    ``changes``, each ``section.key=value``, and ``run``, the directory of all results,
+    come before what the file says.
 
     Raises
     ------
@@ -124,10 +109,12 @@ def read_plan(file: Path, changes: Iterable[str] = (), run: Path | None = None) 
         sections.setdefault(section, {})[key] = value
     if "compare" in sections:
         sections["compare"] = compared(sections)
-    configs = {
-        name: _config(file, name, cls, sections.get(name, {}))
-        for name, cls in SECTIONS.items()
-    }
+    configs: dict[str, Any] = {}
+    for name, cls in SECTIONS.items():
+        try:
+            configs[name] = from_values(cls, sections.get(name, {}))
+        except ConfigError as error:
+            raise ConfigError(f"{file}, [{name}]: {error}") from error
     training = {name: configs[name] for name in TRAINING if name in sections}
     first: ExperimentConfig = configs["experiment"]
     name = first.name or file.stem
@@ -162,38 +149,16 @@ def _change(text: str) -> tuple[str, str, Any]:
         )
     if section not in SECTIONS:
         raise ConfigError(f"--set {text}: {unknown('section', section, SECTIONS)}")
-    types = get_type_hints(SECTIONS[section])
-    if key not in types:
-        raise ConfigError(f"--set {text}: {unknown_key(key, types)}")
+    options = options_of(SECTIONS[section])
+    if key not in options:
+        raise ConfigError(f"--set {text}: {unknown_key(key, options)}")
     try:
-        return section, key, _from_text(types[key], value.strip())
+        return section, key, options[key].from_text(value.strip())
     except ValueError:
         raise ConfigError(
-            f"--set {text}: {key} must be {_kind(types[key])}; got {value!r}. See "
+            f"--set {text}: {key} must be {options[key].noun}; got {value!r}. See "
             f"'mpilayer config {'experiment' if section != 'compare' else 'sparse'}'."
         ) from None
-
-
-def _from_text(type_: Any, text: str) -> Any:
-    if type_ is bool:
-        if text not in ("true", "false"):
-            raise ValueError(text)
-        return text == "true"
-    return value_from_text(type_, text)
-
-
-def _kind(type_: Any) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number"}
-    return names.get(type_, "a list of numbers")
-
-
-def _config(
-    file: Path, section: str, cls: type[Config], values: Mapping[str, Any]
-) -> Config:
-    try:
-        return from_values(cls, values)
-    except ConfigError as error:
-        raise ConfigError(f"{file}, [{section}]: {error}") from error
 
 
 def _steps(given: tuple[str, ...], sections: Mapping[str, Any]) -> tuple[str, ...]:

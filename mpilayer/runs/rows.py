@@ -54,12 +54,16 @@ def data_facts(data: Path, minibatch: int = 0) -> Facts:
     return facts
 
 
-def check_minibatch(minibatch: int, n_train: int) -> None:
-    """Check that there are rows enough; a ``ConfigError`` says that there are not."""
+def check_minibatch(minibatch: int, n_train: int, section: str = "") -> None:
+    """Check that there are rows enough; a ``ConfigError`` says that there are not.
+
+    It speaks of the setting in a ``section`` of a file, or of the flag.
+    """
     if minibatch > n_train:
+        where, dashes = (f"in [{section}] ", "") if section else ("", "--")
         raise ConfigError(
-            f"a minibatch must not be larger than the data; got {minibatch} "
-            f"with {n_train} training rows. Give a smaller --minibatch."
+            f"a minibatch must not be larger than the data; got {minibatch} {where}"
+            f"with {n_train} training rows. Give a smaller {dashes}minibatch."
         )
 
 

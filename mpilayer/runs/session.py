@@ -1,4 +1,4 @@
-"""What every command on a data set needs: ranks and threads."""
+"""The ranks of a launch: their threads, their time, and how they talk to the user."""
 
 import math
 import time
@@ -12,10 +12,13 @@ from mpilayer.parallel import watchdog
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.start import Placement, place, start
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.train.sums import EAGER_SECONDS
 
 Goals = dict[str, int | None]
 """Name of a metrics file to the epochs it will hold; None if nobody knows."""
 
+Display = Callable[[RunDirectory, Goals], AbstractContextManager[object]]
+"""Makes the context in which the progress of a run is shown."""
 
 # A request to end is heeded this much earlier than the time for it seems to need.
 _MARGIN = 1.5
@@ -60,28 +63,14 @@ def _no_display(_: RunDirectory, __: Goals) -> AbstractContextManager[object]:
 class Session:
     """The ranks of this launch, and how they talk to the user.
 
-    Attributes
-    ----------
-    comm : Communicator
-        All ranks.
-    placement : Placement
-        Hosts and threads.
-    say : callable
-        Tells the user a line; only rank 0's is heard.
-    display : callable
-        Makes the context in which progress is shown; only on rank 0.
-    safety : Safety
-        Equal on all ranks.
-    deadline : float
-        When everything must be saved, in seconds since 1970; infinite if never.
+    ``say`` tells a line, ``display`` shows progress, both from rank 0 alone. At the
+    ``deadline``, in seconds since 1970, everything must be saved; infinite if never.
     """
 
     comm: Communicator
     placement: Placement
     say: Callable[[str], None] = _silent
-    display: Callable[[RunDirectory, Goals], AbstractContextManager[object]] = field(
-        default=_no_display
-    )
+    display: Display = field(default=_no_display)
     safety: Safety = field(default_factory=Safety)
     deadline: float = math.inf
 
@@ -89,9 +78,7 @@ class Session:
     def begin(
         threads: int = 0,
         say: Callable[[str], None] = _silent,
-        display: Callable[
-            [RunDirectory, Goals], AbstractContextManager[object]
-        ] = _no_display,
+        display: Display = _no_display,
         safety: Safety | None = None,
     ) -> "Session":
         """Start the ranks and their threads. Collective on the world."""
@@ -116,10 +103,7 @@ class Session:
     def must_stop(self, unit_seconds: float) -> bool:
         """Tell whether this rank was asked to end, or time would run out. Local.
 
-        Parameters
-        ----------
-        unit_seconds : float
-            What it takes until the question can be asked again.
+        It takes ``unit_seconds`` until the question can be asked again.
         """
         if interrupt.requested():
             return True
@@ -147,8 +131,26 @@ class Session:
     def announce(self) -> None:
         """Say where the ranks run: once it is sure that there is something to do."""
         self.say(self.placement.describe())
-        if self.placement.crowded:
-            self.say(f"warning: {self.placement.crowded}")
+        self.warn(self.placement.crowded)
+
+    def warn(self, words: str) -> None:
+        """Tell the user what is odd; nothing if there are no words for it."""
+        if words:
+            self.say(f"warning: {words}")
+
+    def warn_of_idle_ranks(self, minibatch: int) -> None:
+        """Say that minibatches have not a row for every rank."""
+        if self.comm.size > minibatch:
+            self.warn(
+                f"{self.comm.size} ranks share minibatches of {minibatch} rows; some "
+                "have nothing to do"
+            )
+
+    @property
+    def eager(self) -> float:
+        """Seconds that a rank waits for a reduction before it sleeps."""
+        # One that offers its core while it waits slows down those that share it.
+        return 0.0 if self.placement.crowded else EAGER_SECONDS
 
     def facts(self) -> dict[str, Any]:
         """Return what a summary says about the ranks."""

@@ -1,252 +1,245 @@
-"""A sparse autoencoder as a run: checks, shards, going on, the descent."""
+"""A sparse autoencoder as a run: shards, the descent, and what that has reached."""
 
+from collections.abc import Collection
+from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-from mpilayer.arrays import AnyArray
+import numpy as np
+
+from mpilayer import files
+from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig, as_values
 from mpilayer.data.dataset import Dataset
+from mpilayer.errors import TrainingError
 from mpilayer.partition import shard_bounds
-from mpilayer.runs.descending import NAME, train
-from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.holding import holding
-from mpilayer.runs.keeping import remove_unfinished
-from mpilayer.runs.model import restore
-from mpilayer.runs.opening import begin_or_go_on, open_run
-from mpilayer.runs.resuming import (
-    check_replicas,
-    check_same,
-    data_of_run,
-    launch_facts,
+from mpilayer.runs.advice import costly_allreduce
+from mpilayer.runs.checkpoints import (
+    Saver,
+    remove_unfinished,
+    restore_replicas,
+    saving,
 )
+from mpilayer.runs.drive import Terms, Training
 from mpilayer.runs.rows import Facts, check_range, data_facts
-from mpilayer.runs.session import Session
-from mpilayer.runs.settings import settings_of
+from mpilayer.runs.session import Session, finite
+from mpilayer.runs.tasks import SPARSE, sparse_config
 from mpilayer.store.checkpoint import exists, forget_damaged
-from mpilayer.store.metrics import keep_until
+from mpilayer.store.metrics import MetricsReader, MetricsWriter, keep_until
 from mpilayer.train.sparse.cost import (
+    Evaluation,
     ShardedCost,
     make_model,
     start_weights,
 )
 from mpilayer.train.sparse.descent import Descent, State
+from mpilayer.train.sparse.firing import dead_units
 from mpilayer.train.strata import Strata
-from mpilayer.train.sums import EAGER_SECONDS
 
 _LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
 
 
-def run_sparse(
-    data: Path,
-    run: Path,
-    config: SparseConfig,
-    session: Session,
-    replace_run: bool = False,
-) -> dict[str, Any]:
-    """Train a sparse autoencoder and leave a run directory.
+class SparseTraining(Training[SparseConfig]):
+    """A sparse autoencoder on rows that all ranks share; each reads its own."""
 
-    Parameters
-    ----------
-    data : Path
-        The data set; every rank reads its own training rows.
-    run : Path
-        The run directory to make.
-    config : SparseConfig
-        Equal on all ranks.
-    session : Session
-        The ranks. Collective on all of them.
-    replace_run : bool
-        A former run at ``run`` gives way.
+    name = SPARSE
 
-    Returns
-    -------
-    dict
-        The run's summary.
+    def _facts_of(self, data: Path, config: SparseConfig) -> Facts:
+        return sparse_facts(data, config)
 
-    Raises
-    ------
-    MpilayerError
-        On every rank, before training, and before anything is written; or because the
-        cost is not a number any more: then the last good weights are kept.
-    """
-    return begin_or_go_on(
-        run,
-        NAME,
-        session,
-        lambda: _begin(data, run, config, session, replace_run),
-        lambda: _go_on(run, session, config, data),
-    )
+    def _settings(self) -> SparseConfig:
+        return sparse_config(self.directory)
 
+    def _filled_in(self, config: SparseConfig) -> SparseConfig:
+        return config.resolved()
 
-def resume_sparse(
-    run: Path, session: Session, data: Path | None = None
-) -> dict[str, Any]:
-    """Go on with a run that was interrupted; see :func:`mpilayer.runs.resume.resume`.
+    def _harmless(self, config: SparseConfig) -> Collection[str]:
+        # The rate of sgd comes to its end with the evaluations.
+        limits = _LIMITS - {"evaluations"} if config.optimizer == "sgd" else _LIMITS
+        return limits | config.unused
 
-    Collective on all ranks; perhaps another number than before.
-    """
-    with holding(run, session):
-        return _go_on(run, session, None, data)
+    def _nothing_left(self, terms: Terms[SparseConfig]) -> str:
+        before = self._settings()
+        same = all(getattr(terms.config, n) == getattr(before, n) for n in _LIMITS)
+        if same and self.directory.is_complete(SPARSE):
+            return f"{self.run} is trained to the end; there is nothing to do"
+        return ""
 
+    def _read(self, terms: Terms[SparseConfig]) -> AnyArray:
+        comm, config, n_train = self.session.comm, terms.config, terms.facts.n_train
+        start, stop = shard_bounds(n_train, comm.size)[comm.rank]
+        if config.optimizer == "sgd":
+            strata = Strata.of_rank(n_train, config.minibatch, comm.rank, comm.size)
+            start, stop = strata.rows
+        with Dataset.open(terms.data) as dataset:
+            rows = dataset.rows("train", start, stop)
+        check_range(rows, config.output, terms.data, "give --output tanh or linear")
+        return rows.astype(config.dtype, copy=False)
 
-def _begin(
-    data: Path, run: Path, config: SparseConfig, session: Session, replace_run: bool
-) -> dict[str, Any]:
-    """Make the run, and train. Collective."""
-    comm = session.comm
-    facts = comm.on_root(lambda: check(data, run, config, replace_run))
-    config = config.resolved()
-    rows = comm.everywhere(lambda: read(data, config, facts, comm.rank, comm.size))
-    sections = {NAME: as_values(config), "launch": launch_facts(NAME, session)}
-    directory = comm.on_root(lambda: open_run(data, run, facts, sections, replace_run))
-    return _announce_and_train(rows, config, facts, session, directory)
+    def _train(
+        self, terms: Terms[SparseConfig], rows: AnyArray, again: bool
+    ) -> dict[str, Any]:
+        self.announce(terms)
+        cost = make_cost(rows, terms.config, terms.facts, self.session)
+        return self.descend(cost, terms.config, again)
 
+    def announce(self, terms: Terms[SparseConfig]) -> None:
+        """Say where the ranks run, and what works, but not as the user may think."""
+        session, config, n_train = self.session, terms.config, terms.facts.n_train
+        n_ranks = session.comm.size
+        session.announce()
+        if n_ranks > n_train:
+            session.warn(
+                f"{n_ranks} ranks share {n_train} training rows; {n_ranks - n_train} "
+                "have none. Start fewer ranks."
+            )
+        if config.optimizer == "sgd":
+            session.warn_of_idle_ranks(config.minibatch)
+        if config.kl != "average" and not config.sparsity_weight:
+            session.warn(
+                f"--kl {config.kl} makes no difference: --sparsity-weight is 0, so "
+                "there is no sparsity term"
+            )
 
-def _go_on(
-    run: Path, session: Session, asked: SparseConfig | None, data: Path | None
-) -> dict[str, Any]:
-    """Go on from the run's checkpoint. Collective.
+    def descend(
+        self, cost: ShardedCost, config: SparseConfig, again: bool
+    ) -> dict[str, Any]:
+        """Descend to the end, and write down what was reached. Collective.
 
-    ``asked`` are settings that must not contradict those of the run, but for limits.
-    """
-    comm = session.comm
-    directory = RunDirectory.open(run)
+        Raises
+        ------
+        TrainingError
+            The cost is not a number; the last good weights are in the checkpoint. If it
+            was none from the start, nothing of the run is left.
+        """
+        comm, directory = self.session.comm, self.directory
+        descent = Descent(cost, config)
+        before = self._restore(descent) if again else 0.0
+        seconds = self._loop(descent, before)
+        state = descent.state
+        if state is None:
+            raise RuntimeError("a descent without evaluations")
+        summary = _reached(descent, state, self.session)
+        times = comm.on_root(self._times)
+        self.session.warn(summary["warning"])
+        allreduce, work = times["allreduce_seconds"], f"{cost.n_rows} rows"
+        self.session.warn(costly_allreduce(allreduce, seconds, comm.size, work))
+        summary |= {"seconds": seconds, **times}
+        return comm.on_root(lambda: directory.write_summary(summary))
 
-    def look() -> tuple[Path, SparseConfig, Facts]:
-        config = sparse_config(directory)
-        check_same(config, asked and asked.resolved(), _harmless(config))
-        path = data_of_run(directory, data)
-        return path, asked.resolved() if asked else config, facts_of(path, config)
+    def _restore(self, descent: Descent) -> float:
+        """Go where the run was, if that was saved; return its seconds. Collective."""
+        session, before = self.session, 0.0
+        comm, path = session.comm, self.directory.checkpoint(SPARSE)
+        if comm.on_root(lambda: exists(path)):
+            parameters = descent.cost.model.parameters
+            before, remark = restore_replicas(path, descent, parameters, comm)
+            if remark:
+                session.warn(remark)
+                comm.on_root(lambda: forget_damaged(path))
+        comm.on_root(lambda: self._forget_later(descent))
+        if descent.state:
+            session.say(
+                f"going on after {descent.evaluations} evaluations, "
+                f"{descent.state.iteration} iterations"
+            )
+        return before
 
-    path, config, facts = comm.on_root(look)
-    if comm.on_root(lambda: _has_nothing_left(directory, config)):
-        session.say(f"{run} is trained to the end; there is nothing to do")
-        return comm.on_root(directory.read_summary)
-    rows = comm.everywhere(lambda: read(path, config, facts, comm.rank, comm.size))
-    return _announce_and_train(rows, config, facts, session, directory)
+    def _forget_later(self, descent: Descent) -> None:
+        """Forget what came after the checkpoint; note the limits that hold now."""
+        directory = self.directory
+        remove_unfinished(directory)
+        keep_until(directory.metrics_file(SPARSE), "evaluation", descent.evaluations)
+        directory.set_complete(SPARSE, False)
+        directory.write_config({SPARSE: as_values(descent.config)})
 
+    def _loop(self, descent: Descent, before: float) -> float:
+        """Descend, with metrics and checkpoints; return the seconds. Collective."""
+        session, directory, cost = self.session, self.directory, descent.cost
+        comm, unit = session.comm, 0.0
+        comm.barrier()
+        origin = cost.began = perf_counter() - before
+        saver = Saver(session, cost.iteration)
+        with (
+            session.display(directory, {SPARSE: descent.config.evaluations}),
+            session.listening(),
+            MetricsWriter(directory.metrics_file(SPARSE)) as writer,
+        ):
 
-def _announce_and_train(
-    rows: AnyArray,
-    config: SparseConfig,
-    facts: Facts,
-    session: Session,
-    directory: RunDirectory,
-) -> dict[str, Any]:
-    session.announce()
-    warn(session, config, facts)
-    cost = make_cost(rows, config, facts, session)
-    return carry_out(cost, config, session, directory)
+            def note(evaluation: Evaluation) -> None:
+                nonlocal unit
+                unit = evaluation.computing + evaluation.allreduce
+                if comm.rank == 0:
+                    writer.write(asdict(evaluation))
 
+            cost.on_evaluation = note
+            cost.time_over = lambda: session.must_stop(unit)
+            try:
+                for state in descent.states(descent.state):
+                    if saver.is_due(state.iteration):
+                        self._save(descent, state, saver, origin)
+            except TrainingError as error:
+                if descent.state is None:
+                    comm.on_root(directory.clear)
+                    raise
+                self._save(descent, descent.state, saver, origin)
+                saver.finish()
+                raise self._with_last_weights(error, descent.state) from None
+            finally:
+                cost.on_evaluation = lambda _: None
+                cost.time_over = lambda: False
+            if descent.state is not None:
+                self._save(descent, descent.state, saver, origin)
+                saver.finish()
+            comm.barrier()
+            if descent.stopped_by == "time":
+                raise session.interrupted(directory)
+        return perf_counter() - origin
 
-def carry_out(
-    cost: ShardedCost, config: SparseConfig, session: Session, directory: RunDirectory
-) -> dict[str, Any]:
-    """Train from the run's checkpoint if there is one; return the summary.
+    def _save(
+        self, descent: Descent, state: State, saver: Saver, origin: float
+    ) -> None:
+        """Start to write the last complete iteration, on rank 0."""
+        saver.note(state.iteration)
+        if self.session.comm.rank > 0:
+            return
+        seconds = perf_counter() - origin
+        path, picture = self.directory.checkpoint(SPARSE), self.directory.filters
+        save = saving(path, descent, keep=True, content=SPARSE, seconds=seconds)
+        weights = descent.arrays()["parameters/weights"]
 
-    Collective; see :func:`mpilayer.runs.descending.train`.
-    """
-    comm = session.comm
-    if comm.on_root(lambda: _has_nothing_left(directory, config)):
-        return comm.on_root(directory.read_summary)
-    first, before = _restore(directory, cost, config, session)
-    comm.on_root(lambda: _forget_later(directory, config, cost.evaluations))
-    if first:
-        session.say(
-            f"going on after {cost.evaluations} evaluations, {first.iteration} "
-            "iterations"
+        def write() -> None:
+            save()
+            buffer = BytesIO()
+            np.save(buffer, filters(weights))
+            with files.optional(picture, "the filters are also in the weights"):
+                files.write(picture, buffer.getvalue())
+
+        saver.start(write)
+
+    def _with_last_weights(self, error: TrainingError, state: State) -> TrainingError:
+        """Return the error that also says where the last good weights are."""
+        full = TrainingError(
+            f"{error} The weights after iteration {state.iteration}, cost "
+            f"{state.cost:.6g}, are in {self.directory.checkpoint(SPARSE)}."
         )
-    return train(cost, config, session, directory, first, before)
+        full.collective = error.collective
+        return full
+
+    def _times(self) -> dict[str, float]:
+        """Return where rank 0's time went in all evaluations; on rank 0."""
+        lines = list(MetricsReader(self.directory.metrics_file(SPARSE)).new_lines())
+        return {
+            f"{kind}_seconds": sum(line[kind] for line in lines)
+            for kind in ("computing", "allreduce")
+        }
 
 
-def sparse_config(directory: RunDirectory) -> SparseConfig:
-    """Return the settings of a run."""
-    return settings_of(directory, NAME, SparseConfig)
-
-
-def _has_nothing_left(directory: RunDirectory, config: SparseConfig) -> bool:
-    before = sparse_config(directory)
-    return directory.is_complete(NAME) and all(
-        getattr(config, name) == getattr(before, name) for name in _LIMITS
-    )
-
-
-def _harmless(config: SparseConfig) -> frozenset[str]:
-    """Return what may change when a run goes on; sgd's rate ends with evaluations."""
-    limits = _LIMITS - {"evaluations"} if config.optimizer == "sgd" else _LIMITS
-    return limits | config.unused
-
-
-def _restore(
-    directory: RunDirectory, cost: ShardedCost, config: SparseConfig, session: Session
-) -> tuple[State | None, float]:
-    """Return where the run was, and its seconds so far. Collective."""
-    comm = session.comm
-    if not comm.on_root(lambda: exists(directory.checkpoint(NAME))):
-        return None, 0.0
-    path, descent = directory.checkpoint(NAME), Descent(cost, config)
-    _, numbers, remark = comm.everywhere(lambda: restore(path, descent))
-    if remark:
-        session.say(f"warning: {remark}")
-        comm.on_root(lambda: forget_damaged(path))
-    check_replicas(cost.model.parameters, comm)
-    return descent.state, float(numbers["seconds"])
-
-
-def _forget_later(
-    directory: RunDirectory, config: SparseConfig, evaluations: int
-) -> None:
-    """Forget what came after the checkpoint; note the limits that hold now."""
-    remove_unfinished(directory)
-    keep_until(directory.metrics_file(NAME), "evaluation", evaluations)
-    directory.set_complete(NAME, False)
-    directory.write_config({NAME: as_values(config)})
-
-
-def check(data: Path, run: Path, config: SparseConfig, replace_run: bool) -> Facts:
-    """Check all that can be known before training; on rank 0, nothing is written."""
-    facts = facts_of(data, config)
-    RunDirectory.check_free(run, replace_run)
-    return facts
-
-
-def facts_of(data: Path, config: SparseConfig) -> Facts:
-    """Return what the data set says, checked against the configuration."""
+def sparse_facts(data: Path, config: SparseConfig) -> Facts:
+    """Return what the data set says, checked against the settings. Local."""
     return data_facts(data, config.minibatch if config.optimizer == "sgd" else 0)
-
-
-def read(
-    data: Path, config: SparseConfig, facts: Facts, rank: int, size: int
-) -> AnyArray:
-    """Read this rank's rows, in the type they are computed with."""
-    start, stop = shard_bounds(facts.n_train, size)[rank]
-    if config.optimizer == "sgd":
-        strata = Strata.of_rank(facts.n_train, config.minibatch, rank, size)
-        start, stop = strata.rows
-    with Dataset.open(data) as dataset:
-        rows = dataset.rows("train", start, stop)
-    check_range(rows, config.output, data, "give --output tanh or linear")
-    return rows.astype(config.dtype, copy=False)
-
-
-def warn(session: Session, config: SparseConfig, facts: Facts) -> None:
-    """Say what works, but not as the user may think."""
-    n_ranks = session.comm.size
-    if n_ranks > facts.n_train:
-        session.say(
-            f"warning: {n_ranks} ranks share {facts.n_train} training rows; "
-            f"{n_ranks - facts.n_train} have none. Start fewer ranks."
-        )
-    if config.optimizer == "sgd" and n_ranks > config.minibatch:
-        session.say(
-            f"warning: {n_ranks} ranks share minibatches of {config.minibatch} rows; "
-            "some have nothing to do"
-        )
-    if config.kl != "average" and not config.sparsity_weight:
-        session.say(
-            f"warning: --kl {config.kl} makes no difference: --sparsity-weight is 0, "
-            "so there is no sparsity term"
-        )
 
 
 def make_cost(
@@ -255,6 +248,46 @@ def make_cost(
     """Return the cost over all ranks, at the first weights. Collective."""
     model = make_model(config, facts.n_visible)
     start_weights(model, config)
-    # A rank that offers its core while it waits slows down those that share it.
-    eager = 0.0 if session.placement.crowded else EAGER_SECONDS
-    return ShardedCost(model, rows, config, session.comm, eager)
+    return ShardedCost(model, rows, config, session.comm, session.eager)
+
+
+def filters(weights: Array64) -> AnyArray:
+    """Return the input of norm 1 that each hidden unit responds to most.
+
+    Parameters
+    ----------
+    weights : ndarray (n_visible, n_hidden)
+        W₁.
+
+    Returns
+    -------
+    ndarray (n_hidden, n_visible), or (n_hidden, size, size) of square patches
+    """
+    norms = np.maximum(np.linalg.norm(weights, axis=0), np.finfo(np.float64).tiny)
+    rows: AnyArray = (weights / norms).T.astype(np.float32)
+    size = round(rows.shape[1] ** 0.5)
+    return rows.reshape(-1, size, size) if size * size == rows.shape[1] else rows
+
+
+def _reached(descent: Descent, state: State, session: Session) -> dict[str, Any]:
+    """Return what the last iteration has reached. Collective."""
+    cost, config = descent.cost, descent.config
+    dead, final = dead_units(cost, state.position), cost.measure(state.position)
+    terms = ("cost", "exact_cost", "reconstruction", "decay", "sparsity")
+    return {
+        **session.facts(),
+        "kl": config.kl,
+        "optimizer": config.optimizer,
+        **{name: finite(getattr(final, name)) for name in (*terms, "gradient_norm")},
+        "evaluations": cost.evaluations,
+        "iterations": state.iteration,
+        "stopped_by": descent.stopped_by,
+        "dead_units": dead.units,
+        "warning": dead.warning(final),
+        "mean_activation": float(cost.mean_activation.mean()),
+        "mean_activations": cost.mean_activation.tolist(),
+        "digest": cost.model.parameters.digest(),
+        "n_visible": cost.model.shape.n_visible,
+        "n_hidden": cost.model.shape.n_hidden,
+        "n_rows": cost.n_rows,
+    }

@@ -1,206 +1,331 @@
-"""What a layer does next: it follows a table, or takes the newest output there is."""
+"""What a schedule answers while layers train, are interrupted, and go on.
 
+A plan never changes, and knows neither MPI nor arrays nor time. How far a layer has
+come is in its *track*: the outputs of the layer below that its epochs used.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from mpilayer.parallel.channel import Inlet
 from mpilayer.train.schedule import AsyncLayer, Schedule
 
 
-class Plan(Protocol):
-    """Decides what each layer does next."""
+@dataclass(frozen=True, order=True)
+class Candidate:
+    """A checkpoint of a layer, or the beginning if its epoch is 0.
 
-    replace: bool
-    """Newer outputs may replace older ones that have not left."""
+    Attributes
+    ----------
+    epoch : int
+        Epochs done.
+    used : int
+        Output of the layer below that the last of them used; 0 for the data.
+    final : bool
+        The layer has no epoch left to do.
+    """
 
-    enough: bool
-    """Set it when all layers have done their stipulated epochs."""
+    epoch: int
+    used: int = 0
+    final: bool = False
+
+
+BEGINNING = Candidate(0)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a layer sees of its channels; see ``Inlet`` and ``Outlet``.
+
+    Attributes
+    ----------
+    newest : int
+        Epoch of the newest output that has arrived, −1 if none has.
+    ended, paused, stopped : bool
+        What the layer below has said.
+    saved : int
+        Epoch of the last checkpoint of the layer below, as far as is known.
+    room : bool
+        There is a buffer for another output.
+    """
+
+    newest: int = -1
+    ended: bool = False
+    paused: bool = False
+    stopped: bool = False
+    saved: int = 0
+    room: bool = True
 
     @property
-    def until_stipulated(self) -> bool:
-        """Whether everything stops then."""
+    def told(self) -> bool:
+        """Nothing more comes from below in this launch."""
+        return self.ended or self.paused
 
-    def next_output(self, layer: int, inlet: Inlet) -> int | None:
-        """Return which output the layer uses for its next epoch, None if it waits."""
 
-    def begin(self, layer: int, output: int) -> None:
+class Track(Protocol):
+    """How far a layer has come, and which output it uses next."""
+
+    used: list[int]
+    extra_left: int
+
+    def next_output(self, newest: int) -> int | None:
+        """Return which output the next epoch uses, None if it waits or there is none.
+
+        Asking changes nothing. ``newest`` has arrived; −1 if none has.
+        """
+
+    def begin(self, output: int) -> None:
         """Note that an epoch on that output begins."""
 
-    def row(self, layer: int) -> tuple[int, ...]:
-        """Return the outputs of the epochs begun so far."""
 
-    def may_pause(self, layer: int, inlet: Inlet) -> bool:
-        """Tell whether an interrupted layer could go on from here."""
+@dataclass
+class TableLayer:
+    """The track of a layer whose row of the table is known."""
 
-    def finished(self, layer: int, inlet: Inlet) -> bool:
-        """Tell whether the layer has no epoch left to do."""
+    row: tuple[int, ...]
+    used: list[int] = field(default_factory=list)
+    extra_left: int = 0
 
+    def next_output(self, newest: int) -> int | None:
+        """Return the table's entry, once that output is there."""
+        # Only outputs that the table uses are sent, in its order: so the entry is the
+        # output in use, or the newest one, or it has not arrived yet.
+        done = len(self.used)
+        if done == len(self.row) or newest < self.row[done]:
+            return None
+        return self.row[done]
+
+    def begin(self, output: int) -> None:
+        """Note it."""
+        self.used.append(output)
+
+
+class Plan(ABC):
+    """What each layer does next, and which checkpoints of the layers go together.
+
+    Parameters
+    ----------
+    stipulated : sequence of int
+        Epochs N_l of each layer.
+    streamed : bool
+        Outputs before a layer's last stipulated epoch are computed on the way.
+    """
+
+    replace: ClassVar[bool]
+    """Newer outputs may replace older ones that have not left."""
+
+    until_stipulated = False
+    """Everything stops when all layers have done their stipulated epochs."""
+
+    def __init__(self, stipulated: Sequence[int], streamed: bool) -> None:
+        self.stipulated = tuple(stipulated)
+        self.streamed = streamed
+
+    @abstractmethod
+    def track(self, layer: int, used: Sequence[int] = (), extra_left: int = 0) -> Track:
+        """Return a layer's track, perhaps as an interrupted run has left it."""
+
+    @abstractmethod
     def leaves(self, layer: int, epoch: int) -> bool:
         """Tell whether the output after an epoch goes to the layer above."""
 
-    def streams(self, layer: int, epoch: int) -> bool:
-        """Tell whether that output may be what training computed on the way."""
-
-    def progress(self, layer: int) -> float:
+    @abstractmethod
+    def progress(self, layer: int, epochs: int) -> float:
         """Return how much of its epochs a layer has done."""
 
-    def stops_all(self, layer: int) -> bool:
+    @abstractmethod
+    def finished(self, layer: int, track: Track, view: View) -> bool:
+        """Tell whether the layer has no epoch left to do."""
+
+    @abstractmethod
+    def goes_on(
+        self, layer: int, mine: Candidate, below: Candidate, repeatable: bool
+    ) -> bool:
+        """Tell whether a layer gets what it needs next after an interruption.
+
+        ``repeatable``: output ``below.epoch`` can be computed from the weights.
+        """
+
+    @abstractmethod
+    def needs_again(self, layer: int, mine: Candidate, below: Candidate) -> bool:
+        """Tell whether a layer needs output ``below.epoch`` once more."""
+
+    @abstractmethod
+    def repeats(self, layer: int) -> bool:
+        """Tell whether weights alone give a layer's last output, once it has ended."""
+
+    def stops_all(self, layer: int) -> bool:  # noqa: ARG002
         """Tell whether everything stops when this layer has finished."""
+        return False
+
+    def streams(self, layer: int, epoch: int) -> bool:
+        """Tell whether an output is what training computed on the way.
+
+        Weights cannot repeat it.
+        """
+        return self.streamed and epoch < self.stipulated[layer]
+
+    def may_pause(self, layer: int, mine: Candidate, view: View) -> bool:
+        """Tell whether an interrupted layer could go on from here."""
+        if layer == 0:
+            return True
+        if not view.told:
+            return False
+        # With its end or its pause the layer below has told its last checkpoint.
+        below = Candidate(view.saved, final=view.ended)
+        repeatable = view.ended and self.repeats(layer - 1)
+        return self.goes_on(layer, mine, below, repeatable)
+
+    def repeatable(self, candidates: Sequence[Candidate]) -> list[bool]:
+        """Return for each layer whether weights alone give its last output again.
+
+        That is so if they made it, and from an input that can be made again, too.
+        """
+        result: list[bool] = []
+        for i, mine in enumerate(candidates):
+            is_last = i == 0 or (result[i - 1] and mine.used == candidates[i - 1].epoch)
+            made = mine.epoch > 0 and not self.streams(i, mine.epoch)
+            result.append(made and is_last)
+        return result
 
 
-class TablePlan:
+class TablePlan(Plan):
     """Follows a table to the letter."""
 
     replace = False
-    until_stipulated = False
 
-    def __init__(
-        self, schedule: Schedule, streamed: bool, begun: Sequence[int] = ()
-    ) -> None:
-        self.enough = False
+    def __init__(self, schedule: Schedule, streamed: bool) -> None:
+        super().__init__(schedule.stipulated, streamed)
         self._schedule = schedule
-        self._streamed = streamed
-        self._begun = list(begun) or [0] * schedule.n_layers
         self._needed = [schedule.needed(i) for i in range(schedule.n_layers)]
-        self._repeats = self._repeatable()
+        ends = [Candidate(len(row), row[-1] if row else 0) for row in schedule.used]
+        self._repeats = self.repeatable(ends)
 
-    def next_output(self, layer: int, inlet: Inlet) -> int | None:
-        """Return the table's entry, once that output is there."""
-        row, begun = self._schedule.used[layer], self._begun[layer]
-        # Only outputs that the table uses are sent, in its order: so the entry is the
-        # output in use, or the newest one, or it has not arrived yet.
-        if begun == len(row) or inlet.newest() < row[begun]:
-            return None
-        return row[begun]
-
-    def begin(self, layer: int, output: int) -> None:  # noqa: ARG002
-        """Count the epoch."""
-        self._begun[layer] += 1
-
-    def row(self, layer: int) -> tuple[int, ...]:
-        """Return the table's row so far."""
-        return self._schedule.used[layer][: self._begun[layer]]
-
-    def may_pause(self, layer: int, inlet: Inlet) -> bool:
-        """Tell whether the next entry is still to come, or can be made again.
-
-        The latter holds for what is computed from the last weights of a layer that has
-        ended, and from an input that can be made again, too.
-        """
-        row, begun = self._schedule.used[layer], self._begun[layer]
-        if layer == 0 or begun == len(row) or row[begun] > inlet.newest():
-            return True
-        last = len(self._schedule.used[layer - 1])
-        return inlet.ended and row[begun] == last and self._repeats[layer - 1]
-
-    def _repeatable(self) -> list[bool]:
-        """Return for each layer whether weights alone give its last output again."""
-        result: list[bool] = []
-        for i, row in enumerate(self._schedule.used):
-            last = len(self._schedule.used[i - 1])
-            has_input = i == 0 or (result[i - 1] and row[-1:] == (last,))
-            result.append(has_input and not self.streams(i, len(row)))
-        return result
-
-    def finished(self, layer: int, inlet: Inlet) -> bool:  # noqa: ARG002
-        """Tell whether the row of the table is done."""
-        return self._begun[layer] == len(self._schedule.used[layer])
+    def track(
+        self,
+        layer: int,
+        used: Sequence[int] = (),
+        extra_left: int = 0,  # noqa: ARG002
+    ) -> TableLayer:
+        """Return the track along a row."""
+        return TableLayer(self._schedule.used[layer], list(used))
 
     def leaves(self, layer: int, epoch: int) -> bool:
         """Tell whether the row above names the epoch."""
         return epoch in self._needed[layer]
 
-    def streams(self, layer: int, epoch: int) -> bool:
-        """Tell whether the epoch comes before the last stipulated one."""
-        return self._streamed and epoch < self._schedule.stipulated[layer]
-
-    def progress(self, layer: int) -> float:
+    def progress(self, layer: int, epochs: int) -> float:
         """Return the part of the row that is done."""
-        return self._begun[layer] / max(1, len(self._schedule.used[layer]))
+        return epochs / max(1, len(self._schedule.used[layer]))
 
-    def stops_all(self, layer: int) -> bool:  # noqa: ARG002
-        """Return False: the table says when each layer ends."""
-        return False
+    def finished(self, layer: int, track: Track, view: View) -> bool:  # noqa: ARG002
+        """Tell whether the row is done."""
+        return len(track.used) == len(self._schedule.used[layer])
+
+    def goes_on(
+        self, layer: int, mine: Candidate, below: Candidate, repeatable: bool
+    ) -> bool:
+        """Tell whether the next entry is still to come, or can be made again."""
+        following = self._following(layer, mine)
+        if following is None or following > below.epoch:
+            return True
+        return following == below.epoch and repeatable
+
+    def needs_again(self, layer: int, mine: Candidate, below: Candidate) -> bool:
+        """Tell whether the next entry is the output that was there before."""
+        return self._following(layer, mine) == below.epoch
+
+    def repeats(self, layer: int) -> bool:
+        """Look it up."""
+        return self._repeats[layer]
+
+    def _following(self, layer: int, mine: Candidate) -> int | None:
+        row = self._schedule.used[layer]
+        return row[mine.epoch] if mine.epoch < len(row) else None
 
 
-@dataclass
-class AsyncPlan:
-    """Lets layers go on as outputs arrive; records the table (Santara et al. §3).
+class AsyncPlan(Plan):
+    """Lets layers go on as outputs arrive (Santara et al. 2016 §3).
 
-    Attributes
+    Parameters
     ----------
-    layers : list of AsyncLayer
-        The rule and the record of each layer.
+    stipulated, extra : sequence of int
+        Of each layer: N_l, and the epochs that a newer output wakes it for.
     streamed : bool
-        Outputs before the last stipulated epoch are streamed.
+        See ``Plan``.
     end : str
         When training ends (``simulate``). An epoch that runs at the end is completed.
+    cut_short : bool
+        See ``AsyncLayer``.
     """
 
-    layers: list[AsyncLayer]
-    streamed: bool
-    end: str = "stipulated"
-    replace: bool = field(default=True, init=False)
-    enough: bool = field(default=False, init=False)
-    _begun: set[int] = field(default_factory=set, init=False)
+    replace = True
 
-    @property
-    def until_stipulated(self) -> bool:
-        """Whether the stipulated epochs decide the end."""
-        return self.end == "stipulated"
+    def __init__(
+        self,
+        stipulated: Sequence[int],
+        extra: Sequence[int],
+        streamed: bool,
+        end: str = "stipulated",
+        cut_short: bool = True,
+    ) -> None:
+        super().__init__(stipulated, streamed)
+        self.extra = tuple(extra)
+        self.end = end
+        self.until_stipulated = end == "stipulated"
+        self._cut_short = cut_short
 
-    def next_output(self, layer: int, inlet: Inlet) -> int | None:
-        """Return what the rule says about the newest output."""
-        mine, newest = self.layers[layer], inlet.newest()
-        if layer not in self._begun and mine.used and newest > mine.used[-1]:
-            mine.extra_left = 0  # the output that was in use before a restart is gone
-        return mine.next_output(newest)
-
-    def begin(self, layer: int, output: int) -> None:
-        """Record the entry."""
-        self._begun.add(layer)
-        self.layers[layer].begin(output)
-
-    def row(self, layer: int) -> tuple[int, ...]:
-        """Return the record."""
-        return tuple(self.layers[layer].used)
-
-    def may_pause(self, layer: int, inlet: Inlet) -> bool:
-        """Tell whether newer outputs will come, or the last one can be made again.
-
-        Not so above a layer without extra epochs: it ends on an older input.
-        """
-        return not inlet.ended or all(below.extra for below in self.layers[1:layer])
-
-    def finished(self, layer: int, inlet: Inlet) -> bool:
-        """Tell whether nothing can wake the layer any more."""
-        if inlet.stopped or self.enough:
-            return True
-        mine = self.layers[layer]
-        # Without extra epochs nothing newer matters: those above must not wait for it.
-        told = inlet.ended or (not mine.extra and self.end != "first-layer")
-        return (
-            told
-            and len(mine.used) >= mine.stipulated
-            and mine.next_output(inlet.newest()) is None
+    def track(
+        self, layer: int, used: Sequence[int] = (), extra_left: int = 0
+    ) -> AsyncLayer:
+        """Return a layer that follows the rule of the paper."""
+        n = self.stipulated[layer]
+        # Runs of older versions count extra epochs before the stipulated are done.
+        left = extra_left if len(used) > n else 0
+        return AsyncLayer(
+            n, self.extra[layer], self._cut_short, list(used), left, bool(used)
         )
 
     def leaves(self, layer: int, epoch: int) -> bool:
         """Every output is offered, but none that nobody could use any more."""
-        if layer + 1 == len(self.layers):
+        if layer + 1 == len(self.stipulated):
             return False
-        is_last = layer == 0 and epoch == self.layers[0].stipulated
+        is_last = layer == 0 and epoch == self.stipulated[0]
         return not (is_last and self.end == "first-layer")
 
-    def streams(self, layer: int, epoch: int) -> bool:
-        """Tell whether the epoch comes before the last stipulated one."""
-        return self.streamed and epoch < self.layers[layer].stipulated
-
-    def progress(self, layer: int) -> float:
+    def progress(self, layer: int, epochs: int) -> float:
         """Return epochs done over epochs stipulated; above 1 in extra epochs."""
-        return len(self.layers[layer].used) / self.layers[layer].stipulated
+        return epochs / self.stipulated[layer]
+
+    def finished(self, layer: int, track: Track, view: View) -> bool:
+        """Tell whether nothing can wake the layer any more."""
+        # Without extra epochs nothing newer matters: those above must not wait for it.
+        deaf = not self.extra[layer] and self.end != "first-layer"
+        return (
+            (view.ended or deaf)
+            and len(track.used) >= self.stipulated[layer]
+            and track.next_output(view.newest) is None
+        )
 
     def stops_all(self, layer: int) -> bool:
         """Tell whether the first layer's end is the end."""
         return layer == 0 and self.end == "first-layer"
+
+    def goes_on(
+        self,
+        layer: int,  # noqa: ARG002
+        mine: Candidate,
+        below: Candidate,
+        repeatable: bool,
+    ) -> bool:
+        """Tell whether a newer output will come, or the last one again."""
+        return mine.final or not below.final or repeatable
+
+    def needs_again(self, layer: int, mine: Candidate, below: Candidate) -> bool:  # noqa: ARG002
+        """Tell whether nothing newer will come and the layer is not done."""
+        return below.final and not mine.final
+
+    def repeats(self, layer: int) -> bool:
+        """Not so above a layer without extra epochs: it ends on an older input."""
+        return all(self.extra[1 : layer + 1])

@@ -269,6 +269,8 @@ class AsyncLayer:
         The row of the table, as it happens.
     extra_left : int
         Epochs that the output which woke the layer is still worth.
+    resumed : bool
+        No epoch has begun since a restart: what was used last may not come again.
     """
 
     stipulated: int
@@ -276,6 +278,7 @@ class AsyncLayer:
     cut_short: bool = True
     used: list[int] = field(default_factory=list)
     extra_left: int = 0
+    resumed: bool = False
 
     def next_output(self, newest: int) -> int | None:
         """Return the output to use now, or None to wait (or to end).
@@ -291,7 +294,8 @@ class AsyncLayer:
         if len(self.used) < self.stipulated:
             return newest
         is_newer = newest > current
-        if self.extra_left > 0 and not (is_newer and self.cut_short):
+        is_over = is_newer and (self.cut_short or self.resumed)
+        if self.extra_left > 0 and not is_over:
             return current
         return newest if is_newer and self.extra > 0 else None
 
@@ -301,6 +305,7 @@ class AsyncLayer:
             left = self.extra if output > self.used[-1] else self.extra_left
             self.extra_left = left - 1
         self.used.append(output)
+        self.resumed = False
 
 
 def simulate(

@@ -95,9 +95,8 @@ def refused(tmp_path):
         before = contents(tmp_path)
         options = {"ranks": ranks, "cwd": tmp_path, "variables": variables}
         result = launch.run(*arguments, **options)
-        launch.assert_user_error(
-            result, *([words] if isinstance(words, str) else words)
-        )
+        words = [words] if isinstance(words, str) else words
+        launch.assert_user_error(result, *words)
         assert result.stdout == ""
         assert contents(tmp_path) == before
 

@@ -114,11 +114,11 @@ def peaks(result):
 def test_memory_of_every_rank(big, tmp_path, schedule):
     run = tmp_path / "run"
     arguments = ["pretrain", big, "--run", run, "--schedule", schedule]
-    options = ["--layers", "500,200", "--epochs", "2,1", "--threads", 1]
+    options = ["--layers", "200,100", "--epochs", 1, "--threads", 1]
     program = launch.driver(MEMORY)
     result = launch.run(*arguments, *options, ranks=2, program=program).ok()
     found = peaks(result)
-    rows, columns = 20_000 + 2_000, (784, 500, 200)
+    rows, columns = 20_000 + 2_000, (784, 200, 100)
     for rank in range(2):
         data, outputs = (4 * rows * n for n in columns[rank : rank + 2])
         assert 20e6 < found[rank] < 2 * data + 2 * outputs + 200e6, found
@@ -131,12 +131,18 @@ def test_memory_of_every_rank(big, tmp_path, schedule):
         assert peak < 2 * 4 * rows * 784 / 2 + 200e6
 
 
+@pytest.fixture(scope="module")
+def million(shared_images, tmp_path_factory):
+    """Give a million patches."""
+    path = tmp_path_factory.mktemp("million") / "patches.h5"
+    launch.run("data", "patches", shared_images, "-o", path, "--count", 1_000_000).ok()
+    return path
+
+
 @pytest.mark.parametrize("kl", ["average", "exact"])
-def test_memory_of_a_million_patches(shared_images, tmp_path, kl):
-    data, run = tmp_path / "patches.h5", tmp_path / "run"
-    launch.run("data", "patches", shared_images, "-o", data, "--count", 1_000_000).ok()
-    program = launch.driver(MEMORY)
-    arguments = ["sparse", data, "--run", run, "--kl", kl, "--evaluations", 3]
-    result = launch.run(*arguments, ranks=2, program=program).ok()
+def test_memory_of_a_million_patches(million, tmp_path, kl):
+    arguments = ["sparse", million, "--run", tmp_path / "run", "--kl", kl]
+    options = {"ranks": 2, "program": launch.driver(MEMORY)}
+    result = launch.run(*arguments, "--evaluations", 2, **options).ok()
     for peak in peaks(result).values():
         assert 20e6 < peak < 500e6  # of them 128 MB of rows, 60 MB of activations

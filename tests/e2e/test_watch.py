@@ -14,7 +14,7 @@ import time
 import pytest
 
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.holding import _Lock
+from mpilayer.runs.lock import RunLock
 from mpilayer.store.metrics import MetricsWriter
 from tests.support import launch
 
@@ -41,7 +41,7 @@ def descended(tiny, tmp_path_factory):
 def run_again(run_copy):
     """Give a pre-trained run that looks as if it were under way."""
     start_again(run_copy)
-    lock = _Lock(run_copy)
+    lock = RunLock(run_copy)
     assert lock.take()
     yield run_copy
     lock.release(remove=True)

@@ -71,7 +71,7 @@ def test_stopped_by_any_rank(world, name, streamed):
         for epochs in (1, 3):
             stage = interrupted(world, course, rank, epochs)
             waiting = left_in_flight(world)
-            cut = stage.cut(course.rule())
+            cut = stage.cut(course.plan())
             ended = train(world, course, None, stage)
             alone = serially(world, lambda s=stage: train(SERIAL, course, None, s))
             with together(world):
@@ -98,7 +98,7 @@ def test_lost_at_any_moment(world, name, streamed):
             for k in [k for k in whole.kept if k.layer == i][: int(written[i] * n[i])]
         ]
         stage = Stage(kept, whole.records)
-        cut = stage.cut(course.rule())
+        cut = stage.cut(course.plan())
         if cut in done:
             continue
         done.add(cut)
@@ -136,17 +136,17 @@ def test_an_asynchronous_run_can_be_replayed_with_its_interruptions(
     course = Course(None, streamed, extra, end)
     for rank in range(world.size):
         stage = interrupted(world, course, rank, 2, every=1)
-        first = stage.cut(course.rule())
+        first = stage.cut(course.plan())
         stage = interrupted(world, course, 0, 1, stage, every=1)
-        second = stage.cut(course.rule())
+        second = stage.cut(course.plan())
         ended = train(world, course, None, stage)
         waiting = left_in_flight(world)
         table = TablePlan(ended.schedule(), streamed)
         replayed = serially(world, lambda t=table: pretrain(SERIAL, t, data()))
         with together(world):
             assert not waiting
-            assert consistent(course.rule(), first)
-            assert consistent(course.rule(), second)
+            assert consistent(course.plan(), first)
+            assert consistent(course.plan(), second)
             assert all(a.epoch <= b.epoch for a, b in zip(first, second, strict=True))
             ended.schedule().check()
             assert ended.used == replayed.used
@@ -162,7 +162,7 @@ def test_a_slow_rank_above_hears_that_it_shall_end(world):
     course = Course(None)
     stage = interrupted(world, course, 0, 3, delay=0.1 * (world.rank > 0))
     waiting = left_in_flight(world)
-    cut = stage.cut(course.rule())
+    cut = stage.cut(course.plan())
     ended = train(world, course, None, stage)
     replayed = serially(
         world, lambda: pretrain(SERIAL, TablePlan(ended.schedule(), True), data())

@@ -30,7 +30,7 @@ from mpilayer.cli.main import main as mpilayer
 from tests.e2e.conftest import write_pixels
 
 LIMIT = 60
-for _name in ("compare", "evaluate", "finetune", "pretrain", "report", "resume"):
+for _name in ("training", "evaluate", "report", "resume"):
     import_module(f"mpilayer.cli.{_name}")  # once, not in every child
 import_module("mpilayer.report.build")
 

@@ -16,11 +16,10 @@ from mpilayer.data.dataset import KIND, Dataset, write_dataset
 from mpilayer.data.split import Split
 from mpilayer.errors import DataError
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.finetune import run_finetune
-from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.resume import resume
-from mpilayer.runs.resuming import data_of_run
+from mpilayer.runs.tasks import data_of_run
 from mpilayer.runs.use import evaluate
+from tests.support.runs import pretrain, run_finetune
 from tests.unit.runs.conftest import make_session
 
 FLIPS = 300

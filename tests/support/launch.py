@@ -96,10 +96,15 @@ class Job:
         self._began = time.monotonic()
         self._limit = limit
 
+    @property
+    def lives(self) -> bool:
+        """It has not ended."""
+        return self._process.poll() is None
+
     def wait_for(self, path: Path, lines: int = 0) -> None:
         """Wait until a file is there and not empty, and has so many lines."""
         while not _has(path, lines):
-            if self._process.poll() is not None:
+            if not self.lives:
                 pytest.fail(f"ended before {path.name} was there:\n{self.finish()}")
             if time.monotonic() - self._began > self._limit:
                 pytest.fail(f"no {path.name} within {self._limit} s")

@@ -11,7 +11,7 @@ from mpilayer.train.layer import LayerState, layer_shapes, monitored, new_state
 from mpilayer.train.plans import AsyncPlan, Plan
 from mpilayer.train.pretrain import Keeper, Pipeline
 from mpilayer.train.record import EpochRecord
-from mpilayer.train.schedule import AsyncLayer, Schedule
+from mpilayer.train.schedule import Schedule
 from tests.support import toys
 
 N_VISIBLE = 12
@@ -39,8 +39,8 @@ def async_plan(
     epochs: Sequence[int] = (EPOCHS,) * 4,
 ) -> AsyncPlan:
     """Return a plan whose layers above the first have extra epochs."""
-    layers = [AsyncLayer(n, extra if i else 0, cut_short) for i, n in enumerate(epochs)]
-    return AsyncPlan(layers, streamed, end)
+    extra_epochs = [extra if i else 0 for i in range(len(epochs))]
+    return AsyncPlan(epochs, extra_epochs, streamed, end, cut_short)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def pretrain(
             index,
             pipeline.states[index].layer.parameters.digest(),
             tuple(layer),
-            tuple(pipeline.outlets[index].dropped),
+            pipeline.dropped(index),
         )
         for index, layer in records.items()
     ]

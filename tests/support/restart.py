@@ -9,20 +9,19 @@ from mpilayer.config import PretrainConfig
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import layers_to_ranks
 from mpilayer.train.layer import LayerState
-from mpilayer.train.plans import AsyncPlan, Plan, TablePlan
+from mpilayer.train.plans import BEGINNING, Candidate, Plan, TablePlan
 from mpilayer.train.pretrain import Keeper, Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
-from mpilayer.train.restart import (
-    BEGINNING,
-    AsyncRule,
-    Candidate,
-    Rule,
-    TableRule,
-    newest_cut,
-    outputs_again,
+from mpilayer.train.restart import newest_cut, outputs_again
+from mpilayer.train.schedule import Schedule
+from tests.support.pipeline import (
+    CONFIG,
+    EPOCHS,
+    Outcome,
+    async_plan,
+    data,
+    new_states,
 )
-from mpilayer.train.schedule import AsyncLayer, Schedule
-from tests.support.pipeline import CONFIG, EPOCHS, Outcome, data, new_states
 
 N_LAYERS = 4
 
@@ -44,28 +43,11 @@ class Course:
     cut_short: bool = True
     config: PretrainConfig = CONFIG
 
-    def rule(self) -> Rule:
-        """Return which checkpoints go together."""
+    def plan(self) -> Plan:
+        """Return what the schedule says."""
         if self.table is not None:
-            return TableRule(self.table, self.streamed)
-        return AsyncRule((EPOCHS,) * N_LAYERS, self.streamed)
-
-    def plan(self, snapshots: Sequence[Snapshot]) -> Plan:
-        """Return the plan from there on."""
-        if self.table is not None:
-            begun = [snapshot.candidate.epoch for snapshot in snapshots]
-            return TablePlan(self.table, self.streamed, begun)
-        layers = [
-            AsyncLayer(
-                EPOCHS,
-                self.extra if i else 0,
-                self.cut_short,
-                list(done.row),
-                done.extra_left,
-            )
-            for i, done in enumerate(snapshots)
-        ]
-        return AsyncPlan(layers, self.streamed, self.end)
+            return TablePlan(self.table, self.streamed)
+        return async_plan(self.end, self.extra, self.streamed, self.cut_short)
 
 
 @dataclass(frozen=True)
@@ -174,9 +156,9 @@ class Stage:
         """Return the recorded table."""
         return Schedule("async", self.used, (EPOCHS,) * N_LAYERS, self.dropped)
 
-    def cut(self, rule: Rule) -> tuple[Candidate, ...]:
+    def cut(self, plan: Plan) -> tuple[Candidate, ...]:
         """Return the newest checkpoints that go together."""
-        return newest_cut(rule, candidates(self.kept))
+        return newest_cut(plan, candidates(self.kept))
 
 
 def candidates(kept: Iterable[Kept]) -> list[list[Candidate]]:
@@ -199,7 +181,7 @@ def train(
     With one rank ``limit`` is the number of epochs after which the process is lost.
     """
     before, keeper = before or Stage(), keeper or Memory(0)
-    cut = tuple(cut) or before.cut(course.rule())
+    cut = tuple(cut) or before.cut(course.plan())
     found = {(k.layer, k.candidate): k for k in before.kept}
     starts = [found.get((i, mine)) for i, mine in enumerate(cut)]
     assert all(start or mine == BEGINNING for start, mine in zip(starts, cut))  # noqa: B905
@@ -219,12 +201,11 @@ def train(
         rows if comm.rank == 0 else None,
         tuple(map(len, rows.parts)),
         comm,
-        course.plan(snapshots),
+        course.plan(),
         keeper,
-        outputs_again(course.rule(), cut),
+        snapshots,
+        outputs_again(course.plan(), cut),
     )
-    for index, outlet in pipeline.outlets.items():
-        outlet.dropped.extend(snapshots[index].dropped)
     records = {
         index: before.records[index][: cut[index].epoch] for index in pipeline.states
     }
@@ -238,7 +219,7 @@ def train(
             keeper.kept,
             pipeline.interrupted,
             {i: s.layer.parameters.digest() for i, s in pipeline.states.items()},
-            {i: tuple(outlet.dropped) for i, outlet in pipeline.outlets.items()},
+            {i: pipeline.dropped(i) for i in pipeline.states},
         )
     )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mpilayer.cli import compare, show
+from mpilayer.cli import results, show
 from mpilayer.errors import CheckpointError
 
 
@@ -14,4 +14,4 @@ from mpilayer.errors import CheckpointError
 def test_results_that_no_run_tells(result):
     message = "what a tells of its end must be as it was written; .*'mpilayer resume a'"
     with pytest.raises(CheckpointError, match=message), show.told_by(Path("a")):
-        compare.show_comparison(result)
+        results.show_comparison(result)

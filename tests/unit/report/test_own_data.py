@@ -11,8 +11,7 @@ from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split
 from mpilayer.report import build, images
 from mpilayer.report.collect import collect
-from mpilayer.runs.finetune import run_finetune
-from mpilayer.runs.pretrain import pretrain
+from tests.support.runs import pretrain, run_finetune
 from tests.support.toys import rows
 from tests.unit.report.test_collect import figures_of, text_of
 from tests.unit.runs.conftest import make_session

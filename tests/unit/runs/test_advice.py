@@ -19,9 +19,8 @@ from mpilayer.runs.advice import (
     over_fits,
     worse_than_pca,
 )
-from mpilayer.runs.finetune import run_finetune
-from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.use import evaluate
+from tests.support.runs import pretrain, run_finetune
 from tests.support.toys import rows
 from tests.unit.runs.conftest import make_session
 

@@ -12,11 +12,10 @@ from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split
 from mpilayer.errors import DataError
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.runs.finetune import run_finetune
-from mpilayer.runs.pretrain import pretrain
 from mpilayer.runs.rows import like_of
 from mpilayer.runs.use import evaluate, write_rows
 from mpilayer.train.evaluate import PCA
+from tests.support.runs import pretrain, run_finetune
 from tests.support.toys import rows
 from tests.unit.runs.conftest import make_session
 

@@ -5,19 +5,15 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mpilayer.train.restart import (
-    BEGINNING,
-    AsyncRule,
-    Candidate,
-    TableRule,
-    consistent,
-    newest_cut,
-    outputs_again,
-    worth_keeping,
-)
+from mpilayer.train.plans import BEGINNING, AsyncPlan, Candidate, TablePlan
+from mpilayer.train.restart import consistent, newest_cut, outputs_again, worth_keeping
 from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
 
 SEEDS = range(150)
+
+
+def asynchronous(stipulated, streamed):
+    return AsyncPlan(stipulated, (0,) * len(stipulated), streamed)
 
 
 def random_table(rng, n_layers=3, most=5):
@@ -71,27 +67,27 @@ def can_go_on(table, streamed, epochs):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_rule_says_whether_all_outputs_will_come(seed):
+def test_the_plan_says_whether_all_outputs_will_come(seed):
     rng = np.random.default_rng(seed)
     table, streamed = random_table(rng), bool(seed % 2)
-    rule = TableRule(table, streamed)
+    plan = TablePlan(table, streamed)
     for epochs in product(*(range(n + 1) for n in table.epochs)):
         cut = [of_table(table, layer, epoch) for layer, epoch in enumerate(epochs)]
-        assert consistent(rule, cut) == can_go_on(table, streamed, epochs), cut
+        assert consistent(plan, cut) == can_go_on(table, streamed, epochs), cut
 
 
-def all_cuts(rule, saved):
+def all_cuts(plan, saved):
     """Return all that go together, the most advanced first layers first."""
     choices = product(*({*own, BEGINNING} for own in saved))
-    return sorted((cut for cut in choices if consistent(rule, cut)), reverse=True)
+    return sorted((cut for cut in choices if consistent(plan, cut)), reverse=True)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_newest_cut_is_the_best_of_all(seed):
     rng = np.random.default_rng(seed)
     table = random_table(rng, n_layers=int(rng.integers(1, 5)))
-    rule, saved = TableRule(table, bool(seed % 2)), random_saved(rng, table)
-    assert newest_cut(rule, saved) == all_cuts(rule, saved)[0]
+    plan, saved = TablePlan(table, bool(seed % 2)), random_saved(rng, table)
+    assert newest_cut(plan, saved) == all_cuts(plan, saved)[0]
 
 
 def random_async(rng, n_layers=3):
@@ -112,8 +108,8 @@ def random_async(rng, n_layers=3):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_newest_cut_of_an_asynchronous_run_is_the_best_of_all(seed):
     saved = random_async(np.random.default_rng(seed))
-    rule = AsyncRule((3, 3, 3), bool(seed % 2))
-    assert newest_cut(rule, saved) == all_cuts(rule, saved)[0]
+    plan = asynchronous((3, 3, 3), bool(seed % 2))
+    assert newest_cut(plan, saved) == all_cuts(plan, saved)[0]
 
 
 @pytest.mark.parametrize(
@@ -141,19 +137,19 @@ def test_the_newest_cut_of_an_asynchronous_run_is_the_best_of_all(seed):
 )
 @pytest.mark.parametrize("streamed", [True, False])
 def test_asynchronous_checkpoints_by_hand(cut, goes, streamed):
-    assert consistent(AsyncRule((4,) * len(cut), streamed), cut) == goes
+    assert consistent(asynchronous((4,) * len(cut), streamed), cut) == goes
 
 
 def test_nothing_saved_is_the_beginning():
-    rule = TableRule(greedy((3, 3), (0, 0)), True)
-    assert newest_cut(rule, [[], []]) == (BEGINNING, BEGINNING)
-    assert worth_keeping(rule, [[], []]) == [0, 0]
-    assert outputs_again(rule, (BEGINNING, BEGINNING)) == [False, False]
+    plan = TablePlan(greedy((3, 3), (0, 0)), True)
+    assert newest_cut(plan, [[], []]) == (BEGINNING, BEGINNING)
+    assert worth_keeping(plan, [[], []]) == [0, 0]
+    assert outputs_again(plan, (BEGINNING, BEGINNING)) == [False, False]
 
 
-def losses(rule, saved):
+def losses(plan, saved):
     """Yield what is left when one file of the newest cut is damaged."""
-    for layer, lost in enumerate(newest_cut(rule, saved)):
+    for layer, lost in enumerate(newest_cut(plan, saved)):
         if lost != BEGINNING and not lost.final:
             yield [
                 [c for c in own if i != layer or c != lost]
@@ -161,9 +157,9 @@ def losses(rule, saved):
             ]
 
 
-def pruned(rule, saved):
+def pruned(plan, saved):
     """Remove what is not worth keeping, as a run does."""
-    least = worth_keeping(rule, saved)
+    least = worth_keeping(plan, saved)
     return [
         [c for c in own if c.epoch >= bound or c.final]
         for own, bound in zip(saved, least, strict=True)
@@ -176,14 +172,14 @@ def test_a_damaged_file_costs_no_more_after_pruning(seed, kind):
     rng = np.random.default_rng(seed)
     if kind == "table":
         table = random_table(rng)
-        rule, saved = TableRule(table, bool(seed % 2)), random_saved(rng, table)
+        plan, saved = TablePlan(table, bool(seed % 2)), random_saved(rng, table)
     else:
-        rule, saved = AsyncRule((3, 3, 3), bool(seed % 2)), random_async(rng)
-    left = pruned(rule, saved)
-    assert newest_cut(rule, left) == newest_cut(rule, saved)
-    for with_all, with_few in zip(losses(rule, saved), losses(rule, left), strict=True):
-        assert newest_cut(rule, with_few) == newest_cut(rule, with_all)
-    assert pruned(rule, left) == left
+        plan, saved = asynchronous((3, 3, 3), bool(seed % 2)), random_async(rng)
+    left = pruned(plan, saved)
+    assert newest_cut(plan, left) == newest_cut(plan, saved)
+    for with_all, with_few in zip(losses(plan, saved), losses(plan, left), strict=True):
+        assert newest_cut(plan, with_few) == newest_cut(plan, with_all)
+    assert pruned(plan, left) == left
 
 
 def test_few_files_are_kept():
@@ -191,7 +187,7 @@ def test_few_files_are_kept():
     table = lockstep((9, 9, 9), (0, 0, 0))
     for done in range(2, 9):
         saved = [[of_table(table, i, e) for e in range(1, done + 1)] for i in range(3)]
-        assert all(len(own) == 2 for own in pruned(TableRule(table, False), saved))
+        assert all(len(own) == 2 for own in pruned(TablePlan(table, False), saved))
 
 
 def hand_again(table, cut):
@@ -208,34 +204,34 @@ def hand_again(table, cut):
 def test_outputs_come_again_that_somebody_reads(seed):
     rng = np.random.default_rng(seed)
     table, streamed = random_table(rng, 4), bool(seed % 2)
-    rule = TableRule(table, streamed)
-    for cut in all_cuts(rule, random_saved(rng, table)):
-        again = outputs_again(rule, cut)
+    plan = TablePlan(table, streamed)
+    for cut in all_cuts(plan, random_saved(rng, table)):
+        again = outputs_again(plan, cut)
         assert again == hand_again(table, cut)
         for layer, comes in enumerate(again):
             # It is made from the layer's input, with the weights of now.
-            assert not (comes and rule.streams(layer, cut[layer].epoch))
+            assert not (comes and plan.streams(layer, cut[layer].epoch))
             if comes and layer:
                 assert cut[layer].used == cut[layer - 1].epoch
                 assert again[layer - 1]
 
 
 def test_outputs_of_ended_asynchronous_layers_come_again():
-    rule = AsyncRule((4, 4, 4), True)
+    plan = asynchronous((4, 4, 4), True)
     ended, middle = Candidate(4, 0, True), Candidate(5, 4, True)
-    assert outputs_again(rule, (ended, middle, Candidate(2, 1))) == [True, True, False]
-    assert outputs_again(rule, (ended, Candidate(5, 4), Candidate(2, 1))) == [
+    assert outputs_again(plan, (ended, middle, Candidate(2, 1))) == [True, True, False]
+    assert outputs_again(plan, (ended, Candidate(5, 4), Candidate(2, 1))) == [
         True,
         False,
         False,
     ]
-    assert outputs_again(rule, (ended, middle, Candidate(2, 1, True))) == [False] * 3
-    assert outputs_again(rule, (Candidate(3), BEGINNING, BEGINNING)) == [False] * 3
+    assert outputs_again(plan, (ended, middle, Candidate(2, 1, True))) == [False] * 3
+    assert outputs_again(plan, (Candidate(3), BEGINNING, BEGINNING)) == [False] * 3
 
 
 def test_the_last_epochs_are_never_streamed():
     table = simulate((4, 4), (0, 2), (2, 1), 2)
-    for rule in (TableRule(table, True), AsyncRule((4, 4), True)):
-        assert [rule.streams(0, e) for e in (1, 3, 4, 5)] == [True, True, False, False]
-    for rule in (TableRule(table, False), AsyncRule((4, 4), False)):
-        assert not any(rule.streams(0, e) for e in range(6))
+    for plan in (TablePlan(table, True), asynchronous((4, 4), True)):
+        assert [plan.streams(0, e) for e in (1, 3, 4, 5)] == [True, True, False, False]
+    for plan in (TablePlan(table, False), asynchronous((4, 4), False)):
+        assert not any(plan.streams(0, e) for e in range(6))

@@ -1,84 +1,186 @@
-"""Checkpoints of the layers on their way, and the way back to them."""
+"""Checkpoints of a run: written while it trains, found again when it goes on."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any, Protocol
 
 from mpilayer import files
+from mpilayer.arrays import AnyArray
 from mpilayer.errors import CheckpointError, MpilayerError
+from mpilayer.numerics.parameters import Parameters
+from mpilayer.parallel.comm import Communicator, wait_until
 from mpilayer.parallel.notice import Notice
 from mpilayer.runs.directory import LOCK, PREPARATION, RunDirectory, remove
-from mpilayer.runs.model import saving
 from mpilayer.runs.session import Session
-from mpilayer.runs.writing import Writer
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import LayerState
+from mpilayer.train.plans import BEGINNING, Candidate, Plan
 from mpilayer.train.pretrain import Keeper, Snapshot
-from mpilayer.train.restart import (
-    BEGINNING,
-    Candidate,
-    Rule,
-    newest_cut,
-    outputs_again,
-    spares,
-    worth_keeping,
-)
+from mpilayer.train.restart import newest_cut, outputs_again, spares, worth_keeping
 
 _UNFINISHED = re.compile(r"\.(config\.toml|(preparation|schedule)\.json)\.\d+\.tmp")
+
+
+class State(Protocol):
+    """What a checkpoint holds: it says itself what that is, and takes it back."""
+
+    def arrays(self) -> Mapping[str, AnyArray]:
+        """Return arrays by name; nothing changes them any more."""
+
+    def numbers(self) -> Mapping[str, Any]:
+        """Return numbers by name."""
+
+    def restore(
+        self, arrays: Mapping[str, AnyArray], numbers: Mapping[str, Any]
+    ) -> None:
+        """Go where the state with these ``arrays()`` and ``numbers()`` was."""
+
+
+def saving(
+    path: Path, *states: State | Snapshot, keep: bool = False, **facts: Any
+) -> Callable[[], None]:
+    """Return what writes states as they are now, in any thread and at any time. Local.
+
+    ``facts`` stand beside their numbers; ``keep`` as
+    :func:`mpilayer.store.checkpoint.save` takes it.
+    """
+    arrays: dict[str, AnyArray] = {}
+    numbers = dict(facts)
+    for state in states:
+        arrays |= state.arrays()
+        numbers |= state.numbers()
+    return partial(checkpoint.save, path, arrays, numbers, keep)
+
+
+def restore(
+    path: Path, state: State
+) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
+    """Put a state where its newest whole checkpoint is. Local.
+
+    Returns all arrays and numbers that it holds, and a remark if the newest file was
+    damaged. A ``CheckpointError`` says that there is none that is whole, or that it is
+    of another model.
+    """
+    arrays, numbers, remark = checkpoint.load_newest(path)
+    for name, own in state.arrays().items():
+        checkpoint.fill(own, arrays, name, path)  # only for its checks
+    state.restore(arrays, numbers)
+    return arrays, numbers, remark
+
+
+def restore_replicas(
+    path: Path, state: State, parameters: Parameters, comm: Communicator
+) -> tuple[float, str]:
+    """Put the state of every rank where a checkpoint is. Collective.
+
+    Returns the seconds of training until then, and a remark if a file was damaged.
+
+    Raises
+    ------
+    CheckpointError
+        On all ranks: there is none that is whole; or one rank has other parameters than
+        rank 0, for they do not see the same files.
+    """
+    _, numbers, remark = comm.everywhere(lambda: restore(path, state))
+    digests = comm.allgather(parameters.digest())
+    if len(set(digests)) > 1:
+        other = next(rank for rank, d in enumerate(digests) if d != digests[0])
+        error = CheckpointError(
+            f"all ranks must read the same checkpoint; rank {other} has found another "
+            "than rank 0. Put the run where all hosts see the same files."
+        )
+        error.collective = True
+        raise error
+    return float(numbers["seconds"]), remark
+
+
+class Saver:
+    """Writes one checkpoint at a time, in a thread, while training goes on. Local.
+
+    What is written must not change meanwhile: give it copies. ``done`` are the epochs
+    or iterations that are saved already.
+    """
+
+    def __init__(self, session: Session, done: int = 0) -> None:
+        self._session, self._done = session, done
+        self._last = perf_counter()
+        self._thread = ThreadPoolExecutor(1)
+        self._under_way: Future[None] | None = None
+
+    def is_due(self, done: int) -> bool:
+        """Tell whether it is time to save, after so many epochs or iterations."""
+        return self._session.is_due(done - self._done, perf_counter() - self._last)
+
+    def note(self, done: int) -> None:
+        """Count epochs and time from here."""
+        self._done, self._last = done, perf_counter()
+
+    def start(self, write: Callable[[], None]) -> None:
+        """Start to write, when the last is done; see ``finish``."""
+        self.finish()
+        self._under_way = self._thread.submit(write)
+
+    def finish(self) -> None:
+        """Wait until everything is written.
+
+        Raises
+        ------
+        MpilayerError
+            What the last writing has raised.
+        """
+        if self._under_way is not None:
+            under_way, self._under_way = self._under_way, None
+            # Not by its lock, in which a rank would be deaf to signals, and silent.
+            wait_until(under_way.done)
+            under_way.result()
 
 
 class LayerKeeper(Keeper):
     """Saves the layers of a rank when it is due, and hears requests to end.
 
-    A layer that others wait for shall not wait for a disk: files are written by a
-    thread, from copies.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-        The run.
-    session : Session
-        Says when.
-    rule : Rule
-        Says which checkpoints go together.
-    notice : Notice
-        Tells all ranks that one was asked to end.
-    n_layers : int
-        Of the stack.
+    A layer that others wait for shall not wait for a disk. ``plan`` says which
+    checkpoints go together, ``notice`` tells all ranks that one was asked to end.
     """
 
     def __init__(
         self,
         directory: RunDirectory,
         session: Session,
-        rule: Rule,
+        plan: Plan,
         notice: Notice,
         n_layers: int,
     ) -> None:
         super().__init__(notice)
         self._directory, self._session = directory, session
-        self._rule, self._n_layers = rule, n_layers
-        self._last = perf_counter()
-        self._writer = Writer()
+        self._plan, self._n_layers = plan, n_layers
+        self._saver = Saver(session)
         self._error: OSError | MpilayerError | None = None
 
     def due(self, epochs: int) -> bool:
         """Tell whether a layer with so many epochs since its last one saves now."""
-        return self._session.is_due(epochs, perf_counter() - self._last)
+        return self._saver.is_due(epochs)
 
     def save(self, state: LayerState, snapshot: Snapshot) -> None:
         """Write the checkpoint while training goes on; see ``finish``."""
         index = state.settings.index
         path = self._directory.layer_file(index, snapshot.candidate)
         save = saving(path, state, snapshot, content="layer")
-        self._last = perf_counter()
-        self._try(lambda: self._writer.start(lambda: self._write(save, index)))
+
+        def write() -> None:
+            save()
+            self._prune(index)
+
+        self._saver.note(0)
+        self._try(lambda: self._saver.start(write))
 
     def finish(self) -> None:
         """Wait until everything is written."""
-        self._try(self._writer.finish)
+        self._try(self._saver.finish)
 
     def insist(self) -> None:
         """Raise what has kept this rank from saving."""
@@ -104,15 +206,11 @@ class LayerKeeper(Keeper):
             self.fail()
         return super().stopping(epoch_seconds)
 
-    def _write(self, save: Callable[[], None], index: int) -> None:
-        save()
-        self._prune(index)
-
     def _prune(self, index: int) -> None:
         directory = self._directory
         saved = [directory.layer_candidates(i) for i in range(self._n_layers)]
-        least = worth_keeping(self._rule, saved)[index]
-        kept = spares(self._rule, saved)[index]
+        least = worth_keeping(self._plan, saved)[index]
+        kept = spares(self._plan, saved)[index]
         for candidate in saved[index]:
             old = candidate.epoch < least and candidate not in kept
             if old and not candidate.final:
@@ -121,16 +219,10 @@ class LayerKeeper(Keeper):
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a run goes on.
+    """Where a run goes on: the checkpoint of each layer.
 
-    Attributes
-    ----------
-    candidates : tuple of Candidate
-        The checkpoint of each layer.
-    again : list of bool
-        Layers whose last output goes up once more.
-    remarks : list of str
-        What the user should know, such as damaged files.
+    The last outputs of those in ``again`` go up once more. Of what is in ``remarks``,
+    such as damaged files, the user should know.
     """
 
     candidates: tuple[Candidate, ...]
@@ -138,20 +230,15 @@ class Cut:
     remarks: list[str]
 
     @staticmethod
-    def beginning(n_layers: int) -> "Cut":
-        """Return the start of all layers."""
-        return Cut((BEGINNING,) * n_layers, [False] * n_layers, [])
-
-    @staticmethod
-    def newest(directory: RunDirectory, rule: Rule, n_layers: int) -> "Cut":
+    def newest(directory: RunDirectory, plan: Plan, n_layers: int) -> "Cut":
         """Return the most advanced whole one; damaged files are passed over. Local."""
         saved = [directory.layer_candidates(i) for i in range(n_layers)]
         remarks = _unreadable(directory, saved)
         while True:
-            candidates = newest_cut(rule, saved)
+            candidates = newest_cut(plan, saved)
             fault = _damaged(directory, candidates)
             if fault is None:
-                return Cut(candidates, outputs_again(rule, candidates), remarks)
+                return Cut(candidates, outputs_again(plan, candidates), remarks)
             layer, remark = fault
             saved[layer].remove(candidates[layer])
             remarks.append(remark)
@@ -225,12 +312,10 @@ def _damaged(
 
 def _unreadable(directory: RunDirectory, saved: list[list[Candidate]]) -> list[str]:
     """Return remarks on files of ended layers that do not even open."""
-    remarks = []
-    for index, candidates in enumerate(saved):
-        path = directory.layer_checkpoint(index)
-        if path.exists() and not any(c.final for c in candidates):
-            remarks.append(
-                f"{path} must be a whole checkpoint; it cannot be read. Going on from "
-                "an older one."
-            )
-    return remarks
+    paths = [directory.layer_checkpoint(index) for index in range(len(saved))]
+    return [
+        f"{path} must be a whole checkpoint; it cannot be read. Going on from an older "
+        "one."
+        for path, own in zip(paths, saved, strict=True)
+        if path.exists() and not any(candidate.final for candidate in own)
+    ]

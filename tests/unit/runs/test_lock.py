@@ -11,20 +11,18 @@ import time
 
 import pytest
 
-from mpilayer.config import PretrainConfig
 from mpilayer.errors import CheckpointError, ConfigError, DataError, FileError
 from mpilayer.interrupt import Interrupted
-from mpilayer.runs import holding as module
+from mpilayer.runs import lock as module
 from mpilayer.runs.directory import LOCK
-from mpilayer.runs.holding import _Lock, at_work, holding
-from mpilayer.runs.pretrain import pretrain, resume_pretraining
-from tests.unit.runs.conftest import make_session
+from mpilayer.runs.lock import RunLock, at_work, holding
+from tests.support.runs import pretrain
+from tests.unit.runs.conftest import STACK, make_session
 
-STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
 HOLD = """
 import sys
 from pathlib import Path
-from mpilayer.runs.holding import holding
+from mpilayer.runs.lock import holding
 from tests.unit.runs.conftest import make_session
 with holding(Path(sys.argv[1]), make_session()):
     print("held", flush=True)
@@ -72,21 +70,6 @@ def test_the_holder_is_named(holder, hasty, tmp_path):
         assert str(caught.value) == words
         assert caught.value.collective
     assert [p.name for p in run.iterdir()] == [LOCK]
-
-
-def test_nobody_starts_replaces_or_resumes(holder, hasty, small, tmp_path):
-    run, session = tmp_path / "run", make_session()
-    for work in (
-        lambda: pretrain(small, run, STACK, session),
-        lambda: pretrain(small, run, STACK, session, replace_run=True),
-        lambda: pretrain(small, run, STACK, make_session(resume=True)),
-        lambda: resume_pretraining(run, session),
-    ):
-        with pytest.raises(CheckpointError, match=f"process {holder.pid} on"):
-            work()
-    holder.stdin.close()
-    holder.wait()
-    pretrain(small, run, STACK, session)
 
 
 def test_a_killed_holder_is_none(holder, hasty, tmp_path):
@@ -140,7 +123,7 @@ def test_who_ends_soon_is_waited_for(holder, tmp_path):
 
 def test_a_rank_that_outlives_rank_0_holds_on(hasty, tmp_path):
     """Ranks die one after the other; the last may still be writing."""
-    first, other = _Lock(tmp_path), _Lock(tmp_path)
+    first, other = RunLock(tmp_path), RunLock(tmp_path)
     assert first.take()
     other.share()
     first.release(remove=False)
@@ -251,9 +234,9 @@ def test_the_run_itself_may_be_a_link(tmp_path):
 
 def test_a_killed_launch_left_the_file_alone(small, tmp_path):
     """Such a folder is new, with and without ``--resume auto``."""
-    for name, resume in (("one", False), ("two", True)):
+    for name, goes_on in (("one", False), ("two", True)):
         run = tmp_path / name
         run.mkdir()
         (run / LOCK).write_text("gone 1")
-        pretrain(small, run, STACK, make_session(resume=resume))
+        pretrain(small, run, STACK, make_session(resume=goes_on))
         assert not (run / LOCK).exists()

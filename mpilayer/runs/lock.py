@@ -1,4 +1,4 @@
-"""What a launch that writes into a run needs: the run to itself, and files to write."""
+"""The lock of a run: one launch at a time writes into it."""
 
 import fcntl
 import os
@@ -28,57 +28,40 @@ def holding(run: Path, session: Session) -> Iterator[None]:
     The folder is made if there is none, and goes with the block if nothing is in it.
     Where files cannot be locked, the block runs all the same.
 
-    Parameters
-    ----------
-    run : Path
-        The run directory.
-    session : Session
-        The ranks, all of which hold the lock: any of them may outlive the others.
+    All ranks hold the lock: any of them may outlive the others.
 
     Raises
     ------
     CheckpointError
-        On every rank: another launch is at work there.
-        Or a part of the run that is written is a link.
+        On every rank: another launch is at work there, or a part of the run that is
+        written is a link, or its settings are not those that it began with.
     FileError
         A file of the run cannot be written or read; it says how the run goes on then.
     """
-    comm, lock = session.comm, _Lock(run)
+    comm, lock, settings = session.comm, RunLock(run), run / "config.toml"
     comm.on_root(lambda: check_links(run))
-    if session.safety.resume:
-        comm.on_root(lambda: _check_unchanged(run))
+    if session.safety.resume and comm.on_root(settings.is_file):
+        comm.on_root(lambda: RunDirectory(run).read_config(strict=True))
     if comm.rank == 0 and not lock.take():
         session.say(f"waiting for another launch in {run} to end")
     comm.on_root(lock.insist)
     if comm.rank > 0:
         lock.share()
-    alone = comm.size == 1
+    # One rank that fails alone leaves others that may still be writing.
+    quiet = comm.size == 1
     try:
         with working_in(str(run)), file_errors():
             yield
+        quiet = True
     except (MpilayerError, Interrupted) as error:
         if isinstance(error, FileError):
-            error.go_on = _way_on(run)
-        # One rank that fails alone leaves others that may still be writing.
-        lock.release(alone or getattr(error, "collective", True))
+            error.go_on = "the same command and --resume auto"
+            if settings.is_file():
+                error.go_on = f"'mpilayer resume {run}'"
+        quiet = quiet or getattr(error, "collective", True)
         raise
-    except BaseException:
-        lock.release(alone)
-        raise
-    lock.release(True)
-
-
-def _check_unchanged(run: Path) -> None:
-    """Check that a run goes on with the settings that it began with."""
-    if (run / "config.toml").is_file():
-        RunDirectory(run).read_config(strict=True)
-
-
-def _way_on(run: Path) -> str:
-    """Return what goes on with a run: before it is one, what was to begin it."""
-    if (run / "config.toml").is_file():
-        return f"'mpilayer resume {run}'"
-    return "the same command and --resume auto"
+    finally:
+        lock.release(quiet)
 
 
 def at_work(run: Path) -> bool | None:
@@ -86,11 +69,6 @@ def at_work(run: Path) -> bool | None:
 
     A lock that seems free may be held on another host: not all file systems pass it
     on. What a launch there has left behind proves nothing.
-
-    Parameters
-    ----------
-    run : Path
-        The run directory.
     """
     path = run / LOCK
     try:
@@ -120,16 +98,11 @@ def _holder(path: Path) -> tuple[str, str]:
     return "", ""
 
 
-class _Lock:
+class RunLock:
     """A lock on a file, which the operating system lifts when its process ends.
 
     The ranks of a launch share it. Rank 0 takes it for itself before: that succeeds
     only when no rank of another launch is left.
-
-    Parameters
-    ----------
-    run : Path
-        The folder that the file lies in.
     """
 
     def __init__(self, run: Path) -> None:
@@ -163,13 +136,7 @@ class _Lock:
         return True
 
     def insist(self) -> None:
-        """Wait for the lock as long as there is hope. On rank 0.
-
-        Raises
-        ------
-        CheckpointError
-            Another launch keeps it.
-        """
+        """Wait for the lock as long as there is hope; else an error. On rank 0."""
         until = time.monotonic() + PATIENCE
         while not (self._taken or self.take()):
             if time.monotonic() > until:

@@ -1,0 +1,250 @@
+"""The life of a run, told once: check, begin or go on, read, train, conclude.
+
+All checks come before anything is written, on rank 0, whose findings and errors reach
+all ranks.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from mpilayer import __version__, files
+from mpilayer.config import as_values, flag
+from mpilayer.data.dataset import Dataset
+from mpilayer.errors import ConfigError
+from mpilayer.runs.checkpoints import remove_false_start
+from mpilayer.runs.directory import PREPARATION, RunDirectory
+from mpilayer.runs.lock import holding
+from mpilayer.runs.rows import Facts
+from mpilayer.runs.session import Session
+from mpilayer.runs.tasks import data_of_run, is_run
+from mpilayer.train.schedule import Schedule
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Terms(Generic[C]):
+    """What rank 0 has found out for all ranks, with the effective settings."""
+
+    data: Path
+    config: C
+    facts: Facts
+    table: Schedule | None = None
+
+
+class Training(ABC, Generic[C]):
+    """A command that trains: what is particular to it, and the life that all share.
+
+    The methods that a command has for itself stand in the order in which they are
+    called; on rank 0 alone, unless another place is named.
+
+    Parameters
+    ----------
+    run : Path
+        The run directory.
+    session : Session
+        The ranks.
+    asked : dataclass, optional
+        The settings; None: those that the run has, to go on with it.
+    data : Path, optional
+        The data set; None: that of the run.
+    replace : bool
+        What is there already gives way.
+
+    Attributes
+    ----------
+    name : str
+        The section of ``config.toml``, and the mark in ``complete``.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        run: Path,
+        session: Session,
+        asked: C | None,
+        data: Path | None = None,
+        replace: bool = False,
+    ) -> None:
+        self.run, self.session, self.asked = run, session, asked
+        self.data, self.replace = data, replace
+        self.directory = RunDirectory(run)
+
+    def drive(self) -> dict[str, Any]:
+        """Train to the end, and return what was reached. Collective.
+
+        A run that is there goes on if the session wants that; else one is begun.
+
+        Raises
+        ------
+        MpilayerError
+            On every rank, before training, and before anything is written.
+        TrainingError
+            On every rank: training diverges. What was finite until then is kept.
+        Interrupted
+            On every rank, after saving.
+        """
+        comm = self.session.comm
+        comm.on_root(self._check_first)
+        with holding(self.run, self.session):
+            again = comm.on_root(self._goes_on)
+            terms = comm.on_root(self._look if again else self._check)
+            if again and (words := comm.on_root(lambda: self._nothing_left(terms))):
+                self.session.say(words)
+                # It may have been killed while it did so.
+                comm.on_root(self._clear_up)
+                return comm.on_root(self.found)
+            rows = comm.everywhere(lambda: self._read(terms))
+            if not again:
+                comm.on_root(lambda: self._begin(terms))
+            result = self._train(terms, rows, again)
+            comm.on_root(lambda: self.directory.set_complete(self.name))
+            comm.on_root(self._clear_up)
+            return result
+
+    def found(self) -> dict[str, Any]:
+        """Return what the run has reached."""
+        return self.directory.read_summary()
+
+    def _check_first(self) -> None:
+        """Check what needs no waiting for another launch in the run."""
+
+    def _goes_on(self) -> bool:
+        """Tell whether there is a run to go on with, and that is wished."""
+        if not self.session.safety.resume:
+            return False
+        if is_run(self.run, self.name):
+            return True
+        remove_false_start(self.run)
+        return False
+
+    def _check(self) -> Terms[C]:
+        """Check all that can be known before a new run; nothing is written."""
+        if self.asked is None or self.data is None:
+            raise RuntimeError("a new run without settings or data")
+        facts = self._facts_of(self.data, self.asked)
+        RunDirectory.check_free(self.run, self.replace)
+        return self._terms(self.data, self.asked, facts)
+
+    def _look(self) -> Terms[C]:
+        """Check that the run may go on so; return how."""
+        before = self._settings()
+        wanted = before if self.asked is None else self._filled_in(self.asked)
+        check_same(before, wanted, self._harmless(before))
+        data = data_of_run(self.directory, self.data)
+        return self._terms(data, wanted, self._facts_of(data, before))
+
+    @abstractmethod
+    def _facts_of(self, data: Path, config: C) -> Facts:
+        """Return what the data set says, checked against settings and ranks."""
+
+    @abstractmethod
+    def _settings(self) -> C:
+        """Return the settings that the run began with."""
+
+    def _filled_in(self, config: C) -> C:
+        """Return the settings with the defaults that depend on others."""
+        return config
+
+    def _harmless(self, config: C) -> Collection[str]:  # noqa: ARG002
+        """Return the names of settings that may change when the run goes on."""
+        return ()
+
+    def _terms(self, data: Path, config: C, facts: Facts) -> Terms[C]:
+        """Return all that is known before the rows are read."""
+        return Terms(data, self._filled_in(config), facts)
+
+    @abstractmethod
+    def _nothing_left(self, terms: Terms[C]) -> str:
+        """Say why a run that goes on has nothing left to do; empty if it has."""
+
+    @abstractmethod
+    def _read(self, terms: Terms[C]) -> Any:
+        """Return this rank's rows, or all that it trains with. On every rank."""
+
+    def _begin(self, terms: Terms[C]) -> None:
+        """Make the run."""
+        make_run(self.directory, terms, self._sections(terms), self.replace)
+
+    def _sections(self, terms: Terms[C]) -> dict[str, dict[str, Any]]:
+        """Return what is new in ``config.toml``."""
+        return {self.name: as_values(terms.config), "launch": self._launch_facts()}
+
+    def _launch_facts(self) -> dict[str, Any]:
+        """Return the BLAS threads of each rank: other numbers round differently."""
+        return {f"{self.name}_threads": max(self.session.placement.threads)}
+
+    @abstractmethod
+    def _train(self, terms: Terms[C], rows: Any, again: bool) -> dict[str, Any]:
+        """Train from the beginning, or ``again`` from where the run was. Collective.
+
+        Returns what was reached, which is written down.
+        """
+
+    def _clear_up(self) -> None:
+        """Remove what nobody needs after the end."""
+
+
+def make_run(
+    directory: RunDirectory,
+    terms: Terms[Any],
+    sections: dict[str, dict[str, Any]],
+    replace: bool,
+) -> None:
+    """Make a run directory, and the file that lets the run go on; on rank 0.
+
+    Raises
+    ------
+    DataError
+        The data set is damaged, as far as it cannot be seen when rows are read.
+    """
+    with Dataset.open(terms.data) as dataset:
+        dataset.ensure()
+        preparation = dataset.preparation
+    RunDirectory.create(directory.path, replace)
+    # Before the configuration: who finds that can go on.
+    if terms.table is not None:
+        directory.write_table(terms.table)
+    if preparation:
+        files.write_json(directory.path / PREPARATION, preparation.to_json())
+    facts = terms.facts
+    identity = {
+        "path": str(terms.data.absolute()),
+        "name": facts.data_name,
+        "digest": facts.data_digest,
+        "stamp": list(facts.data_stamp),
+        "n_visible": facts.n_visible,
+    }
+    made_by = {"mpilayer": __version__}
+    directory.write_config({"data": identity, **sections, "created_by": made_by})
+
+
+def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
+    """Check that settings asked for would not change the result of a run with others.
+
+    Those named in ``harmless`` may differ.
+
+    Raises
+    ------
+    ConfigError
+        Names every such setting, with both values.
+    """
+    before, now = as_values(run), as_values(asked)
+    different = [k for k in before if before[k] != now[k] and k not in harmless]
+    if different:
+        listing = "; ".join(
+            f"{flag(name)} was {_shown(before[name])}, is {_shown(now[name])}"
+            for name in different
+        )
+        raise ConfigError(
+            f"a run must go on with the settings it began with; {listing}. Leave them "
+            "out, or begin another run."
+        )
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
