@@ -97,28 +97,15 @@ class JobConfig:
 
 @dataclass(frozen=True)
 class Step:
-    """A command of mpilayer, as a job runs it.
+    """A command of mpilayer, as a job runs it."""
 
-    Attributes
-    ----------
-    command : str
-        One of ``FOLLOWERS``.
-    data, run : str
-        The data set and the run directory.
-    options : tuple of str
-        The command's further arguments.
-    seeds : tuple of int
-        One task of a job array for each, with a run directory of its own; may be empty.
-    mark : str
-        What the command leaves in the run's ``complete``; by default its name.
-    """
-
-    command: str
+    command: str  # one of FOLLOWERS
     data: str
     run: str
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()  # further arguments
+    # One task of a job array for each, with a run directory of its own.
     seeds: tuple[int, ...] = ()
-    mark: str = ""
+    mark: str = ""  # what it leaves in the run's "complete"; empty: its name
 
     @property
     def is_attended(self) -> bool:
@@ -181,19 +168,11 @@ def scaling_ranks(ntasks: int) -> list[int]:
 def render(
     step: Step, config: JobConfig, made_by: Sequence[str] = (), scaling: bool = False
 ) -> str:
-    """Return the batch script of a step.
+    """Return the batch script of a step, with the command that it is ``made_by``.
 
-    Parameters
-    ----------
-    step : Step
-        What runs.
-    config : JobConfig
-        What it runs on; ``evaluate`` takes one rank of it.
-    made_by : sequence of str
-        The command that asked for the script, for a comment in it.
-    scaling : bool
-        The step runs on 1, 2, 4 and so on to all ranks. What was interrupted starts
-        anew: its seconds would say nothing.
+    ``evaluate`` takes one rank of the configuration. For ``scaling`` the step runs on
+    1, 2, 4 and so on to all ranks; what was interrupted starts anew then: its seconds
+    would say nothing.
     """
     if step.command == "evaluate":
         config = replace(config, nodes=1, ntasks=1)

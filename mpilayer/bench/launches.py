@@ -15,26 +15,12 @@ from mpilayer.errors import CommunicationError
 
 @dataclass(frozen=True)
 class Work:
-    """What is timed.
+    """What is timed."""
 
-    Attributes
-    ----------
-    data : Path
-        A data set; see ``rows.write_images``.
-    folder : Path
-        Where runs may be made; they replace one another.
-    layers : tuple of int
-        Hidden units.
-    epochs : int
-        Epochs of each layer, or of fine-tuning.
-    minibatch : int
-        Rows.
-    """
-
-    data: Path
-    folder: Path
-    layers: tuple[int, ...]
-    epochs: int
+    data: Path  # a data set; see rows.write_images
+    folder: Path  # where runs may be made; they replace one another
+    layers: tuple[int, ...]  # hidden units
+    epochs: int  # of each layer, or of fine-tuning
     minibatch: int
 
     def pretraining(

@@ -15,21 +15,12 @@ _WORTH_A_WORD = 1.005
 
 @dataclass(frozen=True)
 class Scaling:
-    """Seconds of runs of every size on every number of ranks.
+    """Seconds of runs of every size on every number of ranks."""
 
-    Attributes
-    ----------
-    sizes, ranks : tuple of int
-        Rows, and ranks in ascending order.
-    comparison : Comparison
-        By the names that ``label`` gives.
-    evaluations : dict of str to int
-        What each run really did: less than asked for where no step led down any more.
-    """
-
-    sizes: tuple[int, ...]
-    ranks: tuple[int, ...]
-    comparison: Comparison
+    sizes: tuple[int, ...]  # rows
+    ranks: tuple[int, ...]  # ascending
+    comparison: Comparison  # by the names that label() gives
+    # What each run really did: less than asked for where no step led down any more.
     evaluations: dict[str, int]
 
     def seconds(self, size: int, ranks: int) -> float:
@@ -84,18 +75,9 @@ def compare_scaling(
     """Time ``mpilayer sparse``: seconds as each run measures them, start-up left out.
 
     Every size on every number of ranks, one thread a rank, the ranks of a size next to
-    one another in time. All rounds count: every run has a process of its own.
-
-    Parameters
-    ----------
-    data : Path or None
-        A data set; None for random rows.
-    sizes, ranks : sequence of int
-        Rows of all ranks together, and ranks.
-    options : sequence of str
-        Of ``mpilayer sparse``, for all runs.
-    folder : Path
-        Where rows and runs may be put; runs replace one another.
+    one another in time. All rounds count: every run has a process of its own. ``data``
+    None: random rows; ``sizes``: of all ranks together; ``options``: of ``mpilayer
+    sparse``, for all runs, which replace one another in ``folder``.
 
     Raises
     ------

@@ -31,18 +31,11 @@ _NO_ANSWER = (
 
 
 def examine(directory: Path, threads: int, say: Say) -> tuple[Communicator, Facts]:
-    """Return the ranks, and what is known of them. Collective on the world.
+    """Return the ranks, and what is known of them and of the directory for runs.
 
-    Ranks that are not joined examine the same things, each for itself.
-
-    Parameters
-    ----------
-    directory : Path
-        Where runs are to be.
-    threads : int
-        BLAS threads of each rank; 0: its share of the cores.
-    say : callable
-        Tells the user what cannot wait for the report: why ranks may, or do, end.
+    Collective on the world; ranks that are not joined examine the same things, each for
+    itself. BLAS ``threads`` of 0 are a rank's share of the cores; ``say`` tells the
+    user what cannot wait for the report: why ranks may, or do, end.
     """
     job = machine.job()
     warn(machine.space(machine.SHM), say)

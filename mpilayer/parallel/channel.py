@@ -158,13 +158,8 @@ class Sink(Outlet):
 class LocalChannel(Outlet, Inlet):
     """Both ends of a channel within one rank; nothing travels.
 
-    Parameters
-    ----------
-    buffers : tuple of Rows
-        Two of them.
-    replace : bool
-        A newer output may replace one that was not taken (asynchronous); else the lower
-        layer must wait until it is.
+    With ``replace`` a newer output may replace one that was not taken (asynchronous);
+    else the lower layer must wait until it is.
     """
 
     def __init__(self, buffers: tuple[Rows, Rows], replace: bool) -> None:

@@ -21,25 +21,16 @@ _END, _PAUSE = -1, -2
 
 
 class Outbox(Outlet):
-    """The sending end of a channel between ranks.
+    """The sending end of a channel between ranks; ``replace`` as of ``LocalChannel``.
 
-    Parameters
-    ----------
-    comm : Communicator
-        Holds both ranks.
-    destination : int
-        Rank of the layer above.
-    buffers : tuple of Rows
-        Two of them.
-    replace : bool
-        See ``LocalChannel``.
+    ``destination`` is the rank of the layer above; the buffers are two.
     """
 
     def __init__(
         self,
         comm: Communicator,
         destination: int,
-        buffers: tuple[Rows, Rows],
+        buffers: Sequence[Rows],
         replace: bool,
     ) -> None:
         super().__init__()
@@ -123,17 +114,10 @@ class Outbox(Outlet):
 class Inbox(Inlet):
     """The receiving end of a channel between ranks.
 
-    Parameters
-    ----------
-    comm : Communicator
-        Holds both ranks.
-    source : int
-        Rank of the layer below.
-    buffers : sequence of Rows
-        Two of them, three with ``replace``.
-    replace : bool
-        An output that was not taken gives way to a newer one as soon as that is there:
-        what is ready is always the newest that has arrived (Santara et al. 2016 §3.1).
+    ``source`` is the rank of the layer below; the buffers are two, or three with
+    ``replace``: an output that was not taken gives way to a newer one as soon as that
+    is there. What is ready is always the newest that has arrived (Santara et al. 2016
+    §3.1).
     """
 
     def __init__(

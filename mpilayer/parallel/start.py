@@ -17,24 +17,12 @@ from mpilayer.words import count, plural
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the ranks run.
+    """Where the ranks run."""
 
-    Attributes
-    ----------
-    hosts : tuple of str
-        Host of each rank.
-    threads : tuple of int
-        BLAS threads of each rank.
-    crowded : str
-        A warning when ranks must share cores, else empty.
-    library : str
-        The MPI library, or ``none``.
-    """
-
-    hosts: tuple[str, ...]
-    threads: tuple[int, ...]
-    crowded: str
-    library: str
+    hosts: tuple[str, ...]  # of each rank
+    threads: tuple[int, ...]  # of BLAS, of each rank
+    crowded: str  # a warning when ranks must share cores, else empty
+    library: str  # of MPI, or "none"
 
     def describe(self) -> str:
         """Return one line for the start of a log."""

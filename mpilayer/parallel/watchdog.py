@@ -42,12 +42,8 @@ def watch(comm: Communicator, seconds: float) -> None:
 class Pulse:
     """Beats from the rank before this one, and from this one to the rank after it.
 
-    Parameters
-    ----------
-    comm : Communicator
-        At least two ranks. Making and closing it is collective.
-    limit : float
-        Seconds of silence that end the job.
+    Making and closing it is collective on at least two ranks; ``limit`` are the seconds
+    of silence that end the job.
     """
 
     def __init__(self, comm: Communicator, limit: float) -> None:
