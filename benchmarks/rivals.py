@@ -10,6 +10,8 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
@@ -18,8 +20,9 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mpilayer.arrays import AnyArray, Array32, Array64, row_blocks
+from mpilayer.arrays import ROW_BLOCK, AnyArray, Array32, Array64, row_blocks
 from mpilayer.bench import launches, step
+from mpilayer.bench.modes import MODES
 from mpilayer.bench.pairs import Candidates, repeated, take_turns
 from mpilayer.bench.rows import patches, write_images
 from mpilayer.cli import bench, show
@@ -27,8 +30,9 @@ from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.numerics.losses import kl_divergence, kl_slope
 from mpilayer.optim.search import Objective
+from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.rng import stream
-from mpilayer.train.sparse.cost import make_model
+from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
 
 KINDS = ("step", "pretrain", "cost")
 TOLERANCE = 1e-4
@@ -219,9 +223,11 @@ def check_agreement(costs: dict[str, Objective], position: AnyArray) -> None:
 # --- beside ours
 
 
-def step_candidates(rows: Array32, n_hidden: int, minibatch: int) -> Candidates:
+def step_candidates(n_visible: int, n_hidden: int, minibatch: int) -> Candidates:
     """Return all that make steps; seconds of one step."""
-    candidates = dict(step.steps(rows, n_hidden, minibatch))
+    candidates = dict(step.steps(n_visible, n_hidden, minibatch))
+    shape = (step.N_STEPS * minibatch, n_visible)
+    rows = stream(0, "bench").random(shape, dtype=np.float32)
     rivals = {
         "torch": ("torch", torch_epoch),
         "scikit-learn": ("sklearn", sklearn_epoch),
@@ -229,14 +235,74 @@ def step_candidates(rows: Array32, n_hidden: int, minibatch: int) -> Candidates:
     for name, (module, epoch) in rivals.items():
         if has(module):
             work = epoch(rows, n_hidden, minibatch)
-            candidates[name] = repeated(work, 1, len(rows) // minibatch)
+            candidates[name] = repeated(work, 1, step.N_STEPS)
     return candidates
+
+
+def own_costs(rows: Array32, config: SparseConfig) -> dict[str, ShardedCost]:
+    """Return the sparse autoencoder's cost with each sparsity term, and in float64."""
+    found = {f"mpilayer {kl}": own_cost(rows, replace(config, kl=kl)) for kl in MODES}
+    wide = replace(config, dtype="float64")
+    return found | {"mpilayer float64": own_cost(rows.astype(np.float64), wide)}
+
+
+def evaluations(
+    rows: Array32, costs: dict[str, Objective], config: SparseConfig
+) -> Candidates:
+    """Return evaluations to compare, of their products (``gemm``) and of the costs.
+
+    Seconds of one evaluation of cost and gradient, where training starts.
+    """
+    position = start(rows.shape[1], config)
+    n = min(max(10, 1_000_000 // len(rows)), 100)
+    products = cost_products(rows, config.hidden)
+    timed = {"gemm": repeated(products, n)}
+    for name, cost in costs.items():
+        timed[name] = repeated(partial(cost, position), n)
+    return timed
+
+
+def start(n_visible: int, config: SparseConfig) -> AnyArray:
+    """Return where training starts, as one vector."""
+    model = make_model(config, n_visible)
+    start_weights(model, config)
+    return model.parameters.vector
+
+
+def own_cost(rows: AnyArray, config: SparseConfig) -> ShardedCost:
+    model = make_model(config, rows.shape[1])
+    return ShardedCost(model, rows, config, SerialCommunicator())
+
+
+def cost_products(rows: Array32, n_hidden: int) -> Callable[[], object]:
+    """Return the five products of cost and gradient, block by block."""
+    n_visible = rows.shape[1]
+    up, down = random_array(n_visible, n_hidden), random_array(n_hidden, n_visible)
+    hidden, back = random_array(ROW_BLOCK, n_hidden), random_array(ROW_BLOCK, n_hidden)
+    output = random_array(ROW_BLOCK, n_visible)
+    up_gradient, down_gradient = np.empty_like(up), np.empty_like(down)
+
+    def products() -> None:
+        for where in row_blocks(len(rows)):
+            x = rows[where]
+            h, b, y = hidden[: len(x)], back[: len(x)], output[: len(x)]
+            np.matmul(x, up, out=h)
+            np.matmul(h, down, out=y)
+            np.matmul(y, down.T, out=b)
+            np.matmul(x.T, b, out=up_gradient)
+            np.matmul(h.T, y, out=down_gradient)
+
+    return products
+
+
+def random_array(*shape: int) -> Array32:
+    return stream(0, "bench", 0).random(shape, dtype=np.float32)
 
 
 def cost_candidates(rows: Array32, config: SparseConfig) -> dict[str, Objective]:
     """Return all that compute cost and gradient of the same rows in this process."""
     wide = rows.astype(np.float64)
-    found: dict[str, Objective] = {**step.costs(rows, config)}
+    found: dict[str, Objective] = {**own_costs(rows, config)}
     if has("torch"):
         found["torch"] = torch_cost(rows, config)
         found["torch float64"] = torch_cost(wide, config)
@@ -266,14 +332,12 @@ def compare(args: argparse.Namespace, folder: Path) -> tuple[Any, str]:
         found = take_turns(candidates, args.rounds, warm_up=0, say=show.say)
         return found, "greedy 1x1"
     if args.kind == "step":
-        shape = (50 * args.minibatch, 784)
-        rows = stream(0, "bench").random(shape, dtype=np.float32)
-        candidates = step_candidates(rows, layers[0], args.minibatch)
+        candidates = step_candidates(784, layers[0], args.minibatch)
     else:
         config, rows = SparseConfig(), patches(args.data, args.rows)
         costs = cost_candidates(rows, config)
-        check_agreement(costs, step.start(rows.shape[1], config))
-        candidates = step.evaluations(rows, costs, config)
+        check_agreement(costs, start(rows.shape[1], config))
+        candidates = evaluations(rows, costs, config)
     return take_turns(candidates, args.rounds, say=show.say), "gemm"
 
 
@@ -285,6 +349,7 @@ def main() -> None:
     parser.epilog = parser.usage = None
     parser.description = __doc__
     args = parser.parse_args()
+    args.rounds = args.rounds or 5
     bench.set_defaults(args)
     if has("torch"):
         import torch

@@ -13,16 +13,21 @@ from mpilayer.arrays import Array32
 from mpilayer.bench.launches import mpiexec, run_command
 from mpilayer.bench.pairs import Comparison, repeated, take_turns
 from mpilayer.bench.rows import write_patches
-from mpilayer.bench.step import MODES, costs, turn_length
 from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
+from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.rows import Facts
 from mpilayer.runs.session import Session
 from mpilayer.runs.sparse import make_cost
+from mpilayer.train.sparse.cost import ShardedCost, make_model
+
+MODES = ("average", "exact", "exact-fused")
 
 ONE_RANK = "1 rank"
 """Name of the candidate in which rank 0 has all rows, and the others sleep."""
+
+_ROWS_IN_A_TURN = 1_000_000
 
 
 def compare_modes(
@@ -36,7 +41,8 @@ def compare_modes(
     """
     path = write_patches(data, n_rows, folder)
     program = [sys.executable, "-m", "mpilayer.bench.modes", str(path), str(rounds)]
-    return Comparison(json.loads(run_command([*mpiexec(), "-n", str(ranks), *program])))
+    launcher = [*mpiexec(), "-n", str(ranks)] if ranks > 1 else []
+    return Comparison(json.loads(run_command([*launcher, *program])))
 
 
 def time_modes(
@@ -49,9 +55,11 @@ def time_modes(
     config, comm = SparseConfig(), session.comm
     cost = make_cost(shard, config, Facts(0, shard.shape[1], "bench", ""), session)
     position = cost.model.parameters.vector.copy()
-    n = turn_length(cost.n_rows)
+    # Ten evaluations in a turn, of few rows up to a hundred.
+    n = min(max(10, _ROWS_IN_A_TURN // cost.n_rows), 100)
     together = repeated(lambda: cost(position), n)
-    whole = costs(rows, config)["mpilayer average"]
+    model = make_model(config, rows.shape[1])
+    whole = ShardedCost(model, rows, config, SerialCommunicator())
     alone = repeated(lambda: whole(position), n)
 
     def in_mode(name: str) -> Callable[[], float]:

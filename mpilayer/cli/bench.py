@@ -6,34 +6,31 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from mpilayer import environment
 from mpilayer.bench import launches, step
 from mpilayer.bench.modes import ONE_RANK, compare_modes
-from mpilayer.bench.pairs import Candidates, Comparison, take_turns
-from mpilayer.bench.rows import patches, write_images
+from mpilayer.bench.pairs import Comparison, take_turns
+from mpilayer.bench.rows import write_images
 from mpilayer.bench.scaling import Scaling, compare_scaling
 from mpilayer.cli import show
 from mpilayer.config import SparseConfig, flag
 from mpilayer.errors import ConfigError
 from mpilayer.papers import LAHIRI_EVALUATIONS, LAHIRI_SECONDS, QJAM
-from mpilayer.rng import stream
 
 _KINDS = {
     "step": "one CD-1 step against its matrix products",
     "pretrain": "lockstep on 2 ranks against greedy on 1 rank, and 2 threads",
     "finetune": "fine-tuning on 2 ranks against 1",
-    "cost": "a sparse autoencoder's cost: its matrix products, or modes on ranks",
+    "cost": "a sparse autoencoder's cost on ranks in each mode, and on 1 rank",
     "sparse": "runs of a sparse autoencoder for every number of rows and ranks",
 }
 _RIVALS = (
     "PyTorch, scikit-learn and plain NumPy beside them: python -m benchmarks.rivals,\n"
     "from a checkout."
 )
-_STEPS = 50
 _PIXELS = 784
 
 
@@ -47,19 +44,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--rounds",
         type=int,
-        help="counted rounds (5; sparse: 3; cost on several ranks: 20)",
+        help="counted rounds (5; sparse: 3; cost: 20)",
     )
     add("--json", action="store_true", help="print JSON")
     add("--layers", default="1000,500,250,30", help="hidden units (1000,500,250,30)")
     add("--minibatch", type=int, default=100, help="rows (100)")
-    add("--threads", type=int, default=1, help="step, cost: threads (1)")
+    add("--threads", type=int, default=1, help="step: threads (1)")
     add("--epochs", type=int, default=20, help="pretrain, finetune: epochs (20)")
     add(
         "--rows", type=int, help="pretrain, finetune: rows (10000); cost: rows (100000)"
     )
     add("--lags", default="0", help="pretrain: lags of lockstep to compare (0)")
     add("--optimizer", default="sgd", help="finetune: optimizer (sgd)")
-    add("--ranks", help="cost: ranks, one thread each (1); sparse: to compare (1,2)")
+    add("--ranks", help="cost: ranks, one thread each (2); sparse: to compare (1,2)")
     add("--sizes", default="1000,10000,100000", help="sparse: rows (1000,10000,100000)")
     add("--evaluations", type=int, default=500, help="sparse: of the cost (500)")
     add("--kl", default="average", help="sparse: its --kl (average)")
@@ -79,12 +76,10 @@ def run(args: argparse.Namespace) -> None:
 
 def set_defaults(args: argparse.Namespace) -> None:
     """Give the options that were left out the value of their kind."""
-    on_ranks = args.kind == "cost" and args.ranks not in (None, "1")
-    sparse = args.kind == "sparse"
     usual = {
-        "rounds": 3 if sparse else 20 if on_ranks else 5,
+        "rounds": {"sparse": 3, "cost": 20}.get(args.kind, 5),
         "rows": 100_000 if args.kind == "cost" else 10_000,
-        "ranks": "1,2" if sparse else "1",
+        "ranks": "1,2" if args.kind == "sparse" else "2",
     }
     for name, value in usual.items():
         if getattr(args, name) is None:
@@ -115,33 +110,21 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[Comparison, str]:
                 "bench cost takes one number of ranks; got "
                 f"{args.ranks}. Change --ranks."
             )
-        if ranks > 1:
-            found = compare_modes(args.data, args.rows, ranks, args.rounds, folder)
-            return found, "average"
-    if args.kind in ("step", "cost"):
+        found = compare_modes(args.data, args.rows, ranks, args.rounds, folder)
+        return found, "average"
+    layers = _numbers("layers", args.layers)
+    if args.kind == "step":
         with threadpool_limits(args.threads):
-            candidates = kernels(args)
+            candidates = step.steps(_PIXELS, layers[0], args.minibatch)
             return take_turns(candidates, args.rounds, say=show.say), "gemm"
     data = write_images(args.data, args.rows, folder)
-    layers = _numbers("layers", args.layers)
     work = launches.Work(data, folder, layers, args.epochs, args.minibatch)
-    candidates = (
-        launches.pretrainings(work, _numbers("lags", args.lags))
-        if args.kind == "pretrain"
-        else launches.finetunings(work, args.optimizer)
-    )
+    if args.kind == "pretrain":
+        candidates = launches.pretrainings(work, _numbers("lags", args.lags))
+    else:
+        candidates = launches.finetunings(work, args.optimizer)
     base = next(iter(candidates))
     return take_turns(candidates, args.rounds, warm_up=0, say=show.say), base
-
-
-def kernels(args: argparse.Namespace) -> Candidates:
-    """Return what is timed in this process."""
-    if args.kind == "step":
-        shape = (_STEPS * args.minibatch, _PIXELS)
-        rows = stream(0, "bench").random(shape, dtype=np.float32)
-        return step.steps(rows, _numbers("layers", args.layers)[0], args.minibatch)
-    config, rows = SparseConfig(), patches(args.data, args.rows)
-    return step.evaluations(rows, step.costs(rows, config), config)
 
 
 def measure_scaling(args: argparse.Namespace, folder: Path) -> Scaling:

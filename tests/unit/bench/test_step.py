@@ -6,8 +6,11 @@ import pytest
 from benchmarks.rivals import (
     check_agreement,
     cost_candidates,
+    evaluations,
     has,
     numpy_cost,
+    own_costs,
+    start,
     torch_cost,
 )
 from mpilayer.arrays import ROW_BLOCK
@@ -25,7 +28,7 @@ WIDE = ROWS.astype(np.float64)
 
 def position() -> np.ndarray:
     """Return a position where every parameter matters, biases too."""
-    vector = step.start(ROWS.shape[1], CONFIG)
+    vector = start(ROWS.shape[1], CONFIG)
     return vector + 0.05 * np.random.default_rng(0).standard_normal(vector.size)
 
 
@@ -54,7 +57,7 @@ def test_the_first_rows_of_real_data(tmp_path):
 def test_a_rival_computes_the_same(rival, rows, tolerance):
     if rival is torch_cost:
         pytest.importorskip("torch")
-    cost, gradient = step.costs(WIDE, CONFIG)["mpilayer average"](position())
+    cost, gradient = own_costs(WIDE, CONFIG)["mpilayer average"](position())
     found, its_gradient = rival(rows, CONFIG)(position())
     assert found == pytest.approx(cost, rel=tolerance)
     bound = tolerance * np.abs(gradient).max()
@@ -80,18 +83,11 @@ def test_a_candidate_that_does_other_work_is_found(other):
         check_agreement(costs, position())
 
 
-def test_few_rows_have_longer_turns():
-    lengths = [step.turn_length(n) for n in (1, 20_000, 100_000, 10**6)]
-    assert lengths == [100, 50, 10, 10]
-
-
 def test_everything_is_timed():
     config, said = SparseConfig(), []
-    costs = step.costs(ROWS[:50], config)
-    timed = {
-        **step.evaluations(ROWS[:50], costs, config),
-        **{f"step {k}": v for k, v in step.steps(ROWS[:50], 5, 10).items()},
-    }
+    costs = own_costs(ROWS[:50], config)
+    steps = {f"step {name}": work for name, work in step.steps(64, 5, 1).items()}
+    timed = evaluations(ROWS[:50], costs, config) | steps
     comparison = take_turns(timed, 2, say=said.append)
     assert len(said) == 2
     assert list(comparison.seconds) == ["gemm", *costs, "step gemm", "step mpilayer"]
