@@ -45,11 +45,6 @@ class MpilayerError(Exception):
         self.collective = True
         return self
 
-    def of_all_ranks(self) -> Self:
-        """Return the error, known to be raised by every rank."""
-        self.collective = True
-        return self
-
 
 class ConfigError(MpilayerError):
     """An option is unknown, out of range, or contradicts another one."""
