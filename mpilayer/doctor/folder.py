@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpilayer import hdf5
+from mpilayer import files, hdf5
 from mpilayer.doctor.facts import Folder
 from mpilayer.doctor.machine import space
 from mpilayer.environment import read
@@ -100,14 +100,10 @@ def _words(error: OSError) -> str:
 
 def _replace(folder: Path) -> None:
     """Replace a file in one step and flush it, as checkpoints and summaries are."""
-    old, new = folder / "old", folder / "new"
-    old.write_text("old")
-    with new.open("w") as file:
-        file.write("new")
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(old)
-    if new.exists() or old.read_text() != "new":
+    path = folder / "text"
+    for content in ("old", "new"):
+        files.write(path, content)
+    if path.read_text() != "new":
         raise OSError("a file that was moved over another one did not replace it")
 
 
@@ -127,39 +123,34 @@ def _lock(path: Path) -> None:
 
 def _seen(path: Path, comm: Communicator) -> tuple[float | None, ...]:
     """Return after how many seconds each rank sees a file that rank 0 writes."""
-    name, content = comm.on_root(lambda: _leave(path))
+    name = comm.on_root(lambda: _leave(path))
     if not name:
         return ()
     try:
-        return tuple(comm.allgather(_look(path / name, content)))
+        return tuple(comm.allgather(_look(path / name)))
     finally:
         if comm.rank == 0:
             (path / name).unlink(missing_ok=True)
 
 
-def _leave(path: Path) -> tuple[str, str]:
-    """Write a file for others to see; return its name, empty on failure, and text."""
-    content = f"{os.getpid()} {time.time()}"
+def _leave(path: Path) -> str:
+    """Write a file that has its name in it; return that, empty if it fails."""
+    name = f".doctor-{os.getpid()}-{time.time_ns()}"
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix=".doctor-", dir=path, delete=False
-        ) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        return "", ""
-    return Path(file.name).name, content
+        files.write(path / name, name)
+    except DataError:
+        return ""
+    return name
 
 
-def _look(file: Path, content: str) -> float | None:
+def _look(file: Path) -> float | None:
     """Return the seconds until a file is there, whole; None if it does not come."""
     began = time.perf_counter()
     while time.perf_counter() - began < _PATIENCE:
         # Listing the folder renews what a network file system remembers of it.
         with suppress(OSError):
             list(file.parent.iterdir())
-        if read(file) == content:
+        if read(file) == file.name:
             return time.perf_counter() - began
         time.sleep(_LOOK_EVERY)
     return None
