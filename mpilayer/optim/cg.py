@@ -3,19 +3,20 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf, isfinite, sqrt
+from typing import Self
 
 import numpy as np
 
 from mpilayer.arrays import Array64
-from mpilayer.optim.search import Objective, Point, State, dot, evaluate, wolfe_search
+from mpilayer.optim.search import Iterate, Objective, Point, dot, evaluate, wolfe_search
 
 _DECREASE, _CURVATURE = 1e-4, 0.15
 """c₁ and c₂ of the search: conjugate directions need more exact steps than L-BFGS."""
 
 
-@dataclass(frozen=True)
-class CGState(State):
-    """Where conjugate gradients are.
+@dataclass(frozen=True, kw_only=True)
+class CGState(Iterate):
+    """Where an iteration has ended, and how the next one searches.
 
     Attributes
     ----------
@@ -29,23 +30,19 @@ class CGState(State):
     direction: Array64
     previous_cost: float = inf
 
-    @staticmethod
-    def start(position: Array64, objective: Objective) -> "CGState":
+    @classmethod
+    def start(cls, position: Array64, objective: Objective) -> Self:
         """Evaluate a first position; collective if the objective is."""
         point = evaluate(objective, np.array(position, np.float64))
-        return CGState(**vars(point), direction=-point.gradient)
+        g = point.gradient
+        return cls(point.position, point.cost, g, direction=-g)
 
 
 def conjugate_gradient(objective: Objective, state: CGState) -> Iterator[CGState]:
     """Yield the state after each iteration, until no step lowers the cost any more.
 
-    Parameters
-    ----------
-    objective : Objective
-        Cost and gradient; what it raises passes through, and the state yielded last
-        stays whole.
-    state : CGState
-        Where to begin or to go on; going on gives the bits of an unbroken run.
+    Going on from any state gives the bits of an unbroken run. What the objective raises
+    passes through, and the state yielded last stays whole.
 
     Notes
     -----
@@ -69,29 +66,28 @@ def conjugate_gradient(objective: Objective, state: CGState) -> Iterator[CGState
 
 def _search(objective: Objective, state: CGState) -> Point | None:
     """Return where the search along the state's direction ends."""
-    step = _first_step(state)
-    return wolfe_search(objective, state, state.direction, step, _DECREASE, _CURVATURE)
-
-
-def _first_step(state: CGState) -> float:
-    """Return the step that would repeat the last decrease, or the one of length 1."""
     slope = dot(state.gradient, state.direction)
-    if isfinite(state.previous_cost) and slope < 0:
-        return 2 * (state.cost - state.previous_cost) / slope
     norm = sqrt(dot(state.direction, state.direction))
-    return 1 / norm if norm > 0 else 1.0
+    step = 1 / norm if norm > 0 else 1.0
+    if isfinite(state.previous_cost) and slope < 0:
+        # (3.60): the step that would repeat the last decrease.
+        step = 2 * (state.cost - state.previous_cost) / slope
+    return wolfe_search(objective, state, state.direction, step, _DECREASE, _CURVATURE)
 
 
 def _after(state: CGState, end: Point) -> CGState:
     """Return the state after a step, with the direction of the next one."""
+    # (5.44) and (5.45): β of Polak and Ribière, ≥ 0.
     square = dot(state.gradient, state.gradient)
     beta = max(dot(end.gradient, end.gradient - state.gradient) / square, 0.0)
     direction = beta * state.direction - end.gradient
     if not dot(direction, end.gradient) < 0:
         direction = -end.gradient
     return CGState(
-        **vars(end),
+        end.position,
+        end.cost,
+        end.gradient,
+        state.iteration + 1,
         direction=direction,
         previous_cost=state.cost,
-        iteration=state.iteration + 1,
     )

@@ -6,7 +6,7 @@ fulfils the strong Wolfe conditions.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from math import inf, isfinite, sqrt
 from typing import Any, Self, TypeAlias
 
@@ -45,16 +45,19 @@ class Point:
 
 
 @dataclass(frozen=True)
-class State(Point):
-    """All that decides an optimizer's further course; never changed once made.
+class Iterate(Point):
+    """Where an iteration has ended, with all that decides the further course.
 
-    Attributes
-    ----------
-    iteration : int
-        How many iterations have led here.
+    Never changed once made. Subclasses add what their method remembers.
     """
 
-    iteration: int = field(default=0, kw_only=True)
+    iteration: int = 0
+
+    @classmethod
+    def start(cls, position: Array64, objective: Objective) -> Self:
+        """Evaluate a first position; collective if the objective is."""
+        point = evaluate(objective, np.array(position, np.float64))
+        return cls(point.position, point.cost, point.gradient)
 
     def arrays(self) -> dict[str, Array64]:
         """Return the arrays that a checkpoint needs."""
@@ -68,13 +71,9 @@ class State(Point):
     def restore(
         cls, arrays: Mapping[str, Array64], numbers: Mapping[str, float | int]
     ) -> Self:
-        """Return the state with these ``arrays()`` and ``numbers()``."""
-        kinds = {item.name: item.type for item in fields(cls)}
-        values: dict[str, Any] = {
-            name: kind(numbers[name]) if kind in (float, int) else arrays[name]
-            for name, kind in kinds.items()
-        }
-        return cls(**values)
+        """Return the one with these ``arrays()`` and ``numbers()``."""
+        found: dict[str, Any] = {**arrays, **numbers}
+        return cls(**{field.name: found[field.name] for field in fields(cls)})
 
 
 def evaluate(objective: Objective, position: Array64) -> Point:
@@ -115,24 +114,10 @@ def wolfe_search(
 ) -> Point | None:
     """Return the first point found on a line where the strong Wolfe conditions hold.
 
+    With c₁ = ``decrease`` < c₂ = ``curvature``: cost(t) ≤ cost(0) + c₁ t slope(0) and
+    |slope(t)| ≤ c₂ |slope(0)|, t a multiple of ``direction`` (n,), of which ``step`` is
+    tried first. None if there is none within reach, or the direction leads upwards.
     Collective if the objective is; decisions depend on its results only.
-
-    Parameters
-    ----------
-    start : Point
-        Where the line begins.
-    direction : Array64
-        (n,) Any length; the cost must fall along it.
-    step : float
-        First multiple of ``direction`` to try, positive.
-    decrease, curvature : float
-        c₁ < c₂: cost(t) ≤ cost(0) + c₁ t slope(0) and |slope(t)| ≤ c₂ |slope(0)|.
-
-    Returns
-    -------
-    Point or None
-        None if there is no such point within reach, or ``direction`` leads upwards.
-        Its cost is below that of ``start``.
 
     Notes
     -----
@@ -202,10 +187,8 @@ def _between(low: _Trial, high: _Trial, halve: bool) -> float:
 
 
 def _cubic_minimum(a: _Trial, b: _Trial) -> float | None:
-    """Return the minimum of the cubic with two trials' costs and slopes, if it has one.
-
-    Nocedal and Wright 2006, equation 3.59.
-    """
+    """Return where the cubic with the costs and slopes of two trials is least."""
+    # Nocedal and Wright 2006, equation (3.59).
     width = b.step - a.step
     d1 = a.slope + b.slope - 3 * (b.cost - a.cost) / width
     square = d1 * d1 - a.slope * b.slope

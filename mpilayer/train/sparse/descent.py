@@ -12,11 +12,15 @@ from mpilayer.config import SparseConfig
 from mpilayer.errors import TrainingError
 from mpilayer.optim.cg import CGState, conjugate_gradient
 from mpilayer.optim.lbfgs import LBFGSState, lbfgs
-from mpilayer.optim.search import State
+from mpilayer.optim.search import Iterate
 from mpilayer.train.sparse.cost import Enough, ShardedCost
 from mpilayer.train.sparse.sgd import SGDState, sgd
 
-_STATES: dict[str, type[State]] = {"lbfgs": LBFGSState, "cg": CGState, "sgd": SGDState}
+_KINDS: dict[str, type[Iterate]] = {
+    "lbfgs": LBFGSState,
+    "cg": CGState,
+    "sgd": SGDState,
+}
 
 
 class Descent:
@@ -31,7 +35,7 @@ class Descent:
 
     Attributes
     ----------
-    state : State or None
+    state : Iterate or None
         The last complete iteration.
     evaluations : int
         Of the cost until then; those that come after it are made again.
@@ -42,7 +46,7 @@ class Descent:
     def __init__(self, cost: ShardedCost, config: SparseConfig) -> None:
         self.cost = cost
         self.config = config
-        self.state: State | None = None
+        self.state: Iterate | None = None
         self.evaluations = cost.evaluations
         self.stopped_by = ""
 
@@ -67,7 +71,7 @@ class Descent:
         self, arrays: Mapping[str, AnyArray], numbers: Mapping[str, Any]
     ) -> None:
         """Go where the descent with these ``arrays()`` and ``numbers()`` was."""
-        state = _STATES[self.config.optimizer].restore(
+        state = _KINDS[self.config.optimizer].restore(
             _without(arrays, "optimizer/"), _without(numbers, "optimizer_")
         )
         self.state = state
@@ -75,7 +79,7 @@ class Descent:
         self.cost.iteration = state.iteration
         self.cost.model.parameters.vector[:] = state.position
 
-    def states(self, first: State | None = None) -> Iterator[State]:
+    def states(self, first: Iterate | None = None) -> Iterator[Iterate]:
         """Yield the state after each iteration, the first before any. Collective.
 
         Training goes on from ``first``, by default from ``state``; if there is none, it
@@ -100,7 +104,7 @@ class Descent:
         except Enough as limit:
             self.stopped_by = str(limit)
 
-    def _iterate(self, first: State | None) -> Iterator[State]:
+    def _iterate(self, first: Iterate | None) -> Iterator[Iterate]:
         state = self._start() if first is None else first
         if isinstance(state, SGDState):
             yield state
@@ -118,12 +122,11 @@ class Descent:
         elif isinstance(state, LBFGSState):
             yield from lbfgs(self._evaluate, state, self.config.corrections)
 
-    def _start(self) -> State:
+    def _start(self) -> Iterate:
         begin = self.cost.model.parameters.vector.copy()
         if self.config.optimizer == "sgd":
-            return SGDState.start(begin, self._evaluate, self.cost)
-        kind = CGState if self.config.optimizer == "cg" else LBFGSState
-        return kind.start(begin, self._evaluate)
+            return SGDState.first(begin, self._evaluate, self.cost)
+        return _KINDS[self.config.optimizer].start(begin, self._evaluate)
 
     def _evaluate(self, position: Array64) -> tuple[float, Array64]:
         """Evaluate the cost unless a limit is reached; equal on all ranks."""
@@ -133,7 +136,7 @@ class Descent:
             raise Enough("evaluations")
         return self.cost(position)
 
-    def _reason(self, before: State | None, state: State) -> str:
+    def _reason(self, before: Iterate | None, state: Iterate) -> str:
         """Return which limit an iteration has reached; bit-equal on all ranks."""
         config = self.config
         if config.iterations and state.iteration >= config.iterations:

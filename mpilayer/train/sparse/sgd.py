@@ -12,7 +12,7 @@ from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig
 from mpilayer.errors import CheckpointError
 from mpilayer.models.sparse import SparseAutoencoder, Sparsity
-from mpilayer.optim.search import Objective, State
+from mpilayer.optim.search import Iterate, Objective
 from mpilayer.train.sparse.cost import Enough, ShardedCost
 from mpilayer.train.strata import Strata
 from mpilayer.train.sums import Sums
@@ -21,9 +21,9 @@ _EAGER = 0.002
 """Seconds for which a rank only offers its core: steps take far less."""
 
 
-@dataclass(frozen=True)
-class SGDState(State):
-    """Where descent on minibatches is: the cost and gradient are those of all rows.
+@dataclass(frozen=True, kw_only=True)
+class SGDState(Iterate):
+    """Where the whole cost was measured last, and with what the steps go on.
 
     Attributes
     ----------
@@ -37,10 +37,11 @@ class SGDState(State):
     examples: int = 0
 
     @staticmethod
-    def start(position: Array64, evaluate: Objective, cost: ShardedCost) -> "SGDState":
+    def first(position: Array64, evaluate: Objective, cost: ShardedCost) -> "SGDState":
         """Evaluate a first position; collective."""
         value, gradient = evaluate(position)
-        return SGDState(position, value, gradient, cost.mean_activation.copy())
+        mean = cost.mean_activation.copy()
+        return SGDState(position, value, gradient, mean_activation=mean)
 
     @classmethod
     def restore(
@@ -102,8 +103,12 @@ def sgd(
         if cost.latest and isinf(cost.latest.reconstruction + cost.latest.decay):
             raise cost.no_number()
         state = SGDState(
-            *(position, value, gradient, mean, steps.examples),
-            iteration=state.iteration + 1,
+            position,
+            value,
+            gradient,
+            state.iteration + 1,
+            mean_activation=mean,
+            examples=steps.examples,
         )
         yield state
     raise Enough("evaluations")
