@@ -178,7 +178,7 @@ class SparseTraining(Training[SparseConfig]):
             cost.on_evaluation = note
             cost.time_over = lambda: session.must_stop(unit)
             try:
-                for state in descent.states(descent.state):
+                for state in descent.states():
                     if saver.is_due(state.iteration):
                         self._save(descent, state, saver, origin)
             except TrainingError as error:

@@ -79,11 +79,11 @@ class Descent:
         self.cost.iteration = state.iteration
         self.cost.model.parameters.vector[:] = state.position
 
-    def states(self, first: Iterate | None = None) -> Iterator[Iterate]:
+    def states(self) -> Iterator[Iterate]:
         """Yield the state after each iteration, the first before any. Collective.
 
-        Training goes on from ``first``, by default from ``state``; if there is none, it
-        begins where the model's parameters are.
+        Training goes on from ``state``; without one it begins where the model's
+        parameters are.
 
         Raises
         ------
@@ -92,7 +92,7 @@ class Descent:
             infinite: no line search gets away from there.
         """
         try:
-            for state in self._iterate(first or self.state):
+            for state in self._iterate():
                 before, self.state = self.state, state
                 self.evaluations = self.cost.evaluations
                 self.cost.iteration = state.iteration
@@ -104,8 +104,8 @@ class Descent:
         except Enough as limit:
             self.stopped_by = str(limit)
 
-    def _iterate(self, first: Iterate | None) -> Iterator[Iterate]:
-        state = self._start() if first is None else first
+    def _iterate(self) -> Iterator[Iterate]:
+        state = self.state or self._start()
         if isinstance(state, SGDState):
             yield state
             yield from sgd(self.cost, self._evaluate, self.config, state)
