@@ -40,7 +40,7 @@ def sum_over_ranks(comm: Communicator, values: Array64) -> Array64:
 
 
 def _mean(sums: Iterable[tuple[float, int]], comm: Communicator) -> float:
-    """Return the mean over the rows of all ranks, given sums over some; NaN for none."""
+    """Return the mean over all rows, given sums over some; NaN for none. Collective."""
     totals = np.zeros(2)
     for part in sums:
         totals += part
