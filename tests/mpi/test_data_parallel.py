@@ -7,9 +7,8 @@ from mpilayer.config import FinetuneConfig
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.train.evaluate import PCA, reconstruction_error
+from mpilayer.train.evaluate import PCA, confusion, reconstruction_error, targets
 from mpilayer.train.finetune import FinetuneState, Strata, finetune
-from mpilayer.train.labels import confusion, targets
 from tests.support.together import shares, together
 from tests.support.toys import randomize, rows
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpilayer.partition import shard_bounds
-from mpilayer.train.dropout import Dropout
+from mpilayer.train.strata import Dropout
 
 WIDTHS = (40, 30, 20)
 DROPOUT = Dropout((0.2, 0.5, 0.5), WIDTHS, 50, 3)
