@@ -26,7 +26,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from benchmarks.torture import different, weights
+from benchmarks.traces import different, weights
 from mpilayer.cli.main import main as mpilayer
 from tests.e2e.conftest import write_pixels
 

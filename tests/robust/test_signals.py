@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from benchmarks import signals, torture
+from benchmarks import signals
+from benchmarks.modes import MODES
 from tests.support import launch
 
 pytestmark = [
@@ -17,7 +18,7 @@ pytestmark = [
 @pytest.mark.parametrize("name", ["lockstep, lag 2", "sparse, lbfgs, exact"])
 def test_signals_end_a_run_or_are_obeyed(tmp_path, name, ranks):
     launcher = [*launch.launcher(ranks)[:-1], "{ranks}"] if ranks > 1 else []
-    mode = torture.MODES[name]
+    mode = MODES[name]
     found = signals.suffer(tmp_path, mode, launcher, ranks, n=6, seed=1)
     assert found.row.is_clean(), found.row
     assert found.row.kills == 6
