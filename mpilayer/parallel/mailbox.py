@@ -166,8 +166,10 @@ class Inbox(Inlet):
     def _read_header(self) -> None:
         epoch, self.saved = map(int, self._header)
         if epoch in (_END, _PAUSE):
-            self._header_waits = False
-            self.ended, self.paused = epoch == _END, epoch == _PAUSE
+            # Who hears of an end knows whether it is that of everything.
+            if self._stop_request is None:
+                self._header_waits = False
+                self.ended, self.paused = epoch == _END, epoch == _PAUSE
             return
         if self.stopped or self.only_newest:
             # Nobody will use it: make room for what must still be received.
