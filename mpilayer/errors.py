@@ -34,16 +34,16 @@ TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
 class MpilayerError(Exception):
-    """A mistake in what was asked for, not in the program.
-
-    Attributes
-    ----------
-    collective : bool
-        Every rank raises this error, so one rank can print it and all end by
-        themselves. An error that only one rank has must end the others.
-    """
+    """A mistake in what was asked for, not in the program."""
 
     collective = False
+    """Every rank raises this error, so one rank can print it and all end by themselves.
+    An error that only one rank has must end the others."""
+
+    def of_all_ranks(self) -> Self:
+        """Return the error, known to be raised by every rank."""
+        self.collective = True
+        return self
 
 
 class ConfigError(MpilayerError):
@@ -55,28 +55,17 @@ class DataError(MpilayerError):
 
 
 class FileError(DataError):
-    """The operating system refuses a file: no room, no right, too many open, no disk.
-
-    Attributes
-    ----------
-    go_on : str
-        What goes on with the work once that is mended; empty if nothing was begun.
-    """
+    """The operating system refuses a file: no room, right or disk, too many open."""
 
     go_on = ""
+    """What goes on with the work once that is mended; empty if nothing was begun."""
 
     @classmethod
     def of(cls, error: OSError, path: object = None, told: str = "") -> Self:
-        """Return the error in words.
+        """Return what the operating system said in words.
 
-        Parameters
-        ----------
-        error : OSError
-            What the operating system said.
-        path : Path, optional
-            The file, if the error does not know it, or knows it by another name.
-        told : str
-            What else is known, a sentence.
+        The ``path`` counts if the error does not know it, or by another name; ``told``
+        is a sentence of what else is known.
         """
         file = path or error.filename or "a file"
         # Else nobody knows whether it was to be read or written.
@@ -153,8 +142,11 @@ def _remedy(number: int | None) -> str:
         return "Allow more open files (ulimit -n)"
     if number == errno.ENAMETOOLONG:
         return "Choose a shorter name"
-    what = "Make room" if number in _FULL else "Mend its disk"
-    what = "Mend its permissions" if number in _CLOSED else what
+    what = "Mend its disk"
+    if number in _FULL:
+        what = "Make room"
+    elif number in _CLOSED:
+        what = "Mend its permissions"
     return f"{what}, or choose another place"
 
 
@@ -165,20 +157,10 @@ def reading(
     advice: str = "The file is damaged: use a copy, or make it again.",
     error: type[MpilayerError] = DataError,
 ) -> Iterator[None]:
-    """Let whatever libraries make of a user's file in the block be one message.
+    """Let whatever libraries make of a user's file in the block be one ``error``.
 
-    Damaged bytes lead them to exceptions of any type.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    what : str
-        What it must be, e.g. ``"a whole image file"``.
-    advice : str
-        What to do; sentences.
-    error : type
-        The exception to raise; those of mpilayer itself pass.
+    Damaged bytes lead them to exceptions of any type. Those of mpilayer itself pass.
+    ``what`` the file must be is e.g. ``"a whole image file"``; ``advice`` is sentences.
     """
     try:
         yield

@@ -30,7 +30,8 @@ from mpilayer.errors import (
     reason,
 )
 
-_NAMES = "surrogateescape"
+NAMES = "surrogateescape"
+"""How to read and write names of files, which may be in any encoding."""
 
 SEAL = "seal"
 """The key, or section, with the digest of all others."""
@@ -45,17 +46,8 @@ def replacing(
 ) -> Iterator[Path]:
     """Write a file that is whole or as it was before. Local.
 
-    Parameters
-    ----------
-    path : Path
-        Where the file appears, in one step, when the block ends without an error.
-    settle : callable, optional
-        Called with the file as it is on the disk, before it takes its name.
-
-    Yields
-    ------
-    Path
-        Where to write it.
+    Yields where to write it. It appears, in one step, when the block and ``settle``,
+    called with the file as it is on the disk, end without an error.
 
     Raises
     ------
@@ -81,17 +73,10 @@ def replacing(
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write a file that is whole or as it was before, text as UTF-8. Local.
-
-    Raises
-    ------
-    FileError
-        It cannot be written.
-    """
+    """Write a file as ``replacing`` does; text is UTF-8."""
     with replacing(path) as temporary:
         if isinstance(content, str):
-            # Names of files in it may be in any encoding: they are written as they are.
-            content = content.encode("utf-8", _NAMES)
+            content = content.encode("utf-8", NAMES)
         temporary.write_bytes(content)
 
 
@@ -107,16 +92,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_text(
     path: Path, error: type[MpilayerError] = CheckpointError, names: bool = False
 ) -> str:
-    """Return the text of a file. Local.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    error : type
-        The exception to raise.
-    names : bool
-        It may hold names of files, in any encoding.
+    """Return the text of a file, in which ``names`` of files may be. Local.
 
     Raises
     ------
@@ -125,24 +101,14 @@ def read_text(
     OSError
         It cannot be read, or is not there.
     """
-    try:
-        return _content(path, error).decode("utf-8", _NAMES if names else "strict")
-    except UnicodeDecodeError as cause:
-        raise error(_damaged(path, str(cause))) from cause
+    with _reading(path, error):
+        return _content(path).decode("utf-8", NAMES if names else "strict")
 
 
 def read_json(
     path: Path, error: type[MpilayerError] = CheckpointError
 ) -> dict[str, Any]:
-    """Return the object of a JSON file, which may be sealed. Local.
-
-    Raises
-    ------
-    MpilayerError
-        Of type ``error``: it is not as it was written.
-    OSError
-        It cannot be read, or is not there.
-    """
+    """Return the object of a JSON file, perhaps sealed; raises as ``read_text``."""
     return _parsed(path, _json, error)[0]
 
 
@@ -165,20 +131,38 @@ def read_toml(path: Path, strict: bool) -> dict[str, Any]:
 
 
 def read_array(path: Path, error: type[MpilayerError] = CheckpointError) -> AnyArray:
-    """Return the array of an ``.npy`` file; see ``read_json``."""
-    content = BytesIO(_content(path, error))
-    try:
+    """Return the array of an ``.npy`` file; raises as ``read_text``."""
+    with _reading(path, error):
+        content = BytesIO(_content(path))
+    # A damaged header gives rise to exceptions of many types.
+    with _reading(path, error, (Exception,)):
         array = np.load(content, allow_pickle=False)
-    except Exception as cause:  # a damaged header gives rise to many
-        raise error(_damaged(path, str(cause))) from cause
-    if not isinstance(array, np.ndarray):
-        raise error(_damaged(path, "it holds no array"))
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it holds no array")
     return array
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object with the digest of all that is in it."""
     return {**content, SEAL: {"sha256": _digest(content)}}
+
+
+def check_digest(
+    path: Path, found: str, stored: str, error: type[MpilayerError]
+) -> None:
+    """Compare the digest of a file's content with the one it carries.
+
+    Raises
+    ------
+    MpilayerError
+        Of type ``error``, if they differ.
+    """
+    if found != stored:
+        raise error(
+            f"{path} must hold what was written; its digest is {found[:12]} instead of "
+            f"{stored[:12]}. The file is damaged, or was changed: use a copy, or make "
+            "it again."
+        )
 
 
 @contextmanager
@@ -234,7 +218,7 @@ def _parsed(
 ) -> tuple[dict[str, Any], bool]:
     """Return the content, and whether it was sealed."""
     text = read_text(path, error, names=True)
-    try:
+    with _reading(path, error):
         content = parse(text)
         if not isinstance(content, dict):
             raise ValueError("it holds no object")
@@ -245,8 +229,6 @@ def _parsed(
             if strict:
                 raise ValueError(found)
             warnings.warn(f"{path} was changed: {found}", DamageWarning, stacklevel=4)
-    except (ValueError, RecursionError) as cause:
-        raise error(_damaged(path, str(cause))) from cause
     return content, seal is not None
 
 
@@ -262,21 +244,31 @@ def _finite(text: str) -> float:
     return value
 
 
-def _content(path: Path, error: type[MpilayerError]) -> bytes:
+def _content(path: Path) -> bytes:
     """Return the bytes of a regular file: a pipe would be waited for."""
     if not stat.S_ISREG(path.stat().st_mode):
-        found = "a folder" if path.is_dir() else "no regular file"
-        raise error(_damaged(path, f"it is {found}"))
+        raise ValueError(f"it is {'a folder' if path.is_dir() else 'no regular file'}")
     return path.read_bytes()
+
+
+@contextmanager
+def _reading(
+    path: Path,
+    error: type[MpilayerError],
+    causes: tuple[type[Exception], ...] = (ValueError, RecursionError),
+) -> Iterator[None]:
+    """Let what is wrong with a file be one message."""
+    try:
+        yield
+    except causes as cause:
+        raise error(
+            f"{path} must be as it was written; {cause}. Restore it, or train again."
+        ) from cause
 
 
 def _digest(content: Mapping[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _damaged(path: Path, found: str) -> str:
-    return f"{path} must be as it was written; {found}. Restore it, or train again."
 
 
 def _sync(path: Path) -> None:

@@ -31,39 +31,35 @@ _LIBVER = ("v110", "v110")
 _DIGEST_ROWS = 4096
 # What tells of the file's name or owner rather than of the machine.
 _MISTAKES = (errno.ENOENT, errno.EACCES, errno.EPERM)
-_ALONE = "Make it one file of its own, e.g. with h5repack or h5copy."
 _NO_SPACE = os.strerror(errno.ENOSPC).lower()
+
+Advise = Callable[[Any], str]
+"""Returns what to do with a path, one sentence, given an open HDF5 file or None."""
+
+
+def _no_advice(_: Any) -> str:
+    return ""
 
 
 @contextmanager
 def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
-    """Write an HDF5 file atomically: temporary file, fsync, verify, rename.
+    """Write an HDF5 file atomically: temporary file, fsync, verify, rename. Local.
 
-    Parameters
-    ----------
-    path : Path
-        Where the finished file appears. An existing file is replaced in one step, only
-        when the block ends without an error.
-    kind : str
-        What the file is, e.g. ``"mpilayer-dataset"``.
-    version : int
-        Version of that kind's layout.
-
-    Yields
-    ------
-    h5py.File
-        Open for writing.
+    Yields the open file, which replaces an older one only when the block ends without
+    an error; ``version`` is that of the kind's layout.
 
     Raises
     ------
     FileError
         The folder does not exist or cannot be written, or the disk is full.
-
-    Notes
-    -----
-    Local: one rank writes one file.
     """
-    with files.replacing(path, lambda temporary: _verify(temporary, digest)) as name:
+
+    def verify(temporary: Path) -> None:
+        with h5py.File(temporary, "r", locking=False) as found:
+            if content_digest(found) != digest:
+                raise OSError("what was read back differs from what was written")
+
+    with files.replacing(path, verify) as name:
         try:
             with h5py.File(name, "w", libver=_LIBVER) as file:
                 set_text(file, "kind", kind)
@@ -86,30 +82,9 @@ def open_read(
     kind: str,
     version: int,
     error: type[MpilayerError] = DataError,
-    advice: str = "",
-    advise: Callable[[Any], str] | None = None,
+    advise: Advise = _no_advice,
 ) -> Iterator[Any]:
-    """Open an HDF5 file of one kind read-only.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    kind : str
-        The kind it must be.
-    version : int
-        The newest layout version that the caller can read.
-    error : type
-        The exception to raise.
-    advice : str
-        What to do when the file is of another kind; one sentence.
-    advise : callable, optional
-        Returns that sentence for an HDF5 file of another kind, which is open.
-
-    Yields
-    ------
-    h5py.File
-        Open for reading.
+    """Open an HDF5 file of one kind, of ``version`` at most, read-only.
 
     Raises
     ------
@@ -119,47 +94,48 @@ def open_read(
         or with links or data sets that lead to other files. Those may be part of a
         virtual data set if they lie in the file's folder.
     """
-    with _opened(path, error, advice) as file:
+    with open_foreign(path, error, advise) as file:
         found_kind = text(file, "kind", "a file of another program")
         if found_kind != kind:
-            words = advice if advise is None else advise(file)
             raise error(
                 f"{path} must be of kind {kind!r}; found {repr(found_kind)}. "
-                f"{words}".strip()
+                f"{advise(file)}".strip()
             )
-        found_version = file.attrs.get("format_version")
-        legal = isinstance(found_version, int | np.integer)
-        if not legal or not 1 <= found_version <= version:
+        found = file.attrs.get("format_version")
+        if not isinstance(found, int | np.integer) or not 1 <= found <= version:
             raise error(
-                f"{path} must have format version 1 to {version}; found "
-                f"{found_version}. Use the mpilayer that wrote it, or a newer one."
+                f"{path} must have format version 1 to {version}; found {found}. Use "
+                "the mpilayer that wrote it, or a newer one."
             )
         _check_written(file, path, error)
         yield file
 
 
 @contextmanager
-def open_foreign(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file of any program read-only.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Yields
-    ------
-    h5py.File
-        Open for reading.
-
-    Raises
-    ------
-    DataError
-        Missing, not HDF5, leads to other files (see :func:`open_read`), truncated, or a
-        part that is read in the block is damaged.
-    """
-    with _opened(path, DataError, "") as file:
-        yield file
+def open_foreign(
+    path: Path, error: type[MpilayerError] = DataError, advise: Advise = _no_advice
+) -> Iterator[Any]:
+    """Open an HDF5 file of any program read-only; raises as ``open_read``."""
+    if not path.is_file():
+        found = "no file" if path.exists() else "nothing"
+        found = "a folder" if path.is_dir() else found
+        raise error(
+            f"{path} must be an HDF5 file; found {found} there. {advise(None)}".strip()
+        )
+    with reading(path, error):
+        try:
+            # Inputs may lie where locks do not work; nobody writes them.
+            file = h5py.File(path, "r", locking=False)
+        except OSError as cause:
+            if _refusal(cause, path):
+                raise
+            found = reason(cause) if path.stat().st_size else "it is empty"
+            raise error(
+                f"{path} must be a whole HDF5 file; {found}. {advise(None)}".strip()
+            ) from cause
+        with file:
+            _check_links(file, path, error)
+            yield file
 
 
 @contextmanager
@@ -169,7 +145,7 @@ def reading(path: Path, error: type[MpilayerError] = DataError) -> Iterator[None
         try:
             yield
         except (OSError, RuntimeError, KeyError) as cause:
-            if refused := refusal(cause, path):
+            if refused := _refusal(cause, path):
                 raise refused from cause
             raise
 
@@ -189,15 +165,20 @@ def text(item: Any, name: str, default: str = "") -> str:
 
 def has_checksums(file: Any) -> bool:
     """Tell whether HDF5 notices every flipped bit of an open file by itself."""
-    bare: list[str] = []
-
-    def look(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and not item.fletcher32:
-            bare.append(name)
-
-    file.visititems(look)
     superblock, *_ = file.id.get_create_plist().get_version()
-    return superblock > 1 and not bare
+    return superblock > 1 and all(item.fletcher32 for item in datasets(file).values())
+
+
+def datasets(file: Any) -> dict[str, Any]:
+    """Return all data sets of an open file that hard links lead to, by path."""
+    found: dict[str, Any] = {}
+
+    def add(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item
+
+    file.visititems(add)
+    return found
 
 
 def verify_digest(file: Any, path: Path, error: type[MpilayerError]) -> None:
@@ -208,13 +189,7 @@ def verify_digest(file: Any, path: Path, error: type[MpilayerError]) -> None:
     MpilayerError
         Of type ``error``, if they differ.
     """
-    stored, found = text(file, "digest"), content_digest(file)
-    if stored != found:
-        raise error(
-            f"{path} must hold what was written; its digest is {found[:12]} instead of "
-            f"{stored[:12]}. The file is damaged, or was changed: use a copy, or make "
-            "it again."
-        )
+    files.check_digest(path, content_digest(file), text(file, "digest"), error)
 
 
 def content_digest(group: Any) -> str:
@@ -232,7 +207,11 @@ def content_digest(group: Any) -> str:
             plain = value if isinstance(value, str) else np.asarray(value).tolist()
             hasher.update(f"{name}@{key}={plain!r};".encode())
 
-    def add(name: str, item: Any) -> None:
+    add_attributes("/", group.attrs)
+    names: list[str] = []
+    group.visit(names.append)
+    for name in sorted(names):
+        item = group[name]
         add_attributes(name, item.attrs)
         if isinstance(item, h5py.Dataset):
             hasher.update(f"{name}:{item.dtype.str}{item.shape};".encode())
@@ -242,16 +221,10 @@ def content_digest(group: Any) -> str:
                 hasher.update(np.ascontiguousarray(rows_read).data)
             if not item.shape:
                 hasher.update(np.ascontiguousarray(item[()]).data)
-
-    add_attributes("/", group.attrs)
-    names: list[str] = []
-    group.visit(names.append)
-    for name in sorted(names):
-        add(name, group[name])
     return hasher.hexdigest()
 
 
-def refusal(error: Exception, path: Path) -> FileError | None:
+def _refusal(error: Exception, path: Path) -> FileError | None:
     """Return what the operating system has refused to HDF5; None if it was not that.
 
     Whether HDF5 raises an ``OSError`` depends on what it was at.
@@ -263,59 +236,12 @@ def refusal(error: Exception, path: Path) -> FileError | None:
     return FileError.of(OSError(number, os.strerror(number)), path)
 
 
-@contextmanager
-def _opened(path: Path, error: type[MpilayerError], advice: str) -> Iterator[Any]:
-    if not path.is_file():
-        found = (
-            "a folder" if path.is_dir() else "no file" if path.exists() else "nothing"
-        )
-        raise error(
-            f"{path} must be an HDF5 file; found {found} there. {advice}".strip()
-        )
-    with reading(path, error):
-        try:
-            # Inputs may lie on file systems where locks do not work; nobody writes
-            # them.
-            file = h5py.File(path, "r", locking=False)
-        except OSError as cause:
-            if refused := refusal(cause, path):
-                raise refused from cause
-            found = reason(cause) if path.stat().st_size else "it is empty"
-            raise error(
-                f"{path} must be a whole HDF5 file; {found}. {advice}".strip()
-            ) from cause
-        with file:
-            _check_links(file, path, error)
-            yield file
-
-
-def _datasets(file: Any) -> dict[str, Any]:
-    """Return all data sets of a file that hard links lead to."""
-    found: dict[str, Any] = {}
-
-    def add(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = item
-
-    file.visititems(add)
-    return found
-
-
 def _check_links(
     file: Any, path: Path, error: type[MpilayerError], virtual: bool = True
 ) -> None:
     """Refuse a file that would have others read: a stranger may have named any.
 
-    Parameters
-    ----------
-    file : h5py.File
-        Open for reading.
-    path : Path
-        The file.
-    error : type
-        The exception to raise.
-    virtual : bool
-        Whether its data sets may be parts of others, which lie in its folder.
+    Its data sets may be parts of others, ``virtual`` ones, which lie in its folder.
     """
     links: list[str] = []
 
@@ -329,7 +255,7 @@ def _check_links(
     if faults:
         raise error(
             f"{path} must hold its data itself, or in its folder; found {faults[0]}. "
-            f"{_ALONE}"
+            "Make it one file of its own, e.g. with h5repack or h5copy."
         )
 
 
@@ -337,7 +263,7 @@ def _outer_parts(
     file: Any, path: Path, error: type[MpilayerError], virtual: bool
 ) -> Iterator[str]:
     """Yield what data sets have elsewhere, or lack; arguments of ``_check_links``."""
-    for name, item in _datasets(file).items():
+    for name, item in datasets(file).items():
         if item.external:
             yield f"{name!r} in an external file"
         if not item.is_virtual:
@@ -386,7 +312,7 @@ def _check_written(file: Any, path: Path, error: type[MpilayerError]) -> None:
 
     So none is larger than its file can hold, whatever its shape says.
     """
-    for name, item in _datasets(file).items():
+    for name, item in datasets(file).items():
         if item.is_virtual or not item.size:
             continue
         stored, expected = item.id.get_storage_size(), 1
@@ -399,9 +325,3 @@ def _check_written(file: Any, path: Path, error: type[MpilayerError]) -> None:
                 f"{path} must be whole; found {name!r} of shape {item.shape}, parts of "
                 "which were never written. Make it again."
             )
-
-
-def _verify(path: Path, digest: str) -> None:
-    with h5py.File(path, "r", locking=False) as file:
-        if content_digest(file) != digest:
-            raise OSError("what was read back differs from what was written")

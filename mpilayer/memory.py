@@ -15,17 +15,15 @@ from mpilayer.errors import DataError
 _NO_LIMIT = 1 << 60
 # Less is there, or missing anyhow.
 _LITTLE = 1 << 26
+# Of new and old control groups: their controller, a limit, and what is used of it.
+_FILES = (
+    ("", "memory.max", "memory.current"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 
 
 def demand(n_bytes: int, what: object) -> None:
-    """Refuse to hold more than there is room for.
-
-    Parameters
-    ----------
-    n_bytes : int
-        What will be held.
-    what : Path or str
-        What it comes from, for the message.
+    """Refuse to hold more bytes, of ``what`` they come from, than there is room for.
 
     Raises
     ------
@@ -54,40 +52,26 @@ def limit_process() -> None:
 
 
 def available() -> int | None:
-    """Return the bytes left on the host, or in the control groups if that is less.
-
-    None where nobody says.
-    """
+    """Return the bytes left on the host or in control groups; None if nobody says."""
     kilobytes = re.search(
         r"^MemAvailable:\s+(\d+) kB", read(Path("/proc/meminfo")), re.MULTILINE
     )
-    left = [1024 * int(kilobytes[1])] if kilobytes else []
-    groups = room(GROUPS, read(Path("/proc/self/cgroup")))
-    return min([*left, *([] if groups is None else [groups])], default=None)
+    left = [room(GROUPS, read(Path("/proc/self/cgroup")))]
+    if kilobytes:
+        left.append(1024 * int(kilobytes[1]))
+    return min((n for n in left if n is not None), default=None)
 
 
 def room(root: Path, groups: str) -> int | None:
-    """Return the bytes left in the control groups of a process.
+    """Return the bytes left in the control groups of a process; None without a limit.
 
-    Parameters
-    ----------
-    root : Path
-        Where the control groups are mounted.
-    groups : str
-        Text of ``/proc/self/cgroup``.
-
-    Returns
-    -------
-    int or None
-        The least of the group and all those around it; None without a limit. Pages
-        that only cache files count as free.
+    The least of the group and all those around it, as the text ``groups`` of
+    ``/proc/self/cgroup`` says, mounted at ``root``. Pages that only cache files count
+    as free.
     """
     rooms = []
-    for new in (True, False):
-        limit, used = ("memory.max", "memory.current")
-        if not new:
-            limit, used = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        for folder in group_folders(root, groups, "" if new else "memory"):
+    for controller, limit, used in _FILES:
+        for folder in group_folders(root, groups, controller):
             most = read(folder / limit).strip()
             if most.isdigit() and int(most) < _NO_LIMIT:
                 now = int(read(folder / used).strip() or 0)

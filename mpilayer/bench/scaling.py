@@ -8,6 +8,7 @@ from mpilayer.bench.launches import launch
 from mpilayer.bench.pairs import Comparison, Say, silent, take_turns
 from mpilayer.bench.patches import check_rows, write_patches
 from mpilayer.data.dataset import Dataset
+from mpilayer.words import count
 
 _WORTH_A_WORD = 1.005
 """Ratios below it are 1 when they are printed."""
@@ -50,8 +51,9 @@ class Scaling:
                 ratios = {few: 1 / self._speed(size, ranks, few) for few in fewer}
                 best = max(ratios, key=lambda few: ratios[few], default=ranks)
                 if ratios.get(best, 1.0) >= _WORTH_A_WORD:
+                    verb = "is" if best == 1 else "are"
                     lines.append(
-                        f"{size:,} rows: {count(best)} {'is' if best == 1 else 'are'} "
+                        f"{size:,} rows: {count(best, 'rank')} {verb} "
                         f"{ratios[best]:.2f} times faster than {ranks}"
                     )
         return lines
@@ -70,12 +72,7 @@ class Scaling:
 
 def label(size: int, ranks: int) -> str:
     """Return the name of a run in a comparison."""
-    return f"{size:,} rows, {count(ranks)}"
-
-
-def count(ranks: int) -> str:
-    """Return a number of ranks in words."""
-    return f"{ranks} rank{'s' * (ranks > 1)}"
+    return f"{size:,} rows, {count(ranks, 'rank')}"
 
 
 def compare_scaling(

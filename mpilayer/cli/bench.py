@@ -21,7 +21,7 @@ from mpilayer.bench.patches import patches
 from mpilayer.bench.scaling import Scaling, compare_scaling
 from mpilayer.bench.step import compare_steps
 from mpilayer.cli import show
-from mpilayer.config import SparseConfig, flag, value_from_text
+from mpilayer.config import SparseConfig, flag
 from mpilayer.errors import ConfigError
 from mpilayer.papers import LAHIRI_EVALUATIONS, LAHIRI_SECONDS, QJAM
 
@@ -295,7 +295,7 @@ def _counts(name: str, text: str) -> tuple[int, ...]:
 
 def _numbers(name: str, text: str) -> tuple[int, ...]:
     try:
-        numbers: tuple[int, ...] = value_from_text(tuple[int, ...], text)
+        numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(
             f"{name} must be numbers with commas; got {text!r}. Change {flag(name)}."

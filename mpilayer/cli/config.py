@@ -1,16 +1,24 @@
 """``mpilayer config``: write a commented file of settings to begin with."""
 
 import argparse
-from collections.abc import Iterator, Mapping
-from dataclasses import Field, fields
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import tomli_w
 
 from mpilayer import files
 from mpilayer.cli.arguments import require_one_process
-from mpilayer.config import SECTIONS, FinetuneConfig, PretrainConfig, SparseConfig
+from mpilayer.config import (
+    NOUNS,
+    SECTIONS,
+    FinetuneConfig,
+    Option,
+    PretrainConfig,
+    SparseConfig,
+    options_of,
+)
 from mpilayer.errors import ConfigError, unknown
 
 KINDS: Mapping[str, Mapping[str, type[Any]]] = {
@@ -22,12 +30,6 @@ KINDS: Mapping[str, Mapping[str, type[Any]]] = {
 """What the file is for, and its sections."""
 
 _WIDTH = 88
-_NOUNS = {
-    bool: ("true or false", ""),
-    int: ("whole number", "whole numbers"),
-    float: ("number", "numbers"),
-    str: ("text", "texts"),
-}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -83,47 +85,35 @@ def template(kind: str) -> str:
         if section == "compare":
             lines.append("# As [sparse], whose settings hold here, too.")
             continue
-        types = get_type_hints(cls)
-        for item in fields(cls):
-            lines += ["", *_comment(item, types[item.name])]
-            lines.append(f"#{_assignment(item)}")
+        for item in options_of(cls).values():
+            comment = f"{item.help} ({_legal(item)})"
+            lines += [
+                "",
+                textwrap.fill(
+                    comment,
+                    _WIDTH,
+                    break_long_words=False,
+                    initial_indent="# ",
+                    subsequent_indent="# ",
+                    break_on_hyphens=False,
+                ),
+            ]
+            lines.append(f"#{item.name} = {_toml(item.default)}")
     return "\n".join(lines) + "\n"
 
 
-def _comment(item: Field[Any], type_: Any) -> Iterator[str]:
-    """Yield the meaning and the range as lines of comment."""
-    words = f"{item.metadata['help']} ({_range(item, type_)})".split()
-    line = "#"
-    for word in words:
-        if len(line) + 1 + len(word) > _WIDTH:
-            yield line
-            line = "#"
-        line += f" {word}"
-    yield line
+def _legal(item: Option) -> str:
+    """Return the legal values in words."""
+    one, many = NOUNS[item.type]
+    if item.choices:
+        nouns = ", ".join(f'"{choice}"' for choice in item.choices)
+        return f"list of {nouns}" if item.is_list else nouns
+    noun = f"list of {many}, each" if item.is_list else one.removeprefix("a ")
+    return f"{noun} {item.range}".rstrip()
 
 
-def _range(item: Field[Any], type_: Any) -> str:
-    is_list = get_origin(type_) is tuple
-    one, many = _NOUNS[get_args(type_)[0] if is_list else type_]
-    limits = item.metadata
-    if limits["choices"]:
-        noun = ", ".join(f'"{choice}"' for choice in limits["choices"])
-        return f"list of {noun}" if is_list else noun
-    bounds = {"at least": "least", "greater than": "above", "less than": "below"}
-    rules = [
-        f"{words} {limits[key]:g}"
-        for words, key in bounds.items()
-        if limits[key] is not None
-    ]
-    noun = f"list of {many}, each" if is_list else one
-    return f"{noun} {' and '.join(rules)}".rstrip()
-
-
-def _assignment(item: Field[Any]) -> str:
-    value = list(item.default) if isinstance(item.default, tuple) else item.default
-    text = tomli_w.dumps({item.name: value})
-    if not isinstance(value, list):
-        return text.rstrip("\n")
+def _toml(value: Any) -> str:
     # A list on one line: its comment sign is one character.
-    entries = (tomli_w.dumps({"x": entry}).strip()[4:] for entry in value)
-    return f"{item.name} = [{', '.join(entries)}]"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return tomli_w.dumps({"x": value}).strip().removeprefix("x = ")

@@ -9,20 +9,37 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mpilayer.cli import lines, patches
+from mpilayer.cli import lines
 from mpilayer.cli.arguments import require_one_process
-from mpilayer.config import SCALINGS, DataConfig
-from mpilayer.data.catalog import CATALOG, Fetched, fetch
+from mpilayer.cli.options import add_option, with_flags
+from mpilayer.config import DataConfig, options_of
+from mpilayer.data.catalog import CATALOG, Progress, fetch
 from mpilayer.data.dataset import Dataset
-from mpilayer.data.download import Progress
-from mpilayer.data.recipe import make_data
+from mpilayer.data.recipe import make_data, patch_range
 from mpilayer.errors import ConfigError
 from mpilayer.runs.rows import like_of
+from mpilayer.words import count
 
 _WIDTH = 80
 # More of them are numbers to learn, or too many to read.
 _MOST_LABELS = 50
 _ENDINGS = (".h5", ".hdf5")
+# Of the commands that make a data set: what they do, from what, and their settings.
+_MAKING = {
+    "prepare": (
+        "Write a data set from files of samples.",
+        "folder of IDX files named as MNIST's or of pictures, or a .csv, .npy, .npz, "
+        ".mat, .h5 file",
+        ("test", "unbalanced", "labels", "scale", "like"),
+    ),
+    "patches": (
+        "Draw square patches from images, each from another position, as the rows of a "
+        "data set. A negative LOW needs --range=LOW,HIGH.",
+        "folder of image files, or a .h5 (dataset 'images'), .mat, .npy file",
+        ("count", "size", "whiten", "range"),
+    ),
+}
+_OF_BOTH = ("validation", "seed", "name")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,14 +47,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(
         dest="action", metavar="COMMAND", required=True, parser_class=type(parser)
     )
-    _configure_prepare(
-        commands.add_parser("prepare", help="write a data set from files of samples")
+    summaries = {
+        "prepare": "write a data set from files of samples",
+        "patches": "write a data set of patches of images",
+        "fetch": "download a known data set",
+        "info": "describe a data set",
+    }
+    made = {name: commands.add_parser(name, help=h) for name, h in summaries.items()}
+    for name, (description, source, settings) in _MAKING.items():
+        made[name].description = description
+        made[name].set_defaults(carry_out=_make)
+        made[name].add_argument("source", metavar="SOURCE", type=Path, help=source)
+        _add_output(made[name], "OUT.h5", "the data set to write")
+        made[name].add_argument("--replace", action="store_true", help="replace OUT.h5")
+        for key in (*_OF_BOTH, *settings):
+            item = options_of(DataConfig)[key]
+            text = item.help.removeprefix(f"{name}: ")
+            add_option(made[name], item, item.default, text)
+    fetching, info = made["fetch"], made["info"]
+    fetching.set_defaults(carry_out=_fetch)
+    fetching.description = "Download a known data set and check it."
+    fetching.add_argument("name", metavar="NAME", help=", ".join(CATALOG))
+    _add_output(fetching, "DIR", "the folder for its files")
+    fetching.add_argument(
+        "--mirror",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="folder on the web to try first; may be repeated",
     )
-    _configure_patches(
-        commands.add_parser("patches", help="write a data set of patches of images")
+    info.set_defaults(carry_out=_info)
+    info.description = "Describe a data set."
+    info.add_argument("file", metavar="FILE", type=Path, help="the data set")
+    info.add_argument("--json", action="store_true", help="print JSON")
+    info.add_argument(
+        "--verify", action="store_true", help="compare the content with its digest"
     )
-    _configure_fetch(commands.add_parser("fetch", help="download a known data set"))
-    _configure_info(commands.add_parser("info", help="describe a data set"))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -46,181 +91,56 @@ def run(args: argparse.Namespace) -> None:
     args.carry_out(args)
 
 
-def _configure_prepare(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(carry_out=_prepare)
-    parser.description = "Write a data set from files of samples."
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        type=Path,
-        help="folder of IDX files named as MNIST's or of pictures, or a .csv, .npy, "
-        ".npz, .mat, .h5 file",
-    )
-    _add_making(
-        parser,
-        validation="training rows to set apart, equally many of each class",
-        seed="chooses the rows that are set apart",
-    )
-    parser.add_argument(
-        "--test",
-        metavar="N",
-        type=int,
-        default=0,
-        help="further rows to set apart, for tests (default: 0)",
-    )
-    parser.add_argument(
-        "--unbalanced",
-        action="store_true",
-        help="set rows apart whatever their classes are",
-    )
-    parser.add_argument(
-        "--labels",
-        metavar="COLUMN",
-        default="",
-        help="the column of a .csv, by name or number, or the array that holds labels: "
-        "whole numbers or texts are classes, other numbers are for finetune --task "
-        "regress (default: 'label' in .csv, 'labels' or 'y' elsewhere, if there)",
-    )
-    parser.add_argument(
-        "--scale",
-        choices=SCALINGS,
-        default="none",
-        help="each column by its training rows: minmax to 0 to 1, standard to mean 0 "
-        "and standard deviation 1 (default: none)",
-    )
-    parser.add_argument(
-        "--like",
-        metavar="RUN|DATA.h5",
-        default="",
-        help="prepare the source as the data of a run, or a data set, were: the same "
-        "labels, classes and scaling",
-    )
-
-
-def _configure_patches(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(carry_out=_patches)
-    patches.configure(parser)
-    _add_making(
-        parser,
-        validation="further patches, for validation",
-        seed="chooses the patches",
-    )
-
-
-def _configure_fetch(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(carry_out=_fetch)
-    parser.description = "Download a known data set and check it."
-    parser.add_argument("name", metavar="NAME", help=", ".join(CATALOG))
-    _add_output(parser, "DIR", "the folder for its files")
-    parser.add_argument(
-        "--mirror",
-        metavar="URL",
-        action="append",
-        default=[],
-        help="folder on the web to try first; may be repeated",
-    )
-
-
-def _configure_info(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(carry_out=_info)
-    parser.description = "Describe a data set."
-    parser.add_argument("file", metavar="FILE", type=Path, help="the data set")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--verify", action="store_true", help="compare the content with its digest"
-    )
-
-
-def _add_making(parser: argparse.ArgumentParser, validation: str, seed: str) -> None:
-    """Add the options of all commands that make a data set."""
-    _add_output(parser, "OUT.h5", "the data set to write")
-    parser.add_argument(
-        "--validation",
-        metavar="N",
-        type=int,
-        default=0,
-        help=f"{validation} (default: 0)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help=f"{seed} (default: 0)")
-    parser.add_argument("--name", help="what to call it (default: the source's name)")
-    parser.add_argument("--replace", action="store_true", help="replace OUT.h5")
-
-
 def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
     parser.add_argument(
         "-o", "--output", metavar=metavar, type=Path, required=True, help=text
     )
 
 
-def _prepare(args: argparse.Namespace) -> None:
-    _check_making(args)
-    config = DataConfig(
-        source=str(args.source),
-        validation=args.validation,
-        test=args.test,
-        unbalanced=args.unbalanced,
-        labels=args.labels,
-        scale=args.scale,
-        like=args.like,
-        seed=args.seed,
-        name=args.name or "",
-    )
-    make_data(config, args.output, like_of(args.like))
-    _print_written(args.output)
-
-
-def _patches(args: argparse.Namespace) -> None:
-    _check_making(args)
-    patches.check(args)
-    patches.write(args)
-    _print_written(args.output)
-
-
-def _print_written(path: Path) -> None:
-    with Dataset.open(path) as dataset:
+def _make(args: argparse.Namespace) -> None:
+    keys = (*_OF_BOTH, *_MAKING[args.action][2])
+    settings = {key: getattr(args, key) for key in keys}
+    with with_flags():
+        config = DataConfig(source=str(args.source), make=args.action, **settings)
+    patch_range(config.range)
+    _check_output(args)
+    make_data(config, args.output, like_of(config.like))
+    with Dataset.open(args.output) as dataset:
         summary = dataset.summary()
-    print(lines.shown(f"Wrote {path}"))
+    print(lines.shown(f"Wrote {args.output}"))
     _print_summary(summary)
 
 
-def _check_making(args: argparse.Namespace) -> None:
-    for option in ("validation", "test", "seed"):
-        value = getattr(args, option, 0)
-        if value < 0:
-            raise ConfigError(f"--{option} must be 0 or more; got {value}.")
-    if args.output.is_dir():
-        raise ConfigError(
-            f"-o/--output must name a file; {args.output} is a folder. Name a file in "
-            "it."
+def _check_output(args: argparse.Namespace) -> None:
+    out = args.output
+    if out.is_dir():
+        found = f"name a file; {out} is a folder. Name a file in it."
+    elif out.suffix.lower() not in _ENDINGS:
+        found = (
+            f"end in {' or '.join(_ENDINGS)}, as a data set is an HDF5 file; got "
+            f"{out}. Choose another name."
         )
-    if args.output.suffix.lower() not in _ENDINGS:
-        raise ConfigError(
-            f"-o/--output must end in {' or '.join(_ENDINGS)}, as a data set is an "
-            f"HDF5 file; got {args.output}. Choose another name."
+    elif out.exists() and not args.replace:
+        found = (
+            f"name a new file; {out} exists. Choose another name, or replace it with "
+            "--replace."
         )
-    if args.output.exists() and not args.replace:
-        raise ConfigError(
-            f"-o/--output must name a new file; {args.output} exists. "
-            "Choose another name, or replace it with --replace."
-        )
-    if not args.output.parent.is_dir():
-        raise ConfigError(
-            f"-o/--output must lie in a folder that exists; {args.output.parent} is "
-            "none. Make it first."
-        )
+    elif not out.parent.is_dir():
+        found = f"lie in a folder that exists; {out.parent} is none. Make it first."
+    elif args.action == "patches" and args.source.resolve() == out.resolve():
+        found = f"be another file than SOURCE; got {out} for both. Choose another name."
+    else:
+        return
+    raise ConfigError(f"-o/--output must {found}")
 
 
 def _fetch(args: argparse.Namespace) -> None:
     with _progress() as progress:
         fetched = fetch(args.name, args.output, args.mirror, progress)
     for file in fetched:
-        print(lines.shown(_describe(file)))
+        origin = f"from {file.url}" if file.url else "was there already"
+        print(lines.shown(f"{file.path.name}: {origin}"))
     print(lines.shown(f"Next: mpilayer data prepare {args.output} -o {args.name}.h5"))
-
-
-def _describe(file: Fetched) -> str:
-    origin = f"from {file.url}" if file.url else "was there already"
-    return f"{file.path.name}: {origin}"
 
 
 @contextmanager
@@ -268,7 +188,13 @@ def _info(args: argparse.Namespace) -> None:
         print(json.dumps({**summary, **verified}, indent=2))
         return
     _print_summary(summary)
-    _print_label_counts(summary)
+    for split, facts in summary["splits"].items():
+        counts = facts["label_counts"] or {}
+        if 0 < len(counts) <= _MOST_LABELS:
+            # A number stays with its label when the line is broken.
+            pairs = " ".join(f"{k}:{n}" for k, n in counts.items())
+            print(f"\nrows of each label in {split}")
+            print(_filled(f"  {pairs}", indent=2))
     if args.verify:
         print("\nThe content agrees with the digest.")
 
@@ -301,18 +227,9 @@ def _labels_in_short(facts: dict[str, Any]) -> str:
         names = list(counts)  # in order
         return lines.shown(f"{len(counts)}: {names[0]} to {names[-1]}")
     low, high = min(counts.values()), max(counts.values())
-    each = f"{low} row{'s' * (low != 1)} each"
-    rows = each if low == high else f"{low} to {high} rows"
-    return f"{len(counts)}: {rows}"
-
-
-def _print_label_counts(summary: dict[str, Any]) -> None:
-    for split, facts in summary["splits"].items():
-        if 0 < len(facts["label_counts"] or ()) <= _MOST_LABELS:
-            # A number stays with its label when the line is broken.
-            pairs = " ".join(f"{k}:{n}" for k, n in facts["label_counts"].items())
-            print(f"\nrows of each label in {split}")
-            print(_filled(f"  {pairs}", indent=2))
+    if low < high:
+        return f"{len(counts)}: {low} to {high} rows"
+    return f"{len(counts)}: {count(low, 'row')} each"
 
 
 def _filled(text: str, indent: int) -> str:

@@ -3,15 +3,14 @@
 import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from mpilayer import files, slurm
 from mpilayer.cli.arguments import numbers, require_one_process
-from mpilayer.cli.options import add_config, add_safety, config_from
+from mpilayer.cli.options import add_config, add_option, add_safety, config_from
 from mpilayer.cli.training import COMMANDS
-from mpilayer.config import FinetuneConfig, flag
+from mpilayer.config import FinetuneConfig, flag, options_of
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.pretrain import check_ranks
 from mpilayer.runs.session import Safety
@@ -57,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     given = parser.parse_args(args.rest)
     _check(given, command)
     config = slurm.JobConfig(
-        **{item.name: getattr(given, item.name) for item in fields(slurm.JobConfig)}
+        **{name: getattr(given, name) for name in options_of(slurm.JobConfig)}
     )
     scripts = _scripts(given, args.name, command, config, made_by)
     _write(given, scripts)
@@ -102,17 +101,9 @@ def _configure(parser: argparse.ArgumentParser, name: str, command: str) -> None
         )
     else:
         _add_several(parser)
-    types = get_type_hints(slurm.JobConfig)
     group = parser.add_argument_group("job")
-    for item in fields(slurm.JobConfig):
-        usual = f" (default: {item.default})" if item.default != "" else ""
-        group.add_argument(
-            flag(item.name),
-            type=types[item.name],
-            default=item.default,
-            metavar=_metavar(types[item.name], item.metadata["choices"]),
-            help=item.metadata["help"] + usual,
-        )
+    for item in options_of(slurm.JobConfig).values():
+        add_option(group, item, item.default)
     add_safety(parser, starts=False)
     add_config(parser, CONFIGS[command])
 
@@ -136,12 +127,6 @@ def _add_several(parser: argparse.ArgumentParser) -> None:
 def _no_option(name: str) -> str:
     """Return a file's name so that no command takes it for an option."""
     return f"./{name}" if name.startswith("-") else name
-
-
-def _metavar(type_: type, choices: tuple[str, ...]) -> str:
-    if choices:
-        return "{" + ",".join(choices) + "}"
-    return "N" if type_ is int else "TEXT"
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -169,7 +154,7 @@ def _check(given: argparse.Namespace, command: str) -> None:
 
 def _config_alone(given: argparse.Namespace) -> argparse.Namespace:
     """Return the arguments of a follower: the file of settings."""
-    nothing = {item.name: None for item in fields(FinetuneConfig)}
+    nothing = dict.fromkeys(options_of(FinetuneConfig))
     return argparse.Namespace(config=given.config, **nothing)
 
 
@@ -220,7 +205,7 @@ def _passed_on(given: argparse.Namespace, cls: Any) -> list[str]:
     """Return the settings that were given, as words of the command."""
     words: list[str] = []
     usual = {name: getattr(Safety(), name) for name in _SAFETY}
-    usual |= {item.name: None for item in fields(cls)}
+    usual |= dict.fromkeys(options_of(cls))
     for name, default in usual.items():
         value = getattr(given, name)
         if isinstance(value, bool):

@@ -2,46 +2,75 @@
 
 import argparse
 import math
-from dataclasses import fields
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any
 
 from mpilayer.config import (
     TASKS,
     Config,
     FieldError,
+    Option,
     flag,
     from_values,
+    options_of,
     read_sections,
     read_toml,
-    value_from_text,
 )
 from mpilayer.errors import ConfigError
 from mpilayer.runs.session import Safety
 
+_Group = argparse._ActionsContainer  # parsers and groups
+
 
 def add_config(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
     """Add a flag for every field of a configuration, and ``--config``."""
-    types = get_type_hints(cls)
     group = parser.add_argument_group("settings (also keys of --config)")
-    for item in fields(cls):
-        type_ = types[item.name]
-        if type_ is bool:
-            group.add_argument(
-                flag(item.name),
-                action=argparse.BooleanOptionalAction,
-                default=None,
-                help=f"{item.metadata['help']} (default: {item.default})",
-            )
-            continue
-        group.add_argument(
-            flag(item.name),
-            type=_converter(type_),
-            metavar=_metavar(type_, item.metadata["choices"]),
-            help=f"{item.metadata['help']} (default: {_shown(item.default)})",
-        )
+    for item in options_of(cls).values():
+        add_option(group, item)
     parser.add_argument(
         "--config", type=Path, metavar="FILE.toml", help="read settings from a file"
+    )
+
+
+def add_option(
+    group: _Group, item: Option, default: Any = None, help: str = ""
+) -> None:
+    """Add the flag of a field, perhaps with another help; None unless given.
+
+    With another default, there is no flag to turn a switch off.
+    """
+    usual = item.default
+    if item.is_list:
+        usual = ",".join(map(str, usual))
+    text = help or item.help
+    if item.type is bool:
+        switch = argparse.BooleanOptionalAction if default is None else "store_true"
+        told = f" (default: {usual})" if default is None else ""
+        group.add_argument(
+            flag(item.name), action=switch, default=default, help=text + told
+        )
+        return
+
+    def convert(word: str) -> Any:
+        try:
+            return item.from_text(word)
+        except ValueError:
+            message = f"must be {item.noun}; got {word!r}"
+            raise argparse.ArgumentTypeError(message) from None
+
+    metavar = {int: "N", float: "X"}.get(item.type, "TEXT")
+    if item.is_list:
+        metavar = "N[,N...]"
+    if item.choices:
+        metavar = "{" + ",".join(item.choices) + "}"
+    group.add_argument(
+        flag(item.name),
+        type=convert,
+        default=default,
+        metavar=item.metavar or metavar,
+        help=text if usual == "" else f"{text} (default: {usual})",
     )
 
 
@@ -51,7 +80,7 @@ def add_threads(
     """Add ``--threads``, 0 unless given."""
     parser.add_argument(
         "--threads",
-        type=_threads,
+        type=_count,
         default=0,
         metavar="N",
         help=f"BLAS threads of each rank (default: {usual})",
@@ -75,34 +104,39 @@ def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
             choices=("auto",),
             help="auto: go on with the run if it is there, else start it",
         )
-    group.add_argument(
-        "--checkpoint-every",
-        type=_threads,
-        default=usual.checkpoint_every,
-        metavar="N",
-        help="save after so many epochs, iterations or passes (default: by time)",
-    )
-    group.add_argument(
-        "--checkpoint-seconds",
-        type=_seconds,
-        default=usual.checkpoint_seconds,
-        metavar="S",
-        help=f"save when the last time is so long ago ({usual.checkpoint_seconds:g})",
-    )
-    group.add_argument(
-        "--max-time",
-        type=_seconds,
-        default=usual.max_time,
-        metavar="TIME",
-        help="save and end with code 75 after seconds, MM:SS or HH:MM:SS",
-    )
-    group.add_argument(
-        "--peer-timeout",
-        type=_seconds,
-        default=usual.peer_timeout,
-        metavar="TIME",
-        help="end the job when a rank has been silent so long (default: 600 s)",
-    )
+    for name, type_, metavar, help in (
+        (
+            "checkpoint_every",
+            _count,
+            "N",
+            "save after so many epochs, iterations or passes (default: by time)",
+        ),
+        (
+            "checkpoint_seconds",
+            _seconds,
+            "S",
+            f"save when the last time is so long ago ({usual.checkpoint_seconds:g})",
+        ),
+        (
+            "max_time",
+            _seconds,
+            "TIME",
+            "save and end with code 75 after seconds, MM:SS or HH:MM:SS",
+        ),
+        (
+            "peer_timeout",
+            _seconds,
+            "TIME",
+            "end the job when a rank has been silent so long (default: 600 s)",
+        ),
+    ):
+        group.add_argument(
+            flag(name),
+            type=type_,
+            default=getattr(usual, name),
+            metavar=metavar,
+            help=help,
+        )
 
 
 def safety_from(args: argparse.Namespace) -> Safety:
@@ -127,6 +161,39 @@ def safety_from(args: argparse.Namespace) -> Safety:
     )
 
 
+def config_from(args: argparse.Namespace, cls: type[Config], section: str) -> Config:
+    """Return the configuration: flags over the file over defaults.
+
+    Raises
+    ------
+    ConfigError
+        A wrong key, type or range; in the words of the flag or file it is from.
+    """
+    in_file = {} if args.config is None else read_toml(args.config, section)
+    found = {name: getattr(args, name) for name in options_of(cls)}
+    given = {name: value for name, value in found.items() if value is not None}
+    with with_flags():
+        try:
+            return from_values(cls, {**in_file, **given})
+        except FieldError as error:
+            if error.key not in in_file or error.key in given:
+                raise
+            is_own = error.key in read_sections(args.config).get(section, {})
+            place = section if is_own else "sparse"  # on which [compare] builds
+            raise ConfigError(f"{args.config}, [{place}]: {error}") from error
+
+
+@contextmanager
+def with_flags() -> Iterator[None]:
+    """Let the error of a field advise to change its flag."""
+    try:
+        yield
+    except FieldError as error:
+        key, words = error.key, str(error)
+        with_flag = words.replace(f"Change {key}.", f"Change {flag(key)}.")
+        raise ConfigError(with_flag) from error
+
+
 def _seconds(text: str) -> float:
     parts = text.split(":")
     try:
@@ -140,53 +207,7 @@ def _seconds(text: str) -> float:
     return sum(60.0**i * value for i, value in enumerate(reversed(values)))
 
 
-def _threads(text: str) -> int:
+def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a number, 0 or more; got {text!r}")
     return int(text)
-
-
-def config_from(args: argparse.Namespace, cls: type[Config], section: str) -> Config:
-    """Return the configuration: flags over the file over defaults.
-
-    Raises
-    ------
-    ConfigError
-        A wrong key, type or range; in the words of the flag or file it is from.
-    """
-    in_file = {} if args.config is None else read_toml(args.config, section)
-    found = {item.name: getattr(args, item.name) for item in fields(cls)}
-    given = {name: value for name, value in found.items() if value is not None}
-    try:
-        return from_values(cls, {**in_file, **given})
-    except FieldError as error:
-        key, words = error.key, str(error)
-        if key in in_file and key not in given:
-            is_own = key in read_sections(args.config).get(section, {})
-            place = section if is_own else "sparse"  # on which [compare] builds
-            raise ConfigError(f"{args.config}, [{place}]: {words}") from error
-        with_flag = words.replace(f"Change {key}.", f"Change {flag(key)}.")
-        raise ConfigError(with_flag) from error
-
-
-def _converter(type_: Any) -> Any:
-    def convert(text: str) -> Any:
-        try:
-            return value_from_text(type_, text)
-        except ValueError:
-            kind = "a list of numbers" if get_origin(type_) is tuple else type_.__name__
-            raise argparse.ArgumentTypeError(f"must be {kind}; got {text!r}") from None
-
-    return convert
-
-
-def _metavar(type_: Any, choices: tuple[str, ...]) -> str:
-    if choices:
-        return "{" + ",".join(choices) + "}"
-    if get_origin(type_) is tuple:
-        return "N[,N...]"
-    return {int: "N", float: "X"}.get(type_, "NAME")
-
-
-def _shown(default: Any) -> str:
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)

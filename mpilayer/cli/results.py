@@ -11,6 +11,7 @@ from mpilayer.report import figures
 from mpilayer.runs.compare import EXCHANGEABLE
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.tasks import COMPARE, PRETRAIN, SPARSE, TASKS
+from mpilayer.words import count
 
 
 def show_result(
@@ -26,8 +27,8 @@ def show_result(
     elif command == SPARSE:
         out.print(show.cost_table(summary))
         out.print(
-            f"{show.count(summary['evaluations'], 'evaluation')}, "
-            f"{show.count(summary['iterations'], 'iteration')} in "
+            f"{count(summary['evaluations'], 'evaluation')}, "
+            f"{count(summary['iterations'], 'iteration')} in "
             f"{summary['seconds']:.1f} s, {summary['allreduce_seconds']:.1f} s of them "
             f"in Allreduce; stopped by {summary['stopped_by']}.",
             soft_wrap=True,
@@ -87,7 +88,7 @@ def show_comparison(result: dict[str, Any]) -> None:
 
 
 def _runs_table(result: dict[str, Any]) -> Table:
-    runs, ranks = result["runs"], show.count(result["ranks"], "rank")
+    runs, ranks = result["runs"], count(result["ranks"], "rank")
     table = Table(title=f"Two runs from one start, {ranks}")
     table.add_column("")
     for name in runs:

@@ -18,6 +18,7 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Goals
 from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.record import KINDS
+from mpilayer.words import count
 
 _PREDICTION_TITLES = {
     "classify": "Wrong classes, percent",
@@ -34,11 +35,6 @@ _LINES_EVERY = 5.0
 def say(line: str) -> None:
     """Print a line to stderr: results alone go to stdout."""
     lines.to_stderr(line)
-
-
-def count(number: int, what: str) -> str:
-    """Return a number of things in words."""
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def console() -> Console:

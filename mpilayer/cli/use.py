@@ -12,10 +12,9 @@ from mpilayer.cli.options import add_task, add_threads
 from mpilayer.data.layout import SPLITS
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.advice import ALWAYS
-from mpilayer.runs.export import PARTS, export
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import model_in_words
-from mpilayer.runs.use import evaluate, write_rows
+from mpilayer.runs.use import PARTS, evaluate, export, write_rows
 
 
 class Command(NamedTuple):

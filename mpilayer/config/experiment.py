@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mpilayer.config.fields import check, option
+from mpilayer.config.fields import Settings, option
 
 STEPS = ("data", "pretrain", "finetune", "sparse", "compare", "evaluate", "report")
 """Steps of an experiment, in their order."""
@@ -12,7 +12,7 @@ SCALINGS = ("none", "minmax", "standard")
 
 
 @dataclass(frozen=True)
-class ExperimentConfig:
+class ExperimentConfig(Settings):
     """What ``mpilayer run`` does besides training."""
 
     name: str = option("", "what to call it; empty: as the file")
@@ -28,12 +28,9 @@ class ExperimentConfig:
         choices=("train", "validation", "test"),
     )
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings):
     """The data set of an experiment, and how it is made if it is not there."""
 
     path: str = option("", "the data set; empty: data.h5 beside the results")
@@ -43,38 +40,53 @@ class DataConfig:
         "how: 'prepare' from files of samples, 'patches' of images",
         choices=("prepare", "patches"),
     )
-    validation: int = option(0, "rows to set apart, or further patches", least=0)
-    test: int = option(0, "prepare: rows to set apart for tests", least=0)
+    validation: int = option(
+        0,
+        "rows to set apart for validation, equally many of each class; patches: "
+        "further ones",
+        least=0,
+    )
+    test: int = option(0, "prepare: further rows to set apart, for tests", least=0)
     unbalanced: bool = option(
-        False,
-        "prepare: set rows apart whatever their classes, not equally many of each",
+        False, "prepare: set rows apart whatever their classes are"
     )
     labels: str = option(
-        "", "prepare: column or array of the labels; empty: the usual one"
+        "",
+        "prepare: the column of a .csv, by name or number, or the array that holds "
+        "labels: whole numbers or texts are classes, other numbers are for finetune "
+        "--task regress; empty: 'label' in .csv, 'labels' or 'y' elsewhere, if there",
+        metavar="COLUMN",
     )
     scale: str = option(
         "none",
-        "prepare: each column by its training rows, 'minmax' to 0 to 1, 'standard' to "
-        "mean 0 and deviation 1",
+        "prepare: each column by its training rows, minmax to 0 to 1, standard to mean "
+        "0 and standard deviation 1",
         choices=SCALINGS,
     )
-    like: str = option("", "prepare: as the data of this run, or this data set, were")
+    like: str = option(
+        "",
+        "prepare: as the data of a run, or a data set, were: the same labels, classes "
+        "and scaling",
+        metavar="RUN|DATA.h5",
+    )
     seed: int = option(0, "chooses the rows to set apart, or the patches", least=0)
-    name: str = option("", "what to call it; empty: as the source")
+    name: str = option("", "what to call it; empty: as the source", metavar="NAME")
     count: int = option(100_000, "patches: training patches to draw", least=1)
     size: int = option(8, "patches: height and width in pixels", least=1)
-    whiten: bool = option(False, "patches: flatten the images' spectrum first")
-    range: str = option("raw", "patches: raw, or LOW,HIGH to scale to")
-
-    def __post_init__(self) -> None:
-        check(self)
+    whiten: bool = option(
+        False,
+        "patches: flatten the images' spectrum first, as Olshausen and Field do",
+    )
+    range: str = option(
+        "raw",
+        "patches: raw, as they are; LOW,HIGH: subtract each patch's mean, truncate at "
+        "3 standard deviations, scale to that range; 0.1,0.9 suits sigmoid units",
+        metavar="raw|LOW,HIGH",
+    )
 
 
 @dataclass(frozen=True)
-class ReportConfig:
+class ReportConfig(Settings):
     """The report of an experiment."""
 
     file: str = option("report.html", "its name, beside the results")
-
-    def __post_init__(self) -> None:
-        check(self)

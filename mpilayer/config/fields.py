@@ -1,9 +1,14 @@
-"""Fields that say their default, help and legal range, and the check of them."""
+"""Fields that say their default, help and legal values once: for flags, files, checks.
+
+:func:`option` declares a field of a dataclass; :func:`options_of` returns what it says
+to all that read, check or explain such fields.
+"""
 
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import Field, field, fields
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from mpilayer.errors import ConfigError, unknown
 
@@ -12,28 +17,151 @@ Value = TypeVar("Value")
 # What libraries can count to.
 _MOST = 2**63 - 1
 
-_NOUNS = {
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    bool: "true or false",
+NOUNS = {
+    bool: ("true or false", ""),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("a text", "texts"),
+}
+"""What values of a type are called, one and many."""
+
+_LIMITS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "least": ("at least", operator.ge),
+    "most": ("at most", operator.le),
+    "above": ("greater than", operator.gt),
+    "below": ("less than", operator.lt),
 }
 
 
 class FieldError(ConfigError):
     """A value that a field cannot have, in words that fit a flag as well as a file.
 
-    Parameters
-    ----------
-    message : str
-        As of every error.
-    key : str
-        The field.
+    Its ``key`` is the field.
     """
 
     def __init__(self, message: str, key: str = "") -> None:
         super().__init__(message)
         self.key = key
+
+    @classmethod
+    def of(cls, key: str, words: str) -> Self:
+        """Return the error of a field, with whose name the words go on."""
+        return cls(f"{key} {words}", key)
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a field has said.
+
+    Attributes
+    ----------
+    name, default, help, choices, metavar
+        As declared.
+    type : type
+        Of the value, or of each entry of a list.
+    is_list : bool
+        Whether it takes a tuple of values.
+    limits : mapping of str to float
+        ``least``, ``most``, ``above``, ``below``: of the value or each entry.
+    """
+
+    name: str
+    type: type
+    is_list: bool
+    default: Any
+    help: str
+    choices: tuple[str, ...]
+    limits: Mapping[str, float]
+    metavar: str
+
+    @property
+    def noun(self) -> str:
+        """What its values are called."""
+        if self.is_list:
+            return "a list of texts" if self.type is str else "a list of numbers"
+        return NOUNS[self.type][0]
+
+    @property
+    def range(self) -> str:
+        """What its limits are, in words."""
+        bounds = ((_LIMITS[key][0], bound) for key, bound in self.limits.items())
+        return " and ".join(f"{words} {bound:g}" for words, bound in bounds)
+
+    def from_text(self, text: str) -> Any:
+        """Return the value that a word of the command line means.
+
+        Raises
+        ------
+        ValueError
+            The text is no such value.
+        """
+        if self.is_list:
+            return tuple(self.type(part) for part in text.split(","))
+        if self.type is bool:
+            return bool(("false", "true").index(text))
+        return self.type(text)
+
+    def from_file(self, value: Any) -> Any:
+        """Return a value of a file: a list for a scalar, a float for an int."""
+        if self.is_list:
+            entries = value if isinstance(value, tuple) else (value,)
+            return tuple(map(self._as_float, entries))
+        return self._as_float(value)
+
+    def check(self, value: Any) -> None:
+        """Check type and range of a value.
+
+        Raises
+        ------
+        FieldError
+            Names the field, the range and what was found.
+        """
+        if not self.is_list:
+            self._check_entry(value)
+            return
+        if not isinstance(value, tuple) or not value:
+            raise FieldError.of(self.name, f"must be {self.noun}; got {value!r}.")
+        for entry in value:
+            if isinstance(entry, str):
+                self._check_no_list(entry)
+            self._check_entry(entry)
+
+    def _as_float(self, value: Any) -> Any:
+        return float(value) if self.type is float and type(value) is int else value
+
+    def _check_no_list(self, text: str) -> None:
+        """Check that a list does not stand in a text, as on the command line."""
+        with suppress(ValueError):
+            meant = list(self.from_text(text))
+            if meant != [text]:
+                words = f"must be a list; got the text {text!r}. Write {meant}."
+                raise FieldError.of(self.name, words)
+
+    def _check_entry(self, value: Any) -> None:
+        name = self.name
+        if type(value) is not self.type:
+            raise FieldError.of(
+                name,
+                f"must be of type {self.type.__name__}; got {value!r}. "
+                f"Give {NOUNS[self.type][0]}.",
+            )
+        if isinstance(value, int) and abs(value) > _MOST:
+            raise FieldError.of(name, f"must be at most {_MOST}.")
+        if self.choices and value not in self.choices:
+            raise FieldError(unknown(name, str(value), self.choices), name)
+        for key, bound in self.limits.items():
+            words, holds = _LIMITS[key]
+            if not holds(value, bound):
+                raise FieldError.of(
+                    name, f"must be {words} {bound}; got {value}. Change {name}."
+                )
+
+
+class Settings:
+    """A frozen dataclass of such fields, which are checked when it is made."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def option(
@@ -41,21 +169,29 @@ def option(
     help: str,
     *,
     choices: Sequence[str] = (),
-    least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
+    metavar: str = "",
+    **limits: float,
 ) -> Any:
-    """Return a field with help and a legal range (for lists: of each entry)."""
-    return field(
-        default=default,
-        metadata={
-            "help": help,
-            "choices": tuple(choices),
-            "least": least,
-            "above": above,
-            "below": below,
-        },
-    )
+    """Return a field with help and legal values (for lists: of each entry).
+
+    The limits are ``least``, ``most``, ``above`` and ``below``; ``metavar`` stands for
+    the value in the help of its flag.
+    """
+    said = {"help": help, "choices": tuple(choices), "metavar": metavar}
+    return field(default=default, metadata={**said, "limits": limits})
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """Return what the fields of a configuration say, by name."""
+    types, found = get_type_hints(cls), {}
+    for item in fields(cls):
+        type_ = types[item.name]
+        is_list = get_origin(type_) is tuple
+        entry = get_args(type_)[0] if is_list else type_
+        found[item.name] = Option(
+            item.name, entry, is_list, item.default, **item.metadata
+        )
+    return found
 
 
 def flag(name: str) -> str:
@@ -74,92 +210,20 @@ def per_layer(name: str, values: tuple[Value, ...], n_layers: int) -> tuple[Valu
     if len(values) == 1:
         return values * n_layers
     if n_layers == 1:
-        raise FieldError(
-            f"{name} needs one number, as there is one layer; got {len(values)}. Give "
-            "one.",
+        raise FieldError.of(
             name,
+            f"needs one number, as there is one layer; got {len(values)}. Give one.",
         )
     if len(values) != n_layers:
-        raise FieldError(
-            f"{name} needs one number, or one for each of the {n_layers} layers; got "
-            f"{len(values)}. Give 1 or {n_layers} numbers.",
+        raise FieldError.of(
             name,
+            f"needs one number, or one for each of the {n_layers} layers; got "
+            f"{len(values)}. Give 1 or {n_layers} numbers.",
         )
     return values
 
 
-def value_from_text(type_: Any, text: str) -> Any:
-    """Return a field's value from the command line's text.
-
-    Raises
-    ------
-    ValueError
-        The text is no such value.
-    """
-    if get_origin(type_) is tuple:
-        entry = get_args(type_)[0]
-        return tuple(entry(part) for part in text.split(","))
-    return type_(text)
-
-
 def check(config: Any) -> None:
-    """Check the type and range of every field.
-
-    Raises
-    ------
-    FieldError
-        Names the field, the range and what was found.
-    """
-    types = get_type_hints(type(config))
-    for item in fields(config):
-        value = getattr(config, item.name)
-        is_list = get_origin(types[item.name]) is tuple
-        entry_type = get_args(types[item.name])[0] if is_list else types[item.name]
-        entries = value if is_list else (value,)
-        if is_list and not (isinstance(value, tuple) and value):
-            raise FieldError(
-                f"{item.name} must be a list of numbers; got {value!r}.", item.name
-            )
-        for entry in entries:
-            if is_list and isinstance(entry, str):
-                _check_no_list(item.name, types[item.name], entry)
-            _check_entry(item, entry_type, entry)
-
-
-def _check_no_list(name: str, type_: Any, text: str) -> None:
-    """Check that a list does not stand in a text, as on the command line."""
-    try:
-        meant = list(value_from_text(type_, text))
-    except ValueError:
-        return
-    if meant != [text]:
-        raise FieldError(
-            f"{name} must be a list; got the text {text!r}. Write {meant}.", name
-        )
-
-
-def _check_entry(item: Field[Any], type_: type, value: Any) -> None:
-    if type(value) is not type_:
-        raise FieldError(
-            f"{item.name} must be of type {type_.__name__}; got {value!r}. "
-            f"Give {_NOUNS[type_]}.",
-            item.name,
-        )
-    if isinstance(value, int) and abs(value) > _MOST:
-        raise FieldError(f"{item.name} must be at most {_MOST}.", item.name)
-    limits = item.metadata
-    if limits["choices"] and value not in limits["choices"]:
-        words = unknown(item.name, str(value), limits["choices"])
-        raise FieldError(words, item.name)
-    rules: list[tuple[float | None, str, Callable[[float, float], bool]]] = [
-        (limits["least"], "at least", operator.ge),
-        (limits["above"], "greater than", operator.gt),
-        (limits["below"], "less than", operator.lt),
-    ]
-    for bound, words, holds in rules:
-        if bound is not None and not holds(value, bound):  # type: ignore[arg-type]
-            raise FieldError(
-                f"{item.name} must be {words} {bound}; got {value}. "
-                f"Change {item.name}.",
-                item.name,
-            )
+    """Check the type and range of every field; raises as :meth:`Option.check`."""
+    for name, item in options_of(type(config)).items():
+        item.check(getattr(config, name))

@@ -1,10 +1,16 @@
 """What decides each way of training."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mpilayer.config.fields import FieldError, check, option, per_layer
+from mpilayer.config.fields import (
+    FieldError,
+    Settings,
+    option,
+    options_of,
+    per_layer,
+)
 from mpilayer.errors import unknown
 
 TASKS = ("autoencode", "classify", "regress")
@@ -16,11 +22,19 @@ _OWN = {
     "cores": "simulate",
     "costs": "simulate",
 }
+# Likewise of the optimizers of sparse autoencoders.
+_OPTIMIZER_S = {
+    "lbfgs": ("corrections",),
+    "sgd": (
+        *("minibatch", "learning_rate", "measure_every", "memory"),
+        *("sgd_sparsity", "sgd_bias_weight"),
+    ),
+}
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(Settings):
     """What decides pre-training."""
 
     layers: tuple[int, ...] = option(
@@ -34,6 +48,7 @@ class PretrainConfig:
         f"when a layer trains on which output: {', '.join(SCHEDULES)}. async is the "
         "method of Santara et al., simulate the same on another machine; lockstep is "
         "our deterministic variant",
+        metavar="NAME",
     )
     lag: tuple[int, ...] = option(
         (0,), "lockstep: epochs a layer stays behind the one below it", least=0
@@ -113,42 +128,42 @@ class PretrainConfig:
     )
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         name, _, file = self.schedule.partition(":")
-        if name not in ("lockstep", "async", "greedy", "simulate", "replay") or (
-            (name == "replay") != bool(file)
-        ):
+        legal = [schedule.partition(":")[0] for schedule in SCHEDULES]
+        if name not in legal or (name == "replay") != bool(file):
             words = unknown("schedule", self.schedule, SCHEDULES)
             raise FieldError(words, "schedule")
         n = len(self.layers)
         for key in ("epochs", "extra_epochs", "learning_rate", "costs"):
             per_layer(key, getattr(self, key), n)
         if any(self.costs) and not all(self.costs):
-            raise FieldError(
-                "costs needs a positive number for every layer, or 0 for all; got "
-                f"{','.join(map(str, self.costs))}. Change costs.",
+            found = ",".join(map(str, self.costs))
+            raise FieldError.of(
                 "costs",
+                f"needs a positive number for every layer, or 0 for all; got {found}. "
+                "Change costs.",
             )
         if len(self.lag) not in (1, n - 1):
-            each = f", or one for each of the {n - 1} layers above the first"
-            raise FieldError(
-                f"lag needs one number{each if n > 2 else ''}; got {len(self.lag)}. "
-                f"Give 1{f' or {n - 1}' if n > 2 else ''}.",
-                "lag",
-            )
+            each, other = "", ""
+            if n > 2:
+                each = f", or one for each of the {n - 1} layers above the first"
+                other = f" or {n - 1}"
+            words = f"needs one number{each}; got {len(self.lag)}. Give 1{other}."
+            raise FieldError.of("lag", words)
         if len(self.momentum) != 2:
-            raise FieldError(
-                f"momentum needs two numbers, at first and later; got "
-                f"{len(self.momentum)}. Give two, such as 0.5 and 0.9.",
+            raise FieldError.of(
                 "momentum",
+                f"needs two numbers, at first and later; got {len(self.momentum)}. "
+                "Give two, such as 0.5 and 0.9.",
             )
-        for item in fields(self):
-            owner = _OWN.get(item.name, name)
-            if owner != name and getattr(self, item.name) != item.default:
-                raise FieldError(
-                    f"{item.name} belongs to the schedule {owner}; the schedule is "
-                    f"{name}. Leave {item.name} out, or choose {owner}.",
-                    item.name,
+        for key, owner in _OWN.items():
+            usual = options_of(PretrainConfig)[key].default
+            if owner != name and getattr(self, key) != usual:
+                raise FieldError.of(
+                    key,
+                    f"belongs to the schedule {owner}; the schedule is {name}. Leave "
+                    f"{key} out, or choose {owner}.",
                 )
 
     @property
@@ -166,15 +181,14 @@ class PretrainConfig:
         """Extra epochs of each layer, −1 replaced by the schedule's default."""
         per_output = self.schedule in ("async", "simulate")
         values = per_layer("extra_epochs", self.extra_epochs, len(self.layers))
-        defaults = [int(per_output and layer > 0) for layer in range(len(values))]
         return tuple(
-            given if given >= 0 else usual
-            for given, usual in zip(values, defaults, strict=True)
+            int(per_output and layer > 0) if given < 0 else given
+            for layer, given in enumerate(values)
         )
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(Settings):
     """What decides fine-tuning."""
 
     task: str = option(
@@ -194,7 +208,7 @@ class FinetuneConfig:
         0.0, "learning rate; 0: the optimizer's usual one", least=0
     )
     learning_rate_decay: float = option(
-        1.0, "factor on the learning rate after each epoch", above=0
+        1.0, "factor on the learning rate after each epoch", above=0, most=1
     )
     loss: str = option(
         "squared",
@@ -224,23 +238,14 @@ class FinetuneConfig:
     seed: int = option(0, "seed of all random numbers", least=0)
 
     def __post_init__(self) -> None:
-        check(self)
-        if self.learning_rate_decay > 1:
-            raise FieldError(
-                "learning_rate_decay must be at most 1; got "
-                f"{self.learning_rate_decay}. Change learning_rate_decay.",
-                "learning_rate_decay",
-            )
+        super().__post_init__()
         if self.task == "regress" and self.loss != "squared":
-            raise FieldError(
-                f"regress minimizes the squared error; got {self.loss}. Leave loss "
-                "out.",
-                "loss",
-            )
+            words = f"regress minimizes the squared error; got {self.loss}."
+            raise FieldError(f"{words} Leave loss out.", "loss")
 
 
 @dataclass(frozen=True)
-class SparseConfig:
+class SparseConfig(Settings):
     """What decides a sparse autoencoder; its cost by default as Lahiri et al."""
 
     preset: str = option(
@@ -332,12 +337,12 @@ class SparseConfig:
     seed: int = option(0, "seed of all random numbers", least=0)
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         if self.optimizer == "sgd" and 0 < self.measure_every < self.minibatch:
-            raise FieldError(
-                "measure_every must be 0, or at least the rows of a minibatch, "
-                f"{self.minibatch}; got {self.measure_every}. Change measure_every.",
+            raise FieldError.of(
                 "measure_every",
+                f"must be 0, or at least the rows of a minibatch, {self.minibatch}; "
+                f"got {self.measure_every}. Change measure_every.",
             )
 
     def resolved(self) -> "SparseConfig":
@@ -352,15 +357,8 @@ class SparseConfig:
     @property
     def unused(self) -> frozenset[str]:
         """Settings that the optimizer does not read."""
-        own = {
-            "lbfgs": {"corrections"},
-            "cg": set[str](),
-            "sgd": {
-                *("minibatch", "learning_rate", "measure_every", "memory"),
-                *("sgd_sparsity", "sgd_bias_weight"),
-            },
-        }
-        return frozenset(set[str]().union(*own.values()) - own[self.optimizer])
+        others = [keys for name, keys in _OPTIMIZER_S.items() if name != self.optimizer]
+        return frozenset().union(*others)
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

@@ -2,14 +2,13 @@
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import tomli_w
 
 from mpilayer.config.experiment import DataConfig, ExperimentConfig, ReportConfig
-from mpilayer.config.fields import FieldError
+from mpilayer.config.fields import FieldError, Settings, options_of
 from mpilayer.config.training import (
     PRESETS,
     FinetuneConfig,
@@ -36,15 +35,7 @@ _SECTIONS = (
     *("experiment", "report", "compare", "data", "launch", "created_by", "seal"),
 )
 
-Config = TypeVar(
-    "Config",
-    PretrainConfig,
-    FinetuneConfig,
-    SparseConfig,
-    ExperimentConfig,
-    DataConfig,
-    ReportConfig,
-)
+Config = TypeVar("Config", bound=Settings)
 
 
 def read_toml(path: Path, section: str) -> dict[str, Any]:
@@ -118,13 +109,12 @@ def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:
     FieldError
         A wrong name (answered with a guess or the legal ones), type or range.
     """
-    types = get_type_hints(cls)
+    options = options_of(cls)
     for name in values:
-        if name not in types:
-            raise FieldError(unknown_key(name, types), name)
+        if name not in options:
+            raise FieldError(unknown_key(name, options), name)
     values = {**PRESETS.get(str(values.get("preset")), {}), **values}
-    converted = {name: _as_type(types[name], value) for name, value in values.items()}
-    return cls(**converted)
+    return cls(**{name: options[name].from_file(v) for name, v in values.items()})
 
 
 def unknown_key(name: str, legal: Iterable[str]) -> str:
@@ -140,24 +130,15 @@ def _homes(key: str) -> str:
     return " or ".join(
         f"[{section}]"
         for section, cls in SECTIONS.items()
-        if section != "compare" and key in get_type_hints(cls)
+        if section != "compare" and key in options_of(cls)
     )
-
-
-def _as_type(type_: Any, value: Any) -> Any:
-    """Return a value as its field has it: a list for a scalar, a float for an int."""
-    if get_origin(type_) is tuple:
-        entries = value if isinstance(value, tuple) else (value,)
-        return tuple(_as_type(get_args(type_)[0], entry) for entry in entries)
-    return float(value) if type_ is float and type(value) is int else value
 
 
 def as_values(config: Any) -> dict[str, Any]:
     """Return all fields by name, tuples as lists: what TOML and JSON can hold."""
     return {
-        item.name: list(value) if isinstance(value, tuple) else value
-        for item in fields(config)
-        for value in (getattr(config, item.name),)
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(config).items()
     }
 
 

@@ -1,33 +1,44 @@
-"""Known data sets: where they are distributed, and how to tell that they are whole."""
+"""Known data sets, from where they are distributed: whole and checked, or not."""
 
 import gzip
 import hashlib
+import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
-from mpilayer.data.download import LARGEST, MirrorError, Progress, download
+from mpilayer import files
 from mpilayer.errors import ConfigError, DataError, unknown
 
-_PIECE = 1024 * 1024
-_SCHEMES = ("http", "https")
+_TIMEOUT = 30.0  # seconds without an answer
+_SLOWEST = 4096.0  # bytes a second, on an average that begins after the time limit
+_PIECE = 64 * 1024
+
+LARGEST = 100_000_000
+"""Bytes; twice as many as the largest known file has uncompressed."""
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with a file's name, the bytes received and the bytes expected or None."""
+
+
+class MirrorError(Exception):
+    """One URL did not give the file; another one may."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as it is distributed.
+    """A file as it is distributed, with its ``"sha256:..."`` or ``"md5:..."``.
 
-    Attributes
-    ----------
-    name : str
-        Its name, on the mirrors and here.
-    checksum : str
-        Algorithm and hexadecimal digest, ``"sha256:..."`` or ``"md5:..."``.
-    of_content : bool
-        The checksum is that of the uncompressed content: mirrors that compressed a
-        file themselves have the same data in other bytes.
+    The checksum may be that ``of_content``, uncompressed: mirrors that compressed a
+    file themselves have the same data in other bytes.
     """
 
     name: str
@@ -45,8 +56,9 @@ class RemoteFile:
                 while piece := file.read(_PIECE):
                     hasher.update(piece)
                     n_bytes += len(piece)
-                    if n_bytes > LARGEST:
-                        return f"more than {LARGEST / 1e6:.0f} MB"
+                    _check_size(n_bytes)
+        except MirrorError as error:
+            return str(error)
         except (EOFError, gzip.BadGzipFile, zlib.error):
             return "not a whole gzip file"
         found = hasher.hexdigest()
@@ -63,53 +75,45 @@ class KnownDataset:
     mirrors: tuple[str, ...]
 
 
+def _like_mnist(
+    checksums: Sequence[str], mirrors: tuple[str, ...], of_content: bool = False
+) -> KnownDataset:
+    names = (
+        f"{part}-{kind}-ubyte.gz"
+        for part in ("train", "t10k")
+        for kind in ("images-idx3", "labels-idx1")
+    )
+    pairs = zip(names, checksums, strict=True)
+    return KnownDataset(
+        tuple(RemoteFile(name, checksum, of_content) for name, checksum in pairs),
+        mirrors,
+    )
+
+
 CATALOG: Mapping[str, KnownDataset] = {
     # Y. LeCun, C. Cortes, C. Burges; sums of the uncompressed files.
-    "mnist": KnownDataset(
-        files=(
-            RemoteFile(
-                "train-images-idx3-ubyte.gz",
-                "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-                of_content=True,
-            ),
-            RemoteFile(
-                "train-labels-idx1-ubyte.gz",
-                "sha256:65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-                of_content=True,
-            ),
-            RemoteFile(
-                "t10k-images-idx3-ubyte.gz",
-                "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-                of_content=True,
-            ),
-            RemoteFile(
-                "t10k-labels-idx1-ubyte.gz",
-                "sha256:ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-                of_content=True,
-            ),
+    "mnist": _like_mnist(
+        (
+            "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "sha256:65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "sha256:ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
-        mirrors=(
+        (
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
         ),
+        of_content=True,
     ),
     # H. Xiao, K. Rasul, R. Vollgraf (2017), arXiv:1708.07747; sums as its README has.
-    "fashion-mnist": KnownDataset(
-        files=(
-            RemoteFile(
-                "train-images-idx3-ubyte.gz", "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d"
-            ),
-            RemoteFile(
-                "train-labels-idx1-ubyte.gz", "md5:25c81989df183df01b3e8a0aad5dffbe"
-            ),
-            RemoteFile(
-                "t10k-images-idx3-ubyte.gz", "md5:bef4ecab320f06d8554ea6380940ec79"
-            ),
-            RemoteFile(
-                "t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"
-            ),
+    "fashion-mnist": _like_mnist(
+        (
+            "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "md5:25c81989df183df01b3e8a0aad5dffbe",
+            "md5:bef4ecab320f06d8554ea6380940ec79",
+            "md5:bb300cfdad3c16e7a12a480ee83cd310",
         ),
-        mirrors=(
+        (
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/"
             "data/fashion/",
@@ -133,28 +137,11 @@ def fetch(
     progress: Progress | None = None,
     catalog: Mapping[str, KnownDataset] = CATALOG,
 ) -> list[Fetched]:
-    """Download the files of a known data set; local.
+    """Download the files of a known data set into a folder, made if need be; local.
 
     Files that are already there and whole are kept. A mirror that fails, or has other
-    data, is followed by the next one. A file appears whole or not at all.
-
-    Parameters
-    ----------
-    name : str
-        Key of ``catalog``.
-    folder : Path
-        Where to put the files; made if it does not exist.
-    mirrors : sequence of str
-        Base URLs to try before those of the catalog.
-    progress : callable, optional
-        Called with a file's name, the bytes received and the bytes expected or None.
-    catalog : mapping of str to KnownDataset
-        The known data sets.
-
-    Returns
-    -------
-    list of Fetched
-        One a file.
+    data, is followed by the next one, those given first. A file appears whole or not
+    at all.
 
     Raises
     ------
@@ -167,11 +154,11 @@ def fetch(
         raise ConfigError(unknown("data set", name, catalog))
     for mirror in mirrors:
         _check_url(mirror)
-    known = catalog[name]
+    known, told = catalog[name], progress or (lambda *_: None)
     urls = (*mirrors, *known.mirrors)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [_fetch_file(file, folder, urls, progress) for file in known.files]
+        return [_fetch_file(file, folder, urls, told) for file in known.files]
     except OSError as error:
         raise DataError(
             f"{folder} must be a folder that can be written; "
@@ -180,7 +167,7 @@ def fetch(
 
 
 def _fetch_file(
-    file: RemoteFile, folder: Path, mirrors: Sequence[str], progress: Progress | None
+    file: RemoteFile, folder: Path, mirrors: Sequence[str], progress: Progress
 ) -> Fetched:
     path = folder / file.name
     if path.is_file() and file.fault(path) is None:
@@ -189,7 +176,7 @@ def _fetch_file(
     for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{file.name}"
         try:
-            download(url, path, file.fault, progress)
+            _download(url, path, file, progress)
         except MirrorError as error:
             reasons.append(f"  {url}: {error}")
         else:
@@ -201,10 +188,89 @@ def _fetch_file(
     )
 
 
+def _download(url: str, path: Path, file: RemoteFile, progress: Progress) -> None:
+    """Download a file, which appears, or is replaced, when it is whole and checked."""
+
+    def settle(temporary: Path) -> None:
+        if reason := file.fault(temporary):
+            raise MirrorError(reason)
+
+    with _mirror_errors():
+        response = _answer(url)
+    with response, files.replacing(path, settle) as temporary:
+        expected, received = response.length, 0
+        _check_size(expected or 0)
+        progress(path.name, received, expected)
+        with temporary.open("wb") as content:
+            for piece in _pieces(response):
+                content.write(piece)
+                received += len(piece)
+                progress(path.name, received, expected)
+        if expected not in (None, received):
+            raise MirrorError(f"ended after {received} of {expected} bytes")
+
+
+def _answer(url: str) -> HTTPResponse:
+    """Return the answer of a server, whose head may not take longer than a moment.
+
+    The time limit of a socket is one between two bytes, so another thread waits.
+    """
+    answers: Queue[HTTPResponse | Exception] = Queue()
+
+    def ask() -> None:
+        try:
+            answers.put(urlopen(url, timeout=_TIMEOUT))
+        except Exception as error:
+            answers.put(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=2 * _TIMEOUT)
+    except Empty:
+        raise MirrorError("timed out") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _pieces(response: HTTPResponse) -> Iterator[bytes]:
+    began, received = time.monotonic(), 0
+    while True:
+        with _mirror_errors():
+            piece = response.read1(_PIECE)
+        if not piece:
+            return
+        received += len(piece)
+        _check_size(received)
+        seconds = time.monotonic() - began
+        if seconds > _TIMEOUT + received / _SLOWEST:
+            raise MirrorError(f"too slow: {received} bytes in {seconds:.0f} s")
+        yield piece
+
+
+def _check_size(n_bytes: int) -> None:
+    """Refuse what no file of the catalog can be: a server may go on for ever."""
+    if n_bytes > LARGEST:
+        raise MirrorError(f"more than {LARGEST / 1e6:.0f} MB")
+
+
+@contextmanager
+def _mirror_errors() -> Iterator[None]:
+    try:
+        yield
+    except HTTPError as error:
+        error.close()
+        raise MirrorError(f"HTTP {error.code} {error.reason}") from error
+    except (OSError, HTTPException, ValueError) as error:
+        cause = error.reason if isinstance(error, URLError) else error
+        words = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        raise MirrorError(str(words).lower()) from error
+
+
 def _check_url(mirror: str) -> None:
     try:
         parts = urlsplit(mirror)
-        legal = parts.scheme in _SCHEMES and bool(parts.hostname)
+        legal = parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
         legal = False
     if not legal:

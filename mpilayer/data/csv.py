@@ -12,7 +12,7 @@ from mpilayer import memory
 from mpilayer.arrays import AnyArray, Array64
 from mpilayer.data.labels import numbers_or_texts, warn_of_labels
 from mpilayer.data.preparation import Preparation
-from mpilayer.data.split import Split
+from mpilayer.data.split import Split, told_of
 from mpilayer.errors import DataError, reading, unknown
 
 _LABEL = "label"
@@ -72,23 +72,16 @@ def read_csv(path: Path, labels: str = "", needed: bool = True) -> Table:
     """
     with reading(path, "a text file of numbers in UTF-8"):
         memory.demand(_HELD * path.stat().st_size, path)
-        try:
-            return _read(path, labels, needed)
-        except DataError as error:
-            if str(error).startswith(str(path)):
-                raise
-            raise DataError(f"{path}: {error}") from error
+        text = path.read_text(encoding="utf-8-sig")
+        with told_of(path):
+            return _table(text, labels, needed)
 
 
 def csv_text(split: Split, preparation: Preparation) -> str:
     """Return samples as a table that ``read_csv`` reads back to the bit.
 
-    Parameters
-    ----------
-    split : Split
-        ``label`` is last, if there are labels.
-    preparation : Preparation
-        Names of columns, else they are ``unit_1`` and so on, and of classes.
+    ``label`` is last, if there are labels. Without names of columns in the preparation
+    they are ``unit_1`` and so on.
     """
     n_columns = split.x.shape[1]
     names = list(preparation.columns) or [f"unit_{k + 1}" for k in range(n_columns)]
@@ -109,15 +102,14 @@ def _quoted(cell: object) -> str:
     return f'"{doubled}"'
 
 
-def _read(path: Path, labels: str, needed: bool) -> Table:
-    text = path.read_text(encoding="utf-8-sig")
+def _table(text: str, labels: str, needed: bool) -> Table:
     lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     if lines:
         _check_separator(*lines[0])
     header = _header(lines[0][1], labels) if lines else []
     rows = lines[1:] if header else lines
     if not rows:
-        raise DataError(f"{path} must hold at least one row of numbers; found none.")
+        raise DataError("the table must hold at least one row of numbers; found none.")
     n_columns, n_index = len(_cells(rows[0][1])), _n_index(header)
     _check_header(header, n_columns, n_index)
     column = _label_column(header, n_columns, labels, needed)
@@ -131,9 +123,15 @@ def _read(path: Path, labels: str, needed: bool) -> Table:
     if column is None:
         warn_of_labels(columns, "column", "is taken for a part of the samples")
     else:
-        where = [f"line {n}" for n, _ in rows]
-        found = numbers_or_texts(cells, where)
-    remark = _remark(lines[0][0], header, n_index, column)
+        found = numbers_or_texts(cells, [f"line {n}" for n, _ in rows])
+    index = "none"
+    if n_index:
+        index = "column 1" if n_index == 1 else f"columns 1 to {n_index}"
+        index += ", left out"
+    remark = (
+        f"header: {f'line {lines[0][0]}' if header else 'none'}; index: {index}; "
+        f"labels: {'none' if column is None else f'column {column + 1}'}"
+    )
     return Table(table[:, kept], found, columns, remark)
 
 
@@ -225,17 +223,14 @@ def _check_nameless(
             f"with a decimal comma: {rows[0][1].strip()!r}. Write points; if there are "
             "two columns, name them in the first line."
         )
-    counted = table[:, 0] - table[0, 0]
-    if len(table) > 2 and table[0, 0] in (0, 1) and _counts(counted):
+    first = table[:, 0]
+    counts = np.array_equal(first - first[0], np.arange(len(first)))
+    if len(first) > 2 and first[0] in (0, 1) and counts:
         raise DataError(
             "columns without names must hold samples; found the numbers of the rows in "
             "the first one. Remove it; if it is meant, name the columns in the first "
             "line."
         )
-
-
-def _counts(column: AnyArray) -> bool:
-    return np.array_equal(column, np.arange(len(column)))
 
 
 def _numbers(
@@ -267,24 +262,11 @@ def _numbers(
         )
         return table, labels
     except ValueError as error:
-        free = {*range(n_index), column}
-        found = _first_fault(rows, free, header) or f"{error}. {_MEND}"
+        fault = _first_fault(rows, {*range(n_index), column}, header)
         raise DataError(
-            "must hold numbers with decimal points separated by commas, equally many "
-            f"a line; {found}"
+            "lines must hold numbers with decimal points separated by commas, equally "
+            f"many a line; {fault or f'{error}. {_MEND}'}"
         ) from error
-
-
-def _remark(
-    first_line: int, header: list[str], n_index: int, column: int | None
-) -> str:
-    names = f"line {first_line}" if header else "none"
-    index = "none"
-    if n_index:
-        index = "column 1" if n_index == 1 else f"columns 1 to {n_index}"
-        index += ", left out"
-    labels = "none" if column is None else f"column {column + 1}"
-    return f"header: {names}; index: {index}; labels: {labels}"
 
 
 def _first_fault(
@@ -297,22 +279,19 @@ def _first_fault(
     n_columns = len(_cells(rows[0][1]))
     for number, line in rows:
         cells = _cells(line)
-        bad = (k for k, c in enumerate(cells) if k not in free and not _is_number(c))
-        k = next(bad, None)
-        if k is not None:
-            name = header[k] if k < len(header) else str(k + 1)
-            remedy = _MEND
-            if any(map(str.isalpha, cells[k])):
-                remedy = (
-                    f"If the texts of that column are classes, give --labels {name}; "
-                    "else leave it out, or write numbers in their place."
-                )
-            return f"line {number} has {cells[k]!r} in column {name}. {remedy}"
+        for k, cell in enumerate(cells):
+            if k not in free and not _is_number(cell):
+                name = header[k] if k < len(header) else str(k + 1)
+                remedy = _MEND
+                if any(map(str.isalpha, cell)):
+                    remedy = (
+                        "If the texts of that column are classes, give --labels "
+                        f"{name}; else leave it out, or write numbers in their place."
+                    )
+                return f"line {number} has {cell!r} in column {name}. {remedy}"
         if len(cells) != n_columns:
-            return (
-                f"line {number} has {len(cells)} cells, those before {n_columns}. "
-                f"{_MEND}"
-            )
+            many = f"{len(cells)} cells, those before {n_columns}"
+            return f"line {number} has {many}. {_MEND}"
     return None
 
 

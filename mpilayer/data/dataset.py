@@ -11,8 +11,8 @@ those of :mod:`mpilayer.hdf5`.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -24,7 +24,6 @@ from mpilayer.data.layout import (
     SPLITS,
     Stored,
     advice,
-    advice_for,
     check_splits,
     checked_split,
     listed,
@@ -41,8 +40,6 @@ LARGEST = 1e15
 """What values may be: sums of squares of larger ones leave float32."""
 
 _SLAB_BYTES = 4 * 1024 * 1024
-
-
 _NOTHING = Preparation()
 
 
@@ -55,18 +52,16 @@ def write_dataset(
     scale: float,
     preparation: Preparation = _NOTHING,
 ) -> None:
-    """Write a data set; local.
+    """Write a data set, in one step if there was one before; local.
 
     Parameters
     ----------
     path : Path
-        The file; replaced in one step if it exists.
+        The file.
     splits : mapping of str to Split
         ``train`` and perhaps ``validation`` and ``test``; of one width and type.
-    name : str
-        What to call the data.
-    origin : str
-        Where they come from.
+    name, origin : str
+        What to call the data, and where they come from.
     scale : float
         Value of a stored 1; see :data:`PIXEL_SCALE`.
     preparation : Preparation
@@ -80,7 +75,9 @@ def write_dataset(
         Splits of different widths or types, or a file that cannot be written.
     """
     check_splits(splits)
-    with hdf5.create(path, kind=KIND, version=_version(splits, preparation)) as file:
+    # The oldest version that says all: older programs read what they can.
+    version = 1 + (bool(preparation) or any(s.is_real for s in splits.values()))
+    with hdf5.create(path, kind=KIND, version=version) as file:
         hdf5.set_text(file, "name", name)
         hdf5.set_text(file, "origin", origin)
         for split_name in SPLITS:
@@ -95,8 +92,6 @@ class Dataset:
 
     Attributes
     ----------
-    path : Path
-        The file.
     name, origin : str
         What the data are called, and where they come from.
     digest : str
@@ -139,35 +134,24 @@ class Dataset:
         self.digest = hdf5.text(file, "digest")
         self.scale = self._stored("train").scale
         self.preparation = Preparation.load(file, self.n_visible, path)
-        self._version = int(file.attrs["format_version"])
 
     @classmethod
     def open(cls, path: Path, like: Path | None = None) -> Self:
         """Open a file and check its layout, not its content.
 
-        Parameters
-        ----------
-        path : Path
-            The file.
-        like : Path, optional
-            A run that it is for, to advise how samples become a data set.
+        ``like`` is a run that it is for, to advise how samples become a data set.
 
         Raises
         ------
         DataError
             Missing, not HDF5, another kind, a newer version, or another layout.
         """
+        advise = partial(advice, path, like)
         with hdf5.reading(path), ExitStack() as stack:
-            file = stack.enter_context(
-                hdf5.open_read(
-                    path,
-                    kind=KIND,
-                    version=FORMAT_VERSION,
-                    advice=advice(path, like),
-                    advise=lambda found: advice_for(path, found),
-                )
+            opened = hdf5.open_read(
+                path, kind=KIND, version=FORMAT_VERSION, advise=advise
             )
-            dataset = cls(path, file)
+            dataset = cls(path, stack.enter_context(opened))
             dataset._closing = stack.pop_all()
         return dataset
 
@@ -178,12 +162,7 @@ class Dataset:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def n_samples(self, split: str) -> int:
@@ -191,19 +170,9 @@ class Dataset:
         return int(self._stored(split).x.shape[0])
 
     def rows(self, split: str, start: int = 0, stop: int | None = None) -> Array32:
-        """Read contiguous rows.
+        """Return rows ``start`` to ``stop``, scaled, (stop - start, n_visible).
 
-        Parameters
-        ----------
-        split : str
-            ``"train"``, ``"validation"`` or ``"test"``.
-        start, stop : int
-            First row, and the one after the last; all rows by default.
-
-        Returns
-        -------
-        ndarray of float32, (stop - start, n_visible), scaled
-            Besides it, some 4 MiB of memory are used at a time.
+        Besides them, some 4 MiB of memory are used at a time.
 
         Raises
         ------
@@ -222,37 +191,18 @@ class Dataset:
         return result
 
     def stored(self, split: str) -> Split:
-        """Read all of a split as it is stored, before any scaling.
-
-        Raises
-        ------
-        DataError
-            As for :meth:`rows`.
-        """
+        """Return all of a split as it is stored, before any scaling; as ``rows``."""
         x = self._stored(split).x
         memory.demand(x.size * x.dtype.itemsize, self.path)
         with hdf5.reading(self.path):
             return Split(x[()], self.labels(split))
 
-    def _scale(self, split: str, slab: AnyArray, out: Array32) -> None:
-        """Write the values of stored rows; here alone they are scaled."""
-        scaling = self.preparation.scaling
-        with np.errstate(over="ignore", invalid="ignore"):
-            np.multiply(slab, np.float32(self._stored(split).scale), out=out)
-            if scaling is not None:
-                scaling.apply(out)
-
     def labels(
         self, split: str, start: int = 0, stop: int | None = None
     ) -> AnyArray | None:
-        """Read the labels of contiguous rows, (stop - start,); None if there are none.
+        """Return the labels of rows, as ``rows``; None if there are none.
 
         int64, or float32 if they are real numbers.
-
-        Raises
-        ------
-        DataError
-            As for :meth:`rows`.
         """
         start, stop = self._bounds(split, start, stop)
         stored = self._stored(split).labels
@@ -274,7 +224,7 @@ class Dataset:
             "name": self.name,
             "origin": self.origin,
             "digest": self.digest,
-            "format_version": self._version,
+            "format_version": int(self._file.attrs["format_version"]),
             "n_visible": self.n_visible,
             "preparation": self.preparation.to_json(),
             "splits": {split: self._split_summary(split) for split in self.splits},
@@ -303,12 +253,7 @@ class Dataset:
 
         Its own checksums show what memory, disk or network have done to a file. One
         without, made by an older version, is read as a whole; so is one that had
-        another stamp before.
-
-        Parameters
-        ----------
-        stamp : sequence of int, optional
-            What ``stamp`` was, empty if nobody knows.
+        another ``stamp`` before, or an empty one if nobody knows.
 
         Raises
         ------
@@ -349,6 +294,13 @@ class Dataset:
         names = map(str, self.preparation.names(values))
         return {"label_counts": dict(zip(names, counts.tolist(), strict=True))}
 
+    def _scale(self, split: str, slab: AnyArray, out: Array32) -> None:
+        """Write the values of stored rows; here alone they are scaled."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.multiply(slab, np.float32(self._stored(split).scale), out=out)
+            if self.preparation.scaling is not None:
+                self.preparation.scaling.apply(out)
+
     def _slabs(
         self, split: str, start: int, stop: int
     ) -> Iterator[tuple[int, AnyArray]]:
@@ -384,8 +336,3 @@ class Dataset:
                 "that split."
             )
         return self._stored_splits[split]
-
-
-def _version(splits: Mapping[str, Split], preparation: Preparation) -> int:
-    """Return the oldest version that says all: older programs read what they can."""
-    return 1 + (bool(preparation) or any(split.is_real for split in splits.values()))

@@ -29,17 +29,7 @@ _PARTS = {"train": ("train", True), "test": ("t10k", False)}
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """Read an IDX file of bytes; local.
-
-    Parameters
-    ----------
-    path : Path
-        The file; gzip is recognized by its first bytes.
-
-    Returns
-    -------
-    ndarray of uint8
-        In the shape that the header states.
+    """Return the bytes of an IDX file in the shape that its header states; local.
 
     Raises
     ------
@@ -50,7 +40,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     -----
     Two zero bytes, type, number of dimensions, then each dimension as a big-endian
     32-bit integer, then the values in C order (Y. LeCun, C. Cortes, C. Burges, "The
-    MNIST database of handwritten digits").
+    MNIST database of handwritten digits"). Gzip is recognized by its first bytes.
     """
     damaged = f"It is truncated or damaged. {_AGAIN}"
     with reading(path, "a whole IDX file, or a whole gzip file of one", damaged):
@@ -58,29 +48,27 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
             packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         with gzip.open(path) if packed else path.open("rb") as file:
             shape = _shape(path, file)
-            n_values = math.prod(shape)
+            expected = math.prod(shape)
             # No more is there; a gzip file may go on for gigabytes behind its values.
             stored = path.stat().st_size * (_MOST_PACKED if packed else 1)
-            memory.demand(min(n_values, stored), path)
-            values = file.read(min(n_values + 1, stored))
-        _check_number(path, shape, len(values))
+            memory.demand(min(expected, stored), path)
+            values = file.read(min(expected + 1, stored))
+        found = len(values)
+        if found != expected:
+            more = f"found {found}: it is truncated"
+            raise DataError(
+                f"{path} must hold {expected} values, as its header {shape} says; "
+                f"{more if found < expected else 'more follow'}. {_AGAIN}"
+            )
         return np.frombuffer(values, np.uint8).reshape(shape)
 
 
 def read_idx_folder(folder: Path) -> dict[str, Split]:
-    """Read a folder with MNIST's file names; local.
+    """Return ``train`` and perhaps ``test`` of a folder with MNIST's file names; local.
 
-    Parameters
-    ----------
-    folder : Path
-        Holds ``train-images-idx3-ubyte`` and perhaps ``train-labels-idx1-ubyte``,
-        ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``; each may have a dot
-        before ``idx`` and end in ``.gz``.
-
-    Returns
-    -------
-    dict of str to Split
-        ``train`` and perhaps ``test``; an image is a row.
+    It holds ``train-images-idx3-ubyte`` and perhaps ``train-labels-idx1-ubyte``,
+    ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``; each may have a dot
+    before ``idx`` and end in ``.gz``. An image is a row.
 
     Raises
     ------
@@ -109,16 +97,16 @@ def _read_split(images_path: Path, labels_path: Path | None) -> Split:
             f"{images_path} must hold at least one image of at least one pixel; found "
             f"shape {images.shape}."
         )
-    x = images.reshape(len(images), -1)
-    if labels_path is None:
-        return Split(x)
-    labels = read_idx(labels_path)
-    if labels.shape != (len(images),):
-        raise DataError(
-            f"{labels_path} must hold one label an image; found {len(images)} images "
-            f"and labels of shape {labels.shape}. The files belong to different sets."
-        )
-    return Split(x, labels)
+    labels = None
+    if labels_path is not None:
+        labels = read_idx(labels_path)
+        if labels.shape != (len(images),):
+            raise DataError(
+                f"{labels_path} must hold one label an image; found {len(images)} "
+                f"images and labels of shape {labels.shape}. The files belong to "
+                "different sets."
+            )
+    return Split(images.reshape(len(images), -1), labels)
 
 
 def _shape(path: Path, file: BufferedIOBase) -> tuple[int, ...]:
@@ -142,16 +130,6 @@ def _shape(path: Path, file: BufferedIOBase) -> tuple[int, ...]:
             f"{4 + len(header)}: it is truncated. {_AGAIN}"
         )
     return tuple(map(int, np.frombuffer(header, ">u4")))
-
-
-def _check_number(path: Path, shape: tuple[int, ...], found: int) -> None:
-    expected = math.prod(shape)
-    if found != expected:
-        fault = f"found {found}: it is truncated" if found < expected else "more follow"
-        raise DataError(
-            f"{path} must hold {expected} values, as its header {shape} says; {fault}. "
-            f"{_AGAIN}"
-        )
 
 
 def _find(folder: Path, stem: str, kind: str) -> Path | None:

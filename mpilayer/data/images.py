@@ -1,4 +1,4 @@
-"""Stacks of images: HDF5, .mat, .npy, and image files."""
+"""Images of HDF5, .mat, .npy and image files: stacks of them, or whole samples."""
 
 import math
 import warnings
@@ -11,13 +11,15 @@ import numpy as np
 
 from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray, Array32
-from mpilayer.data.mat import load_mat
-from mpilayer.data.npy import load_npy, shapes
+from mpilayer.data.array_files import load_mat, load_npy, shapes
+from mpilayer.data.layout import SPLITS
+from mpilayer.data.split import check_finite, to_float32
 from mpilayer.errors import DataError, reading
 
 _NAME = "images"
+# Of whole samples: a square of fewer values is a table's row more often.
 _LEAST_SIZE = 6
-"""Of whole samples: a square of fewer values is a table's row more often."""
+_REMEDY = "Mend or leave out such images"
 _PICTURES = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
     *(".pgm", ".ppm", ".pnm"),
@@ -32,10 +34,8 @@ class Images:
     ----------
     x : ndarray of float32, (n_images, height, width)
         All finite; what was bytes lies in 0 to 1.
-    name : str
-        The file's or folder's name, without its ending.
-    origin : str
-        What was read.
+    name, origin : str
+        The file's or folder's name, without its ending, and what was read.
     """
 
     x: Array32
@@ -48,15 +48,6 @@ def image_size(n_visible: int, columns: Sequence[str], origin: str) -> int:
 
     No data set says so. What has names of columns, or comes from a ``.csv``, is a
     table; of the others square samples of at least 6 x 6 values count as images.
-
-    Parameters
-    ----------
-    n_visible : int
-        Values in a sample.
-    columns : sequence of str
-        Their names; empty if they have none.
-    origin : str
-        Where the data come from, as the data set says.
     """
     size = math.isqrt(n_visible)
     is_table = bool(columns) or ".csv (" in origin.lower()
@@ -92,13 +83,69 @@ def read_images(path: Path) -> Images:
     """
     origin = path.resolve().name
     if path.is_dir():
-        x, _ = read_pictures(path, pictures(path))
+        x, _ = _read_pictures(path, _pictures(path))
         return Images(x, origin, f"the folder {origin}")
     if not path.is_file():
         raise DataError(
             f"{path} must be a file or folder of images; found nothing there."
         )
-    return Images(_reader(path)(path), Path(origin).stem, origin)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path} must end in {', '.join(_READERS)} or be a folder of image files; "
+            f"found the ending {path.suffix!r}."
+        )
+    return Images(reader(path), Path(origin).stem, origin)
+
+
+def is_image_folder(folder: Path, depth: int = 2) -> bool:
+    """Tell whether a folder, or one that lies so deep in it, has image files. Local."""
+    return _has_pictures(folder) or (
+        depth > 0 and any(is_image_folder(path, depth - 1) for path in _below(folder))
+    )
+
+
+def read_image_folder(folder: Path) -> dict[str, tuple[AnyArray, AnyArray | None]]:
+    """Read pictures as rows; local.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds image files, or a folder of them for each class, or folders ``train`` and
+        perhaps ``validation`` and ``test`` of either kind. What is hidden is left out.
+
+    Returns
+    -------
+    dict of str to (ndarray of float32, ndarray of str or None)
+        Of each split the rows, (n_samples, height · width), class after class and by
+        the names of files; and the names of their classes.
+
+    Raises
+    ------
+    DataError
+        A folder of a class without pictures, pictures beside such folders, or what
+        ``read_images`` refuses: other sizes, damage.
+    """
+    below = {path.name: path for path in _below(folder)}
+    parts = {"train": folder}
+    if "train" in below and set(below) <= set(SPLITS) and not _has_pictures(folder):
+        parts = {split: below[split] for split in SPLITS if split in below}
+    files = [
+        (split, name, path)
+        for split, part in parts.items()
+        for name, paths in _classes(part).items()
+        for path in paths
+    ]
+    x, n_pages = _read_pictures(folder, [path for *_, path in files])
+    rows = x.reshape(len(x), -1)
+    splits = np.repeat([split for split, *_ in files], n_pages)
+    names = np.repeat([name for _, name, _ in files], n_pages)
+    found: dict[str, tuple[AnyArray, AnyArray | None]] = {}
+    for split in parts:
+        mine = splits == split
+        labels = names[mine] if names[mine][0] else None
+        found[split] = rows if len(parts) == 1 else rows[mine], labels
+    return found
 
 
 def _read_hdf5(path: Path) -> Array32:
@@ -109,7 +156,7 @@ def _read_hdf5(path: Path) -> Array32:
                 f"{path} must have a dataset {_NAME!r} (n_images, height, width); "
                 f"found {shapes(dict(file))}. Rename it."
             )
-        return _checked(path, _stack(path, stored, "(n_images, height, width)", (3,)))
+        return _stack(path, stored, "(n_images, height, width)", (3,))
 
 
 def _read_mat(path: Path) -> Array32:
@@ -122,19 +169,17 @@ def _read_mat(path: Path) -> Array32:
             f"{path} must hold one array, or one named {_NAME!r}, {layout}; "
             f"found {shapes(variables)}. Rename it."
         )
-    stack = _stack(path, variables[names[0]], layout, (2, 3))
     # The last dimension counts the images; NumPy's way is to have that first.
-    return _checked(path, stack[None] if stack.ndim == 2 else np.moveaxis(stack, 2, 0))
+    return _stack(path, variables[names[0]], layout, (2, 3), count=2)
 
 
 def _read_npy(path: Path) -> Array32:
     layout = "(n_images, height, width) or (height, width)"
-    stack = _stack(path, load_npy(path), layout, (2, 3))
-    return _checked(path, stack[None] if stack.ndim == 2 else stack)
+    return _stack(path, load_npy(path), layout, (2, 3))
 
 
 def _read_picture(path: Path) -> Array32:
-    return read_pictures(path.parent, [path])[0]
+    return _read_pictures(path.parent, [path])[0]
 
 
 _READERS: dict[str, Callable[[Path], Array32]] = {
@@ -146,25 +191,58 @@ _READERS: dict[str, Callable[[Path], Array32]] = {
 }
 
 
-def _reader(path: Path) -> Callable[[Path], Array32]:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(
-            f"{path} must end in {', '.join(_READERS)} or be a folder of image files; "
-            f"found the ending {path.suffix!r}."
-        )
-    return reader
+def _stack(
+    path: Path, stored: Any, layout: str, n_dims: tuple[int, ...], count: int = 0
+) -> Array32:
+    """Return the images of an array, or of what an open file holds.
 
-
-def pictures(folder: Path) -> list[Path]:
-    """Return the image files of a folder by name, without hidden ones. Local.
-
-    Raises
-    ------
-    DataError
-        It cannot be read, or has none.
+    Its dimension ``count`` is that of the images, if there are three.
     """
-    paths = entries(folder)
+    full = isinstance(stored, np.ndarray | hdf5.Dataset)
+    shape = stored.shape if full else None
+    if shape is None or len(shape) not in n_dims or 0 in shape:
+        found = type(stored).__name__ if shape is None else f"shape {shape}"
+        raise DataError(
+            f"{path} must hold grey images {layout}; found {found}. Rearrange them."
+        )
+    if stored.dtype.kind not in "biuf":
+        raise DataError(
+            f"{path} must hold real numbers; found {stored.dtype}. Convert them."
+        )
+    if isinstance(stored, hdf5.Dataset):
+        # What is read, and what becomes of it.
+        memory.demand(math.prod(shape) * (stored.dtype.itemsize + 4), path)
+    array = stored[()]
+    stack = array[None] if array.ndim == 2 else np.moveaxis(array, count, 0)
+    images = _unit(stack)
+    for i, image in enumerate(images):
+        check_finite(image, 0, f"{path}, image {i}", remedy=_REMEDY)
+    return images
+
+
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    """Return the image files of each class, of the class "" without class folders."""
+    classes = _below(folder)
+    if not classes:
+        return {"": _pictures(folder)}
+    if _has_pictures(folder):
+        raise DataError(
+            f"{folder} must hold image files, or a folder of them for each class; "
+            f"found both, such as the folder {classes[0].name}. Move the files into "
+            "folders."
+        )
+    empty = [path.name for path in classes if not _has_pictures(path)]
+    if empty:
+        raise DataError(
+            f"the folder of each class in {folder} must hold image files; "
+            f"found none in {', '.join(empty)}. Remove such folders, or fill them."
+        )
+    return {path.name: _pictures(path) for path in classes}
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Return the image files of a folder by name; DataError if there are none."""
+    paths = _entries(folder)
     found = [path for path in paths if _is_picture(path)]
     if not found:
         raise DataError(
@@ -174,23 +252,20 @@ def pictures(folder: Path) -> list[Path]:
     return found
 
 
-def has_pictures(folder: Path) -> bool:
-    """Tell whether image files lie in a folder itself. Local."""
-    return any(map(_is_picture, entries(folder)))
+def _has_pictures(folder: Path) -> bool:
+    return any(map(_is_picture, _entries(folder)))
 
 
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in _PICTURES and not (path.is_fifo() or path.is_dir())
 
 
-def entries(folder: Path) -> list[Path]:
-    """Return what lies in a folder by name, without what is hidden. Local.
+def _below(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if path.is_dir()]
 
-    Raises
-    ------
-    DataError
-        It cannot be read.
-    """
+
+def _entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder by name; DataError if it cannot be read."""
     try:
         # Hidden files are none: macOS leaves "._NAME" beside NAME on foreign disks.
         return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
@@ -201,20 +276,8 @@ def entries(folder: Path) -> list[Path]:
         ) from error
 
 
-def read_pictures(folder: Path, paths: list[Path]) -> tuple[Array32, list[int]]:
-    """Read image files in or below a folder. Local.
-
-    Returns
-    -------
-    x : ndarray of float32, (n_images, height, width)
-    n_pages : list of int
-        How many images each file has.
-
-    Raises
-    ------
-    DataError
-        As for ``read_images``.
-    """
+def _read_pictures(folder: Path, paths: list[Path]) -> tuple[Array32, list[int]]:
+    """Return the images of files in or below a folder, and how many each file has."""
     files = [_read_pages(path) for path in paths]
     n_pages = [len(pages) for pages in files]
     pages = [page for some in files for page in some]
@@ -253,7 +316,7 @@ def _read_pages(path: Path) -> list[Array32]:
         frames = ImageSequence.Iterator(image) if several else (image,)
         pages = [_grey(ImageOps.exif_transpose(frame)) for frame in frames]
     for page in pages:
-        _check_finite(page, str(path))
+        check_finite(page, 0, str(path), remedy=_REMEDY)
     return pages
 
 
@@ -268,50 +331,11 @@ def _grey(image: Any) -> Array32:
     return _unit(np.asarray(image.convert("L")))
 
 
-def _stack(path: Path, stored: Any, layout: str, n_dims: tuple[int, ...]) -> AnyArray:
-    """Return an array, or what an open file holds, if it can be a stack of images."""
-    full = isinstance(stored, np.ndarray | hdf5.Dataset)
-    shape = stored.shape if full else None
-    if shape is None or len(shape) not in n_dims or 0 in shape:
-        found = type(stored).__name__ if shape is None else f"shape {shape}"
-        raise DataError(
-            f"{path} must hold grey images {layout}; found {found}. Rearrange them."
-        )
-    if stored.dtype.kind not in "biuf":
-        raise DataError(
-            f"{path} must hold real numbers; found {stored.dtype}. Convert them."
-        )
-    if isinstance(stored, hdf5.Dataset):
-        # What is read, and what becomes of it.
-        memory.demand(math.prod(shape) * (stored.dtype.itemsize + 4), path)
-    array: AnyArray = stored[()]
-    return array
-
-
-def _checked(path: Path, stack: AnyArray) -> Array32:
-    images = _unit(stack)
-    for i, image in enumerate(images):
-        _check_finite(image, f"{path}, image {i}")
-    return images
-
-
 def _unit(x: AnyArray) -> Array32:
     """Return float32 in C order: bytes as 0 to 1, other numbers as they are."""
     if x.dtype == np.uint8:
         return np.multiply(x, np.float32(1 / 255), dtype=np.float32, order="C")
-    # What float32 cannot hold becomes infinite here and is refused afterwards.
-    with np.errstate(over="ignore"):
-        return x.astype(np.float32, order="C", copy=False)
-
-
-def _check_finite(image: Array32, where: str) -> None:
-    finite = np.isfinite(image)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        raise DataError(
-            f"{where} must hold finite float32 numbers; row {row}, column {column} is "
-            f"{image[row, column]}. Mend or leave out such images."
-        )
+    return to_float32(x)
 
 
 def _size(image: Array32) -> str:

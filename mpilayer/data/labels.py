@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import repeat
 
 import numpy as np
 
@@ -32,28 +33,16 @@ def label_vector(labels: object) -> AnyArray:
 def numbers_or_texts(cells: Sequence[str], where: Sequence[str]) -> AnyArray:
     """Return the labels of a text file: numbers if all are.
 
-    Parameters
-    ----------
-    cells : sequence of str
-        One a row.
-    where : sequence of str
-        Where each stands, for the message.
-
     Raises
     ------
     DataError
-        One is missing.
+        One is missing; ``where`` says of each in which line it stands.
     """
-    for place, cell in zip(where, cells, strict=True):
-        if cell.lower() in _MISSING:
-            raise DataError(
-                f"every row must have a label; {place} has {cell!r}. Fill it in, or "
-                "leave out such rows."
-            )
-    for kind in (int, float):
-        # To Python 1_2 is a number; to others it is a name.
-        with suppress(ValueError, OverflowError):
-            if not any("_" in cell for cell in cells):
+    _refuse_missing(cells, (f"{place} has" for place in where))
+    # To Python 1_2 is a number; to others it is a name.
+    if not any("_" in cell for cell in cells):
+        for kind in (int, float):
+            with suppress(ValueError, OverflowError):
                 return np.array([kind(cell) for cell in cells])
     return np.array(cells)
 
@@ -63,22 +52,9 @@ def numbered(
 ) -> tuple[dict[str, AnyArray], tuple[str, ...]]:
     """Return the labels of all splits as numbers, and the names of classes.
 
-    Parameters
-    ----------
-    labels : mapping of str to ndarray, (n_samples,)
-        The labels of each split that has some.
-    known : sequence of str
-        The classes that there are, if another data set says so.
-    known_from : str
-        Which one, for the message.
-
-    Returns
-    -------
-    labels : dict of str to ndarray
-        Integers if all are, in all splits; else texts as places among the names; else
-        real numbers.
-    classes : tuple of str
-        In alphabetical order, or as known.
+    Numbers become integers if all are, in all splits. Texts become places among the
+    classes: those ``known`` from another data set, else all of them in alphabetical
+    order.
 
     Raises
     ------
@@ -97,12 +73,17 @@ def numbered(
         )
     if kinds == {False}:
         whole = {split: whole_numbers(array) for split, array in labels.items()}
-        if all(array.dtype.kind in "iu" for array in whole.values()):
-            return whole, ()
-        return dict(labels), ()
-    found_names = sorted({str(name) for a in labels.values() for name in a})
-    _check_names(found_names, known, known_from)
-    classes = tuple(known or found_names)
+        are_whole = all(array.dtype.kind in "iu" for array in whole.values())
+        return whole if are_whole else dict(labels), ()
+    names = sorted({str(name) for array in labels.values() for name in array})
+    _refuse_missing(names, repeat("found"))
+    classes = tuple(known or names)
+    strange = [repr(name) for name in names if name not in classes]
+    if strange:
+        raise DataError(
+            f"every label must be one of the {len(known)} of {known_from}; found "
+            f"{', '.join(strange[:_LISTED])}. Leave out such rows."
+        )
     places = {name: place for place, name in enumerate(classes)}
     return {
         split: np.array([places[str(name)] for name in array])
@@ -134,16 +115,10 @@ def whole_numbers(labels: AnyArray) -> AnyArray:
     return labels.astype(np.int64) if labels.dtype.kind == "b" else labels
 
 
-def _check_names(found: Sequence[str], known: Sequence[str], known_from: str) -> None:
-    missing = [name for name in found if name.lower() in _MISSING]
-    if missing:
-        raise DataError(
-            f"every row must have a label; found {missing[0]!r}. Fill it in, or leave "
-            "out such rows."
-        )
-    strange = [name for name in found if name not in known]
-    if known and strange:
-        raise DataError(
-            f"every label must be one of the {len(known)} of {known_from}; found "
-            f"{', '.join(map(repr, strange[:_LISTED]))}. Leave out such rows."
-        )
+def _refuse_missing(cells: Iterable[str], places: Iterable[str]) -> None:
+    for place, cell in zip(places, cells, strict=False):
+        if cell.lower() in _MISSING:
+            raise DataError(
+                f"every row must have a label; {place} {cell!r}. Fill it in, or leave "
+                "out such rows."
+            )

@@ -16,8 +16,6 @@ SPLITS = ("train", "validation", "test")
 ADVICE = "Make a data set with 'mpilayer data prepare'."
 _SAMPLES = (".npy", ".npz", ".mat", ".csv")
 _CHUNK_BYTES = 512 * 1024
-_GZIP_LEVEL = 4
-_IMAGES = "images"
 _LEAST_SCALE = 1e-12  # and its inverse the most
 
 
@@ -30,11 +28,16 @@ class Stored:
     scale: float
 
 
-def advice(path: Path, like: Path | None = None) -> str:
-    """Return what to do with a path that is not an HDF5 file.
+def advice(path: Path, like: Path | None, file: Any) -> str:
+    """Return what to do with a path that is no data set, perhaps an open HDF5 ``file``.
 
     Where a run is known, the data set is to be ``like`` its data.
     """
+    if file is not None:
+        if not isinstance(file.get("images"), hdf5.Dataset):
+            return ADVICE
+        command = ("mpilayer", "data", "patches", str(path), "-o", "patches.h5")
+        return f"Make a data set of its images: {shlex.join(command)}"
     if (path / "config.toml").is_file():
         run = shlex.quote(str(path))
         return (
@@ -44,19 +47,10 @@ def advice(path: Path, like: Path | None = None) -> str:
     samples = path.suffix.lower() in _SAMPLES and path.is_file()
     if not (samples or path.is_dir()) or not path.name:
         return ADVICE
-    name = f"{path.stem if samples else path.name}.h5"
-    command = ("mpilayer", "data", "prepare", str(path))
-    out = str(path.with_name(name))
+    out = str(path.with_name(f"{path.stem if samples else path.name}.h5"))
     alike = () if like is None else ("--like", str(like))
-    return f"Make a data set of it: {shlex.join((*command, *alike, '-o', out))}"
-
-
-def advice_for(path: Path, file: Any) -> str:
-    """Return what to do with an HDF5 file of another kind: it may hold images."""
-    if not isinstance(file.get(_IMAGES), hdf5.Dataset):
-        return ADVICE
-    command = ("mpilayer", "data", "patches", str(path), "-o", "patches.h5")
-    return f"Make a data set of its images: {shlex.join(command)}"
+    command = ("mpilayer", "data", "prepare", str(path), *alike, "-o", out)
+    return f"Make a data set of it: {shlex.join(command)}"
 
 
 def checked_split(path: Path, name: str, group: Any) -> Stored:
@@ -67,11 +61,10 @@ def checked_split(path: Path, name: str, group: Any) -> Stored:
     DataError
         It is not well formed.
     """
-    where, items = f"{path}, group {name!r}", {}
-    if isinstance(group, hdf5.Group):
-        items = dict(group)
+    items = dict(group) if isinstance(group, hdf5.Group) else {}
     x, labels = items.get("x"), items.get("labels")
     shape = getattr(x, "shape", None)
+    where = f"{path}, group {name!r}"
     if x is None or shape is None or len(shape) != 2 or 0 in shape:
         found = "none" if shape is None else f"shape {shape}"
         raise DataError(
@@ -89,23 +82,14 @@ def checked_split(path: Path, name: str, group: Any) -> Stored:
             f"to {1 / _LEAST_SCALE:g}; found {scale}. {ADVICE}"
         )
     if labels is not None:
-        _check_stored_labels(where, labels, shape[0])
+        fits = getattr(labels, "shape", None) == shape[:1]
+        if not fits or (labels.dtype.kind not in "iu" and labels.dtype != np.float32):
+            found = f"labels of shape {getattr(labels, 'shape', None)}"
+            raise DataError(
+                f"{where} must have {shape[0]} integer labels or float32 ones, one a "
+                f"row of x; found {labels.dtype if fits else found}. {ADVICE}"
+            )
     return Stored(x, labels, float(scale))
-
-
-def _check_stored_labels(where: str, labels: Any, n_samples: int) -> None:
-    shape = getattr(labels, "shape", None)
-    is_number = shape == (n_samples,) and (
-        labels.dtype.kind in "iu" or labels.dtype == np.float32
-    )
-    if not is_number:
-        found = f"labels of shape {shape}"
-        if shape == (n_samples,):
-            found = f"{labels.dtype}"
-        raise DataError(
-            f"{where} must have {n_samples} integer labels or float32 ones, one a row "
-            f"of x; found {found}. {ADVICE}"
-        )
 
 
 def check_splits(splits: Mapping[str, Split]) -> None:
@@ -140,7 +124,7 @@ def write_split(group: Any, split: Split, scale: float) -> None:
     chunk = (min(n, max(1, _CHUNK_BYTES // row_bytes)), n_visible)
     # Floats hardly shrink, and would take longer to read.
     pixels = split.x.dtype == np.uint8
-    packing = {"compression": "gzip", "compression_opts": _GZIP_LEVEL} if pixels else {}
+    packing = {"compression": "gzip", "compression_opts": 4} if pixels else {}
     x = group.create_dataset(
         "x", data=split.x, chunks=chunk, fletcher32=True, **packing
     )

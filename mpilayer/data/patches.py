@@ -23,21 +23,12 @@ DEVIATIONS = 3
 
 
 def whiten(images: Array32) -> Array32:
-    """Flatten the spectrum of natural images, as Olshausen and Field do.
+    """Flatten the spectrum of images (n_images, height, width), as Olshausen and Field.
 
     Each image's Fourier transform is multiplied by f exp(-(f/f0)⁴): the rise makes up
     for the fall of natural amplitudes with 1/f, and the cut-off removes noise and the
-    corners of the square lattice. One factor for all images follows.
-
-    Parameters
-    ----------
-    images : ndarray of float32, (n_images, height, width)
-        Finite.
-
-    Returns
-    -------
-    ndarray of float32, (n_images, height, width)
-        Each with mean 0; the mean of their variances is 0.1.
+    corners of the square lattice. One factor for all images follows: each has mean 0,
+    and the mean of their variances is 0.1.
 
     Raises
     ------
@@ -66,14 +57,7 @@ def whiten(images: Array32) -> Array32:
 
 
 def n_positions(shape: tuple[int, ...], size: int) -> int:
-    """Return how many different patches images of a shape can give.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (n_images, height, width).
-    size : int
-        Height and width of a patch.
+    """Return how many patches of a size images (n_images, height, width) can give.
 
     Raises
     ------
@@ -92,26 +76,11 @@ def n_positions(shape: tuple[int, ...], size: int) -> int:
 def draw(
     images: Array32, size: int, n_train: int, n_validation: int, seed: int
 ) -> tuple[Array32, Array32]:
-    """Draw patches, each from another position; local.
+    """Draw square patches of images (n_images, height, width); local.
 
-    Parameters
-    ----------
-    images : ndarray of float32, (n_images, height, width)
-        Where from.
-    size : int
-        Height and width of a patch.
-    n_train, n_validation : int
-        How many; at least 1 and 0.
-    seed : int
-        Equal seeds draw equal patches.
-
-    Returns
-    -------
-    train : ndarray of float32, (n_train, size * size)
-        A patch a row, its pixels row by row. All positions are equally probable, and
-        so are all orders of the rows.
-    validation : ndarray of float32, (n_validation, size * size)
-        From positions that no training patch has; they may overlap.
+    Returns those for training (n_train, size * size), all orders of which are equally
+    probable, and those for validation, from positions that no training patch has; they
+    may overlap. Equal seeds draw equal patches.
 
     Raises
     ------
@@ -138,14 +107,8 @@ def into_range(train: Array32, validation: Array32, low: float, high: float) -> 
     """Squeeze patches into a range, in place: the recipe of the UFLDL tutorial.
 
     Each patch loses its mean; what lies beyond three standard deviations is truncated;
-    that interval becomes ``low`` to ``high``, and 0 its middle.
-
-    Parameters
-    ----------
-    train, validation : ndarray of float32, (n, size * size)
-        The standard deviation is that of all pixels of ``train``, for both.
-    low, high : float
-        ``low < high``.
+    that interval becomes ``low`` to ``high``, and 0 its middle. The standard deviation
+    is that of all pixels of ``train`` (n, size * size), for both.
 
     Raises
     ------

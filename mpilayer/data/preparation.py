@@ -6,6 +6,7 @@ files can be prepared like them.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +41,8 @@ class Scaling:
         """Return the scaling of training rows, (n_samples, n_visible).
 
         ``minmax`` takes the least value of a column to 0 and its largest to 1, never
-        beyond; ``standard`` its mean to 0 and its standard deviation to 1.
-
-        Returns
-        -------
-        scaling : Scaling
-        constant : list of int
-            The columns whose values are all the same; they become 0.
+        beyond; ``standard`` its mean to 0 and its standard deviation to 1. The columns
+        whose values are all the same, which become 0, are returned as well.
 
         Raises
         ------
@@ -139,7 +135,7 @@ class Preparation:
         Raises
         ------
         DataError
-            Anything else, or for another number of columns.
+            Anything else, or for another number of columns; ``where`` is its file.
         """
         try:
             return _parsed(content, n_visible)
@@ -159,32 +155,21 @@ class Preparation:
 
     @staticmethod
     def load(file: Any, n_visible: int, where: object) -> "Preparation":
-        """Read it from an open HDF5 file; empty if there is none.
-
-        Raises
-        ------
-        DataError
-            It is damaged.
-        """
+        """Read it from an open HDF5 file, as ``from_json``; empty if there is none."""
         stored = file.get(_DATASET)
         if stored is None:
             return Preparation()
+        content = None
         kind = getattr(getattr(stored, "dtype", None), "kind", "")
-        if kind != "S" or stored.shape != (1,):
-            return Preparation.from_json(None, n_visible, where)
-        try:
-            content = json.loads(stored[0])
-        except (ValueError, RecursionError):
-            content = None
+        if kind == "S" and stored.shape == (1,):
+            with suppress(ValueError, RecursionError):
+                content = json.loads(stored[0])
         return Preparation.from_json(content, n_visible, where)
 
     def names(self, classes: AnyArray) -> list[Any]:
         """Return the names of classes; of numbers themselves."""
-        if not self.classes:
-            numbers: list[Any] = classes.tolist()
-            return numbers
-        known = range(len(self.classes))
-        return [self.classes[k] if k in known else k for k in classes.tolist()]
+        names = dict(enumerate(self.classes))
+        return [names.get(k, k) for k in classes.tolist()]
 
 
 def _moments(rows: Array32) -> tuple[Array32, Array32]:
@@ -199,24 +184,24 @@ def _moments(rows: Array32) -> tuple[Array32, Array32]:
 
 def _parsed(content: Mapping[str, Any], n_visible: int) -> Preparation:
     columns, classes = _texts(content, "columns"), _texts(content, "classes")
+    labels, stored = content.get("labels", ""), content.get("scaling") or {}
     if columns and len(columns) != n_visible:
         raise ValueError(f"{len(columns)} columns")
-    if not isinstance(content.get("labels", ""), str):
+    if not isinstance(labels, str):
         raise TypeError("labels")
-    stored = content.get("scaling") or {}
-    scaling = None
-    if stored:
-        with np.errstate(over="ignore"):
-            offset, factor = (
-                np.array(stored[key], np.float32) for key in ("offset", "factor")
-            )
-        for numbers in (offset, factor):
-            if numbers.shape != (n_visible,) or not np.isfinite(numbers).all():
-                raise ValueError("scaling")
-        if not isinstance(stored["method"], str) or not factor.all():
+    if not stored:
+        return Preparation(columns, labels, classes)
+    with np.errstate(over="ignore"):
+        offset, factor = (
+            np.array(stored[key], np.float32) for key in ("offset", "factor")
+        )
+    for numbers in (offset, factor):
+        if numbers.shape != (n_visible,) or not np.isfinite(numbers).all():
             raise ValueError("scaling")
-        scaling = Scaling(stored["method"], offset, factor)
-    return Preparation(columns, content.get("labels", ""), classes, scaling)
+    if not isinstance(stored["method"], str) or not factor.all():
+        raise ValueError("scaling")
+    scaling = Scaling(stored["method"], offset, factor)
+    return Preparation(columns, labels, classes, scaling)
 
 
 def _texts(content: Mapping[str, Any], key: str) -> tuple[str, ...]:

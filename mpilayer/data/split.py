@@ -1,12 +1,13 @@
 """Samples in memory, and validation samples taken from the training samples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from mpilayer.arrays import AnyArray, row_blocks
+from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.errors import ConfigError, DataError
 from mpilayer.rng import stream
 
@@ -56,8 +57,7 @@ class Split:
 
     def take(self, rows: npt.NDArray[np.intp]) -> "Split":
         """Return the samples of some rows, in the order given."""
-        labels = None if self.labels is None else self.labels[rows]
-        return Split(self.x[rows], labels)
+        return Split(self.x[rows], None if self.labels is None else self.labels[rows])
 
     def _check_labels(self, labels: AnyArray) -> None:
         if labels.ndim != 1 or labels.dtype.kind not in "iuf":
@@ -83,34 +83,18 @@ def set_apart(
     balanced: bool = True,
     names: Sequence[str] = (),
 ) -> tuple[Split, Split]:
-    """Take validation or test samples out of the training samples; local.
+    """Take ``n`` validation or test samples out of all training samples; local.
 
-    Parameters
-    ----------
-    train : Split
-        All training samples.
-    n : int
-        How many to take, at least 1 and less than all.
-    seed : int
-        Equal seeds take equal rows.
-    split : str
-        What they are for; each kind is drawn independently.
-    balanced : bool
-        With classes, take equally many samples of each; what remains of ``n`` goes to
-        the first classes, one each. Else, without classes, or with more of them than
-        ``n``, all rows are equally probable.
-    names : sequence of str
-        Of classes 0, 1, 2, …, for the message.
-
-    Returns
-    -------
-    train, taken : Split
-        Both in the order of the original rows.
+    Returns those that stay and those that are taken, both in the order of the original
+    rows. Equal seeds take equal rows; each kind of ``split`` is drawn independently.
+    If ``balanced``, equally many samples of each class are taken, and what remains of
+    ``n`` goes to the first classes, one each; without classes, or with more of them
+    than ``n``, all rows are equally probable. ``names`` of classes are for messages.
 
     Raises
     ------
     ConfigError
-        ``n`` is out of range.
+        ``n`` is not at least 1 and less than all.
     DataError
         A class has too few samples: one at least stays for training.
     """
@@ -147,9 +131,7 @@ def as_labels(labels: AnyArray) -> AnyArray:
         finite.
     """
     if labels.dtype.kind == "f":
-        # What float32 cannot hold becomes infinite here.
-        with np.errstate(over="ignore"):
-            real = labels.astype(np.float32)
+        real = to_float32(labels)
         if not np.isfinite(real).all():
             row = int(np.argmin(np.isfinite(real)))
             raise DataError(
@@ -164,19 +146,16 @@ def as_labels(labels: AnyArray) -> AnyArray:
     return labels.astype(np.int64)
 
 
-def check_finite(x: AnyArray, first_row: int, what: str, most: float = np.inf) -> None:
-    """Refuse NaN, and values that are infinite or larger than they may be.
+def check_finite(
+    x: AnyArray,
+    first_row: int,
+    what: str,
+    most: float = np.inf,
+    remedy: str = "Mend or leave out such samples",
+) -> None:
+    """Refuse NaN, and values that are infinite or further from 0 than ``most``.
 
-    Parameters
-    ----------
-    x : ndarray, (n, n_visible)
-        Some rows of a table.
-    first_row : int
-        Where they begin in the table.
-    what : str
-        The table, for the message.
-    most : float
-        How far from 0 they may be.
+    Of a table called ``what``, ``x`` (n, n_columns) are the rows from ``first_row`` on.
 
     Raises
     ------
@@ -187,13 +166,27 @@ def check_finite(x: AnyArray, first_row: int, what: str, most: float = np.inf) -
     if not legal.all():
         row, column = np.argwhere(~legal)[0]
         limit = "" if most == np.inf else f" of at most {most:g}"
-        remedy = "Mend or leave out such samples"
         if np.isfinite(x[row, column]):
             remedy = "Scale the data"
         raise DataError(
             f"{what} must hold finite float32 numbers{limit}; row {first_row + row}, "
             f"column {column} is {x[row, column]}. {remedy}."
         )
+
+
+def to_float32(x: AnyArray) -> Array32:
+    """Return float32 in C order; what it cannot hold becomes infinite."""
+    with np.errstate(over="ignore"):
+        return x.astype(np.float32, order="C", copy=False)
+
+
+@contextmanager
+def told_of(where: object) -> Iterator[None]:
+    """Let a ``DataError`` of the block say what it is about."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def _stored_type(x: AnyArray) -> AnyArray:
@@ -203,9 +196,7 @@ def _stored_type(x: AnyArray) -> AnyArray:
         raise DataError(
             f"samples must be real numbers; found {x.dtype}. Convert them to float32."
         )
-    # What float32 cannot hold becomes infinite here and is refused afterwards.
-    with np.errstate(over="ignore"):
-        return x.astype(np.float32, order="C", copy=False)
+    return to_float32(x)
 
 
 def _wanted(train: Split, n: int) -> dict[int, int]:

@@ -179,15 +179,13 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         facts = comm.allgather((self._settings(), rows.shape[1]))
         others = [rank for rank, theirs in enumerate(facts) if theirs != facts[0]]
         if others:
-            raise _collective(
-                SettingError(
-                    "all ranks must fit with the same arguments and columns; rank "
-                    f"{others[0]} differs from rank 0. Give all ranks the same."
-                )
-            )
+            raise SettingError(
+                "all ranks must fit with the same arguments and columns; rank "
+                f"{others[0]} differs from rank 0. Give all ranks the same."
+            ).of_all_ranks()
         bounds = current_bounds(comm, len(rows))
         if not bounds[-1][1]:
-            raise _collective(InputError("there must be rows; no rank has any."))
+            raise InputError("there must be rows; no rank has any.").of_all_ranks()
         return rows, bounds
 
     def _settings(self) -> dict[str, Any]:
@@ -295,9 +293,3 @@ def _check_range(rows: Any) -> None:
             "Scale the data (sklearn.preprocessing.MinMaxScaler), or choose linear "
             "visible units and a learning rate of 0.001 to 0.01."
         )
-
-
-def _collective(error: MpilayerError) -> MpilayerError:
-    """Return an error that all ranks raise."""
-    error.collective = True
-    return error

@@ -140,8 +140,8 @@ class RBM(LayerEstimator):
 class Autoencoder(LayerEstimator):
     """Autoencoder with one hidden layer, trained by backpropagation.
 
-    Equal to layer 1 of ``mpilayer pretrain --method autoencoder``. With sigmoid visible
-    units rows must be in [0, 1].
+    Equal to layer 1 of ``mpilayer pretrain`` by the method ``autoencoder``. With
+    sigmoid visible units rows must be in [0, 1].
 
     {parameters}
     """

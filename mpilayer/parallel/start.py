@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from mpilayer import environment
 from mpilayer.errors import MpilayerError
 from mpilayer.parallel.comm import Communicator, SerialCommunicator
+from mpilayer.words import count, plural
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,8 @@ class Placement:
         threads = sorted(set(self.threads))
         each = str(threads[0]) if len(threads) == 1 else f"{threads[0]}-{threads[-1]}"
         return (
-            f"{len(self.hosts)} rank{'s' * (len(self.hosts) > 1)} on "
-            f"{n_hosts} host{'s' * (n_hosts > 1)}, {each} BLAS "
-            f"thread{'s' * (each != '1')} each, MPI: {self.library}"
+            f"{count(len(self.hosts), 'rank')} on {count(n_hosts, 'host')}, {each} "
+            f"BLAS {plural('thread', threads[-1])} each, MPI: {self.library}"
         )
 
 

@@ -17,17 +17,14 @@ ALWAYS = {
 }
 """What predicts the same for all rows, by the predictor that must beat it."""
 
+# Part of the time in Allreduce from which on fewer ranks are worth a try.
 _COSTLY = 0.25
-"""Part of the time in Allreduce from which on fewer ranks are worth a try."""
-
+# A linear code's learning rate: no sigmoid bounds it.
 _LINEAR_RATE = 0.005
-"""A linear code's learning rate: no sigmoid bounds it."""
-
+# Times the learning rate that is worth a try where training was too slow.
 _FASTER = 3
-"""Times the learning rate that is worth a try where training was too slow."""
-
+# Part of another error below which one is more than a hair's breadth better.
 _CLEARLY = 0.99
-"""Part of another error below which one is more than a hair's breadth better."""
 
 _DECAYS = "--dropout or --weight-decay"
 _AGAINST_OVERFITTING = (
@@ -48,9 +45,10 @@ def over_fits(errors: Errors, usual: Errors) -> bool:
 
 def after_pretraining(config: PretrainConfig, over: bool) -> tuple[str, ...]:
     """Return what may make a pre-trained stack better, and whether it over-fits."""
-    longer = f"pre-training anew with more --epochs than {_shown(config.epochs)}"
-    against = ("more training rows", f"{_DECAYS} in fine-tuning", "fewer units")
-    return ("fine-tuning", *(against if over else [longer]), *_code(config))
+    remedies = [f"pre-training anew with more --epochs than {_shown(config.epochs)}"]
+    if over:
+        remedies = ["more training rows", f"{_DECAYS} in fine-tuning", "fewer units"]
+    return ("fine-tuning", *remedies, *_linear_code(config))
 
 
 def after_finetuning(
@@ -60,17 +58,16 @@ def after_finetuning(
     best: int,
     over: bool,
 ) -> tuple[str, ...]:
-    """Return what may make a fine-tuned stack better that was best after an epoch."""
-    code = [f"pre-training with {words}" for words in _code(pretraining)]
+    """Return what may make a stack better that was best after one of its epochs."""
+    remedies: list[str] = []
     if over:
-        return (*_AGAINST_OVERFITTING, *code)
-    remedies = []
-    if config.optimizer != "adam":
+        remedies += _AGAINST_OVERFITTING
+    elif config.optimizer != "adam":
         remedies.append("--optimizer adam --replace")
-    if best == done:  # else further epochs have made it worse
+    if not over and best == done:  # else further epochs have made it worse
         remedies += _longer(config, done)
-    usual = ("pre-training for longer", "smaller minibatches")
-    return (*remedies, *code) or usual
+    remedies += [f"pre-training with {words}" for words in _linear_code(pretraining)]
+    return tuple(remedies or ["pre-training for longer", "smaller minibatches"])
 
 
 def worse_than_pca(
@@ -78,7 +75,7 @@ def worse_than_pca(
     shapes: Sequence[LayerShape],
     errors: Errors,
     pca: Errors,
-    remedies: tuple[str, ...],
+    remedies: Sequence[str],
 ) -> str:
     """Say that a stack is worse than PCA, and what may help; empty if it is not.
 
@@ -86,14 +83,10 @@ def worse_than_pca(
     as a row or wider makes PCA perfect by definition: nothing is said. ``what`` was
     done to the stack.
     """
-    split, error, usual = _compared(errors, pca)
+    _, error, usual = _compared(errors, pca)
     if shapes[-1].n_hidden >= shapes[0].n_visible or not error > usual:
         return ""
-    over = over_fits(errors, pca)
-    found = f"the {what} stack is worse than PCA on the {split} rows"
-    return (
-        f"{found} ({error:.2f} against {usual:.2f}). {_advised(over, 'PCA', remedies)}"
-    )
+    return _told(f"the {what} stack is worse than PCA", "PCA", errors, pca, remedies)
 
 
 def no_better_than_always(
@@ -103,21 +96,18 @@ def no_better_than_always(
 
     Empty if it clearly is; the first split counts as for ``worse_than_pca``.
     """
-    split, error, other = _compared(errors, usual)
+    _, error, other = _compared(errors, usual)
     if not error > _CLEARLY * other:
         return ""
-    over = over_fits(errors, usual)
-    remedies: tuple[str, ...] = _AGAINST_OVERFITTING
-    if not over:
+    remedies = list(_AGAINST_OVERFITTING)
+    if not over_fits(errors, usual):
         remedies = _longer(config, done)
         if config.minibatch > 1:
             smaller = f"a --minibatch smaller than {config.minibatch}, with --replace"
-            remedies = (*remedies, smaller)
+            remedies.append(smaller)
     how = "hardly" if error < other else "no"
-    found = f"the {model} is {how} better than {ALWAYS[model]} on the {split} rows"
-    return (
-        f"{found} ({error:.2f} against {other:.2f}). {_advised(over, 'that', remedies)}"
-    )
+    found = f"the {model} is {how} better than {ALWAYS[model]}"
+    return _told(found, "that", errors, usual, remedies)
 
 
 def costly_allreduce(allreduce: float, seconds: float, ranks: int, work: str) -> str:
@@ -144,23 +134,29 @@ def _compared(
     return "", nan, nan
 
 
-def _advised(over: bool, rival: str, remedies: tuple[str, ...]) -> str:
+def _told(
+    found: str, rival: str, errors: Errors, usual: Errors, remedies: Sequence[str]
+) -> str:
+    split, error, other = _compared(errors, usual)
     why = ""
-    if over:
+    if over_fits(errors, usual):
         why = f"It fits the training rows better than {rival}: over-fitting. "
-    return f"{why}What may help: {'; '.join(remedies)}."
-
-
-def _longer(config: FinetuneConfig, done: int) -> tuple[str, ...]:
-    """Return what helps where the last epoch was the best."""
-    rate = _FASTER * (config.learning_rate or DEFAULT_RATES[config.optimizer])
     return (
-        f"more --epochs than {done}, with --resume auto",
-        f"a larger --learning-rate, such as {rate:g}, with --replace",
+        f"{found} on the {split} rows ({error:.2f} against {other:.2f}). {why}What may "
+        f"help: {'; '.join(remedies)}."
     )
 
 
-def _code(config: PretrainConfig) -> list[str]:
+def _longer(config: FinetuneConfig, done: int) -> list[str]:
+    """Return what helps where the last epoch was the best."""
+    rate = _FASTER * (config.learning_rate or DEFAULT_RATES[config.optimizer])
+    return [
+        f"more --epochs than {done}, with --resume auto",
+        f"a larger --learning-rate, such as {rate:g}, with --replace",
+    ]
+
+
+def _linear_code(config: PretrainConfig) -> list[str]:
     if config.code == "linear":
         return []
     rates = per_layer("learning_rate", config.learning_rate, len(config.layers))

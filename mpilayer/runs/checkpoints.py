@@ -1,19 +1,21 @@
 """Checkpoints of a run: written while it trains, found again when it goes on."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any, Protocol
 
 from mpilayer import files
+from mpilayer.arrays import AnyArray
 from mpilayer.errors import CheckpointError, MpilayerError
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.parallel.comm import Communicator, wait_until
 from mpilayer.parallel.notice import Notice
 from mpilayer.runs.directory import LOCK, PREPARATION, RunDirectory, remove
-from mpilayer.runs.model import State, restore, saving
 from mpilayer.runs.session import Session
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import LayerState
@@ -24,17 +26,84 @@ from mpilayer.train.restart import newest_cut, outputs_again, spares, worth_keep
 _UNFINISHED = re.compile(r"\.(config\.toml|(preparation|schedule)\.json)\.\d+\.tmp")
 
 
+class State(Protocol):
+    """What a checkpoint holds: it says itself what that is, and takes it back."""
+
+    def arrays(self) -> Mapping[str, AnyArray]:
+        """Return arrays by name; nothing changes them any more."""
+
+    def numbers(self) -> Mapping[str, Any]:
+        """Return numbers by name."""
+
+    def restore(
+        self, arrays: Mapping[str, AnyArray], numbers: Mapping[str, Any]
+    ) -> None:
+        """Go where the state with these ``arrays()`` and ``numbers()`` was."""
+
+
+def saving(
+    path: Path, *states: State | Snapshot, keep: bool = False, **facts: Any
+) -> Callable[[], None]:
+    """Return what writes states as they are now, in any thread and at any time. Local.
+
+    ``facts`` stand beside their numbers; ``keep`` as
+    :func:`mpilayer.store.checkpoint.save` takes it.
+    """
+    arrays: dict[str, AnyArray] = {}
+    numbers = dict(facts)
+    for state in states:
+        arrays |= state.arrays()
+        numbers |= state.numbers()
+    return partial(checkpoint.save, path, arrays, numbers, keep)
+
+
+def restore(
+    path: Path, state: State
+) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
+    """Put a state where its newest whole checkpoint is. Local.
+
+    Returns all arrays and numbers that it holds, and a remark if the newest file was
+    damaged. A ``CheckpointError`` says that there is none that is whole, or that it is
+    of another model.
+    """
+    arrays, numbers, remark = checkpoint.load_newest(path)
+    for name, own in state.arrays().items():
+        checkpoint.fill(own, arrays, name, path)  # only for its checks
+    state.restore(arrays, numbers)
+    return arrays, numbers, remark
+
+
+def restore_replicas(
+    path: Path, state: State, parameters: Parameters, comm: Communicator
+) -> tuple[float, str]:
+    """Put the state of every rank where a checkpoint is. Collective.
+
+    Returns the seconds of training until then, and a remark if a file was damaged.
+
+    Raises
+    ------
+    CheckpointError
+        On all ranks: there is none that is whole; or one rank has other parameters than
+        rank 0, for they do not see the same files.
+    """
+    _, numbers, remark = comm.everywhere(lambda: restore(path, state))
+    digests = comm.allgather(parameters.digest())
+    if len(set(digests)) > 1:
+        other = next(rank for rank, d in enumerate(digests) if d != digests[0])
+        error = CheckpointError(
+            f"all ranks must read the same checkpoint; rank {other} has found another "
+            "than rank 0. Put the run where all hosts see the same files."
+        )
+        error.collective = True
+        raise error
+    return float(numbers["seconds"]), remark
+
+
 class Saver:
     """Writes one checkpoint at a time, in a thread, while training goes on. Local.
 
-    What is written must not change meanwhile: give it copies.
-
-    Parameters
-    ----------
-    session : Session
-        Says when.
-    done : int
-        Epochs or iterations that are saved already.
+    What is written must not change meanwhile: give it copies. ``done`` are the epochs
+    or iterations that are saved already.
     """
 
     def __init__(self, session: Session, done: int = 0) -> None:
@@ -74,20 +143,8 @@ class Saver:
 class LayerKeeper(Keeper):
     """Saves the layers of a rank when it is due, and hears requests to end.
 
-    A layer that others wait for shall not wait for a disk.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-        The run.
-    session : Session
-        Says when.
-    plan : Plan
-        Says which checkpoints go together.
-    notice : Notice
-        Tells all ranks that one was asked to end.
-    n_layers : int
-        Of the stack.
+    A layer that others wait for shall not wait for a disk. ``plan`` says which
+    checkpoints go together, ``notice`` tells all ranks that one was asked to end.
     """
 
     def __init__(
@@ -162,16 +219,10 @@ class LayerKeeper(Keeper):
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a run goes on.
+    """Where a run goes on: the checkpoint of each layer.
 
-    Attributes
-    ----------
-    candidates : tuple of Candidate
-        The checkpoint of each layer.
-    again : list of bool
-        Layers whose last output goes up once more.
-    remarks : list of str
-        What the user should know, such as damaged files.
+    The last outputs of those in ``again`` go up once more. Of what is in ``remarks``,
+    such as damaged files, the user should know.
     """
 
     candidates: tuple[Candidate, ...]
@@ -261,38 +312,10 @@ def _damaged(
 
 def _unreadable(directory: RunDirectory, saved: list[list[Candidate]]) -> list[str]:
     """Return remarks on files of ended layers that do not even open."""
-    remarks = []
-    for index, candidates in enumerate(saved):
-        path = directory.layer_checkpoint(index)
-        if path.exists() and not any(c.final for c in candidates):
-            remarks.append(
-                f"{path} must be a whole checkpoint; it cannot be read. Going on from "
-                "an older one."
-            )
-    return remarks
-
-
-def restore_replicas(
-    path: Path, state: State, parameters: Parameters, comm: Communicator
-) -> tuple[float, str]:
-    """Put the state of every rank where a checkpoint is. Collective.
-
-    Returns the seconds of training until then, and a remark if a file was damaged.
-
-    Raises
-    ------
-    CheckpointError
-        On all ranks: there is none that is whole; or one rank has other parameters than
-        rank 0, for they do not see the same files.
-    """
-    _, numbers, remark = comm.everywhere(lambda: restore(path, state))
-    digests = comm.allgather(parameters.digest())
-    if len(set(digests)) > 1:
-        other = next(rank for rank, d in enumerate(digests) if d != digests[0])
-        error = CheckpointError(
-            f"all ranks must read the same checkpoint; rank {other} has found another "
-            "than rank 0. Put the run where all hosts see the same files."
-        )
-        error.collective = True
-        raise error
-    return float(numbers["seconds"]), remark
+    paths = [directory.layer_checkpoint(index) for index in range(len(saved))]
+    return [
+        f"{path} must be a whole checkpoint; it cannot be read. Going on from an older "
+        "one."
+        for path, own in zip(paths, saved, strict=True)
+        if path.exists() and not any(candidate.final for candidate in own)
+    ]

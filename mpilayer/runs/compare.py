@@ -14,10 +14,10 @@ from mpilayer.config import SparseConfig, as_values
 from mpilayer.errors import CommunicationError, TrainingError
 from mpilayer.interrupt import Interrupted
 from mpilayer.papers import LAHIRI, LAHIRI_EXACT
+from mpilayer.runs.checkpoints import restore
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import Terms
 from mpilayer.runs.lock import holding
-from mpilayer.runs.model import restore
 from mpilayer.runs.session import finite
 from mpilayer.runs.sparse import SparseTraining, make_cost
 from mpilayer.runs.tasks import COMPARE, SPARSE, is_run

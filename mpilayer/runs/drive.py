@@ -27,19 +27,7 @@ C = TypeVar("C")
 
 @dataclass(frozen=True)
 class Terms(Generic[C]):
-    """What rank 0 has found out for all ranks.
-
-    Attributes
-    ----------
-    data : Path
-        The data set.
-    config : dataclass
-        The effective settings.
-    facts : Facts
-        Of the data set.
-    table : Schedule, optional
-        What layers follow.
-    """
+    """What rank 0 has found out for all ranks, with the effective settings."""
 
     data: Path
     config: C
@@ -236,14 +224,9 @@ def make_run(
 
 
 def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
-    """Check that nothing is asked for that would change a run's result.
+    """Check that settings asked for would not change the result of a run with others.
 
-    Parameters
-    ----------
-    run, asked : configuration dataclass
-        Of the run, and of this command.
-    harmless : collection of str
-        Names of settings that may differ.
+    Those named in ``harmless`` may differ.
 
     Raises
     ------

@@ -73,18 +73,9 @@ def run_experiment(
 ) -> None:
     """Carry out all steps that are not complete. Collective.
 
-    Parameters
-    ----------
-    plan : Plan
-        Equal on all ranks.
-    session : Session
-        The ranks.
-    shown, report : callable
-        Called on rank 0.
-    threads : int
-        BLAS threads of each rank; 0: as each step began, or its usual ones.
-    replace_run : bool
-        A former experiment gives way.
+    ``shown`` and ``report`` are called on rank 0. ``threads`` are BLAS threads of each
+    rank; 0: as each step began, or its usual ones. With ``replace_run`` a former
+    experiment gives way.
 
     Raises
     ------

@@ -16,14 +16,13 @@ from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.losses import check_loss
 from mpilayer.optim.descent import DEFAULT_RATES
 from mpilayer.partition import shard_bounds
-from mpilayer.runs.advice import (
-    after_finetuning,
-    costly_allreduce,
-    no_better_than_always,
-    over_fits,
-    worse_than_pca,
+from mpilayer.runs import advice
+from mpilayer.runs.checkpoints import (
+    Saver,
+    remove_unfinished,
+    restore_replicas,
+    saving,
 )
-from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import Terms, Training, check_same
 from mpilayer.runs.model import (
@@ -31,7 +30,6 @@ from mpilayer.runs.model import (
     load_stack,
     progress,
     run_shapes,
-    saving,
 )
 from mpilayer.runs.rows import (
     Facts,
@@ -67,9 +65,7 @@ class _Rows:
     """What a rank trains and measures on; see ``finetune``."""
 
     stack: Stack
-    strata: Strata
-    train: Array32
-    validation: Array32
+    own: tuple[Strata, Array32, Array32]
     targets: tuple[Array32, Array32] | None = None
 
 
@@ -172,12 +168,12 @@ class Finetuning(Training[FinetuneConfig]):
                 part = ("validation", *shards[comm.rank])
             validation = dataset.rows(*part)
             if not isinstance(stack, Predictor):
-                return _Rows(stack, strata, train, validation)
-            wanted = read_labels(dataset, "train", *strata.rows)
-            measured = read_labels(dataset, *part)
-            classes = stack.classes
-            both = targets(wanted, classes), targets(measured, classes)
-            return _Rows(stack, strata, train, validation, both)
+                return _Rows(stack, (strata, train, validation))
+            wanted, measured = (
+                targets(read_labels(dataset, *place), stack.classes)
+                for place in (("train", *strata.rows), part)
+            )
+            return _Rows(stack, (strata, train, validation), (wanted, measured))
 
     def _begin(self, terms: Terms[FinetuneConfig]) -> None:
         self._keep_until(terms.config, 0, self._launch_facts())
@@ -238,7 +234,6 @@ class Finetuning(Training[FinetuneConfig]):
             On every rank, after saving what the last finite epoch has left.
         """
         session, comm, config = self.session, self.session.comm, state.config
-        eager = session.eager
         finite: Callable[[], None] | None = None
         comm.barrier()
         origin = perf_counter() - before
@@ -249,15 +244,8 @@ class Finetuning(Training[FinetuneConfig]):
             MetricsWriter(self.directory.metrics_file(self.name)) as writer,
         ):
             try:
-                for record in finetune(
-                    state,
-                    rows.strata,
-                    rows.train,
-                    rows.validation,
-                    comm,
-                    eager,
-                    rows.targets,
-                ):
+                records = finetune(state, *rows.own, comm, session.eager, rows.targets)
+                for record in records:
                     lines.append(asdict(record))
                     if comm.rank == 0:
                         writer.write(asdict(record))
@@ -309,7 +297,9 @@ class Finetuning(Training[FinetuneConfig]):
         times = {part: sum(line[part] for line in lines) for part in parts}
         work = f"minibatches of {state.config.minibatch} rows"
         session.warn(
-            costly_allreduce(times["allreduce"], seconds, session.comm.size, work)
+            advice.costly_allreduce(
+                times["allreduce"], seconds, session.comm.size, work
+            )
         )
         if isinstance(state.stack, Predictor):
             errors = self._prediction_errors(data, state, state.stack)
@@ -333,14 +323,14 @@ class Finetuning(Training[FinetuneConfig]):
 
         def advise() -> str:
             pca = self.directory.read_summary().get("pca") or {}
-            remedies = after_finetuning(
+            remedies = advice.after_finetuning(
                 state.config,
                 run_shapes(self.directory)[0],
                 state.epoch,
                 state.best_epoch,
-                over_fits(errors, pca),
+                advice.over_fits(errors, pca),
             )
-            return worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
+            return advice.worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
 
         worse = comm.on_root(advise)
         self.session.warn(worse)
@@ -357,7 +347,7 @@ class Finetuning(Training[FinetuneConfig]):
         comm, task = self.session.comm, self.task
         errors = errors_of(model, data, comm)
         usual = errors_of(always_of(data, model.classes, comm), data, comm)
-        worse = no_better_than_always(
+        worse = advice.no_better_than_always(
             task.model, errors, usual, state.config, state.epoch
         )
         self.session.warn(worse)

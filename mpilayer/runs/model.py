@@ -1,16 +1,12 @@
-"""Layers and stacks to checkpoints, and back."""
+"""The models that a run has trained, and whether they are at their end."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
-from mpilayer.arrays import AnyArray
 from mpilayer.config import PretrainConfig
 from mpilayer.errors import CheckpointError, UnfinishedWarning
 from mpilayer.models.base import LayerShape
-from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.lock import at_work
@@ -20,78 +16,22 @@ from mpilayer.runs.tasks import (
     SPARSE,
     TASKS,
     Task,
+    begun_last,
     kind_of,
     settings_of,
     sparse_config,
+    trained_last,
 )
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import layer_shapes, make_layer
-from mpilayer.train.pretrain import Snapshot
 from mpilayer.train.sparse.cost import make_model
-
-
-class State(Protocol):
-    """What a checkpoint holds: it says itself what that is, and takes it back."""
-
-    def arrays(self) -> Mapping[str, AnyArray]:
-        """Return arrays by name; nothing changes them any more."""
-
-    def numbers(self) -> Mapping[str, Any]:
-        """Return numbers by name."""
-
-    def restore(
-        self, arrays: Mapping[str, AnyArray], numbers: Mapping[str, Any]
-    ) -> None:
-        """Go where the state with these ``arrays()`` and ``numbers()`` was."""
-
-
-def saving(
-    path: Path, *states: State | Snapshot, keep: bool = False, **facts: Any
-) -> Callable[[], None]:
-    """Return what writes states as they are now, in any thread and at any time. Local.
-
-    ``facts`` stand beside their numbers; ``keep`` as
-    :func:`mpilayer.store.checkpoint.save` takes it.
-    """
-    arrays: dict[str, AnyArray] = {}
-    numbers = dict(facts)
-    for state in states:
-        arrays |= state.arrays()
-        numbers |= state.numbers()
-    return partial(checkpoint.save, path, arrays, numbers, keep)
-
-
-def restore(
-    path: Path, state: State
-) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
-    """Put a state where its newest whole checkpoint is. Local.
-
-    Returns
-    -------
-    dict, dict, str
-        All that the checkpoint holds, arrays and numbers, and a remark if the newest
-        file was damaged.
-
-    Raises
-    ------
-    CheckpointError
-        There is none that is whole, or it is of another model.
-    """
-    arrays, numbers, remark = checkpoint.load_newest(path)
-    for name, own in state.arrays().items():
-        checkpoint.fill(own, arrays, name, path)  # only for its checks
-    state.restore(arrays, numbers)
-    return arrays, numbers, remark
 
 
 def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
     """Return what a run has trained, and what that is. Local.
 
-    Returns
-    -------
-    str, DeepAutoencoder
-        ``sparse``, ``pretrained`` or ``finetuned``; a sparse autoencoder is a stack of
-        one layer.
+    That is ``sparse``, ``pretrained`` or ``finetuned``; a sparse autoencoder is a stack
+    of one layer.
 
     Raises
     ------
@@ -116,6 +56,79 @@ def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
         check_pretrained(directory)
     warn_if_unfinished(directory, TASKS["autoencode"])
     return "finetuned" if tuned else "pretrained", load_stack(directory)
+
+
+def chosen_task(run: Path, name: str | None) -> Task | None:
+    """Return the task whose predictor is to be used, None for the autoencoder. Local.
+
+    Parameters
+    ----------
+    run : Path
+        Directory of the run.
+    name : str, optional
+        One of ``TASKS``; by default what was trained last.
+
+    Raises
+    ------
+    CheckpointError
+        There is no run, or it has no such predictor.
+
+    Warns
+    -----
+    UnfinishedWarning
+        One was begun last, but nothing of it is saved yet.
+    """
+    directory = RunDirectory.open(run)
+    task = trained_last(directory) if name is None else TASKS[name]
+    begun = begun_last(directory) if name is None else None
+    if begun and begun.model != "finetuned" and not begun.is_trained(directory):
+        warn_if_unfinished(directory, begun)
+    if task is None or task == TASKS["autoencode"]:
+        return None
+    if not task.is_trained(directory):
+        raise CheckpointError(
+            f"{run} must have a {task.model}; it has none. Train one with 'mpilayer "
+            f"finetune {run} --task {task.name}'."
+        )
+    return task
+
+
+def chosen_model(directory: RunDirectory, name: str | None) -> tuple[str, Stack]:
+    """Return the model that ``chosen_task`` names, and what it is called. Local.
+
+    That is ``classifier``, ``regressor``, or a name that ``load_trained`` gives. A
+    ``CheckpointError`` says that there is none, or that it is damaged.
+    """
+    return load_model(directory, chosen_task(directory.path, name))
+
+
+def load_model(directory: RunDirectory, task: Task | None) -> tuple[str, Stack]:
+    """Return the model of what ``chosen_task`` has given, and what it is called."""
+    if task is None:
+        return load_trained(directory)
+    return task.model, load_predictor(directory, task)
+
+
+def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
+    """Return a run's classifier or regressor, with its best weights. Local.
+
+    Raises
+    ------
+    CheckpointError
+        It is missing or damaged.
+    """
+    path = directory.checkpoint(task.model)
+    arrays = checkpoint.load_for_use(path)
+    warn_if_unfinished(directory, task)
+    if "classes" not in arrays:
+        raise CheckpointError(
+            f"{path} must say which classes there are; it does not. Restore it, or "
+            "train again."
+        )
+    model = Predictor(run_shapes(directory)[1], arrays["classes"])
+    for name, view in model.parameters.items():
+        checkpoint.fill(view, arrays, f"best/{name}", path)
+    return model
 
 
 def warn_if_unfinished(directory: RunDirectory, task: Task) -> None:
@@ -164,12 +177,7 @@ def _load_sparse(directory: RunDirectory) -> DeepAutoencoder:
 def load_stack(directory: RunDirectory, pretrained: bool = False) -> DeepAutoencoder:
     """Return a run's model: fine-tuned if it was, else the unrolled layers. Local.
 
-    Parameters
-    ----------
-    directory : RunDirectory
-        The run.
-    pretrained : bool
-        Take the unrolled layers even if the run was fine-tuned.
+    ``pretrained``: the unrolled layers even if the run was fine-tuned.
 
     Raises
     ------
@@ -202,14 +210,7 @@ def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape
 
 
 def check_pretrained(directory: RunDirectory, weights: bool = True) -> None:
-    """Check that pre-training has come to its end.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-        The run.
-    weights : bool
-        They are needed; else it is enough that pre-training has begun.
+    """Check that pre-training has come to its end, or begun if no weights are needed.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mpilayer import files
-from mpilayer.arrays import AnyArray, Array32
+from mpilayer.arrays import Array32
 from mpilayer.config import PretrainConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import CheckpointError
@@ -84,10 +84,8 @@ def former_records(directory: RunDirectory, cut: Cut) -> dict[int, list[EpochRec
     known = {item.name for item in fields(EpochRecord)}
 
     def record(line: Mapping[str, Any], index: int) -> EpochRecord:
-        own = {name: line[name] for name in known & line.keys()}
-        values: dict[str, Any] = {
-            k: math.nan if v is None else v for k, v in own.items()
-        }
+        values: dict[str, Any] = {name: line[name] for name in known & line.keys()}
+        values = {k: math.nan if v is None else v for k, v in values.items()}
         return EpochRecord(**{**values, "layer": index})
 
     former = {}
@@ -134,13 +132,13 @@ def summarize(
     """Measure the stack beside PCA; write and return the summary. Collective."""
     comm = session.comm
     short = short_of_epochs(config, schedule)
+    session.warn(short)
     stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
     errors = errors_of(stack, data, comm)
     pca = errors_of(pca_of(data, config.layers[-1], session), data, comm)
     remedies = after_pretraining(config, over_fits(errors, pca))
     worse = worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
-    for words in filter(None, (short, worse)):
-        session.say(f"warning: {words}")
+    session.warn(worse)
     summary = {
         **session.facts(),
         "schedule": config.schedule,
@@ -180,24 +178,21 @@ def short_of_epochs(config: PretrainConfig, schedule: Schedule) -> str:
     )
 
 
-def _simulated_seconds(
-    schedule: Schedule, times: Sequence[dict[str, Any]]
-) -> float | None:
+def _simulated_seconds(schedule: Schedule, times: Sequence[dict[str, Any]]) -> float:
     """Return the seconds this table would take on a machine with more cores.
 
     Of a simulated table the end of its virtual clock, whose unit is the measured epoch
     of the first layer; of any other table the time with a core for each layer, from the
     measured epoch of each. Messages take no time.
     """
-    costs = [_epoch_seconds(layer) for layer in times]
+    kinds = ("training", "transform", "monitor")
+    costs = [
+        float(sum(layer[kind] for kind in kinds) / max(1, layer["epochs"]))
+        for layer in times
+    ]
     if schedule.virtual_end:
         return costs[0] * max(schedule.virtual_end)
     return max(finish_times(schedule, costs))
-
-
-def _epoch_seconds(layer: dict[str, Any]) -> float:
-    busy = layer["training"] + layer["transform"] + layer["monitor"]
-    return float(busy / max(1, layer["epochs"]))
 
 
 # --- the error of the whole stack while its layers are trained
@@ -246,7 +241,16 @@ def stack_over_time(
         seconds, epochs = moments[i]
         line = {"seconds": seconds, "epochs": epochs, "validation_error": found[i]}
         lines.append(line)
-    comm.on_root(lambda: _finish(directory, lines))
+
+    def finish() -> None:
+        path = directory.metrics_file("stack")
+        lost = "there will be no picture of the whole stack over time"
+        with files.optional(path, lost):
+            files.write(path, lines_of(lines))
+        with files.optional(directory.monitor, "it stays, and may be removed"):
+            remove(directory.monitor)
+
+    comm.on_root(finish)
 
 
 def _is_kept(config: PretrainConfig, index: int, epoch: int) -> bool:
@@ -293,37 +297,31 @@ def _error(
     epochs: Sequence[int],
     rows: Array32,
 ) -> float:
-    layers = []
-    for index, epoch in enumerate(epochs):
-        layer = new_state(config, shapes, index).layer
+    """Return the error with the parameters that layers left after some of their epochs.
+
+    NaN if they are not there, or are damaged.
+    """
+    layers = [new_state(config, shapes, index).layer for index in range(len(shapes))]
+    for index, (layer, epoch) in enumerate(zip(layers, epochs, strict=True)):
         if epoch:
-            path, found = _file(directory, index, epoch), None
+            path, read = _file(directory, index, epoch), False
             if path.exists():  # else the run began without --monitor-every
                 with files.optional(path, _GAPS):
-                    found = _read(path, layer.parameters.vector)
-            if found is None:
+                    _fill(layer.parameters.vector, path)
+                    read = True
+            if not read:
                 return math.nan
-            layer.parameters.vector[:] = found
-        layers.append(layer)
     stack = DeepAutoencoder.unroll(layers)
     with np.errstate(all="ignore"):  # who knows what the file holds
         return squared_error(rows, stack.reconstruct(rows)) / len(rows)
 
 
-def _read(path: Path, like: Array32) -> AnyArray:
+def _fill(vector: Array32, path: Path) -> None:
     found = files.read_array(path)
-    if found.shape != like.shape or found.dtype != like.dtype:
+    if found.shape != vector.shape or found.dtype != vector.dtype:
         raise CheckpointError(f"{path} must hold the parameters of a layer.")
-    return found
+    vector[:] = found
 
 
 def _file(directory: RunDirectory, index: int, epoch: int) -> Path:
     return directory.monitor / f"layer-{index + 1}.e{epoch:06}.npy"
-
-
-def _finish(directory: RunDirectory, lines: Sequence[Mapping[str, Any]]) -> None:
-    path = directory.metrics_file("stack")
-    with files.optional(path, "there will be no picture of the whole stack over time"):
-        files.write(path, lines_of(lines))
-    with files.optional(directory.monitor, "it stays, and may be removed"):
-        remove(directory.monitor)

@@ -13,7 +13,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from mpilayer.config import (
     SECTIONS,
@@ -25,9 +25,9 @@ from mpilayer.config import (
     as_values,
     compared,
     from_values,
+    options_of,
     read_sections,
     unknown_key,
-    value_from_text,
 )
 from mpilayer.data.recipe import patch_range
 from mpilayer.errors import ConfigError, unknown
@@ -54,17 +54,7 @@ FOLDER_OF = {"pretrain": "deep", "finetune": "deep"}
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment does.
-
-    Attributes
-    ----------
-    experiment, data, report : dataclass
-        Their sections.
-    training : mapping of str to dataclass
-        Settings of the training steps that have a section.
-    steps : tuple of str
-        In their order.
-    """
+    """What an experiment does: its sections, and its steps in their order."""
 
     experiment: ExperimentConfig
     data: DataConfig
@@ -159,23 +149,16 @@ def _change(text: str) -> tuple[str, str, Any]:
         )
     if section not in SECTIONS:
         raise ConfigError(f"--set {text}: {unknown('section', section, SECTIONS)}")
-    types = get_type_hints(SECTIONS[section])
-    if key not in types:
-        raise ConfigError(f"--set {text}: {unknown_key(key, types)}")
-    type_, value = types[key], value.strip()
+    options = options_of(SECTIONS[section])
+    if key not in options:
+        raise ConfigError(f"--set {text}: {unknown_key(key, options)}")
     try:
-        if type_ is not bool:
-            return section, key, value_from_text(type_, value)
-        if value in ("true", "false"):
-            return section, key, value == "true"
+        return section, key, options[key].from_text(value.strip())
     except ValueError:
-        pass
-    kind = _KINDS.get(type_, "a list of numbers")
-    example = "sparse" if section == "compare" else "experiment"
-    raise ConfigError(
-        f"--set {text}: {key} must be {kind}; got {value!r}. See 'mpilayer config "
-        f"{example}'."
-    )
+        raise ConfigError(
+            f"--set {text}: {key} must be {options[key].noun}; got {value!r}. See "
+            f"'mpilayer config {'experiment' if section != 'compare' else 'sparse'}'."
+        ) from None
 
 
 def _steps(given: tuple[str, ...], sections: Mapping[str, Any]) -> tuple[str, ...]:

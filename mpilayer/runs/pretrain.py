@@ -21,9 +21,10 @@ from mpilayer.runs.checkpoints import (
     LayerKeeper,
     remove_cuts,
     remove_unfinished,
+    restore,
 )
 from mpilayer.runs.drive import Terms, Training, check_same
-from mpilayer.runs.model import restore, run_shapes
+from mpilayer.runs.model import run_shapes
 from mpilayer.runs.outcome import (
     LayerOutcome,
     former_records,
@@ -46,9 +47,10 @@ from mpilayer.train.layer import (
     new_state,
     row_counts,
 )
-from mpilayer.train.plans import BEGINNING
+from mpilayer.train.plans import BEGINNING, Plan
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
+from mpilayer.words import count
 
 _HARMLESS = frozenset({"monitor_every"})
 # Settings that make a run longer or shorter.
@@ -129,7 +131,8 @@ class Pretraining(Training[PretrainConfig]):
     ) -> dict[str, Any]:
         session, directory, config = self.session, self.directory, terms.config
         comm = session.comm
-        cut = self._cut(terms) if again else None
+        plan = plan_of(config, terms.table)
+        cut = self._cut(plan, len(config.layers)) if again else None
         shapes = layer_shapes(config, terms.facts.n_visible)
         counts = terms.table.epochs if terms.table else config.stipulated_epochs
         owners = layers_to_ranks(
@@ -138,7 +141,7 @@ class Pretraining(Training[PretrainConfig]):
         session.announce()
         session.say(_describe(owners, shapes))
         states = [new_state(config, shapes, index) for index in owners[comm.rank]]
-        layers, seconds = self._train_layers(terms, rows, states, cut)
+        layers, seconds = self._train_layers(terms, plan, rows, states, cut)
         schedule = terms.table
         if schedule is None:
             schedule = recorded_table(config, [layers[i] for i in sorted(layers)])
@@ -155,10 +158,9 @@ class Pretraining(Training[PretrainConfig]):
         remove_cuts(self.directory, len(self._settings().layers))
         remove_unfinished(self.directory)
 
-    def _cut(self, terms: Terms[PretrainConfig]) -> Cut:
+    def _cut(self, plan: Plan, n_layers: int) -> Cut:
         """Return where the run goes on. Collective."""
         comm, directory = self.session.comm, self.directory
-        plan, n_layers = plan_of(terms.config, terms.table), len(terms.config.layers)
         # It may be noted all the same, if what it has left was lost.
         comm.on_root(lambda: directory.set_complete(PRETRAIN, False))
         cut = comm.on_root(lambda: Cut.newest(directory, plan, n_layers))
@@ -171,7 +173,7 @@ class Pretraining(Training[PretrainConfig]):
     ) -> tuple[list[Snapshot], dict[int, list[EpochRecord]]]:
         """Put this rank's layers where the cut is. Collective.
 
-        Returns the snapshots of all layers, and on rank 0 their records until then.
+        Returns the snapshots of all layers, and their records until then.
         """
         comm, directory = self.session.comm, self.directory
 
@@ -194,6 +196,7 @@ class Pretraining(Training[PretrainConfig]):
     def _train_layers(
         self,
         terms: Terms[PretrainConfig],
+        plan: Plan,
         rows: Rows | None,
         states: Sequence[LayerState],
         cut: Cut | None,
@@ -211,7 +214,7 @@ class Pretraining(Training[PretrainConfig]):
         former: dict[int, list[EpochRecord]] = {}
         if cut is not None:
             snapshots, former = self._restore(states, cut)
-        plan, notice = plan_of(config, terms.table), Notice(comm)
+        notice = Notice(comm)
         keeper = LayerKeeper(directory, session, plan, notice, n_layers)
         pipeline = Pipeline(
             states,
@@ -274,10 +277,9 @@ def check_ranks(n_ranks: int, config: PretrainConfig) -> None:
     """
     n_layers = len(config.layers)
     if n_ranks > n_layers:
-        plural = "s" if n_layers > 1 else ""
         raise CommunicationError(
-            f"a rank needs a layer of its own; got {n_ranks} ranks for {n_layers} "
-            f"layer{plural}. Start at most {n_layers} rank{plural}."
+            f"a rank needs a layer of its own; got {n_ranks} ranks for "
+            f"{count(n_layers, 'layer')}. Start at most {count(n_layers, 'rank')}."
         )
 
 

@@ -63,20 +63,8 @@ def _no_display(_: RunDirectory, __: Goals) -> AbstractContextManager[object]:
 class Session:
     """The ranks of this launch, and how they talk to the user.
 
-    Attributes
-    ----------
-    comm : Communicator
-        All ranks.
-    placement : Placement
-        Hosts and threads.
-    say : callable
-        Tells the user a line; only rank 0's is heard.
-    display : callable
-        Makes the context in which progress is shown; only on rank 0.
-    safety : Safety
-        Equal on all ranks.
-    deadline : float
-        When everything must be saved, in seconds since 1970; infinite if never.
+    ``say`` tells a line, ``display`` shows progress, both from rank 0 alone. At the
+    ``deadline``, in seconds since 1970, everything must be saved; infinite if never.
     """
 
     comm: Communicator
@@ -115,10 +103,7 @@ class Session:
     def must_stop(self, unit_seconds: float) -> bool:
         """Tell whether this rank was asked to end, or time would run out. Local.
 
-        Parameters
-        ----------
-        unit_seconds : float
-            What it takes until the question can be asked again.
+        It takes ``unit_seconds`` until the question can be asked again.
         """
         if interrupt.requested():
             return True

@@ -16,9 +16,13 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.errors import TrainingError
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.advice import costly_allreduce
-from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas
+from mpilayer.runs.checkpoints import (
+    Saver,
+    remove_unfinished,
+    restore_replicas,
+    saving,
+)
 from mpilayer.runs.drive import Terms, Training
-from mpilayer.runs.model import saving
 from mpilayer.runs.rows import Facts, check_range, data_facts
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.tasks import SPARSE, sparse_config

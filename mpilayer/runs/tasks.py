@@ -124,10 +124,7 @@ def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
 def data_to_use(directory: RunDirectory, data: Path | None) -> Path:
     """Return a data set of the user's choice, or the one a run was trained on. Local.
 
-    Raises
-    ------
-    DataError
-        Missing, damaged, or changed.
+    A ``DataError`` says that it is missing, damaged, or changed.
     """
     if data is None:
         return data_of_run(directory, None)
@@ -154,13 +151,9 @@ def training_data(directory: RunDirectory, data: Path) -> Path | None:
 class Task:
     """Names of what a task leaves.
 
-    Attributes
-    ----------
-    name : str
-        The section of ``config.toml``, the file of metrics, the mark in ``complete``,
-        and how the keys of the summary begin.
-    model : str
-        The checkpoint, and what is in it.
+    ``name`` is the section of ``config.toml``, the file of metrics, the mark in
+    ``complete``, and how the keys of the summary begin; ``model`` is the checkpoint,
+    and what is in it.
     """
 
     name: str

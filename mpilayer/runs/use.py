@@ -1,6 +1,6 @@
-"""Using what a run has trained: its errors, and what it makes of other rows."""
+"""Using what a run has trained: its errors, what it makes of rows, the model itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from math import sqrt
@@ -13,12 +13,18 @@ from mpilayer import files
 from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.data.csv import csv_text
 from mpilayer.data.dataset import Dataset, write_dataset
-from mpilayer.data.preparation import Preparation
+from mpilayer.data.preparation import Preparation, Scaling
 from mpilayer.data.split import Split
-from mpilayer.errors import CheckpointError, ConfigError
+from mpilayer.errors import CheckpointError, ConfigError, unknown
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import load_trained, run_shapes, warn_if_unfinished
+from mpilayer.runs.model import (
+    chosen_model,
+    chosen_task,
+    load_model,
+    load_predictor,
+    load_trained,
+)
 from mpilayer.runs.rows import (
     always_of,
     check_labels,
@@ -29,91 +35,17 @@ from mpilayer.runs.rows import (
     preparation_of,
 )
 from mpilayer.runs.session import Session
-from mpilayer.runs.tasks import (
-    TASKS,
-    Task,
-    begun_last,
-    data_to_use,
-    trained_last,
-    training_data,
-)
-from mpilayer.store import checkpoint
+from mpilayer.runs.tasks import data_to_use, training_data
+from mpilayer.store import export as store
 from mpilayer.train.evaluate import PCA
 from mpilayer.train.labels import Always
 
-# --- which model of the run
+_ONE_SPLIT = (".npy", ".csv")
+OUTPUT_ENDINGS = (".h5", ".hdf5", *_ONE_SPLIT)
+"""What ``write_rows`` can write."""
 
-
-def chosen_task(run: Path, name: str | None) -> Task | None:
-    """Return the task whose predictor is to be used, None for the autoencoder. Local.
-
-    Parameters
-    ----------
-    run : Path
-        Directory of the run.
-    name : str, optional
-        One of ``TASKS``; by default what was trained last.
-
-    Raises
-    ------
-    CheckpointError
-        There is no run, or it has no such predictor.
-
-    Warns
-    -----
-    UnfinishedWarning
-        One was begun last, but nothing of it is saved yet.
-    """
-    directory = RunDirectory.open(run)
-    task = trained_last(directory) if name is None else TASKS[name]
-    begun = begun_last(directory) if name is None else None
-    if begun and begun.model != "finetuned" and not begun.is_trained(directory):
-        warn_if_unfinished(directory, begun)
-    if task is None or task == TASKS["autoencode"]:
-        return None
-    if not task.is_trained(directory):
-        raise CheckpointError(
-            f"{run} must have a {task.model}; it has none. Train one with 'mpilayer "
-            f"finetune {run} --task {task.name}'."
-        )
-    return task
-
-
-def chosen_model(directory: RunDirectory, name: str | None) -> tuple[str, Stack]:
-    """Return the model that ``chosen_task`` names, and what it is called. Local.
-
-    That is ``classifier``, ``regressor``, or a name that ``load_trained`` gives. A
-    ``CheckpointError`` says that there is none, or that it is damaged.
-    """
-    return _load(directory, chosen_task(directory.path, name))
-
-
-def _load(directory: RunDirectory, task: Task | None) -> tuple[str, Stack]:
-    if task is None:
-        return load_trained(directory)
-    return task.model, load_predictor(directory, task)
-
-
-def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
-    """Return a run's classifier or regressor, with its best weights. Local.
-
-    Raises
-    ------
-    CheckpointError
-        It is missing or damaged.
-    """
-    path = directory.checkpoint(task.model)
-    arrays = checkpoint.load_for_use(path)
-    warn_if_unfinished(directory, task)
-    if "classes" not in arrays:
-        raise CheckpointError(
-            f"{path} must say which classes there are; it does not. Restore it, or "
-            "train again."
-        )
-    model = Predictor(run_shapes(directory)[1], arrays["classes"])
-    for name, view in model.parameters.items():
-        checkpoint.fill(view, arrays, f"best/{name}", path)
-    return model
+PARTS = ("whole", "encoder")
+"""What ``export`` can write of a model."""
 
 
 # --- its errors
@@ -130,12 +62,6 @@ def evaluate(
 
     Parameters
     ----------
-    run : Path
-        Directory of the run.
-    split : str
-        ``train``, ``validation`` or ``test``.
-    session : Session
-        The ranks, each reading its share of the rows.
     data : Path, optional
         A data set to evaluate on; by default the one the run was trained on.
     task : str, optional
@@ -159,7 +85,7 @@ def evaluate(
     """
     comm, directory = session.comm, RunDirectory(run)
     chosen = comm.on_root(lambda: chosen_task(run, task))
-    kind, model = comm.everywhere(lambda: _load(directory, chosen))
+    kind, model = comm.everywhere(lambda: load_model(directory, chosen))
     path = comm.on_root(lambda: data_to_use(directory, data))
 
     def check() -> dict[str, Any]:
@@ -231,10 +157,8 @@ def write_rows(
     ----------
     what : str
         ``codes``; ``reconstructions``, before any scaling; or ``predictions``: a row is
-        the probability of each class, and its label the most probable one, or the
+        the probability of each class, and its label the most probable one; or the
         number that a regressor predicts.
-    run, data : Path
-        Directory of the run, and the data set.
     out : Path
         The file; its ending says the format. ``.h5`` and ``.hdf5`` hold a data set with
         all splits, ``.npy`` and ``.csv`` the rows of one split; ``.csv`` has the labels
@@ -272,7 +196,7 @@ def write_rows(
         name, digest = dataset.name, dataset.digest[:12]
     if ending in _ONE_SPLIT:
         (content,) = splits.values()
-        files.write(out, _ONE_SPLIT[ending](content, preparation))
+        files.write(out, _table(content, preparation, ending))
     else:
         write_dataset(
             out,
@@ -366,20 +290,102 @@ def _chosen(dataset: Dataset, ending: str, split: str | None) -> tuple[str, ...]
     return dataset.splits
 
 
-def _npy(split: Split, _: Preparation) -> bytes:
+def _table(split: Split, preparation: Preparation, ending: str) -> bytes:
+    if ending == ".csv":
+        return csv_text(split, preparation).encode()
     out = BytesIO()
     np.save(out, split.x)
     return out.getvalue()
 
 
-def _csv(split: Split, preparation: Preparation) -> bytes:
-    return csv_text(split, preparation).encode()
+# --- the model itself, for other programs
 
 
-_ONE_SPLIT: Mapping[str, Callable[[Split, Preparation], bytes]] = {
-    ".npy": _npy,
-    ".csv": _csv,
-}
+def export(
+    run: Path,
+    out: Path,
+    part: str = PARTS[0],
+    replace: bool = False,
+    task: str | None = None,
+) -> store.Model:
+    """Write a trained model of a run, and return what was written. One process.
 
-OUTPUT_ENDINGS = (".h5", ".hdf5", *_ONE_SPLIT)
-"""What ``write_rows`` can write."""
+    Parameters
+    ----------
+    out : Path
+        The file; its ending, one of ``store.ENDINGS``, says the format.
+    part : str
+        ``whole``, or ``encoder`` for the steps to the code alone.
+    replace : bool
+        Replace an older file; of ``.h5`` files only exported models are replaced.
+    task : str, optional
+        Which of the run's models, one of ``TASKS``; by default what was trained last.
+
+    Raises
+    ------
+    MpilayerError
+        No such run, model or part, an unknown ending, a missing library, or ``out``
+        exists or cannot be written.
+    """
+    if part not in PARTS:
+        raise ConfigError(unknown("part", part, PARTS))
+    ending = files.check_output(out, store.ENDINGS, replace)
+    store.check_replaceable(out, ending)
+    model = _model(RunDirectory.open(run), part, task)
+    store.write(out, ending, model)
+    return model
+
+
+def _model(directory: RunDirectory, part: str, task: str | None) -> store.Model:
+    kind, stack = chosen_model(directory, task)
+    preparation = preparation_of(directory, stack.shapes[0].n_visible)
+    data = directory.read_config().get("data", {})
+    about = {
+        "model": kind,
+        "part": part,
+        "data": str(data.get("name", "")),
+        "data_digest": str(data.get("digest", "")),
+    }
+    activations = [activation for _, _, activation in stack.steps]
+    output = "reconstruction"
+    if isinstance(stack, Predictor):
+        output = "prediction"
+        if len(stack.classes):
+            # In training the softmax is a part of the loss; other programs have none.
+            output, activations[-1] = "probabilities", "softmax"
+            if part == "whole":
+                names = preparation.names(stack.classes)
+                about["classes"] = ",".join(map(str, names))
+    steps = [
+        _step(stack.parameters[f"weights_{k}"], stack.parameters[f"bias_{k}"], name)
+        for k, name in enumerate(activations)
+    ]
+    n_layers = len(stack.shapes)
+    outputs = {"code": n_layers, output: len(steps)}
+    if part == "encoder":
+        steps, outputs = steps[:n_layers], {"code": n_layers}
+    if scaling := preparation.scaling:
+        about["scaling"] = scaling.method
+        steps = _of_raw_values(steps, scaling, "reconstruction" in outputs)
+    return store.Model(tuple(steps), outputs, about)
+
+
+def _of_raw_values(
+    steps: list[store.Step], scaling: Scaling, reconstruct: bool
+) -> list[store.Step]:
+    """Return steps that take values before their scaling, and linear ones that give it.
+
+    (x − offset) · factor · W + b is x · (factor · W) + (b − offset · factor · W).
+    """
+    offset, factor = scaling.offset.astype(np.float64), scaling.factor
+    first, last = steps[0], steps[-1]
+    weights = factor[:, np.newaxis].astype(np.float64) * first.weights
+    bias = first.bias - offset @ weights
+    steps = [_step(weights, bias, first.activation), *steps[1:]]
+    if reconstruct and last.activation == "linear":
+        steps[-1] = _step(last.weights / factor, last.bias / factor + offset, "linear")
+    return steps
+
+
+def _step(weights: AnyArray, bias: AnyArray, activation: str) -> store.Step:
+    return store.Step(weights.astype(np.float32), bias.astype(np.float32), activation)

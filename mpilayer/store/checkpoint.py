@@ -1,5 +1,12 @@
-"""Checkpoints: named arrays and numbers in one HDF5 file that is whole or absent."""
+"""Checkpoints: named arrays and numbers in one HDF5 file that is whole or absent.
 
+HDF5 trusts its own structures: one wrong byte among them may end the whole process
+instead of raising an error. So a checkpoint ends with a *seal*, the SHA-256 of all
+bytes before in a line that HDF5 ignores, and who opens a damaged one learns it before
+HDF5 does. Older files have none.
+"""
+
+import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +25,13 @@ from mpilayer.errors import (
     MpilayerError,
     UnreadableError,
 )
-from mpilayer.store import seal
 
 KIND = "mpilayer-checkpoint"
 FORMAT_VERSION = 1
 
 _LIBVER = ("earliest", "v110")
+_MARK = b"\nmpilayer sha256 "
+_SEAL_LENGTH = len(_MARK) + 64 + 1
 
 
 def save(
@@ -34,16 +42,9 @@ def save(
 ) -> None:
     """Write a checkpoint: temporary file, fsync, verify, rename. Local.
 
-    Parameters
-    ----------
-    path : Path
-        The file; an older one is replaced in one step.
-    arrays : mapping of str to ndarray
-        Names may contain ``/`` for groups, e.g. ``parameters/weights``.
-    attributes : mapping
-        Numbers and texts.
-    keep : bool
-        The file that was there before stays, see ``load_newest``.
+    Names of arrays may contain ``/`` for groups, e.g. ``parameters/weights``;
+    attributes are numbers and texts. The file that was there before is replaced in one
+    step, or if ``keep`` it stays, see ``load_newest``.
 
     Raises
     ------
@@ -53,13 +54,13 @@ def save(
     content = _image(arrays, attributes)
 
     def settle(temporary: Path) -> None:
-        seal.check(temporary)
+        check_seal(temporary)
         if keep and path.exists():
             path.replace(_previous(path))
 
     with files.replacing(path, settle) as temporary:
         path.parent.mkdir(exist_ok=True)  # somebody may have removed it
-        temporary.write_bytes(content + seal.of(content))
+        temporary.write_bytes(content + seal(content))
 
 
 def load(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]]:
@@ -70,17 +71,11 @@ def load(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]]:
     CheckpointError
         Missing, damaged, of another kind or a newer version.
     """
-    arrays: dict[str, AnyArray] = {}
-
-    def read(name: str, item: Any) -> None:
-        if isinstance(item, hdf5.Dataset):
-            arrays[name] = item[()]
-
     with _opened(path) as (file, verified):
         if not verified:
             hdf5.verify_digest(file, path, CheckpointError)
-        file.visititems(read)
-        return arrays, {name: _plain(value) for name, value in file.attrs.items()}
+        arrays = {name: item[()] for name, item in hdf5.datasets(file).items()}
+        return arrays, _numbers(file)
 
 
 def load_newest(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
@@ -101,18 +96,7 @@ def load_newest(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
 
 
 def load_for_use(path: Path) -> dict[str, AnyArray]:
-    """Return the arrays of the newest whole checkpoint of a path. Local.
-
-    Raises
-    ------
-    CheckpointError
-        The file and the one before it are missing or damaged.
-
-    Warns
-    -----
-    DamageWarning
-        It is not the last one.
-    """
+    """Return the arrays as ``load_newest``, with a ``DamageWarning`` for its remark."""
     arrays, _, remark = load_newest(path)
     if remark:
         warnings.warn(remark, DamageWarning, stacklevel=2)
@@ -143,15 +127,9 @@ def remove(path: Path) -> None:
 
 
 def attributes(path: Path) -> dict[str, Any]:
-    """Return the attributes of a checkpoint alone.
-
-    Raises
-    ------
-    CheckpointError
-        Missing, no HDF5, damaged, of another kind or a newer version.
-    """
+    """Return the attributes of a checkpoint alone; raises as ``load``."""
     with _opened(path) as (file, _):
-        return {name: _plain(value) for name, value in file.attrs.items()}
+        return _numbers(file)
 
 
 def fill(
@@ -178,6 +156,31 @@ def fill(
             "diverged. Train again, with a smaller learning rate or scaled data."
         )
     target[...] = found
+
+
+def seal(content: bytes) -> bytes:
+    """Return what is appended to the content of a file."""
+    return _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n"
+
+
+def check_seal(path: Path) -> bool:
+    """Tell whether a file's bytes are sealed, and as they were then. Local.
+
+    Raises
+    ------
+    CheckpointError
+        They are not as they were.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        content = memoryview(file.read())
+    body, end = content[:-_SEAL_LENGTH], bytes(content[-_SEAL_LENGTH:])
+    if not end.startswith(_MARK):
+        return False
+    stored = end[len(_MARK) :].strip().decode(errors="replace")
+    files.check_digest(path, hashlib.sha256(body).hexdigest(), stored, CheckpointError)
+    return True
 
 
 def _image(arrays: Mapping[str, AnyArray], attributes: Mapping[str, Any]) -> bytes:
@@ -210,7 +213,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
         Also for whatever HDF5 makes of damage in a file without a seal.
     """
     try:
-        verified = seal.check(path)
+        verified = check_seal(path)
         with hdf5.open_read(
             path, kind=KIND, version=FORMAT_VERSION, error=CheckpointError
         ) as file:
@@ -227,8 +230,12 @@ def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
         ) from error
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _numbers(file: Any) -> dict[str, Any]:
+    """Return the attributes of an open checkpoint as plain numbers and texts."""
+    return {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in file.attrs.items()
+    }
 
 
 def _previous(path: Path) -> Path:

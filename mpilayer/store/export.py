@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from mpilayer import __version__, hdf5
+from mpilayer import __version__, files, hdf5
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.errors import ConfigError
 
 KIND = "mpilayer-model"
 FORMAT_VERSION = 1
-HDF5 = ".h5"
+_HDF5 = ".h5"
 
 # ONNX 1.8, of 2020: whatever runs models today reads it.
 _OPSET = 13
@@ -38,14 +38,9 @@ _SKLEARN_NAMES = {"sigmoid": "logistic", "linear": "identity"}
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step f(x · weights + bias).
+    """One step f(x · weights + bias): weights (n_in, n_out), bias (n_out,).
 
-    Attributes
-    ----------
-    weights : ndarray of float32, (n_in, n_out)
-    bias : ndarray of float32, (n_out,)
-    activation : str
-        Name of f, as in the configuration, or ``softmax``.
+    The name of f is that of the configuration, or ``softmax``.
     """
 
     weights: Array32
@@ -87,8 +82,35 @@ class Model:
         }
 
 
-def npz(model: Model) -> bytes:
-    """Return a .npz file: ``coefs_k``, ``intercepts_k`` as scikit-learn's MLP has them.
+def write(path: Path, ending: str, model: Model) -> None:
+    """Write a model in the format of an ending, one of ``ENDINGS``. Local.
+
+    Raises
+    ------
+    ConfigError
+        A library is not installed, or the format does not hold so many weights.
+    DataError
+        The folder cannot be written, or the disk is full; an old file is untouched.
+    """
+    if ending == _HDF5:
+        _write_hdf5(path, model)
+    else:
+        files.write(path, _CONTENTS[ending](model))
+
+
+def check_replaceable(path: Path, ending: str) -> None:
+    """Check that an HDF5 file is a model, and not data or a checkpoint."""
+
+    def advise(_: object) -> str:
+        return "It is not replaced: choose another name."
+
+    if ending == _HDF5 and path.exists():
+        with hdf5.open_read(path, kind=KIND, version=FORMAT_VERSION, advise=advise):
+            pass
+
+
+def _npz(model: Model) -> bytes:
+    """Return ``coefs_k`` and ``intercepts_k`` as scikit-learn's MLP has them.
 
     ``activations`` are scikit-learn's names; the other facts are texts of their own.
     """
@@ -103,16 +125,11 @@ def npz(model: Model) -> bytes:
     return out.getvalue()
 
 
-def safetensors(model: Model) -> bytes:
-    """Return a .safetensors file, with the keys of a PyTorch ``Sequential``.
+def _safetensors(model: Model) -> bytes:
+    """Return a file with the keys of a PyTorch ``Sequential``.
 
     Its module 2k is the ``Linear`` of step k, whose weights are (n_out, n_in); module
     2k + 1 is the activation.
-
-    Raises
-    ------
-    ConfigError
-        The library is not installed.
     """
     tensors = {}
     for k, step in enumerate(model.steps):
@@ -123,81 +140,51 @@ def safetensors(model: Model) -> bytes:
     return content
 
 
-def onnx(model: Model) -> bytes:
-    """Return an .onnx file: input ``visible``, any number of rows, float32.
-
-    Its outputs are those of the model.
-
-    Raises
-    ------
-    ConfigError
-        The library is not installed, or the weights are more than the format holds.
-    """
-    helper = _library("onnx.helper")
+def _onnx(model: Model) -> bytes:
+    """Return a file with the input ``visible``: any number of rows, float32."""
+    helper, onnx = _library("onnx.helper"), _library("onnx")
     size = sum(step.weights.nbytes + step.bias.nbytes for step in model.steps)
     if size > _ONNX_LIMIT:
         raise ConfigError(
             f"an .onnx file must be smaller than 2 GiB; this model takes {size} bytes. "
             "Export it to .safetensors, .npz or .h5."
         )
-    graph = helper.make_graph(
-        _onnx_nodes(model),
-        "mpilayer",
-        [_onnx_value("visible", model.sizes[0])],
-        [_onnx_value(name, model.sizes[n]) for name, n in model.outputs.items()],
-        _onnx_weights(model),
-    )
+
+    def value(name: str, width: int) -> Any:
+        shape = ["rows", width]
+        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+
+    names = {n: name for name, n in model.outputs.items()}
+    nodes, tensors, before = [], [], "visible"
+    for k, step in enumerate(model.steps):
+        weights, bias = f"weights_{k}", f"bias_{k}"
+        for name, array in ((weights, step.weights), (bias, step.bias)):
+            content = np.ascontiguousarray(array)
+            tensors.append(onnx.numpy_helper.from_array(content, name))
+        operator = _ONNX_OPERATORS[step.activation]
+        after = names.get(k + 1, f"value_{k}")
+        total = f"sum_{k}" if operator else after
+        nodes.append(helper.make_node("Gemm", [before, weights, bias], [total]))
+        if operator:
+            nodes.append(helper.make_node(operator, [total], [after]))
+        before = after
+    outputs = [value(name, model.sizes[n]) for name, n in model.outputs.items()]
     proto = helper.make_model(
-        graph,
+        helper.make_graph(
+            nodes, "mpilayer", [value("visible", model.sizes[0])], outputs, tensors
+        ),
         producer_name="mpilayer",
         producer_version=__version__,
         ir_version=_IR_VERSION,
         opset_imports=[helper.make_opsetid("", _OPSET)],
     )
     helper.set_model_props(proto, model.facts())
-    content: bytes = proto.SerializeToString()
-    return content
+    result: bytes = proto.SerializeToString()
+    return result
 
 
-def _onnx_nodes(model: Model) -> list[Any]:
-    make = _library("onnx.helper").make_node
-    outputs = {n: name for name, n in model.outputs.items()}
-    nodes, before = [], "visible"
-    for k, step in enumerate(model.steps):
-        operator = _ONNX_OPERATORS[step.activation]
-        value = outputs.get(k + 1, f"value_{k}")
-        total = f"sum_{k}" if operator else value
-        nodes.append(make("Gemm", [before, f"weights_{k}", f"bias_{k}"], [total]))
-        if operator:
-            nodes.append(make(operator, [total], [value]))
-        before = value
-    return nodes
-
-
-def _onnx_weights(model: Model) -> list[Any]:
-    tensor = _library("onnx.numpy_helper").from_array
-    return [
-        tensor(np.ascontiguousarray(array), f"{name}_{k}")
-        for k, step in enumerate(model.steps)
-        for name, array in (("weights", step.weights), ("bias", step.bias))
-    ]
-
-
-def _onnx_value(name: str, width: int) -> Any:
-    library = _library("onnx")
-    return library.helper.make_tensor_value_info(
-        name, library.TensorProto.FLOAT, ["rows", width]
-    )
-
-
-def write_hdf5(path: Path, model: Model) -> None:
-    """Write a model as HDF5, see docs/formats.md; local.
-
-    Raises
-    ------
-    DataError
-        The folder cannot be written, or the disk is full; an old file is untouched.
-    """
+def _write_hdf5(path: Path, model: Model) -> None:
+    """Write a model as docs/formats.md says."""
     with hdf5.create(path, kind=KIND, version=FORMAT_VERSION) as file:
         for name, text in model.facts().items():
             file.attrs[name] = text
@@ -209,27 +196,13 @@ def write_hdf5(path: Path, model: Model) -> None:
             group.attrs["activation"] = step.activation
 
 
-def check_hdf5(path: Path) -> None:
-    """Check that a file holds a model, and not data or a checkpoint.
-
-    Raises
-    ------
-    DataError
-        It does not.
-    """
-    advice = "It is not replaced: choose another name."
-    with hdf5.open_read(path, kind=KIND, version=FORMAT_VERSION, advice=advice):
-        pass
-
-
-CONTENTS: Mapping[str, Callable[[Model], bytes]] = {
-    ".npz": npz,
-    ".safetensors": safetensors,
-    ".onnx": onnx,
+_CONTENTS: Mapping[str, Callable[[Model], bytes]] = {
+    ".npz": _npz,
+    ".safetensors": _safetensors,
+    ".onnx": _onnx,
 }
-"""Ending to what makes the bytes of such a file."""
 
-ENDINGS = (*CONTENTS, HDF5)
+ENDINGS = (*_CONTENTS, _HDF5)
 """What a model can be written to."""
 
 

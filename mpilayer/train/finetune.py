@@ -35,13 +35,12 @@ class FinetuneRecord:
     ----------
     epoch : int
         From 1.
-    train_loss : float
-        The loss minimized, summed over columns, mean over rows, as met on the way.
-    validation_error : float
-        After the epoch: reconstruction error, percentage of wrong classes, or mean
-        squared error; NaN without validation rows.
+    train_loss, validation_error : float
+        The loss minimized, summed over columns, mean over rows, as met on the way; then
+        reconstruction error, percentage of wrong classes, or mean squared error, NaN
+        without validation rows.
     training, allreduce, evaluating : float
-        Seconds of this rank: computing, waiting for reductions, measuring the error.
+        Seconds of this rank: computing, waiting for sums, measuring the error.
     """
 
     epoch: int
@@ -65,16 +64,11 @@ class FinetuneState:
 
     Attributes
     ----------
-    loss : str
-        What is minimized.
-    optimizer : Optimizer
-        Its state belongs to a checkpoint.
     epoch : int
         Epochs done.
-    best_error, best_epoch : float, int
-        The smallest validation error so far, and after which epoch it was.
-    best : ndarray
-        The parameter vector of that epoch.
+    best_error, best_epoch, best : float, int, ndarray
+        The smallest validation error so far, after which epoch it was, and the
+        parameter vector there.
     last : ndarray or None
         That of the last epoch, once the stack holds the best ones.
     """
@@ -203,13 +197,11 @@ class FinetuneState:
         """
         if np.isfinite(loss) and self.stack.parameters.is_finite():
             return
-        error = TrainingError(
+        raise TrainingError(
             "weights and loss must stay finite; in fine-tuning they are not after "
             f"epoch {self.epoch}: training diverges. Give a learning rate below "
             f"{self.learning_rate:g}, another optimizer, or scale the data."
-        )
-        error.collective = True
-        raise error
+        ).of_all_ranks()
 
 
 def finetune(
@@ -231,14 +223,12 @@ def finetune(
     state : FinetuneState
         Where to go on; changed in place, equal on all ranks. At the end its stack holds
         the best weights.
-    strata : Strata
-        This rank's share.
-    train, validation : ndarray (n_samples, n_visible)
-        The rows that ``strata.rows`` names; this rank's validation rows. *Local.*
-    comm : Communicator
-        All ranks.
-    eager : float
-        Seconds that a rank waits for a reduction before it sleeps.
+    strata, train : Strata, ndarray (n_samples, n_visible)
+        This rank's share, and the rows that ``strata.rows`` names. *Local.*
+    validation : ndarray (n_samples, n_visible)
+        This rank's. *Local.*
+    comm, eager
+        See ``Sums``.
     targets : pair of ndarray (n_samples, n_out), optional
         What should come out of ``train`` and ``validation``; the rows themselves by
         default. *Local.*

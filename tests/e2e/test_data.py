@@ -108,10 +108,10 @@ def test_an_existing_file_is_kept_unless_forced(data, digits, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--validation", "-1"], "--validation must be 0 or more; got -1"),
-        (["--seed", "-1"], "--seed must be 0 or more; got -1"),
+        (["--validation", "-1"], "must be at least 0; got -1. Change --validation"),
+        (["--seed", "-1"], "must be at least 0; got -1. Change --seed"),
         (["--validation", "60"], "asked for 60 of 60"),
-        (["--validation", "many"], "invalid int value: 'many'"),
+        (["--validation", "many"], "must be a whole number; got 'many'"),
         (["--vlaidation", "1"], "--vlaidation 1. Did you mean --validation?"),
         (["--valid", "1"], "--valid 1. Did you mean --validation?"),
     ],

@@ -11,8 +11,8 @@ import pytest
 
 from mpilayer.data.dataset import Dataset
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.model import load_predictor
 from mpilayer.runs.tasks import TASKS
-from mpilayer.runs.use import load_predictor
 from tests.e2e.conftest import LAYERS, contents, read_summary
 from tests.support import launch
 from tests.support.plain import FUNCTIONS

@@ -305,7 +305,7 @@ REFUSED = {
     "like nothing": (("--like", "none.h5"), "--like must name a run or a data set"),
     "like a folder": (("--like", "."), "must be the directory of a run"),
     "an unknown scale": (("--scale", "max"), "--scale", "minmax"),
-    "test rows": (("--test", -1), "--test must be 0 or more; got -1"),
+    "test rows": (("--test", -1), "must be at least 0; got -1. Change --test"),
 }
 
 

@@ -5,59 +5,76 @@ import pytest
 
 from mpilayer.config import FinetuneConfig
 from mpilayer.models.base import LayerShape
-from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.partition import shard_bounds
 from mpilayer.train.evaluate import PCA, reconstruction_error
 from mpilayer.train.finetune import FinetuneState, Strata, finetune
-from tests.support.together import together
+from mpilayer.train.labels import confusion, targets
+from tests.support.together import shares, together
 from tests.support.toys import randomize, rows
 
 pytestmark = pytest.mark.mpi(min_size=2)
 SERIAL = SerialCommunicator()
 TRAIN, VALIDATION = rows(230), rows(50, seed=1)
+SHAPES = [LayerShape(12, 8), LayerShape(8, 4)]
+CLASSES = {"classify": np.array([2, 3, 7]), "regress": np.array([], np.int64)}
+# A predictor has everything else, too.
+FULL = {"dropout": 0.3, "input_dropout": 0.1, "weight_decay": 0.01}
+FULL |= {"learning_rate_decay": 0.8}
+TASKS = {"autoencode": {}, "classify": FULL, "regress": FULL}
 
 
 def share(comm, v):
     """Return this rank's rows."""
-    start, stop = shard_bounds(len(v), comm.size)[comm.rank]
-    return v[start:stop]
+    return shares(v, comm.size)[comm.rank]
 
 
-def new_stack():
-    return randomize(DeepAutoencoder([LayerShape(12, 8), LayerShape(8, 4)]))
+def wanted(task, v):
+    """Return targets that the rows decide: how many of three columns are bright."""
+    bright = (v[:, [0, 3, 7]] > 0.5).sum(axis=1)
+    return targets(CLASSES["classify"][np.minimum(bright, 2)], CLASSES[task])
 
 
-def tuned(comm, validation=VALIDATION, **settings):
-    """Return final parameters, records, and best error after fine-tuning."""
-    usual = {"epochs": 3, "minibatch": 20, "optimizer": "sgd"}
-    config = FinetuneConfig(**usual | settings)
-    state = FinetuneState(new_stack(), config)
+def new_stack(task="autoencode"):
+    if task == "autoencode":
+        return randomize(DeepAutoencoder(SHAPES))
+    return randomize(Predictor(SHAPES, CLASSES[task]), deviation=0.3)
+
+
+def tuned(comm, task="autoencode", validation=VALIDATION, **settings):
+    """Return the last parameters, records, best error and final parameters."""
+    usual = {"epochs": 3, "minibatch": 20, "optimizer": "sgd", "task": task}
+    config = FinetuneConfig(**usual | TASKS[task] | settings)
+    state = FinetuneState(new_stack(task), config)
     strata = Strata.of_rank(len(TRAIN), config.minibatch, comm.rank, comm.size)
-    start, stop = strata.rows
-    mine = share(comm, validation)
-    records = list(finetune(state, strata, TRAIN[start:stop], mine, comm))
-    return state.stack.parameters.vector.copy(), records, state.best_error
+    mine, tested = TRAIN[slice(*strata.rows)], share(comm, validation)
+    labels = (wanted(task, mine), wanted(task, tested)) if task in CLASSES else None
+    records, last = [], None
+    for record in finetune(state, strata, mine, tested, comm, targets=labels):
+        records.append(record)
+        last = state.stack.parameters.vector.copy()
+    return last, records, state.best_error, state.stack.parameters.vector
 
 
 # Sums over ranks are taken in another order: a float32 gradient differs in its last
 # digits. Adam divides by its size, so that a tiny one may differ by more.
 @pytest.mark.parametrize("minibatch", [20, 3])
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(
     ("optimizer", "rate", "tolerance"),
-    [("sgd", 0.01, 1e-5), ("momentum", 0.002, 1e-5), ("adam", 0.002, 1e-4)],
+    [("sgd", 0.01, 1e-5), ("momentum", 0.002, 1e-5), ("adam", 0.002, 2e-4)],
 )
-def test_finetuning(world, optimizer, rate, tolerance, minibatch):
+def test_finetuning(world, task, optimizer, rate, tolerance, minibatch):
+    rate /= 10 if task == "regress" and optimizer != "adam" else 1
     settings = {"optimizer": optimizer, "learning_rate": rate, "minibatch": minibatch}
-    expected, records, best = world.on_root(lambda: tuned(SERIAL, **settings))
-    found, my_records, my_best = tuned(world, **settings)
+    expected, records, best, _ = world.on_root(lambda: tuned(SERIAL, task, **settings))
+    found, my_records, my_best, _ = tuned(world, task, **settings)
     vectors = world.allgather(found)
     with together(world):
         assert all((vector == found).all() for vector in vectors)
-        assert np.abs(expected - new_stack().parameters.vector).max() > 0.01
+        assert np.abs(expected - new_stack(task).parameters.vector).max() > 0.01
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
         assert my_best == pytest.approx(best, rel=1e-4)
-        assert len(my_records) == len(records)
         for mine, other in zip(my_records, records, strict=True):
             assert mine.epoch == other.epoch
             assert mine.train_loss == pytest.approx(other.train_loss, rel=1e-4)
@@ -65,10 +82,11 @@ def test_finetuning(world, optimizer, rate, tolerance, minibatch):
             assert mine.validation_error == error
 
 
-def test_fewer_validation_rows_than_ranks(world):
-    expected = world.on_root(lambda: tuned(SERIAL, VALIDATION[:1]))
-    found = tuned(world, VALIDATION[:1])
-    none = tuned(world, VALIDATION[:0])
+@pytest.mark.parametrize("task", ["autoencode", "classify"])
+def test_fewer_validation_rows_than_ranks(world, task):
+    expected = world.on_root(lambda: tuned(SERIAL, task, VALIDATION[:1]))
+    found = tuned(world, task, VALIDATION[:1])
+    none = tuned(world, task, VALIDATION[:0])
     with together(world):
         np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=1e-5)
         assert found[2] == pytest.approx(expected[2], rel=1e-4)
@@ -80,7 +98,15 @@ def test_patience_ends_all_ranks_together(world):
     counts = world.allgather(len(found[1]))
     with together(world):
         assert counts == [3] * world.size
-        np.testing.assert_array_equal(found[0], new_stack().parameters.vector)
+        np.testing.assert_array_equal(found[3], new_stack().parameters.vector)
+
+
+def test_confusion(world):
+    model, all_wanted = new_stack("classify"), wanted("classify", TRAIN)
+    expected = confusion(model, [(TRAIN, all_wanted)], SERIAL)
+    found = confusion(model, [(share(world, TRAIN), share(world, all_wanted))], world)
+    with together(world):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_reconstruction_error(world):

@@ -8,14 +8,13 @@ pytest.importorskip("sklearn", reason="needs scikit-learn")
 from scipy.sparse import csr_array
 from sklearn.model_selection import GridSearchCV
 
-import mpilayer
 from mpilayer.arrays import Array32
 from mpilayer.errors import TrainingError
 from mpilayer.estimators import InputError, SettingError
 from mpilayer.estimators.rows import current_bounds, redistribute
-from mpilayer.partition import shard_bounds
+from tests.support.estimators import small
 from tests.support.sparse import patches
-from tests.support.together import together
+from tests.support.together import SPLITS, shares, together
 from tests.support.toys import rows
 
 pytestmark = [
@@ -24,19 +23,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:(finetune_)?minibatch=[0-9]+ is more than"),
 ]
 X = rows(97)
-# How many of n rows each of so many ranks has.
-SPLITS = {
-    "even": lambda n, ranks: [b - a for a, b in shard_bounds(n, ranks)],
-    "uneven": lambda n, ranks: [1] * (ranks - 1) + [n - ranks + 1],
-    "rank 0 has none": lambda n, ranks: [0, *SPLITS["even"](n, ranks - 1)],
-}
 
 
 def share(comm, data, split="even"):
     """Return this rank's rows."""
-    return np.split(data, np.cumsum(SPLITS[split](len(data), comm.size))[:-1])[
-        comm.rank
-    ]
+    return shares(data, comm.size, split)[comm.rank]
 
 
 def vector(estimator) -> Array32:
@@ -61,8 +52,7 @@ LAYERS = [
 
 
 def layer(name, comm=None, **changes):
-    usual = {"n_hidden": 7, "epochs": 3, "minibatch": 20, "comm": comm}
-    return getattr(mpilayer, name)(**{**usual, **changes})
+    return small(name, comm=comm, **{"n_hidden": 7} | changes)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -95,8 +85,8 @@ def test_many_sizes_of_shares(world):
 
 
 def stack(comm=None, **changes):
-    usual = {"layers": (8, 6, 3), "epochs": 4, "minibatch": 20, "finetune_epochs": 0}
-    return mpilayer.StackedAutoencoder(**{**usual, "comm": comm, **changes})
+    usual = {"layers": (8, 6, 3), "epochs": 4, "finetune_epochs": 0}
+    return small("StackedAutoencoder", comm=comm, **usual | changes)
 
 
 @pytest.mark.parametrize("schedule", ["lockstep", "greedy"])
@@ -133,10 +123,8 @@ def test_sparse_rows_in_a_stack(world):
 
 
 def sparse(comm=None, **changes):
-    usual = {"hidden": 5, "evaluations": 15, "sparsity_target": 0.1}
-    usual |= {"dtype": "float64", "sparsity_weight": 0.5, "kl": "exact"}
-    usual |= {"measure_every": 0}
-    return mpilayer.SparseAutoencoder(**{**usual, "comm": comm, **changes})
+    usual = {"dtype": "float64", "sparsity_weight": 0.5, "kl": "exact"}
+    return small("SparseAutoencoder", comm=comm, **usual | changes)
 
 
 @pytest.mark.parametrize("kl", ["exact", "exact-fused"])
@@ -218,43 +206,32 @@ def test_all_ranks_find_the_same_best_of_a_grid(world):
 def test_redistribution(world, now, wanted, monkeypatch):
     monkeypatch.setattr("mpilayer.estimators.rows._MESSAGE_BYTES", 5 * 12 * 4)
     mine = share(world, X, now)
-    stops = np.cumsum(SPLITS[wanted](len(X), world.size)).tolist()
-    bounds = list(zip([0, *stops[:-1]], stops, strict=True))
-    found = redistribute(mine, current_bounds(world, len(mine)), bounds, world)
+    expected = share(world, X, wanted)
+    bounds = (current_bounds(world, len(rows)) for rows in (mine, expected))
+    found = redistribute(mine, *bounds, world)
     with together(world):
-        np.testing.assert_array_equal(found, share(world, X, wanted))
+        np.testing.assert_array_equal(found, expected)
+
+
+LINEAR = {"visible": "linear", "learning_rate": 1e30}
+TUNED = {"visible": "linear", "optimizer": "sgd", "finetune_learning_rate": 1e9}
+LAYERS_OF_RANKS = {"layers": (8, 6, 5), "finetune_epochs": 0}
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("RBM", {"n_hidden": 8, "visible": "linear", "learning_rate": 1e30}),
-        ("Autoencoder", {"n_hidden": 8, "visible": "linear", "learning_rate": 1e30}),
-        (
-            "StackedAutoencoder",
-            {"layers": (8, 6, 5), "learning_rate": (1e30, 0.1, 0.1)},
+        ("RBM", LINEAR),
+        ("Autoencoder", LINEAR),
+        *(
+            ("StackedAutoencoder", {**LAYERS_OF_RANKS, "learning_rate": rates})
+            for rates in ((1e30, 0.1, 0.1), (0.1, 1e30, 0.1), (0.1, 0.1, 1e30))
         ),
-        (
-            "StackedAutoencoder",
-            {"layers": (8, 6, 5), "learning_rate": (0.1, 1e30, 0.1)},
-        ),
-        (
-            "StackedAutoencoder",
-            {"layers": (8, 6, 5), "learning_rate": (0.1, 0.1, 1e30)},
-        ),
-        (
-            "StackedAutoencoder",
-            {
-                "layers": (8, 6),
-                "visible": "linear",
-                "optimizer": "sgd",
-                "finetune_learning_rate": 1e9,
-            },
-        ),
+        ("StackedAutoencoder", {**TUNED, "learning_rate": 0.1}),
     ],
 )
 def test_divergence_is_an_error_of_all_ranks(world, name, options):
-    model = getattr(mpilayer, name)(**options, minibatch=20, comm=world._comm)
+    model = small(name, **options, comm=world._comm)
     found = None
     try:
         model.fit(share(world, X))

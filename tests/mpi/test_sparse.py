@@ -14,7 +14,6 @@ from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.sparse.firing import Firing
 from mpilayer.train.strata import Strata
 from tests.support import sparse
-from tests.support.plain import central_differences
 from tests.support.sparse import (
     MODES,
     SERIAL,
@@ -26,29 +25,17 @@ from tests.support.sparse import (
     plain_descent,
     settings,
 )
-from tests.support.together import together
+from tests.support.together import SPLITS, shares, together
 
 pytestmark = pytest.mark.mpi(min_size=2)
 OPTIMIZERS = ("lbfgs", "cg", "sgd")
-# How many of n rows each of so many ranks has.
-SPLITS = {
-    "even": lambda n, ranks: [b - a for a, b in shard_bounds(n, ranks)],
-    "uneven": lambda n, ranks: [1] * (ranks - 1) + [n - ranks + 1],
-    "rank 0 has none": lambda n, ranks: [0, *SPLITS["even"](n, ranks - 1)],
-    "the last has all": lambda n, ranks: [0] * (ranks - 1) + [n],
-}
 CASES = [(7, split) for split in SPLITS] + [(1, "even"), (4501, "even")]
 UNITS = [("tanh", "tanh"), ("sigmoid", "linear")]
 
 
-def shards(x, split, ranks):
-    """Return each rank's rows."""
-    return np.split(x, np.cumsum(SPLITS[split](len(x), ranks))[:-1])
-
-
 def new_cost(comm, config, x, split="even", make=make_cost):
     """Return the cost of all rows, of which this rank has its shard."""
-    return make(config, shards(x, split, comm.size)[comm.rank], comm)
+    return make(config, shares(x, comm.size, split)[comm.rank], comm)
 
 
 def digest(state):
@@ -79,7 +66,7 @@ def test_cost_and_gradient(world, hidden, output, mode, dtype, n_rows, split):
     shape, vector = cost.model.shape, cost.model.parameters.vector.copy()
     found = cost(vector)
     same = len(set(world.allgather(digest(found))))
-    plain = [part.astype(float) for part in shards(x, split, world.size)]
+    plain = [part.astype(float) for part in shares(x, world.size, split)]
     if mode != "average":
         plain = [x.astype(float)]
     with together(world):
@@ -92,45 +79,6 @@ def test_cost_and_gradient(world, hidden, output, mode, dtype, n_rows, split):
         assert cost.latest.exact_cost == exact_cost
         firing = sparse.firing(shape, vector, x.astype(float)).mean(axis=0)
         np.testing.assert_allclose(cost.mean_activation, firing, rtol=1e-5)
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("hidden", "output"), UNITS)
-def test_central_differences(world, hidden, output, mode):
-    config = settings(activation=hidden, output=output, kl=mode, hidden=2)
-    cost = new_cost(world, config, patches(11, 4), "uneven")
-    vector = cost.model.parameters.vector.copy()
-    expected = central_differences(lambda v: cost(v)[0], vector)
-    _, found = cost(vector)
-    with together(world):
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
-
-
-@pytest.mark.parametrize("hidden", ["tanh", "sigmoid"])
-def test_the_average_is_never_below_the_exact_cost(world, hidden):
-    config = settings(activation=hidden, kl="average")
-    cost = new_cost(world, config, patches(40), "even")
-    found = []
-    for seed in range(20):
-        vector = np.random.default_rng(seed).normal(
-            0, 1, cost.model.parameters.vector.size
-        )
-        average = cost.measure(vector)
-        found.append((average.cost, average.exact_cost))
-    with together(world):
-        assert all(average > exact for average, exact in found)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_equal_shards_have_the_exact_cost(world, mode):
-    """Every rank has the same rows: the average is exact."""
-    config, rows = settings(kl=mode), patches(9)
-    cost = make_cost(config, rows, world)
-    vector = cost.model.parameters.vector.copy()
-    found = cost(vector)
-    with together(world):
-        expected = sparse.exact(cost.model.shape, vector, rows, config)
-        assert_close(found, expected, 1e-12)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -16,8 +16,8 @@ from mpilayer.data.split import Split
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.optim.lbfgs import LBFGSState
 from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.runs.checkpoints import saving
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import saving
 from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train.finetune import FinetuneRecord, FinetuneState, random_weights
 from mpilayer.train.layer import layer_shapes, new_state

@@ -3,7 +3,23 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 from mpilayer.parallel.comm import Communicator
+from mpilayer.partition import shard_bounds
+
+# How many of n rows each of so many ranks has.
+SPLITS = {
+    "even": lambda n, ranks: [b - a for a, b in shard_bounds(n, ranks)],
+    "uneven": lambda n, ranks: [1] * (ranks - 1) + [n - ranks + 1],
+    "rank 0 has none": lambda n, ranks: [0, *SPLITS["even"](n, ranks - 1)],
+    "the last has all": lambda n, ranks: [0] * (ranks - 1) + [n],
+}
+
+
+def shares(rows: np.ndarray, ranks: int, split: str = "even") -> list[np.ndarray]:
+    """Return each rank's rows."""
+    return np.split(rows, np.cumsum(SPLITS[split](len(rows), ranks))[:-1])
 
 
 class FailedTogether(AssertionError):

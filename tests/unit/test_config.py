@@ -18,10 +18,10 @@ from mpilayer.config import (
     as_values,
     flag,
     from_values,
+    options_of,
     per_layer,
     read_toml,
     to_toml,
-    value_from_text,
 )
 from mpilayer.errors import ConfigError
 
@@ -284,18 +284,22 @@ def test_bad_files(tmp_path, content, words):
         ("weight_decay", "1e-4", 1e-4),
         ("minibatch", "12", 12),
         ("method", "rbm", "rbm"),
+        ("tied", "false", False),
+        ("tied", "true", True),
     ],
 )
 def test_values_from_the_command_line(name, text, expected):
-    found = value_from_text(get_type_hints(PretrainConfig)[name], text)
+    found = options_of(PretrainConfig)[name].from_text(text)
     assert found == expected
     assert type(found) is type(expected)
 
 
-@pytest.mark.parametrize(("name", "text"), [("layers", "7,"), ("minibatch", "1.5")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("layers", "7,"), ("minibatch", "1.5"), ("tied", "yes")]
+)
 def test_bad_values_from_the_command_line(name, text):
-    with pytest.raises(ValueError, match="invalid literal"):
-        value_from_text(get_type_hints(PretrainConfig)[name], text)
+    with pytest.raises(ValueError, match=r"invalid literal|not in"):
+        options_of(PretrainConfig)[name].from_text(text)
 
 
 def test_defaults_that_depend_on_the_optimizer():

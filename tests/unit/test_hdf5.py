@@ -77,7 +77,7 @@ def read(path, **options):
 
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(DataError, match=r"found nothing there. Make one"):
-        read(tmp_path / "a.h5", advice="Make one.")
+        read(tmp_path / "a.h5", advise=lambda file: "Make one.")
     with pytest.raises(DataError, match="found a folder there"):
         read(tmp_path)
 

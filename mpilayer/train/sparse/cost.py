@@ -36,19 +36,13 @@ class Evaluation:
     ----------
     evaluation, iteration : int
         Evaluations up to this one, and iterations that were complete before it.
-    cost : float
-        Sum of the three parts that follow.
-    reconstruction, decay, sparsity : float
-        Half the squared error per row, the decay of the weights, and the sparsity term
-        as the mode defines it.
-    exact_cost : float
-        The cost with the sparsity term of all rows together.
-    gradient_norm : float
-        Euclidean.
-    seconds : float
-        Since training began.
-    computing, allreduce : float
-        Seconds of this evaluation on this rank: arithmetic, and waiting for sums.
+    cost, reconstruction, decay, sparsity : float
+        The cost and its parts: half the squared error per row, the decay of the
+        weights, and the sparsity term as the mode defines it.
+    exact_cost, gradient_norm : float
+        The cost with the sparsity term of all rows together; Euclidean.
+    seconds, computing, allreduce : float
+        Since training began; of this evaluation on this rank, arithmetic and waiting.
     """
 
     evaluation: int
@@ -100,10 +94,8 @@ class ShardedCost:
         This rank's rows, perhaps none. *Local.*
     config : SparseConfig
         The weights of the terms, and how the sparsity term is meant.
-    comm : Communicator
-        All ranks. Collective.
-    eager : float
-        Seconds that a rank waits for a sum before it sleeps.
+    comm, eager
+        See ``Sums``. Collective.
 
     Attributes
     ----------
@@ -111,14 +103,11 @@ class ShardedCost:
         *Global.*
     evaluations, iteration : int
         Evaluations done, and iterations as the training counts them.
-    latest : Evaluation
-        The last one.
-    mean_activation : ndarray (n_hidden,)
-        Firing probability of each unit over all rows, at the last evaluation.
-    on_evaluation : callable
-        Receives every evaluation; local.
-    time_over : callable
-        Tells that this rank wants to stop; then all ranks do, together.
+    latest, mean_activation : Evaluation, ndarray (n_hidden,)
+        The last one, and the firing probability of each unit over all rows there.
+    on_evaluation, time_over : callable
+        Receives every evaluation; tells that this rank wants to stop, which all ranks
+        then do together. Local.
     kl : str
         ``average``, ``exact`` or ``exact-fused``; may be changed between evaluations.
 
@@ -191,13 +180,11 @@ class ShardedCost:
     def no_number(self) -> TrainingError:
         """Return what all ranks raise when the last evaluation is of no use."""
         found = "infinity" if self.latest and not isnan(self.latest.cost) else "NaN"
-        error = TrainingError(
+        return TrainingError(
             f"the cost must be a number; evaluation {self.evaluations} found {found}. "
             "Take other first weights (--seed, --initial), a smaller --learning-rate, "
             "or scale the data."
-        )
-        error.collective = True
-        return error
+        ).of_all_ranks()
 
     def measure(self, position: Array64) -> Evaluation:
         """Return what an evaluation would find, without counting it. Collective."""
@@ -313,11 +300,9 @@ class ShardedCost:
         digests = self.comm.allgather(self.model.parameters.digest())
         others = [rank for rank, found in enumerate(digests) if found != digests[0]]
         if others:
-            error = CommunicationError(
+            raise CommunicationError(
                 "all ranks must have the same weights; before evaluation "
                 f"{self.evaluations + 1} rank {others[0]} has others than rank 0. The "
                 "hosts compute differently, or memory is faulty: start on equal hosts, "
                 "with the same libraries."
-            )
-            error.collective = True
-            raise error
+            ).of_all_ranks()

@@ -109,13 +109,11 @@ class Descent:
             yield from sgd(self.cost, self._evaluate, self.config, state)
             return
         if isinf(state.cost):
-            error = TrainingError(
+            raise TrainingError(
                 "the first cost must be finite; found infinity: a unit never fires, or "
                 "always, or the data are too large. Take other first weights (--seed, "
                 "--initial), --dtype float64, or scale the data."
-            )
-            error.collective = True
-            raise error
+            ).of_all_ranks()
         yield state
         if isinstance(state, CGState):
             yield from conjugate_gradient(self._evaluate, state)

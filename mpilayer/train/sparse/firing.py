@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from math import isinf
 
 import numpy as np
-import numpy.typing as npt
 
 from mpilayer.arrays import AnyArray, Array64, row_blocks
 from mpilayer.models.sparse import Sparsity
@@ -76,88 +75,77 @@ class Firing:
         self._comm, self._n_rows = cost.comm, cost.n_rows
         self._sparsity, self._rows = cost.sparsity, cost.rows
         sums = cost.model.fire(cost.rows)
-        self._firing = cost.model.firing
-        squares = np.einsum("ij,ij->j", self._firing, self._firing, dtype=np.float64)
-        sum_over_ranks(self._comm, sums)
-        sum_over_ranks(self._comm, squares)
-        self._counts = level_counts(self._firing)
-        sum_over_ranks(self._comm, self._counts)
-        self.mean: Array64 = sums / self._n_rows
-        self.variance: Array64 = np.maximum(squares / self._n_rows - self.mean**2, 0)
-        counts = self._comm.allgather(len(self._rows))
-        self._first = sum(counts[: self._comm.rank])
+        self._firing = fires = cost.model.firing
+        squares = np.einsum("ij,ij->j", fires, fires, dtype=np.float64)
+        moments = sum_over_ranks(self._comm, np.stack([sums, squares])) / self._n_rows
+        self._counts = sum_over_ranks(self._comm, level_counts(fires))
+        self.mean: Array64 = moments[0]
+        self.variance: Array64 = np.maximum(moments[1] - self.mean**2, 0)
+        self._first = sum(self._comm.allgather(len(self._rows))[: self._comm.rank])
 
     def gap(self, n_shards: int, ordered: bool = False) -> Gap:
         """Return the gap if the rows were cut into so many contiguous shards.
 
-        Parameters
-        ----------
-        n_shards : int
-            At most as many as rows.
-        ordered : bool
-            Cut after sorting the rows by their norm: what happens to sorted data.
+        ``ordered``: after sorting them by their norm, as happens to sorted data.
         """
-        ranks = self._ranks_by_norm() if ordered else self._positions()
+        places = self._first + np.arange(len(self._rows))
+        if ordered:
+            places = self._places_by_norm()
         starts = [start for start, _ in shard_bounds(self._n_rows, n_shards)]
-        shard = np.searchsorted(starts, ranks, side="right") - 1
-        return self._gap_of(shard, n_shards)
+        return self._gap_of(np.searchsorted(starts, places, "right") - 1, n_shards)
 
     def gap_of_ranks(self) -> Gap:
         """Return the gap of the shards that the ranks really hold."""
-        mine = np.full(len(self._rows), self._comm.rank)
-        return self._gap_of(mine, self._comm.size)
+        return self._gap_of(self._own_shard, self._comm.size)
 
     def excess(self) -> float:
         """Return the variance between the ranks' means over what sampling explains.
 
         About 1 for shuffled rows. NaN with one rank that has rows.
         """
-        mine = np.full(len(self._rows), self._comm.rank)
-        means, weights = self._means(mine, self._comm.size)
-        n_full = int(np.count_nonzero(weights))
-        between = (weights[:, None] * (means - self.mean) ** 2).sum(axis=0)
-        active = self.variance > 0
+        between, weights, _ = self._between(self._own_shard, self._comm.size)
+        n_full, active = int(np.count_nonzero(weights)), self.variance > 0
         if n_full < 2 or not active.any():
             return float("nan")
         ratio = between[active] * self._n_rows / self.variance[active]
         return float(ratio.mean() / (n_full - 1))
 
-    def _gap_of(self, shard: npt.NDArray[np.intp], n_shards: int) -> Gap:
-        means, weights = self._means(shard, n_shards)
+    @property
+    def _own_shard(self) -> AnyArray:
+        return np.full(len(self._rows), self._comm.rank)
+
+    def _gap_of(self, shard: AnyArray, n_shards: int) -> Gap:
+        """Return the gap if this rank's rows belong to these shards."""
+        variance, weights, means = self._between(shard, n_shards)
         sparsity, p = self._sparsity, self.mean
         terms = np.array([sparsity.cost(mean) for mean in means])
-        measured = float(weights @ terms) - sparsity.cost(p)
-        variance = (weights[:, None] * (means - p) ** 2).sum(axis=0)
-        predicted = float(sparsity.curvature(p) @ variance) / 2
-        smallest = self._n_rows // n_shards
         return Gap(
             n_shards,
-            measured,
-            predicted,
-            gap_bound(sparsity, self._counts, n_shards, smallest),
+            measured=float(weights @ terms) - sparsity.cost(p),
+            predicted=float(sparsity.curvature(p) @ variance) / 2,
+            bound=gap_bound(sparsity, self._counts, n_shards, self._n_rows // n_shards),
         )
 
-    def _means(
-        self, shard: npt.NDArray[np.intp], n_shards: int
-    ) -> tuple[Array64, Array64]:
-        """Return p of each shard (that of all rows for an empty one), and its share."""
+    def _between(
+        self, shard: AnyArray, n_shards: int
+    ) -> tuple[Array64, Array64, Array64]:
+        """Return Var_shards(p_j), each shard's part of the rows, and its p.
+
+        That of an empty shard, whose part is 0, is the mean of all rows.
+        """
         sums = np.zeros((len(self.mean) + 1, n_shards))
         for unit, firing in enumerate(self._firing.T):
             sums[unit] = np.bincount(shard, weights=firing, minlength=n_shards)
         sums[-1] = np.bincount(shard, minlength=n_shards)
         sum_over_ranks(self._comm, sums)
         counts = sums[-1]
-        means = np.where(
-            counts > 0, sums[:-1] / np.maximum(counts, 1), self.mean[:, None]
-        )
-        return means.T, counts / self._n_rows
+        found = sums[:-1] / np.maximum(counts, 1)
+        means = np.where(counts > 0, found, self.mean[:, None]).T
+        weights = counts / self._n_rows
+        variance = (weights[:, None] * (means - self.mean) ** 2).sum(axis=0)
+        return variance, weights, means
 
-    def _positions(self) -> AnyArray:
-        """Return where this rank's rows lie among those of all ranks."""
-        places: AnyArray = self._first + np.arange(len(self._rows))
-        return places
-
-    def _ranks_by_norm(self) -> AnyArray:
+    def _places_by_norm(self) -> AnyArray:
         """Return the places of this rank's rows when all are sorted by their norm."""
         norms = np.einsum("ij,ij->i", self._rows, self._rows)
         everywhere = np.concatenate(self._comm.allgather(norms))
@@ -167,17 +155,10 @@ class Firing:
 
 
 def level_counts(firing: AnyArray) -> Array64:
-    """Count rows by firing probability, each shared by the two levels around it.
+    """Count the rows (n_samples, n_hidden) of each unit by firing probability.
 
-    Parameters
-    ----------
-    firing : ndarray (n_samples, n_hidden)
-        Firing probabilities.
-
-    Returns
-    -------
-    ndarray (n_hidden, n_levels)
-        The sums over rows and their means are kept; no convex function's mean falls.
+    Each row is shared by the two levels around it: the sums over rows and their means
+    are kept, and no convex function's mean falls. The result is (n_hidden, n_levels).
     """
     counts = np.empty((firing.shape[1], len(_LEVELS)))
     for own, column in zip(counts, firing.T, strict=True):
@@ -193,27 +174,19 @@ def gap_bound(
 ) -> float:
     """Bound the gap of random shards of at least ``shard_rows`` rows.
 
-    With probability 1 − ``RISK`` the p_j of every shard lies between the two points
-    that Chernoff's inequality gives for the mean of so many rows. A shard's rows are
-    drawn without replacement, which is never worse than with it (Hoeffding 1963,
-    Theorem 4), from rows that are known: so the moment generating function is the
-    measured one, which sees more than the variance in Bernstein's inequality. The gap
-    is the average over shards of what KL has above its tangent at the p_j of all rows;
-    that is convex, so largest at one of the two points.
+    ``counts`` are all rows of each unit, from ``level_counts``. The bound is infinite
+    if a shard may have no row at which some unit fires.
 
-    Parameters
-    ----------
-    sparsity : Sparsity
-        The term.
-    counts : ndarray (n_hidden, n_levels)
-        All rows of each unit, from ``level_counts``.
-    n_shards, shard_rows : int
-        Shards, and the rows of the smallest.
-
-    Returns
-    -------
-    float
-        Infinite if a shard may have no row at which some unit fires.
+    Notes
+    -----
+    The bound of Lahiri et al. 2010 does not hold: their Fact 3.2 fails for x = 0.002,
+    y = 0.001. This one does. With probability 1 − ``RISK`` the p_j of every shard lies
+    between the two points that Chernoff's inequality gives for the mean of so many
+    rows. A shard's rows are drawn without replacement, which is never worse than with
+    it (Hoeffding 1963, Theorem 4), from rows that are known: so the moment generating
+    function is the measured one, which sees more than the variance in Bernstein's
+    inequality. The gap is the average over shards of what KL has above its tangent at
+    the p_j of all rows; that is convex, so largest at one of the two points.
     """
     if not sparsity.weight:
         return 0.0
@@ -247,10 +220,8 @@ class Dead:
 
     Attributes
     ----------
-    units : int
-        How many.
-    of : int
-        How many hidden units there are.
+    units, of : int
+        How many, and how many hidden units there are.
     cost : float
         Half the variance of the rows, summed over the columns: the cost if all are
         dead, and the output is the mean row.
@@ -283,19 +254,12 @@ def dead_units(cost: ShardedCost, position: Array64) -> Dead:
     variance = Firing(cost, position).variance
     out = cost.model.gain * cost.model.parameters["decode_weights"]
     moves = variance * np.einsum("ij,ij->i", out, out)
-    total = _variance(cost)
-    n_hidden = len(moves)
-    dead = int(np.count_nonzero(moves <= SHARE * total / n_hidden))
-    return Dead(dead, n_hidden, total / 2)
-
-
-def _variance(cost: ShardedCost) -> float:
-    """Return the variance of the columns over all rows, summed. Collective."""
-    n_columns = cost.rows.shape[1]
-    moments = np.zeros((2, n_columns))
+    moments = np.zeros((2, cost.rows.shape[1]))
     for where in row_blocks(len(cost.rows)):
         block = cost.rows[where]
         moments[0] += block.sum(axis=0, dtype=np.float64)
         moments[1] += np.einsum("ij,ij->j", block, block, dtype=np.float64)
     mean, square = sum_over_ranks(cost.comm, moments) / cost.n_rows
-    return float((square - mean**2).sum())
+    total = float((square - mean**2).sum())
+    dead = int(np.count_nonzero(moves <= SHARE * total / len(moves)))
+    return Dead(dead, len(moves), total / 2)

@@ -3,7 +3,7 @@
 import pytest
 
 from mpilayer.bench.pairs import Comparison
-from mpilayer.bench.scaling import Scaling, count, label
+from mpilayer.bench.scaling import Scaling, label
 from mpilayer.papers import LAHIRI_SECONDS
 
 SECONDS = {
@@ -23,7 +23,7 @@ def scaling(evaluations=None):
 
 def test_labels():
     assert label(1000, 1) == "1,000 rows, 1 rank"
-    assert count(16) == "16 ranks"
+    assert label(1000, 16) == "1,000 rows, 16 ranks"
 
 
 def test_ratios_are_taken_round_by_round():

@@ -9,6 +9,7 @@ import pytest
 
 from mpilayer import environment
 from mpilayer.cli import lines, show
+from mpilayer.words import count
 
 PATH = "/a/" + "long-name/" * 5 + "run"
 
@@ -49,7 +50,7 @@ def test_what_progress_measures_is_named_once():
 
 
 def test_counts():
-    assert [show.count(n, "rank") for n in (0, 1, 2)] == [
+    assert [count(n, "rank") for n in (0, 1, 2)] == [
         "0 ranks",
         "1 rank",
         "2 ranks",

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from mpilayer.cli import data as command
-from mpilayer.data import catalog, download
+from mpilayer.data import catalog
 from mpilayer.data.catalog import CATALOG, KnownDataset, RemoteFile, fetch
 from mpilayer.errors import ConfigError, DataError
 
@@ -151,8 +151,8 @@ def test_good_mirror(fetch_from, tmp_path, folder, of_content):
     ],
 )
 def test_a_server_that_goes_on_for_ever(fetch_from, tmp_path, monkeypatch, bad, reason):
-    monkeypatch.setattr(download, "LARGEST", 10**6)
-    monkeypatch.setattr(download, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(catalog, "LARGEST", 10**6)
+    monkeypatch.setattr(catalog, "_TIMEOUT", 0.5)
     with pytest.raises(DataError, match=rf"{bad}/{NAME}: {reason}"):
         fetch_from(bad)
     assert names(tmp_path / "out") == []

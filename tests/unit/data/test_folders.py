@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from mpilayer.data.folders import is_image_folder, read_image_folder
+from mpilayer.data.images import is_image_folder, read_image_folder
 from mpilayer.data.sources import LabelColumn, read_source
 from mpilayer.errors import ConfigError, DataError
 

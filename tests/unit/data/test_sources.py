@@ -7,7 +7,7 @@ import scipy.io
 import scipy.sparse
 
 from mpilayer import memory
-from mpilayer.data import mat
+from mpilayer.data import array_files as mat
 from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
 from mpilayer.data.preparation import Preparation, Scaling
 from mpilayer.data.sources import LabelColumn, read_source

@@ -6,25 +6,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
 from mpilayer.errors import CheckpointError
 from mpilayer.interrupt import Interrupted
 from mpilayer.models.stack import DeepAutoencoder
-from mpilayer.runs.checkpoints import Cut
+from mpilayer.runs.checkpoints import Cut, restore
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import restore, run_shapes
+from mpilayer.runs.model import run_shapes
 from mpilayer.runs.resume import resume
 from mpilayer.runs.schedule import plan_of
 from mpilayer.runs.tasks import TASKS
 from mpilayer.store import checkpoint
 from mpilayer.train.finetune import FinetuneState
 from tests.support.runs import pretrain, run_finetune, run_sparse
-from tests.unit.runs.conftest import make_session
+from tests.unit.runs.conftest import SPARSE, STACK, digests, make_session
+from tests.unit.runs.conftest import TUNE as SHORT
 
 PLACES = 100
-STACK = PretrainConfig(layers=(8, 5), epochs=(6,), minibatch=10)
-TUNE = FinetuneConfig(epochs=6, minibatch=10, optimizer="adam")
-SPARSE = SparseConfig(hidden=5, evaluations=20)
+LONG = replace(STACK, epochs=(6,))
+TUNE = replace(SHORT, epochs=6)
+MORE = replace(SPARSE, evaluations=20)
 
 
 def damages(n_bytes, seed):
@@ -72,8 +72,8 @@ def stopped(work):
 def stack(small, tmp_path_factory):
     """Give a pre-training that was interrupted after half of its epochs."""
     folder = tmp_path_factory.mktemp("stack")
-    whole = pretrain(small, folder / "whole", STACK, make_session())
-    stopped(lambda: pretrain(small, folder / "run", STACK, make_session(7)))
+    whole = pretrain(small, folder / "whole", LONG, make_session())
+    stopped(lambda: pretrain(small, folder / "run", LONG, make_session(7)))
     return Broken(RunDirectory(folder / "run"), whole)
 
 
@@ -81,7 +81,7 @@ def stack(small, tmp_path_factory):
 def tuned(small, tmp_path_factory):
     """Give a fine-tuning that was interrupted on its way."""
     folder = tmp_path_factory.mktemp("tuned")
-    pretrain(small, folder / "run", STACK, make_session())
+    pretrain(small, folder / "run", LONG, make_session())
     shutil.copytree(folder / "run", folder / "whole")
     whole = run_finetune(folder / "whole", TUNE, make_session())
     stopped(lambda: run_finetune(folder / "run", TUNE, make_session(3)))
@@ -92,8 +92,8 @@ def tuned(small, tmp_path_factory):
 def sparse(small, tmp_path_factory):
     """Give a sparse run that was interrupted on its way."""
     folder = tmp_path_factory.mktemp("sparse")
-    whole = run_sparse(small, folder / "whole", SPARSE, make_session())
-    stopped(lambda: run_sparse(small, folder / "run", SPARSE, make_session(9)))
+    whole = run_sparse(small, folder / "whole", MORE, make_session())
+    stopped(lambda: run_sparse(small, folder / "run", MORE, make_session(9)))
     return Broken(RunDirectory(folder / "run"), whole)
 
 
@@ -124,7 +124,7 @@ def test_layers_go_back_to_checkpoints_that_are_whole(stack, tmp_path, layer):
 
 @pytest.mark.parametrize("schedule", ["greedy", "lockstep"])
 def test_a_layer_that_has_ended_is_not_lost_with_its_file(small, tmp_path, schedule):
-    config = replace(STACK, schedule=schedule, layers=(8, 6, 5))
+    config = replace(LONG, schedule=schedule, layers=(8, 6, 5))
     whole = pretrain(small, tmp_path / "whole", config, make_session())
     run = RunDirectory(tmp_path / "run")
     limit = 9
@@ -138,8 +138,7 @@ def test_a_layer_that_has_ended_is_not_lost_with_its_file(small, tmp_path, sched
     _, again = resume(run.path, session)
     assert f"warning: {path} must" in session.said[0]
     assert "going on after epochs 5" in " ".join(session.said)
-    digests = [[layer["digest"] for layer in s["layers"]] for s in (again, whole)]
-    assert digests[0] == digests[1]
+    assert digests(again) == digests(whole)
     assert not list(run.checkpoints.glob("*.e*"))
 
 
@@ -207,9 +206,7 @@ def test_what_goes_on_after_damage_is_what_was_never_damaged(
         for key in ("train_error", "validation_error", "digest", "pretrained"):
             assert summary.get(key) == broken.summary.get(key), (name, key)
         if name == "layer-1":
-            both = (summary, broken.summary)
-            mine, other = ([x["digest"] for x in s["layers"]] for s in both)
-            assert mine == other
+            assert digests(summary) == digests(broken.summary)
 
 
 def test_a_damaged_file_does_not_take_the_place_of_a_whole_one(tuned, tmp_path):

@@ -12,9 +12,9 @@ from mpilayer.errors import CheckpointError, TrainingError
 from mpilayer.report.collect import collect
 from mpilayer.runs import use
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.export import export
 from mpilayer.runs.model import load_stack
 from mpilayer.runs.resume import resume
+from mpilayer.runs.use import export
 from mpilayer.store import checkpoint
 from tests.support.runs import pretrain, run_finetune
 from tests.unit.runs.conftest import make_session

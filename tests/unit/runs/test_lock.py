@@ -11,16 +11,14 @@ import time
 
 import pytest
 
-from mpilayer.config import PretrainConfig
 from mpilayer.errors import CheckpointError, ConfigError, DataError, FileError
 from mpilayer.interrupt import Interrupted
 from mpilayer.runs import lock as module
 from mpilayer.runs.directory import LOCK
 from mpilayer.runs.lock import RunLock, at_work, holding
 from tests.support.runs import pretrain
-from tests.unit.runs.conftest import make_session
+from tests.unit.runs.conftest import STACK, make_session
 
-STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
 HOLD = """
 import sys
 from pathlib import Path
@@ -72,20 +70,6 @@ def test_the_holder_is_named(holder, hasty, tmp_path):
         assert str(caught.value) == words
         assert caught.value.collective
     assert [p.name for p in run.iterdir()] == [LOCK]
-
-
-def test_nobody_starts_or_replaces(holder, hasty, small, tmp_path):
-    run, session = tmp_path / "run", make_session()
-    for work in (
-        lambda: pretrain(small, run, STACK, session),
-        lambda: pretrain(small, run, STACK, session, replace=True),
-        lambda: pretrain(small, run, STACK, make_session(resume=True)),
-    ):
-        with pytest.raises(CheckpointError, match=f"process {holder.pid} on"):
-            work()
-    holder.stdin.close()
-    holder.wait()
-    pretrain(small, run, STACK, session)
 
 
 def test_a_killed_holder_is_none(holder, hasty, tmp_path):

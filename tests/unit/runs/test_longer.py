@@ -5,29 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from mpilayer.config import FinetuneConfig, PretrainConfig
+from mpilayer.config import FinetuneConfig
 from mpilayer.errors import ConfigError
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.resume import resume
 from mpilayer.store import checkpoint
-from tests.support.runs import pretrain, run_finetune
+from tests.support.runs import run_finetune
 from tests.unit.runs.conftest import make_session
-
-STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
-
-
-@pytest.fixture(scope="module")
-def pretrained(small, tmp_path_factory):
-    """Give a pre-trained run."""
-    run = tmp_path_factory.mktemp("pretrained") / "run"
-    pretrain(small, run, STACK, make_session())
-    return run
 
 
 @pytest.fixture
-def copies(pretrained, tmp_path):
-    """Give two copies of it."""
-    return [shutil.copytree(pretrained, tmp_path / name) for name in ("run", "whole")]
+def copies(run, tmp_path):
+    """Give two copies of a pre-trained run."""
+    return run, shutil.copytree(run, tmp_path / "whole")
 
 
 def content(run):

@@ -1,16 +1,16 @@
-"""What a run has lost, or finds damaged, that no result depends on."""
+"""What a run has lost, or finds damaged: it is made again, and no result changes."""
 
+import re
 import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
 from mpilayer.errors import (
     CheckpointError,
     DamageWarning,
-    FileWarning,
     ScheduleError,
     UnfinishedWarning,
 )
@@ -20,18 +20,16 @@ from mpilayer.runs.resume import resume
 from mpilayer.runs.use import evaluate
 from mpilayer.store import checkpoint
 from tests.support.runs import pretrain, run_finetune, run_sparse
-from tests.unit.runs.conftest import make_session
+from tests.unit.runs.conftest import SPARSE, STACK, TUNE, digests, make_session
 
-STACK = PretrainConfig(layers=(8, 5), epochs=(6,), minibatch=10)
-TUNE = FinetuneConfig(epochs=2, minibatch=10, optimizer="adam")
-SPARSE = SparseConfig(hidden=5, evaluations=10)
+LONG = replace(STACK, epochs=(6,))
 
 
 @pytest.fixture(scope="module")
 def whole(small, tmp_path_factory):
     """Give a run that nobody interrupted."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    pretrain(small, run, STACK, make_session())
+    pretrain(small, run, LONG, make_session())
     return run
 
 
@@ -40,7 +38,7 @@ def half(small, tmp_path_factory):
     """Give a run that was interrupted."""
     run = tmp_path_factory.mktemp("half") / "run"
     with pytest.raises(Interrupted):
-        pretrain(small, run, STACK, make_session(limit=8))
+        pretrain(small, run, LONG, make_session(limit=8))
     return run
 
 
@@ -50,12 +48,14 @@ def copy(half, tmp_path):
     return shutil.copytree(half, tmp_path / "run")
 
 
-def digests(run):
-    return [layer["digest"] for layer in RunDirectory(run).read_summary()["layers"]]
+@pytest.fixture
+def ended(whole, tmp_path):
+    """Give a copy of the other."""
+    return shutil.copytree(whole, tmp_path / "run")
 
 
-def empty(path):
-    path.write_bytes(b"")
+def picture(run):
+    return min((run / "monitor").glob("*.npy"))
 
 
 def other(path):
@@ -67,66 +67,52 @@ def folder(path):
     path.mkdir()
 
 
-@pytest.mark.parametrize("damage", [empty, other, folder])
-def test_a_damaged_file_for_a_picture(copy, whole, damage):
-    damage(min((copy / "monitor").glob("*.npy")))
-    with pytest.warns(FileWarning, match="will have gaps"):
+GAPS = "will have gaps"
+
+
+@pytest.mark.parametrize(
+    ("lose", "told"),
+    [
+        (lambda run: picture(run).write_bytes(b""), GAPS),
+        (lambda run: other(picture(run)), GAPS),
+        (lambda run: folder(picture(run)), GAPS),
+        (lambda run: shutil.rmtree(run / "monitor"), ""),
+        (
+            lambda run: shutil.rmtree(run / "metrics"),
+            r"must have \d lines; 0 are whole",
+        ),
+        (lambda run: shutil.rmtree(run / "checkpoints"), ""),
+    ],
+    ids=["empty", "other", "folder", "monitor", "metrics", "checkpoints"],
+)
+def test_what_no_result_depends_on(copy, whole, lose, told):
+    lose(copy)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
         resume(copy, make_session())
+    assert re.search(told, " ".join(str(one.message) for one in seen))
     assert digests(copy) == digests(whole)
     assert RunDirectory(copy).is_complete("pretrain")
     assert not (copy / "monitor").exists()
 
 
-@pytest.mark.parametrize("folder", ["metrics", "monitor"])
-def test_a_folder_that_was_removed(copy, whole, folder):
-    shutil.rmtree(copy / folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DamageWarning)
-        resume(copy, make_session())
-    assert digests(copy) == digests(whole)
-    assert RunDirectory(copy).is_complete("pretrain")
-
-
-def test_lost_metrics_are_told_of(copy):
-    shutil.rmtree(copy / "metrics")
-    with pytest.warns(DamageWarning, match=r"must have \d lines; 0 are whole"):
-        resume(copy, make_session())
-
-
-def test_checkpoints_that_were_removed_are_made_again(copy, whole):
-    shutil.rmtree(copy / "checkpoints")
-    resume(copy, make_session())
-    assert digests(copy) == digests(whole)
-
-
 @pytest.mark.parametrize("name", ["summary.json", "complete"])
 @pytest.mark.parametrize("damage", ["gone", "rubbish"])
-def test_what_an_end_has_left_is_made_again(whole, tmp_path, name, damage):
+def test_what_an_end_has_left_is_made_again(ended, whole, name, damage):
     """And then what had begun after it goes on."""
-    run = shutil.copytree(whole, tmp_path / "run")
     with pytest.raises(Interrupted):
-        run_finetune(run, TUNE, make_session(limit=0))
-    path = run / name
+        run_finetune(ended, TUNE, make_session(limit=0))
+    path = ended / name
     path.unlink()
     if damage == "rubbish":
         path.write_bytes(b"\xff{}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DamageWarning)
-        command, summary = resume(run, make_session())
+        command, summary = resume(ended, make_session())
     assert command == "finetune"
     assert summary["finetune_epochs"] == 2
-    assert RunDirectory(run).completed() == ["pretrain", "finetune"]
-    assert digests(run) == digests(whole)
-
-
-def test_a_summary_that_is_gone_is_made_again_for_all_commands(whole, tmp_path):
-    run = shutil.copytree(whole, tmp_path / "run")
-    expected = run_finetune(run, TUNE, make_session())
-    (run / "summary.json").unlink()
-    command, summary = resume(run, make_session())
-    assert command == "finetune"
-    assert summary["finetuned"] == expected["finetuned"]
-    assert summary.keys() == expected.keys()
+    assert RunDirectory(ended).completed() == ["pretrain", "finetune"]
+    assert digests(ended) == digests(whole)
 
 
 @pytest.mark.parametrize(
@@ -150,59 +136,54 @@ def test_a_changed_digit_never_changes_the_result(copy, name, before, after, err
 # --- the weights that an end has left
 
 
-def weights_of(run, name):
-    path = RunDirectory(run).checkpoint(name)
-    return checkpoint.load_newest(path)[0]
+def weights_of(run):
+    return checkpoint.load_newest(RunDirectory(run).checkpoint("finetuned"))[0]
 
 
-@pytest.mark.parametrize("name", ["layer-1", "layer-2"])
-def test_a_layer_that_was_removed_is_trained_again(whole, tmp_path, name):
-    """Where it is missing, the advice is to resume: that must not lead back."""
-    run, session = shutil.copytree(whole, tmp_path / "run"), make_session()
-    RunDirectory(run).checkpoint(name).unlink()
+def assert_same_weights(run, before):
+    after = weights_of(run)
+    assert all(np.array_equal(before[k], after[k]) for k in before)
+
+
+def test_a_layer_that_was_removed_is_trained_again(ended, whole):
+    """Where it is missing, the advice is to resume: that must not lead back.
+
+    Who is killed meanwhile goes on again.
+    """
+    RunDirectory(ended).checkpoint("layer-2").unlink()
     with pytest.raises(CheckpointError, match=r"has no checkpoint\. Go on"):
-        run_finetune(run, TUNE, make_session())
-    resume(run, session)
-    assert not [line for line in session.said if "nothing to do" in line]
-    assert digests(run) == digests(whole)
-    run_finetune(run, TUNE, make_session())
-
-
-def test_who_is_killed_then_goes_on_again(whole, tmp_path):
-    run = shutil.copytree(whole, tmp_path / "run")
-    RunDirectory(run).checkpoint("layer-2").unlink()
+        run_finetune(ended, TUNE, make_session())
     with pytest.raises(Interrupted):
-        resume(run, make_session(limit=2))
-    assert not RunDirectory(run).is_complete("pretrain")
-    assert RunDirectory(run).read_completed() == []
-    resume(run, make_session())
-    assert digests(run) == digests(whole)
+        resume(ended, make_session(limit=2))
+    assert RunDirectory(ended).read_completed() == []
+    session = make_session()
+    resume(ended, session)
+    assert not [line for line in session.said if "nothing to do" in line]
+    assert digests(ended) == digests(whole)
+    run_finetune(ended, TUNE, make_session())
 
 
-def test_fine_tuned_weights_that_were_removed_are_made_again(whole, tmp_path):
-    run = shutil.copytree(whole, tmp_path / "run")
-    run_finetune(run, TUNE, make_session())
-    before = weights_of(run, "finetuned")
-    checkpoint.remove(RunDirectory(run).checkpoint("finetuned"))
-    with pytest.warns(UnfinishedWarning, match=f"'mpilayer resume {run}'"):
-        evaluate(run, "validation", make_session())
-    command, _ = resume(run, make_session())
+def test_fine_tuning_is_made_again(ended, whole):
+    """Its weights, its summary, or a layer below it."""
+    expected = run_finetune(ended, TUNE, make_session())
+    before = weights_of(ended)
+    checkpoint.remove(RunDirectory(ended).checkpoint("finetuned"))
+    with pytest.warns(UnfinishedWarning, match=f"'mpilayer resume {ended}'"):
+        evaluate(ended, "validation", make_session())
+    assert resume(ended, make_session())[0] == "finetune"
+    assert_same_weights(ended, before)
+
+    (ended / "summary.json").unlink()
+    command, summary = resume(ended, make_session())
     assert command == "finetune"
-    after = weights_of(run, "finetuned")
-    assert all(np.array_equal(before[k], after[k]) for k in before)
+    assert summary["finetuned"] == expected["finetuned"]
+    assert summary.keys() == expected.keys()
 
-
-def test_a_layer_below_a_fine_tuned_stack(whole, tmp_path):
-    """Both are made again, or stay as they were."""
-    run = shutil.copytree(whole, tmp_path / "run")
-    run_finetune(run, TUNE, make_session())
-    before = weights_of(run, "finetuned")
-    RunDirectory(run).checkpoint("layer-1").unlink()
-    resume(run, make_session())
-    assert digests(run) == digests(whole)
-    after = weights_of(run, "finetuned")
-    assert all(np.array_equal(before[k], after[k]) for k in before)
-    run_finetune(run, TUNE, make_session(), replace=True)
+    RunDirectory(ended).checkpoint("layer-1").unlink()
+    resume(ended, make_session())
+    assert digests(ended) == digests(whole)
+    assert_same_weights(ended, before)
+    run_finetune(ended, TUNE, make_session(), replace=True)
 
 
 def test_sparse_weights_that_were_removed_are_made_again(small, tmp_path):

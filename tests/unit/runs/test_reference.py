@@ -20,8 +20,8 @@ from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.optim.lbfgs import LBFGSState
 from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.runs.checkpoints import restore, saving
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import restore, saving
 from mpilayer.store import checkpoint
 from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.plans import Candidate

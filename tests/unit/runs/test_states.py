@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mpilayer.cli.results import show_comparison
-from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, as_values
+from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import (
     CheckpointError,
     CommunicationError,
@@ -16,25 +16,15 @@ from mpilayer.interrupt import Interrupted
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs import model
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.export import export
 from mpilayer.runs.lock import RunLock
-from mpilayer.runs.model import load_trained
+from mpilayer.runs.model import chosen_model, load_trained
 from mpilayer.runs.resume import resume
-from mpilayer.runs.use import chosen_model, evaluate, write_rows
+from mpilayer.runs.use import evaluate, export, write_rows
 from mpilayer.train.evaluate import PCA
 from tests.support.runs import pretrain, run_compare, run_finetune, run_sparse
-from tests.unit.runs.conftest import make_session
+from tests.unit.runs.conftest import SPARSE, STACK, make_session
 
-STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
 TUNE = FinetuneConfig(epochs=6, minibatch=10)
-SPARSE = SparseConfig(hidden=5, evaluations=10)
-
-
-@pytest.fixture
-def run(small, tmp_path):
-    """Give a pre-trained run."""
-    pretrain(small, tmp_path / "run", STACK, make_session())
-    return tmp_path / "run"
 
 
 @pytest.fixture
@@ -197,6 +187,12 @@ def test_wrong_settings_do_not_wait(small, run):
         pretrain(small, run, STACK, session, replace=True)
     lock.release(remove=True)
     assert session.said == []
+
+
+def test_a_run_that_is_there_already(small, run):
+    words = f"Go on with 'mpilayer resume {run}' or --resume auto, replace it"
+    with pytest.raises(ConfigError, match=words):
+        pretrain(small, run, STACK, make_session())
 
 
 def test_principal_components_that_would_take_too_long(small, tmp_path, monkeypatch):

@@ -126,7 +126,7 @@ def refuse_reading(monkeypatch, number):
     def check(path):
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(checkpoint.seal, "check", check)
+    monkeypatch.setattr(checkpoint, "check_seal", check)
 
 
 def test_a_disk_that_gives_nothing_back_is_told_with_the_reason(tmp_path, monkeypatch):

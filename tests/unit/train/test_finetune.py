@@ -1,4 +1,4 @@
-"""Fine-tuning on one rank, and the shares of several."""
+"""Fine-tuning on one rank, of autoencoders and predictors; the shares of several."""
 
 from itertools import pairwise
 
@@ -7,16 +7,22 @@ import pytest
 
 from mpilayer.config import FinetuneConfig
 from mpilayer.models.base import LayerShape
-from mpilayer.models.stack import DeepAutoencoder
+from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.evaluate import reconstruction_error
-from mpilayer.train.finetune import FinetuneState, Strata, finetune
+from mpilayer.train.finetune import FinetuneState, Strata, finetune, random_weights
+from mpilayer.train.labels import prediction_error, targets
 from tests.support import plain
 from tests.support.toys import randomize, rows
 
 SERIAL = SerialCommunicator()
-SHAPES = [LayerShape(12, 8), LayerShape(8, 4)]
-NONE = rows(0)
+SHAPES = [LayerShape(12, 16), LayerShape(16, 8)]
+CLASSES = {"classify": np.array([2, 3, 7]), "regress": np.array([], np.int64)}
+TASKS = ("autoencode", *CLASSES)
+OPTIMIZERS = {"sgd": 0.01, "momentum": 0.002, "adam": 0.01}
+TRAIN, VALIDATION = rows(210), rows(90, seed=1)
+FULL = {"dropout": 0.3, "input_dropout": 0.1, "weight_decay": 0.01}
+FULL |= {"learning_rate_decay": 0.7}
 
 
 def minibatches(n_rows, minibatch, n_ranks, epoch=0, seed=0):
@@ -46,6 +52,10 @@ def test_minibatches(n_rows, minibatch, n_ranks):
     alone = [shares[0] for shares in minibatches(n_rows, minibatch, 1)]
     for found, expected in zip(together, alone, strict=True):
         np.testing.assert_array_equal(found, expected)
+    held = [Strata.of_rank(n_rows, minibatch, r, n_ranks).rows for r in range(n_ranks)]
+    spans = [span for span in held if span[0] < span[1]]
+    assert (spans[0][0], spans[-1][1]) == (0, n_rows)
+    assert all(one[1] == other[0] for one, other in pairwise(spans))
 
 
 def test_every_epoch_has_its_order():
@@ -57,107 +67,126 @@ def test_every_epoch_has_its_order():
         assert (one != other).any()
 
 
-@pytest.mark.parametrize("n_ranks", [1, 3, 9])
-def test_a_rank_holds_its_rows_alone(n_ranks):
-    held = [Strata.of_rank(40, 6, rank, n_ranks).rows for rank in range(n_ranks)]
-    spans = [span for span in held if span != (0, 0)]
-    assert (spans[0][0], spans[-1][1]) == (0, 40)
-    assert all(one[1] == other[0] for one, other in pairwise(spans))
-    assert len(spans) == min(n_ranks, 6)
+def make(task="autoencode", **changes):
+    stack = DeepAutoencoder(SHAPES)
+    if task != "autoencode":
+        stack = Predictor(SHAPES, CLASSES[task])
+    settings = {"epochs": 5, "minibatch": 20, "optimizer": "sgd", "seed": 4}
+    settings |= {"learning_rate": 0.01, "task": task, **changes}
+    return FinetuneState(randomize(stack, deviation=0.3), FinetuneConfig(**settings))
 
 
-def make(**changes):
-    usual = {"epochs": 5, "minibatch": 20, "optimizer": "sgd", "learning_rate": 0.01}
-    settings = usual | changes
-    stack = randomize(DeepAutoencoder(SHAPES), deviation=0.3)
-    return FinetuneState(stack, FinetuneConfig(**settings))
+def wanted(state, v):
+    """Return targets that the rows decide: how many of three columns are bright."""
+    if not isinstance(state.stack, Predictor):
+        return v
+    bright = np.minimum((v[:, [0, 3, 7]] > 0.5).sum(axis=1), 2)
+    return targets(CLASSES["classify"][bright], state.stack.classes)
 
 
-def run(state, train=None, validation=None):
-    train = rows(110) if train is None else train
-    validation = rows(40, seed=1) if validation is None else validation
-    strata = Strata.of_rank(len(train), state.config.minibatch, 0, 1)
-    return list(finetune(state, strata, train, validation, SERIAL))
+def epochs(state, validation=VALIDATION):
+    strata = Strata.of_rank(len(TRAIN), state.config.minibatch, 0, 1)
+    labels = (wanted(state, TRAIN), wanted(state, validation))
+    if state.config.task == "autoencode":
+        labels = None
+    return finetune(state, strata, TRAIN, validation, SERIAL, targets=labels)
 
 
-def error(state, v):
-    return reconstruction_error(state.stack, [v], SERIAL)
+def run(state, validation=VALIDATION):
+    return list(epochs(state, validation))
 
 
-@pytest.mark.parametrize("loss", ["squared", "cross-entropy"])
+def error(state, v=VALIDATION):
+    if state.config.task == "autoencode":
+        return reconstruction_error(state.stack, [v], SERIAL)
+    return prediction_error(state.stack, [(v, wanted(state, v))], SERIAL)
+
+
 @pytest.mark.parametrize(
-    ("optimizer", "rate"), [("sgd", 0.01), ("momentum", 0.002), ("adam", 0.01)]
+    ("task", "loss"),
+    [*((task, "squared") for task in TASKS), ("autoencode", "cross-entropy")],
 )
-def test_the_error_falls(optimizer, rate, loss):
-    state = make(optimizer=optimizer, learning_rate=rate, loss=loss, epochs=20)
-    before = error(state, rows(110))
+@pytest.mark.parametrize(("optimizer", "rate"), OPTIMIZERS.items())
+def test_the_error_falls(task, optimizer, rate, loss):
+    if task == "regress":
+        rate /= 5
+    changes = {"optimizer": optimizer, "learning_rate": rate, "loss": loss}
+    state = make(task, epochs=40, **changes)
+    before = error(state, TRAIN)
     records = run(state)
-    assert [r.epoch for r in records] == list(range(1, 21))
+    assert [r.epoch for r in records] == list(range(1, 41))
     # Cross entropy keeps the data's own entropy.
     assert records[-1].train_loss < 0.95 * records[0].train_loss
-    assert error(state, rows(110)) < 0.7 * before
+    assert error(state, TRAIN) < 0.8 * before
+    assert error(state) == pytest.approx(state.best_error, rel=1e-9)
+    assert state.best_error == min(r.validation_error for r in records)
     for r in records:
         assert min(r.training, r.allreduce, r.evaluating) >= 0
 
 
-@pytest.mark.parametrize("n_epochs", [1, 3])
-def test_sgd_is_the_plain_one(n_epochs):
-    state, v = make(epochs=n_epochs, seed=4), rows(110)
-    shapes, kinds = state.stack.parameters.shapes, ("sigmoid",) * 4
-    p = plain.named(shapes, state.stack.parameters.vector)
-    strata, loss = Strata.of_rank(110, 20, 0, 1), 0.0
-    for epoch in range(n_epochs):
-        loss = 0.0
-        for chosen in strata.minibatches(4, epoch, 20):
-            x = v[chosen].astype(float)
-            loss += plain.loss("squared", x, plain.forward(p, kinds, x)[-1])
-            gradient = plain.backward(p, kinds, x)
-            p = {name: p[name] - 0.01 * gradient[name] for name in p}
-    record = run(state, v, NONE)[-1]
-    for name, expected in p.items():
-        found = state.stack.parameters[name]
-        np.testing.assert_allclose(found, expected, atol=2e-6)
-    assert record.train_loss == pytest.approx(loss / 110, rel=1e-5)
+@pytest.mark.parametrize("task", TASKS)
+def test_sgd_is_the_plain_one(task):
+    """Squared error or softmax, masks, decays: against central differences."""
+    state = make(task, epochs=2, learning_rate=0.004, **FULL)
+    shape = [LayerShape(12, 3)]
+    stack = DeepAutoencoder(shape)
+    if task != "autoencode":
+        stack = Predictor(shape, state.stack.classes)
+    state = FinetuneState(randomize(stack, deviation=0.3), state.config)
+    shapes, kinds = stack.parameters.shapes, tuple(kind for *_, kind in stack.steps)
+    expected, losses = stack.parameters.vector.astype(float), []
+    decayed = [np.full(np.prod(s), len(s) == 2) for s in shapes.values()]
+    strata = Strata.of_rank(len(TRAIN), 20, 0, 1)
+    for epoch, rate in enumerate([0.004, 0.004 * 0.7]):
+        losses.append(0)
+        for step, chosen in enumerate(strata.minibatches(4, epoch, 20)):
+            masks = state.dropout.masks(epoch, step, 0, len(chosen))
+            target = wanted(state, TRAIN[chosen])
+
+            def cost(v, visible=TRAIN[chosen], target=target, masks=masks):
+                out = plain.forward(plain.named(shapes, v), kinds, visible, masks)[-1]
+                if task == "classify":
+                    return plain.softmax_loss(target, out)
+                return plain.loss("squared", target, out)
+
+            losses[-1] += cost(expected)
+            slope = plain.central_differences(cost, expected)
+            decay = 1 - rate * 0.01 * np.concatenate(decayed)
+            expected = expected * decay - rate * slope
+    records = run(state, VALIDATION[:0])
+    np.testing.assert_allclose(stack.parameters.vector, expected, atol=2e-5)
+    found = [record.train_loss * len(TRAIN) for record in records]
+    assert found == pytest.approx(losses, rel=1e-5)
 
 
 def test_the_best_weights_are_kept():
     # The rate is too high: the error goes up and down.
-    state, v = make(learning_rate=0.5, epochs=12), rows(40, seed=1)
-    records = run(state)
-    errors = [r.validation_error for r in records]
+    state = make(optimizer="adam", learning_rate=0.3, epochs=12)
+    errors = [r.validation_error for r in run(state)]
     assert errors != sorted(errors, reverse=True)
-    assert state.best_error == min(errors)
-    assert state.best_epoch == 1 + errors.index(min(errors))
-    assert state.best_epoch < 12
-    assert error(state, v) == pytest.approx(state.best_error, rel=1e-9)
+    assert state.best_epoch == 1 + errors.index(min(errors)) < 12
+    assert error(state) == pytest.approx(min(errors), rel=1e-9)
 
 
 def test_nothing_better_than_the_start():
-    state, v = make(learning_rate=50.0, epochs=3), rows(40, seed=1)
-    start, before = state.stack.parameters.digest(), error(state, v)
-    run(state)
+    state = make(learning_rate=50.0, epochs=30, patience=3)
+    start, before = state.stack.parameters.digest(), error(state)
+    assert len(run(state)) == 3
     assert (state.best_epoch, state.best_error) == (0, before)
     assert state.stack.parameters.digest() == start
 
 
-def test_patience():
-    state = make(learning_rate=50.0, epochs=30, patience=3)
-    assert len(run(state)) == 3
-    patient = make(learning_rate=0.01, epochs=6, patience=3)
-    assert len(run(patient)) == 6
+def test_patience_is_not_lost_while_the_error_falls():
+    assert len(run(make(epochs=6, patience=3))) == 6
 
 
-def test_without_validation_rows_the_last_weights_are_kept():
-    state = make(learning_rate=0.5, epochs=4, patience=1)
-    records = run(state, validation=NONE)
-    assert len(records) == 4
-    assert all(np.isnan(r.validation_error) for r in records)
+@pytest.mark.parametrize("task", ["autoencode", "classify"])
+def test_without_validation_rows_the_last_weights_are_kept(task):
+    state, stepped = make(task, learning_rate=0.1, epochs=4, patience=1), []
+    for record in epochs(state, VALIDATION[:0]):
+        assert np.isnan(record.validation_error)
+        stepped.append(state.stack.parameters.digest())
     assert (state.best_epoch, state.best_error) == (4, float("inf"))
-    again = make(learning_rate=0.5, epochs=4)
-    stepped = []
-    strata = Strata.of_rank(110, 20, 0, 1)
-    for _ in finetune(again, strata, rows(110), NONE, SERIAL):
-        stepped.append(again.stack.parameters.digest())
     assert state.stack.parameters.digest() == stepped[-1] != stepped[-2]
 
 
@@ -173,35 +202,30 @@ def test_divergence_is_never_best():
         np.testing.assert_array_equal(state.best, good)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-def test_a_state_goes_on_where_another_stood(optimizer):
-    """What a checkpoint holds is enough."""
-    whole = make(optimizer=optimizer, learning_rate=0.002)
+@pytest.mark.parametrize("task", ["autoencode", "classify"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_state_goes_on_where_another_stood(optimizer, task):
+    """What a checkpoint holds is enough: rates and masks have addresses."""
+    settings = {"optimizer": optimizer, "learning_rate": 0.002, **FULL}
+    whole, first, second = (make(task, **settings) for _ in range(3))
     run(whole)
-    first = make(optimizer=optimizer, learning_rate=0.002)
-    strata = Strata.of_rank(110, 20, 0, 1)
-    epochs = finetune(first, strata, rows(110), rows(40, seed=1), SERIAL)
-    next(epochs)
-    next(epochs)
-    second = make(optimizer=optimizer, learning_rate=0.002)
-    second.stack.parameters.vector[:] = first.stack.parameters.vector
-    for key, vector in first.optimizer.state.items():
-        second.optimizer.state[key][:] = vector
-    second.optimizer.steps = first.optimizer.steps
-    second.epoch, second.best[:] = first.epoch, first.best
-    second.best_error, second.best_epoch = first.best_error, first.best_epoch
+    course = epochs(first)
+    next(course)
+    next(course)
+    second.restore(first.arrays(), first.numbers())
     assert [r.epoch for r in run(second)] == [3, 4, 5]
     assert second.stack.parameters.digest() == whole.stack.parameters.digest()
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-def test_usual_learning_rates(optimizer):
-    given = make(optimizer=optimizer, learning_rate=0.0)
-    usual = {"sgd": 0.001, "momentum": 0.0002, "adam": 0.001}[optimizer]
-    named = make(optimizer=optimizer, learning_rate=usual)
-    run(given)
-    run(named)
-    assert given.stack.parameters.digest() == named.stack.parameters.digest()
+@pytest.mark.parametrize(
+    ("optimizer", "usual"), [("sgd", 0.001), ("momentum", 0.0002), ("adam", 0.001)]
+)
+def test_learning_rates(optimizer, usual):
+    state = make(optimizer=optimizer, learning_rate=0.0, learning_rate_decay=0.5)
+    rates = []
+    for state.epoch in range(3):
+        rates.append(state.learning_rate)
+    assert rates == [usual, usual / 2, usual / 4]
 
 
 def test_no_epochs():
@@ -213,3 +237,24 @@ def test_no_epochs():
 
 def test_minibatches_larger_than_the_data():
     assert len(run(make(minibatch=500))) == 5
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_random_weights(first):
+    shapes = [LayerShape(300, 200), LayerShape(200, 400, hidden="relu")]
+    stack, again, other = (DeepAutoencoder(shapes) for _ in range(3))
+    stack.parameters.vector[:] = 9
+    for one, seed, start in ((stack, 1, first), (again, 1, 0), (other, 2, 0)):
+        random_weights(one, seed, start)
+    gains = [4, 2**0.5, 4, 4]
+    for k, ((n_in, n_out, _), gain) in enumerate(zip(stack.steps, gains, strict=True)):
+        names = (f"weights_{k}", f"bias_{k}")
+        weights, bias = (stack.parameters[name] for name in names)
+        if k < first:
+            assert (weights == 9).all()
+            continue
+        deviation = gain * (2 / (n_in + n_out)) ** 0.5
+        assert weights.std() == pytest.approx(deviation, rel=0.02)
+        assert not bias.any()
+        np.testing.assert_array_equal(again.parameters[names[0]], weights)
+        assert (other.parameters[names[0]] != weights).any()

@@ -1,21 +1,44 @@
-"""MATLAB files, read in a process of their own: SciPy's reader crashes on damage."""
+"""Files of arrays: NumPy's, and MATLAB's, which a process of its own reads.
+
+SciPy's reader crashes on damaged files.
+"""
 
 import os
 import pickle
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-import scipy.io
 
 from mpilayer import memory
+from mpilayer.arrays import AnyArray
 from mpilayer.errors import DataError, reading
 
-_WHAT = "a whole MATLAB file"
-_ADVICE = "Save or copy it again."
+_MATLAB = ("a whole MATLAB file", "Save or copy it again.")
+
+
+def load_npy(path: Path) -> AnyArray:
+    """Return the array of a ``.npy`` file; DataError if it is damaged or an archive."""
+    with _numpy_file(path) as file:
+        array = np.load(file, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} must hold one array; found several. Name it .npz.")
+    return array
+
+
+def load_npz(path: Path) -> dict[str, AnyArray]:
+    """Return the arrays of an ``.npz`` file; DataError if it is damaged or none."""
+    with _numpy_file(path) as file:
+        content = np.load(file, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            raise DataError(f"{path} must hold named arrays; found one. Name it .npy.")
+        memory.demand(sum(part.file_size for part in content.zip.infolist()), path)
+        return {name: content[name] for name in content.files}
 
 
 def load_mat(path: Path) -> dict[str, Any]:
@@ -32,20 +55,42 @@ def load_mat(path: Path) -> dict[str, Any]:
     child = subprocess.Popen(
         command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    with reading(path, _WHAT, _ADVICE), child:
+    with reading(path, *_MATLAB), child:
         assert child.stdout is not None
         try:
             answer: dict[str, Any] | str = pickle.load(child.stdout)
         except (EOFError, pickle.UnpicklingError):
-            answer = f"{path} must be {_WHAT}; SciPy fails on it. {_ADVICE}"
+            what, advice = _MATLAB
+            answer = f"{path} must be {what}; SciPy fails on it. {advice}"
     if isinstance(answer, str):
         raise DataError(answer)
     return answer
 
 
+def shapes(arrays: Mapping[str, object]) -> str:
+    """Return names and shapes in words, for a message."""
+    found = [f"{name} {getattr(a, 'shape', '')}".strip() for name, a in arrays.items()]
+    return ", ".join(found) or "nothing"
+
+
+@contextmanager
+def _numpy_file(path: Path) -> Iterator[IO[bytes]]:
+    what = "a whole NumPy file of plain numbers"
+    with (
+        reading(path, what, "Save it again, without Python objects."),
+        # NumPy says more of old or damaged headers than a user can mend.
+        warnings.catch_warnings(action="ignore"),
+        path.open("rb") as file,
+    ):
+        memory.demand(path.stat().st_size, path)
+        yield file
+
+
 def _variables(path: Path) -> dict[str, Any]:
+    import scipy.io
+
     try:
-        with reading(path, _WHAT, _ADVICE):
+        with reading(path, *_MATLAB):
             # SciPy would drop imaginary parts with no more than this warning.
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
             # MATLAB saves doubles that happen to be whole as bytes, which would pass

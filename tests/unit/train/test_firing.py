@@ -1,13 +1,15 @@
-"""The gap of average over exact: measured, predicted; bounded for random shards."""
+"""How units fire: the gap of average over exact, its bound, and dead units."""
 
 import numpy as np
 import pytest
 
 from mpilayer.models.sparse import Sparsity
-from mpilayer.train.sparse import firing as gap
-from mpilayer.train.sparse.firing import Firing, gap_bound, level_counts
-from tests.support.sparse import firing, make_cost, patches, settings
+from mpilayer.train.sparse import firing
+from mpilayer.train.sparse.firing import Firing, dead_units, gap_bound, level_counts
+from tests.support import sparse
+from tests.support.sparse import fresh_cost, make_cost, patches, settings
 
+ROWS = patches(300)
 TERM = Sparsity(4.0, 0.002)
 
 
@@ -39,13 +41,13 @@ def gaps(fires, n_shards, times):
         yield term(means).mean() - term(fires.mean(axis=0))
 
 
-@pytest.mark.parametrize("risk", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("risk", [0.01, 0.5])
 @pytest.mark.parametrize("n_shards", [2, 4])
 @pytest.mark.parametrize("name", POPULATIONS)
 def test_random_shards_pass_the_bound_more_seldom_than_said(
     monkeypatch, name, n_shards, risk
 ):
-    monkeypatch.setattr(gap, "RISK", risk)
+    monkeypatch.setattr(firing, "RISK", risk)
     fires = POPULATIONS[name](4000).astype(float)
     bound = gap_bound(TERM, level_counts(fires), n_shards, 4000 // n_shards)
     drawn = np.array(list(gaps(fires, n_shards, 400)))
@@ -73,32 +75,84 @@ def test_counts_keep_means_and_stretch_nothing_else():
     fires = seldom(500)
     counts = level_counts(fires.astype(np.float32))
     assert counts.sum(axis=1) == pytest.approx(np.full(6, 500))
-    assert counts @ gap._LEVELS / 500 == pytest.approx(fires.mean(axis=0), rel=1e-6)
+    levels = firing._LEVELS
+    assert counts @ levels / 500 == pytest.approx(fires.mean(axis=0), rel=1e-6)
     squares = (fires**2).mean(axis=0)
-    assert (counts @ gap._LEVELS**2 / 500 >= squares).all()
-    assert counts @ gap._LEVELS**2 / 500 == pytest.approx(squares, rel=5e-3)
+    assert (counts @ levels**2 / 500 >= squares).all()
+    assert counts @ levels**2 / 500 == pytest.approx(squares, rel=5e-3)
     ends = level_counts(np.array([[0.0], [1.0]]))
     assert (ends[0, 0], ends[0, -1], ends.sum()) == (1, 1, 2)
 
 
-def test_no_term_has_no_gap_and_more_ranks_than_rows_no_bound():
-    counts = level_counts(seldom(3))
-    assert gap_bound(Sparsity(0.0, 0.1), counts, 2, 1) == 0
-    assert gap_bound(TERM, counts, 5, 0) == np.inf
-
-
-def test_a_unit_that_never_fires_has_no_bound():
-    assert not gap_bound(TERM, level_counts(np.zeros((9, 1))), 3, 3) < np.inf
+@pytest.mark.parametrize(
+    ("term", "fires", "shards", "expected"),
+    [
+        (Sparsity(0.0, 0.1), seldom(3), (2, 1), 0),
+        (TERM, seldom(3), (5, 0), np.inf),  # more ranks than rows
+        (TERM, np.zeros((9, 1)), (3, 3), np.nan),  # a unit that never fires
+    ],
+)
+def test_no_gap_and_no_bound(term, fires, shards, expected):
+    found = gap_bound(term, level_counts(fires), *shards)
+    np.testing.assert_equal(found, expected)
 
 
 def test_measured_and_predicted_lie_below_the_bound():
-    config, rows = settings(), patches(3000)
-    cost = make_cost(config, rows, deviation=0.2)
+    rows = patches(3000)
+    cost = make_cost(settings(), rows, deviation=0.2)
     vector = cost.model.parameters.vector.copy()
     found = Firing(cost, vector).gap(3)
-    fires = firing(cost.model.shape, vector, rows)
-    term = cost.sparsity.cost
+    fires, term = sparse.firing(cost.model.shape, vector, rows), cost.sparsity.cost
     parts = [term(part.mean(axis=0)) for part in np.split(fires, 3)]
     assert found.measured == pytest.approx(np.mean(parts) - term(fires.mean(axis=0)))
     assert found.predicted == pytest.approx(found.measured, rel=0.2)
     assert found.measured < found.bound < 100 * found.measured
+
+
+# --- dead units
+
+
+def at(cost, **values):
+    """Return a position: that of the cost, with some parameters changed."""
+    p = cost.model.parameters.copy()
+    for name, value in values.items():
+        p[name][:] = value
+    return p.vector
+
+
+@pytest.mark.parametrize(
+    ("changes", "values", "units", "warning"),
+    [
+        ({}, {}, 0, ""),
+        ({"activation": "sigmoid", "dtype": "float32"}, {}, 0, ""),
+        ({}, {"decode_weights": [[1], [0], [1], [0], [1]]}, 2, ""),
+        ({}, {"weights": 0}, 5, "all 5 hidden units are dead"),
+        ({"dtype": "float32"}, {"hidden_bias": -40}, 5, "all 5 hidden units are dead"),
+        ({"output": "linear"}, {"decode_weights": 0}, 5, "all 5 hidden units are dead"),
+        (
+            {"dtype": "float32"},
+            {"hidden_bias": [0, 0, -1e3, 0, 0]},
+            1,
+            "the cost is infinite",
+        ),
+    ],
+)
+def test_dead_units(changes, values, units, warning):
+    """Of those that the others outlive nobody is warned."""
+    cost = make_cost(settings(**changes), ROWS)
+    position = at(cost, **values)
+    dead = dead_units(cost, position)
+    assert (dead.units, dead.of) == (units, 5)
+    assert dead.cost == pytest.approx(ROWS.var(axis=0).sum() / 2, rel=1e-5)
+    found = dead.warning(cost.measure(position))
+    assert found.startswith(warning)
+    assert bool(found) == bool(warning)
+
+
+def test_the_cost_of_dead_units_is_that_of_the_mean_row():
+    config = settings(output="linear", sparsity_weight=0.0, weight_decay=0.0)
+    cost = fresh_cost(config, ROWS + 0.3)
+    values = {"weights": 0, "decode_weights": 0}
+    position = at(cost, visible_bias=np.mean(ROWS + 0.3, axis=0), **values)
+    expected = dead_units(cost, position).cost
+    assert cost.measure(position).cost == pytest.approx(expected)
