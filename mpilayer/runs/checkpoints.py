@@ -90,12 +90,10 @@ def restore_replicas(
     digests = comm.allgather(parameters.digest())
     if len(set(digests)) > 1:
         other = next(rank for rank, d in enumerate(digests) if d != digests[0])
-        error = CheckpointError(
+        raise CheckpointError(
             f"all ranks must read the same checkpoint; rank {other} has found another "
             "than rank 0. Put the run where all hosts see the same files."
-        )
-        error.collective = True
-        raise error
+        ).of_all_ranks()
     return float(numbers["seconds"]), remark
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from mpilayer.runs.checkpoints import (
     restore_replicas,
     saving,
 )
-from mpilayer.runs.drive import Terms, Training
+from mpilayer.runs.drive import Summary, Terms, Training
 from mpilayer.runs.rows import Facts, check_range, data_facts
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.tasks import SPARSE, sparse_config
@@ -38,6 +38,9 @@ from mpilayer.train.sparse.descent import Descent, State
 from mpilayer.train.sparse.firing import dead_units
 from mpilayer.train.strata import Strata
 
+SparseTerms: TypeAlias = Terms[SparseConfig]
+"""What is known before a sparse training."""
+
 _LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
 
 
@@ -45,6 +48,7 @@ class SparseTraining(Training[SparseConfig]):
     """A sparse autoencoder on rows that all ranks share; each reads its own."""
 
     name = SPARSE
+    threads = 1  # more slow down products as small as those of a block of rows
 
     def _facts_of(self, data: Path, config: SparseConfig) -> Facts:
         return sparse_facts(data, config)
@@ -60,14 +64,14 @@ class SparseTraining(Training[SparseConfig]):
         limits = _LIMITS - {"evaluations"} if config.optimizer == "sgd" else _LIMITS
         return limits | config.unused
 
-    def _nothing_left(self, terms: Terms[SparseConfig]) -> str:
+    def _nothing_left(self, terms: SparseTerms) -> str:
         before = self._settings()
         same = all(getattr(terms.config, n) == getattr(before, n) for n in _LIMITS)
         if same and self.directory.is_complete(SPARSE):
             return f"{self.run} is trained to the end; there is nothing to do"
         return ""
 
-    def _read(self, terms: Terms[SparseConfig]) -> AnyArray:
+    def _read(self, terms: SparseTerms) -> AnyArray:
         comm, config, n_train = self.session.comm, terms.config, terms.facts.n_train
         start, stop = shard_bounds(n_train, comm.size)[comm.rank]
         if config.optimizer == "sgd":
@@ -78,14 +82,12 @@ class SparseTraining(Training[SparseConfig]):
         check_range(rows, config.output, terms.data, "give --output tanh or linear")
         return rows.astype(config.dtype, copy=False)
 
-    def _train(
-        self, terms: Terms[SparseConfig], rows: AnyArray, again: bool
-    ) -> dict[str, Any]:
+    def _train(self, terms: SparseTerms, rows: AnyArray, again: bool) -> Summary:
         self.announce(terms)
         cost = make_cost(rows, terms.config, terms.facts, self.session)
         return self.descend(cost, terms.config, again)
 
-    def announce(self, terms: Terms[SparseConfig]) -> None:
+    def announce(self, terms: SparseTerms) -> None:
         """Say where the ranks run, and what works, but not as the user may think."""
         session, config, n_train = self.session, terms.config, terms.facts.n_train
         n_ranks = session.comm.size
@@ -103,9 +105,7 @@ class SparseTraining(Training[SparseConfig]):
                 "there is no sparsity term"
             )
 
-    def descend(
-        self, cost: ShardedCost, config: SparseConfig, again: bool
-    ) -> dict[str, Any]:
+    def descend(self, cost: ShardedCost, config: SparseConfig, again: bool) -> Summary:
         """Descend to the end, and write down what was reached. Collective.
 
         Raises
@@ -269,7 +269,7 @@ def filters(weights: Array64) -> AnyArray:
     return rows.reshape(-1, size, size) if size * size == rows.shape[1] else rows
 
 
-def _reached(descent: Descent, state: State, session: Session) -> dict[str, Any]:
+def _reached(descent: Descent, state: State, session: Session) -> Summary:
     """Return what the last iteration has reached. Collective."""
     cost, config = descent.cost, descent.config
     dead, final = dead_units(cost, state.position), cost.measure(state.position)

@@ -15,7 +15,7 @@ from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import TrainingError
 from mpilayer.models.stack import Masks, Predictor, Stack
 from mpilayer.numerics.losses import SOFTMAX
-from mpilayer.optim.descent import DEFAULT_RATES, Optimizer, make_optimizer
+from mpilayer.optim.minibatch import DEFAULT_RATES, Optimizer, make_optimizer
 from mpilayer.parallel.comm import Communicator
 from mpilayer.rng import stream
 from mpilayer.train.dropout import Dropout

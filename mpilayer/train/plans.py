@@ -16,14 +16,8 @@ from mpilayer.train.schedule import AsyncLayer, Schedule
 class Candidate:
     """A checkpoint of a layer, or the beginning if its epoch is 0.
 
-    Attributes
-    ----------
-    epoch : int
-        Epochs done.
-    used : int
-        Output of the layer below that the last of them used; 0 for the data.
-    final : bool
-        The layer has no epoch left to do.
+    ``epoch`` epochs are done; the last used output ``used`` of the layer below, 0 for
+    the data. ``final``: no epoch is left to do.
     """
 
     epoch: int
@@ -36,19 +30,7 @@ BEGINNING = Candidate(0)
 
 @dataclass(frozen=True)
 class View:
-    """What a layer sees of its channels; see ``Inlet`` and ``Outlet``.
-
-    Attributes
-    ----------
-    newest : int
-        Epoch of the newest output that has arrived, −1 if none has.
-    ended, paused, stopped : bool
-        What the layer below has said.
-    saved : int
-        Epoch of the last checkpoint of the layer below, as far as is known.
-    room : bool
-        There is a buffer for another output.
-    """
+    """What a layer sees of its channels: see ``Inlet``; there is ``room`` above."""
 
     newest: int = -1
     ended: bool = False
@@ -104,12 +86,7 @@ class TableLayer:
 class Plan(ABC):
     """What each layer does next, and which checkpoints of the layers go together.
 
-    Parameters
-    ----------
-    stipulated : sequence of int
-        Epochs N_l of each layer.
-    streamed : bool
-        Outputs before a layer's last stipulated epoch are computed on the way.
+    Outputs before the last of a layer's ``stipulated`` epochs N_l may be ``streamed``.
     """
 
     replace: ClassVar[bool]
@@ -139,17 +116,11 @@ class Plan(ABC):
         """Tell whether the layer has no epoch left to do."""
 
     @abstractmethod
-    def goes_on(
-        self, layer: int, mine: Candidate, below: Candidate, repeatable: bool
-    ) -> bool:
-        """Tell whether a layer gets what it needs next after an interruption.
+    def following(self, layer: int, mine: Candidate, below: Candidate) -> int | None:
+        """Return which output a layer needs next after an interruption, None for none.
 
-        ``repeatable``: output ``below.epoch`` can be computed from the weights.
+        Output ``below.epoch`` would have to come once more.
         """
-
-    @abstractmethod
-    def needs_again(self, layer: int, mine: Candidate, below: Candidate) -> bool:
-        """Tell whether a layer needs output ``below.epoch`` once more."""
 
     @abstractmethod
     def repeats(self, layer: int) -> bool:
@@ -166,14 +137,27 @@ class Plan(ABC):
         """
         return self.streamed and epoch < self.stipulated[layer]
 
+    def goes_on(
+        self, layer: int, mine: Candidate, below: Candidate, repeatable: bool
+    ) -> bool:
+        """Tell whether a layer gets what it needs next after an interruption.
+
+        ``repeatable``: output ``below.epoch`` can be computed from the weights.
+        """
+        output = self.following(layer, mine, below)
+        if output is None or output > below.epoch:
+            return True
+        return output == below.epoch and repeatable
+
     def may_pause(self, layer: int, mine: Candidate, view: View) -> bool:
         """Tell whether an interrupted layer could go on from here."""
         if layer == 0:
             return True
         if not view.told:
             return False
-        # With its end or its pause the layer below has told its last checkpoint.
-        below = Candidate(view.saved, final=view.ended)
+        # With its end the layer below has told its last checkpoint. One that has paused
+        # makes, or sends again, all that has not arrived.
+        below = Candidate(view.saved if view.ended else view.newest, final=view.ended)
         repeatable = view.ended and self.repeats(layer - 1)
         return self.goes_on(layer, mine, below, repeatable)
 
@@ -223,41 +207,26 @@ class TablePlan(Plan):
         """Tell whether the row is done."""
         return len(track.used) == len(self._schedule.used[layer])
 
-    def goes_on(
-        self, layer: int, mine: Candidate, below: Candidate, repeatable: bool
-    ) -> bool:
-        """Tell whether the next entry is still to come, or can be made again."""
-        following = self._following(layer, mine)
-        if following is None or following > below.epoch:
-            return True
-        return following == below.epoch and repeatable
-
-    def needs_again(self, layer: int, mine: Candidate, below: Candidate) -> bool:
-        """Tell whether the next entry is the output that was there before."""
-        return self._following(layer, mine) == below.epoch
+    def following(
+        self,
+        layer: int,
+        mine: Candidate,
+        below: Candidate,  # noqa: ARG002
+    ) -> int | None:
+        """Look the next entry up."""
+        row = self._schedule.used[layer]
+        return row[mine.epoch] if mine.epoch < len(row) else None
 
     def repeats(self, layer: int) -> bool:
         """Look it up."""
         return self._repeats[layer]
 
-    def _following(self, layer: int, mine: Candidate) -> int | None:
-        row = self._schedule.used[layer]
-        return row[mine.epoch] if mine.epoch < len(row) else None
-
 
 class AsyncPlan(Plan):
     """Lets layers go on as outputs arrive (Santara et al. 2016 §3).
 
-    Parameters
-    ----------
-    stipulated, extra : sequence of int
-        Of each layer: N_l, and the epochs that a newer output wakes it for.
-    streamed : bool
-        See ``Plan``.
-    end : str
-        When training ends (``simulate``). An epoch that runs at the end is completed.
-    cut_short : bool
-        See ``AsyncLayer``.
+    ``extra`` and ``cut_short`` as in ``AsyncLayer``, ``end`` as in ``simulate``; an
+    epoch that runs at the end is completed.
     """
 
     replace = True
@@ -312,19 +281,16 @@ class AsyncPlan(Plan):
         """Tell whether the first layer's end is the end."""
         return layer == 0 and self.end == "first-layer"
 
-    def goes_on(
+    def following(
         self,
         layer: int,  # noqa: ARG002
         mine: Candidate,
         below: Candidate,
-        repeatable: bool,
-    ) -> bool:
-        """Tell whether a newer output will come, or the last one again."""
-        return mine.final or not below.final or repeatable
-
-    def needs_again(self, layer: int, mine: Candidate, below: Candidate) -> bool:  # noqa: ARG002
-        """Tell whether nothing newer will come and the layer is not done."""
-        return below.final and not mine.final
+    ) -> int | None:
+        """Any newer output will do; if none will come, the last one."""
+        if mine.final:
+            return None
+        return below.epoch if below.final else below.epoch + 1
 
     def repeats(self, layer: int) -> bool:
         """Not so above a layer without extra epochs: it ends on an older input."""

@@ -16,9 +16,8 @@ from mpilayer.arrays import AnyArray, Array32
 from mpilayer.errors import TrainingError
 from mpilayer.parallel.channel import Inlet, LocalChannel, Outlet, Rows, Sink, Source
 from mpilayer.parallel.comm import Communicator, wait_until
-from mpilayer.parallel.consent import Consent
 from mpilayer.parallel.mailbox import Inbox, Outbox
-from mpilayer.parallel.notice import Notice
+from mpilayer.parallel.notice import Consent, Notice
 from mpilayer.train.layer import LayerState, monitored_errors
 from mpilayer.train.pilot import Move, Pilot
 from mpilayer.train.plans import BEGINNING, Candidate, Plan, View

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mpilayer.bench.evaluations import MODES, ONE_RANK
-from mpilayer.bench.patches import write_patches
+from mpilayer.bench.modes import MODES, ONE_RANK
+from mpilayer.bench.rows import write_patches
 from mpilayer.bench.scaling import label
 from tests.support import launch
 
@@ -21,9 +21,10 @@ def read(result):
     return json.loads(result.ok().stdout)
 
 
-def test_cost(few_patches):
+def test_the_cost_beside_rivals(few_patches):
     options = ("--rows", 100, "--rounds", 1, "--data", few_patches)
-    result = launch.run("bench", "cost", *options).ok()
+    program = ("-m", "benchmarks.rivals")
+    result = launch.run("cost", *options, program=program).ok()
     for name in ("gemm", "mpilayer average", "mpilayer float64", "numpy float64"):
         assert name in result.stdout, result
 
@@ -35,14 +36,6 @@ def test_cost_on_ranks():
     assert list(result["seconds"]) == [*MODES, ONE_RANK]
     assert result["base"] == "average"
     assert all(len(s) == 3 and min(s) > 0 for s in result["seconds"].values())
-
-
-def test_cost_on_ranks_as_a_table():
-    launch.require_mpi()
-    options = ("--rows", 100, "--ranks", 2, "--rounds", 1)
-    result = launch.run("bench", "cost", *options).ok()
-    assert "exact-fused" in result.stdout
-    assert "times as fast as 1 (average)" in result.stdout
 
 
 def test_sparse(few_patches):
@@ -72,7 +65,6 @@ def test_sparse_as_a_table():
     [
         (("cost", "--rows", 0), ("rows must be at least 1", "--rows")),
         (("cost", "--ranks", "1,2"), ("one number of ranks", "--ranks")),
-        (("cost", "--rows", 121), ("121 training rows", "has 120")),
         (("cost", "--rows", 121, "--ranks", 2), ("121 training rows", "has 120")),
         (("sparse", "--sizes", "10,121"), ("121 training rows", "has 120")),
         (("sparse", "--sizes", "0"), ("sizes must be at least 1", "--sizes")),

@@ -123,7 +123,7 @@ class Descent:
     def _start(self) -> State:
         begin = self.cost.model.parameters.vector.copy()
         if self.config.optimizer == "sgd":
-            return SGDState.start(begin, self._evaluate, self.cost)
+            return SGDState.first(begin, self._evaluate, self.cost)
         kind = CGState if self.config.optimizer == "cg" else LBFGSState
         return kind.start(begin, self._evaluate)
 

@@ -1,4 +1,7 @@
-"""Pre-training that is interrupted anywhere ends as if nothing had happened."""
+"""Pre-training that is interrupted ends as if nothing had happened: real weights.
+
+What comes next at any moment is tested in ``test_pilot.py``.
+"""
 
 from dataclasses import replace
 from functools import cache
@@ -23,7 +26,17 @@ from tests.support.pipeline import (
 )
 
 SERIAL = SerialCommunicator()
-ENDS = [(end, cut) for end in ("stipulated", "all", "first-layer") for cut in (1, 0)]
+LOCKSTEP = TablePlan(TABLES["lockstep"], True)
+SOME = pytest.mark.parametrize("name", ["lockstep", "gaps"])
+ENDS = pytest.mark.parametrize(
+    ("end", "extra", "streamed", "cut_short"),
+    [
+        ("stipulated", 2, True, True),
+        ("all", 2, False, False),
+        ("first-layer", 0, True, True),
+        ("all", 0, True, True),
+    ],
+)
 
 
 def after(steps):
@@ -54,7 +67,7 @@ def whole():
 
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("streamed", [True, False])
-@pytest.mark.parametrize("name", TABLES)
+@SOME
 def test_lost_after_any_save(whole, name, streamed, every):
     plan = TablePlan(TABLES[name], streamed)
     expected, done = whole(name, streamed, every), set()
@@ -68,7 +81,7 @@ def test_lost_after_any_save(whole, name, streamed, every):
 
 
 @pytest.mark.parametrize("method", ["rbm", "autoencoder"])
-@pytest.mark.parametrize("name", ["lockstep", "gaps"])
+@SOME
 def test_any_checkpoints_that_go_together_will_do(whole, name, method):
     config = replace(CONFIG, method=method, weight_decay=0.001)
     plan = TablePlan(TABLES[name], True)
@@ -86,19 +99,7 @@ def test_any_checkpoints_that_go_together_will_do(whole, name, method):
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-@pytest.mark.parametrize("name", TABLES)
-def test_lost_again_and_again(whole, name, streamed):
-    plan = TablePlan(TABLES[name], streamed)
-    expected, rng = whole(name, streamed), np.random.default_rng(7)
-    stage, n_epochs = Stage(), sum(expected.epochs)
-    for _ in range(6):
-        limit = int(rng.integers(1, n_epochs))
-        stage = train(SERIAL, plan, Memory(1), stage, limit=limit)
-    assert_same(train(SERIAL, plan, None, stage), expected)
-
-
-@pytest.mark.parametrize("streamed", [True, False])
-@pytest.mark.parametrize("name", TABLES)
+@SOME
 def test_stopped_at_any_moment(whole, name, streamed):
     """Everything that was done is saved, and nothing is done twice."""
     plan = TablePlan(TABLES[name], streamed)
@@ -115,32 +116,17 @@ def test_stopped_at_any_moment(whole, name, streamed):
     assert len(done) > 4
 
 
-@pytest.mark.parametrize("name", ["lockstep", "gaps"])
-def test_stopped_again_and_again(whole, name):
-    """Each time a little is done, after outputs have gone up once more."""
-    plan = TablePlan(TABLES[name], True)
-    expected, stage = whole(name), Stage()
-    launches = 0
-    while not stage.digests or stage.interrupted:
-        stage = train(SERIAL, plan, Memory(0, after(12)), stage)
-        launches += 1
-    assert launches > 1
-    assert_same(stage, expected)
-
-
 def test_a_request_before_anything_is_done():
-    stage = train(SERIAL, TablePlan(TABLES["lockstep"], True), Memory(0, lambda: True))
+    stage = train(SERIAL, LOCKSTEP, Memory(0, lambda: True))
     assert stage.interrupted
     assert stage.epochs == (0,) * N_LAYERS
-    assert stage.cut(TablePlan(TABLES["lockstep"], True)) == (BEGINNING,) * N_LAYERS
+    assert stage.cut(LOCKSTEP) == (BEGINNING,) * N_LAYERS
 
 
 def test_a_request_when_all_is_done_comes_too_late(whole):
     expected = whole("lockstep")
-    stage = train(SERIAL, TablePlan(TABLES["lockstep"], True), Memory(0, after(10**6)))
-    ended = train(
-        SERIAL, TablePlan(TABLES["lockstep"], True), Memory(0, lambda: True), stage
-    )
+    stage = train(SERIAL, LOCKSTEP, Memory(0, after(10**6)))
+    ended = train(SERIAL, LOCKSTEP, Memory(0, lambda: True), stage)
     assert_same(ended, expected)
     assert not ended.interrupted
 
@@ -159,10 +145,8 @@ def assert_replays(stage, streamed, end):
         assert min(table.epochs) >= EPOCHS
 
 
-@pytest.mark.parametrize("streamed", [True, False])
-@pytest.mark.parametrize(("end", "cut_short"), ENDS)
-@pytest.mark.parametrize("extra", [0, 2])
-def test_an_asynchronous_run_lost_after_any_save(end, cut_short, streamed, extra):
+@ENDS
+def test_an_asynchronous_run_lost_after_any_save(end, extra, streamed, cut_short):
     plan = async_plan(end, extra, streamed, cut_short)
     first, done = train(SERIAL, plan, Memory(1)), set()
     for kept in moments(first.kept):
@@ -180,10 +164,8 @@ def test_an_asynchronous_run_lost_after_any_save(end, cut_short, streamed, extra
     assert len(done) > 4
 
 
-@pytest.mark.parametrize("streamed", [True, False])
-@pytest.mark.parametrize(("end", "cut_short"), ENDS)
-@pytest.mark.parametrize("extra", [0, 2])
-def test_an_asynchronous_run_stopped_at_any_moment(end, cut_short, streamed, extra):
+@ENDS
+def test_an_asynchronous_run_stopped_at_any_moment(end, extra, streamed, cut_short):
     plan = async_plan(end, extra, streamed, cut_short)
     done = set()
     for asked in range(2 * sum(train(SERIAL, plan).epochs)):
@@ -197,15 +179,3 @@ def test_an_asynchronous_run_stopped_at_any_moment(end, cut_short, streamed, ext
             stage = train(SERIAL, plan, None, stage)
         assert_replays(stage, streamed, end)
     assert len(done) > 4
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("end", ["stipulated", "all", "first-layer"])
-def test_an_asynchronous_run_stopped_and_lost_again_and_again(end, seed):
-    streamed, rng = bool(seed % 2), np.random.default_rng(seed)
-    plan = async_plan(end, streamed=streamed)
-    stage = Stage()
-    for _ in range(5):
-        limit, asked = (int(n) for n in rng.integers(1, 12, 2))
-        stage = train(SERIAL, plan, Memory(1, after(asked)), stage, limit=limit)
-    assert_replays(train(SERIAL, plan, None, stage), streamed, end)
