@@ -15,6 +15,7 @@ from mpilayer.config.fields import Option as Option
 from mpilayer.config.fields import Settings as Settings
 from mpilayer.config.fields import check as check
 from mpilayer.config.fields import flag as flag
+from mpilayer.config.fields import of_others as of_others
 from mpilayer.config.fields import option as option
 from mpilayer.config.fields import options_of as options_of
 from mpilayer.config.fields import per_layer as per_layer
