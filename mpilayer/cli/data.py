@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mpilayer import files
 from mpilayer.cli import lines
 from mpilayer.cli.arguments import require_one_process
 from mpilayer.cli.options import add_option, with_flags
@@ -23,7 +24,6 @@ from mpilayer.words import count
 _WIDTH = 80
 # More of them are numbers to learn, or too many to read.
 _MOST_LABELS = 50
-_ENDINGS = (".h5", ".hdf5")
 # Of the commands that make a data set: what they do, and from what.
 _MAKING = {
     "prepare": (
@@ -114,26 +114,16 @@ def _make(args: argparse.Namespace) -> None:
 
 
 def _check_output(args: argparse.Namespace) -> None:
-    out = args.output
+    out, found = args.output, ""
     if out.is_dir():
         found = f"name a file; {out} is a folder. Name a file in it."
-    elif out.suffix.lower() not in _ENDINGS:
-        found = (
-            f"end in {' or '.join(_ENDINGS)}, as a data set is an HDF5 file; got "
-            f"{out}. Choose another name."
-        )
-    elif out.exists() and not args.replace:
-        found = (
-            f"name a new file; {out} exists. Choose another name, or replace it with "
-            "--replace."
-        )
     elif not out.parent.is_dir():
         found = f"lie in a folder that exists; {out.parent} is none. Make it first."
     elif args.action == "patches" and args.source.resolve() == out.resolve():
-        found = f"be another file than SOURCE; got {out} for both. Choose another name."
-    else:
-        return
-    raise ConfigError(f"-o/--output must {found}")
+        found = f"be another file than SOURCE; got {out} for both. Choose another one."
+    if found:
+        raise ConfigError(f"-o must {found}")
+    files.check_output(out, (".h5", ".hdf5"), args.replace)
 
 
 def _fetch(args: argparse.Namespace) -> None:

@@ -4,7 +4,6 @@ Each field says its default, its help and its legal range once. The *effective*
 configuration, defaults included, is written into every run directory.
 """
 
-from mpilayer.config.experiment import SCALINGS as SCALINGS
 from mpilayer.config.experiment import STEPS as STEPS
 from mpilayer.config.experiment import DataConfig as DataConfig
 from mpilayer.config.experiment import ExperimentConfig as ExperimentConfig

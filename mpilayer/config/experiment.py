@@ -7,9 +7,6 @@ from mpilayer.config.fields import Settings, option
 STEPS = ("data", "pretrain", "finetune", "sparse", "compare", "evaluate", "report")
 """Steps of an experiment, in their order."""
 
-SCALINGS = ("none", "minmax", "standard")
-"""How columns can be scaled by their training rows."""
-
 
 @dataclass(frozen=True)
 class ExperimentConfig(Settings):
@@ -62,7 +59,7 @@ class DataConfig(Settings):
         "none",
         "each column by its training rows, minmax to 0 to 1, standard to mean "
         "0 and standard deviation 1",
-        choices=SCALINGS,
+        choices=("none", "minmax", "standard"),
         of="prepare",
     )
     like: str = option(
