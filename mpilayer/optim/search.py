@@ -37,7 +37,7 @@ _SHRINKAGE = 0.66
 
 @dataclass(frozen=True)
 class Point:
-    """A position that was evaluated, with what was found there."""
+    """A position (n,) that was evaluated, with the cost and its gradient there."""
 
     position: Array64
     cost: float

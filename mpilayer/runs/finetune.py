@@ -47,14 +47,13 @@ from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import TASKS, data_of_run
 from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
-from mpilayer.train.evaluate import sum_over_ranks
+from mpilayer.train.evaluate import sum_over_ranks, targets
 from mpilayer.train.finetune import (
     FinetuneRecord,
     FinetuneState,
     finetune,
     random_weights,
 )
-from mpilayer.train.labels import targets
 from mpilayer.train.strata import Strata
 
 _Terms: TypeAlias = Terms[FinetuneConfig]

@@ -19,8 +19,15 @@ from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import PREPARATION, RunDirectory
 from mpilayer.runs.session import Session, finite
-from mpilayer.train.evaluate import PCA, reconstruction_error
-from mpilayer.train.labels import Always, Block, confusion, prediction_error, targets
+from mpilayer.train.evaluate import (
+    PCA,
+    Always,
+    Block,
+    confusion,
+    prediction_error,
+    reconstruction_error,
+    targets,
+)
 
 Model: TypeAlias = Stack | PCA | Always
 """What has an error: a run's model, or what it must beat."""

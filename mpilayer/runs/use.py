@@ -37,8 +37,7 @@ from mpilayer.runs.rows import (
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import data_to_use, training_data
 from mpilayer.store import export as store
-from mpilayer.train.evaluate import PCA
-from mpilayer.train.labels import Always
+from mpilayer.train.evaluate import PCA, Always
 
 _ONE_SPLIT = (".npy", ".csv")
 OUTPUT_ENDINGS = (".h5", ".hdf5", *_ONE_SPLIT)

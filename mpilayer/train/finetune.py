@@ -18,10 +18,12 @@ from mpilayer.numerics.losses import SOFTMAX
 from mpilayer.optim.minibatch import DEFAULT_RATES, Optimizer, make_optimizer
 from mpilayer.parallel.comm import Communicator
 from mpilayer.rng import stream
-from mpilayer.train.dropout import Dropout
-from mpilayer.train.evaluate import reconstruction_error, sum_over_ranks
-from mpilayer.train.labels import prediction_error
-from mpilayer.train.strata import Strata
+from mpilayer.train.evaluate import (
+    prediction_error,
+    reconstruction_error,
+    sum_over_ranks,
+)
+from mpilayer.train.strata import Dropout, Strata
 from mpilayer.train.sums import EAGER_SECONDS, Sums
 
 _GAINS = {"sigmoid": 4.0, "relu": 2.0**0.5}

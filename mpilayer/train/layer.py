@@ -36,13 +36,7 @@ def make_layer(config: PretrainConfig, shape: LayerShape) -> Layer:
 
 
 def check_layer(config: PretrainConfig, shape: LayerShape) -> None:
-    """Check that the configured method has such a layer, without making one.
-
-    Raises
-    ------
-    ConfigError
-        Units or a loss that the method does not have.
-    """
+    """Raise a ``ConfigError`` if the configured method has no such units or loss."""
     make_layer(config, replace(shape, n_visible=1, n_hidden=1))
 
 
@@ -113,22 +107,11 @@ class LayerState:
         activations: Array32 | None = None,
         between: Callable[[], object] = lambda: None,
     ) -> None:
-        """Pass once over the rows in a new random order.
+        """Pass once over rows (n_samples, n_visible) in a new random order.
 
-        Parameters
-        ----------
-        rows : ndarray (n_samples, n_visible)
-            Training rows; left unchanged.
-        activations : ndarray (n_samples, n_hidden), optional
-            Receives the hidden activations that training computes, row by row, under
-            the weights of that moment.
-        between : callable
-            Called after every minibatch, to move messages on.
-
-        Raises
-        ------
-        TrainingError
-            See ``minibatches``.
+        ``activations`` (n_samples, n_hidden) receive the hidden ones that training
+        computes, row by row, under the weights of that moment. ``between`` is called
+        after every minibatch, to move messages on. Raises as ``minibatches`` does.
         """
         layer = self.layer
         for chosen, rng in self.minibatches(len(rows)):

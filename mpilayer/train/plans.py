@@ -7,7 +7,7 @@ come is in its *track*: the outputs of the layer below that its epochs used.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from mpilayer.train.schedule import AsyncLayer, Schedule
 
@@ -45,32 +45,16 @@ class View:
         return self.ended or self.paused
 
 
-class Track(Protocol):
-    """How far a layer has come, and which output it uses next."""
-
-    used: list[int]
-    extra_left: int
-
-    def next_output(self, newest: int) -> int | None:
-        """Return which output the next epoch uses, None if it waits or there is none.
-
-        Asking changes nothing. ``newest`` has arrived; −1 if none has.
-        """
-
-    def begin(self, output: int) -> None:
-        """Note that an epoch on that output begins."""
-
-
 @dataclass
 class TableLayer:
-    """The track of a layer whose row of the table is known."""
+    """How far a layer has come whose row of the table is known."""
 
     row: tuple[int, ...]
     used: list[int] = field(default_factory=list)
     extra_left: int = 0
 
     def next_output(self, newest: int) -> int | None:
-        """Return the table's entry, once that output is there."""
+        """Return the table's entry, once that output is there; None to wait."""
         # Only outputs that the table uses are sent, in its order: so the entry is the
         # output in use, or the newest one, or it has not arrived yet.
         done = len(self.used)
@@ -79,15 +63,24 @@ class TableLayer:
         return self.row[done]
 
     def begin(self, output: int) -> None:
-        """Note it."""
+        """Note that an epoch begins on ``output``, which ``next_output`` has named."""
         self.used.append(output)
+
+
+Track = TableLayer | AsyncLayer
+"""How far a layer has come: the outputs ``used``, and which one is next."""
 
 
 class Plan(ABC):
     """What each layer does next, and which checkpoints of the layers go together.
 
     Outputs before the last of a layer's ``stipulated`` epochs N_l may be ``streamed``.
+    A layer has done all its work after ``lengths`` epochs; ``repeats`` tells of each
+    whether weights alone give its last output again, once it has ended.
     """
+
+    lengths: Sequence[int]
+    repeats: Sequence[bool]
 
     replace: ClassVar[bool]
     """Newer outputs may replace older ones that have not left."""
@@ -108,10 +101,6 @@ class Plan(ABC):
         """Tell whether the output after an epoch goes to the layer above."""
 
     @abstractmethod
-    def progress(self, layer: int, epochs: int) -> float:
-        """Return how much of its epochs a layer has done."""
-
-    @abstractmethod
     def finished(self, layer: int, track: Track, view: View) -> bool:
         """Tell whether the layer has no epoch left to do."""
 
@@ -122,13 +111,13 @@ class Plan(ABC):
         Output ``below.epoch`` would have to come once more.
         """
 
-    @abstractmethod
-    def repeats(self, layer: int) -> bool:
-        """Tell whether weights alone give a layer's last output, once it has ended."""
-
     def stops_all(self, layer: int) -> bool:  # noqa: ARG002
         """Tell whether everything stops when this layer has finished."""
         return False
+
+    def progress(self, layer: int, epochs: int) -> float:
+        """Return how much of its work a layer has done; above 1 in extra epochs."""
+        return epochs / max(1, self.lengths[layer])
 
     def streams(self, layer: int, epoch: int) -> bool:
         """Tell whether an output is what training computed on the way.
@@ -158,7 +147,7 @@ class Plan(ABC):
         # With its end the layer below has told its last checkpoint. One that has paused
         # makes, or sends again, all that has not arrived.
         below = Candidate(view.saved if view.ended else view.newest, final=view.ended)
-        repeatable = view.ended and self.repeats(layer - 1)
+        repeatable = view.ended and self.repeats[layer - 1]
         return self.goes_on(layer, mine, below, repeatable)
 
     def repeatable(self, candidates: Sequence[Candidate]) -> list[bool]:
@@ -183,8 +172,9 @@ class TablePlan(Plan):
         super().__init__(schedule.stipulated, streamed)
         self._schedule = schedule
         self._needed = [schedule.needed(i) for i in range(schedule.n_layers)]
+        self.lengths = schedule.epochs
         ends = [Candidate(len(row), row[-1] if row else 0) for row in schedule.used]
-        self._repeats = self.repeatable(ends)
+        self.repeats = self.repeatable(ends)
 
     def track(
         self,
@@ -199,13 +189,9 @@ class TablePlan(Plan):
         """Tell whether the row above names the epoch."""
         return epoch in self._needed[layer]
 
-    def progress(self, layer: int, epochs: int) -> float:
-        """Return the part of the row that is done."""
-        return epochs / max(1, len(self._schedule.used[layer]))
-
     def finished(self, layer: int, track: Track, view: View) -> bool:  # noqa: ARG002
         """Tell whether the row is done."""
-        return len(track.used) == len(self._schedule.used[layer])
+        return len(track.used) == self.lengths[layer]
 
     def following(
         self,
@@ -216,10 +202,6 @@ class TablePlan(Plan):
         """Look the next entry up."""
         row = self._schedule.used[layer]
         return row[mine.epoch] if mine.epoch < len(row) else None
-
-    def repeats(self, layer: int) -> bool:
-        """Look it up."""
-        return self._repeats[layer]
 
 
 class AsyncPlan(Plan):
@@ -240,7 +222,9 @@ class AsyncPlan(Plan):
         cut_short: bool = True,
     ) -> None:
         super().__init__(stipulated, streamed)
-        self.extra = tuple(extra)
+        self.lengths, self.extra = self.stipulated, tuple(extra)
+        # Above a layer without extra epochs not: it ends on an older input.
+        self.repeats = [all(self.extra[1 : i + 1]) for i in range(len(self.extra))]
         self.end = end
         self.until_stipulated = end == "stipulated"
         self._cut_short = cut_short
@@ -262,10 +246,6 @@ class AsyncPlan(Plan):
             return False
         is_last = layer == 0 and epoch == self.stipulated[0]
         return not (is_last and self.end == "first-layer")
-
-    def progress(self, layer: int, epochs: int) -> float:
-        """Return epochs done over epochs stipulated; above 1 in extra epochs."""
-        return epochs / self.stipulated[layer]
 
     def finished(self, layer: int, track: Track, view: View) -> bool:
         """Tell whether nothing can wake the layer any more."""
@@ -291,7 +271,3 @@ class AsyncPlan(Plan):
         if mine.final:
             return None
         return below.epoch if below.final else below.epoch + 1
-
-    def repeats(self, layer: int) -> bool:
-        """Not so above a layer without extra epochs: it ends on an older input."""
-        return all(self.extra[1 : layer + 1])

@@ -9,9 +9,8 @@ from mpilayer.config import FinetuneConfig
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.train.evaluate import reconstruction_error
+from mpilayer.train.evaluate import prediction_error, reconstruction_error, targets
 from mpilayer.train.finetune import FinetuneState, Strata, finetune, random_weights
-from mpilayer.train.labels import prediction_error, targets
 from tests.support import plain
 from tests.support.toys import randomize, rows
 
