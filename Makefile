@@ -65,10 +65,10 @@ lint: .venv/installed-dev
 
 # More: make torture TORTURE='--kills 50 --modes async --seed 1' SIGNALS='--ranks 4'
 torture: .venv/installed-dev
-	$(BIN)/python benchmarks/torture.py $(TORTURE)
+	$(BIN)/python -m benchmarks.torture $(TORTURE)
 	$(BIN)/python -m tests.robust.run_faults --faults 500
 	$(BIN)/python -m tests.robust.run_damage --tries 3000
-	$(BIN)/python benchmarks/signals.py $(SIGNALS)
+	$(BIN)/python -m benchmarks.signals $(SIGNALS)
 
 clean:
 	rm -rf .venv .venv-openmpi .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from mpilayer.bench.patches import patches
+from mpilayer.bench.rows import patches
 from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.parallel.comm import SerialCommunicator

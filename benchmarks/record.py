@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.torture import weights
+from benchmarks.traces import weights
 from mpilayer.bench.launches import mpiexec
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.split import Split

@@ -1,6 +1,6 @@
 """Sends signals at random moments to runs, which are then to end as if undisturbed.
 
-    python benchmarks/signals.py [--signals 500] [--modes async] [--ranks 3]
+    python -m benchmarks.signals [--signals 500] [--modes async] [--ranks 3]
 
 A third each comes within the first 300 ms of a rank, in the middle, and within 300 ms
 of the end of training: SIGINT, SIGTERM, SIGUSR1, to one rank, to all, or to the
@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks import torture
-from benchmarks.torture import LIMIT, SOON, Launch, Mode, Place, Torture
+from benchmarks.launches import Launch, Place, launcher
+from benchmarks.modes import MODES, Mode, show
+from benchmarks.torture import LIMIT, SOON, Torture
+from benchmarks.traces import broken_files, is_complete
 
 MOMENTS = ("first", "middle", "last")
 EDGE = 0.3
@@ -51,7 +51,7 @@ class Signals(Torture):
 
     def _one_launch(self, number: int) -> str:
         # A run that was interrupted as it tidied up is left in peace to do so.
-        complete = torture._is_complete(self.run, self.mode)
+        complete = is_complete(self.run, self.mode.command)
         later, self._left = self._left, [] if complete else self._left
         self._prepare()
         try:
@@ -83,7 +83,7 @@ class Signals(Torture):
             whole = max(2 * EDGE, self.reference.seconds * self._part_left())
             self._delay = self.rng.uniform(EDGE, whole)
         if kind == "last":
-            while not torture._is_complete(self.run, self.mode):
+            while not is_complete(self.run, self.mode.command):
                 if launch.wait(0.01) is not None:
                     return None
         gone = launch.wait(self._delay) is not None
@@ -124,12 +124,12 @@ class Signals(Torture):
         self.codes[kind, code] += 1
         self.early += python_starts(text)
         what = f"{self._number.name} to {self._victims}, {kind} +{self._delay:.3f} s"
-        faults = list(torture.broken_files(self.run)) if self.run.exists() else []
+        faults = list(broken_files(self.run)) if self.run.exists() else []
         if "mpilayer: error" in text:
             faults.append("an error")
         if "Traceback" in text and not python_starts(text):
             faults.append("a traceback")
-        complete = torture._is_complete(self.run, self.mode)
+        complete = is_complete(self.run, self.mode.command)
         if code == 0 and not complete:
             faults.append("code 0, and not complete")
         row.differences += len(faults)
@@ -175,7 +175,7 @@ def main() -> int:
     parser.add_argument("--ranks", default="1,2,3", help="numbers of ranks (1,2,3)")
     args = parser.parse_args()
     wanted = [part.strip() for part in args.modes.split(";")]
-    modes = [mode for mode in torture.MODES.values() if mode.ranks != "rounding"]
+    modes = [mode for mode in MODES.values() if mode.ranks != "rounding"]
     modes = [mode for mode in modes if any(part in mode.name for part in wanted)]
     numbers = [int(number) for number in args.ranks.split(",")]
     each = -(-args.signals // (len(modes) * len(numbers)))
@@ -183,14 +183,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         for mode in modes:
             for ranks in numbers:
-                launcher = torture.launcher("none" if ranks == 1 else "mpiexec")
-                found = suffer(Path(temporary), mode, launcher, ranks, each, args.seed)
+                command = launcher("none" if ranks == 1 else "mpiexec")
+                found = suffer(Path(temporary), mode, command, ranks, each, args.seed)
                 found.row.mode += f", {ranks} ranks"
                 rows.append(found.row)
                 codes += found.codes
                 early += found.early
                 print(found.row, file=sys.stderr, flush=True)
-    print(torture.show(rows))
+    print(show(rows))
     print(f"slowest end {max(row.slowest_end for row in rows):.1f} s after the signal")
     print(f"while Python itself starts: {early}; codes: {dict(codes)}")
     return 0 if all(row.is_clean() for row in rows) else 1

@@ -24,16 +24,9 @@ class Attendant:
     """Starts commands, passes SLURM's warnings on, and says how the job is to end.
 
     SLURM tells this process alone that time runs short (USR1) or that the job must end
-    (TERM). Both go to the ranks as USR1: save, and end.
-
-    Parameters
-    ----------
-    mark : str
-        What the command leaves in ``complete`` of its run directory.
-    requeues : int
-        How often the job may start again by itself.
-    say : callable
-        Takes a line for the job's output.
+    (TERM). Both go to the ranks as USR1: save, and end. The ``mark`` is what the
+    command leaves in ``complete`` of its run directory; ``requeues`` is how often the
+    job may start again by itself.
     """
 
     def __init__(self, mark: str, requeues: int, say: Callable[[str], None]) -> None:

@@ -37,15 +37,7 @@ _end: Callable[[int], object] | None = None
 
 
 def share_fate(rank: int, end: Callable[[int], object] = by_signal) -> None:
-    """Let this process end all ranks when it fails. Local.
-
-    Parameters
-    ----------
-    rank : int
-        Of this process, for the message.
-    end : callable
-        Ends all ranks with an exit code.
-    """
+    """Let this process, a rank, end all with an exit code when it fails. Local."""
     global _rank, _end
     _rank, _end = rank, end
     sys.excepthook = _fail

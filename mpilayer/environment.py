@@ -6,6 +6,7 @@ once, when NumPy loads them.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -103,12 +104,7 @@ def affinity() -> frozenset[int]:
 def cpu_quota(root: Path, groups: str) -> float | None:
     """Return the cores' worth of time that control groups grant, None without a limit.
 
-    Parameters
-    ----------
-    root : Path
-        Where the control groups are mounted.
-    groups : str
-        Text of ``/proc/self/cgroup``.
+    The groups are mounted at ``root``; ``groups`` is the text of ``/proc/self/cgroup``.
     """
     quotas = []
     for folder in group_folders(root, groups, ""):
@@ -151,6 +147,31 @@ def launched_rank() -> int:
 def launched_size() -> int:
     """Return how many processes the launcher started together; 1 without a launcher."""
     return _launched()[1]
+
+
+def _launched() -> tuple[int, int]:
+    """Return rank and size by the first launcher that tells both."""
+    for names in _CLAIMS:
+        rank, size = map(_number, names)
+        if rank is not None and size:
+            return rank, size
+    return 0, 1
+
+
+def launcher_variables() -> dict[str, str]:
+    """Return the launcher's variables that are set, for messages."""
+    claims = (name for claim in _CLAIMS for name in claim)
+    names = dict.fromkeys((*claims, "SLURM_NTASKS", "SLURM_JOB_ID"))
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def mpiexec() -> str:
+    """Return the launcher: the one beside this Python, else the one on the path.
+
+    Empty if there is none.
+    """
+    beside = Path(sys.executable).with_name("mpiexec")
+    return str(beside) if beside.exists() else shutil.which("mpiexec") or ""
 
 
 def terminal() -> Path | None:
@@ -222,29 +243,13 @@ def _end_by_scontrol(job: str) -> float | None:
         return None
     command = ["scontrol", "show", "job", "--oneliner", job]
     try:
-        shown = subprocess.run(
-            command, capture_output=True, text=True, timeout=10, check=True
-        ).stdout
-        end = dict(f.split("=", 1) for f in shown.split() if "=" in f)["EndTime"]
-        return time.mktime(time.strptime(end, "%Y-%m-%dT%H:%M:%S"))
-    except (OSError, subprocess.SubprocessError, KeyError, ValueError):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        told = re.search(r"(?<!\S)EndTime=(\S+)", done.stdout)
+        if done.returncode or told is None:
+            return None
+        return time.mktime(time.strptime(told[1], "%Y-%m-%dT%H:%M:%S"))
+    except (OSError, subprocess.SubprocessError, ValueError):
         return None
-
-
-def launcher_variables() -> dict[str, str]:
-    """Return the launcher's variables that are set, for messages."""
-    claims = (name for claim in _CLAIMS for name in claim)
-    names = dict.fromkeys((*claims, "SLURM_NTASKS", "SLURM_JOB_ID"))
-    return {name: os.environ[name] for name in names if name in os.environ}
-
-
-def _launched() -> tuple[int, int]:
-    """Return rank and size by the first launcher that tells both."""
-    for names in _CLAIMS:
-        rank, size = map(_number, names)
-        if rank is not None and size:
-            return rank, size
-    return 0, 1
 
 
 def _number(name: str, until: str = "\n") -> int | None:

@@ -40,12 +40,7 @@ def listening(
 ) -> Iterator[None]:
     """Note signals instead of ending while the block runs. Local.
 
-    Parameters
-    ----------
-    give_up : callable
-        Ends the whole job; called when the time of grace is over.
-    grace : float
-        Seconds.
+    ``give_up`` ends the whole job; called ``grace`` seconds after the first signal.
     """
     global _requested
     if threading.current_thread() is not threading.main_thread():

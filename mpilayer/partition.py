@@ -17,18 +17,9 @@ def shard_bounds(n_rows: int, n_shards: int) -> list[tuple[int, int]]:
 def layers_to_ranks(costs: Sequence[float], n_ranks: int) -> list[range]:
     """Return the contiguous layers of each rank so that the largest load is smallest.
 
-    Parameters
-    ----------
-    costs : sequence of float
-        Cost of each layer (method: n_visible · n_hidden · epochs).
-    n_ranks : int
-        Between 1 and ``len(costs)``; every rank gets at least one layer.
-
-    Notes
-    -----
-    Exact, by dynamic programming over (layers, ranks). Among equal largest loads the
-    split is taken that leaves the last rank the most layers, and those before it are
-    split likewise: the first ranks feed the others.
+    Every rank gets at least one. Exact, by dynamic programming over (layers, ranks).
+    Among equal largest loads the split is taken that leaves the last rank the most
+    layers, and those before it are split likewise: the first ranks feed the others.
     """
     n_layers = len(costs)
     if not 1 <= n_ranks <= n_layers:

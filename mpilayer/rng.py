@@ -11,27 +11,13 @@ import numpy as np
 
 
 def stream(seed: int, purpose: str, *address: int) -> np.random.Generator:
-    """Return the generator at an address.
+    """Return the generator at an address: equal ones give equal numbers.
 
-    Parameters
-    ----------
-    seed : int
-        The run's seed, not negative.
-    purpose : str
-        What the numbers are for, such as ``"weights"`` or ``"shuffle"``.
-    *address : int
-        Where: layer, epoch and so on, not negative; as many numbers for all streams of
-        one purpose, since NumPy pads a short address with zeros.
-
-    Returns
-    -------
-    numpy.random.Generator
-        Equal addresses give equal numbers, different ones independent numbers.
-
-    Notes
-    -----
-    SFC64 is NumPy's fastest generator: the hidden units of contrastive divergence take
-    one number each.
+    ``purpose`` is such as ``"weights"``; ``address`` is the layer, epoch and so on, not
+    negative, and as many numbers for all streams of one purpose, since NumPy pads a
+    short address with zeros.
     """
+    # SFC64 is NumPy's fastest generator: the hidden units of contrastive divergence
+    # take one number each.
     key = [seed, zlib.crc32(purpose.encode()), *address]
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence(key)))

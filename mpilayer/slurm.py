@@ -5,7 +5,7 @@ Nothing here reads, writes or starts anything; see also :mod:`mpilayer.attend`.
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import PurePath
@@ -97,28 +97,20 @@ class JobConfig:
 
 @dataclass(frozen=True)
 class Step:
-    """A command of mpilayer, as a job runs it.
+    """A command of mpilayer, as a job runs it."""
 
-    Attributes
-    ----------
-    command : str
-        ``pretrain``, ``finetune``, ``sparse``, ``compare`` or ``evaluate``.
-    data, run : str
-        The data set and the run directory.
-    options : tuple of str
-        The command's further arguments.
-    seeds : tuple of int
-        One task of a job array for each, with a run directory of its own; may be empty.
-    mark : str
-        What the command leaves in the run's ``complete``; by default its name.
-    """
-
-    command: str
+    command: str  # one of FOLLOWERS
     data: str
     run: str
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()  # further arguments
+    # One task of a job array for each, with a run directory of its own.
     seeds: tuple[int, ...] = ()
-    mark: str = ""
+    mark: str = ""  # what it leaves in the run's "complete"; empty: its name
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether it has something to finish: needs signals, and leaves a mark."""
+        return self.command != "evaluate"
 
     def __post_init__(self) -> None:
         if self.command not in FOLLOWERS:
@@ -173,41 +165,22 @@ def scaling_ranks(ntasks: int) -> list[int]:
     return [*(2**i for i in range(ntasks.bit_length()) if 2**i < ntasks), ntasks]
 
 
-def render(step: Step, config: JobConfig, made_by: Sequence[str] = ()) -> str:
-    """Return the batch script of a step.
+def render(
+    step: Step, config: JobConfig, made_by: Sequence[str] = (), scaling: bool = False
+) -> str:
+    """Return the batch script of a step, with the command that it is ``made_by``.
 
-    Parameters
-    ----------
-    step : Step
-        What runs.
-    config : JobConfig
-        What it runs on; ``evaluate`` takes one rank of it.
-    made_by : sequence of str
-        The command that asked for the script, for a comment in it.
+    ``evaluate`` takes one rank of the configuration. For ``scaling`` the step runs on
+    1, 2, 4 and so on to all ranks; what was interrupted starts anew then: its seconds
+    would say nothing.
     """
     if step.command == "evaluate":
-        return _render_evaluate(step, config, made_by)
-    launch = _launch(config, '"$SLURM_NTASKS"')
-    command = _arguments(step, '"$run"', "--resume auto")
+        config = replace(config, nodes=1, ntasks=1)
+    head = ["#!/bin/bash", _comment(made_by), *_asked(step, config, scaling)]
     return _join(
-        _header(step.command, step, config, made_by),
-        _settings(step, config),
-        _attended(step, config, [*launch, *command]),
-    )
-
-
-def render_scaling(step: Step, config: JobConfig, made_by: Sequence[str] = ()) -> str:
-    """Return the batch script that runs a step on 1, 2, 4 and so on to all ranks.
-
-    A run that was interrupted starts anew: its seconds would say nothing.
-    """
-    launch = _launch(config, "%ranks", ["--nodes=%nodes"])
-    command = _arguments(step, "%run", "--replace")
-    ranks = ",".join(map(str, scaling_ranks(config.ntasks)))
-    return _join(
-        _header("scaling", step, config, made_by),
-        _settings(step, config),
-        _attended(step, config, [*launch, *command], f"--ranks {ranks}"),
+        "\n".join(head),
+        "\n".join(_settings(step, config)),
+        _command(step, config, scaling),
     )
 
 
@@ -216,14 +189,8 @@ def render_submit(
 ) -> str:
     """Return the script that submits a chain of steps, each after the one before.
 
-    Parameters
-    ----------
-    commands : sequence of str
-        Each with its script ``COMMAND.sh`` beside this one.
-    array : bool
-        The jobs are arrays: each task waits for its counterpart alone.
-    made_by : sequence of str
-        As in ``render``.
+    Each has its script ``COMMAND.sh`` beside this one. In an ``array`` each task waits
+    for its counterpart alone.
     """
     condition = "aftercorr" if array else "afterok"
     lines = [f'{commands[0]}=$(sbatch --parsable "$@" "$folder/{commands[0]}.sh")']
@@ -242,27 +209,13 @@ def render_submit(
     )
 
 
-def _render_evaluate(step: Step, config: JobConfig, made_by: Sequence[str]) -> str:
-    """Return a script without signals and mark: one process, no file to finish."""
-    alone = replace(config, nodes=1, ntasks=1)
-    return _join(
-        _header(step.command, step, alone, made_by, warned=False),
-        _settings(step, alone, warned=False),
-        _wrapped(_arguments(step, '"$run"')),
-    )
-
-
-def _header(
-    name: str,
-    step: Step,
-    config: JobConfig,
-    made_by: Sequence[str],
-    warned: bool = True,
-) -> str:
-    """Return the first lines: what the script is, and what SLURM reads."""
+def _asked(step: Step, config: JobConfig, scaling: bool) -> Iterator[str]:
+    """Yield what SLURM reads."""
+    name = "scaling" if scaling else step.command
+    words = dict.fromkeys(filter(None, (name, PurePath(step.run).name)))
     share, rest = divmod(config.ntasks, config.nodes)
     values = {
-        "job-name": _job_name(name, step.run),
+        "job-name": "-".join(words),
         "nodes": str(config.nodes),
         "ntasks": str(config.ntasks),
         "ntasks-per-node": "" if rest else str(share),
@@ -273,76 +226,65 @@ def _header(
         # Where sbatch is called: SLURM makes no folder, and says nothing without one.
         "output": config.log or ("%x-%A_%a.out" if step.seeds else "%x-%j.out"),
         "open-mode": "append",
-        "signal": f"B:USR1@{config.warn_seconds}" if warned else "",
+        "signal": f"B:USR1@{config.warn_seconds}" if step.is_attended else "",
     }
-    lines = [
-        f"#SBATCH --{key}={shlex.quote(value)}"
-        for key, value in values.items()
-        if value
-    ]
-    lines.append("#SBATCH --requeue")
+    for key, value in values.items():
+        if value:
+            yield f"#SBATCH --{key}={shlex.quote(value)}"
+    yield "#SBATCH --requeue"
     if missing := [key for key in _TO_FILL_IN if not values[key]]:
-        lines.append("# If your cluster asks for it: fill in, and take one # away.")
-        lines += [f"##SBATCH --{key}={_TO_FILL_IN[key]}" for key in missing]
-    return "\n".join(["#!/bin/bash", _comment(made_by), *lines])
+        yield "# If your cluster asks for it: fill in, and take one # away."
+        yield from (f"##SBATCH --{key}={_TO_FILL_IN[key]}" for key in missing)
 
 
-def _settings(step: Step, config: JobConfig, warned: bool = True) -> str:
-    """Return the environment and the script's variables."""
+def _settings(step: Step, config: JobConfig) -> Iterator[str]:
+    """Yield the environment and the script's variables."""
     # Not for shellcheck: what is sourced is elsewhere; a dollar in a name is a dollar.
-    lines = ["# shellcheck disable=SC1091,SC2016"]
-    lines += [config.environment, ""] if config.environment else []
-    lines.append("set -u")
+    yield "# shellcheck disable=SC1091,SC2016"
+    if config.environment:
+        yield f"{config.environment}\n"
+    yield "set -u"
     run = shlex.quote(step.run)
     if step.seeds:
-        lines.append(f"seeds=({' '.join(map(str, step.seeds))})")
-        lines.append("seed=${seeds[SLURM_ARRAY_TASK_ID]}")
+        yield f"seeds=({' '.join(map(str, step.seeds))})"
+        yield "seed=${seeds[SLURM_ARRAY_TASK_ID]}"
         run += "-seed-$seed"
-    lines += [
-        f"data={shlex.quote(step.data)}",
-        f"run={run}",
-        f"export OMP_NUM_THREADS={config.threads or '$SLURM_CPUS_PER_TASK'}",
-        "export OPENBLAS_NUM_THREADS=$OMP_NUM_THREADS MKL_NUM_THREADS=$OMP_NUM_THREADS",
-        "export BLIS_NUM_THREADS=$OMP_NUM_THREADS",
-    ]
-    if warned and config.launcher == "mpiexec":
-        lines.append(_BINDING if config.cpus_per_task == 1 else _NO_BINDING)
-    return "\n".join(lines)
+    yield f"data={shlex.quote(step.data)}"
+    yield f"run={run}"
+    yield f"export OMP_NUM_THREADS={config.threads or '$SLURM_CPUS_PER_TASK'}"
+    yield (
+        "export OPENBLAS_NUM_THREADS=$OMP_NUM_THREADS MKL_NUM_THREADS=$OMP_NUM_THREADS"
+    )
+    yield "export BLIS_NUM_THREADS=$OMP_NUM_THREADS"
+    if step.is_attended and config.launcher == "mpiexec":
+        yield _BINDING if config.cpus_per_task == 1 else _NO_BINDING
 
 
-def _attended(
-    step: Step, config: JobConfig, command: Iterable[str], more: str = ""
-) -> str:
+def _command(step: Step, config: JobConfig, scaling: bool) -> str:
     """Return the last command: it takes the place of the shell, to hear SLURM."""
-    mark = f"--mark {step.mark or step.command}"
-    start = ["exec mpilayer attend", mark, f"--requeues {config.requeues}", more]
-    return f'{" ".join(filter(None, start))} "$run" -- \\\n{_wrapped(command, "    ")}'
-
-
-def _launch(config: JobConfig, ranks: str, more: Iterable[str] = ()) -> list[str]:
-    """Return the words that start ``ranks`` ranks; ``more`` is for srun alone."""
-    if config.launcher == "mpiexec":
-        return ["mpiexec", f"-n {ranks}"]
-    return [
-        "srun",
-        f"--mpi={config.mpi}",
-        "--kill-on-bad-exit=1",
-        *more,
-        f"--ntasks={ranks}",
-        '--cpus-per-task="$SLURM_CPUS_PER_TASK"',
-        "--cpu-bind=cores",
-    ]
-
-
-def _arguments(step: Step, run: str, more: str = "") -> list[str]:
-    """Return the words of the command itself; the script's own come last."""
+    run, ranks = ("%run", "%ranks") if scaling else ('"$run"', '"$SLURM_NTASKS"')
+    words = [f'mpilayer {step.command} "$data"', f"--run {run}"]
     if step.command in ("finetune", "evaluate"):
-        start = [f"mpilayer {step.command} {run}", '--data "$data"']
-    else:
-        start = [f'mpilayer {step.command} "$data"', f"--run {run}"]
-    seed = ['--seed "$seed"'] if step.seeds and step.command != "evaluate" else []
-    threads = '--threads "$OMP_NUM_THREADS"'
-    return [*start, more, threads, *seed, *_quoted(step.options), '"$@"']
+        words = [f"mpilayer {step.command} {run}", '--data "$data"']
+    if step.is_attended:
+        words.append("--replace" if scaling else "--resume auto")
+    words.append('--threads "$OMP_NUM_THREADS"')
+    if step.seeds and step.is_attended:
+        words.append('--seed "$seed"')
+    words += [*_quoted(step.options), '"$@"']
+    if not step.is_attended:
+        return _wrapped(words)
+    launch = ["mpiexec", f"-n {ranks}"]
+    if config.launcher == "srun":
+        launch = ["srun", f"--mpi={config.mpi}", "--kill-on-bad-exit=1"]
+        launch += ["--nodes=%nodes"] if scaling else []
+        launch += [f"--ntasks={ranks}", '--cpus-per-task="$SLURM_CPUS_PER_TASK"']
+        launch.append("--cpu-bind=cores")
+    mark = step.mark or step.command
+    attend = f"exec mpilayer attend --mark {mark} --requeues {config.requeues}"
+    if scaling:
+        attend += f" --ranks {','.join(map(str, scaling_ranks(config.ntasks)))}"
+    return f'{attend} "$run" -- \\\n{_wrapped([*launch, *words], "    ")}'
 
 
 def _quoted(words: Iterable[str]) -> list[str]:
@@ -372,10 +314,6 @@ def _comment(made_by: Sequence[str]) -> str:
     """Return the command that made a script, as a comment."""
     words = _quoted(made_by) or ["Written by mpilayer."]
     return _wrapped((word.replace("\n", "\n# ") for word in words), "# ")
-
-
-def _job_name(name: str, run: str) -> str:
-    return "-".join(dict.fromkeys(filter(None, (name, PurePath(run).name))))
 
 
 def _join(*parts: str) -> str:

@@ -1,155 +1,78 @@
-"""Whole runs, each in a launch of its own, in turn: ranks, threads and rivals."""
+"""Whole runs, each in a launch of its own, in turn: ranks, threads, schedules."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mpilayer.bench import rivals
-from mpilayer.bench.pairs import Comparison, Say, take_turns
-from mpilayer.data.dataset import Dataset, write_dataset
-from mpilayer.data.split import Split
-from mpilayer.errors import CommunicationError, ConfigError
-from mpilayer.rng import stream
+from mpilayer import environment
+from mpilayer.bench.pairs import Candidates
+from mpilayer.errors import CommunicationError
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is timed.
+    """What is timed."""
 
-    Attributes
-    ----------
-    data : Path
-        A data set; see ``bench_data``.
-    folder : Path
-        Where runs may be made; they replace one another.
-    layers : tuple of int
-        Hidden units.
-    epochs : int
-        Epochs of each layer, or of fine-tuning.
-    minibatch : int
-        Rows.
-    """
-
-    data: Path
-    folder: Path
-    layers: tuple[int, ...]
-    epochs: int
+    data: Path  # a data set; see rows.write_images
+    folder: Path  # where runs may be made; they replace one another
+    layers: tuple[int, ...]  # hidden units
+    epochs: int  # of each layer, or of fine-tuning
     minibatch: int
 
+    def pretraining(
+        self, ranks: int, threads: int, *options: str
+    ) -> Callable[[], float]:
+        """Return a pre-training that returns its seconds, start-up left out."""
+        layers = ",".join(map(str, self.layers))
+        stack = ("--layers", layers, "--monitor-rows", "200")
+        return self._timed("pretrain", self.data, ranks, threads, *stack, *options)
 
-def bench_data(source: Path | None, n_rows: int, folder: Path) -> Path:
-    """Return a data set of ``n_rows`` training rows in ``folder``.
+    def finetuning(
+        self, ranks: int, threads: int, *options: str
+    ) -> Callable[[], float]:
+        """Return the fine-tuning of what was pre-trained last."""
+        return self._timed("finetune", None, ranks, threads, *options)
 
-    The first rows of ``source``, or random 784-pixel images without one: for CD the
-    time of a step does not depend on what the pixels show.
+    def _timed(
+        self, command: str, data: Path | None, ranks: int, threads: int, *options: str
+    ) -> Callable[[], float]:
+        run = self.folder / "run"
+        where = [str(run)] if data is None else [str(data), "--run", str(run)]
+        length = ("--epochs", str(self.epochs), "--minibatch", str(self.minibatch))
+        arguments = [command, *where, "--replace", "--threads", str(threads), *length]
+        key = f"{command}_seconds"
+        return lambda: float(launch(run, ranks, [*arguments, *options])[key])
+
+
+def pretrainings(work: Work, lags: Sequence[int]) -> Candidates:
+    """Return greedy on 1 rank × 1 thread (the base), lockstep, greedy with 2 threads.
+
+    Lockstep is on 2 ranks × 1 thread, with each lag.
     """
-    path = folder / "bench.h5"
-    if source is None:
-        rng = stream(0, "bench")
-        pixels = rng.integers(0, 256, (n_rows + n_rows // 5, 784), dtype=np.uint8)
-        splits = {"train": Split(pixels[:n_rows]), "validation": Split(pixels[n_rows:])}
-        write_dataset(path, splits, name="bench", origin="random", scale=1 / 255)
-        return path
-    with Dataset.open(source) as dataset:
-        found = dataset.n_samples("train")
-        if found < n_rows:
-            raise ConfigError(
-                f"--rows must not be more than the data have; got {n_rows}, {source} "
-                f"has {found}. Give a smaller --rows."
-            )
-        splits = {"train": Split(dataset.rows("train", 0, n_rows))}
-        if "validation" in dataset.splits:
-            n_validation = min(dataset.n_samples("validation"), n_rows // 5)
-            rows = dataset.rows("validation", 0, n_validation)
-            splits["validation"] = Split(rows)
-    write_dataset(path, splits, name="bench", origin=source.name, scale=1.0)
-    return path
+    greedy = ("--schedule", "greedy")
+    candidates = {"greedy 1x1": work.pretraining(1, 1, *greedy)}
+    for lag in map(str, lags):
+        lockstep = ("--schedule", "lockstep", "--lag", lag)
+        candidates[f"lockstep 2x1 lag {lag}"] = work.pretraining(2, 1, *lockstep)
+    return candidates | {"greedy 1x2": work.pretraining(1, 2, *greedy)}
 
 
-def compare_pretraining(
-    work: Work, lags: Sequence[int], rounds: int, say: Say
-) -> Comparison:
-    """Time pre-training: seconds as each run measures them, start-up left out.
-
-    Candidates: greedy on 1 rank × 1 thread (the base), lockstep on 2 ranks × 1 thread
-    for each lag, greedy on 1 rank × 2 threads, PyTorch with 2 threads.
-    """
-    candidates = {"greedy 1x1": _pretraining(work, 1, 1, "--schedule", "greedy")}
-    for lag in lags:
-        candidates[f"lockstep 2x1 lag {lag}"] = _pretraining(
-            work, 2, 1, "--schedule", "lockstep", "--lag", str(lag)
-        )
-    candidates["greedy 1x2"] = _pretraining(work, 1, 2, "--schedule", "greedy")
-    if rivals.has("torch"):
-        candidates["torch 1x2"] = _torch_pretraining(work, threads=2)
-    return take_turns(candidates, rounds, warm_up=0, say=say)
-
-
-def compare_finetuning(work: Work, optimizer: str, rounds: int, say: Say) -> Comparison:
-    """Time fine-tuning on 1 and 2 ranks × 1 thread, and on 1 rank × 2 threads."""
-    shape = Work(work.data, work.folder, work.layers, 1, work.minibatch)
-    _pretraining(shape, 1, 1, "--schedule", "greedy")()
-    candidates = {
-        f"{optimizer} {ranks}x{threads}": _finetuning(work, optimizer, ranks, threads)
+def finetunings(work: Work, optimizer: str) -> Candidates:
+    """Pre-train; return fine-tuning on 1 and 2 ranks × 1 thread, 1 rank × 2 threads."""
+    replace(work, epochs=1).pretraining(1, 1, "--schedule", "greedy")()
+    options = ("--optimizer", optimizer)
+    return {
+        f"{optimizer} {ranks}x{threads}": work.finetuning(ranks, threads, *options)
         for ranks, threads in ((1, 1), (2, 1), (1, 2))
     }
-    return take_turns(candidates, rounds, warm_up=0, say=say)
-
-
-def _pretraining(
-    work: Work, ranks: int, threads: int, *options: str
-) -> Callable[[], float]:
-    arguments = [
-        *("pretrain", str(work.data), "--run", str(work.folder / "run"), "--replace"),
-        *("--layers", ",".join(map(str, work.layers)), "--epochs", str(work.epochs)),
-        *("--minibatch", str(work.minibatch), "--monitor-rows", "200"),
-        *("--threads", str(threads), *options),
-    ]
-    return lambda: _seconds(work, ranks, arguments, "pretrain_seconds")
-
-
-def _finetuning(
-    work: Work, optimizer: str, ranks: int, threads: int
-) -> Callable[[], float]:
-    arguments = [
-        *("finetune", str(work.folder / "run"), "--replace", "--optimizer", optimizer),
-        *("--epochs", str(work.epochs), "--minibatch", str(work.minibatch)),
-        *("--threads", str(threads)),
-    ]
-    return lambda: _seconds(work, ranks, arguments, "finetune_seconds")
-
-
-def _torch_pretraining(work: Work, threads: int) -> Callable[[], float]:
-    command = [
-        *(sys.executable, "-m", "mpilayer.bench.rivals", str(work.data)),
-        *("--layers", ",".join(map(str, work.layers)), "--epochs", str(work.epochs)),
-        *("--minibatch", str(work.minibatch), "--threads", str(threads)),
-    ]
-    return lambda: float(run_command(command))
-
-
-def _seconds(work: Work, ranks: int, arguments: list[str], key: str) -> float:
-    return float(launch(work.folder / "run", ranks, arguments)[key])
 
 
 def launch(run: Path, ranks: int, arguments: Sequence[str]) -> dict[str, Any]:
-    """Start mpilayer on ranks, wait for its end, and return the run's summary.
-
-    Parameters
-    ----------
-    run : Path
-        The run directory that the arguments name.
-    ranks : int
-        1: without launcher.
-    arguments : sequence of str
-        Of the command line.
+    """Start mpilayer on ranks (1: without launcher); return the summary of its run.
 
     Raises
     ------
@@ -165,20 +88,18 @@ def launch(run: Path, ranks: int, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def mpiexec() -> list[str]:
-    """Return the launcher: the one beside this Python, else the one on the path.
+    """Return the launcher's command.
 
     Raises
     ------
     CommunicationError
         There is none.
     """
-    beside = Path(sys.executable).with_name("mpiexec")
-    found = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if found is None:
-        raise CommunicationError(
-            "comparing ranks needs mpiexec; found none. Install mpilayer[mpi]."
-        )
-    return [found]
+    if found := environment.mpiexec():
+        return [found]
+    raise CommunicationError(
+        "comparing ranks needs mpiexec; found none. Install mpilayer[mpi]."
+    )
 
 
 def run_command(command: list[str]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
+from time import perf_counter
 
 Candidates = Mapping[str, Callable[[], float]]
 """Name to a function that does the work once and returns its seconds."""
@@ -17,13 +18,7 @@ def silent(_: str) -> None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds of each candidate, round by round.
-
-    Attributes
-    ----------
-    seconds : dict of str to list of float
-        One number a round, rounds in the same order for all.
-    """
+    """Seconds of each candidate by name, round by round, in the same order for all."""
 
     seconds: dict[str, list[float]]
 
@@ -33,21 +28,20 @@ class Comparison:
 
     def ratio(self, name: str, base: str) -> float:
         """Return the median over rounds of the ratio of seconds."""
-        pairs = zip(self.seconds[name], self.seconds[base], strict=True)
-        return median(a / b for a, b in pairs)
+        return median(self._ratios(name, base))
 
     def spread(self, name: str, base: str) -> tuple[float, float]:
         """Return the smallest and the largest such ratio."""
-        pairs = zip(self.seconds[name], self.seconds[base], strict=True)
-        ratios = [a / b for a, b in pairs]
+        ratios = self._ratios(name, base)
         return min(ratios), max(ratios)
+
+    def _ratios(self, name: str, base: str) -> list[float]:
+        pairs = zip(self.seconds[name], self.seconds[base], strict=True)
+        return [a / b for a, b in pairs]
 
 
 def take_turns(
-    candidates: Candidates,
-    rounds: int,
-    warm_up: int = 1,
-    say: Say = silent,
+    candidates: Candidates, rounds: int, warm_up: int = 1, say: Say = silent
 ) -> Comparison:
     """Run all candidates in turn, round after round; the first rounds do not count.
 
@@ -55,12 +49,32 @@ def take_turns(
     compared.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for number in range(warm_up + rounds):
+    for number in range(1 - warm_up, rounds + 1):
         for name, work in candidates.items():
             taken = work()
-            if number >= warm_up:
+            if number > 0:
                 seconds[name].append(taken)
-        if number >= warm_up and rounds > 1:
+        if number > 0 and rounds > 1:
             times = ", ".join(f"{n} {s[-1]:.4g} s" for n, s in seconds.items())
-            say(f"round {number - warm_up + 1}/{rounds}: {times}")
+            say(f"round {number}/{rounds}: {times}")
     return Comparison(seconds)
+
+
+def repeated(
+    work: Callable[[], object], times: int, steps: int = 1
+) -> Callable[[], float]:
+    """Return a function that does the work so often and returns the seconds of a step.
+
+    ``steps`` are in the work once done. A first time does not count: caches are full of
+    another candidate's data, and ranks leave a barrier, but not an Allreduce, one by
+    one.
+    """
+
+    def timed() -> float:
+        work()
+        began = perf_counter()
+        for _ in range(times):
+            work()
+        return (perf_counter() - began) / (times * steps)
+
+    return timed

@@ -1,60 +1,47 @@
-"""One step of contrastive divergence against its matrix products, and rivals."""
+"""What a step of contrastive divergence takes over its matrix products."""
 
 from collections.abc import Callable
-from time import perf_counter
-from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from mpilayer.bench import rivals
-from mpilayer.bench.pairs import Comparison, Say, silent, take_turns
+from mpilayer.arrays import Array32
+from mpilayer.bench.pairs import Candidates, repeated
 from mpilayer.config import PretrainConfig
 from mpilayer.models.base import LayerShape
 from mpilayer.rng import stream
 from mpilayer.train.layer import new_state
 
+N_STEPS = 50
+"""In a turn."""
 
-def compare_steps(
-    n_visible: int,
-    n_hidden: int,
-    minibatch: int,
-    threads: int,
-    rounds: int,
-    steps: int = 50,
-    say: Say = silent,
-) -> Comparison:
-    """Time CD-1 steps; seconds of one step of each candidate.
 
-    Candidates: ``gemm`` (the matrix products of the step, nothing else), ``mpilayer``
-    (a whole step as in training: gathering rows, sampling, velocity, update) and, where
-    they are installed, ``torch`` and ``scikit-learn`` doing the same.
+def steps(n_visible: int, n_hidden: int, minibatch: int) -> Candidates:
+    """Return what a step of CD-1 is compared with; seconds of one step.
+
+    ``gemm`` has the matrix products of the step, nothing else; ``mpilayer`` a whole
+    step as in training: gathering rows, sampling, velocity, update.
     """
-    rows = stream(0, "bench").random((steps * minibatch, n_visible), dtype=np.float32)
-    candidates: dict[str, Callable[[], float]] = {
-        "gemm": _per_step(_gemms(n_visible, n_hidden, minibatch), steps),
-        "mpilayer": _epoch(rows, n_hidden, minibatch, steps),
+    config = PretrainConfig(layers=(n_hidden,), minibatch=minibatch)
+    state = new_state(config, [LayerShape(n_visible, n_hidden)], 0)
+    rows = _random(N_STEPS * minibatch, n_visible)
+    return {
+        "gemm": repeated(_products(n_visible, n_hidden, minibatch), N_STEPS),
+        "mpilayer": repeated(lambda: state.train_epoch(rows), 1, N_STEPS),
     }
-    if rivals.has("torch"):
-        work = rivals.torch_steps(rows, n_hidden, minibatch, threads)
-        candidates["torch"] = _timed(work, steps)
-    if rivals.has("sklearn"):
-        work = rivals.sklearn_steps(rows, n_hidden, minibatch)
-        candidates["scikit-learn"] = _timed(work, steps)
-    with threadpool_limits(threads):
-        return take_turns(candidates, rounds, say=say)
 
 
-def _gemms(n_visible: int, n_hidden: int, minibatch: int) -> Callable[[], None]:
+def _random(*shape: int) -> Array32:
+    return stream(0, "bench", 0).random(shape, dtype=np.float32)
+
+
+def _products(n_visible: int, n_hidden: int, minibatch: int) -> Callable[[], object]:
     """Return the products of CD-1: up, down, up, and the statistics of both phases."""
-    rng = stream(0, "bench")
-
-    def random(*shape: int) -> Any:
-        return rng.random(shape, dtype=np.float32)
-
-    weights, gradient = random(n_visible, n_hidden), random(n_visible, n_hidden)
-    visible, hidden = random(2 * minibatch, n_visible), random(2 * minibatch, n_hidden)
-    sample = random(minibatch, n_hidden)
+    weights, gradient = _random(n_visible, n_hidden), _random(n_visible, n_hidden)
+    visible, hidden = (
+        _random(2 * minibatch, n_visible),
+        _random(2 * minibatch, n_hidden),
+    )
+    sample = _random(minibatch, n_hidden)
     upper, lower = slice(None, minibatch), slice(minibatch, None)
 
     def products() -> None:
@@ -64,26 +51,3 @@ def _gemms(n_visible: int, n_hidden: int, minibatch: int) -> Callable[[], None]:
         np.matmul(visible.T, hidden, out=gradient)
 
     return products
-
-
-def _epoch(rows: Any, n_hidden: int, minibatch: int, steps: int) -> Callable[[], float]:
-    config = PretrainConfig(layers=(n_hidden,), minibatch=minibatch)
-    state = new_state(config, [LayerShape(rows.shape[1], n_hidden)], 0)
-    return _timed(lambda: state.train_epoch(rows), steps)
-
-
-def _per_step(work: Callable[[], object], steps: int) -> Callable[[], float]:
-    def repeat() -> None:
-        for _ in range(steps):
-            work()
-
-    return _timed(repeat, steps)
-
-
-def _timed(work: Callable[[], object], steps: int) -> Callable[[], float]:
-    def timed() -> float:
-        began = perf_counter()
-        work()
-        return (perf_counter() - began) / steps
-
-    return timed

@@ -3,114 +3,88 @@
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from mpilayer import environment
-from mpilayer.bench.evaluations import ONE_RANK, compare_costs, compare_ranks
-from mpilayer.bench.launches import (
-    Work,
-    bench_data,
-    compare_finetuning,
-    compare_pretraining,
-)
-from mpilayer.bench.pairs import Comparison
-from mpilayer.bench.patches import patches
+from mpilayer.bench import launches, step
+from mpilayer.bench.modes import ONE_RANK, compare_modes
+from mpilayer.bench.pairs import Comparison, take_turns
+from mpilayer.bench.rows import write_images
 from mpilayer.bench.scaling import Scaling, compare_scaling
-from mpilayer.bench.step import compare_steps
 from mpilayer.cli import show
+from mpilayer.cli.arguments import numbers
 from mpilayer.config import SparseConfig, flag
 from mpilayer.errors import ConfigError
 from mpilayer.papers import LAHIRI_EVALUATIONS, LAHIRI_SECONDS, QJAM
 
 _KINDS = {
-    "step": "one CD-1 step against its matrix products, PyTorch and scikit-learn",
-    "pretrain": "lockstep on 2 ranks against greedy on 1 rank, 2 threads, and PyTorch",
+    "step": "one CD-1 step against its matrix products",
+    "pretrain": "lockstep on 2 ranks against greedy on 1 rank, and 2 threads",
     "finetune": "fine-tuning on 2 ranks against 1",
-    "cost": "a sparse autoencoder's cost and gradient: rivals, or modes on ranks",
+    "cost": "a sparse autoencoder's cost on ranks in each mode, and on 1 rank",
     "sparse": "runs of a sparse autoencoder for every number of rows and ranks",
 }
-
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "rounds": {"": 5, "sparse": 3},
-    "rows": {"": 10_000, "cost": 100_000},
-    "ranks": {"": "1", "sparse": "1,2"},
-}
-"""Option to kind to value; "" for all other kinds."""
-
-_ROUNDS_OF_RANKS = 20
+_RIVALS = (
+    "PyTorch, scikit-learn and plain NumPy beside them: python -m benchmarks.rivals,\n"
+    "from a checkout."
+)
+_PIXELS = 784
+_OPTIONS: tuple[tuple[str, Callable[[str], Any], Any, str], ...] = (
+    ("rounds", int, None, "counted rounds (5; sparse: 3; cost: 20)"),
+    ("layers", numbers, (1000, 500, 250, 30), "hidden units (1000,500,250,30)"),
+    ("minibatch", int, 100, "rows (100)"),
+    ("threads", int, 1, "step: threads (1)"),
+    ("epochs", int, 20, "pretrain, finetune: epochs (20)"),
+    ("rows", int, None, "pretrain, finetune: rows (10000); cost: rows (100000)"),
+    ("lags", numbers, (0,), "pretrain: lags of lockstep to compare (0)"),
+    ("optimizer", str, "sgd", "finetune: optimizer (sgd)"),
+    ("ranks", numbers, None, "cost: one thread each (2); sparse: to compare (1,2)"),
+    ("sizes", numbers, (1_000, 10_000, 100_000), "sparse: rows (1000,10000,100000)"),
+    ("evaluations", int, 500, "sparse: of the cost (500)"),
+    ("kl", str, "average", "sparse: its --kl (average)"),
+)
+"""Name, type, default and help."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "\n".join(f"  {name:10}{text}" for name, text in _KINDS.items())
+    kinds = [f"  {name:10}{text}" for name, text in _KINDS.items()]
+    parser.epilog = "\n".join([*kinds, "", _RIVALS])
     parser.add_argument("kind", choices=_KINDS, help="what is measured, see below")
-    parser.add_argument(
-        "--rounds",
-        type=int,
-        help="counted rounds (5; sparse: 3; cost on several ranks: 20)",
-    )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--layers", default="1000,500,250,30", help="hidden units (1000,500,250,30)"
-    )
-    parser.add_argument("--minibatch", type=int, default=100, help="rows (100)")
-    parser.add_argument(
-        "--threads", type=int, default=1, help="step, cost: threads (1)"
-    )
-    parser.add_argument(
-        "--epochs", type=int, default=20, help="pretrain, finetune: epochs (20)"
-    )
-    parser.add_argument(
-        "--rows", type=int, help="pretrain, finetune: rows (10000); cost: rows (100000)"
-    )
-    parser.add_argument(
-        "--lags", default="0", help="pretrain: lags of lockstep to compare (0)"
-    )
-    parser.add_argument("--optimizer", default="sgd", help="finetune: optimizer (sgd)")
-    add_sparse(parser)
-    parser.add_argument(
-        "--data", type=Path, metavar="DATA.h5", help="real rows (default: random ones)"
-    )
-
-
-def add_sparse(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the sparse autoencoder's kinds."""
-    parser.add_argument(
-        "--ranks", help="cost: ranks, one thread each (1); sparse: to compare (1,2)"
-    )
-    parser.add_argument(
-        "--sizes", default="1000,10000,100000", help="sparse: rows (1000,10000,100000)"
-    )
-    parser.add_argument(
-        "--evaluations", type=int, default=500, help="sparse: of the cost (500)"
-    )
-    parser.add_argument("--kl", default="average", help="sparse: its --kl (average)")
+    for name, type_, default, text in _OPTIONS:
+        parser.add_argument(flag(name), type=type_, default=default, help=text)
+    rows = "real rows (default: random ones)"
+    parser.add_argument("--data", type=Path, metavar="DATA.h5", help=rows)
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure and print ratios."""
     set_defaults(args)
     check(args)
-    if args.kind == "sparse":
-        print_scaling(measure_scaling(args), args)
-        return
-    print_comparison(*measure(args), args)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.kind == "sparse":
+            print_scaling(measure_scaling(args, Path(folder)), args)
+        else:
+            print_comparison(*measure(args, Path(folder)), args)
 
 
 def set_defaults(args: argparse.Namespace) -> None:
     """Give the options that were left out the value of their kind."""
-    for name, values in _DEFAULTS.items():
+    usual = {
+        "rounds": {"sparse": 3, "cost": 20}.get(args.kind, 5),
+        "rows": 100_000 if args.kind == "cost" else 10_000,
+        "ranks": (1, 2) if args.kind == "sparse" else (2,),
+    }
+    for name, value in usual.items():
         if getattr(args, name) is None:
-            setattr(args, name, values.get(args.kind, values[""]))
-            if (args.kind, name) == ("cost", "rounds") and args.ranks not in (
-                None,
-                "1",
-            ):
-                args.rounds = _ROUNDS_OF_RANKS
+            setattr(args, name, value)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -121,69 +95,48 @@ def check(args: argparse.Namespace) -> None:
     ConfigError
         One is out of range, or this is one of several ranks.
     """
-    for name in ("rounds", "minibatch", "threads", "epochs", "rows", "evaluations"):
-        if getattr(args, name) < 1:
-            found = getattr(args, name)
+    for name, type_, *_ in _OPTIONS:
+        found = getattr(args, name)
+        counts = found if type_ is numbers else (found,)
+        if type_ is not str and name != "lags" and min(counts) < 1:
             raise ConfigError(
                 f"{name} must be at least 1; got {found}. Change {flag(name)}."
             )
+    if args.kind == "cost" and len(args.ranks) > 1:
+        raise ConfigError(
+            f"bench cost takes one number of ranks; got {args.ranks}. Change --ranks."
+        )
     if environment.launched_size() > 1:
         raise ConfigError("bench starts its ranks itself. Start it without mpiexec.")
 
 
-def measure(args: argparse.Namespace) -> tuple[Comparison, str]:
+def measure(args: argparse.Namespace, folder: Path) -> tuple[Comparison, str]:
     """Return the comparison of a kind, and the candidate that ratios are to."""
-    with tempfile.TemporaryDirectory() as folder:
-        if args.kind == "step":
-            return measure_step(args)
-        if args.kind == "cost":
-            return measure_cost(args, Path(folder))
-        return measure_training(args, Path(folder))
-
-
-def measure_step(args: argparse.Namespace) -> tuple[Comparison, str]:
-    """Time steps of contrastive divergence."""
-    n_hidden = _numbers("layers", args.layers)[0]
-    comparison = compare_steps(784, n_hidden, args.minibatch, args.threads, args.rounds)
-    return comparison, "gemm"
-
-
-def measure_training(args: argparse.Namespace, folder: Path) -> tuple[Comparison, str]:
-    """Time pre-training or fine-tuning."""
-    layers = _numbers("layers", args.layers)
-    data = bench_data(args.data, args.rows, folder)
-    work = Work(data, folder, layers, args.epochs, args.minibatch)
+    rows, rounds = args.rows, args.rounds
+    if args.kind == "cost":
+        found = compare_modes(args.data, rows, args.ranks[0], rounds, folder)
+        return found, "average"
+    if args.kind == "step":
+        with threadpool_limits(args.threads):
+            candidates = step.steps(_PIXELS, args.layers[0], args.minibatch)
+            return take_turns(candidates, rounds, say=show.say), "gemm"
+    data = write_images(args.data, rows, folder)
+    work = launches.Work(data, folder, args.layers, args.epochs, args.minibatch)
     if args.kind == "pretrain":
-        lags = _numbers("lags", args.lags)
-        comparison = compare_pretraining(work, lags, args.rounds, show.say)
-        return comparison, "greedy 1x1"
-    comparison = compare_finetuning(work, args.optimizer, args.rounds, show.say)
-    return comparison, f"{args.optimizer} 1x1"
+        candidates = launches.pretrainings(work, args.lags)
+    else:
+        candidates = launches.finetunings(work, args.optimizer)
+    base = next(iter(candidates))
+    return take_turns(candidates, rounds, warm_up=0, say=show.say), base
 
 
-def measure_cost(args: argparse.Namespace, folder: Path) -> tuple[Comparison, str]:
-    """Time evaluations of the sparse cost, in one process or on ranks."""
-    ranks, *more = _counts("ranks", args.ranks)
-    if more:
-        raise ConfigError(
-            f"bench cost takes one number of ranks; got {args.ranks}. Change --ranks."
-        )
-    if ranks == 1:
-        rows = patches(args.data, args.rows)
-        return compare_costs(rows, args.threads, args.rounds, show.say), "gemm"
-    comparison = compare_ranks(args.data, args.rows, ranks, args.rounds, folder)
-    return comparison, "average"
-
-
-def measure_scaling(args: argparse.Namespace) -> Scaling:
+def measure_scaling(args: argparse.Namespace, folder: Path) -> Scaling:
     """Time whole runs of the sparse autoencoder."""
-    sizes, ranks = _counts("sizes", args.sizes), _counts("ranks", args.ranks)
     config = SparseConfig(evaluations=args.evaluations, kl=args.kl)
     options = ["--evaluations", str(config.evaluations), "--kl", config.kl]
-    with tempfile.TemporaryDirectory() as folder:
-        return compare_scaling(
-            args.data, sizes, ranks, options, args.rounds, Path(folder), show.say
-        )
+    return compare_scaling(
+        args.data, args.sizes, args.ranks, options, args.rounds, folder, show.say
+    )
 
 
 def print_comparison(
@@ -217,10 +170,8 @@ def print_comparison(
     out = show.console()
     out.print(table)
     if ONE_RANK in names:
-        out.print(
-            f"{args.ranks} ranks are {comparison.ratio(ONE_RANK, base):.2f} times as "
-            f"fast as 1 ({base})."
-        )
+        speed = comparison.ratio(ONE_RANK, base)
+        out.print(f"{args.ranks[0]} ranks are {speed:.2f} times as fast as 1 ({base}).")
 
 
 def print_scaling(scaling: Scaling, args: argparse.Namespace) -> None:
@@ -230,8 +181,7 @@ def print_scaling(scaling: Scaling, args: argparse.Namespace) -> None:
         return
     out = show.console()
     out.print(scaling_table(scaling, args.evaluations))
-    lines = [*scaling.faster_with_fewer(), *scaling.stopped_early(args.evaluations)]
-    for line in lines:
+    for line in scaling.faster_with_fewer() + scaling.stopped_early(args.evaluations):
         out.print(line, soft_wrap=True)
     if args.evaluations != LAHIRI_EVALUATIONS:
         out.print(f"The paper's seconds are for {LAHIRI_EVALUATIONS} evaluations.")
@@ -243,9 +193,9 @@ def scaling_table(scaling: Scaling, evaluations: int) -> Table:
         title=f"seconds of {evaluations} evaluations, L-BFGS, by ranks of 1 thread\n"
         "paper: Lahiri et al. 2010, desktop, by workers"
     )
-    base, paper = scaling.ranks[0], LAHIRI_SECONDS["desktop"]
+    (base, *others), paper = scaling.ranks, LAHIRI_SECONDS["desktop"]
     workers = list(next(iter(paper.values())))
-    speed_ups = [f"speed {ranks}:{base}" for ranks in scaling.ranks[1:]]
+    speed_ups = [f"speed {ranks}:{base}" for ranks in others]
     ours = [str(ranks) for ranks in scaling.ranks]
     for column in ("rows", *ours, *speed_ups, *(f"paper {n}" for n in workers)):
         table.add_column(column, justify="right", no_wrap=True)
@@ -254,7 +204,7 @@ def scaling_table(scaling: Scaling, evaluations: int) -> Table:
         table.add_row(
             f"{size:,}",
             *(f"{scaling.seconds(size, ranks):.3g}" for ranks in scaling.ranks),
-            *(f"{scaling.speed_up(size, ranks):.2f}" for ranks in scaling.ranks[1:]),
+            *(f"{scaling.speed_up(size, ranks):.2f}" for ranks in others),
             *(str(theirs.get(n, "–")) for n in workers),
         )
     return table
@@ -281,23 +231,3 @@ def scaling_record(scaling: Scaling, args: argparse.Namespace) -> dict[str, Any]
         "paper": LAHIRI_SECONDS,
         "source of the cluster": QJAM,
     }
-
-
-def _counts(name: str, text: str) -> tuple[int, ...]:
-    """Return numbers of 1 or more, at least one of them."""
-    numbers = _numbers(name, text)
-    if not numbers or min(numbers) < 1:
-        raise ConfigError(
-            f"{name} must be at least 1; got {text}. Change {flag(name)}."
-        )
-    return numbers
-
-
-def _numbers(name: str, text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(
-            f"{name} must be numbers with commas; got {text!r}. Change {flag(name)}."
-        ) from None
-    return numbers

@@ -4,7 +4,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Group
@@ -19,6 +19,7 @@ from mpilayer.doctor.examine import examine
 from mpilayer.doctor.facts import Facts
 from mpilayer.doctor.finding import NOTE, OK, PROBLEM, Finding, worst
 from mpilayer.doctor.verdicts import judge
+from mpilayer.words import count
 
 EXIT_PROBLEM = 1
 
@@ -87,8 +88,8 @@ def print_report(findings: list[Finding]) -> None:
     problems = [finding for finding in findings if finding.verdict == PROBLEM]
     notes = sum(finding.verdict == NOTE for finding in findings)
     out.print()
-    counts = f"{_count(len(problems), 'problem')}, {_count(notes, 'note')}"
-    out.print(f"{counts}." if not problems else f"{counts}. What to mend:")
+    counts = f"{_count(len(problems), 'problem')}, {_count(notes, 'note')}."
+    out.print(f"{counts} What to mend:" if problems else counts)
     for finding in problems:
         text = Text(f"{finding.group}, {finding.subject}: {finding.remedy}")
         out.print(Padding(text, (0, 0, 0, 2)))
@@ -100,13 +101,14 @@ def shortened(findings: list[Finding]) -> list[Finding]:
     told: Counter[str] = Counter()
     short = []
     for finding in findings:
-        subject = finding.subject
-        told[subject] += finding.verdict == OK
-        if finding.verdict != OK or told[subject] <= _MOST_ALIKE:
+        subject, is_fine = finding.subject, finding.verdict == OK
+        if is_fine:
+            told[subject] += 1
+        if not is_fine or told[subject] <= _MOST_ALIKE:
             short.append(finding)
         elif told[subject] == fine[subject]:
             rest = f"and {fine[subject] - _MOST_ALIKE} more like these"
-            short.append(Finding(finding.group, subject, OK, rest))
+            short.append(replace(finding, found=rest))
     return short
 
 
@@ -126,7 +128,7 @@ def table(findings: Iterable[Finding]) -> Padding:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number or 'no'} {what}{'s' * (number != 1)}"
+    return count(number, what) if number else f"no {what}s"
 
 
 def _say(line: str) -> None:

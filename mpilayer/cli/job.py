@@ -48,18 +48,15 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.name not in _NAMES:
         raise ConfigError(unknown("command", args.name, _NAMES))
-    made_by = ["mpilayer", "job", args.name, *args.rest]
-    made_by = [word for word in made_by if word != "--replace"]
-    command = _mode(args.rest) if args.name == "scaling" else args.name
+    words = ["mpilayer", "job", args.name, *args.rest]
+    made_by = [word for word in words if word != "--replace"]
+    scaling = args.name == "scaling"
+    command = _mode(args.rest) if scaling else args.name
     parser = args.parser(prog=f"mpilayer job {args.name}")
-    _configure(parser, args.name, command)
+    _configure(parser, command, scaling)
     given = parser.parse_args(args.rest)
     _check(given, command)
-    config = slurm.JobConfig(
-        **{name: getattr(given, name) for name in options_of(slurm.JobConfig)}
-    )
-    scripts = _scripts(given, args.name, command, config, made_by)
-    _write(given, scripts)
+    _write(given, _scripts(given, command, scaling, made_by))
 
 
 def _mode(rest: list[str]) -> str:
@@ -72,7 +69,7 @@ def _mode(rest: list[str]) -> str:
     return mode
 
 
-def _configure(parser: argparse.ArgumentParser, name: str, command: str) -> None:
+def _configure(parser: argparse.ArgumentParser, command: str, scaling: bool) -> None:
     """Add the arguments of a job: data, script, SLURM, the command's own."""
     parser.description = f"Write a SLURM batch script for 'mpilayer {command}'."
     parser.add_argument("data", type=_no_option, metavar="DATA.h5", help="the data set")
@@ -95,10 +92,9 @@ def _configure(parser: argparse.ArgumentParser, name: str, command: str) -> None
         "--replace", action="store_true", help="replace scripts that are there already"
     )
     parser.set_defaults(seeds=(), then=())
-    if name == "scaling":
-        parser.add_argument(
-            "--mode", metavar="{" + ",".join(_SCALED) + "}", help="what runs"
-        )
+    if scaling:
+        modes = "{" + ",".join(_SCALED) + "}"
+        parser.add_argument("--mode", metavar=modes, help="what runs")
     else:
         _add_several(parser)
     group = parser.add_argument_group("job")
@@ -167,38 +163,38 @@ def _mark(given: argparse.Namespace, command: str) -> str:
 
 
 def _scripts(
-    given: argparse.Namespace,
-    name: str,
-    command: str,
-    config: slurm.JobConfig,
-    made_by: list[str],
+    given: argparse.Namespace, command: str, scaling: bool, made_by: list[str]
 ) -> dict[Path, str]:
     """Return the text of each file to write."""
-    common = (
-        ["--config", _no_option(str(given.config))] if given.config is not None else []
+    config = slurm.JobConfig(
+        **{name: getattr(given, name) for name in options_of(slurm.JobConfig)}
     )
-    options = (*common, *_passed_on(given, CONFIGS[command]))
-    mark = _mark(given, command)
-    step = slurm.Step(command, given.data, given.run, options, given.seeds, mark)
-    if name == "scaling":
-        return {given.script: slurm.render_scaling(step, config, made_by)}
+    common: list[str] = []
+    if given.config is not None:
+        common = ["--config", _no_option(str(given.config))]
+
+    def script(command: str, options: list[str], mark: str) -> str:
+        words = tuple(options)
+        step = slurm.Step(command, given.data, given.run, words, given.seeds, mark)
+        return slurm.render(step, config, made_by, scaling)
+
+    options = [*common, *_passed_on(given, CONFIGS[command])]
+    first = script(command, options, _mark(given, command))
     if not given.then:
-        return {given.script: slurm.render(step, config, made_by)}
+        return {given.script: first}
     if given.script == _STDOUT:
         raise ConfigError(
             f"--then needs a folder for {len(given.then) + 2} scripts; got -o -. Give "
             "-o FOLDER."
         )
-    scripts = {f"{command}.sh": slurm.render(step, config, made_by)}
+    scripts = {given.script / f"{command}.sh": first}
     for follower in given.then:
-        passed = tuple(common) if follower in CONFIGS else ()
         mark = _mark(_config_alone(given), follower)
-        later = slurm.Step(follower, given.data, given.run, passed, given.seeds, mark)
-        scripts[f"{follower}.sh"] = slurm.render(later, config, made_by)
-    scripts[slurm.SUBMIT] = slurm.render_submit(
-        [command, *given.then], bool(given.seeds), made_by
-    )
-    return {given.script / file: text for file, text in scripts.items()}
+        text = script(follower, common if follower in CONFIGS else [], mark)
+        scripts[given.script / f"{follower}.sh"] = text
+    chain = [command, *given.then]
+    submit = slurm.render_submit(chain, bool(given.seeds), made_by)
+    return scripts | {given.script / slurm.SUBMIT: submit}
 
 
 def _passed_on(given: argparse.Namespace, cls: Any) -> list[str]:

@@ -11,7 +11,7 @@ from mpilayer.cli.options import add_safety, add_threads, safety_from
 from mpilayer.cli.results import show_result
 from mpilayer.errors import ConfigError
 from mpilayer.report.build import write_report
-from mpilayer.runs.experiment import run_experiment
+from mpilayer.runs.experiment import Experiment
 from mpilayer.runs.plan import Plan, read_plan
 from mpilayer.runs.session import Session
 
@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> None:
     """Check everything, then carry out all steps."""
     plan = read_plan(args.file, args.set, args.run)
     session = Session.begin(args.threads, show.say, show.progress, safety_from(args))
-    run_experiment(plan, session, show_step, report, args.threads, args.replace)
+    experiment = Experiment(plan, session, show_step, report, args.threads)
+    experiment.carry_out(args.replace)
     if session.comm.rank == 0:
         show.console().print(f"Results: {plan.path}", soft_wrap=True)
 

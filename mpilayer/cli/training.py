@@ -23,23 +23,10 @@ from mpilayer.runs.tasks import TASKS, noted_threads
 
 @dataclass(frozen=True)
 class TrainingCommand:
-    """A command that trains: its options, its start, and what it shows at its end.
-
-    Attributes
-    ----------
-    name : str
-        The command, and its section of ``--config``.
-    config : type
-        What decides it.
-    threads : int
-        BLAS threads of each rank as a rule; 0: its share of the cores.
-    description : str
-        What it does, if one line does not say it.
-    """
+    """A command that trains: its options, its start, and what it shows at its end."""
 
     name: str
     config: type[Any]
-    threads: int = 0
     description: str = ""
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
@@ -50,7 +37,9 @@ class TrainingCommand:
             _add_former_run(parser)
         else:
             _add_new_run(parser)
-        add_threads(parser, str(self.threads or "its share of the cores"))
+        add_threads(
+            parser, str(TRAININGS[self.name].threads or "its share of the cores")
+        )
         add_safety(parser)
         if self.name == "compare":
             parser.add_argument("--json", action="store_true", help="print JSON")
@@ -63,7 +52,7 @@ class TrainingCommand:
         safety = safety_from(args)
         # With other threads than the run began with, bits would differ.
         noted = noted_threads(args.run, name) if safety.resume else 0
-        threads = args.threads or noted or self.threads
+        threads = args.threads or noted or TRAININGS[name].threads
         session = Session.begin(threads, show.say, show.progress, safety)
         training = TRAININGS[name](args.run, session, config, args.data, args.replace)
         summary = training.drive()
@@ -119,9 +108,8 @@ COMMANDS: Mapping[str, TrainingCommand] = {
     for command in (
         TrainingCommand("pretrain", PretrainConfig),
         TrainingCommand("finetune", FinetuneConfig),
-        # More threads slow down products as small as those of a block of rows.
-        TrainingCommand("sparse", SparseConfig, threads=1),
-        TrainingCommand("compare", SparseConfig, threads=1, description=_BOTH),
+        TrainingCommand("sparse", SparseConfig),
+        TrainingCommand("compare", SparseConfig, _BOTH),
     )
 }
 """The commands by their names."""

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import tomli_w
 
+from mpilayer import files
 from mpilayer.config.experiment import DataConfig, ExperimentConfig, ReportConfig
 from mpilayer.config.fields import FieldError, Settings, options_of
 from mpilayer.config.training import (
@@ -71,10 +72,7 @@ def read_sections(
         The file is missing or no TOML, or has a section that is not legal.
     """
     try:
-        content = tomllib.loads(
-            # Names of files may be in any encoding.
-            path.read_text(encoding="utf-8", errors="surrogateescape")
-        )
+        content = tomllib.loads(path.read_text(encoding="utf-8", errors=files.NAMES))
     except OSError as error:
         raise ConfigError(
             f"{path} must be a readable file; {error.strerror}. Give another one; "

@@ -44,10 +44,7 @@ def load_npz(path: Path) -> dict[str, AnyArray]:
 def load_mat(path: Path) -> dict[str, Any]:
     """Return the variables of a ``.mat`` file, in the types they have in MATLAB.
 
-    Raises
-    ------
-    DataError
-        Damaged, of version 7.3, complex numbers, or too large for the memory.
+    DataError: damaged, of version 7.3, complex numbers, or too large for the memory.
     """
     command = (sys.executable, "-P", "-m", __name__, str(path))
     # The same modules as here, whatever led to them.

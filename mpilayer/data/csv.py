@@ -61,14 +61,11 @@ def read_csv(path: Path, labels: str = "", needed: bool = True) -> Table:
     needed : bool
         Whether that column must be there.
 
-    Raises
-    ------
-    DataError
-        Not text, empty, lines of different lengths, a cell that is not a number, with
-        its line and column; cells between semicolons or tabs; a row without a label, no
-        such column, or two of that name; a column without a name behind others; or,
-        without names, a first column that counts the rows, or what may be one column
-        with decimal commas.
+    DataError: not text, empty, lines of different lengths, a cell that is not a number,
+    with its line and column; cells between semicolons or tabs; a row without a label,
+    no such column, or two of that name; a column without a name behind others; or,
+    without names, a first column that counts the rows, or what may be one column with
+    decimal commas.
     """
     with reading(path, "a text file of numbers in UTF-8"):
         memory.demand(_HELD * path.stat().st_size, path)

@@ -31,10 +31,8 @@ _PARTS = {"train": ("train", True), "test": ("t10k", False)}
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """Return the bytes of an IDX file in the shape that its header states; local.
 
-    Raises
-    ------
-    DataError
-        Missing, another format or type of number, truncated, too long, damaged gzip.
+    DataError: missing, another format or type of number, truncated, too long, damaged
+    gzip.
 
     Notes
     -----
@@ -70,10 +68,7 @@ def read_idx_folder(folder: Path) -> dict[str, Split]:
     ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``; each may have a dot
     before ``idx`` and end in ``.gz``. An image is a row.
 
-    Raises
-    ------
-    DataError
-        A missing or damaged file, or other numbers of labels than of images.
+    DataError: a missing or damaged file, or other numbers of labels than of images.
     """
     splits = {}
     for split, (prefix, required) in _PARTS.items():

@@ -75,11 +75,8 @@ def read_images(path: Path) -> Images:
         are. Colours become grey, transparency is ignored, what a camera has turned is
         turned back, and each page of a file is an image. Hidden files are left out.
 
-    Raises
-    ------
-    DataError
-        Missing, damaged, of an unknown kind, not a stack of real numbers, images of
-        different sizes, NaN or infinite pixels; or Pillow is not installed.
+    DataError: missing, damaged, of an unknown kind, not a stack of real numbers, images
+    of different sizes, NaN or infinite pixels; or Pillow is not installed.
     """
     origin = path.resolve().name
     if path.is_dir():
@@ -120,11 +117,8 @@ def read_image_folder(folder: Path) -> dict[str, tuple[AnyArray, AnyArray | None
         Of each split the rows, (n_samples, height · width), class after class and by
         the names of files; and the names of their classes.
 
-    Raises
-    ------
-    DataError
-        A folder of a class without pictures, pictures beside such folders, or what
-        ``read_images`` refuses: other sizes, damage.
+    DataError: a folder of a class without pictures, pictures beside such folders, or
+    what ``read_images`` refuses: other sizes, damage.
     """
     below = {path.name: path for path in _below(folder)}
     parts = {"train": folder}

@@ -33,10 +33,7 @@ def label_vector(labels: object) -> AnyArray:
 def numbers_or_texts(cells: Sequence[str], where: Sequence[str]) -> AnyArray:
     """Return the labels of a text file: numbers if all are.
 
-    Raises
-    ------
-    DataError
-        One is missing; ``where`` says of each in which line it stands.
+    DataError: one is missing; ``where`` says of each in which line it stands.
     """
     _refuse_missing(cells, (f"{place} has" for place in where))
     # To Python 1_2 is a number; to others it is a name.
@@ -56,10 +53,7 @@ def numbered(
     classes: those ``known`` from another data set, else all of them in alphabetical
     order.
 
-    Raises
-    ------
-    DataError
-        A missing or unknown class, or texts in one split and numbers in another.
+    DataError: a missing or unknown class, or texts in one split and numbers in another.
     """
     if not labels:
         return {}, tuple(known)

@@ -56,10 +56,7 @@ def advice(path: Path, like: Path | None, file: Any) -> str:
 def checked_split(path: Path, name: str, group: Any) -> Stored:
     """Return what a group of an open file holds.
 
-    Raises
-    ------
-    DataError
-        It is not well formed.
+    DataError: it is not well formed.
     """
     items = dict(group) if isinstance(group, hdf5.Group) else {}
     x, labels = items.get("x"), items.get("labels")
@@ -95,12 +92,8 @@ def checked_split(path: Path, name: str, group: Any) -> Stored:
 def check_splits(splits: Mapping[str, Split]) -> None:
     """Check that splits make a data set.
 
-    Raises
-    ------
-    ConfigError
-        No split ``train``, or one of an unknown name.
-    DataError
-        Splits of different widths or types.
+    ConfigError: no split ``train``, or one of an unknown name. DataError: splits of
+    different widths or types.
     """
     if "train" not in splits or not set(splits) <= set(SPLITS):
         raise ConfigError(

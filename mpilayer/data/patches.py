@@ -30,10 +30,7 @@ def whiten(images: Array32) -> Array32:
     corners of the square lattice. One factor for all images follows: each has mean 0,
     and the mean of their variances is 0.1.
 
-    Raises
-    ------
-    DataError
-        All images are constant.
+    DataError: all images are constant.
 
     Notes
     -----
@@ -59,10 +56,7 @@ def whiten(images: Array32) -> Array32:
 def n_positions(shape: tuple[int, ...], size: int) -> int:
     """Return how many patches of a size images (n_images, height, width) can give.
 
-    Raises
-    ------
-    ConfigError
-        The size is below 1, or above the images' height or width.
+    ConfigError: the size is below 1, or above the images' height or width.
     """
     n_images, height, width = shape
     if not 1 <= size <= min(height, width):
@@ -82,10 +76,7 @@ def draw(
     probable, and those for validation, from positions that no training patch has; they
     may overlap. Equal seeds draw equal patches.
 
-    Raises
-    ------
-    ConfigError
-        A size or number out of range, or more patches than positions.
+    ConfigError: a size or number out of range, or more patches than positions.
     """
     n = n_positions(images.shape, size)
     if n_train < 1 or n_validation < 0:
@@ -110,10 +101,7 @@ def into_range(train: Array32, validation: Array32, low: float, high: float) -> 
     that interval becomes ``low`` to ``high``, and 0 its middle. The standard deviation
     is that of all pixels of ``train`` (n, size * size), for both.
 
-    Raises
-    ------
-    DataError
-        All training patches are constant.
+    DataError: all training patches are constant.
     """
     for patches in (train, validation):
         _remove_means(patches)

@@ -44,10 +44,7 @@ class Scaling:
         beyond; ``standard`` its mean to 0 and its standard deviation to 1. The columns
         whose values are all the same, which become 0, are returned as well.
 
-        Raises
-        ------
-        DataError
-            A column spans more than float32 can.
+        DataError: a column spans more than float32 can.
         """
         low, high = rows.min(axis=0), rows.max(axis=0)
         with np.errstate(over="ignore"):
@@ -132,10 +129,8 @@ class Preparation:
     def from_json(content: Any, n_visible: int, where: object) -> "Preparation":
         """Return what ``to_json`` has made; nothing of an empty object.
 
-        Raises
-        ------
-        DataError
-            Anything else, or for another number of columns; ``where`` is its file.
+        DataError: anything else, or for another number of columns; ``where`` is its
+        file.
         """
         try:
             return _parsed(content, n_visible)

@@ -8,14 +8,12 @@ import numpy as np
 
 from mpilayer.config import DataConfig
 from mpilayer.data.dataset import write_dataset
-from mpilayer.data.images import Images, read_images
+from mpilayer.data.images import read_images
 from mpilayer.data.patches import draw, into_range, n_positions, whiten
 from mpilayer.data.preparation import Preparation, Scaling
 from mpilayer.data.sources import LabelColumn, Source, read_source
-from mpilayer.data.split import Split, set_apart
+from mpilayer.data.split import Split, set_apart, to_float32
 from mpilayer.errors import ConfigError, DataError, RunWarning
-
-Range = tuple[float, float]
 
 _LISTED = 5
 
@@ -53,21 +51,9 @@ class Like:
 
 
 def make_data(config: DataConfig, out: Path, like: Like | None = None) -> None:
-    """Write a data set as the configuration says. Local.
+    """Write a data set as the configuration says, ``like`` what it names. Local.
 
-    Parameters
-    ----------
-    config : DataConfig
-        What to make of what; its path is not looked at.
-    out : Path
-        The file.
-    like : Like, optional
-        What ``config.like`` names.
-
-    Raises
-    ------
-    MpilayerError
-        The source is missing or unsuitable, or ``out`` cannot be written.
+    MpilayerError: the source is missing or unsuitable, or ``out`` cannot be written.
     """
     if config.make == "patches":
         _patches(config, out)
@@ -75,13 +61,10 @@ def make_data(config: DataConfig, out: Path, like: Like | None = None) -> None:
         _prepare(config, out, like)
 
 
-def patch_range(text: str) -> Range | None:
+def patch_range(text: str) -> tuple[float, float] | None:
     """Return LOW and HIGH, or None for patches as they are.
 
-    Raises
-    ------
-    ConfigError
-        It is neither ``raw`` nor two such numbers.
+    ConfigError: it is neither ``raw`` nor two such numbers.
     """
     if text == RAW:
         return None
@@ -89,9 +72,8 @@ def patch_range(text: str) -> Range | None:
         low, high = map(float, text.split(","))
     except ValueError:
         low = high = np.nan
-    with np.errstate(over="ignore"):
-        in_float32 = np.array([low, high]).astype(np.float32)
-    if not (np.isfinite(in_float32).all() and in_float32[0] < in_float32[1]):
+    limits = to_float32(np.array([low, high]))
+    if not (np.isfinite(limits).all() and limits[0] < limits[1]):
         raise ConfigError(
             f"--range must be {RAW}, or two numbers LOW,HIGH with LOW below HIGH; "
             f"got {text!r}. Try 0.1,0.9."
@@ -150,13 +132,9 @@ def _set_apart(source: Source, config: DataConfig) -> None:
                 f"--{split}."
             )
         if n:
+            balanced, names = not config.unbalanced, source.preparation.classes
             train, source.splits[split] = set_apart(
-                train,
-                n,
-                config.seed,
-                split,
-                not config.unbalanced,
-                source.preparation.classes,
+                train, n, config.seed, split, balanced, names
             )
     source.splits["train"] = train
 
@@ -203,23 +181,14 @@ def _patches(config: DataConfig, out: Path) -> None:
     splits = {"train": Split(train)}
     if config.validation:
         splits["validation"] = Split(validation)
-    write_dataset(
-        out,
-        splits,
-        name=config.name or images.name,
-        origin=_origin(images, config),
-        scale=1.0,
-    )
-
-
-def _origin(images: Images, config: DataConfig) -> str:
-    """Return in words what was done."""
     n_images, height, width = images.x.shape
     size = f"{config.size} x {config.size}"
     more = f" and {config.validation} for validation" if config.validation else ""
     whitened = "whitened, " if config.whiten else ""
-    return (
+    origin = (
         f"{config.count} patches of {size}{more} from {images.origin} "
         f"({n_images} images of {height} x {width}), seed {config.seed}, {whitened}"
         f"range {config.range}"
     )
+    name = config.name or images.name
+    write_dataset(out, splits, name=name, origin=origin, scale=1.0)

@@ -39,10 +39,9 @@ class Source:
         ``train``, and ``validation`` and ``test`` if the source tells them apart.
     scale : float
         Value of a stored 1: 1/255 for bytes, which are taken for pixels, else 1.
-    name : str
-        The file's or folder's name, without its ending.
-    origin : str
-        What was read, and what was taken for what.
+    name, origin : str
+        The file's or folder's name, without its ending; what was read, and what was
+        taken for what.
     preparation : Preparation
         Names of columns and classes, where the labels come from; if the source is a
         data set, how its values are scaled.
@@ -57,18 +56,10 @@ class Source:
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """The column or array that holds the labels.
+    """The column or array that holds the labels; without a name, the usual one.
 
-    Attributes
-    ----------
-    name : str
-        Empty: the usual one, if it is there.
-    needed : bool
-        Whether a source must have it.
-    classes : tuple of str
-        Those of labels that are texts, if they are known; else all that are found.
-    known_from : str
-        What knows them, for the message.
+    If a source that it is ``needed`` of has none, that is an error. The classes of
+    labels that are texts may be known, from a data set or run that messages name.
     """
 
     name: str = ""

@@ -25,10 +25,8 @@ class Split:
     labels : ndarray of numbers, (n_samples,), optional
         The class of each sample, an integer; or a real number, which becomes float32.
 
-    Raises
-    ------
-    DataError
-        Not numbers, another shape, empty, NaN or infinite, or too few or many labels.
+    DataError: not numbers, another shape, empty, NaN or infinite, or too few or many
+    labels.
     """
 
     x: AnyArray
@@ -91,12 +89,8 @@ def set_apart(
     ``n`` goes to the first classes, one each; without classes, or with more of them
     than ``n``, all rows are equally probable. ``names`` of classes are for messages.
 
-    Raises
-    ------
-    ConfigError
-        ``n`` is not at least 1 and less than all.
-    DataError
-        A class has too few samples: one at least stays for training.
+    ConfigError: ``n`` is not at least 1 and less than all. DataError: a class has too
+    few samples: one at least stays for training.
     """
     if not 1 <= n < len(train):
         raise ConfigError(
@@ -124,11 +118,8 @@ def set_apart(
 def as_labels(labels: AnyArray) -> AnyArray:
     """Return labels in the type that they are compared in, int64 or float32.
 
-    Raises
-    ------
-    DataError
-        A label of 2**63 or more, which would become a negative one, or one that is not
-        finite.
+    DataError: a label of 2**63 or more, which would become a negative one, or one that
+    is not finite.
     """
     if labels.dtype.kind == "f":
         real = to_float32(labels)
@@ -157,10 +148,7 @@ def check_finite(
 
     Of a table called ``what``, ``x`` (n, n_columns) are the rows from ``first_row`` on.
 
-    Raises
-    ------
-    DataError
-        Names the first such value's row and column in the table.
+    DataError: names the first such value's row and column in the table.
     """
     legal = np.isfinite(x) if most == np.inf else np.abs(x) <= most
     if not legal.all():

@@ -1,7 +1,6 @@
 """The order of an examination: the job, the ranks, their facts, then measurements."""
 
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,10 +9,10 @@ from threading import Timer
 from time import sleep
 
 from mpilayer import environment
-from mpilayer.doctor import folder, links, machine, software
+from mpilayer.doctor import folder, links, machine
 from mpilayer.doctor.facts import Facts, Space
 from mpilayer.doctor.finding import size
-from mpilayer.doctor.judge_place import more_shm, shm_suffices
+from mpilayer.doctor.verdicts import more_shm, shm_suffices
 from mpilayer.errors import CommunicationError
 from mpilayer.parallel.comm import Communicator, SerialCommunicator
 from mpilayer.parallel.start import place, start
@@ -32,35 +31,21 @@ _NO_ANSWER = (
 
 
 def examine(directory: Path, threads: int, say: Say) -> tuple[Communicator, Facts]:
-    """Return the ranks, and what is known of them. Collective on the world.
+    """Return the ranks, and what is known of them and of the directory for runs.
 
-    Parameters
-    ----------
-    directory : Path
-        Where runs are to be.
-    threads : int
-        BLAS threads of each rank; 0: its share of the cores.
-    say : callable
-        Tells the user what cannot wait for the report: why ranks may, or do, end.
-
-    Notes
-    -----
-    Ranks that are not joined examine the same things, each for itself.
+    Collective on the world; ranks that are not joined examine the same things, each for
+    itself. BLAS ``threads`` of 0 are a rank's share of the cores; ``say`` tells the
+    user what cannot wait for the report: why ranks may, or do, end.
     """
-    job = software.job()
+    job = machine.job()
     warn(machine.space(machine.SHM), say)
     with patience(_PATIENCE, say):
         comm, failure = join()
         placement = place(comm, threads)
-        found = comm.on_root(lambda: software.software(library()))
-        clock = links.clock(comm)
-        readable = links.neighbour(comm, socket.gethostname(), os.getpid())
-        mine = machine.describe(
-            comm.rank, placement.threads[comm.rank], readable, clock
-        )
+        mine = machine.describe(comm.rank, placement.threads[comm.rank])
         facts = Facts(
-            software=found,
-            launch=software.launch(comm.size, failure),
+            software=comm.on_root(lambda: machine.software(library())),
+            launch=machine.launch(comm.size, failure),
             job=job,
             ranks=tuple(comm.allgather(mine)),
             folder=folder.examine(directory, comm),
@@ -81,7 +66,7 @@ def warn(shm: Space | None, say: Say) -> None:
 
 def join() -> tuple[Communicator, str]:
     """Return all ranks, or this one alone and why they cannot be joined."""
-    if refusal := software.refusal():
+    if refusal := machine.refusal():
         return SerialCommunicator(), refusal
     try:
         return start(), ""

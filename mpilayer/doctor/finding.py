@@ -3,26 +3,17 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mpilayer.doctor.facts import Rank
+from mpilayer.words import plural
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
+
+Complaint = tuple[object, str, str, str]
+"""Whether it holds, the verdict, what was found, and what to do, a sentence."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict.
-
-    Attributes
-    ----------
-    group, subject : str
-        What it is about.
-    verdict : str
-        ``ok``, ``note`` or ``problem``.
-    found : str
-        What was found.
-    remedy : str
-        What to do, a sentence; empty if nothing is to be done.
-    """
+    """A verdict on a subject of a group; ``remedy`` is empty if all is well."""
 
     group: str
     subject: str
@@ -31,18 +22,18 @@ class Finding:
     remedy: str = ""
 
 
+def judged(group: str, subject: str, fine: str, *complaints: Complaint) -> Finding:
+    """Return the first complaint that holds; without one all is well, says ``fine``."""
+    for holds, verdict, found, remedy in complaints:
+        if holds:
+            return Finding(group, subject, verdict, found, remedy)
+    return Finding(group, subject, OK, fine)
+
+
 def worst(findings: Iterable[Finding]) -> str:
     """Return the gravest verdict."""
-    verdicts = {finding.verdict for finding in findings}
-    return next((v for v in (PROBLEM, NOTE) if v in verdicts), OK)
-
-
-def by_host(ranks: Iterable[Rank]) -> dict[str, list[Rank]]:
-    """Return the ranks of each host, in their order."""
-    hosts: dict[str, list[Rank]] = {}
-    for rank in ranks:
-        hosts.setdefault(rank.host, []).append(rank)
-    return hosts
+    verdicts = (finding.verdict for finding in findings)
+    return max(verdicts, key=(OK, NOTE, PROBLEM).index, default=OK)
 
 
 def family(version: str) -> str:
@@ -66,6 +57,12 @@ def spans(numbers: Iterable[int]) -> str:
     return ", ".join("-".join(map(str, run)) for run in runs)
 
 
+def numbered(what: str, numbers: Iterable[int]) -> str:
+    """Return things with their numbers: ``rank 3``, ``ranks 0-2``."""
+    found = set(numbers)
+    return f"{plural(what, len(found))} {spans(found)}"
+
+
 def size(n_bytes: int) -> str:
     """Return bytes as text, in MB, GB or TB."""
     if n_bytes < 10**9:
@@ -73,8 +70,3 @@ def size(n_bytes: int) -> str:
     if n_bytes >= 10**12:
         return f"{n_bytes / 1e12:.3g} TB"
     return f"{n_bytes / 1e9:.3g} GB"
-
-
-def count(number: int, what: str) -> str:
-    """Return a number of things as text: ``1 rank``, ``2 ranks``."""
-    return f"{number} {what}{'s' * (number != 1)}"

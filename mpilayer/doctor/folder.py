@@ -5,11 +5,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from mpilayer import hdf5
+from mpilayer import files, hdf5
 from mpilayer.doctor.facts import Folder
 from mpilayer.doctor.machine import space
 from mpilayer.environment import read
@@ -17,8 +18,8 @@ from mpilayer.errors import DataError
 from mpilayer.parallel.comm import Communicator
 from mpilayer.rng import stream
 
+# What is written: a megabyte.
 _ROWS = (256, 1024)
-"""Shape of what is written: a megabyte."""
 
 _PATIENCE = 3.0
 _LOOK_EVERY = 0.02
@@ -30,8 +31,9 @@ def examine(path: Path, comm: Communicator) -> Folder:
     Everything that was written is removed again.
     """
     tried = comm.on_root(lambda: attempt(path))
-    seen = () if tried.failure or comm.size == 1 else _seen(path, comm)
-    return Folder(**(vars(tried) | {"seen": seen}))
+    if tried.failure or comm.size == 1:
+        return tried
+    return replace(tried, seen=_seen(path, comm))
 
 
 def attempt(path: Path) -> Folder:
@@ -58,24 +60,13 @@ def attempt(path: Path) -> Folder:
         hdf5_failure=hdf5_failure,
         lock_failure=lock_failure,
         seconds=seconds,
-        seen=(),
     )
 
 
 def mount_of(path: Path, mounts: str) -> tuple[str, str]:
-    """Return the mount point and type of a path's file system.
+    """Return mount point and type of the file system of a path without links.
 
-    Parameters
-    ----------
-    path : Path
-        Without links.
-    mounts : str
-        Text of ``/proc/mounts``.
-
-    Returns
-    -------
-    mount, type : str
-        Empty if the text does not say.
+    ``mounts`` is the text of ``/proc/mounts``; both are empty if it does not say.
     """
     best = ("", "")
     for line in mounts.splitlines():
@@ -96,14 +87,9 @@ def _reason(work: Callable[[], None]) -> str:
     except OSError as error:
         return _words(error)
     except DataError as error:
-        return _cause(error)
+        cause = error.__cause__
+        return _words(cause) if isinstance(cause, OSError) else str(error)
     return ""
-
-
-def _cause(error: DataError) -> str:
-    """Return the words of the operating system behind an error of a file."""
-    cause = error.__cause__
-    return _words(cause) if isinstance(cause, OSError) else str(error)
 
 
 def _words(error: OSError) -> str:
@@ -114,14 +100,10 @@ def _words(error: OSError) -> str:
 
 def _replace(folder: Path) -> None:
     """Replace a file in one step and flush it, as checkpoints and summaries are."""
-    old, new = folder / "old", folder / "new"
-    old.write_text("old")
-    with new.open("w") as file:
-        file.write("new")
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(old)
-    if new.exists() or old.read_text() != "new":
+    path = folder / "text"
+    for content in ("old", "new"):
+        files.write(path, content)
+    if path.read_text() != "new":
         raise OSError("a file that was moved over another one did not replace it")
 
 
@@ -141,40 +123,34 @@ def _lock(path: Path) -> None:
 
 def _seen(path: Path, comm: Communicator) -> tuple[float | None, ...]:
     """Return after how many seconds each rank sees a file that rank 0 writes."""
-    token = comm.on_root(lambda: _leave(path))
-    if token is None:
+    name = comm.on_root(lambda: _leave(path))
+    if not name:
         return ()
-    name, content = token
     try:
-        return tuple(comm.allgather(_look(path / name, content)))
+        return tuple(comm.allgather(_look(path / name)))
     finally:
         if comm.rank == 0:
-            with suppress(OSError):
-                (path / name).unlink()
+            (path / name).unlink(missing_ok=True)
 
 
-def _leave(path: Path) -> tuple[str, str] | None:
-    content = f"{os.getpid()} {time.time()}"
+def _leave(path: Path) -> str:
+    """Write a file that has its name in it; return that, empty if it fails."""
+    name = f".doctor-{os.getpid()}-{time.time_ns()}"
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix=".doctor-", dir=path, delete=False
-        ) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        return None
-    return Path(file.name).name, content
+        files.write(path / name, name)
+    except DataError:
+        return ""
+    return name
 
 
-def _look(file: Path, content: str) -> float | None:
+def _look(file: Path) -> float | None:
     """Return the seconds until a file is there, whole; None if it does not come."""
     began = time.perf_counter()
     while time.perf_counter() - began < _PATIENCE:
         # Listing the folder renews what a network file system remembers of it.
         with suppress(OSError):
             list(file.parent.iterdir())
-        if read(file) == content:
+        if read(file) == file.name:
             return time.perf_counter() - began
         time.sleep(_LOOK_EVERY)
     return None

@@ -1,12 +1,13 @@
-"""What a rank finds on its host; local. What a host does not tell is None or empty."""
+"""What a rank finds on its host, installed there, or told by the launcher; local."""
 
-import ctypes
 import os
 import re
-import resource
 import shutil
 import socket
+import subprocess
 import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +15,45 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from mpilayer import __version__, environment, memory
-from mpilayer.doctor.facts import Pool, Rank, Space
-from mpilayer.doctor.software import hdf5_version
+from mpilayer.doctor.facts import Job, Launch, Pool, Rank, Software, Space
+from mpilayer.doctor.finding import family
 from mpilayer.environment import GROUPS, cpu_quota, read
 
 SHM = Path("/dev/shm")
 
+_PACKAGES = {"NumPy": "numpy", "SciPy": "scipy", "h5py": "h5py", "mpi4py": "mpi4py"}
+_CLAIMS = (
+    "SLURM_NTASKS",
+    "SLURM_STEP_NUM_TASKS",
+    "PMI_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "MV2_COMM_WORLD_SIZE",
+    "FLUX_JOB_SIZE",
+    "JSM_NAMESPACE_SIZE",
+)
+_SETTINGS = (
+    "SLURM_MPI_TYPE",
+    "SLURM_CPUS_PER_TASK",
+    "OMPI_MCA_btl_sm_backing_directory",
+    "MPIR_CVAR_NOLOCAL",
+    "I_MPI_FABRICS",
+    "UCX_TLS",
+)
+# Run in a process of its own: an MPI that cannot be loaded may end the process, and
+# asking for its version must not start it.
+_ASK_MPI = """
+import mpi4py
+mpi4py.rc.initialize = False
+from mpi4py import MPI
+print(MPI.Get_library_version().strip("\\0 \\n"))
+"""
+_PATIENCE = 20.0
 
-def describe(rank: int, threads: int, neighbour: str | None, clock: float) -> Rank:
-    """Return what this rank finds.
 
-    Parameters
-    ----------
-    rank : int
-        Its number.
-    threads : int
-        Its BLAS threads.
-    neighbour : str or None
-        See :class:`mpilayer.doctor.facts.Rank`.
-    clock : float
-        Likewise.
-    """
+def describe(rank: int, threads: int) -> Rank:
+    """Return what this rank, with so many BLAS threads, finds."""
     return Rank(
         rank=rank,
-        pid=os.getpid(),
         host=socket.gethostname(),
         cores=tuple(sorted(environment.affinity())),
         quota=cpu_quota(GROUPS, read(Path("/proc/self/cgroup"))),
@@ -45,22 +61,14 @@ def describe(rank: int, threads: int, neighbour: str | None, clock: float) -> Ra
         pools=pools(threadpool_info()),
         vectors=vectors(read(Path("/proc/cpuinfo"))),
         kernels_asked=os.environ.get("OPENBLAS_CORETYPE", ""),
-        versions=versions(),
+        versions=(
+            f"Python {sys.version.split()[0]}",
+            f"mpilayer {__version__}",
+            f"NumPy {np.__version__}",
+            f"HDF5 {_hdf5_version()}",
+        ),
         shm=space(SHM),
-        neighbour=neighbour,
         memory=memory.available(),
-        address_space=address_space(),
-        clock=clock,
-    )
-
-
-def versions() -> tuple[str, ...]:
-    """Return the versions that should be the same on all hosts."""
-    return (
-        f"Python {sys.version.split()[0]}",
-        f"mpilayer {__version__}",
-        f"NumPy {np.__version__}",
-        f"HDF5 {hdf5_version()}",
     )
 
 
@@ -98,38 +106,104 @@ def space(path: Path) -> Space | None:
     return Space(usage.total, usage.free) if usage.total else None
 
 
-def address_space() -> int | None:
-    """Return what ``ulimit -v`` grants."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return None if soft == resource.RLIM_INFINITY else soft
+def software(mpi: str | None) -> Software:
+    """Return what is installed here.
 
-
-class _Piece(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-def read_process(pid: int, address: int, n_bytes: int) -> str | None:
-    """Try to read another process's memory as MPI libraries do for large messages.
-
-    Returns
-    -------
-    str or None
-        Empty if it works, else the reason; None where there is no such call.
+    ``mpi`` is the MPI library in use; None to find out, and to ask the launcher
+    likewise. That starts processes, which is no good once MPI is running.
     """
-    try:
-        call = ctypes.CDLL(None, use_errno=True).process_vm_readv
-    except (AttributeError, OSError):
-        return None
-    buffer = ctypes.create_string_buffer(n_bytes)
-    here = _Piece(ctypes.addressof(buffer), n_bytes)
-    there = _Piece(address, n_bytes)
-    call.restype = ctypes.c_ssize_t
-    done = call(
-        ctypes.c_int(pid),
-        *(ctypes.byref(here), ctypes.c_ulong(1)),
-        *(ctypes.byref(there), ctypes.c_ulong(1)),
-        ctypes.c_ulong(0),
+    versions = {"Python": sys.version.split()[0], "mpilayer": __version__}
+    for name, package in _PACKAGES.items():
+        try:
+            versions[name] = version(package)
+        except PackageNotFoundError:
+            versions[name] = ""
+    launcher = environment.mpiexec()
+    failure = launcher_version = ""
+    if mpi is None:
+        mpi = ""
+        if versions["mpi4py"]:
+            text, failure = _output([sys.executable, "-c", _ASK_MPI])
+            mpi = _short_name(text)
+        launcher_version = _launcher_version(launcher)
+    versions["HDF5"] = _hdf5_version()
+    return Software(versions, mpi, failure, launcher, launcher_version)
+
+
+def launch(size: int, failure: str) -> Launch:
+    """Return what the launcher says, given how many ranks were joined, or why not."""
+    claims = {n: os.environ.get(n, "") for n in _CLAIMS}
+    return Launch(
+        size=size,
+        claims={name: int(text) for name, text in claims.items() if text.isdecimal()},
+        settings={n: os.environ[n] for n in _SETTINGS if n in os.environ},
+        failure=failure,
     )
-    if done == n_bytes:
+
+
+def refusal() -> str:
+    """Return why MPI would end this process at its start, empty if it would not.
+
+    An MPICH that does not speak PMIx, the protocol of Open MPI's launcher and of
+    ``srun --mpi=pmix``, ends the process without a chance to report.
+    """
+    if "PMIX_NAMESPACE" not in os.environ or "PMI_SIZE" in os.environ:
         return ""
-    return os.strerror(ctypes.get_errno()).lower()
+    text, _ = _output([sys.executable, "-c", _ASK_MPI])
+    # The text lists the options that the library was built with.
+    if family(text) != "mpich" or "pmix" in text.lower():
+        return ""
+    return (
+        f"the launcher started {environment.launched_size()} processes together by "
+        f"PMIx, which {_short_name(text)} does not speak: MPI would end them all. "
+        "Start it with the mpiexec of that library, or with srun --mpi=pmi2."
+    )
+
+
+def job() -> Job:
+    """Return the SLURM job of this process."""
+    end = environment.job_end()
+    return Job(
+        id=os.environ.get("SLURM_JOB_ID", ""),
+        nodes=os.environ.get("SLURM_JOB_NODELIST", ""),
+        mpi_type=os.environ.get("SLURM_MPI_TYPE", ""),
+        seconds_left=None if end is None else end - time.time(),
+    )
+
+
+def _hdf5_version() -> str:
+    # The door to h5py has loaded it; what it was built with is not a file.
+    return str(sys.modules["h5py"].version.hdf5_version)
+
+
+def _short_name(text: str) -> str:
+    """Return name and version from all that an MPI library says about itself."""
+    line = text.partition("\n")[0].replace("MPICH Version:", "MPICH")
+    return " ".join(line.split()).split(",")[0]
+
+
+def _launcher_version(launcher: str) -> str:
+    text = _output([launcher, "--version"])[0] if launcher else ""
+    hydra = re.search(r"^\s*Version:\s*(\S+)", text, re.MULTILINE)
+    if text.startswith("HYDRA") and hydra:
+        return f"MPICH {hydra[1]}"
+    return text.partition("\n")[0].strip()
+
+
+def _output(command: list[str]) -> tuple[str, str]:
+    """Return what a program prints, and why it failed: one of the two is empty."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", str(error)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return "", said[-1]
+    return done.stdout.strip(), ""

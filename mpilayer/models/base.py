@@ -1,14 +1,14 @@
 """What every layer offers, so that any schedule can train any of them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.numerics.activations import activation
-from mpilayer.numerics.parameters import Parameters
+from mpilayer.numerics.parameters import Parameters, Shapes
 
 PartDone = Callable[[slice, Array32], None]
 """Receives the gradient of each part of the parameter vector: where, and the numbers.
@@ -21,15 +21,10 @@ be used up; it is valid until the call returns, or longer if the model was given
 
 @dataclass(frozen=True)
 class LayerShape:
-    """Size of a layer and the activations at its two ends.
+    """Units of a layer and the activations at its two ends.
 
-    Attributes
-    ----------
-    n_visible, n_hidden : int
-        Units.
-    visible, hidden : str
-        Names of activations; ``visible`` is that of the reconstruction. In an RBM
-        ``sigmoid`` means Bernoulli units, ``linear`` Gaussian ones of unit variance.
+    ``visible`` is that of the reconstruction. In an RBM ``sigmoid`` means Bernoulli
+    units, ``linear`` Gaussian ones of unit variance.
     """
 
     n_visible: int
@@ -43,18 +38,46 @@ class LayerShape:
         return self.n_visible * self.n_hidden
 
 
-class Layer(Protocol):
-    """One layer of a stack, with one hidden layer of its own. All calls are local."""
+class Layer(ABC):
+    """One layer of a stack, with one hidden layer of its own. All calls are local.
 
-    shape: LayerShape
-    parameters: Parameters
+    Its parameters are ``weights`` W (n_visible, n_hidden), ``visible_bias`` b and
+    ``hidden_bias`` c; ``decode_weights`` (n_hidden, n_visible) if they are not Wᵀ.
+    """
+
+    def __init__(self, shape: LayerShape, tied: bool = True) -> None:
+        self.shape = shape
+        self.tied = tied
+        shapes: Shapes = {
+            "weights": (shape.n_visible, shape.n_hidden),
+            "visible_bias": (shape.n_visible,),
+            "hidden_bias": (shape.n_hidden,),
+        }
+        untied = {} if tied else {"decode_weights": (shape.n_hidden, shape.n_visible)}
+        self.parameters = Parameters({**shapes, **untied})
+        self.workspace = Workspace()
+
+    @property
+    def decode_weights(self) -> Array32:
+        """The weights of the decoder, (n_hidden, n_visible)."""
+        p = self.parameters
+        return p["weights"].T if self.tied else p["decode_weights"]
 
     def encode(self, visible: Array32, out: Array32 | None = None) -> Array32:
-        """Return the hidden activations (n_samples, n_hidden) of visible rows."""
+        """Return f(vW + c), (n_samples, n_hidden), of visible rows."""
+        p = self.parameters
+        return affine(visible, p["weights"], p["hidden_bias"], self.shape.hidden, out)
 
     def decode(self, hidden: Array32, out: Array32 | None = None) -> Array32:
-        """Return the reconstruction (n_samples, n_visible) of hidden rows."""
+        """Return g(hWᵀ + b), the reconstruction (n_samples, n_visible)."""
+        bias, kind = self.parameters["visible_bias"], self.shape.visible
+        return affine(hidden, self.decode_weights, bias, kind, out)
 
+    def minibatch(self, n_samples: int) -> Array32:
+        """Return the buffer (n_samples, n_visible) that ``gradient`` likes best."""
+        return self.workspace.array("minibatch", (n_samples, self.shape.n_visible))
+
+    @abstractmethod
     def gradient(
         self,
         visible: Array32,
@@ -84,15 +107,9 @@ class Layer(Protocol):
             with; valid until the next call.
         """
 
-    def minibatch(self, n_samples: int) -> Array32:
-        """Return the buffer (n_samples, n_visible) that ``gradient`` likes best."""
-
-
-_SIZES = 16
-
 
 class Workspace:
-    """Arrays that live from one minibatch to the next; not of too many sizes."""
+    """Arrays that live from one minibatch to the next."""
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, tuple[int, ...]], AnyArray] = {}
@@ -103,9 +120,6 @@ class Workspace:
         """Return the array of a name and shape; it keeps what the last use left."""
         key = (name, shape)
         if key not in self._arrays:
-            # Where ranks share minibatches their sizes vary all the time.
-            if sum(name == other for other, _ in self._arrays) == _SIZES:
-                self._arrays.clear()
             self._arrays[key] = np.empty(shape, dtype)
         return self._arrays[key]
 

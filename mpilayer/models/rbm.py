@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mpilayer.arrays import Array32, Array64, row_blocks
+from mpilayer.arrays import Array32, row_blocks
 from mpilayer.errors import ConfigError
-from mpilayer.models.base import LayerShape, PartDone, Workspace, affine
-from mpilayer.numerics.parameters import Parameters
+from mpilayer.models.base import Layer, LayerShape, PartDone
 
 # The statistics of the weights are one product, made in parts that fit into a
 # second-level cache and are used there: with all cores busy, memory is the bottleneck,
@@ -15,7 +14,7 @@ from mpilayer.numerics.parameters import Parameters
 _PART_BYTES = 800_000
 
 
-class RBM:
+class RBM(Layer):
     """A restricted Boltzmann machine with Bernoulli or Gaussian units on either side.
 
     Parameters
@@ -34,8 +33,7 @@ class RBM:
     -----
     Hinton 2002 for contrastive divergence; Hinton and Salakhutdinov 2006 for the linear
     code layer. Probabilities are used for the visible units, samples for the hidden
-    units that drive them (Santara et al. 2016 §2.2). The parameters are ``weights``
-    (n_visible, n_hidden), ``visible_bias`` and ``hidden_bias``.
+    units that drive them (Santara et al. 2016 §2.2).
     """
 
     def __init__(self, shape: LayerShape, cd_steps: int = 1) -> None:
@@ -45,28 +43,8 @@ class RBM:
                     "an RBM has sigmoid (Bernoulli) or linear (Gaussian) units; found "
                     f"{side}. Choose one of the two, or --method autoencoder."
                 )
-        self.shape = shape
+        super().__init__(shape)
         self.cd_steps = cd_steps
-        self.parameters = Parameters(
-            {
-                "weights": (shape.n_visible, shape.n_hidden),
-                "visible_bias": (shape.n_visible,),
-                "hidden_bias": (shape.n_hidden,),
-            }
-        )
-        self._workspace = Workspace()
-
-    def encode(self, visible: Array32, out: Array32 | None = None) -> Array32:
-        """Return E[h | v], (n_samples, n_hidden)."""
-        p = self.parameters
-        return affine(visible, p["weights"], p["hidden_bias"], self.shape.hidden, out)
-
-    def decode(self, hidden: Array32, out: Array32 | None = None) -> Array32:
-        """Return E[v | h], (n_samples, n_visible)."""
-        p = self.parameters
-        return affine(
-            hidden, p["weights"].T, p["visible_bias"], self.shape.visible, out
-        )
 
     def minibatch(self, n_samples: int) -> Array32:
         """Return the upper half of the buffer that holds both phases."""
@@ -81,18 +59,18 @@ class RBM:
     ) -> Array32:
         """Compute scale · Σ_rows (v¹p¹ − v⁰p⁰); see ``Layer.gradient``.
 
-        Notes
-        -----
         Both phases lie in one buffer, the data above the reconstruction, so that the
         statistics of both are one matrix product, Σ v¹p¹ − v⁰p⁰ = [−v⁰; v¹]ᵀ [p⁰; p¹],
         and a sum over 2B rows is written only once.
         """
         n = len(visible)
         both_v, both_h = self._phases(n)
-        if visible is not both_v[:n] and visible.base is not both_v:
+        if visible.base is not both_v:
             both_v[:n] = visible
         v0, v1, p0, p1 = both_v[:n], both_v[n:], both_h[:n], both_h[n:]
 
+        # Santara et al. 2016 §2.2: p⁰ = σ(v⁰W + c); h⁰ ~ p⁰; v¹ = σ(h⁰Wᵀ + b);
+        # p¹ = σ(v¹W + c); of k steps the last one counts.
         self.encode(v0, p0)
         driving = p0
         for _ in range(self.cd_steps):
@@ -108,7 +86,7 @@ class RBM:
         part_done(span("hidden_bias"), hidden_bias)
         part_done(span("visible_bias"), both_v.sum(axis=0))
         for rows, where in self._weight_parts():
-            part = self._workspace.array("part", (rows.stop - rows.start, p0.shape[1]))
+            part = self.workspace.array("part", (rows.stop - rows.start, p0.shape[1]))
             np.matmul(both_v.T[rows], both_h, out=part)
             part_done(where, part.reshape(-1))
         return p0
@@ -122,35 +100,19 @@ class RBM:
             start, stop = rows.start * n_hidden, rows.stop * n_hidden
             yield rows, slice(origin + start, origin + stop)
 
-    def free_energy(self, visible: Array32) -> Array64:
-        """Return F(v) per row, (n_samples,), in nats; Bernoulli hidden units only.
-
-        F(v) = −b·v − Σ_j ln(1 + exp(c_j + v·W_j)), with ½‖v − b‖² instead of −b·v for
-        Gaussian visible units.
-        """
-        p = self.parameters
-        fields = (visible @ p["weights"] + p["hidden_bias"]).astype(np.float64)
-        softplus = np.logaddexp(0, fields).sum(axis=1)
-        if self.shape.visible == "linear":
-            shifted = visible.astype(np.float64) - p["visible_bias"]
-            return np.asarray(0.5 * (shifted**2).sum(axis=1) - softplus)
-        return np.asarray(-visible.astype(np.float64) @ p["visible_bias"] - softplus)
-
     def _phases(self, n: int) -> tuple[Array32, Array32]:
-        shape, workspace = self.shape, self._workspace
-        return (
-            workspace.array("visible", (2 * n, shape.n_visible)),
-            workspace.array("hidden", (2 * n, shape.n_hidden)),
-        )
+        shape, array = self.shape, self.workspace.array
+        visible = array("visible", (2 * n, shape.n_visible))
+        return visible, array("hidden", (2 * n, shape.n_hidden))
 
     def _sample(self, mean: Array32, rng: np.random.Generator) -> Array32:
-        sample: Array32 = self._workspace.array("sample", mean.shape)
+        sample: Array32 = self.workspace.array("sample", mean.shape)
         if self.shape.hidden == "linear":
             rng.standard_normal(out=sample, dtype=np.float32)
             sample += mean
             return sample
-        uniform = self._workspace.array("uniform", mean.shape)
-        below = self._workspace.array("below", mean.shape, np.bool_)
+        uniform = self.workspace.array("uniform", mean.shape)
+        below = self.workspace.array("below", mean.shape, np.bool_)
         rng.random(out=uniform, dtype=np.float32)
         np.less(uniform, mean, out=below)
         np.copyto(sample, below)

@@ -21,16 +21,7 @@ _GAINS = {"sigmoid": 1, "tanh": 2}
 class Sparsity:
     """The sparsity term λ_ρ Σ_j KL(ρ‖p_j) of firing probabilities p.
 
-    Attributes
-    ----------
-    weight : float
-        λ_ρ, 0 for no such term.
-    target : float
-        ρ, in (0, 1).
-
-    Notes
-    -----
-    Lahiri et al. 2010 §2.
+    Lahiri et al. 2010 §2; λ_ρ is ``weight``, 0 for no such term, ρ is ``target``.
     """
 
     weight: float
@@ -82,13 +73,8 @@ class _Block(NamedTuple):
 class SparseAutoencoder:
     """One hidden layer with a firing probability of each unit: y = g(f(xW₁+b₁)W₂+b₂).
 
-    Parameters
-    ----------
-    shape : LayerShape
-        Sizes; f is ``shape.hidden``, sigmoid or tanh; g is ``shape.visible``, sigmoid,
-        tanh or linear.
-    dtype : type
-        Of the rows and all products; sums over rows are float64.
+    f is ``shape.hidden``, sigmoid or tanh; g is ``shape.visible``, sigmoid, tanh or
+    linear; ``dtype`` is that of the rows and all products.
 
     Attributes
     ----------
@@ -146,17 +132,9 @@ class SparseAutoencoder:
         return self._firing
 
     def fire(self, rows: AnyArray) -> Array64:
-        """Compute all firing probabilities and keep them; return their sums.
+        """Compute and keep the firing probabilities of all rows of the shard.
 
-        Parameters
-        ----------
-        rows : ndarray (n_samples, n_visible)
-            All rows of the shard. *Local.*
-
-        Returns
-        -------
-        ndarray (n_hidden,), float64
-            Σ over the rows of each unit's firing probability.
+        Return their sums over the rows, (n_hidden,), float64.
         """
         if len(self._firing) != len(rows):
             self._firing = np.empty((len(rows), self.shape.n_hidden), self.dtype)
@@ -171,6 +149,8 @@ class SparseAutoencoder:
     ) -> float:
         """Add up the gradient over rows whose firing ``fire`` has kept.
 
+        Return Σ_rows ½‖y − x‖².
+
         Parameters
         ----------
         rows : ndarray (n_samples, n_visible)
@@ -182,11 +162,6 @@ class SparseAutoencoder:
         sums : Parameters
             Its views of the names of ``parameters`` are overwritten with
             Σ_rows (∂½‖y − x‖²/∂parameters + Σ_j slope_j ∂p_j/∂parameters).
-
-        Returns
-        -------
-        float
-            Σ_rows ½‖y − x‖².
         """
         if len(self._firing) != len(rows):
             raise RuntimeError("fire comes before backpropagate")
@@ -212,21 +187,11 @@ class SparseAutoencoder:
         """Add up all that the gradient needs in one pass, before any p is known.
 
         The sparsity part of the gradient is linear in the slopes k_j = ∂KL/∂p_j:
-        everybody can multiply by them after the sums over all ranks are known.
-
-        Parameters
-        ----------
-        rows : ndarray (n_samples, n_visible)
-            All rows of the shard.
-        sums : Parameters
-            As in ``backpropagate`` with slopes of 0; besides, ``firing_weights``
-            (n_visible, n_hidden) and ``firing_bias`` (n_hidden,) become
-            Σ_rows ∂p_j/∂weights and ∂p_j/∂hidden_bias.
-
-        Returns
-        -------
-        float, ndarray (n_hidden,)
-            Σ_rows ½‖y − x‖², and the sums of the firing probabilities.
+        everybody can multiply by them after the sums over all ranks are known. ``sums``
+        become those of ``backpropagate`` with slopes of 0, and ``firing_weights``
+        (n_visible, n_hidden) and ``firing_bias`` (n_hidden,) Σ_rows ∂p_j/∂weights and
+        ∂p_j/∂hidden_bias. Return Σ_rows ½‖y − x‖², and the sums of the firing
+        probabilities (n_hidden,).
         """
         self._clear(sums)
         sums["firing_weights"][:] = sums["firing_bias"][:] = 0
@@ -276,6 +241,7 @@ class SparseAutoencoder:
 
     def _output_block(self, x: AnyArray, firing: AnyArray, block: _Block) -> float:
         """Fill ``delta``, and ``back`` with gain · delta W₂ᵀ; return Σ ‖y − x‖²."""
+        # δ = (y − x) g′, y = g(aW₂ + b₂)
         y, delta = block.output, block.delta
         np.dot(firing, self._out, y)
         y += block.out_bias
@@ -290,6 +256,7 @@ class SparseAutoencoder:
         self, x: AnyArray, firing: AnyArray, block: _Block, sums: Parameters
     ) -> None:
         """Add what a block gives, but for the gain, which comes once for all."""
+        # ∂/∂W₁ = xᵀ((δW₂ᵀ + k) f′), ∂/∂W₂ = aᵀδ; f′ of s is gain · s(1 − s)
         spread, back, delta = block.spread, block.back, block.delta
         np.multiply(firing, firing, out=spread)
         np.subtract(firing, spread, out=spread)  # s (1 − s) = s − s²

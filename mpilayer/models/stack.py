@@ -20,21 +20,9 @@ Masks = Sequence[Array32 | None]
 class Stack:
     """Steps f(x W + b), one after the other, and their gradient.
 
-    Parameters
-    ----------
-    shapes : sequence of LayerShape
-        The layers, first layer first: they are the first steps.
-    after : sequence of Step
-        What comes after the code.
-
-    Attributes
-    ----------
-    shapes : tuple of LayerShape
-        As given.
-    steps : tuple of Step
-        All of them.
-    parameters : Parameters
-        ``weights_k`` (n_in, n_out) and ``bias_k`` (n_out,) of step k.
+    The layers of ``shapes`` are the first steps, ``after`` is what comes after the
+    code. ``parameters`` has ``weights_k`` (n_in, n_out) and ``bias_k`` (n_out,) of step
+    k.
     """
 
     def __init__(self, shapes: Sequence[LayerShape], after: Sequence[Step]) -> None:
@@ -98,6 +86,7 @@ class Stack:
             return 0.0
         target = visible if target is None else target
         masks = [*masks, *[None] * (self.n_steps - len(masks))]
+        # x_{k+1} = f(x_k W_k + b_k)
         values, inputs = [visible], []
         for k in range(self.n_steps):
             inputs.append(self._masked(k, values[k], masks[k]))
@@ -107,12 +96,16 @@ class Stack:
         output_delta(loss, target, values[-1], last, out=delta)
         delta *= np.float32(scale)
         total = loss_value(loss, target, values[-1])
+        # ∂loss/∂W_k = x_kᵀ δ_k, ∂loss/∂b_k = Σ δ_k, δ_{k−1} = (δ_k W_kᵀ) f′(x_k)
         for k in reversed(range(self.n_steps)):
             above = delta
             if k > 0:
                 delta = self._workspace.array(f"delta_{k}", values[k].shape)
                 np.matmul(above, self.parameters[f"weights_{k}"].T, out=delta)
-                self._masked_slope(k, values[k], masks[k], delta)
+                mask = masks[k]
+                if mask is not None:
+                    delta *= mask
+                activation(self.steps[k - 1][2]).times_slope(values[k], delta)
             np.matmul(inputs[k].T, above, out=out[f"weights_{k}"])
             np.sum(above, axis=0, out=out[f"bias_{k}"])
             part_done(self._part(k), out.vector[self._part(k)])
@@ -124,14 +117,6 @@ class Stack:
             return rows
         out: Array32 = self._workspace.array(f"masked_{k}", rows.shape)
         return np.multiply(rows, mask, out=out)
-
-    def _masked_slope(
-        self, k: int, rows: Array32, mask: Array32 | None, delta: Array32
-    ) -> None:
-        """Take a derivative from the input of step k to before its activation."""
-        if mask is not None:
-            delta *= mask
-        activation(self.steps[k - 1][2]).times_slope(rows, delta)
 
     def _part(self, k: int) -> slice:
         """Return where the weights and biases of step k lie in the vector."""
@@ -159,15 +144,8 @@ class Stack:
 class DeepAutoencoder(Stack):
     """Encoder and mirrored decoder, each step with weights and biases of its own.
 
-    Parameters
-    ----------
-    shapes : sequence of LayerShape
-        The layers, first layer first. The L encoding steps come first, then the L
-        decoding ones.
-
-    Notes
-    -----
-    Hinton and Salakhutdinov 2006; Santara et al. 2016 §2.2 and Figure 2.
+    The L encoding steps come first, then the L decoding ones. Hinton and Salakhutdinov
+    2006; Santara et al. 2016 §2.2 and Figure 2.
     """
 
     def __init__(self, shapes: Sequence[LayerShape]) -> None:
@@ -187,9 +165,7 @@ class DeepAutoencoder(Stack):
             own = layer.parameters
             p[f"weights_{k}"][:] = own["weights"]
             p[f"bias_{k}"][:] = own["hidden_bias"]
-            untied = "decode_weights" in own.shapes
-            back = own["decode_weights"] if untied else own["weights"].T
-            p[f"weights_{last - k}"][:] = back
+            p[f"weights_{last - k}"][:] = layer.decode_weights
             p[f"bias_{last - k}"][:] = own["visible_bias"]
         return stack
 
@@ -205,37 +181,18 @@ class DeepAutoencoder(Stack):
 class Predictor(Stack):
     """An encoder with a linear output layer: scores of classes, or a number.
 
-    The largest score names the class.
-
-    Parameters
-    ----------
-    shapes : sequence of LayerShape
-        The layers of the encoder, first layer first.
-    classes : ndarray of int64, (n_classes,)
-        The label of each output, ascending; empty for a regressor, whose one output is
-        a number.
-
-    Attributes
-    ----------
-    classes : ndarray of int64
-        As given.
-
-    Notes
-    -----
+    The largest score names the class; ``classes`` (n_classes,), int64, has the label of
+    each output, ascending, and is empty for a regressor, whose one output is a number.
     Santara et al. 2016 §3.1. The softmax belongs to the loss, whose logarithm it meets.
     """
 
     def __init__(self, shapes: Sequence[LayerShape], classes: AnyArray) -> None:
+        n_out = max(len(classes), 1)
+        super().__init__(shapes, [(shapes[-1].n_hidden, n_out, "linear")])
         self.classes = classes
-        super().__init__(
-            shapes, [(shapes[-1].n_hidden, max(len(classes), 1), "linear")]
-        )
 
     def predict(self, visible: Array32) -> Array32:
-        """Return the probability of each class, (n, n_classes), or the number, (n, 1).
-
-        The classes' are the softmax of the scores (Santara et al. 2016 §3.1).
-        """
+        """Return the probability of each class (n, n_classes), or the number (n, 1)."""
         result = self.apply(visible)
         if len(self.classes):
             softmax(result, result)

@@ -11,21 +11,13 @@ from mpilayer.errors import ConfigError, unknown
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation function y = f(z).
+    """An activation function y = f(z), on arrays of any shape, float32 or float64.
 
-    Attributes
-    ----------
-    name : str
-        As in the configuration.
-    apply : callable
-        Replaces z by f(z), in place; z of any shape, float32 or float64.
-    times_slope : callable
-        ``times_slope(y, delta)`` multiplies ``delta`` by f′(z), in place; ``y`` = f(z).
-    spend : callable
-        The same, and uses ``y`` up: nothing is allocated.
+    ``apply(z)`` replaces z by f(z), in place; ``times_slope(y, delta)`` multiplies
+    ``delta`` by f′(z), given y; ``spend(y, delta)`` does the same and uses ``y`` up:
+    nothing is allocated.
     """
 
-    name: str
     apply: Callable[[AnyArray], None]
     times_slope: Callable[[AnyArray, AnyArray], None]
     spend: Callable[[AnyArray, AnyArray], None]
@@ -83,10 +75,10 @@ def _linear_slope(y: AnyArray, delta: AnyArray) -> None:
 
 
 ACTIVATIONS = {
-    "sigmoid": Activation("sigmoid", _sigmoid, _sigmoid_slope, _sigmoid_spend),
-    "tanh": Activation("tanh", _tanh, _tanh_slope, _tanh_spend),
-    "relu": Activation("relu", _relu, _relu_slope, _relu_slope),
-    "linear": Activation("linear", _linear, _linear_slope, _linear_slope),
+    "sigmoid": Activation(_sigmoid, _sigmoid_slope, _sigmoid_spend),
+    "tanh": Activation(_tanh, _tanh_slope, _tanh_spend),
+    "relu": Activation(_relu, _relu_slope, _relu_slope),
+    "linear": Activation(_linear, _linear_slope, _linear_slope),
 }
 
 

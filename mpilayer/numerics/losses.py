@@ -72,28 +72,15 @@ def loss_value(name: str, target: Array32, output: Array32) -> float:
 def output_delta(
     name: str, target: Array32, output: Array32, activation: Activation, out: Array32
 ) -> None:
-    """Write ∂loss/∂z of the output layer into ``out``; y = activation(z).
-
-    Parameters
-    ----------
-    name : str
-        ``squared``; ``cross-entropy``, whose logarithms cancel the sigmoid's slope; or
-        ``softmax``, of a linear output.
-    target, output : ndarray (n_samples, n_visible)
-        What should come out, and what does.
-    activation : Activation
-        Of the output layer.
-    out : ndarray (n_samples, n_visible)
-        Receives the derivative of the summed loss.
-    """
+    """Write ∂(summed loss)/∂z of the output layer into ``out``; y = activation(z)."""
     if name == SOFTMAX:
         softmax(output, out)
-        out -= target
+        out -= target  # softmax(z) − t
         return
-    np.subtract(output, target, out=out)
+    np.subtract(output, target, out=out)  # y − t: logarithms cancel the sigmoid's slope
     if name == "squared":
         out *= 2
-        activation.times_slope(output, out)
+        activation.times_slope(output, out)  # 2 (y − t) f′
 
 
 def kl_divergence(target: float, p: Array64) -> Array64:

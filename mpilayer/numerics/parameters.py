@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import accumulate, pairwise, starmap
 from math import prod
 
 import numpy as np
@@ -12,21 +13,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Parameters:
-    """A contiguous vector with named, reshaped views.
+    """A contiguous ``vector`` (size,) with named, reshaped views.
 
-    Parameters
-    ----------
-    shapes : mapping of str to tuple of int
-        Names and shapes, in the order in which they lie in the vector.
-    dtype : type
-        float32, or float64 for sums and for optimizers that need the digits.
-
-    Attributes
-    ----------
-    vector : ndarray (size,), of that type
-        All numbers.
-    shapes : dict
-        As given.
+    They lie in it in the order of ``shapes``. float64 is for sums, and for optimizers
+    that need the digits.
 
     Examples
     --------
@@ -38,17 +28,15 @@ class Parameters:
 
     def __init__(self, shapes: Shapes, dtype: type = np.float32) -> None:
         self.shapes = dict(shapes)
-        self.vector: AnyArray = np.zeros(
-            sum(prod(shape) for shape in self.shapes.values()), dtype
+        ends = list(accumulate(map(prod, self.shapes.values()), initial=0))
+        self.vector: AnyArray = np.zeros(ends[-1], dtype)
+        self._slices = dict(
+            zip(self.shapes, starmap(slice, pairwise(ends)), strict=True)
         )
-        self._slices: dict[str, slice] = {}
-        self._views: dict[str, AnyArray] = {}
-        start = 0
-        for name, shape in self.shapes.items():
-            where = slice(start, start + prod(shape))
-            self._slices[name] = where
-            self._views[name] = self.vector[where].reshape(shape)
-            start = where.stop
+        self._views: dict[str, AnyArray] = {
+            name: self.vector[where].reshape(self.shapes[name])
+            for name, where in self._slices.items()
+        }
 
     def __getitem__(self, name: str) -> AnyArray:
         return self._views[name]

@@ -1,6 +1,6 @@
 """Nonlinear conjugate gradients: needs one vector of memory, and more evaluations."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf, isfinite, sqrt
 from typing import Self
@@ -8,85 +8,41 @@ from typing import Self
 import numpy as np
 
 from mpilayer.arrays import Array64
-from mpilayer.optim.search import Objective, Point, dot, evaluate, wolfe_search
+from mpilayer.optim.search import Iterate, Objective, Point, dot, evaluate, wolfe_search
 
 _DECREASE, _CURVATURE = 1e-4, 0.15
 """c₁ and c₂ of the search: conjugate directions need more exact steps than L-BFGS."""
 
 
-@dataclass(frozen=True)
-class CGState:
-    """All that decides the further course; never changed once made.
+@dataclass(frozen=True, kw_only=True)
+class CGState(Iterate):
+    """Where an iteration has ended, and how the next one searches.
 
     Attributes
     ----------
-    position, gradient : Array64
-        (n,) Where the last iteration ended, and the gradient there.
-    cost : float
-        The cost there.
     direction : Array64
         (n,) Where the next iteration searches.
     previous_cost : float
         The cost one iteration earlier, infinite at the start: it decides the first step
         that the next iteration tries.
-    iteration : int
-        How many iterations were made.
     """
 
-    position: Array64
-    cost: float
-    gradient: Array64
     direction: Array64
     previous_cost: float = inf
-    iteration: int = 0
-
-    @staticmethod
-    def start(position: Array64, objective: Objective) -> "CGState":
-        """Evaluate a first position; collective if the objective is."""
-        point = evaluate(objective, np.array(position, np.float64))
-        return CGState(point.position, point.cost, point.gradient, -point.gradient)
-
-    def arrays(self) -> dict[str, Array64]:
-        """Return the arrays that a checkpoint needs."""
-        return {
-            "position": self.position,
-            "gradient": self.gradient,
-            "direction": self.direction,
-        }
-
-    def numbers(self) -> dict[str, float | int]:
-        """Return the numbers that a checkpoint needs."""
-        return {
-            "cost": self.cost,
-            "previous_cost": self.previous_cost,
-            "iteration": self.iteration,
-        }
 
     @classmethod
-    def restore(
-        cls, arrays: Mapping[str, Array64], numbers: Mapping[str, float | int]
-    ) -> Self:
-        """Return the state with these ``arrays()`` and ``numbers()``."""
-        return cls(
-            position=arrays["position"],
-            cost=float(numbers["cost"]),
-            gradient=arrays["gradient"],
-            direction=arrays["direction"],
-            previous_cost=float(numbers["previous_cost"]),
-            iteration=int(numbers["iteration"]),
-        )
+    def start(cls, position: Array64, objective: Objective) -> Self:
+        """Evaluate a first position; collective if the objective is."""
+        point = evaluate(objective, np.array(position, np.float64))
+        g = point.gradient
+        return cls(point.position, point.cost, g, direction=-g)
 
 
 def conjugate_gradient(objective: Objective, state: CGState) -> Iterator[CGState]:
     """Yield the state after each iteration, until no step lowers the cost any more.
 
-    Parameters
-    ----------
-    objective : Objective
-        Cost and gradient; what it raises passes through, and the state yielded last
-        stays whole.
-    state : CGState
-        Where to begin or to go on; going on gives the bits of an unbroken run.
+    Going on from any state gives the bits of an unbroken run. What the objective raises
+    passes through, and the state yielded last stays whole.
 
     Notes
     -----
@@ -98,44 +54,40 @@ def conjugate_gradient(objective: Objective, state: CGState) -> Iterator[CGState
     sparse autoencoders (mean of six); c₂ = 0.1 does as well as 0.15.
     """
     while True:
-        start = Point(state.position, state.cost, state.gradient)
-        end = _search(objective, start, state)
+        end = _search(objective, state)
         if end is None and not np.array_equal(state.direction, -state.gradient):
             state = replace(state, direction=-state.gradient)
-            end = _search(objective, start, state)
+            end = _search(objective, state)
         if end is None:
             return
         state = _after(state, end)
         yield state
 
 
-def _search(objective: Objective, start: Point, state: CGState) -> Point | None:
+def _search(objective: Objective, state: CGState) -> Point | None:
     """Return where the search along the state's direction ends."""
-    step = _first_step(state)
-    return wolfe_search(objective, start, state.direction, step, _DECREASE, _CURVATURE)
-
-
-def _first_step(state: CGState) -> float:
-    """Return the step that would repeat the last decrease, or the one of length 1."""
     slope = dot(state.gradient, state.direction)
-    if isfinite(state.previous_cost) and slope < 0:
-        return 2 * (state.cost - state.previous_cost) / slope
     norm = sqrt(dot(state.direction, state.direction))
-    return 1 / norm if norm > 0 else 1.0
+    step = 1 / norm if norm > 0 else 1.0
+    if isfinite(state.previous_cost) and slope < 0:
+        # (3.60): the step that would repeat the last decrease.
+        step = 2 * (state.cost - state.previous_cost) / slope
+    return wolfe_search(objective, state, state.direction, step, _DECREASE, _CURVATURE)
 
 
 def _after(state: CGState, end: Point) -> CGState:
     """Return the state after a step, with the direction of the next one."""
+    # (5.44) and (5.45): β of Polak and Ribière, ≥ 0.
     square = dot(state.gradient, state.gradient)
     beta = max(dot(end.gradient, end.gradient - state.gradient) / square, 0.0)
     direction = beta * state.direction - end.gradient
     if not dot(direction, end.gradient) < 0:
         direction = -end.gradient
     return CGState(
-        position=end.position,
-        cost=end.cost,
-        gradient=end.gradient,
+        end.position,
+        end.cost,
+        end.gradient,
+        state.iteration + 1,
         direction=direction,
         previous_cost=state.cost,
-        iteration=state.iteration + 1,
     )

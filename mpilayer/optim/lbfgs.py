@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from mpilayer.arrays import Array64
-from mpilayer.optim.search import Objective, Point, dot, evaluate, wolfe_search
+from mpilayer.optim.search import Iterate, Objective, Point, dot, wolfe_search
 
 _CURVATURE = float(np.finfo(np.float64).eps)
 """A pair is remembered if sᵀy > this · yᵀy."""
@@ -23,59 +23,22 @@ class Pair:
     product: float
 
 
-@dataclass(frozen=True)
-class LBFGSState:
-    """All that decides the further course; never changed once made.
+@dataclass(frozen=True, kw_only=True)
+class LBFGSState(Iterate):
+    """Where an iteration has ended, and what is remembered, the oldest pair first.
 
-    Attributes
-    ----------
-    position, gradient : Array64
-        (n,) Where the last iteration ended, and the gradient there.
-    cost : float
-        The cost there.
-    pairs : tuple of Pair
-        What is remembered, the oldest first. States share the pairs' arrays.
-    iteration : int
-        How many iterations were made.
+    States share the pairs' arrays. In a checkpoint they are two tables (n_pairs, n),
+    ``steps`` and ``changes``.
     """
 
-    position: Array64
-    cost: float
-    gradient: Array64
     pairs: tuple[Pair, ...] = ()
-    iteration: int = 0
-
-    @staticmethod
-    def start(position: Array64, objective: Objective) -> "LBFGSState":
-        """Evaluate a first position; collective if the objective is."""
-        point = evaluate(objective, np.array(position, np.float64))
-        return LBFGSState(point.position, point.cost, point.gradient)
-
-    @property
-    def steps(self) -> Array64:
-        """Differences of successive positions (n_pairs, n): a copy, oldest first."""
-        return self._table([pair.step for pair in self.pairs])
-
-    @property
-    def changes(self) -> Array64:
-        """Differences of successive gradients (n_pairs, n): a copy, oldest first."""
-        return self._table([pair.change for pair in self.pairs])
-
-    def _table(self, rows: list[Array64]) -> Array64:
-        return np.array(rows).reshape(len(rows), len(self.position))
 
     def arrays(self) -> dict[str, Array64]:
         """Return the arrays that a checkpoint needs."""
-        return {
-            "position": self.position,
-            "gradient": self.gradient,
-            "steps": self.steps,
-            "changes": self.changes,
-        }
-
-    def numbers(self) -> dict[str, float | int]:
-        """Return the numbers that a checkpoint needs."""
-        return {"cost": self.cost, "iteration": self.iteration}
+        shape = len(self.pairs), len(self.position)
+        steps = np.array([pair.step for pair in self.pairs]).reshape(shape)
+        changes = np.array([pair.change for pair in self.pairs]).reshape(shape)
+        return {**super().arrays(), "steps": steps, "changes": changes}
 
     @classmethod
     def restore(
@@ -83,13 +46,8 @@ class LBFGSState:
     ) -> Self:
         """Return the state with these ``arrays()`` and ``numbers()``."""
         rows = zip(arrays["steps"], arrays["changes"], strict=True)
-        return cls(
-            position=arrays["position"],
-            cost=float(numbers["cost"]),
-            gradient=arrays["gradient"],
-            pairs=tuple(Pair(s, y, dot(s, y)) for s, y in rows),
-            iteration=int(numbers["iteration"]),
-        )
+        pairs = tuple(Pair(s, y, dot(s, y)) for s, y in rows)
+        return cls(**vars(Iterate.restore(arrays, numbers)), pairs=pairs)
 
 
 def lbfgs(
@@ -97,17 +55,10 @@ def lbfgs(
 ) -> Iterator[LBFGSState]:
     """Yield the state after each iteration, until no step lowers the cost any more.
 
-    Collective if the objective is; decisions depend on its results only.
-
-    Parameters
-    ----------
-    objective : Objective
-        Cost and gradient; what it raises passes through, and the state yielded last
-        stays whole.
-    state : LBFGSState
-        Where to begin or to go on; going on gives the bits of an unbroken run.
-    corrections : int
-        How many pairs are remembered, at least 1.
+    ``corrections`` pairs are remembered, at least 1. Going on from any state gives the
+    bits of an unbroken run. What the objective raises passes through, and the state
+    yielded last stays whole. Collective if the objective is; decisions depend on its
+    results only.
 
     Notes
     -----
@@ -127,17 +78,17 @@ def lbfgs(
 
 def _search(objective: Objective, state: LBFGSState) -> Point | None:
     """Return where the search along the quasi-Newton direction ends."""
-    start = Point(state.position, state.cost, state.gradient)
     if state.pairs:
-        return wolfe_search(objective, start, -_newton(state), step=1.0)
+        return wolfe_search(objective, state, -_newton(state), step=1.0)
     # The scale of the problem is unknown yet: try a step of length 1.
     norm = sqrt(dot(state.gradient, state.gradient))
     step = 1 / norm if norm > 0 else 1.0
-    return wolfe_search(objective, start, -state.gradient, step)
+    return wolfe_search(objective, state, -state.gradient, step)
 
 
 def _newton(state: LBFGSState) -> Array64:
-    """Return the approximate inverse Hessian times the gradient: the two loops."""
+    """Return the approximate inverse Hessian times the gradient."""
+    # Algorithm 7.4, the two loops; (7.20) for the first approximation.
     q, scratch = state.gradient.copy(), np.empty_like(state.gradient)
     factors = []
     for pair in reversed(state.pairs):
@@ -158,4 +109,5 @@ def _after(state: LBFGSState, end: Point, corrections: int) -> LBFGSState:
     pairs, product = state.pairs, dot(step, change)
     if product > _CURVATURE * dot(change, change):
         pairs = (*pairs, Pair(step, change, product))[-corrections:]
-    return LBFGSState(end.position, end.cost, end.gradient, pairs, state.iteration + 1)
+    n = state.iteration + 1
+    return LBFGSState(end.position, end.cost, end.gradient, n, pairs=pairs)

@@ -5,10 +5,10 @@ cost and gradient together, never twice at a position, and takes the first step 
 fulfils the strong Wolfe conditions.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from math import inf, isfinite, sqrt
-from typing import TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
@@ -37,11 +37,43 @@ _SHRINKAGE = 0.66
 
 @dataclass(frozen=True)
 class Point:
-    """A position that was evaluated, with what was found there."""
+    """A position (n,) that was evaluated, with the cost and its gradient there."""
 
     position: Array64
     cost: float
     gradient: Array64
+
+
+@dataclass(frozen=True)
+class Iterate(Point):
+    """Where an iteration has ended, with all that decides the further course.
+
+    Never changed once made. Subclasses add what their method remembers.
+    """
+
+    iteration: int = 0
+
+    @classmethod
+    def start(cls, position: Array64, objective: Objective) -> Self:
+        """Evaluate a first position; collective if the objective is."""
+        point = evaluate(objective, np.array(position, np.float64))
+        return cls(point.position, point.cost, point.gradient)
+
+    def arrays(self) -> dict[str, Array64]:
+        """Return the arrays that a checkpoint needs."""
+        return {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray)}
+
+    def numbers(self) -> dict[str, float | int]:
+        """Return the numbers that a checkpoint needs."""
+        return {k: v for k, v in vars(self).items() if isinstance(v, float | int)}
+
+    @classmethod
+    def restore(
+        cls, arrays: Mapping[str, Array64], numbers: Mapping[str, float | int]
+    ) -> Self:
+        """Return the one with these ``arrays()`` and ``numbers()``."""
+        found: dict[str, Any] = {**arrays, **numbers}
+        return cls(**{field.name: found[field.name] for field in fields(cls)})
 
 
 def evaluate(objective: Objective, position: Array64) -> Point:
@@ -82,24 +114,10 @@ def wolfe_search(
 ) -> Point | None:
     """Return the first point found on a line where the strong Wolfe conditions hold.
 
+    With c₁ = ``decrease`` < c₂ = ``curvature``: cost(t) ≤ cost(0) + c₁ t slope(0) and
+    |slope(t)| ≤ c₂ |slope(0)|, t a multiple of ``direction`` (n,), of which ``step`` is
+    tried first. None if there is none within reach, or the direction leads upwards.
     Collective if the objective is; decisions depend on its results only.
-
-    Parameters
-    ----------
-    start : Point
-        Where the line begins.
-    direction : Array64
-        (n,) Any length; the cost must fall along it.
-    step : float
-        First multiple of ``direction`` to try, positive.
-    decrease, curvature : float
-        c₁ < c₂: cost(t) ≤ cost(0) + c₁ t slope(0) and |slope(t)| ≤ c₂ |slope(0)|.
-
-    Returns
-    -------
-    Point or None
-        None if there is no such point within reach, or ``direction`` leads upwards.
-        Its cost is below that of ``start``.
 
     Notes
     -----
@@ -169,10 +187,8 @@ def _between(low: _Trial, high: _Trial, halve: bool) -> float:
 
 
 def _cubic_minimum(a: _Trial, b: _Trial) -> float | None:
-    """Return the minimum of the cubic with two trials' costs and slopes, if it has one.
-
-    Nocedal and Wright 2006, equation 3.59.
-    """
+    """Return where the cubic with the costs and slopes of two trials is least."""
+    # Nocedal and Wright 2006, equation (3.59).
     width = b.step - a.step
     d1 = a.slope + b.slope - 3 * (b.cost - a.cost) / width
     square = d1 * d1 - a.slope * b.slope

@@ -9,7 +9,6 @@ inlet has a third, so that the newest can arrive while another one is ready.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -57,21 +56,32 @@ class Rows:
 Fill = Callable[[Array32, int, slice], None]
 """Writes a block of an output: (rows to write, which of the parts, which rows)."""
 
+Output = tuple[int, Rows]
+"""The epoch in which a layer made it, and the buffer that holds it."""
 
-class Outlet(Protocol):
-    """Where a layer leaves its outputs."""
 
-    dropped: list[int]
-    """Epochs whose outputs a newer one replaced before they could leave."""
+class Outlet:
+    """Where a layer leaves its outputs; this one has no room for any.
 
-    saved: int
-    """Epoch of the lower layer's last checkpoint; every output and the end tell it."""
+    Attributes
+    ----------
+    dropped : list of int
+        Epochs whose outputs a newer one replaced before they could leave.
+    saved : int
+        Epoch of the lower layer's last checkpoint; every output and the end tell it.
+    """
+
+    def __init__(self) -> None:
+        self.dropped: list[int] = []
+        self.saved = 0
 
     def has_room(self) -> bool:
         """Tell whether ``acquire`` would return a buffer."""
+        return False
 
     def acquire(self) -> Rows:
         """Return a buffer for the next output, giving up one that still waits."""
+        raise RuntimeError("the last layer's outputs go nowhere")
 
     def leave(self, epoch: int, rows: Rows, fill: Fill) -> None:
         """Fill an acquired buffer with the output of an epoch, and let it go."""
@@ -85,110 +95,76 @@ class Outlet(Protocol):
 
     def progress(self) -> bool:
         """Move messages on; tell whether everything has left."""
+        return True
 
 
-class Inlet(Protocol):
-    """Where a layer takes its inputs."""
+class Inlet:
+    """Where a layer takes its inputs.
 
-    stopped: bool
-    """The layer below said that everything stops."""
+    Attributes
+    ----------
+    stopped : bool
+        The layer below said that everything stops.
+    ended, paused : bool
+        Nothing newer will come; ``paused``: because the layer below was interrupted.
+    saved : int
+        Epoch of the last checkpoint of the layer below, as its newest message says.
+    only_newest : bool
+        Set it when nothing is taken for now: outputs give way to newer ones at once.
+    """
 
-    ended: bool
-    """Nothing newer will come."""
-
-    paused: bool
-    """Nothing newer will come, because the layer below was interrupted."""
-
-    saved: int
-    """Epoch of the last checkpoint of the layer below, as its newest message says."""
-
-    only_newest: bool
-    """Set it when nothing is taken for now: outputs give way to newer ones at once."""
+    stopped = ended = paused = only_newest = False
+    saved = 0
+    _current: Output | None = None  # in use
+    _ready: Output | None = None  # arrived whole, not taken yet
 
     def newest(self) -> int:
         """Return the epoch of the newest output that has arrived, −1 if none has."""
+        output = self._ready or self._current
+        return output[0] if output else -1
 
     def take(self, epoch: int) -> Rows:
         """Return the output of an epoch: the one in use, or the newest."""
+        if self._ready is not None and self._ready[0] == epoch:
+            if self._current is not None:
+                self._free_again(self._current[1])
+            self._current, self._ready = self._ready, None
+            self.progress()
+        if self._current is None or self._current[0] != epoch:
+            raise RuntimeError(f"output {epoch} was asked for but is not there")
+        return self._current[1]
 
     def progress(self) -> bool:
         """Move messages on; tell whether nothing is under way."""
+        return True
+
+    def _free_again(self, rows: Rows) -> None:
+        """Take a buffer back."""
 
 
-class Source:
+class Source(Inlet):
     """The inlet of the first layer: the data, always there."""
 
-    stopped = False
     ended = True
-    paused = False
-    saved = 0
-    only_newest = False
 
     def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-
-    def newest(self) -> int:
-        """Return 0, the data."""
-        return 0
-
-    def take(self, epoch: int) -> Rows:  # noqa: ARG002
-        """Return the data."""
-        return self._rows
-
-    def progress(self) -> bool:
-        """Return True."""
-        return True
+        self._current = 0, rows
 
 
-class Sink:
+class Sink(Outlet):
     """The outlet of the last layer: nobody wants its outputs."""
 
-    def __init__(self) -> None:
-        self.dropped: list[int] = []
-        self.saved = 0
 
-    def has_room(self) -> bool:
-        """Return False."""
-        return False
+class LocalChannel(Outlet, Inlet):
+    """Both ends of a channel within one rank; nothing travels.
 
-    def acquire(self) -> Rows:
-        """Raise: there is no layer above."""
-        raise RuntimeError("the last layer's outputs go nowhere")
-
-    def leave(self, epoch: int, rows: Rows, fill: Fill) -> None:
-        """Drop the output."""
-
-    def end(self, stop: bool, pause: bool = False) -> None:
-        """Do nothing."""
-
-    def progress(self) -> bool:
-        """Return True."""
-        return True
-
-
-class LocalChannel:
-    """Both ends of a channel within one rank.
-
-    Parameters
-    ----------
-    buffers : tuple of Rows
-        Two of them.
-    replace : bool
-        A newer output may replace one that was not taken (asynchronous); else the lower
-        layer must wait until it is.
+    With ``replace`` a newer output may replace one that was not taken (asynchronous);
+    else the lower layer must wait until it is.
     """
 
     def __init__(self, buffers: tuple[Rows, Rows], replace: bool) -> None:
-        self._buffers = buffers
-        self._replace = replace
-        self._current: tuple[int, Rows] | None = None
-        self._ready: tuple[int, Rows] | None = None
-        self.dropped: list[int] = []
-        self.saved = 0
-        self.stopped = False
-        self.ended = False
-        self.paused = False
-        self.only_newest = False
+        super().__init__()
+        self._buffers, self._replace = buffers, replace
 
     def has_room(self) -> bool:
         """Tell whether the newest output was taken, or may be replaced."""
@@ -196,7 +172,9 @@ class LocalChannel:
 
     def acquire(self) -> Rows:
         """Return the buffer that is not in use."""
-        self._drop_ready()
+        if self._ready is not None:
+            self.dropped.append(self._ready[0])
+            self._ready = None
         first, second = self._buffers
         in_use = self._current is not None and self._current[1] is first
         return second if in_use else first
@@ -205,31 +183,9 @@ class LocalChannel:
         """Fill the buffer and make it the newest output."""
         for block, which, where in rows.blocks():
             fill(block, which, where)
-        self._ready = (epoch, rows)
-
-    def _drop_ready(self) -> None:
-        if self._ready is not None:
-            self.dropped.append(self._ready[0])
-            self._ready = None
+        self._ready = epoch, rows
 
     def end(self, stop: bool, pause: bool = False) -> None:
         """Say that nothing newer will come."""
         self.paused, self.ended = pause, not pause
         self.stopped = self.stopped or stop
-
-    def newest(self) -> int:
-        """Return the epoch of the newest output."""
-        slot = self._ready or self._current
-        return slot[0] if slot else -1
-
-    def take(self, epoch: int) -> Rows:
-        """Return the output of an epoch and free an older one."""
-        if self._ready is not None and self._ready[0] == epoch:
-            self._current, self._ready = self._ready, None
-        if self._current is None or self._current[0] != epoch:
-            raise RuntimeError(f"output {epoch} was asked for but is not there")
-        return self._current[1]
-
-    def progress(self) -> bool:
-        """Return True: nothing travels."""
-        return True

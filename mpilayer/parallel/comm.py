@@ -24,11 +24,30 @@ class Request(Protocol):
         """Move the message on, and tell whether it is complete."""
 
 
-class Communicator(Protocol):
-    """A group of ranks. Arrays travel as buffers, objects as pickles (control only)."""
+class Requests:
+    """Several that belong together; complete when all are."""
 
-    rank: int
-    size: int
+    def __init__(self, *requests: Request) -> None:
+        self._left = list(requests)
+
+    def add(self, request: Request) -> None:
+        """Let another one belong to them."""
+        self._left.append(request)
+
+    def test(self) -> bool:
+        """Move all messages on, also behind one that has not left; tell if complete."""
+        self._left = [request for request in self._left if not request.test()]
+        return not self._left
+
+
+class Communicator:
+    """A group of ranks: by itself, the one rank of a process without MPI.
+
+    Arrays travel as buffers, objects as pickles (control only).
+    """
+
+    rank = 0
+    size = 1
 
     def on_root(self, work: Callable[[], T]) -> T:
         """Do ``work`` on rank 0 and return its result everywhere. Collective.
@@ -38,6 +57,7 @@ class Communicator(Protocol):
         MpilayerError
             That of rank 0, raised on every rank.
         """
+        return self.everywhere(work)
 
     def everywhere(self, work: Callable[[], T]) -> T:
         """Do ``work`` on every rank and return the rank's own result. Collective.
@@ -47,12 +67,20 @@ class Communicator(Protocol):
         MpilayerError
             If it is raised on any rank: that of the lowest such rank, on every rank.
         """
+        try:
+            with file_errors():
+                return work()
+        except MpilayerError as error:
+            error.of_all_ranks()
+            raise
 
     def allgather(self, item: Any) -> list[Any]:
         """Return every rank's object, in the order of ranks. Collective."""
+        return [item]
 
-    def start_sum(self, array: AnyArray) -> Request:
+    def start_sum(self, array: AnyArray) -> Request:  # noqa: ARG002
         """Start adding an array over all ranks, in place. Collective, non-blocking."""
+        return Requests()
 
     def start_send(
         self, array: AnyArray, destination: int, tag: int, synchronous: bool = False
@@ -61,56 +89,18 @@ class Communicator(Protocol):
 
         ``synchronous``: complete only when its receiving has begun.
         """
+        raise NotImplementedError("one rank alone has nobody to send to")
 
     def start_receive(self, array: AnyArray, source: int, tag: int) -> Request:
         """Start receiving into a contiguous array. Local."""
+        raise NotImplementedError("one rank alone has nobody to receive from")
 
     def barrier(self) -> None:
         """Wait for all ranks, without using the core. Collective."""
 
 
-class _Done:
-    def test(self) -> bool:
-        return True
-
-
-class SerialCommunicator:
+class SerialCommunicator(Communicator):
     """The one rank of a process without MPI."""
-
-    rank = 0
-    size = 1
-
-    def on_root(self, work: Callable[[], T]) -> T:
-        """Do ``work``."""
-        return self.everywhere(work)
-
-    def everywhere(self, work: Callable[[], T]) -> T:
-        """Do ``work``."""
-        try:
-            with file_errors():
-                return work()
-        except MpilayerError as error:
-            error.collective = True
-            raise
-
-    def allgather(self, item: Any) -> list[Any]:
-        """Return the item alone."""
-        return [item]
-
-    def start_sum(self, array: AnyArray) -> Request:  # noqa: ARG002
-        """Leave the array as it is."""
-        return _Done()
-
-    def start_send(self, *_: Any) -> Request:
-        """Raise: there is nobody else."""
-        raise RuntimeError("one rank alone has nobody to send to")
-
-    def start_receive(self, *_: Any) -> Request:
-        """Raise: there is nobody else."""
-        raise RuntimeError("one rank alone has nobody to receive from")
-
-    def barrier(self) -> None:
-        """Return."""
 
 
 def wait_until(
@@ -121,7 +111,7 @@ def wait_until(
     Parameters
     ----------
     ready : callable
-        Asked again and again; moves messages on by asking.
+        Asked again and again; asking moves messages on.
     eager : float
         Seconds during which the core is only offered to others between two questions,
         not left. For waits that are short as a rule.

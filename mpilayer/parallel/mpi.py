@@ -15,7 +15,7 @@ from mpilayer import ending, environment
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import CommunicationError, MpilayerError, file_errors
 from mpilayer.parallel import sentinel, siblings
-from mpilayer.parallel.comm import Request, wait_until
+from mpilayer.parallel.comm import Communicator, Request, wait_until
 
 try:
     import mpi4py
@@ -41,8 +41,8 @@ class _Request:
         return bool(self._request.Test())
 
 
-class MPICommunicator:
-    """A communicator of MPI; see :class:`mpilayer.parallel.comm.Communicator`."""
+class MPICommunicator(Communicator):
+    """A communicator of MPI."""
 
     def __init__(self, comm: MPI.Comm) -> None:
         self._comm = comm
@@ -51,18 +51,20 @@ class MPICommunicator:
 
     def on_root(self, work: Callable[[], T]) -> T:
         """Do ``work`` on rank 0; return its result, or raise its error, everywhere."""
-        outcome: Any = _attempt(work) if self.rank == 0 else None
-        result: T = _result(self._broadcast(outcome))
+        outcome: Any = self._broadcast(_attempt(work) if self.rank == 0 else None)
+        if isinstance(outcome, MpilayerError):
+            raise outcome.of_all_ranks()
+        result: T = outcome
         return result
 
     def everywhere(self, work: Callable[[], T]) -> T:
         """Do ``work`` on every rank; raise the first error of any rank on all."""
-        outcome = _attempt(work)
+        outcome: Any = _attempt(work)
         failed = outcome if isinstance(outcome, MpilayerError) else None
-        for error in self.allgather(failed):
-            if error is not None:
-                _result(error)
-        result: T = _result(outcome)
+        errors = [error for error in self.allgather(failed) if error is not None]
+        if errors:
+            raise errors[0].of_all_ranks()
+        result: T = outcome
         return result
 
     def allgather(self, item: Any) -> list[Any]:
@@ -111,10 +113,7 @@ class MPICommunicator:
 def world(failure: MpilayerError | None = None) -> MPICommunicator:
     """Return all ranks; from now on an unexpected exception on one rank ends them all.
 
-    Parameters
-    ----------
-    failure : MpilayerError, optional
-        What has gone wrong on this rank before. Collective all the same.
+    Collective, also on a rank where something has gone wrong before: the ``failure``.
 
     Raises
     ------
@@ -156,39 +155,36 @@ def abort(code: int) -> None:
         MPI.COMM_WORLD.Abort(code)
 
 
+_watched: sentinel.Watched | None = None
+
+
 def _watch(comm: MPICommunicator) -> None:
     """Let a process of each host watch over its ranks. Collective."""
+    global _watched
     if not sys.platform.startswith("linux"):
         return
     host = socket.gethostname()
-    hosts = comm.allgather(host)
-    first = hosts.index(host)
+    first = comm.allgather(host).index(host)
     name = ""
     with suppress(OSError):  # without it, only the name of a dead rank is missing
         name = sentinel.start(host) if first == comm.rank else ""
-    names = comm.allgather(name)
+    name = comm.allgather(name)[first]
     with suppress(OSError):
-        if names[first]:
-            watched = sentinel.watch(names[first], comm.rank, lambda: ending.end_all(1))
-            _farewells.append(watched.say_farewell)
-            _names.append(watched.name_run)
+        if name:
+            _watched = sentinel.watch(name, comm.rank, lambda: ending.end_all(1))
             atexit.register(say_farewell)
-
-
-_farewells: list[Callable[[], None]] = []
-_names: list[Callable[[str], None]] = []
 
 
 def name_run(run: str) -> None:
     """Tell the sentinel in which run this rank is at work; empty: in none. Local."""
-    for name in _names:
-        name(run)
+    if _watched is not None:
+        _watched.name_run(run)
 
 
 def say_farewell() -> None:
     """Tell the sentinel that this rank ends by itself. Local."""
-    for say in _farewells:
-        say()
+    if _watched is not None:
+        _watched.say_farewell()
 
 
 def _attempt(work: Callable[[], T]) -> T | MpilayerError:
@@ -197,13 +193,6 @@ def _attempt(work: Callable[[], T]) -> T | MpilayerError:
             return work()
     except MpilayerError as error:
         return error
-
-
-def _result(outcome: Any) -> Any:
-    if isinstance(outcome, MpilayerError):
-        outcome.collective = True
-        raise outcome
-    return outcome
 
 
 def _wrong_world(launched: int, size: int) -> str:

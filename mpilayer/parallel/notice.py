@@ -1,9 +1,8 @@
-"""A word that any rank can give to all others, while nobody waits for it."""
+"""Words among all ranks that nobody waits for: a notice, and the consent of all."""
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray
-from mpilayer.parallel.comm import Communicator, Request, wait_until
+from mpilayer.parallel.comm import Communicator, Request, Requests, wait_until
 
 _TAG = 4
 
@@ -11,12 +10,7 @@ _TAG = 4
 class Notice:
     """A flag that any rank can raise, and that all see soon.
 
-    Making and closing it is collective; the rest is local.
-
-    Parameters
-    ----------
-    comm : Communicator
-        All ranks that shall see it.
+    Making and closing it is collective on ``comm``; the rest is local.
     """
 
     def __init__(self, comm: Communicator) -> None:
@@ -27,13 +21,12 @@ class Notice:
             rank: comm.start_receive(word, rank, _TAG)
             for rank, word in self._words.items()
         }
-        self._sent: list[tuple[AnyArray, Request]] = []
+        self._sent: Requests | None = None
         self._raised = False
 
     def raise_it(self) -> None:
         """Raise the flag, everywhere."""
-        if not self._sent:
-            self._send(1)
+        self._send(1)
         self._raised = True
 
     def is_raised(self) -> bool:
@@ -46,17 +39,48 @@ class Notice:
 
     def close(self) -> None:
         """Clear up; every rank must get here. Collective."""
-        if not self._sent:
-            self._send(0)
-        wait_until(self._is_quiet)
+        sent = self._send(0)
 
-    def _send(self, word: int) -> None:
-        array = np.array([word], np.int64)
-        self._sent = [
-            (array, self._comm.start_send(array, rank, _TAG)) for rank in self._others
-        ]
+        def is_quiet() -> bool:
+            self.is_raised()
+            return sent.test() and not self._expected
 
-    def _is_quiet(self) -> bool:
-        self.is_raised()
-        # A list: every message must move on, also behind one that has not left.
-        return not self._expected and all([r.test() for _, r in self._sent])  # noqa: C419
+        wait_until(is_quiet)
+
+    def _send(self, word: int) -> Requests:
+        """Send a word to all others, if none was sent before."""
+        if self._sent is None:
+            array = np.array([word], np.int64)
+            sent = [self._comm.start_send(array, rank, _TAG) for rank in self._others]
+            self._sent = Requests(*sent)
+        return self._sent
+
+
+class Consent:
+    """A vote that every rank casts once, at a moment of its own.
+
+    All calls are local and return at once. Every rank must ask ``is_closed`` until it
+    is; before that there is no other collective call on ``comm``.
+    """
+
+    def __init__(self, comm: Communicator) -> None:
+        self._comm = comm
+        self._yes = np.zeros(1)
+        self._sum: Request | None = None
+
+    def vote(self, yes: bool) -> None:
+        """Cast this rank's vote, if it has not voted."""
+        if self._sum is None:
+            self._yes[0] = yes
+            # A sum that is complete has every rank's part.
+            self._sum = self._comm.start_sum(self._yes)
+
+    def is_given(self) -> bool:
+        """Tell whether all ranks have voted yes, as far as is known here."""
+        done = self._sum is not None and self._sum.test()
+        return done and self._yes[0] == self._comm.size
+
+    def is_closed(self) -> bool:
+        """Vote no unless this rank has voted; tell whether all votes are known."""
+        self.vote(False)
+        return self._sum is not None and self._sum.test()

@@ -23,16 +23,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-_HELLO = struct.Struct("i")
+_NUMBER = struct.Struct("i")
 _CREDENTIALS = struct.Struct("iii")  # struct ucred: pid, uid, gid
 _FAREWELL = b"."
 _RUN = b"R"
-_LENGTH = struct.Struct("i")
 _CONNECT_SECONDS = 10.0
+# Between a death and the end of the ranks that are left on the host.
 _PATIENCE = 5.0
-"""Seconds between a death and the end of the ranks that are left on the host."""
-
 # A launcher that is told to abort drops what it has not passed on yet.
 _HEARD_SECONDS = 0.3
 
@@ -41,19 +40,11 @@ SIGNAL = signal.SIGUSR2
 
 
 class Watched:
-    """The connection of this rank to the sentinel of its host.
-
-    Parameters
-    ----------
-    rank : int
-        Of this process.
-    connection : socket
-        To the sentinel.
-    """
+    """The connection of a rank, which this process is, to the sentinel of its host."""
 
     def __init__(self, rank: int, connection: socket.socket) -> None:
         self._connection = connection
-        connection.sendall(_HELLO.pack(rank))
+        connection.sendall(_NUMBER.pack(rank))
 
     def say_farewell(self) -> None:
         """Say that what follows is not an accident: all ranks end, well or not."""
@@ -64,7 +55,7 @@ class Watched:
         """Say in which run this rank is at work; empty: in none."""
         text = os.fsencode(run)
         with suppress(OSError):
-            self._connection.sendall(_RUN + _LENGTH.pack(len(text)) + text)
+            self._connection.sendall(_RUN + _NUMBER.pack(len(text)) + text)
 
 
 def start(host: str) -> str:
@@ -89,16 +80,9 @@ def start(host: str) -> str:
 
 
 def watch(name: str, rank: int, abort: Callable[[], object]) -> Watched:
-    """Connect this rank to the sentinel of its host. Local.
+    """Connect this rank to the sentinel that ``start`` has named. Local.
 
-    Parameters
-    ----------
-    name : str
-        What ``start`` has returned on this host.
-    rank : int
-        Of this process.
-    abort : callable
-        Ends all ranks; called when another one has died.
+    ``abort`` ends all ranks; it is called when another one has died.
 
     Raises
     ------
@@ -112,9 +96,15 @@ def watch(name: str, rank: int, abort: Callable[[], object]) -> Watched:
     return Watched(rank, connection)
 
 
+class _Rank(NamedTuple):
+    connection: socket.socket
+    number: int
+    pid: int
+
+
 def guard(listener: socket.socket, host: str) -> None:
     """Wait until a rank says farewell, or has died. What the program does."""
-    watched: dict[int, tuple[socket.socket, int, int]] = {}
+    watched: dict[int, _Rank] = {}
     run = ""
     events = select.epoll()
     events.register(listener, select.EPOLLIN)
@@ -123,56 +113,55 @@ def guard(listener: socket.socket, host: str) -> None:
     while watched or time.monotonic() < deadline:
         for number, _ in events.poll(timeout=1.0):
             if number == listener.fileno():
-                connection, _ = listener.accept()
-                pid = _owned_by_us(connection)
-                hello = _read_all(connection, _HELLO.size) if pid else b""
-                if not hello:
-                    connection.close()
-                    continue
-                watched[connection.fileno()] = connection, *_HELLO.unpack(hello), pid
-                events.register(connection, select.EPOLLIN)
-                deadline = 0.0
+                if (rank := _welcome(listener)) is not None:
+                    watched[rank.connection.fileno()] = rank
+                    events.register(rank.connection, select.EPOLLIN)
+                    deadline = 0.0
                 continue
-            connection, *_ = watched[number]
+            connection = watched[number].connection
             word = _read(connection)
             if word == _RUN:
                 run = _read_run(connection)
                 continue
             if not word:
                 # A launcher ends the others at once: who was first cannot be seen then.
-                dead = [n for n, (other, _, _) in watched.items() if _is_closed(other)]
-                gone = []
-                for closed in sorted({number, *dead}):
-                    connection, *names = watched.pop(closed)
-                    connection.close()
-                    gone.append(names)
-                _report(gone, host, [pid for _, _, pid in watched.values()], run)
+                dead = {n for n, rank in watched.items() if _is_closed(rank.connection)}
+                gone = [watched.pop(n) for n in sorted({number, *dead})]
+                _report(gone, host, [rank.pid for rank in watched.values()], run)
             return
 
 
-def _owned_by_us(connection: socket.socket) -> int:
-    """Return the process at the other end, 0 if it is another user's, or not seen."""
-    found = connection.getsockopt(
-        socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
-    )
+def _welcome(listener: socket.socket) -> _Rank | None:
+    """Return a rank that has come; None for another user's process, or a broken word.
+
+    Which process is at the other end, the kernel says.
+    """
+    connection, _ = listener.accept()
+    option = socket.SO_PEERCRED
+    found = connection.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
     pid, user, _ = _CREDENTIALS.unpack(found)
-    return pid if user == os.geteuid() and pid > 0 else 0
+    ours = user == os.geteuid() and pid > 0
+    if ours and (hello := _read(connection, _NUMBER.size)):
+        return _Rank(connection, _NUMBER.unpack(hello)[0], pid)
+    connection.close()
+    return None
 
 
 def _read_run(connection: socket.socket) -> str:
-    length = _read_all(connection, _LENGTH.size)
-    return os.fsdecode(_read_all(connection, *_LENGTH.unpack(length))) if length else ""
+    length = _read(connection, _NUMBER.size)
+    return os.fsdecode(_read(connection, *_NUMBER.unpack(length))) if length else ""
 
 
-def _read_all(connection: socket.socket, size: int) -> bytes:
+def _read(connection: socket.socket, size: int = 1) -> bytes:
     """Read so many bytes; none if the connection breaks before."""
     content = b""
-    while len(content) < size:
-        piece = _read(connection, size - len(content))
-        if not piece:
-            return b""
-        content += piece
-    return content
+    with suppress(OSError):
+        while len(content) < size:
+            piece = connection.recv(size - len(content))
+            if not piece:
+                break
+            content += piece
+    return content if len(content) == size else b""
 
 
 def _is_closed(connection: socket.socket) -> bool:
@@ -185,16 +174,12 @@ def _is_closed(connection: socket.socket) -> bool:
         return True
 
 
-def _read(connection: socket.socket, at_most: int = 1) -> bytes:
-    try:
-        return connection.recv(at_most)
-    except OSError:
-        return b""
-
-
-def _report(gone: list[list[int]], host: str, left: list[int], run: str) -> None:
+def _report(gone: list[_Rank], host: str, left: list[int], run: str) -> None:
     """Say which ranks, each with its process, are gone; end those that are left."""
-    names = [f"rank {rank} (process {pid} on {host})" for rank, pid in gone]
+    names = []
+    for rank in gone:
+        rank.connection.close()
+        names.append(f"rank {rank.number} (process {rank.pid} on {host})")
     verb = "has" if len(gone) == 1 else "have"
     with suppress(OSError):
         sys.stderr.write(

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -18,24 +17,12 @@ from mpilayer.words import count, plural
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the ranks run.
+    """Where the ranks run."""
 
-    Attributes
-    ----------
-    hosts : tuple of str
-        Host of each rank.
-    threads : tuple of int
-        BLAS threads of each rank.
-    crowded : str
-        A warning when ranks must share cores, else empty.
-    library : str
-        The MPI library, or ``none``.
-    """
-
-    hosts: tuple[str, ...]
-    threads: tuple[int, ...]
-    crowded: str
-    library: str
+    hosts: tuple[str, ...]  # of each rank
+    threads: tuple[int, ...]  # of BLAS, of each rank
+    crowded: str  # a warning when ranks must share cores, else empty
+    library: str  # of MPI, or "none"
 
     def describe(self) -> str:
         """Return one line for the start of a log."""
@@ -51,10 +38,7 @@ class Placement:
 def start(failure: MpilayerError | None = None) -> Communicator:
     """Return the world; MPI is started only if a launcher started several processes.
 
-    Parameters
-    ----------
-    failure : MpilayerError, optional
-        What has gone wrong before, on this rank: the others must not wait for it.
+    ``failure`` is what has gone wrong before on this rank: the others must not wait.
 
     Raises
     ------
@@ -70,42 +54,33 @@ def start(failure: MpilayerError | None = None) -> Communicator:
     return mpi.world(failure)
 
 
+_runs: list[str] = []
+
+
 @contextmanager
 def working_in(run: str) -> Iterator[None]:
     """Let the message of a rank's death in the block say which run goes on. Local.
 
-    Parameters
-    ----------
-    run : str
-        The run's directory; one of an inner block goes with that of the outer one.
+    A run of an inner block goes on with that of the outer one.
     """
     mpi = sys.modules.get("mpilayer.parallel.mpi")
-    tell = mpi.name_run if mpi is not None and not _runs else _forget
+    tells = mpi is not None and not _runs
     _runs.append(run)
-    tell(run)
     try:
+        if mpi is not None and tells:
+            mpi.name_run(run)
         yield
     finally:
         _runs.pop()
-        tell("")
-
-
-_runs: list[str] = []
-
-
-def _forget(_: str) -> None:
-    """Tell nobody."""
+        if mpi is not None and tells:
+            mpi.name_run("")
 
 
 def place(comm: Communicator, threads: int = 0) -> Placement:
-    """Give each rank its share of its host's cores as BLAS threads.
+    """Give each rank its share of its host's cores as BLAS threads. Collective.
 
-    Parameters
-    ----------
-    comm : Communicator
-        All ranks. Collective.
-    threads : int
-        Threads for each rank; 0: what the environment asks for, else the share.
+    ``threads`` are those of each rank; 0: what the environment asks for, else the
+    share.
     """
     host, mine = socket.gethostname(), environment.cores()
     everyone: list[tuple[str, frozenset[int]]] = comm.allgather((host, mine))
@@ -129,12 +104,13 @@ def _share(everyone: list[tuple[str, frozenset[int]]], rank: int) -> float:
     return sum(1 / users[core] for core in mine)
 
 
-def _crowding(everyone: list[tuple[str, frozenset[int]]], threads: Any) -> str:
+def _crowding(
+    everyone: list[tuple[str, frozenset[int]]], threads: tuple[int, ...]
+) -> str:
     for host in sorted({name for name, _ in everyone}):
-        cores = frozenset().union(*(c for name, c in everyone if name == host))
-        wanted = sum(
-            t for (name, _), t in zip(everyone, threads, strict=True) if name == host
-        )
+        there = [rank for rank, (name, _) in enumerate(everyone) if name == host]
+        cores = frozenset().union(*(everyone[rank][1] for rank in there))
+        wanted = sum(threads[rank] for rank in there)
         if wanted > len(cores):
             return (
                 f"{wanted} BLAS threads share the {len(cores)} cores of {host}: ranks "

@@ -17,7 +17,7 @@ import numpy as np
 
 from mpilayer import ending
 from mpilayer.interrupt import EXIT_RESUME
-from mpilayer.parallel.comm import Communicator, Request, wait_until
+from mpilayer.parallel.comm import Communicator, Request, Requests, wait_until
 
 LEAST_SECONDS = 600.0
 """Silence that ends the job, unless the user says otherwise."""
@@ -30,14 +30,9 @@ _ALIVE, _LAST = 1, 0
 
 
 def watch(comm: Communicator, seconds: float) -> None:
-    """Let the ranks watch over one another until they end. Collective.
+    """Let the ranks watch over one another until they end, by themselves or all.
 
-    Parameters
-    ----------
-    comm : Communicator
-        The ranks; each must end by itself, or end all.
-    seconds : float
-        Silence to bear; 0: ``LEAST_SECONDS``.
+    Collective. ``seconds`` is the silence to bear; 0: ``LEAST_SECONDS``.
     """
     main = threading.current_thread() is threading.main_thread()
     if comm.size > 1 and all(comm.allgather(main)):
@@ -47,12 +42,8 @@ def watch(comm: Communicator, seconds: float) -> None:
 class Pulse:
     """Beats from the rank before this one, and from this one to the rank after it.
 
-    Parameters
-    ----------
-    comm : Communicator
-        At least two ranks. Making and closing it is collective.
-    limit : float
-        Seconds of silence that end the job.
+    Making and closing it is collective on at least two ranks; ``limit`` are the seconds
+    of silence that end the job.
     """
 
     def __init__(self, comm: Communicator, limit: float) -> None:
@@ -60,7 +51,7 @@ class Pulse:
         self._before = (comm.rank - 1) % comm.size
         self._word = np.empty(1, np.int64)
         self._expected: Request | None = None
-        self._sending: Request | None = None
+        self._sending = Requests()
         self._silence, self._looked = 0.0, perf_counter()
         self._interval = min(_BEAT_SECONDS, limit / 4)
         self._closing = threading.Event()
@@ -72,9 +63,9 @@ class Pulse:
         """Wait until every rank gets here, and end the beats. Collective."""
         self._comm.barrier()
         self._closing.set()
-        wait_until(self._has_left)
+        wait_until(self._sending.test)
         self._send(_LAST)
-        wait_until(lambda: self._has_left() and not self._hears())
+        wait_until(lambda: self._sending.test() and not self._hears())
 
     def beat(self) -> None:
         """Send a beat, and listen; end the job after too long a silence. Local."""
@@ -85,7 +76,7 @@ class Pulse:
         # as silence.
         self._silence += min(now - self._looked, 2 * self._interval)
         self._looked = now
-        if self._has_left():
+        if self._sending.test():
             self._send(_ALIVE)
         self._hears()
         if self._silence > self._limit:
@@ -105,10 +96,7 @@ class Pulse:
     def _send(self, word: int) -> None:
         content = np.array([word], np.int64)
         after = (self._comm.rank + 1) % self._comm.size
-        self._sending, self._sent = self._comm.start_send(content, after, _TAG), content
-
-    def _has_left(self) -> bool:
-        return self._sending is None or self._sending.test()
+        self._sending = Requests(self._comm.start_send(content, after, _TAG))
 
     def _expect(self) -> None:
         self._expected = self._comm.start_receive(self._word, self._before, _TAG)

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from mpilayer.config import FinetuneConfig, PretrainConfig, per_layer
 from mpilayer.models.base import LayerShape
-from mpilayer.optim.descent import DEFAULT_RATES
+from mpilayer.optim.minibatch import DEFAULT_RATES
 
 Errors: TypeAlias = Mapping[str, float | None]
 """Split to the error on it, None where there is none."""

@@ -16,10 +16,10 @@ from mpilayer.interrupt import Interrupted
 from mpilayer.papers import LAHIRI, LAHIRI_EXACT
 from mpilayer.runs.checkpoints import restore
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.drive import Terms
+from mpilayer.runs.drive import Summary
 from mpilayer.runs.lock import holding
 from mpilayer.runs.session import finite
-from mpilayer.runs.sparse import SparseTraining, make_cost
+from mpilayer.runs.sparse import SparseTerms, SparseTraining, make_cost
 from mpilayer.runs.tasks import COMPARE, SPARSE, is_run
 from mpilayer.train.sparse.cost import ShardedCost
 from mpilayer.train.sparse.descent import Descent
@@ -41,7 +41,7 @@ class Comparison(SparseTraining):
     def _harmless(self, config: SparseConfig) -> Collection[str]:  # noqa: ARG002
         return ()  # not even limits
 
-    def _look(self) -> Terms[SparseConfig]:
+    def _look(self) -> SparseTerms:
         terms = super()._look()
         # One at its end may have any ranks.
         if not self.found():
@@ -59,18 +59,18 @@ class Comparison(SparseTraining):
                 f"{n_ranks}. Start as many, or begin another comparison."
             )
 
-    def _nothing_left(self, terms: Terms[SparseConfig]) -> str:  # noqa: ARG002
+    def _nothing_left(self, terms: SparseTerms) -> str:  # noqa: ARG002
         if not self.found():
             return ""
         return f"{self.run} is compared to the end; there is nothing to do"
 
-    def found(self) -> dict[str, Any]:
+    def found(self) -> Summary:
         """Return what the comparison has found, nothing before its end."""
         if not self.directory.is_complete(COMPARE):
             return {}
         return self.directory.read_summary("compare.json")
 
-    def _sections(self, terms: Terms[SparseConfig]) -> dict[str, dict[str, Any]]:
+    def _sections(self, terms: SparseTerms) -> dict[str, dict[str, Any]]:
         return {
             SPARSE: as_values(terms.config),
             COMPARE: {"runs": ["average", "exact"]},
@@ -79,10 +79,10 @@ class Comparison(SparseTraining):
 
     def _train(
         self,
-        terms: Terms[SparseConfig],
+        terms: SparseTerms,
         rows: AnyArray,
         again: bool,  # noqa: ARG002
-    ) -> dict[str, Any]:
+    ) -> Summary:
         comm, config, path = self.session.comm, terms.config, self.run / "compare.json"
         self.announce(terms)
         costs: dict[str, ShardedCost] = {}
@@ -111,9 +111,7 @@ class Comparison(SparseTraining):
         comm.on_root(lambda: files.write_json(path, result))
         return result
 
-    def _train_one(
-        self, name: str, terms: Terms[SparseConfig], cost: ShardedCost
-    ) -> dict[str, Any]:
+    def _train_one(self, name: str, terms: SparseTerms, cost: ShardedCost) -> Summary:
         """Make one of the runs, or go on with it. Collective."""
         run, comm = self.run / name, self.session.comm
         one = SparseTraining(run, self.session, terms.config, terms.data, replace=True)
@@ -144,7 +142,7 @@ def _compared(
     costs: Mapping[str, ShardedCost],
     positions: Mapping[str, Array64],
     summaries: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
+) -> Summary:
     """Return both runs side by side, each under both definitions. Collective."""
     runs = {}
     for name, cost in costs.items():

@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from mpilayer import __version__, files
-from mpilayer.config import as_values, flag
+from mpilayer.config import as_values, flag, options_of
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError
 from mpilayer.runs.checkpoints import remove_false_start
@@ -23,6 +23,9 @@ from mpilayer.runs.tasks import data_of_run, is_run
 from mpilayer.train.schedule import Schedule
 
 C = TypeVar("C")
+
+Summary: TypeAlias = dict[str, Any]
+"""What a training has reached, by name."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,12 @@ class Training(ABC, Generic[C]):
     ----------
     name : str
         The section of ``config.toml``, and the mark in ``complete``.
+    threads : int
+        BLAS threads of each rank as a rule; 0: its share of the cores.
     """
 
     name: str
+    threads = 0
 
     def __init__(
         self,
@@ -74,7 +80,7 @@ class Training(ABC, Generic[C]):
         self.data, self.replace = data, replace
         self.directory = RunDirectory(run)
 
-    def drive(self) -> dict[str, Any]:
+    def drive(self) -> Summary:
         """Train to the end, and return what was reached. Collective.
 
         A run that is there goes on if the session wants that; else one is begun.
@@ -106,7 +112,7 @@ class Training(ABC, Generic[C]):
             comm.on_root(self._clear_up)
             return result
 
-    def found(self) -> dict[str, Any]:
+    def found(self) -> Summary:
         """Return what the run has reached."""
         return self.directory.read_summary()
 
@@ -179,7 +185,7 @@ class Training(ABC, Generic[C]):
         return {f"{self.name}_threads": max(self.session.placement.threads)}
 
     @abstractmethod
-    def _train(self, terms: Terms[C], rows: Any, again: bool) -> dict[str, Any]:
+    def _train(self, terms: Terms[C], rows: Any, again: bool) -> Summary:
         """Train from the beginning, or ``again`` from where the run was. Collective.
 
         Returns what was reached, which is written down.
@@ -226,7 +232,7 @@ def make_run(
 def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
     """Check that settings asked for would not change the result of a run with others.
 
-    Those named in ``harmless`` may differ.
+    Those named in ``harmless`` may differ, and those that are declared so.
 
     Raises
     ------
@@ -234,7 +240,9 @@ def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
         Names every such setting, with both values.
     """
     before, now = as_values(run), as_values(asked)
-    different = [k for k in before if before[k] != now[k] and k not in harmless]
+    options = options_of(type(run))
+    legal = {*harmless, *(name for name, item in options.items() if item.harmless)}
+    different = [k for k in before if before[k] != now[k] and k not in legal]
     if different:
         listing = "; ".join(
             f"{flag(name)} was {_shown(before[name])}, is {_shown(now[name])}"

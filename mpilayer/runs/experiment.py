@@ -60,60 +60,56 @@ Report = Callable[[Plan], tuple[bool, str]]
 """Writes the report; returns whether it did, and a line that says where it is."""
 
 _WAY_ON = "the same command and --resume auto"
-_THREADS = {"sparse": 1, "compare": 1}
-
-
-def run_experiment(
-    plan: Plan,
-    session: Session,
-    shown: Shown,
-    report: Report,
-    threads: int = 0,
-    replace_run: bool = False,
-) -> None:
-    """Carry out all steps that are not complete. Collective.
-
-    ``shown`` and ``report`` are called on rank 0. ``threads`` are BLAS threads of each
-    rank; 0: as each step began, or its usual ones. With ``replace_run`` a former
-    experiment gives way.
-
-    Raises
-    ------
-    MpilayerError, Interrupted
-        On every rank; the latter after saving.
-    """
-    comm = session.comm
-    directory = comm.on_root(lambda: _open(plan, session.safety.resume, replace_run))
-    steps = _Steps(plan, directory, session, shown, report, threads)
-    with session.listening():
-        for number, step in enumerate(plan.steps, 1):
-            if any(comm.allgather(session.must_stop(0.0))):
-                raise _interrupted(step)
-            session.say(f"step {number} of {len(plan.steps)}: {step}")
-            try:
-                complete = steps.carry_out(step)
-            except Interrupted:
-                raise _interrupted(step) from None
-            except FileError as error:
-                error.go_on = _WAY_ON
-                raise
-            comm.on_root(partial(directory.set_complete, step, complete))
-    comm.on_root(lambda: _write(plan))
-    comm.on_root(lambda: directory.set_complete(NAME))
 
 
 @dataclass(frozen=True)
-class _Steps:
-    """The steps of an experiment; see ``run_experiment``."""
+class Experiment:
+    """An experiment on the ranks of a session.
+
+    ``shown`` and ``report`` are called on rank 0. ``threads`` are BLAS threads of each
+    rank; 0: as each step began, or its usual ones.
+    """
 
     plan: Plan
-    directory: RunDirectory
     session: Session
     shown: Shown
     report: Report
-    threads: int
+    threads: int = 0
 
-    def carry_out(self, step: str) -> bool:
+    @property
+    def directory(self) -> RunDirectory:
+        """Where it notes which steps are complete."""
+        return RunDirectory(self.plan.path)
+
+    def carry_out(self, replace_run: bool = False) -> None:
+        """Carry out all steps that are not complete. Collective.
+
+        With ``replace_run`` a former experiment gives way.
+
+        Raises
+        ------
+        MpilayerError, Interrupted
+            On every rank; the latter after saving.
+        """
+        plan, session, comm = self.plan, self.session, self.session.comm
+        comm.on_root(lambda: _open(plan, session.safety.resume, replace_run))
+        with session.listening():
+            for number, step in enumerate(plan.steps, 1):
+                if any(comm.allgather(session.must_stop(0.0))):
+                    raise _interrupted(step)
+                session.say(f"step {number} of {len(plan.steps)}: {step}")
+                try:
+                    complete = self._do(step)
+                except Interrupted:
+                    raise _interrupted(step) from None
+                except FileError as error:
+                    error.go_on = _WAY_ON
+                    raise
+                comm.on_root(partial(self.directory.set_complete, step, complete))
+        comm.on_root(lambda: _write(plan))
+        comm.on_root(lambda: self.directory.set_complete(NAME))
+
+    def _do(self, step: str) -> bool:
         """Do one step if it is not complete; return whether it is now. Collective."""
         plan, session, comm = self.plan, self.session, self.session.comm
         if step == "data":
@@ -139,13 +135,13 @@ class _Steps:
         """Train to the end, from where the step was, with its own threads."""
         plan, comm = self.plan, self.session.comm
         mark, run = plan.mark(step), plan.folder(step)
-        noted = comm.on_root(lambda: noted_threads(run, mark))
+        kind, noted = TRAININGS[mark], comm.on_root(lambda: noted_threads(run, mark))
         session = replace(
             self.session,
             safety=replace(self.session.safety, resume=True),
-            placement=place(comm, self.threads or noted or _THREADS.get(step, 0)),
+            placement=place(comm, self.threads or noted or kind.threads),
         )
-        training = TRAININGS[mark](run, session, plan.training[step], plan.data_path)
+        training = kind(run, session, plan.training[step], plan.data_path)
 
         def before() -> dict[str, Any]:
             return training.found() if training.directory.is_complete(mark) else {}
@@ -177,16 +173,15 @@ class _Steps:
         return results
 
 
-def _open(plan: Plan, resume: bool, replace_run: bool) -> RunDirectory:
+def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
     """Make the directory, or look whether it can go on; on rank 0."""
     path = plan.path
     _check_source(plan)
     check_links(path, FOLDERS)
     if is_experiment(path) and resume:
         _check_data(plan)
-        directory = RunDirectory(path)
-        directory.set_complete(NAME, False)
-        return directory
+        RunDirectory(path).set_complete(NAME, False)
+        return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         _check_replaceable(plan, replace_run)
         for name in (*CONTENT, plan.report.file):
@@ -199,7 +194,6 @@ def _open(plan: Plan, resume: bool, replace_run: bool) -> RunDirectory:
             f"{path} must be a folder that can be written; {error.strerror}. Choose "
             "another --run."
         ) from error
-    return RunDirectory(path)
 
 
 def _check_replaceable(plan: Plan, replace_run: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.losses import check_loss
-from mpilayer.optim.descent import DEFAULT_RATES
+from mpilayer.optim.minibatch import DEFAULT_RATES
 from mpilayer.partition import shard_bounds
 from mpilayer.runs import advice
 from mpilayer.runs.checkpoints import (
@@ -24,7 +24,7 @@ from mpilayer.runs.checkpoints import (
     saving,
 )
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.drive import Terms, Training, check_same
+from mpilayer.runs.drive import Summary, Terms, Training, check_same
 from mpilayer.runs.model import (
     check_pretrained,
     load_stack,
@@ -47,16 +47,16 @@ from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import TASKS, data_of_run
 from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
-from mpilayer.train.evaluate import sum_over_ranks
+from mpilayer.train.evaluate import sum_over_ranks, targets
 from mpilayer.train.finetune import (
     FinetuneRecord,
     FinetuneState,
     finetune,
     random_weights,
 )
-from mpilayer.train.labels import targets
 from mpilayer.train.strata import Strata
 
+_Terms: TypeAlias = Terms[FinetuneConfig]
 _HARMLESS = frozenset({"epochs", "patience"})
 
 
@@ -91,7 +91,7 @@ class Finetuning(Training[FinetuneConfig]):
         is_wished = self.session.safety.resume and not self.replace
         return is_wished and self.task.is_trained(self.directory)
 
-    def _check(self) -> Terms[FinetuneConfig]:
+    def _check(self) -> _Terms:
         run, task = self.run, self.task
         if task.is_trained(self.directory) and not self.replace:
             if not self.directory.is_complete(task.name):
@@ -109,11 +109,11 @@ class Finetuning(Training[FinetuneConfig]):
             )
         return self._checked()
 
-    def _look(self) -> Terms[FinetuneConfig]:
+    def _look(self) -> _Terms:
         check_same(self._settings(), self.config, _HARMLESS)
         return self._checked()
 
-    def _checked(self) -> Terms[FinetuneConfig]:
+    def _checked(self) -> _Terms:
         check_pretrained(self.directory, weights=not self.config.from_scratch)
         _, shapes = run_shapes(self.directory)
         if self.config.task == "autoencode":
@@ -135,7 +135,7 @@ class Finetuning(Training[FinetuneConfig]):
         loss = "cross-entropy" if config.task == "classify" else config.loss
         return replace(config, learning_rate=rate, loss=loss)
 
-    def _nothing_left(self, terms: Terms[FinetuneConfig]) -> str:
+    def _nothing_left(self, terms: _Terms) -> str:
         # With more epochs, or patience, it goes on from the last ones: nothing that was
         # done depends on how many were to come.
         if not self.directory.is_complete(self.name):
@@ -153,7 +153,7 @@ class Finetuning(Training[FinetuneConfig]):
             )
         return ""
 
-    def _read(self, terms: Terms[FinetuneConfig]) -> _Rows:
+    def _read(self, terms: _Terms) -> _Rows:
         comm, n_train = self.session.comm, terms.facts.n_train
         stack = _new_stack(terms.data, self.directory, terms.config)
         strata = Strata.of_rank(n_train, terms.config.minibatch, comm.rank, comm.size)
@@ -175,7 +175,7 @@ class Finetuning(Training[FinetuneConfig]):
             )
             return _Rows(stack, (strata, train, validation), (wanted, measured))
 
-    def _begin(self, terms: Terms[FinetuneConfig]) -> None:
+    def _begin(self, terms: _Terms) -> None:
         self._keep_until(terms.config, 0, self._launch_facts())
 
     def _keep_until(
@@ -197,9 +197,7 @@ class Finetuning(Training[FinetuneConfig]):
         directory.write_config(sections)
         return lines
 
-    def _train(
-        self, terms: Terms[FinetuneConfig], rows: _Rows, again: bool
-    ) -> dict[str, Any]:
+    def _train(self, terms: _Terms, rows: _Rows, again: bool) -> Summary:
         session, directory, config = self.session, self.directory, terms.config
         comm, state = session.comm, FinetuneState(rows.stack, config)
         before, remark, lines = 0.0, "", list[dict[str, Any]]()
@@ -287,7 +285,7 @@ class Finetuning(Training[FinetuneConfig]):
         state: FinetuneState,
         lines: Sequence[Mapping[str, Any]],
         seconds: float,
-    ) -> dict[str, Any]:
+    ) -> Summary:
         """Measure the trained model; return its part of the summary. Collective.
 
         ``lines`` are the metrics of all epochs.

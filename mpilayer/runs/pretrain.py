@@ -1,17 +1,17 @@
-"""Pre-training as a run: its rows, the pipeline, going on after a cut."""
+"""Pre-training as a run: its rows and schedule, the pipeline, going on after a cut."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from mpilayer.config import PretrainConfig
+from mpilayer.config import PretrainConfig, as_values, flag
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import CommunicationError
+from mpilayer.errors import CommunicationError, ConfigError
 from mpilayer.models.base import LayerShape
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.notice import Notice
@@ -23,7 +23,8 @@ from mpilayer.runs.checkpoints import (
     remove_unfinished,
     restore,
 )
-from mpilayer.runs.drive import Terms, Training, check_same
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.drive import Summary, Terms, Training, check_same
 from mpilayer.runs.model import run_shapes
 from mpilayer.runs.outcome import (
     LayerOutcome,
@@ -36,7 +37,6 @@ from mpilayer.runs.outcome import (
     summarize,
 )
 from mpilayer.runs.rows import Facts, check_range, data_facts
-from mpilayer.runs.schedule import effective, lengthen, plan_of, table_of
 from mpilayer.runs.tasks import PRETRAIN, data_of_run
 from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train.layer import (
@@ -47,12 +47,13 @@ from mpilayer.train.layer import (
     new_state,
     row_counts,
 )
-from mpilayer.train.plans import BEGINNING, Plan
+from mpilayer.train.plans import BEGINNING, AsyncPlan, Plan, TablePlan
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
+from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
 from mpilayer.words import count
 
-_HARMLESS = frozenset({"monitor_every"})
+_Terms: TypeAlias = Terms[PretrainConfig]
 # Settings that make a run longer or shorter.
 _LENGTHS = frozenset({"epochs", "extra_epochs"})
 
@@ -77,31 +78,29 @@ class Pretraining(Training[PretrainConfig]):
     def _settings(self) -> PretrainConfig:
         return run_shapes(self.directory)[0]
 
-    def _terms(
-        self, data: Path, config: PretrainConfig, facts: Facts
-    ) -> Terms[PretrainConfig]:
-        table = table_of(config, layer_shapes(config, facts.n_visible))
-        return Terms(data, effective(config, table), facts, table)
+    def _terms(self, data: Path, config: PretrainConfig, facts: Facts) -> _Terms:
+        table = _table_of(config, layer_shapes(config, facts.n_visible))
+        return Terms(data, _effective(config, table), facts, table)
 
-    def _look(self) -> Terms[PretrainConfig]:
+    def _look(self) -> _Terms:
         before = self._settings()
         table = None
         if before.schedule != "async":
             table = self.directory.read_table()
-        wanted = effective(self.asked, table) if self.asked else before
+        wanted = _effective(self.asked, table) if self.asked else before
         by_table = before.schedule in ("lockstep", "greedy")
-        check_same(before, wanted, _HARMLESS | (_LENGTHS if by_table else set()))
+        check_same(before, wanted, _LENGTHS if by_table else ())
         data = data_of_run(self.directory, self.data)
         facts = self._facts_of(data, before)
         new = table
         if by_table:
-            new = table_of(wanted, layer_shapes(before, facts.n_visible))
+            new = _table_of(wanted, layer_shapes(before, facts.n_visible))
         if table is None or new is None or new.epochs == table.epochs:
             return Terms(data, before, facts, table)
-        lengthen(self.directory, before, wanted, table, new)
+        _lengthen(self.directory, before, wanted, table, new)
         return Terms(data, wanted, facts, new)
 
-    def _nothing_left(self, terms: Terms[PretrainConfig]) -> str:  # noqa: ARG002
+    def _nothing_left(self, terms: _Terms) -> str:  # noqa: ARG002
         """Say that the run has come to its end."""
         if not self.directory.is_complete(PRETRAIN):
             return ""
@@ -111,7 +110,7 @@ class Pretraining(Training[PretrainConfig]):
         # Who resumes may have meant a fine-tuning that has left no trace.
         return f"{words}. Fine-tune it with 'mpilayer finetune {self.run}'"
 
-    def _read(self, terms: Terms[PretrainConfig]) -> Rows | None:
+    def _read(self, terms: _Terms) -> Rows | None:
         if self.session.comm.rank > 0:
             return None
         config, data = terms.config, terms.data
@@ -126,9 +125,7 @@ class Pretraining(Training[PretrainConfig]):
                     check_range(validation, config.visible, data)
             return monitored(train, validation, config.monitor_rows)
 
-    def _train(
-        self, terms: Terms[PretrainConfig], rows: Rows | None, again: bool
-    ) -> dict[str, Any]:
+    def _train(self, terms: _Terms, rows: Rows | None, again: bool) -> Summary:
         session, directory, config = self.session, self.directory, terms.config
         comm = session.comm
         plan = plan_of(config, terms.table)
@@ -195,7 +192,7 @@ class Pretraining(Training[PretrainConfig]):
 
     def _train_layers(
         self,
-        terms: Terms[PretrainConfig],
+        terms: _Terms,
         plan: Plan,
         rows: Rows | None,
         states: Sequence[LayerState],
@@ -268,13 +265,7 @@ class Pretraining(Training[PretrainConfig]):
 
 
 def check_ranks(n_ranks: int, config: PretrainConfig) -> None:
-    """Check that there are layers enough.
-
-    Raises
-    ------
-    CommunicationError
-        There are not.
-    """
+    """Check that there are layers enough; else a ``CommunicationError``."""
     n_layers = len(config.layers)
     if n_ranks > n_layers:
         raise CommunicationError(
@@ -298,3 +289,107 @@ def _describe(owners: Sequence[range], shapes: Sequence[LayerShape]) -> str:
 def _merged(parts: Sequence[Mapping[int, Any]]) -> dict[int, Any]:
     """Return what all ranks say of their layers."""
     return {index: item for part in parts for index, item in part.items()}
+
+
+# --- the schedule: filled in, and made longer
+
+
+def _effective(config: PretrainConfig, table: Schedule | None) -> PretrainConfig:
+    """Return the configuration with the defaults that depend on others filled in."""
+    activations = config.activations
+    if activations == "auto":
+        name = config.schedule.partition(":")[0]
+        activations = "transformed" if name in ("async", "simulate") else "streamed"
+        if name == "replay" and table is not None:
+            activations = table.settings.get("activations", activations)
+    return replace(config, extra_epochs=config.extra, activations=activations)
+
+
+def _table_of(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | None:
+    """Return the table of the schedule, None if it comes about as outputs arrive."""
+    epochs, extra = config.stipulated_epochs, config.extra
+    name, _, file = config.schedule.partition(":")
+    if name == "async":
+        return None
+    if name == "replay":
+        table = _replayed(Path(file), len(shapes))
+    elif name == "greedy":
+        table = greedy(epochs, extra)
+    elif name == "lockstep":
+        lag = config.lag[0] if len(config.lag) == 1 else config.lag
+        table = lockstep(epochs, extra, lag, config.refresh_every)
+    else:
+        costs = [
+            given or shape.cost
+            for given, shape in zip(config.epoch_costs, shapes, strict=True)
+        ]
+        n_cores = config.cores or len(shapes)
+        table = simulate(epochs, extra, costs, n_cores, config.end, config.cut_short)
+    activations = _effective(config, table).activations
+    return replace(table, settings={**table.settings, "activations": activations})
+
+
+def _replayed(path: Path, n_layers: int) -> Schedule:
+    if not path.is_file():
+        raise ConfigError(
+            f"--schedule replay:FILE must name the schedule.json of a run; {path} is "
+            "not a file. Give another one."
+        )
+    # Perhaps written by hand: without the seal of a run's own.
+    schedule = Schedule.from_json(path.read_text("utf-8", "replace"), str(path))
+    if schedule.n_layers != n_layers:
+        raise ConfigError(
+            f"a schedule must have a row for every layer; {path} has "
+            f"{schedule.n_layers}, --layers {n_layers}. Give the same number of layers."
+        )
+    return schedule
+
+
+def plan_of(config: PretrainConfig, table: Schedule | None) -> Plan:
+    """Return who trains when, and which checkpoints of the layers go together."""
+    streamed = config.activations == "streamed"
+    if table is not None:
+        return TablePlan(table, streamed)
+    return AsyncPlan(
+        config.stipulated_epochs, config.extra, streamed, config.end, config.cut_short
+    )
+
+
+def _lengthen(
+    directory: RunDirectory,
+    before: PretrainConfig,
+    asked: PretrainConfig,
+    old: Schedule,
+    new: Schedule,
+) -> None:
+    """Let a run have more epochs: the weights will be those of such a run.
+
+    Not if a layer has used outputs that it would not have used then, or one that was
+    the last and is not now.
+    """
+    plans = plan_of(before, old), plan_of(before, new)
+    cut = Cut.newest(directory, plans[0], old.n_layers)
+    for layer, candidate in enumerate(cut.candidates):
+        used, then = (table.used[layer][: candidate.epoch] for table in (old, new))
+        below = set(used) if layer else set[int]()
+        if used != then or any(
+            plans[0].streams(layer - 1, output) != plans[1].streams(layer - 1, output)
+            for output in below
+        ):
+            key = "epochs" if before.epochs != asked.epochs else "extra_epochs"
+            was, now = (",".join(map(str, getattr(c, key))) for c in (before, asked))
+            raise ConfigError(
+                f"a longer run must begin as this one did; {flag(key)} was {was}, is "
+                f"{now}, and layer {layer + 1} would have been trained on other "
+                "outputs. Leave it out, or begin another run."
+            )
+    # First: in a complete run, checkpoints that are not final would be removed.
+    directory.set_complete(PRETRAIN, False)
+    for layer, candidate in enumerate(cut.candidates):
+        if candidate.final and candidate.epoch < len(new.used[layer]):
+            later = replace(candidate, final=False)
+            directory.layer_file(layer, candidate).rename(
+                directory.layer_file(layer, later)
+            )
+    directory.write_config({PRETRAIN: as_values(asked)})
+    directory.write_table(new)

@@ -1,6 +1,5 @@
 """Going on with an interrupted run, whatever it was doing."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from mpilayer.runs.tasks import (
     task_of_command,
 )
 
-TRAININGS: dict[str, Callable[..., Training[Any]]] = {
+TRAININGS: dict[str, type[Training[Any]]] = {
     PRETRAIN: Pretraining,
     **{task.name: Finetuning for task in TASKS.values()},
     SPARSE: SparseTraining,

@@ -2,10 +2,9 @@
 
 from collections.abc import Collection
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import TrainingError
+from mpilayer.optim.search import Iterate
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.advice import costly_allreduce
 from mpilayer.runs.checkpoints import (
@@ -22,7 +22,7 @@ from mpilayer.runs.checkpoints import (
     restore_replicas,
     saving,
 )
-from mpilayer.runs.drive import Terms, Training
+from mpilayer.runs.drive import Summary, Terms, Training
 from mpilayer.runs.rows import Facts, check_range, data_facts
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.tasks import SPARSE, sparse_config
@@ -34,9 +34,12 @@ from mpilayer.train.sparse.cost import (
     make_model,
     start_weights,
 )
-from mpilayer.train.sparse.descent import Descent, State
+from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.sparse.firing import dead_units
 from mpilayer.train.strata import Strata
+
+SparseTerms: TypeAlias = Terms[SparseConfig]
+"""What is known before a sparse training."""
 
 _LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
 
@@ -45,6 +48,7 @@ class SparseTraining(Training[SparseConfig]):
     """A sparse autoencoder on rows that all ranks share; each reads its own."""
 
     name = SPARSE
+    threads = 1  # more slow down products as small as those of a block of rows
 
     def _facts_of(self, data: Path, config: SparseConfig) -> Facts:
         return sparse_facts(data, config)
@@ -60,14 +64,14 @@ class SparseTraining(Training[SparseConfig]):
         limits = _LIMITS - {"evaluations"} if config.optimizer == "sgd" else _LIMITS
         return limits | config.unused
 
-    def _nothing_left(self, terms: Terms[SparseConfig]) -> str:
+    def _nothing_left(self, terms: SparseTerms) -> str:
         before = self._settings()
         same = all(getattr(terms.config, n) == getattr(before, n) for n in _LIMITS)
         if same and self.directory.is_complete(SPARSE):
             return f"{self.run} is trained to the end; there is nothing to do"
         return ""
 
-    def _read(self, terms: Terms[SparseConfig]) -> AnyArray:
+    def _read(self, terms: SparseTerms) -> AnyArray:
         comm, config, n_train = self.session.comm, terms.config, terms.facts.n_train
         start, stop = shard_bounds(n_train, comm.size)[comm.rank]
         if config.optimizer == "sgd":
@@ -78,14 +82,12 @@ class SparseTraining(Training[SparseConfig]):
         check_range(rows, config.output, terms.data, "give --output tanh or linear")
         return rows.astype(config.dtype, copy=False)
 
-    def _train(
-        self, terms: Terms[SparseConfig], rows: AnyArray, again: bool
-    ) -> dict[str, Any]:
+    def _train(self, terms: SparseTerms, rows: AnyArray, again: bool) -> Summary:
         self.announce(terms)
         cost = make_cost(rows, terms.config, terms.facts, self.session)
         return self.descend(cost, terms.config, again)
 
-    def announce(self, terms: Terms[SparseConfig]) -> None:
+    def announce(self, terms: SparseTerms) -> None:
         """Say where the ranks run, and what works, but not as the user may think."""
         session, config, n_train = self.session, terms.config, terms.facts.n_train
         n_ranks = session.comm.size
@@ -103,9 +105,7 @@ class SparseTraining(Training[SparseConfig]):
                 "there is no sparsity term"
             )
 
-    def descend(
-        self, cost: ShardedCost, config: SparseConfig, again: bool
-    ) -> dict[str, Any]:
+    def descend(self, cost: ShardedCost, config: SparseConfig, again: bool) -> Summary:
         """Descend to the end, and write down what was reached. Collective.
 
         Raises
@@ -177,7 +177,7 @@ class SparseTraining(Training[SparseConfig]):
             cost.on_evaluation = note
             cost.time_over = lambda: session.must_stop(unit)
             try:
-                for state in descent.states(descent.state):
+                for state in descent.states():
                     if saver.is_due(state.iteration):
                         self._save(descent, state, saver, origin)
             except TrainingError as error:
@@ -199,7 +199,7 @@ class SparseTraining(Training[SparseConfig]):
         return perf_counter() - origin
 
     def _save(
-        self, descent: Descent, state: State, saver: Saver, origin: float
+        self, descent: Descent, state: Iterate, saver: Saver, origin: float
     ) -> None:
         """Start to write the last complete iteration, on rank 0."""
         saver.note(state.iteration)
@@ -212,14 +212,12 @@ class SparseTraining(Training[SparseConfig]):
 
         def write() -> None:
             save()
-            buffer = BytesIO()
-            np.save(buffer, filters(weights))
             with files.optional(picture, "the filters are also in the weights"):
-                files.write(picture, buffer.getvalue())
+                files.write_array(picture, filters(weights))
 
         saver.start(write)
 
-    def _with_last_weights(self, error: TrainingError, state: State) -> TrainingError:
+    def _with_last_weights(self, error: TrainingError, state: Iterate) -> TrainingError:
         """Return the error that also says where the last good weights are."""
         full = TrainingError(
             f"{error} The weights after iteration {state.iteration}, cost "
@@ -269,7 +267,7 @@ def filters(weights: Array64) -> AnyArray:
     return rows.reshape(-1, size, size) if size * size == rows.shape[1] else rows
 
 
-def _reached(descent: Descent, state: State, session: Session) -> dict[str, Any]:
+def _reached(descent: Descent, state: Iterate, session: Session) -> Summary:
     """Return what the last iteration has reached. Collective."""
     cost, config = descent.cost, descent.config
     dead, final = dead_units(cost, state.position), cost.measure(state.position)

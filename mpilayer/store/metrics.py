@@ -11,8 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from mpilayer import files
 from mpilayer.errors import DamageWarning
@@ -37,12 +36,8 @@ _MOST_COUNT, _MOST = 10**9, 1e200
 class MetricsWriter:
     """Appends lines to a file, each visible to readers at once. Local.
 
-    Lines that cannot be written now are written with the next one.
-
-    Parameters
-    ----------
-    path : Path
-        The file; what it holds is kept. A link is not followed.
+    What the file holds is kept, and a link is not followed. Lines that cannot be
+    written now are written with the next one.
 
     Warns
     -----
@@ -77,15 +72,10 @@ class MetricsWriter:
                 os.ftruncate(self._file, before)
             raise
 
-    def __enter__(self) -> "MetricsWriter":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file >= 0:
             with suppress(OSError):
                 os.close(self._file)
@@ -99,16 +89,9 @@ def lines_of(values: Iterable[Mapping[str, Any]]) -> str:
 
 
 def keep_until(path: Path, key: str, most: int) -> list[dict[str, Any]]:
-    """Drop the lines after a number that they count by; return those that stay. Local.
+    """Drop the lines in which ``key``, such as ``epoch``, is more than ``most``. Local.
 
-    Parameters
-    ----------
-    path : Path
-        The file; it may be missing, and lines of it may be damaged: they are dropped.
-    key : str
-        Such as ``epoch``.
-    most : int
-        Its value in the last line that stays.
+    Returns those that stay. The file may be missing; damaged lines are dropped.
 
     Raises
     ------
@@ -120,8 +103,7 @@ def keep_until(path: Path, key: str, most: int) -> list[dict[str, Any]]:
     DamageWarning
         Lines were damaged, or missing.
     """
-    reader = MetricsReader(path)
-    lines = [line for line in reader.new_lines() if line[key] <= most]
+    lines = [line for line in MetricsReader(path).new_lines() if line[key] <= most]
     if len(lines) != most:
         warnings.warn(
             f"{path} must have {most} lines; {len(lines)} are whole. What is told of "
@@ -135,12 +117,7 @@ def keep_until(path: Path, key: str, most: int) -> list[dict[str, Any]]:
 
 
 class MetricsReader:
-    """Reads a file of metrics that may still be growing. Local.
-
-    Parameters
-    ----------
-    path : Path
-        The file; it may be missing.
+    """Reads a file of metrics that may still be growing, or be missing. Local.
 
     Attributes
     ----------
@@ -170,8 +147,10 @@ class MetricsReader:
                 if not line.endswith(b"\n"):
                     return
                 self._position += len(line)
-                values = _parsed(line)
-                if values is not None and self._is_whole(values):
+                values = None
+                with suppress(ValueError, RecursionError):
+                    values = json.loads(line)
+                if isinstance(values, dict) and self._is_whole(values):
                     yield values
                 else:
                     self.damaged += 1
@@ -179,29 +158,17 @@ class MetricsReader:
     def _is_whole(self, line: Mapping[str, Any]) -> bool:
         counts, seconds, measures = self._kind
         return (
-            all(_is_count(line.get(key)) for key in counts)
-            and all(_is_number(line.get(key), 0) for key in seconds)
+            all(_is_number(line.get(key), 0, _MOST_COUNT, int) for key in counts)
+            and all(_is_number(line.get(key), 0, _MOST) for key in seconds)
             and all(
-                line.get(key, math.inf) is None or _is_number(line.get(key), -_MOST)
+                line.get(key, "") is None or _is_number(line.get(key), -_MOST, _MOST)
                 for key in measures
             )
         )
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return values if isinstance(values, dict) else None
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _MOST_COUNT
-
-
-def _is_number(value: Any, least: float) -> bool:
-    return type(value) in (int, float) and least <= value <= _MOST
+def _is_number(value: Any, least: float, most: float, *kinds: type) -> bool:
+    return type(value) in (kinds or (int, float)) and least <= value <= most
 
 
 def _finite(value: Any) -> Any:

@@ -1,15 +1,25 @@
-"""Errors over all rows, wherever they are: sums over ranks, in float64."""
+"""How good a model is, over all rows of all ranks: sums in float64. Collective."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import Array32, Array64
-from mpilayer.models.stack import Stack
+from mpilayer.arrays import AnyArray, Array32, Array64
+from mpilayer.errors import DataError
+from mpilayer.models.stack import Predictor, Stack
 from mpilayer.numerics.losses import squared_error
 from mpilayer.parallel.comm import Communicator, wait_until
 from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
+
+Block = tuple[Array32, Array32]
+"""Rows (n_samples, n_visible) and their targets (n_samples, n_out)."""
+
+Named = Callable[[AnyArray], list[Any]]
+"""Returns what labels are called."""
+
+_LISTED = 5
 
 _NEGLIGIBLE = 1e-12
 """Squares below this part of the largest one are what rounding has left."""
@@ -29,34 +39,24 @@ def sum_over_ranks(comm: Communicator, values: Array64) -> Array64:
     return values
 
 
+def _mean(sums: Iterable[tuple[float, int]], comm: Communicator) -> float:
+    """Return the mean over all rows, given sums over some; NaN for none. Collective."""
+    totals = np.zeros(2)
+    for part in sums:
+        totals += part
+    total, n_rows = sum_over_ranks(comm, totals)
+    return float(total / n_rows) if n_rows else float("nan")
+
+
 def reconstruction_error(
     stack: Stack, blocks: Iterable[Array32], comm: Communicator
 ) -> float:
-    """Return Σ over columns of (x − x̂)², mean over all rows of all ranks. Collective.
+    """Return Σ over columns of (x − x̂)², mean over all rows; NaN without. Collective.
 
-    Parameters
-    ----------
-    stack : Stack
-        Equal on all ranks; its output is the reconstruction.
-    blocks : iterable of ndarray (n_samples, n_visible)
-        This rank's rows, block by block. *Local.*
-    comm : Communicator
-        All ranks that hold rows.
-
-    Returns
-    -------
-    float
-        *Global.* NaN without rows.
-
-    Notes
-    -----
-    The error of Santara et al. 2016 and of Hinton and Salakhutdinov 2006.
+    ``blocks`` are this rank's rows (n_samples, n_visible), ``stack`` is equal on all
+    ranks. The error of Santara et al. 2016 and of Hinton and Salakhutdinov 2006.
     """
-    totals = np.zeros(2)
-    for rows in blocks:
-        totals += squared_error(rows, stack.apply(rows)), len(rows)
-    total, n_rows = sum_over_ranks(comm, totals)
-    return float(total / n_rows) if n_rows else float("nan")
+    return _mean(((squared_error(x, stack.apply(x)), len(x)) for x in blocks), comm)
 
 
 class PCA:
@@ -114,13 +114,12 @@ class PCA:
 
     def error(self, blocks: Iterable[Array32], comm: Communicator) -> float:
         """Return the reconstruction error of rows. Collective."""
-        totals = np.zeros(2)
-        for rows in blocks:
+
+        def squares(rows: Array32) -> float:
             centred = rows - self.mean
-            kept = centred @ self.basis
-            totals += np.sum(centred**2) - np.sum(kept**2), len(rows)
-        total, n_rows = sum_over_ranks(comm, totals)
-        return float(total / n_rows) if n_rows else float("nan")
+            return float(np.sum(centred**2) - np.sum((centred @ self.basis) ** 2))
+
+        return _mean(((squares(rows), len(rows)) for rows in blocks), comm)
 
 
 def _by_columns(
@@ -159,17 +158,91 @@ def _by_rows(
 
 
 def _leading(matrix: Array64, n: int) -> tuple[Array64, Array64]:
-    """Return the largest eigenvalues, in descending order, and vectors as columns.
-
-    Few of a large matrix are found by its products with vectors (ARPACK); with 4,000
-    columns and 30 components in a fifteenth of the time.
-    """
+    """Return the largest eigenvalues, in descending order, and vectors as columns."""
     if len(matrix) < _LARGE or n > _FEW * len(matrix) or not n:
         values, vectors = np.linalg.eigh(matrix)
     else:
+        # Few of a large matrix are found by its products with vectors (ARPACK); with
+        # 4,000 columns and 30 components in a fifteenth of the time.
         # Only here: it brings a BLAS of its own.
         from scipy.sparse.linalg import eigsh
 
         first = stream(0, "pca").standard_normal(len(matrix))
         values, vectors = eigsh(matrix, n, v0=first, tol=_EIGEN_TOLERANCE)
     return values[::-1][:n], vectors[:, ::-1][:, :n]
+
+
+# --- models that learn labels
+
+
+def targets(
+    labels: AnyArray, classes: AnyArray, named: Named = np.ndarray.tolist
+) -> Array32:
+    """Return what the outputs should be, (n_samples, n_out).
+
+    With ``classes`` (n_classes,), ascending, a column each, 1 at the row's class and 0
+    elsewhere; without, one column, the labels as numbers.
+
+    Raises
+    ------
+    DataError
+        A label that is not a class; the message calls it as ``named`` does.
+    """
+    if not len(classes):
+        return labels.astype(np.float32)[:, np.newaxis]
+    strange = np.setdiff1d(labels, classes)
+    if len(strange):
+        found = ", ".join(map(str, named(strange[:_LISTED])))
+        raise DataError(
+            f"every label must be one of the {len(classes)} of the training rows; "
+            f"found {found}. Leave out such rows, or train on data that have some."
+        )
+    result = np.zeros((len(labels), len(classes)), np.float32)
+    result[np.arange(len(labels)), np.searchsorted(classes, labels)] = 1
+    return result
+
+
+class Always:
+    """What a predictor must beat: the mean target of the training rows for all rows.
+
+    Its largest number names the most frequent class; ``classes`` as for ``targets``.
+    """
+
+    def __init__(self, labels: AnyArray, classes: AnyArray) -> None:
+        self.classes = classes
+        self.mean = targets(labels, classes).mean(axis=0, dtype=np.float64)
+
+    def apply(self, rows: Array32) -> Array32:
+        """Return the output (n_samples, n_out)."""
+        return np.tile(self.mean.astype(np.float32), (len(rows), 1))
+
+
+def confusion(
+    model: Predictor | Always, blocks: Iterable[Block], comm: Communicator
+) -> Array64:
+    """Return how many rows of each class (down) were taken for each (across).
+
+    Collective on ``comm``; ``blocks`` are this rank's rows.
+    """
+    n = len(model.classes)
+    counts = np.zeros((n, n))
+    for rows, target in blocks:
+        found = model.apply(rows).argmax(axis=1)
+        np.add.at(counts, (target.argmax(axis=1), found), 1)
+    return sum_over_ranks(comm, counts)
+
+
+def prediction_error(
+    model: Predictor | Always, blocks: Iterable[Block], comm: Communicator
+) -> float:
+    """Return the percentage of wrong classes, or the mean squared error. Collective.
+
+    NaN without rows.
+    """
+    if len(model.classes):
+        counts = confusion(model, blocks, comm)
+        total = counts.sum()
+        wrong = total - np.trace(counts)
+        return float(100 * wrong / total) if total else float("nan")
+    errors = ((squared_error(t, model.apply(x)), len(x)) for x, t in blocks)
+    return _mean(errors, comm)

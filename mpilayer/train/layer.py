@@ -13,7 +13,7 @@ from mpilayer.models.autoencoder import Autoencoder
 from mpilayer.models.base import Layer, LayerShape
 from mpilayer.models.rbm import RBM
 from mpilayer.numerics.losses import squared_error
-from mpilayer.optim.descent import Descent
+from mpilayer.optim.minibatch import Momentum
 from mpilayer.parallel.channel import Rows
 from mpilayer.rng import stream
 
@@ -36,28 +36,16 @@ def make_layer(config: PretrainConfig, shape: LayerShape) -> Layer:
 
 
 def check_layer(config: PretrainConfig, shape: LayerShape) -> None:
-    """Check that the configured method has such a layer, without making one.
-
-    Raises
-    ------
-    ConfigError
-        Units or a loss that the method does not have.
-    """
+    """Raise a ``ConfigError`` if the configured method has no such units or loss."""
     make_layer(config, replace(shape, n_visible=1, n_hidden=1))
 
 
 @dataclass(frozen=True)
 class LayerSettings:
-    """What decides an epoch of one layer.
+    """What decides an epoch of one layer: see ``PretrainConfig``.
 
-    Attributes
-    ----------
-    index : int
-        Of the layer, from 0: part of the addresses of its random streams.
-    seed, minibatch, momentum, momentum_switch, weight_decay
-        As in ``PretrainConfig``.
-    learning_rate : float
-        On the mean over a minibatch.
+    ``index``, from 0, is a part of the addresses of its random streams; the learning
+    rate is that on the mean over a minibatch.
     """
 
     index: int
@@ -70,28 +58,16 @@ class LayerSettings:
 
 
 class LayerState:
-    """A layer with all that decides its further training.
+    """An initialized layer with all that decides its further training.
 
-    Parameters
-    ----------
-    layer : Layer
-        The model, already initialized.
-    settings : LayerSettings
-        How it is trained.
-
-    Attributes
-    ----------
-    epoch : int
-        Epochs done.
-    optimizer : Descent
-        Holds the velocity.
+    ``epoch`` epochs are done; ``optimizer`` holds the velocity.
     """
 
     def __init__(self, layer: Layer, settings: LayerSettings) -> None:
         self.layer = layer
         self.settings = settings
         self.epoch = 0
-        self.optimizer = Descent(layer.parameters.vector.size)
+        self.optimizer = Momentum(layer.parameters.vector.size)
         # 1 for weights, 0 for biases, which do not decay.
         decays = layer.parameters.like()
         for _, view in decays.items():
@@ -131,28 +107,11 @@ class LayerState:
         activations: Array32 | None = None,
         between: Callable[[], object] = lambda: None,
     ) -> None:
-        """Pass once over the rows in a new random order.
+        """Pass once over rows (n_samples, n_visible) in a new random order.
 
-        Parameters
-        ----------
-        rows : ndarray (n_samples, n_visible)
-            Training rows; left unchanged.
-        activations : ndarray (n_samples, n_hidden), optional
-            Receives the hidden activations that training computes, row by row, under
-            the weights of that moment.
-        between : callable
-            Called after every minibatch, to move messages on.
-
-        Raises
-        ------
-        TrainingError
-            See ``minibatches``.
-
-        Notes
-        -----
-        Velocity ← momentum · velocity + learning_rate/B · (ascent direction), then
-        parameters += velocity (Santara et al. 2016 §2.2). Random streams are addressed
-        by (seed, purpose, layer, epoch).
+        ``activations`` (n_samples, n_hidden) receive the hidden ones that training
+        computes, row by row, under the weights of that moment. ``between`` is called
+        after every minibatch, to move messages on. Raises as ``minibatches`` does.
         """
         layer = self.layer
         for chosen, rng in self.minibatches(len(rows)):
@@ -160,6 +119,7 @@ class LayerState:
             # "clip" writes straight into the buffer; no index is out of range. Rows
             # that are not an array are asked by their own ``take``.
             np.take(rows, chosen, axis=0, out=minibatch, mode="clip")
+            # Santara et al. 2016 §2.2: velocity ← momentum · velocity + rate/B · Δ.
             scale = self.settings.learning_rate / len(chosen)
             hidden = layer.gradient(minibatch, rng, scale, self.descend)
             if activations is not None:
@@ -209,13 +169,12 @@ def new_state(
 ) -> LayerState:
     """Return a layer with its first weights, N(0, ``initial_deviation``²), biases 0."""
     layer = make_layer(config, shapes[index])
+    rates = per_layer("learning_rate", config.learning_rate, len(shapes))
     settings = LayerSettings(
         index=index,
         seed=config.seed,
         minibatch=config.minibatch,
-        learning_rate=per_layer("learning_rate", config.learning_rate, len(shapes))[
-            index
-        ],
+        learning_rate=rates[index],
         momentum=config.momentum,
         momentum_switch=config.momentum_switch,
         weight_decay=config.weight_decay,

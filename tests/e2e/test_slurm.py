@@ -11,39 +11,24 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import contents, digests, read_summary
-from tests.e2e.test_job import JOB, calls, program, variables, write_job
+from tests.e2e.test_job import JOB, calls
 from tests.support import launch
+from tests.support.jobs import GARBLED, LIMIT, Place, cancel, describe, warn
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 AT_ONCE = 4
-LIMIT = 300.0
-"""Seconds for each step of a test: other tests run beside them, on the same cores."""
-
+TRIES = 2
 LAUNCHERS = [("mpiexec",), ("srun",)]
 LAYERS = ("--layers", "14,10,8,4")
 SETTINGS = (*LAYERS, "--epochs", "2", "--minibatch", "50", "--threads", "1")
 LONG = (*LAYERS, "--epochs", "300", "--minibatch", "10")
-
-# mpilayer, whose epochs take a while, but no more of the processor: a launch lasts
-# longer than what it must not survive, on any machine.
-SLOWLY = """
-from mpilayer.train.layer import LayerState
-original = LayerState.train_epoch
-
-def train_epoch(self, *arguments):
-    time.sleep(0.02)
-    original(self, *arguments)
-
-LayerState.train_epoch = train_epoch
-"""
 
 # The first start has the rest of a job whose time is nearly over: mpilayer leaves the
 # last 30 s alone. The variable is SLURM's own.
@@ -52,13 +37,6 @@ if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then
     export SLURM_JOB_END_TIME=$(($(date +%s) + 33))
 fi
 """
-
-# SLURM's words when those of MPICH's ranks reach it garbled, inside MPI_Init under srun
-# on two nodes: MPICH 5.0.2 tells its address with what lies behind it in memory, such
-# as texts of Python, and SLURM's pmi2 cannot take so much. Never in 75 steps of a
-# program of three lines, in one of forty of ours; then in each repetition, too.
-GARBLED = "mpi/pmi2: invalid client request"
-TRIES = 2
 
 WORK = {}
 
@@ -75,114 +53,6 @@ def beside(*cases):
     return register
 
 
-class Place:
-    """A folder in which jobs are written, submitted, and waited for.
-
-    Parameters
-    ----------
-    folder : Path
-        New.
-    data : Path
-        The data set.
-    stopped : threading.Event
-        Set when nobody is interested any more.
-    """
-
-    def __init__(self, folder, data, stopped):
-        self.folder, self.run, self.data = folder, folder / "run", data
-        self.jobs = []
-        self._stopped = stopped
-
-    def anew(self):
-        """Return another place for the same work."""
-        folder = self.folder / "again"
-        folder.mkdir()
-        place = Place(folder, self.data, self._stopped)
-        place.undisturbed, place.pretrained = self.undisturbed, self.pretrained
-        return place
-
-    def write(self, command, *arguments, slowly=False):
-        """Write the batch script of a command with a run in the folder."""
-        if slowly:
-            text = f"#!{sys.executable}\n" + launch.driver(SLOWLY)[1]
-            program(self.folder / "bin" / "mpilayer", text)
-        arguments = ("job", command, self.data, *JOB, *arguments)
-        launch.run(*arguments, cwd=self.folder, limit=LIMIT).ok()
-
-    def submit(self, *command, **plans):
-        """Submit; return the ids of the jobs in the order of their submission."""
-        done = subprocess.run(
-            command or ("sbatch", "job.sh"),
-            cwd=self.folder,
-            env=launch.environment() | variables(self.folder, **plans),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-        )
-        if "node configuration is not available" in done.stderr:
-            pytest.skip("needs two nodes")
-        assert done.returncode == 0, done
-        found = re.findall(r"\d+", done.stdout)
-        self.jobs += found
-        return found
-
-    def wait_until(self, condition, every=0.1):
-        """Wait until a condition holds; return its value."""
-        end = time.monotonic() + LIMIT
-        while not (found := condition()):
-            told = self.everything()
-            # Ranks that were not understood may wait for ever.
-            assert GARBLED not in told, told
-            assert time.monotonic() < end, told
-            assert not self._stopped.wait(every)
-        return found
-
-    def ended(self, job):
-        """Wait for the end of a job; return what SLURM knows then."""
-
-        def look():
-            found = describe(job)
-            running = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
-            return None if found["JobState"] in running else found
-
-        return self.wait_until(look, every=0.4)
-
-    def everything(self):
-        """Return what the jobs have printed."""
-        return "\n".join(path.read_text() for path in self.folder.glob("*.out"))
-
-    def epochs(self):
-        """Return how many epochs the last layer has."""
-        path = self.run / "metrics" / "layer-4.jsonl"
-        return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def describe(job):
-    """Return what SLURM knows about a job, by name."""
-    shown = subprocess.run(
-        ["scontrol", "show", "job", "-o", job],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return dict(pair.split("=", 1) for pair in shown.split() if "=" in pair)
-
-
-def cancel(*arguments):
-    """Cancel jobs, or send them a signal."""
-    subprocess.run(["scancel", *arguments], check=True)
-
-
-def warn(job):
-    """Send the warning of SLURM before its time."""
-    cancel("--batch", "--signal=USR1", job)
-
-
-def outcome(found):
-    """Return how a job has ended."""
-    return found["JobState"], found["ExitCode"], found["Restarts"]
-
-
 # --- with mpilayer
 
 
@@ -195,9 +65,8 @@ def a_run_longer_than_its_time_goes_on_again_and_again(place, launcher):
     before = place.epochs()
     place.wait_until(lambda: place.epochs() > before)
     warn(job)
-    found = place.ended(job)
+    place.assert_outcome(job, "COMPLETED", "0:0", "2")
     said = place.everything()
-    assert outcome(found) == ("COMPLETED", "0:0", "2"), said
     assert "saved and stopped because of the time limit" in said
     assert "saved and stopped because of SIGUSR1" in said
     assert "requeue 2 of 5" in said
@@ -231,7 +100,7 @@ def a_job_whose_ranks_were_killed_can_be_requeued(place, launcher):
     assert place.ended(job)["JobState"] == "FAILED", place.everything()
     subprocess.run(["scontrol", "requeue", job], check=True)
     place.wait_until(lambda: describe(job)["Restarts"] == "1")
-    assert outcome(place.ended(job)) == ("COMPLETED", "0:0", "1"), place.everything()
+    place.assert_outcome(job, "COMPLETED", "0:0", "1")
     assert "going on after epochs" in place.everything()
     assert digests(place.run) == place.undisturbed()
 
@@ -276,7 +145,7 @@ def scaling_of_the_sparse_mode(place, launcher):
     options = ["--evaluations", 5, "--nodes", 2, "--ntasks", 4, "--launcher", launcher]
     place.write("scaling", *options)
     (job,) = place.submit()
-    assert place.ended(job)["JobState"] == "COMPLETED", place.everything()
+    place.assert_completed(job)
     table = r"ranks  seconds  speed-up\n +1 .* 1\.00\n +2 .*\n +4 "
     assert re.search(table, place.everything())
     for ranks in (1, 2, 4):
@@ -288,7 +157,7 @@ def a_comparison_on_two_nodes(place, launcher):
     options = ["--hidden", 6, "--evaluations", 30, "--launcher", launcher]
     place.write("compare", *options, "--nodes", 2, "--ntasks", 4)
     (job,) = place.submit()
-    assert place.ended(job)["JobState"] == "COMPLETED", place.everything()
+    place.assert_completed(job)
     assert (place.run / "complete").read_text() == "compare\n"
     result = json.loads((place.run / "compare.json").read_text())
     assert result["ranks"] == 4
@@ -321,7 +190,7 @@ def a_recorded_script_in_a_fresh_checkout(place, name):
         words = ["sbatch", *after, f"jobs/{script}.sh", *SHORT[script]]
         (job,) = place.submit(*words)
         after = [f"--dependency=afterok:{job}"]
-    assert place.ended(job)["JobState"] == "COMPLETED", place.everything()
+    place.assert_completed(job)
 
 
 def by_srun(place, *options, srun):
@@ -362,12 +231,12 @@ def srun_without_mpi_is_refused(place):
 @beside((), ("--seeds", "2"))
 def a_chain_waits_for_the_end_of_requeues(place, *seeds):
     chain = ["--then", "finetune,evaluate", "--run", "run", "-o", "chain", *seeds]
-    write_job(place.folder, "pretrain", "a.h5", *chain)
+    place.write_stand_in(*chain)
     plans = {"pretrain": "more end", "finetune": "more end"}
     jobs = place.submit("bash", "chain/submit.sh", **plans)
     assert len(jobs) == 3
     for job in jobs:
-        assert place.ended(f"{job}_0" if seeds else job)["JobState"] == "COMPLETED"
+        place.assert_completed(f"{job}_0" if seeds else job)
     assert [(call[1], call[2].split()[0]) for call in calls(place.folder)] == [
         ("more", "pretrain"),
         ("end", "pretrain"),
@@ -382,11 +251,11 @@ def a_warned_job_starts_again_and_ends(place, launcher, nodes):
     options = ["--nodes", nodes, "--ntasks", 4, "--launcher", launcher]
     run = place.folder / "a run"
     to_run = ["--run", run, "-o", "job.sh"]
-    write_job(place.folder, "pretrain", "a.h5", *to_run, *options)
+    place.write_stand_in(*to_run, *options)
     (job,) = place.submit(pretrain="save end")
     place.wait_until(lambda: len(list(run.glob("waits-0-*"))) == 4)
     warn(job)
-    assert outcome(place.ended(job)) == ("COMPLETED", "0:0", "1")
+    place.assert_outcome(job, "COMPLETED", "0:0", "1")
     assert [call[:2] for call in calls(place.folder)] == [["0", "save"], ["1", "end"]]
     output = place.folder / f"pretrain-a run-{job}.out"
     assert "received USR1" in output.read_text()
@@ -396,35 +265,28 @@ def a_warned_job_starts_again_and_ends(place, launcher, nodes):
 
 @beside()
 def an_array_of_seeds(place):
-    write_job(place.folder, "pretrain", "a.h5", *JOB, "--seeds", "5,3")
+    place.write_stand_in(*JOB, "--seeds", "5,3")
     (job,) = place.submit(pretrain="save end")
     runs = [place.folder / f"run-seed-{seed}" for seed in (5, 3)]
     place.wait_until(lambda: all((run / "waits-0-0").exists() for run in runs))
     warn(f"{job}_0")
     warn(f"{job}_1")
     for task, run in enumerate(runs):
-        assert outcome(place.ended(f"{job}_{task}")) == ("COMPLETED", "0:0", "1")
+        place.assert_outcome(f"{job}_{task}", "COMPLETED", "0:0", "1")
         assert (run / "complete").read_text() == "pretrain\n"
 
 
-@beside()
-def the_limit_of_requeues_holds(place):
-    write_job(place.folder, "pretrain", "a.h5", *JOB, "--requeues", 1)
-    (job,) = place.submit(pretrain="more")
-    assert outcome(place.ended(job)) == ("FAILED", "75:0", "1")
-
-
-@beside(("fail", 3), ("nothing", 1), ("crash", 0))
-def ends_that_are_not_repeated(place, plan, code):
-    write_job(place.folder, "pretrain", "a.h5", *JOB)
+@beside(("more", 75, 1), ("fail", 3, 0), ("nothing", 1, 0), ("crash", 0, 0))
+def only_what_has_saved_is_repeated_and_not_for_ever(place, plan, code, restarts):
+    place.write_stand_in(*JOB, "--requeues", 1)
     (job,) = place.submit(pretrain=plan)
     state = "FAILED" if code else "COMPLETED"
-    assert outcome(place.ended(job)) == (state, f"{code}:0", "0")
+    place.assert_outcome(job, state, f"{code}:0", str(restarts))
 
 
 @beside()
 def a_cancelled_job_stays_cancelled(place):
-    write_job(place.folder, "pretrain", "a.h5", *JOB)
+    place.write_stand_in(*JOB)
     (job,) = place.submit(pretrain="save end")
     place.wait_until(lambda: (place.run / "waits-0-0").exists())
     cancel(job)
@@ -435,7 +297,7 @@ def a_cancelled_job_stays_cancelled(place):
 @beside((), ("--seeds", "2"))
 def a_chain_ends_where_a_step_fails(place, *seeds):
     chain = ["--then", "finetune,evaluate", "--run", "run", "-o", "chain", *seeds]
-    write_job(place.folder, "pretrain", "a.h5", *chain)
+    place.write_stand_in(*chain)
     jobs = place.submit("bash", "chain/submit.sh", pretrain="fail")
     ends = [place.ended(f"{job}_0" if seeds else job)["JobState"] for job in jobs]
     assert ends == ["FAILED", "CANCELLED", "CANCELLED"]

@@ -22,15 +22,16 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from benchmarks.torture import different, weights
+from benchmarks.traces import different, weights
 from mpilayer.cli.main import main as mpilayer
 from tests.e2e.conftest import write_pixels
 
 LIMIT = 60
-for _name in ("training", "evaluate", "report", "resume"):
+for _name in ("training", "use", "report", "resume"):
     import_module(f"mpilayer.cli.{_name}")  # once, not in every child
 import_module("mpilayer.report.build")
 
@@ -98,22 +99,21 @@ class Runs:
         code, text = child(line)
         assert code == 0, text
 
-    def try_one(self, rng: random.Random) -> tuple[str, str, str]:
-        """Damage, use, and return the file, the way, and what is wrong, if anything."""
+    def try_one(self, way: str, rng: random.Random) -> tuple[str, str]:
+        """Damage, use, and return the file, and what is wrong, if anything."""
         name = rng.choice(sorted(self.made))
         run = self.folder / "copy" / "run"
         shutil.rmtree(run.parent, ignore_errors=True)
         shutil.copytree(self.made[name], run)
         victim = rng.choice(sorted(p for p in run.rglob("*") if p.name != ".lock"))
-        way = rng.choice(sorted(WAYS))
         if not WAYS[way](victim, rng):
-            return "", "", ""
+            return "", ""
         command = rng.choice(COMMANDS)
         kind = victim.relative_to(run).as_posix()
         code, text = child(self.command(name, command, run))
         fault = self._fault(name, command, run, code, text)
         told = f"{name}: {command} after {way}: {fault}\n{text}" if fault else ""
-        return kind, way, told
+        return kind, told
 
     def _fault(self, name: str, command: str, run: Path, code: int, text: str) -> str:
         if "Traceback" in text or "Warning:" in text:
@@ -307,10 +307,11 @@ def campaign(folder: Path, tries: int, seed: int) -> tuple[Counter[str], list[st
     runs, rng = Runs(folder), random.Random(seed)
     counts: Counter[str] = Counter()
     wrong = []
-    while counts.total() < tries:
-        file, way, told = runs.try_one(rng)
-        if file:
-            counts[way] += 1
+    for way in cycle(WAYS):
+        if counts.total() >= tries:
+            break
+        file, told = runs.try_one(way, rng)
+        counts[way] += bool(file)
         if told:
             wrong.append(f"{file}: {told}")
             print(f"--- {wrong[-1]}\n", flush=True)

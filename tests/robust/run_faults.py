@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.torture import different, errors, weights
+from benchmarks.traces import different, errors, weights
 from tests.e2e.conftest import write_pixels
 from tests.support import launch
 

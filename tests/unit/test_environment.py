@@ -181,79 +181,40 @@ def test_it_can_be_imported_before_numpy():
 
 # --- when the job ends
 
-
-def fake_scontrol(folder, text, code=0):
-    """Put a scontrol on the path that prints a text."""
-    folder.mkdir(exist_ok=True)
-    script = folder / "scontrol"
-    script.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\nexit {code}\n")
-    script.chmod(0o755)
-    return str(folder)
-
-
-@pytest.fixture
-def in_job(monkeypatch):
-    """Give an environment without the words of a real job."""
-    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    return monkeypatch
-
-
-def test_no_job_has_no_end(in_job):
-    in_job.delenv("SLURM_JOB_ID")
-    assert environment.job_end() is None
-
-
 LATER = f"{time.time() + 9000:.0f}"
-
-
-def test_slurm_says_when_the_job_ends(in_job):
-    in_job.setenv("SLURM_JOB_END_TIME", LATER)
-    assert environment.job_end() == float(LATER)
-
-
-@pytest.mark.parametrize("shown", ["", "EndTime=2023-11-14T22:13:20"])
-def test_a_job_that_has_ended_has_no_end(in_job, tmp_path, shown):
-    path = fake_scontrol(tmp_path / "bin", SHOWN.format(shown))
-    in_job.setenv("PATH", f"{path}:{os.environ['PATH']}")
-    in_job.setenv("SLURM_JOB_END_TIME", "1700000000")
-    assert environment.job_end() is None
-
-
 SHOWN = "JobId=17 JobName=a b Requeue=1 StartTime=2096-11-21T08:00:00 {} Nodes=1"
-
-
-@pytest.mark.parametrize("given", [None, "", "soon"])
-def test_scontrol_says_when_the_job_ends(in_job, tmp_path, given):
-    if given is not None:
-        in_job.setenv("SLURM_JOB_END_TIME", given)
-    text = SHOWN.format("EndTime=2096-11-21T09:30:00 Deadline=N/A")
-    path = fake_scontrol(tmp_path / "bin", text)
-    in_job.setenv("PATH", f"{path}:{os.environ['PATH']}")
-    expected = time.mktime((2096, 11, 21, 9, 30, 0, 0, 0, -1))
-    assert environment.job_end() == expected
+GOOD = SHOWN.format("EndTime=2096-11-21T09:30:00 Deadline=N/A")
+END = time.mktime((2096, 11, 21, 9, 30, 0, 0, 0, -1))
 
 
 @pytest.mark.parametrize(
-    ("text", "code"),
+    ("job", "told", "shown", "code", "end"),
     [
-        (SHOWN.format("EndTime=2096-11-21T09:30:00"), 1),
-        (SHOWN.format("EndTime=Unknown"), 0),
-        (SHOWN.format(""), 0),
-        ("", 0),
+        (None, None, GOOD, 0, None),
+        ("17; echo", None, GOOD, 0, None),
+        ("17", LATER, "", 1, float(LATER)),
+        ("17", None, GOOD, 0, END),
+        ("17", "", GOOD, 0, END),
+        ("17", "soon", GOOD, 0, END),
+        # What was left over from a job that has ended.
+        ("17", "1700000000", SHOWN.format(""), 0, None),
+        ("17", "1700000000", SHOWN.format("EndTime=2023-11-14T22:13:20"), 0, None),
+        # SLURM does not know, or is not there.
+        ("17", None, GOOD, 1, None),
+        ("17", None, SHOWN.format("EndTime=Unknown"), 0, None),
+        ("17", None, SHOWN.format(""), 0, None),
+        ("17", None, "", 0, None),
+        ("17", None, None, 0, None),
     ],
 )
-def test_scontrol_does_not_know(in_job, tmp_path, text, code):
-    path = fake_scontrol(tmp_path / "bin", text, code)
-    in_job.setenv("PATH", f"{path}:{os.environ['PATH']}")
-    assert environment.job_end() is None
-
-
-def test_there_is_no_scontrol(in_job, tmp_path):
-    in_job.setenv("PATH", str(tmp_path))
-    assert environment.job_end() is None
-
-
-def test_a_strange_job_number(in_job, tmp_path):
-    in_job.setenv("SLURM_JOB_ID", "17; echo")
-    assert environment.job_end() is None
+def test_when_the_job_ends(monkeypatch, tmp_path, job, told, shown, code, end):
+    for name, value in {"JOB_ID": job, "JOB_END_TIME": told}.items():
+        monkeypatch.delenv(f"SLURM_{name}", raising=False)
+        if value is not None:
+            monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if shown is not None else "")
+    if shown is not None:
+        script = tmp_path / "scontrol"
+        script.write_text(f"#!/bin/sh\ncat <<'END'\n{shown}\nEND\nexit {code}\n")
+        script.chmod(0o755)
+    assert environment.job_end() == end

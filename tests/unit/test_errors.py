@@ -1,9 +1,6 @@
 """Messages for mistakes, and who raises them."""
 
-import pytest
-
-from mpilayer import errors
-from mpilayer.errors import ConfigError, MpilayerError, unknown
+from mpilayer.errors import ConfigError, unknown
 
 
 def test_unknown_names_the_legal_ones_and_guesses():
@@ -19,15 +16,6 @@ def test_unknown_names_the_legal_ones_and_guesses():
     )
 
 
-@pytest.mark.parametrize(
-    "kind", ["Config", "Data", "Checkpoint", "Schedule", "Communication"]
-)
-def test_every_kind_can_be_caught_as_one(kind):
-    assert issubclass(getattr(errors, f"{kind}Error"), MpilayerError)
-
-
 def test_an_error_is_one_rank_s_until_all_have_it():
-    error = ConfigError("x")
-    assert not error.collective
-    error.collective = True
+    assert ConfigError("x").of_all_ranks().collective
     assert not ConfigError("y").collective

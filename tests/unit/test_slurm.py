@@ -15,7 +15,6 @@ from mpilayer.slurm import (
     Step,
     check_chain,
     render,
-    render_scaling,
     render_submit,
     scaling_ranks,
     seconds,
@@ -65,13 +64,9 @@ def test_what_slurm_is_asked_for_on_request():
     config = replace(CONFIG, ntasks=7, warn_seconds=300, **given)
     script = render(replace(STEP, seeds=(5, 3, 8)), config)
     found = asked(script)
-    assert found["partition"] == "long"
-    assert found["account"] == "a.b"
-    assert found["mem"] == "8G"
+    given |= {"output": given.pop("log"), "signal": "B:USR1@300", "array": "0-2"}
+    assert given.items() <= found.items()
     assert "##SBATCH" not in script
-    assert found["signal"] == "B:USR1@300"
-    assert found["output"] == "x.out"
-    assert found["array"] == "0-2"
     assert "ntasks-per-node" not in found
 
 
@@ -89,6 +84,10 @@ def test_slurm_reads_its_lines_before_any_command():
     assert lines.index("set -u") > first
 
 
+SRUN = replace(CONFIG, launcher="srun")
+SPARSE = replace(STEP, command="sparse", options=("--evaluations", "9"))
+
+
 def test_mpiexec():
     script = render(STEP, CONFIG)
     assert " ".join(command(script)) == (
@@ -101,7 +100,8 @@ def test_mpiexec():
 
 @pytest.mark.parametrize("mpi", ["pmi2", "pmix"])
 def test_srun(mpi):
-    words = command(render(STEP, replace(CONFIG, launcher="srun", mpi=mpi)))
+    script = render(STEP, replace(SRUN, mpi=mpi))
+    words = command(script)
     assert words[: words.index("mpilayer")] == [
         "srun",
         f"--mpi={mpi}",
@@ -110,30 +110,35 @@ def test_srun(mpi):
         '--cpus-per-task="$SLURM_CPUS_PER_TASK"',
         "--cpu-bind=cores",
     ]
+    assert "BINDING" not in script
 
 
-def test_threads():
+def test_scaling():
+    script = render(SPARSE, CONFIG, scaling=True)
+    assert asked(script)["job-name"] == "scaling-first"
+    assert "attend --mark sparse --requeues 5 --ranks 1,2,4,8 " in script
+    assert " ".join(command(script)) == (
+        'mpiexec -n %ranks mpilayer sparse "$data" --run %run --replace '
+        '--threads "$OMP_NUM_THREADS" --evaluations 9 "$@"'
+    )
+    words = command(render(SPARSE, SRUN, scaling=True))
+    assert {"--nodes=%nodes", "--ntasks=%ranks"} <= set(words)
+
+
+def test_ranks_of_several_threads_are_bound_by_slurm_alone():
     assert "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK\n" in render(STEP, CONFIG)
     script = render(STEP, replace(CONFIG, cpus_per_task=4, threads=2))
     assert "export OMP_NUM_THREADS=2\n" in script
     assert asked(script)["cpus-per-task"] == "4"
-
-
-def test_ranks_of_several_threads_are_bound_by_slurm_alone():
-    script = render(STEP, replace(CONFIG, cpus_per_task=2))
     assert "HYDRA_BINDING" not in script
     assert "OMPI_MCA_hwloc_base_binding_policy=none" in script
-    assert "BINDING" not in render(STEP, replace(CONFIG, launcher="srun"))
 
 
-@pytest.mark.parametrize("name", ["finetune", "evaluate"])
-def test_commands_on_a_run_are_given_its_directory(name):
-    script = render(replace(STEP, command=name), CONFIG)
-    assert f'mpilayer {name} "$run" --data "$data"' in script
-
-
-def test_evaluation_needs_one_rank_and_no_mark():
-    script = render(replace(STEP, command="evaluate", options=()), CONFIG)
+def test_commands_on_a_run_are_given_its_directory():
+    for name in ("finetune", "evaluate"):
+        script = render(replace(STEP, command=name, options=()), CONFIG)
+        assert f'mpilayer {name} "$run" --data "$data"' in script
+    # Evaluating needs one rank and no mark.
     found = asked(script)
     assert (found["nodes"], found["ntasks"]) == ("1", "1")
     assert "signal" not in found
@@ -146,18 +151,6 @@ def test_seeds():
     assert "\nrun=runs/first-seed-$seed\n" in script
     assert command(script)[-5:-1] == ["--seed", '"$seed"', "--layers", "14,10"]
     assert asked(script)["output"] == "%x-%A_%a.out"
-
-
-def test_scaling():
-    step = replace(STEP, command="sparse", options=("--evaluations", "9"))
-    script = render_scaling(step, CONFIG)
-    assert asked(script)["job-name"] == "scaling-first"
-    assert "attend --mark sparse --requeues 5 --ranks 1,2,4,8 " in script
-    assert command(script)[:3] == ["mpiexec", "-n", "%ranks"]
-    assert "--resume" not in script
-    assert "--run %run --replace" in " ".join(command(script))
-    words = command(render_scaling(step, replace(CONFIG, launcher="srun")))
-    assert {"--nodes=%nodes", "--ntasks=%ranks"} <= set(words)
 
 
 @pytest.mark.parametrize(
@@ -193,12 +186,12 @@ def test_the_comment_is_the_command_also_when_it_is_long():
 
 SCRIPTS = {
     "mpiexec": render(STEP, CONFIG),
-    "srun": render(STEP, replace(CONFIG, launcher="srun")),
+    "srun": render(STEP, SRUN),
     "seeds": render(replace(STEP, seeds=(1, 2)), CONFIG),
     "blanks": render(replace(STEP, run="a 'b' $c/%d e"), CONFIG),
     "evaluate": render(replace(STEP, command="evaluate"), CONFIG),
-    "scaling": render_scaling(STEP, CONFIG),
-    "scaling-srun": render_scaling(STEP, replace(CONFIG, launcher="srun")),
+    "scaling": render(STEP, CONFIG, scaling=True),
+    "scaling-srun": render(STEP, SRUN, scaling=True),
     "threads": render(STEP, replace(CONFIG, cpus_per_task=2)),
     "environment": render(STEP, replace(CONFIG, environment="module load x\n. ./y")),
     "submit": render_submit(["pretrain", "finetune"], array=True),

@@ -11,8 +11,8 @@ import numpy as np
 from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig
 from mpilayer.errors import CheckpointError
-from mpilayer.models.sparse import SparseAutoencoder
-from mpilayer.optim.search import Objective
+from mpilayer.models.sparse import SparseAutoencoder, Sparsity
+from mpilayer.optim.search import Iterate, Objective
 from mpilayer.train.sparse.cost import Enough, ShardedCost
 from mpilayer.train.strata import Strata
 from mpilayer.train.sums import Sums
@@ -21,45 +21,27 @@ _EAGER = 0.002
 """Seconds for which a rank only offers its core: steps take far less."""
 
 
-@dataclass(frozen=True)
-class SGDState:
-    """All that decides the further course; never changed once made.
+@dataclass(frozen=True, kw_only=True)
+class SGDState(Iterate):
+    """Where the whole cost was measured last, and with what the steps go on.
 
     Attributes
     ----------
-    position, gradient : ndarray (n,)
-        The parameters, and the gradient of the whole cost there.
-    cost : float
-        The cost there.
     mean_activation : ndarray (n_hidden,)
         Running mean of the firing probabilities.
-    iteration : int
-        How often the cost was measured after steps.
     examples : int
-        Rows that all steps together have met.
+        Rows that all steps have met; the cost is measured once an iteration.
     """
 
-    position: Array64
-    cost: float
-    gradient: Array64
     mean_activation: Array64
-    iteration: int = 0
     examples: int = 0
 
     @staticmethod
-    def start(position: Array64, evaluate: Objective, cost: ShardedCost) -> "SGDState":
+    def first(position: Array64, evaluate: Objective, cost: ShardedCost) -> "SGDState":
         """Evaluate a first position; collective."""
         value, gradient = evaluate(position)
-        return SGDState(position, value, gradient, cost.mean_activation.copy())
-
-    def arrays(self) -> dict[str, Array64]:
-        """Return the arrays that a checkpoint needs."""
-        names = ("position", "gradient", "mean_activation")
-        return {name: getattr(self, name) for name in names}
-
-    def numbers(self) -> dict[str, float | int]:
-        """Return the numbers that a checkpoint needs."""
-        return {k: getattr(self, k) for k in ("cost", "iteration", "examples")}
+        mean = cost.mean_activation.copy()
+        return SGDState(position, value, gradient, mean_activation=mean)
 
     @classmethod
     def restore(
@@ -78,14 +60,7 @@ class SGDState:
                 "was constant once, and falls to 0 now; found a former checkpoint. "
                 "Its weights can be used as they are; begin another run."
             )
-        return cls(
-            position=arrays["position"],
-            cost=float(numbers["cost"]),
-            gradient=arrays["gradient"],
-            mean_activation=arrays["mean_activation"],
-            iteration=int(numbers["iteration"]),
-            examples=int(numbers["examples"]),
-        )
+        return super().restore(arrays, numbers)
 
 
 def sgd(
@@ -93,18 +68,15 @@ def sgd(
 ) -> Iterator[SGDState]:
     """Yield the state whenever the whole cost was measured. Collective.
 
+    There are ``evaluations`` − 1 times ``measure_every`` examples, and the rate falls
+    linearly to 0 over them. Going on from a state gives the same bits.
+
     Parameters
     ----------
     cost : ShardedCost
         Its rows must be those of this rank's strata. Its model is left alone.
     evaluate : callable
         Evaluates the cost of all rows.
-    config : SparseConfig
-        Minibatch, learning rate, the sparsity's rule, memory of the running mean, seed.
-        There are ``evaluations`` − 1 times ``measure_every`` examples, and the rate
-        falls linearly to 0 over them.
-    state : SGDState
-        Where to begin or go on; going on gives the same bits.
 
     Raises
     ------
@@ -131,7 +103,12 @@ def sgd(
         if cost.latest and isinf(cost.latest.reconstruction + cost.latest.decay):
             raise cost.no_number()
         state = SGDState(
-            position, value, gradient, mean, state.iteration + 1, steps.examples
+            position,
+            value,
+            gradient,
+            state.iteration + 1,
+            mean_activation=mean,
+            examples=steps.examples,
         )
         yield state
     raise Enough("evaluations")
@@ -156,7 +133,9 @@ class _Steps:
         self.mean, self.examples = state.mean_activation.copy(), state.examples
         self._gradient, self._sums = parameters.like(), Sums(cost.comm, _EAGER)
         n_hidden = len(self.mean)
-        self._no_slope = np.zeros(n_hidden)
+        # The paper's update of the biases stands for the term's slope.
+        paper = config.sgd_sparsity == "bias"
+        self._sparsity = Sparsity(0.0, 0.5) if paper else cost.sparsity
         # Σ firing, and whether a rank wants to stop.
         self._firing = np.zeros(n_hidden + 1)
         self._minibatches = self._from(state.examples)
@@ -214,6 +193,4 @@ class _Steps:
     def _slope(self) -> Array64:
         """Return the sparsity term's slope at the mean that the minibatch leaves."""
         self._sums.finish()
-        if self._config.sgd_sparsity == "bias":
-            return self._no_slope
-        return self._cost.sparsity.slope(self.mean)
+        return self._sparsity.slope(self.mean)

@@ -1,4 +1,4 @@
-"""The sample in the repository, and the full MNIST set beside the checkout."""
+"""The samples in the repository, and the full MNIST set beside the checkout."""
 
 import subprocess
 import sys
@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mpilayer import hdf5
 from mpilayer.data.catalog import CATALOG
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.idx import read_idx_folder
+from mpilayer.data.images import read_images
 from mpilayer.data.split import set_apart
+from mpilayer.errors import DataError
 
 ROOT = Path(__file__).parents[3]
 SAMPLE = ROOT / "data" / "mnist-sample.h5"
@@ -34,6 +37,24 @@ def test_sample():
 
 def test_readme_has_the_sample_s_digest():
     assert digest(SAMPLE) in (SAMPLE.parent / "README.md").read_text()
+
+
+def test_sample_of_images():
+    path = SAMPLE.with_name("natural-sample.h5")
+    with hdf5.open_foreign(path) as file:
+        hdf5.verify_digest(file, path, DataError)
+        assert file.attrs["licence"] == "CC0 1.0"
+        readme = (SAMPLE.parent / "README.md").read_text()
+        assert file.attrs["digest"] in readme
+        for name in (*file["images"].attrs["files"], *file["images"].attrs["authors"]):
+            assert name in readme
+        assert file["images"].dtype == np.uint8
+    images = read_images(path).x
+    assert images.shape == (5, 256, 256)
+    # Each image has contrast, and none is dark or bright throughout.
+    assert np.all(images.std((1, 2)) > 0.1)
+    assert np.all(abs(images.mean((1, 2)) - 0.5) < 0.25)
+    assert path.stat().st_size < 600_000
 
 
 @pytest.mark.shared

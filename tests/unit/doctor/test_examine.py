@@ -11,7 +11,7 @@ import pytest
 from mpilayer import environment
 from mpilayer.doctor import examine as doctor
 from mpilayer.doctor import links
-from mpilayer.doctor.facts import Space
+from mpilayer.doctor.facts import Links, Space
 from mpilayer.errors import CommunicationError
 from mpilayer.parallel.comm import SerialCommunicator
 
@@ -32,7 +32,7 @@ def failing(error):
 
 
 def test_ranks_that_mpi_would_end(monkeypatch):
-    monkeypatch.setattr(doctor.software, "refusal", lambda: "no. Do that.")
+    monkeypatch.setattr(doctor.machine, "refusal", lambda: "no. Do that.")
     monkeypatch.setattr(doctor, "start", failing(AssertionError()))
     comm, failure = doctor.join()
     assert isinstance(comm, SerialCommunicator)
@@ -56,13 +56,13 @@ def test_ranks_that_are_not_joined(launched, monkeypatch, error, text):
 
 def test_one_process(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "start", SerialCommunicator)
-    monkeypatch.setattr(doctor.software, "software", lambda mpi: mpi)
+    monkeypatch.setattr(doctor.machine, "software", lambda mpi: mpi)
     monkeypatch.setitem(sys.modules, "mpilayer.parallel.mpi", None)
     comm, facts = doctor.examine(tmp_path, 1, pytest.fail)
     assert comm.size == facts.launch.size == len(facts.ranks) == 1
     assert facts.software is None
     assert facts.ranks[0].threads == 1
-    assert facts.links == links.Links((), 0, ())
+    assert facts.links == Links()
     assert facts.folder.path == str(tmp_path)
 
 
@@ -109,7 +109,3 @@ def test_a_silence_is_ended(monkeypatch):
 )
 def test_who_is_measured(hosts, partners):
     assert links.partners_of(tuple(hosts)) == partners
-
-
-def test_one_rank_has_no_neighbour():
-    assert links.neighbour(SerialCommunicator(), "a", 1) is None

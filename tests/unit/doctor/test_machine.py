@@ -1,16 +1,14 @@
 """What a rank reads of its host, where the host says something and where not."""
 
-import ctypes
 import os
-import subprocess
 import sys
 import time
 
 import pytest
 
 from mpilayer import memory
-from mpilayer.doctor import machine, software
-from mpilayer.doctor.facts import Launch, Pool, Space
+from mpilayer.doctor import machine
+from mpilayer.doctor.facts import Job, Launch, Pool, Space
 
 INFO = "processor : 0\nflags\t\t: fpu sse {}\nbugs : none\n"
 
@@ -32,30 +30,16 @@ def test_vector_instructions(text, expected):
 
 
 def test_blas_pools():
+    names = ("user_api", "internal_api", "version", "num_threads", "filepath")
     found = [
-        {
-            "user_api": "blas",
-            "internal_api": "openblas",
-            "version": "0.3.28",
-            "architecture": "Zen",
-            "num_threads": 2,
-            "filepath": "/numpy.libs/x.so",
-        },
-        {
-            "user_api": "openmp",
-            "internal_api": "openmp",
-            "version": None,
-            "num_threads": 4,
-            "filepath": "/libgomp.so",
-        },
-        {
-            "user_api": "blas",
-            "internal_api": "mkl",
-            "version": None,
-            "num_threads": 1,
-            "filepath": "/mkl.so",
-        },
+        dict(zip(names, values, strict=True))
+        for values in (
+            ("blas", "openblas", "0.3.28", 2, "/numpy.libs/x.so"),
+            ("openmp", "openmp", None, 4, "/libgomp.so"),
+            ("blas", "mkl", None, 1, "/mkl.so"),
+        )
     ]
+    found[0]["architecture"] = "Zen"
     assert machine.pools(found) == (
         Pool("openblas", "0.3.28", "Zen", 2, "/numpy.libs/x.so"),
         Pool("mkl", "", "", 1, "/mkl.so"),
@@ -103,22 +87,17 @@ def test_without_the_files_of_linux(monkeypatch, tmp_path):
     for module in (memory, machine):
         monkeypatch.setattr(module, "read", lambda _: "")
     monkeypatch.setattr(machine, "SHM", tmp_path / "none")
-    rank = machine.describe(3, 2, None, 5.0)
-    assert (rank.rank, rank.threads, rank.clock) == (3, 2, 5.0)
+    rank = machine.describe(3, 2)
+    assert (rank.rank, rank.threads) == (3, 2)
     assert (rank.shm, rank.memory, rank.vectors, rank.quota) == (None, None, "", None)
     assert rank.cores
 
 
 def test_this_machine():
-    rank = machine.describe(0, 1, "", 0.0)
-    assert rank.pid == os.getpid()
+    rank = machine.describe(0, 1)
     assert rank.host
-    assert [text.split()[0] for text in rank.versions] == [
-        "Python",
-        "mpilayer",
-        "NumPy",
-        "HDF5",
-    ]
+    names = [text.split()[0] for text in rank.versions]
+    assert names == ["Python", "mpilayer", "NumPy", "HDF5"]
 
 
 def test_space(tmp_path):
@@ -128,61 +107,81 @@ def test_space(tmp_path):
     assert machine.space(tmp_path / "none") is None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs process_vm_readv")
-def test_memory_of_a_process():
-    buffer = ctypes.create_string_buffer(b"12345678")
-    address = ctypes.addressof(buffer)
-    assert machine.read_process(os.getpid(), address, 8) == ""
-    assert machine.read_process(os.getpid(), 8, 8) == "bad address"
-
-
 def test_claims_of_launchers(monkeypatch):
     values = {"PMI_SIZE": "4", "SLURM_NTASKS": "?", "UCX_TLS": "tcp", "HOME": "x"}
     monkeypatch.setattr(os, "environ", values)
-    found = software.launch(4, "no")
+    found = machine.launch(4, "no")
     assert found == Launch(4, {"PMI_SIZE": 4}, {"UCX_TLS": "tcp"}, "no")
 
 
 def test_the_job(monkeypatch):
     monkeypatch.setattr(os, "environ", {})
-    assert software.job().id == ""
-    end = float(round(time.time()) + 5000)
-    values = {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": f"{end:.0f}"}
+    assert machine.job() == Job("", "", "", None)
+    end = f"{time.time() + 5000:.0f}"
+    values = {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": end}
     monkeypatch.setattr(os, "environ", values)
-    assert (software.job().id, software.job().ends) == ("7", end)
+    job = machine.job()
+    assert job.id == "7"
+    assert 4000 < job.seconds_left < 5001
 
 
-HYDRA = "HYDRA build details:\n    Version:                                 5.0.2\n"
+HYDRA = "HYDRA build details:\n    Version:                                 5.0.2"
+MPICH = "MPICH Version:      5.0.2\nMPICH configure: --with-device=ch4"
+
+
+def program(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
 
 
 @pytest.mark.parametrize(
-    ("printed", "expected"),
+    ("script", "expected"),
     [
-        (HYDRA, "MPICH 5.0.2"),
-        ("mpirun (Open MPI) 4.1.6\n\nReport bugs", "mpirun (Open MPI) 4.1.6"),
-        ("", ""),
+        (f"echo '{HYDRA}'", "MPICH 5.0.2"),
+        ("echo 'mpirun (Open MPI) 4.1.6'; echo; echo Bugs", "mpirun (Open MPI) 4.1.6"),
+        ("true", ""),
+        ("echo 4.1; exit 1", ""),
+        ("exec sleep 9", ""),
     ],
 )
-def test_the_launcher_s_version(tmp_path, monkeypatch, printed, expected):
-    def run(command, **options):
-        return subprocess.CompletedProcess(command, 0, printed, "")
-
-    monkeypatch.setattr(subprocess, "run", run)
-    found = software.software(None)
-    assert found.launcher_version in ("", expected)
-    assert found.launcher_version == (expected if found.launcher else "")
-
-
-def test_a_program_that_fails_or_hangs(monkeypatch):
-    monkeypatch.setattr(software, "_PATIENCE", 0.2)
-    ask = software._output
-    assert ask(["/does/not/exist"])[0] == ""
-    assert "No such file" in ask(["/does/not/exist"])[1]
-    assert ask([sys.executable, "-c", "raise SystemExit('no luck')"])[0] == ""
-    assert "timed out" in ask([sys.executable, "-c", "import time; time.sleep(9)"])[1]
+def test_the_launcher_s_version(tmp_path, monkeypatch, script, expected):
+    launcher = program(tmp_path / "mpiexec", script)
+    monkeypatch.setattr(machine, "_PATIENCE", 1.0)
+    monkeypatch.setattr(machine, "version", lambda _: "")
+    monkeypatch.setattr(machine.environment, "mpiexec", lambda: launcher)
+    found = machine.software(None)
+    assert (found.launcher, found.launcher_version) == (launcher, expected)
 
 
-MPICH = "MPICH Version: 5.0.2\nMPICH configure: --with-device=ch4"
+@pytest.mark.parametrize(
+    ("script", "mpi", "failure"),
+    [
+        (f"echo '{MPICH}'", "MPICH 5.0.2", ""),
+        ("echo x >&2; echo cannot load MPI library >&2; exit 1", "", "cannot load MPI"),
+        ("exit 7", "", "exit code 7"),
+    ],
+)
+def test_mpi_is_asked_in_a_process_of_its_own(
+    tmp_path, monkeypatch, script, mpi, failure
+):
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "python", script))
+    monkeypatch.setattr(machine, "version", lambda _: "4.1")
+    found = machine.software(None)
+    assert found.mpi == mpi
+    assert failure in found.mpi_failure
+    assert bool(failure) == bool(found.mpi_failure)
+
+
+def test_without_mpi4py_and_launcher(monkeypatch):
+    def version(name):
+        raise machine.PackageNotFoundError(name)
+
+    monkeypatch.setattr(machine, "version", version)
+    monkeypatch.setattr(machine.environment, "mpiexec", lambda: "")
+    found = machine.software(None)
+    assert (found.mpi, found.mpi_failure, found.launcher_version) == ("", "", "")
+    assert found.versions["mpi4py"] == ""
 
 
 @pytest.mark.parametrize(
@@ -197,31 +196,10 @@ MPICH = "MPICH Version: 5.0.2\nMPICH configure: --with-device=ch4"
     ],
 )
 def test_a_launcher_that_mpi_does_not_understand(
-    monkeypatch, variables, library, refused
+    tmp_path, monkeypatch, variables, library, refused
 ):
     monkeypatch.setattr(os, "environ", variables)
-    monkeypatch.setattr(software, "_output", lambda _: (library, ""))
-    found = software.refusal()
-    assert bool(found) == refused
-    if refused:
-        assert "PMIx, which MPICH 5.0.2 does not speak" in found
-
-
-@pytest.mark.parametrize("failure", ["", "RuntimeError: cannot load MPI library"])
-def test_the_mpi_library_is_asked_in_a_process_of_its_own(monkeypatch, failure):
-    text = "" if failure else "MPICH Version:      5.0.2"
-    monkeypatch.setattr(software, "version", lambda _: "4.1")
-    monkeypatch.setattr(software, "_output", lambda _: (text, failure))
-    found = software.software(None)
-    assert found.mpi == ("" if failure else "MPICH 5.0.2")
-    assert found.mpi_failure == failure
-
-
-def test_without_mpi4py(monkeypatch):
-    def version(name):
-        raise software.PackageNotFoundError(name)
-
-    monkeypatch.setattr(software, "version", version)
-    found = software.software(None)
-    assert (found.mpi, found.mpi_failure) == ("", "")
-    assert found.versions["mpi4py"] == ""
+    python = program(tmp_path / "python", f"echo '{library}'")
+    monkeypatch.setattr(sys, "executable", python)
+    found = machine.refusal()
+    assert ("PMIx, which MPICH 5.0.2 does not speak" in found) == bool(found) == refused

@@ -43,7 +43,6 @@ def test_cost_and_gradient(visible, hidden, tied, loss):
         return plain.loss(loss, v, reconstruct(model, vector, v)[1])
 
     vector = model.parameters.vector
-    assert model.cost(v) == pytest.approx(cost(vector), rel=1e-5)
     expected = 0.5 * plain.central_differences(cost, vector)
     found, _ = layer_gradient(model, v, scale=0.5)
     np.testing.assert_allclose(found.vector, expected, rtol=1e-4, atol=1e-4)

@@ -80,37 +80,6 @@ def test_minibatches_of_other_sizes_do_not_disturb_each_other():
     np.testing.assert_array_equal(again.vector, alone.vector)
 
 
-def states(n):
-    return np.array(list(product([0.0, 1.0], repeat=n)))
-
-
-def energies(rbm, v):
-    """Return E(v, h) of rows v with all states h of Bernoulli hidden units."""
-    p = plain.named(rbm.parameters.shapes, rbm.parameters.vector)
-    h = states(rbm.shape.n_hidden)
-    if rbm.shape.visible == "linear":
-        alone = 0.5 * ((v - p["visible_bias"]) ** 2).sum(axis=1)
-    else:
-        alone = -v @ p["visible_bias"]
-    return alone[:, None] - h @ p["hidden_bias"] - v @ p["weights"] @ h.T
-
-
-def test_free_energy_against_the_enumerated_partition_function():
-    rbm, v = randomize(RBM(LayerShape(5, 4)), deviation=1), states(5)
-    partition = np.exp(-energies(rbm, v)).sum()
-    free = rbm.free_energy(v.astype(np.float32))
-    assert free.dtype == np.float64
-    assert np.exp(-free).sum() == pytest.approx(partition, rel=1e-5)
-
-
-@pytest.mark.parametrize("visible", ["sigmoid", "linear"])
-def test_free_energy_sums_over_hidden_states(visible):
-    rbm = randomize(RBM(LayerShape(5, 4, visible)), deviation=1)
-    v = np.random.default_rng(1).normal(0, 2, (30, 5)).astype(np.float32)
-    expected = -np.log(np.exp(-energies(rbm, v.astype(float))).sum(axis=1))
-    np.testing.assert_allclose(rbm.free_energy(v), expected, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("kind", ["tanh", "relu"])
 @pytest.mark.parametrize("side", ["visible", "hidden"])
 def test_other_units_are_refused(side, kind):

@@ -144,18 +144,18 @@ def test_memory():
     for i, state in enumerate(states):
         first = max(i - 3, 0)
         steps = np.diff(positions[first : i + 1], axis=0)
-        np.testing.assert_array_equal(state.steps, steps)
+        np.testing.assert_array_equal(state.arrays()["steps"], steps)
         changes = np.diff(gradients[first : i + 1], axis=0)
-        np.testing.assert_array_equal(state.changes, changes)
+        np.testing.assert_array_equal(state.arrays()["changes"], changes)
 
 
 def test_quasi_newton_direction():
     """The first trial of an iteration is x − Hg, H by the BFGS formula in full."""
     objective = rosenbrock()
     state = follow(objective, np.tile([-1.2, 1.0], 3), 5)[-1]
-    s, y = state.steps[-1], state.changes[-1]
+    s, y = state.arrays()["steps"][-1], state.arrays()["changes"][-1]
     h = s @ y / (y @ y) * np.eye(6)
-    for s, y in zip(state.steps, state.changes, strict=True):
+    for s, y in zip(state.arrays()["steps"], state.arrays()["changes"], strict=True):
         v = np.eye(6) - np.outer(y, s) / (s @ y)
         h = v.T @ h @ v + np.outer(s, s) / (s @ y)
     fresh = rosenbrock()
@@ -255,11 +255,11 @@ def test_failed_search_falls_back_to_the_gradient():
     """A memory that leads upwards is dropped."""
     objective, start = logistic_regression()
     state = follow(objective, start, 5)[-1]
-    arrays = state.arrays() | {"changes": -state.changes}
+    arrays = state.arrays() | {"changes": -state.arrays()["changes"]}
     misled = LBFGSState.restore(arrays, state.numbers())
     after = next(lbfgs(objective, misled))
     assert after.cost < state.cost
-    assert len(after.steps) == 1
+    assert len(after.pairs) == 1
 
 
 def test_ends_where_no_step_lowers_the_cost():

@@ -122,45 +122,6 @@ def test_the_newest_replaces_what_was_not_sent():
     assert_output(pair.inn.take(4), 4)
 
 
-def test_a_buffer_that_is_acquired_gives_up_what_waited():
-    pair = Pair(replace=True)
-    leave(pair.out, 1)
-    leave(pair.out, 2)
-    pair.out.acquire()
-    assert pair.out.dropped == [2]
-    pair.settle()
-    assert pair.inn.newest() == 1
-
-
-@pytest.mark.parametrize("replace", [True, False])
-def test_the_last_output_arrives_also_when_it_had_to_wait(replace):
-    pair = Pair(replace)
-    leave(pair.out, 1)
-    leave(pair.out, 2)
-    pair.out.end(stop=False)
-    pair.settle()
-    if not replace:
-        assert pair.inn.newest() == 1
-        pair.inn.take(1)
-    assert pair.settle() == (True, True)
-    assert_output(pair.inn.take(2), 2)
-    assert pair.out.dropped == []
-
-
-def test_a_table_loses_nothing():
-    pair, met = Pair(replace=False), []
-    epochs = iter(range(1, 9))
-    for _ in range(20):
-        while pair.out.has_room() and (epoch := next(epochs, None)):
-            leave(pair.out, epoch)
-        pair.settle()
-        if pair.inn.newest() > (met[-1] if met else 0):
-            met.append(pair.inn.newest())
-            assert_output(pair.inn.take(met[-1]), met[-1])
-    assert met == list(range(1, 9))
-    assert pair.out.dropped == []
-
-
 def test_a_table_s_lower_layer_waits_for_the_upper_one():
     pair = Pair(replace=False)
     for epoch in (1, 2, 3):

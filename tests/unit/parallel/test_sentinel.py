@@ -84,7 +84,7 @@ def test_ranks_that_died_together_are_all_named(monkeypatch, capsys):
         for rank in (0, 1):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
                 other.connect("\0" + name)
-                other.sendall(sentinel._HELLO.pack(rank))
+                other.sendall(sentinel._NUMBER.pack(rank))
         monkeypatch.setattr(sentinel, "_wait_for", lambda *_: None)
         sentinel.guard(listener, "here")
     me = f"(process {os.getpid()} on here)"

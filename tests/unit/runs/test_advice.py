@@ -11,6 +11,7 @@ from mpilayer.data.split import Split
 from mpilayer.models.base import LayerShape
 from mpilayer.report import build
 from mpilayer.report.run import collect
+from mpilayer.runs import advice
 from mpilayer.runs.advice import (
     after_finetuning,
     after_pretraining,
@@ -26,104 +27,95 @@ from tests.unit.runs.conftest import make_session
 
 STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
 TUNE = FinetuneConfig(epochs=1, minibatch=10, optimizer="sgd")
+ADAM = replace(TUNE, optimizer="adam")
 LINEAR = replace(STACK, code="linear")
+
+CODE = "--code linear --learning-rate 0.1,0.005"
+LONGER = (
+    "more --epochs than 3, with --resume auto",
+    "a larger --learning-rate, such as 0.003, with --replace",
+)
+AGAINST = (
+    "more training rows",
+    "--dropout or --weight-decay, with --replace",
+    "fewer units",
+)
 
 
 # --- worse than PCA
 
 
-def worse(errors, pca, n_code=5, what="fine-tuned"):
+@pytest.mark.parametrize(
+    ("errors", "pca", "n_code", "words"),
+    [
+        ({"test": 18.534, "train": 9.0}, {"test": 14.2, "train": 9.0}, 5,
+         "test rows (18.53 against 14.20). What may"),
+        ({"test": 3.0, "train": 1.0}, {"test": 2.0, "train": 1.5}, 5,
+         "test rows (3.00 against 2.00). It fits the training rows better than PCA: "
+         "over-fitting. What may"),
+        # The first split that both have.
+        ({"train": 3.0, "validation": 2.0, "test": None},
+         {"train": 9.0, "validation": 1.0, "test": 1.0}, 5,
+         "validation rows (2.00 against 1.00)"),
+        ({"train": 3.0, "test": 2.0}, {"train": 1.0}, 5,
+         "train rows (3.00 against 1.00)"),
+        ({"test": 1.0}, {"test": 1.0}, 5, ""),
+        ({"test": 1.0, "train": 9.0}, {"test": 2.0, "train": 1.0}, 5, ""),
+        ({"test": 1.0}, {}, 5, ""),
+        ({"test": 1.0}, {"test": None}, 5, ""),
+        ({"test": None, "validation": None, "train": None}, {"test": 0.5}, 5, ""),
+        # A wide code makes PCA perfect.
+        ({"test": 3.0}, {"test": 0.0}, 11, "test rows (3.00 against 0.00)"),
+        ({"test": 3.0}, {"test": 0.0}, 12, ""),
+        ({"test": 3.0}, {"test": 0.0}, 20, ""),
+    ],
+)  # fmt: skip
+def test_worse_than_pca(errors, pca, n_code, words):
     shapes = [LayerShape(12, 20), LayerShape(20, n_code)]
-    return worse_than_pca(what, shapes, errors, pca, ("more coffee", "sleep"))
+    found = worse_than_pca("tuned", shapes, errors, pca, ("more coffee", "sleep"))
+    assert bool(found) == bool(words)
+    if words:
+        assert found.startswith(f"the tuned stack is worse than PCA on the {words}")
+        assert found.endswith("What may help: more coffee; sleep.")
 
 
-def test_the_words():
-    assert worse({"test": 18.534, "train": 9.0}, {"test": 14.2, "train": 9.0}) == (
-        "the fine-tuned stack is worse than PCA on the test rows (18.53 against "
-        "14.20). What may help: more coffee; sleep."
-    )
-
-
-def test_over_fitting_is_said():
-    assert worse({"test": 3.0, "train": 1.0}, {"test": 2.0, "train": 1.5}).endswith(
-        "(3.00 against 2.00). It fits the training rows better than PCA: over-fitting. "
-        "What may help: more coffee; sleep."
-    )
-
-
-def test_over_fitting_needs_other_things_than_epochs():
+def test_over_fitting_is_clear():
     assert over_fits({"test": 3.0, "train": 1.0}, {"train": 1.5})
     assert not over_fits({"train": 1.0}, {"train": 1.009})  # a hair's breadth
     assert not over_fits({"train": 1.0}, {"train": None})
-    decays = "--dropout or --weight-decay"
-    rows, units = "more training rows", "fewer units"
-    assert after_pretraining(LINEAR, over=True) == (
-        "fine-tuning",  # on the sample of MNIST that is enough
-        *(rows, f"{decays} in fine-tuning", units),
-    )
-    tuned = after_finetuning(TUNE, LINEAR, 3, 3, over=True)
-    assert tuned == (rows, f"{decays}, with --replace", units)
 
 
-def test_a_wide_code_makes_pca_perfect():
-    assert worse({"test": 3.0}, {"test": 0.0}, n_code=11)
-    assert worse({"test": 3.0}, {"test": 0.0}, n_code=12) == ""
-    assert worse({"test": 3.0}, {"test": 0.0}, n_code=20) == ""
-
-
-def test_the_first_split_that_both_have():
-    none = {"train": 3.0, "validation": 2.0, "test": None}
-    assert "on the validation rows (2.00 against 1.00)" in worse(
-        none, {"train": 9.0, "validation": 1.0, "test": 1.0}
-    )
-    assert "on the train rows (3.00 against 1.00)" in worse(none, {"train": 1.0})
+def test_what_may_help_a_pretrained_stack():
+    """Only what is not set already; of the sample of MNIST fine-tuning is enough."""
+    longer = "pre-training anew with more --epochs than 2"  # no --resume takes them
+    assert after_pretraining(STACK, over=False) == ("fine-tuning", longer, CODE)
+    assert after_pretraining(LINEAR, over=False) == ("fine-tuning", longer)
+    decays = "--dropout or --weight-decay in fine-tuning"
+    against = ("fine-tuning", "more training rows", decays, "fewer units")
+    assert after_pretraining(LINEAR, over=True) == against
+    # A lower rate of one's own is kept.
+    for changes, rates in (
+        ({"learning_rate": (0.1, 0.001)}, "0.1,0.001"),
+        ({"layers": (8,)}, "0.005"),
+    ):
+        *_, code = after_pretraining(replace(STACK, **changes), over=False)
+        assert code == f"--code linear --learning-rate {rates}"
 
 
 @pytest.mark.parametrize(
-    ("errors", "pca"),
+    ("config", "pretraining", "best", "over", "remedies"),
     [
-        ({"test": 1.0}, {"test": 1.0}),
-        ({"test": 1.0, "train": 9.0}, {"test": 2.0, "train": 1.0}),
-        ({"test": 1.0}, {}),
-        ({"test": 1.0}, {"test": None}),
-        ({"test": None, "validation": None, "train": None}, {"test": 0.5}),
+        (TUNE, STACK, 3, False,
+         ("--optimizer adam --replace", *LONGER, f"pre-training with {CODE}")),
+        (ADAM, STACK, 2, False, (f"pre-training with {CODE}",)),
+        (ADAM, LINEAR, 3, False, LONGER),
+        (TUNE, LINEAR, 3, True, AGAINST),
+        # It is not better: something is said.
+        (ADAM, LINEAR, 2, False, ("pre-training for longer", "smaller minibatches")),
     ],
-)
-def test_nothing_is_said(errors, pca):
-    assert worse(errors, pca) == ""
-
-
-def test_only_what_is_not_set_already():
-    code = "--code linear --learning-rate 0.1,0.005"
-    longer = "pre-training anew with more --epochs than 2"  # no --resume takes them
-    assert after_pretraining(STACK, over=False) == ("fine-tuning", longer, code)
-    assert after_pretraining(LINEAR, over=False) == ("fine-tuning", longer)
-    adam = replace(TUNE, optimizer="adam")
-    assert after_finetuning(TUNE, STACK, 3, 3, over=False) == (
-        "--optimizer adam --replace",
-        "more --epochs than 3, with --resume auto",
-        "a larger --learning-rate, such as 0.003, with --replace",
-        f"pre-training with {code}",
-    )
-    assert after_finetuning(adam, STACK, 3, 2, over=False) == (
-        f"pre-training with {code}",
-    )
-    assert after_finetuning(adam, LINEAR, 3, 3, over=False) == (
-        "more --epochs than 3, with --resume auto",
-        "a larger --learning-rate, such as 0.003, with --replace",
-    )
-    assert after_finetuning(
-        adam, LINEAR, 3, 2, over=False
-    )  # it is not better: something is said
-
-
-def test_a_lower_rate_of_ones_own_is_kept():
-    rates = replace(STACK, learning_rate=(0.1, 0.001))
-    assert after_pretraining(rates, over=False)[-1].endswith(
-        "--learning-rate 0.1,0.001"
-    )
-    alone = replace(STACK, layers=(8,))
-    assert after_pretraining(alone, over=False)[-1].endswith("--learning-rate 0.005")
+)  # fmt: skip
+def test_what_may_help_a_finetuned_stack(config, pretraining, best, over, remedies):
+    assert after_finetuning(config, pretraining, 3, best, over) == remedies
 
 
 def notes(run):
@@ -132,38 +124,23 @@ def notes(run):
 
 
 def test_console_summary_and_report(small, tmp_path):
-    run, session = tmp_path / "run", make_session()
-    summary = pretrain(small, run, STACK, session)
-    said = [line for line in session.said if "worse than PCA" in line]
-    assert said == [f"warning: {summary['worse_than_pca']}"]
-    assert said[0].startswith("warning: the pre-trained stack")
-    assert notes(run) == 1
-    session = make_session()
-    summary = run_finetune(run, TUNE, session)
-    said = [line for line in session.said if "worse than PCA" in line]
-    assert said == [f"warning: {summary['worse_than_pca']}"]
-    assert said[0].startswith("warning: the fine-tuned stack")
-    assert notes(run) == 1
-
-
-def test_a_wide_code_hears_nothing(small, tmp_path):
-    """Of rows of 12 columns; before any fine-tuning, and after it."""
-    run, session = tmp_path / "run", make_session()
-    summary = pretrain(small, run, replace(STACK, layers=(8, 12)), session)
-    assert summary["validation_error"] > summary["pca"]["validation"]
-    summary = run_finetune(run, TUNE, session)
-    assert summary["validation_error"] > summary["pca"]["validation"]
-    assert summary["worse_than_pca"] == ""
-    assert not [line for line in session.said if "PCA" in line]
-    assert notes(run) == 0
+    run = tmp_path / "run"
+    for what, train in (
+        ("pre-trained", lambda session: pretrain(small, run, STACK, session)),
+        ("fine-tuned", lambda session: run_finetune(run, TUNE, session)),
+    ):
+        session = make_session()
+        summary = train(session)
+        said = [line for line in session.said if "worse than PCA" in line]
+        assert said == [f"warning: {summary['worse_than_pca']}"]
+        assert said[0].startswith(f"warning: the {what} stack")
+        assert notes(run) == 1
 
 
 def test_who_is_better_hears_nothing(small, tmp_path):
     run, session = tmp_path / "run", make_session(checkpoint_every=0)
     pretrain(small, run, replace(LINEAR, layers=(16, 1)), make_session())
-    config = FinetuneConfig(
-        epochs=200, minibatch=10, optimizer="adam", learning_rate=0.01
-    )
+    config = replace(ADAM, epochs=200, learning_rate=0.01)
     summary = run_finetune(run, config, session)
     assert summary["validation_error"] < summary["pca"]["validation"]
     assert summary["worse_than_pca"] == ""
@@ -174,27 +151,20 @@ def test_who_is_better_hears_nothing(small, tmp_path):
 # --- no better than a constant
 
 
-@pytest.mark.parametrize(
-    ("model", "rival"),
-    [
-        ("classifier", "always the most frequent class"),
-        ("regressor", "always the mean"),
-    ],
-)
-def test_no_better_than_a_constant(model, rival):
+@pytest.mark.parametrize("model", advice.ALWAYS)
+def test_no_better_than_a_constant(model):
     equal = {"test": 66.667, "train": 66.667}
-    adam = replace(TUNE, optimizer="adam")
-    assert no_better_than_always(model, equal, equal, adam, 10) == (
-        f"the {model} is no better than {rival} on the test rows (66.67 against "
-        "66.67). What may help: more --epochs than 10, with --resume auto; a larger "
-        "--learning-rate, such as 0.003, with --replace; a --minibatch smaller than "
-        "10, with --replace."
+    assert no_better_than_always(model, equal, equal, ADAM, 3) == (
+        f"the {model} is no better than {advice.ALWAYS[model]} on the test rows (66.67 "
+        f"against 66.67). What may help: {'; '.join(LONGER)}; a --minibatch smaller "
+        "than 10, with --replace."
     )
-    found = no_better_than_always(model, {"test": 70, "train": 1}, equal, adam, 10)
-    assert "It fits the training rows better than that: over-fitting." in found
-    assert "more training rows" in found
-    assert "epochs" not in found
-    single = replace(adam, minibatch=1)
+    found = no_better_than_always(model, {"test": 70, "train": 1}, equal, ADAM, 10)
+    assert found.endswith(
+        "It fits the training rows better than that: over-fitting. What may help: "
+        f"{'; '.join(AGAINST)}."
+    )
+    single = replace(ADAM, minibatch=1)
     assert "minibatch" not in no_better_than_always(model, equal, equal, single, 10)
 
 
@@ -207,12 +177,8 @@ def test_hardly_better_than_a_constant():
         "the regressor is hardly better than always the mean on the test rows "
         "(6307.77 against 6350.75). What may help: more --epochs"
     )
-
-
-def test_a_predictor_that_is_better_hears_nothing():
-    usual, none = {"test": 2.0}, {"test": None}
-    assert no_better_than_always("regressor", {"test": 1.9}, usual, TUNE, 1) == ""
-    assert no_better_than_always("regressor", none, usual, TUNE, 1) == ""
+    for better in ({"test": 6200.0}, {"test": None}):
+        assert no_better_than_always("regressor", better, usual, TUNE, 1) == ""
 
 
 @pytest.fixture(scope="module")
@@ -232,15 +198,9 @@ def test_a_predictor_of_a_run(labelled, tmp_path, task, rate):
     """One that has learned nothing is told of; one that has learned is not."""
     run, session = tmp_path / "run", make_session(checkpoint_every=0)
     copytree(labelled, run)
-    config = FinetuneConfig(
-        epochs=1 if rate < 1e-3 else 60,
-        minibatch=10,
-        optimizer="adam",
-        learning_rate=rate,
-        task=task,
-    )
-    summary = run_finetune(run, config, session)
-    words = summary[f"{task}_no_better"]
+    epochs = 1 if rate < 1e-3 else 60
+    config = replace(ADAM, epochs=epochs, learning_rate=rate, task=task)
+    words = run_finetune(run, config, session)[f"{task}_no_better"]
     told = [line for line in session.said if "no better than always" in line]
     assert told == [f"warning: {words}"] * bool(words)
     assert bool(words) == (rate < 1e-3)

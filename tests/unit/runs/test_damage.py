@@ -8,15 +8,12 @@ import pytest
 
 from mpilayer.errors import CheckpointError
 from mpilayer.interrupt import Interrupted
-from mpilayer.models.stack import DeepAutoencoder
-from mpilayer.runs.checkpoints import Cut, restore
+from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import run_shapes
+from mpilayer.runs.pretrain import plan_of
 from mpilayer.runs.resume import resume
-from mpilayer.runs.schedule import plan_of
-from mpilayer.runs.tasks import TASKS
 from mpilayer.store import checkpoint
-from mpilayer.train.finetune import FinetuneState
 from tests.support.runs import pretrain, run_finetune, run_sparse
 from tests.unit.runs.conftest import SPARSE, STACK, digests, make_session
 from tests.unit.runs.conftest import TUNE as SHORT
@@ -142,51 +139,27 @@ def test_a_layer_that_has_ended_is_not_lost_with_its_file(small, tmp_path, sched
     assert not list(run.checkpoints.glob("*.e*"))
 
 
-def test_the_last_two_of_fine_tuning(tuned, tmp_path):
-    run = RunDirectory(shutil.copytree(tuned.run.path, tmp_path / "run"))
-
-    def put_back():
-        config = TASKS["autoencode"].config(run)
-        state = FinetuneState(DeepAutoencoder(run_shapes(run)[1]), config)
-        _, _, remark = restore(run.checkpoint("finetuned"), state)
-        vectors = [state.best, state.stack.parameters.vector]
-        return [*vectors, *state.optimizer.state.values(), state.epoch], remark
-
-    assert_one_of_two(run.checkpoint("finetuned"), put_back)
-
-
-def test_the_last_two_of_a_sparse_run(sparse, tmp_path):
-    run = RunDirectory(shutil.copytree(sparse.run.path, tmp_path / "run"))
-
-    def put_back():
-        arrays, numbers, remark = checkpoint.load_newest(run.checkpoint("sparse"))
-        return [*arrays.values(), numbers["evaluations"]], remark
-
-    assert_one_of_two(run.checkpoint("sparse"), put_back)
-
-
-def assert_one_of_two(path, put_back):
-    """Demand the last state, or the one before with a remark, whatever is damaged."""
-    previous = path.with_name(f"{path.stem}.previous.h5")
-    whole = path.read_bytes()
-    last, _ = put_back()
-    path.unlink()
-    before, _ = put_back()
-    assert before[-1] <= last[-1]
-    found = 0
-    for name, damage in damages(len(whole), 3):
+@pytest.mark.parametrize("name", ["finetuned", "sparse"])
+def test_the_last_one_or_the_one_before_it(tuned, sparse, tmp_path, name):
+    """Whatever is damaged, and with a remark."""
+    broken = tuned if name == "finetuned" else sparse
+    run = RunDirectory(shutil.copytree(broken.run.path, tmp_path / "run"))
+    path = run.checkpoint(name)
+    previous = path.with_name(f"{name}.previous.h5")
+    last, before = checkpoint.load(path), checkpoint.load(previous)
+    whole, found = path.read_bytes(), 0
+    for where, damage in damages(len(whole), 3):
         path.write_bytes(damage(whole))
-        state, remark = put_back()
-        found += bool(remark)
-        for mine, other in zip(state, before if remark else last, strict=True):
-            np.testing.assert_array_equal(mine, other, err_msg=name)
+        *state, remark = checkpoint.load_newest(path)
+        assert_same_content(state, before if remark else last)
         if remark:
-            assert remark.startswith(f"{path} must "), name
-            assert remark.endswith("The one before it is used."), name
+            found += 1
+            assert remark.startswith(f"{path} must "), where
+            assert remark.endswith("The one before it is used."), where
     assert found > PLACES
     previous.unlink()
     with pytest.raises(CheckpointError, match=path.name):
-        put_back()
+        checkpoint.load_newest(path)
 
 
 def test_what_goes_on_after_damage_is_what_was_never_damaged(

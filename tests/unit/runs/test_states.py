@@ -1,6 +1,7 @@
 """What is said of runs that are not at their end, at work, or of another kind."""
 
 import json
+import re
 
 import pytest
 
@@ -51,27 +52,19 @@ def test_an_interrupted_fine_tuning_is_gone_on_with(begun):
         run_finetune(begun, TUNE, make_session())
 
 
-@pytest.mark.parametrize("use", ["evaluate", "encode", "reconstruct", "export"])
-def test_who_uses_it_is_told(begun, small, tmp_path, use):
-    uses = {
-        "evaluate": lambda: evaluate(begun, "validation", make_session()),
-        "encode": lambda: write_rows("codes", begun, small, tmp_path / "codes.h5"),
-        "reconstruct": lambda: write_rows(
-            "reconstructions", begun, small, tmp_path / "rows.h5"
-        ),
-        "export": lambda: export(begun, tmp_path / "model.npz"),
-    }
-    words = (
-        f"^fine-tuning of {begun} has not ended: 4 of 6 epochs; go on with 'mpilayer "
-        f"resume {begun}'.$"
-    )
-    with pytest.warns(UnfinishedWarning, match=words):
-        uses[use]()
-
-
-def test_nobody_is_told_to_resume_what_is_at_work(begun, monkeypatch):
+def test_who_uses_it_is_told(begun, small, tmp_path, monkeypatch):
+    words = f"^fine-tuning of {begun} has not ended: 4 of 6 epochs"
+    for use in (
+        lambda: evaluate(begun, "validation", make_session()),
+        lambda: write_rows("codes", begun, small, tmp_path / "codes.h5"),
+        lambda: write_rows("reconstructions", begun, small, tmp_path / "rows.h5"),
+        lambda: export(begun, tmp_path / "model.npz"),
+    ):
+        with pytest.warns(UnfinishedWarning) as seen:
+            use()
+        assert re.search(f"{words}; go on with 'mpilayer resume", str(seen[0].message))
     monkeypatch.setattr(model, "at_work", lambda _: True)
-    with pytest.warns(UnfinishedWarning, match="4 of 6 epochs.$"):
+    with pytest.warns(UnfinishedWarning, match=f"{words}.$"):
         load_trained(RunDirectory(begun))
 
 
@@ -89,25 +82,20 @@ def test_fine_tuning_that_was_killed_before_it_saved(run, section, words):
 # --- at work, or interrupted
 
 
-@pytest.mark.parametrize(
-    ("found", "words"),
-    [
-        (True, r"come that far yet \(a launch is at work in it\). Wait for it"),
-        (False, "it was interrupted. Go on with 'mpilayer resume"),
-        (None, "it was interrupted. Go on with 'mpilayer resume"),
-    ],
-)
-def test_what_cannot_be_used_yet(small, tmp_path, monkeypatch, found, words):
+def test_what_cannot_be_used_yet(small, tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
         pretrain(small, tmp_path / "deep", STACK, make_session(1))
     with pytest.raises(Interrupted):
         run_sparse(small, tmp_path / "sparse", SPARSE, make_session(0))
     for path in (tmp_path / "sparse" / "checkpoints").iterdir():
         path.unlink()
-    monkeypatch.setattr(model, "at_work", lambda _: found)
-    for name in ("deep", "sparse"):
-        with pytest.raises(CheckpointError, match=words):
-            load_trained(RunDirectory(tmp_path / name))
+    stands = "it was interrupted. Go on with 'mpilayer resume"
+    works = r"come that far yet \(a launch is at work in it\). Wait for it"
+    for found, words in ((True, works), (False, stands), (None, stands)):
+        monkeypatch.setattr(model, "at_work", lambda _, found=found: found)
+        for name in ("deep", "sparse"):
+            with pytest.raises(CheckpointError, match=words):
+                load_trained(RunDirectory(tmp_path / name))
 
 
 # --- comparisons
@@ -120,35 +108,26 @@ def compared(small, tmp_path):
     return RunDirectory(tmp_path / "both")
 
 
-def test_a_complete_comparison_is_not_made_again(compared):
-    """Whatever the ranks are now."""
-    compared.write_config({"launch": {"compare_ranks": 2}})
+def test_a_comparison_goes_on_with_its_ranks(compared, capsys):
+    """Whatever they are once it is complete; and one rank has no gap."""
     path = compared.path / "compare.json"
     before, session = path.read_bytes(), make_session()
+    assert compared.read_config()["launch"]["compare_ranks"] == 1
+    compared.write_config({"launch": {"compare_ranks": 2}})
     _, found = resume(compared.path, session)
     assert {**found, "seal": json.loads(before)["seal"]} == json.loads(before)
     assert session.said == [
         f"{compared.path} is compared to the end; there is nothing to do"
     ]
-    assert path.read_bytes() == before
-
-
-def test_a_comparison_goes_on_with_its_ranks(compared):
-    before = (compared.path / "compare.json").read_bytes()
-    assert compared.read_config()["launch"]["compare_ranks"] == 1
-    compared.set_complete("compare", False)
-    compared.write_config({"launch": {"compare_ranks": 2}})
-    with pytest.raises(CommunicationError, match="it began with 2, got 1"):
-        resume(compared.path, make_session())
-    assert (compared.path / "compare.json").read_bytes() == before
-
-
-def test_one_rank_has_no_gap(compared, capsys):
-    show_comparison(compared.read_summary("compare.json"))
+    show_comparison(found)
     told = capsys.readouterr().out
     assert "With one rank both are the same" in told
     for words in ("gap, measured", "gap, 99 %", "against the average", "Distance"):
         assert words not in told
+    compared.set_complete("compare", False)
+    with pytest.raises(CommunicationError, match="it began with 2, got 1"):
+        resume(compared.path, make_session())
+    assert path.read_bytes() == before
 
 
 # --- runs of another kind

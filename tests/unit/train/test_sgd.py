@@ -28,7 +28,7 @@ def options(**changes):
 def states(cost, config, first=None):
     """Return the state at each measured cost, the first before any step."""
     begin = cost.model.parameters.vector.copy()
-    first = first or SGDState.start(begin, cost, cost)
+    first = first or SGDState.first(begin, cost, cost)
     found = [first]
     with pytest.raises(Enough, match="evaluations"):
         found.extend(sgd(cost, cost, config, first))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from mpilayer.errors import ConfigError
-from mpilayer.optim.descent import (
+from mpilayer.optim.minibatch import (
     DEFAULT_RATES,
     Adam,
-    Descent,
+    Momentum,
     PlainDescent,
     make_optimizer,
 )
@@ -19,7 +19,7 @@ START = RNG.standard_normal(SIZE).astype(np.float32)
 GRADIENTS = RNG.standard_normal((STEPS, SIZE)).astype(np.float32)
 MAKERS = {
     "plain": lambda: PlainDescent(0.1),
-    "momentum": lambda: Descent(SIZE, 0.1, 0.9),
+    "momentum": lambda: Momentum(SIZE, 0.1, 0.9),
     "adam": lambda: Adam(SIZE, 0.01),
 }
 
@@ -47,7 +47,7 @@ def test_momentum_may_change():
     for momentum, gradient in zip(momenta, GRADIENTS, strict=True):
         velocity = momentum * velocity - gradient
         expected = expected + velocity
-    optimizer = Descent(SIZE, momentum=0.5)
+    optimizer = Momentum(SIZE, momentum=0.5)
 
     def switch(step):
         optimizer.momentum = momenta[step]
@@ -67,7 +67,9 @@ def test_adam():
         v = beta2 * v + (1 - beta2) * gradient**2
         m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
         theta = theta - alpha * m_hat / (np.sqrt(v_hat) + epsilon)
-    optimizer = Adam(SIZE, alpha, beta1, beta2, epsilon)
+    optimizer = Adam(SIZE, alpha)
+    assert (optimizer.beta1, optimizer.beta2, optimizer.epsilon) == (0.9, 0.999, 1e-8)
+    optimizer.beta1, optimizer.beta2, optimizer.epsilon = beta1, beta2, epsilon
     np.testing.assert_allclose(follow(optimizer), theta, atol=1e-6)
     np.testing.assert_allclose(optimizer.state["first_moment"], m, atol=1e-6)
     np.testing.assert_allclose(optimizer.state["second_moment"], v, rtol=1e-5)
@@ -102,7 +104,7 @@ def test_state_and_steps_are_all_there_is(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("sgd", PlainDescent), ("momentum", Descent), ("adam", Adam)]
+    ("name", "kind"), [("sgd", PlainDescent), ("momentum", Momentum), ("adam", Adam)]
 )
 def test_names(name, kind):
     optimizer = make_optimizer(name, 5, 0.25)

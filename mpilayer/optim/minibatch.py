@@ -1,11 +1,11 @@
-"""Optimizers for minibatches: descent with momentum, and Adam.
+"""Optimizers for minibatches. All calls are local.
 
 Each works on flat vectors, in blocks that stay in cache, and keeps its whole state in
 named vectors, so that a checkpoint can hold it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Protocol
 
 import numpy as np
 
@@ -25,24 +25,33 @@ def _blocks(
         yield tuple(part[start : start + _BLOCK] for part in parts)
 
 
-class Optimizer(Protocol):
-    """Changes a vector of parameters, given gradients. All calls are local."""
+class Optimizer(ABC):
+    """Changes a vector of parameters, given gradients.
 
-    state: dict[str, Array32]
-    """Named vectors as long as the parameters; what a checkpoint needs."""
+    Attributes
+    ----------
+    scale : float
+        The factor that gradients must come with: cheaper there than here.
+    steps : int
+        How many minibatches were met.
+    state : dict of str to ndarray (size,)
+        With ``steps`` all that a checkpoint needs.
+    """
 
-    steps: int
-    """How many minibatches were met."""
-
-    scale: float
-    """The factor that gradients must come with: cheaper there than here."""
+    def __init__(self, scale: float, **state: Array32) -> None:
+        self.scale = scale
+        self.steps = 0
+        self.state = state
 
     def set_rate(self, learning_rate: float) -> None:
         """Change the learning rate, from the next minibatch on."""
+        self.scale = learning_rate
 
     def start_step(self) -> None:
         """Note that a new minibatch begins."""
+        self.steps += 1
 
+    @abstractmethod
     def update(self, parameters: Array32, gradient: Array32, where: slice) -> None:
         """Change the part ``where`` of ``parameters`` (size,) in place.
 
@@ -50,36 +59,25 @@ class Optimizer(Protocol):
         """
 
 
-class Descent:
+class PlainDescent(Optimizer):
+    """Parameters −= g; ``scale`` is the learning rate."""
+
+    def update(self, parameters: Array32, gradient: Array32, where: slice) -> None:
+        """Change a part of the parameters."""
+        for p, g in _blocks(parameters, gradient, where):
+            p -= g
+
+
+class Momentum(Optimizer):
     """Descent with momentum: velocity ← m · velocity − g; parameters += velocity.
 
-    Parameters
-    ----------
-    size : int
-        Length of the vectors.
-    scale : float
-        The learning rate, if it is the same all the time.
-    momentum : float
-        m, in [0, 1); without it there is no velocity.
-
-    Notes
-    -----
-    Santara et al. 2016 §2.2. ``momentum`` may be changed between steps.
+    Santara et al. 2016 §2.2. m, in [0, 1), may be changed between steps; ``scale`` is
+    the learning rate.
     """
 
     def __init__(self, size: int, scale: float = 1.0, momentum: float = 0.0) -> None:
-        self.scale = scale
+        super().__init__(scale, velocity=np.zeros(size, np.float32))
         self.momentum = momentum
-        self.steps = 0
-        self.state: dict[str, Array32] = {"velocity": np.zeros(size, np.float32)}
-
-    def set_rate(self, learning_rate: float) -> None:
-        """Change the scale of the gradients."""
-        self.scale = learning_rate
-
-    def start_step(self) -> None:
-        """Count the minibatch."""
-        self.steps += 1
 
     def update(self, parameters: Array32, gradient: Array32, where: slice) -> None:
         """Change a part of the parameters."""
@@ -89,92 +87,45 @@ class Descent:
             p += v
 
 
-class PlainDescent:
-    """Gradient descent without momentum: parameters −= g; ``scale`` is the rate."""
+class Adam(Optimizer):
+    """Descent scaled by running moments of the gradient, with step size α.
 
-    def __init__(self, scale: float) -> None:
-        self.scale = scale
-        self.steps = 0
-        self.state: dict[str, Array32] = {}
-
-    def set_rate(self, learning_rate: float) -> None:
-        """Change the scale of the gradients."""
-        self.scale = learning_rate
-
-    def start_step(self) -> None:
-        """Count the minibatch."""
-        self.steps += 1
-
-    def update(self, parameters: Array32, gradient: Array32, where: slice) -> None:
-        """Change a part of the parameters."""
-        for p, g in _blocks(parameters, gradient, where):
-            p -= g
-
-
-class Adam:
-    """Adam: descent scaled by running moments of the gradient.
-
-    Parameters
-    ----------
-    size : int
-        Length of the vectors.
-    learning_rate : float
-        Step size α.
-    beta1, beta2, epsilon : float
-        Decay of the two moments, and the constant that keeps the quotient finite.
-
-    Notes
-    -----
-    Kingma and Ba 2015, Algorithm 1, with the bias corrections folded into the step size
-    (their §2, last paragraph).
+    Kingma and Ba 2015, Algorithm 1 and its constants, with the bias corrections folded
+    into the step size (their §2, last paragraph).
     """
 
-    def __init__(
-        self,
-        size: int,
-        learning_rate: float = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-    ) -> None:
+    beta1, beta2, epsilon = 0.9, 0.999, 1e-8
+
+    def __init__(self, size: int, learning_rate: float = 1e-3) -> None:
+        first, second = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        super().__init__(1.0, first_moment=first, second_moment=second)
         self.learning_rate = learning_rate
-        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
-        self.scale = 1.0
-        self.steps = 0
-        self.state: dict[str, Array32] = {
-            "first_moment": np.zeros(size, np.float32),
-            "second_moment": np.zeros(size, np.float32),
-        }
         self._scratch: Array32 = np.empty(min(size, _BLOCK), np.float32)
 
     def set_rate(self, learning_rate: float) -> None:
         """Change the step size."""
         self.learning_rate = learning_rate
 
-    def start_step(self) -> None:
-        """Count the minibatch."""
-        self.steps += 1
-
     def update(self, parameters: Array32, gradient: Array32, where: slice) -> None:
         """Change a part of the parameters."""
+        # α_t = α √(1 − β₂ᵗ) / (1 − β₁ᵗ)
         correction = np.sqrt(1 - self.beta2**self.steps)
         rate = np.float32(
             self.learning_rate * correction / (1 - self.beta1**self.steps)
         )
-        # epsilon is compared with the corrected second moment, as in the paper's text.
+        # ε is compared with the corrected second moment, as in the paper's text.
         epsilon = np.float32(self.epsilon * correction)
         b1, b2 = np.float32(self.beta1), np.float32(self.beta2)
-        moments = (self.state["first_moment"], self.state["second_moment"])
-        for p, g, m, v in _blocks(parameters, gradient, where, *moments):
+        for p, g, m, v in _blocks(parameters, gradient, where, *self.state.values()):
             scratch = self._scratch[: len(g)]
-            np.multiply(g, 1 - b1, out=scratch)
+            np.multiply(g, 1 - b1, out=scratch)  # m ← β₁ m + (1 − β₁) g
             m *= b1
             m += scratch
-            g *= g
+            g *= g  # v ← β₂ v + (1 − β₂) g²
             g *= 1 - b2
             v *= b2
             v += g
-            np.sqrt(v, out=scratch)
+            np.sqrt(v, out=scratch)  # p ← p − α_t m / (√v + ε)
             scratch += epsilon
             np.divide(m, scratch, out=scratch)
             scratch *= rate
@@ -199,7 +150,7 @@ def make_optimizer(name: str, size: int, learning_rate: float) -> Optimizer:
     if name == "sgd":
         return PlainDescent(learning_rate)
     if name == "momentum":
-        return Descent(size, learning_rate, momentum=0.9)
+        return Momentum(size, learning_rate, momentum=0.9)
     if name == "adam":
         return Adam(size, learning_rate)
     raise ConfigError(unknown("optimizer", name, DEFAULT_RATES))
