@@ -163,7 +163,7 @@ OUTPUTS = ["none/out.h5", "file/out.h5", "digits", ".", "out.txt", "out"]
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_wrong_outputs(refused, digits, tmp_path, output):
     (tmp_path / "file").write_text("")
-    refused("prepare", digits, "-o", output, words="-o/--output must")
+    refused("prepare", digits, "-o", output, words="-o must")
 
 
 def test_the_images_are_not_overwritten(refused, scenes):
