@@ -7,7 +7,7 @@ import signal
 from functools import cache
 from pathlib import Path
 
-from benchmarks import torture
+from benchmarks import traces
 from mpilayer.interrupt import EXIT_RESUME
 from tests.support import launch
 
@@ -122,16 +122,16 @@ def assert_same(run: Path, expected: Path, bits: bool = True) -> None:
     """
     runs = (run, expected)
     # Who has saved more often has the last checkpoint but one.
-    files = ({f for f in torture.files(r) if "previous" not in f} for r in runs)
+    files = ({f for f in traces.files(r) if "previous" not in f} for r in runs)
     assert operator.eq(*files)
-    metrics, weights = map(torture.metrics, runs), map(torture.weights, runs)
+    metrics, weights = map(traces.metrics, runs), map(traces.weights, runs)
     if bits:
         assert operator.eq(*metrics)
-        assert not torture.different(*weights)
+        assert not traces.different(*weights)
     else:
         found, other = ({k: len(v) for k, v in m.items()} for m in metrics)
         assert found == other
-        assert torture.distance(*weights) < 1e-4
+        assert traces.distance(*weights) < 1e-4
     assert operator.eq(*((r / "complete").read_text() for r in runs))
     summaries = [json.loads((r / "summary.json").read_text()) for r in runs]
     for key in ("epochs", "finetune_best_epoch", "iterations", "stopped_by"):
