@@ -30,6 +30,30 @@ for cls, name in ((LayerState, "train_epoch"), (FinetuneState, "step")):
     slow(cls, name)
 slow(ShardedCost, "__call__")
 """
+# Does something before the Nth call of a function on one rank.
+BEFORE = """
+from {module} import {owner}
+original, calls = {owner}.{name}, 0
+
+def call(*arguments, **options):
+    global calls
+    calls += 1
+    if rank == {rank} and calls == {number}:
+        {act}
+    return original(*arguments, **options)
+
+{owner}.{name} = call
+"""
+PLACES = {
+    "training": ("mpilayer.train.layer", "LayerState", "train_epoch", 3),
+    "fine-tuning": ("mpilayer.train.finetune", "FinetuneState", "step", 7),
+    "sparse": ("mpilayer.models.sparse", "SparseAutoencoder", "fire", 20),
+    "ended": ("mpilayer.parallel.notice", "Notice", "close", 1),
+    "evaluation": ("mpilayer.train.evaluate", "PCA", "error", 1),
+    "closing": ("mpilayer.parallel.watchdog", "Pulse", "close", 1),
+}
+KILL = "os.kill(os.getpid(), 9)"
+STOP = "os.kill(os.getpid(), 19)"
 OPTIONS = {
     "pretrain": "--layers 14,10,8 --minibatch 50 --epochs 12 --threads 1",
     "finetune": "--epochs 8 --minibatch 50 --threads 1 --optimizer adam",
@@ -81,6 +105,13 @@ class Trainings:
     ) -> None:
         """Demand all that an unbroken run on so many ranks has, to the bit."""
         assert_same(run, self.whole(kind, ranks, *options))
+
+
+def acting(place: str, act: str, rank: int) -> tuple[str, ...]:
+    """Return the program in which a rank does something at a place, once."""
+    module, owner, name, number = PLACES[place]
+    where = {"module": module, "owner": owner, "name": name, "number": number}
+    return launch.driver(BEFORE.format(**where, rank=rank, act=act))
 
 
 def slowly(seconds: float = 0.03) -> tuple[str, ...]:
