@@ -164,7 +164,7 @@ def _architecture(run: Run) -> list[str]:
 def _extra_epochs(config: Mapping[str, Any]) -> Sequence[int]:
     """Return the extra epochs of each layer, what the schedule usually has included."""
     keys = {"layers", "schedule", "extra_epochs"} & config.keys()
-    values = {k: tuple(v) if isinstance(v := config[k], list) else v for k in keys}
+    values = {k: config[k] for k in keys}
     try:
         return from_values(PretrainConfig, values).extra
     except ConfigError:
