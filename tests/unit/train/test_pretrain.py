@@ -1,6 +1,7 @@
 """Plans and the pipeline, on one rank."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,30 +10,20 @@ from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.layer import monitored_errors
 from mpilayer.train.plans import TablePlan
-from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
+from mpilayer.train.schedule import greedy, lockstep
+from tests.support import pipeline
 from tests.support.pipeline import (
     CONFIG,
     EPOCHS,
+    FOUR,
+    TABLES,
     async_plan,
     data,
     new_states,
-    pretrain,
 )
 
 SERIAL = SerialCommunicator()
-FOUR = (EPOCHS,) * 4
-TABLES = {
-    "lockstep": lockstep(FOUR, (0, 1, 2, 3)),
-    "lag 2": lockstep(FOUR, (0, 0, 0, 0), 2),
-    "refresh": lockstep(FOUR, (1, 0, 0, 2), (1, 0, 2), 2),
-    "greedy": greedy(FOUR, (0, 1, 0, 1)),
-    "simulate": simulate(FOUR, (0, 2, 3, 4), (108, 72, 48, 24), 4, "first-layer"),
-    "gaps": Schedule("async", ((0,) * 4, (2, 2, 4), (3,), (1,) * 5), (4, 3, 1, 5)),
-}
-
-
-def train(plan, **options):
-    return pretrain(SERIAL, plan, **{"rows": data(), **options})
+train = partial(pipeline.train, SERIAL)
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -42,7 +33,7 @@ def test_tables_are_followed(name, streamed):
     table.check()
     outcome = train(TablePlan(table, streamed))
     assert outcome.used == table.used
-    assert outcome.dropped == ((),) * 4
+    assert outcome.dropped == [()] * 4
     assert train(TablePlan(table, streamed)).digests == outcome.digests
 
 
@@ -56,7 +47,7 @@ def test_greedy_is_layer_after_layer_by_hand(method):
         rows = Rows(*map(state.layer.encode, rows.parts))
         digests.append(state.layer.parameters.digest())
     found = train(TablePlan(greedy(FOUR, (0,) * 4), True), config=config)
-    assert found.digests == tuple(digests)
+    assert found.digests == digests
 
 
 def test_streaming_ends_with_the_stipulated_epochs():
