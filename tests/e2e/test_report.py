@@ -237,17 +237,6 @@ def test_a_crowded_run_says_so(runs, tmp_path):
         assert (summary["crowded"], summary["simulated_seconds"] > 0) == (crowded, True)
 
 
-def test_an_older_report_stays(runs, tmp_path):
-    out = tmp_path / "r.html"
-    out.write_text("mine")
-    result = launch.run("report", runs["sparse"], "-o", out)
-    launch.assert_user_error(result, "-o must name a new file", "--replace")
-    assert out.read_text() == "mine"
-    launch.run("report", runs["sparse"], "-o", out, "--replace").ok()
-    assert out.read_text().startswith("<!DOCTYPE html>")
-    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -274,11 +263,6 @@ def test_without_matplotlib(runs, tmp_path):
     result = launch.run("report", runs["sparse"], "-o", out, program=program)
     launch.assert_user_error(result, "pip install 'mpilayer[plot]'")
     assert not out.exists()
-
-
-def test_it_is_for_one_process(runs, tmp_path):
-    result = launch.run("report", runs["sparse"], "-o", tmp_path / "r.html", ranks=2)
-    launch.assert_user_error(result, "must run as one process")
 
 
 @pytest.mark.parametrize(
@@ -351,10 +335,3 @@ def test_checkpoints_of_a_newer_format(runs, tmp_path):
     assert "cost-evaluation" in Page(tmp_path / "r.html").names
     refused = launch.run("export", "run", "-o", "m.npz", cwd=tmp_path)
     launch.assert_user_error(refused, "found 99", "a newer one")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(runs, tmp_path):
-    tmp_path.chmod(0o500)
-    result = launch.run("report", runs["sparse"], "-o", tmp_path / "r.html")
-    launch.assert_user_error(result, "can be written")
