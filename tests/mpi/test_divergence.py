@@ -14,9 +14,8 @@ from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Keeper
 from mpilayer.train.strata import Strata
-from tests.mpi.test_restart import TABLES, left_in_flight
-from tests.support.pipeline import EPOCHS, async_plan, data, pretrain
-from tests.support.together import together
+from tests.support.pipeline import EPOCHS, TABLES, async_plan, data, pretrain
+from tests.support.together import left_in_flight, together
 from tests.support.toys import randomize, rows
 
 pytestmark = pytest.mark.mpi(min_size=2)

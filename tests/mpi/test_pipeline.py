@@ -8,29 +8,21 @@ import pytest
 
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.plans import TablePlan
-from mpilayer.train.schedule import greedy, lockstep, simulate
 from tests.support.paper import demand_rule
-from tests.support.pipeline import CONFIG, EPOCHS, async_plan, data, pretrain
-from tests.support.together import together
+from tests.support.pipeline import (
+    CONFIG,
+    EPOCHS,
+    TABLES,
+    async_plan,
+    data,
+    pretrain,
+)
+from tests.support.together import left_in_flight, together
 
 pytestmark = pytest.mark.mpi(min_size=2)
 SERIAL = SerialCommunicator()
-FOUR = (EPOCHS,) * 4
-TABLES = {
-    "lockstep": lockstep(FOUR, (0, 1, 2, 3)),
-    "lag 2": lockstep(FOUR, (0, 0, 0, 0), 2),
-    "refresh": lockstep(FOUR, (1, 0, 0, 2), (1, 0, 2), 2),
-    "greedy": greedy(FOUR, (0, 1, 0, 1)),
-    "simulate": simulate(FOUR, (0, 2, 3, 4), (108, 72, 48, 24), 4, "first-layer"),
-}
 # Outputs too large to leave before somebody receives them: they can be dropped.
 LARGE, COARSE = data(3000, 200), replace(CONFIG, minibatch=500)
-
-
-def left_in_flight(world):
-    """Tell whether a message waits on any rank that nobody received."""
-    world.barrier()
-    return any(world.allgather(world._comm.Iprobe()))
 
 
 def serially(world, plan, rows, config=CONFIG):

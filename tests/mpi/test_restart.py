@@ -9,28 +9,12 @@ from mpilayer.parallel.comm import SerialCommunicator, wait_until
 from mpilayer.parallel.notice import Notice
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.restart import consistent
-from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
-from tests.support.pipeline import EPOCHS, data, pretrain
+from tests.support.pipeline import FOUR, TABLES, data, pretrain
 from tests.support.restart import Course, Memory, Stage, assert_same, train
-from tests.support.together import together
+from tests.support.together import left_in_flight, together
 
 pytestmark = pytest.mark.mpi(min_size=2)
 SERIAL = SerialCommunicator()
-FOUR = (EPOCHS,) * 4
-TABLES = {
-    "lockstep": lockstep(FOUR, (0, 1, 2, 3)),
-    "lag 2": lockstep(FOUR, (0, 0, 0, 0), 2),
-    "refresh": lockstep(FOUR, (1, 0, 0, 2), (1, 0, 2), 2),
-    "greedy": greedy(FOUR, (0, 1, 0, 1)),
-    "simulate": simulate(FOUR, (0, 2, 3, 4), (108, 72, 48, 24), 4, "first-layer"),
-    "gaps": Schedule("async", ((0,) * 5, (1, 3, 3), (1, 2), (1, 1, 2)), (4, 3, 2, 2)),
-}
-
-
-def left_in_flight(world):
-    """Tell whether a message waits on any rank that nobody received."""
-    world.barrier()
-    return any(world.allgather(world._comm.Iprobe()))
 
 
 def serially(world, work):

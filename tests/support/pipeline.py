@@ -11,12 +11,23 @@ from mpilayer.train.layer import LayerState, layer_shapes, monitored, new_state
 from mpilayer.train.plans import AsyncPlan, Plan
 from mpilayer.train.pretrain import Keeper, Pipeline
 from mpilayer.train.record import EpochRecord
-from mpilayer.train.schedule import Schedule
+from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
 from tests.support import toys
 
 N_VISIBLE = 12
 EPOCHS = 4
 CONFIG = PretrainConfig(layers=(9, 8, 6, 4), epochs=(EPOCHS,), minibatch=20)
+
+
+FOUR = (EPOCHS,) * 4
+TABLES = {
+    "lockstep": lockstep(FOUR, (0, 1, 2, 3)),
+    "lag 2": lockstep(FOUR, (0, 0, 0, 0), 2),
+    "refresh": lockstep(FOUR, (1, 0, 0, 2), (1, 0, 2), 2),
+    "greedy": greedy(FOUR, (0, 1, 0, 1)),
+    "simulate": simulate(FOUR, (0, 2, 3, 4), (108, 72, 48, 24), 4, "first-layer"),
+    "gaps": Schedule("async", ((0,) * 5, (1, 3, 3), (1, 2), (1, 1, 2)), (4, 3, 2, 2)),
+}
 
 
 def data(n_train: int = 90, n_validation: int = 30) -> Rows:

@@ -44,3 +44,9 @@ def together(comm: Communicator) -> Iterator[None]:
     ]
     if failed:
         raise FailedTogether("\n".join(failed))
+
+
+def left_in_flight(world):
+    """Tell whether a message waits on any rank that nobody received. Collective."""
+    world.barrier()
+    return any(world.allgather(world._comm.Iprobe()))

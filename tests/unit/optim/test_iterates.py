@@ -188,8 +188,8 @@ def test_states_stay_as_they_were(method):
         assert_same(state, copy)
 
 
-@both
-def test_comes_back_from_infinity(method):
+@pytest.mark.parametrize(("method", "first"), [(LBFGS, -0.999), (CG, -0.9)])
+def test_comes_back_from_infinity(method, first):
     """A barrier around the minimum, which the first steps overshoot."""
 
     def barrier(x):
@@ -198,7 +198,7 @@ def test_comes_back_from_infinity(method):
         return float(-np.log1p(-(x**2)).sum() - 1.9 * x.sum()), 2 * x / (1 - x**2) - 1.9
 
     objective = Counted(barrier)
-    state = follow(method, objective, np.linspace(-0.999, -0.9, 5))[-1]
+    state = follow(method, objective, np.linspace(-0.999, first, 5))[-1]
     assert np.inf in objective.costs
     np.testing.assert_allclose(state.gradient, 0, atol=1e-5)
 

@@ -144,9 +144,7 @@ def test_a_state_goes_on_where_another_stood():
     config, v = CONFIGS["rbm"], rows(50)
     first, second = state_of(config), state_of(config)
     first.train_epoch(v)
-    second.layer.parameters.vector[:] = first.layer.parameters.vector
-    second.optimizer.state["velocity"][:] = first.optimizer.state["velocity"]
-    second.epoch = first.epoch
+    second.restore(first.arrays(), first.numbers())
     for state in (first, second):
         state.train_epoch(v)
     assert first.layer.parameters.digest() == second.layer.parameters.digest()

@@ -9,10 +9,12 @@ from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.layer import monitored_errors
 from mpilayer.train.plans import TablePlan
-from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
+from mpilayer.train.schedule import greedy, lockstep
 from tests.support.pipeline import (
     CONFIG,
     EPOCHS,
+    FOUR,
+    TABLES,
     async_plan,
     data,
     new_states,
@@ -20,15 +22,6 @@ from tests.support.pipeline import (
 )
 
 SERIAL = SerialCommunicator()
-FOUR = (EPOCHS,) * 4
-TABLES = {
-    "lockstep": lockstep(FOUR, (0, 1, 2, 3)),
-    "lag 2": lockstep(FOUR, (0, 0, 0, 0), 2),
-    "refresh": lockstep(FOUR, (1, 0, 0, 2), (1, 0, 2), 2),
-    "greedy": greedy(FOUR, (0, 1, 0, 1)),
-    "simulate": simulate(FOUR, (0, 2, 3, 4), (108, 72, 48, 24), 4, "first-layer"),
-    "gaps": Schedule("async", ((0,) * 4, (2, 2, 4), (3,), (1,) * 5), (4, 3, 1, 5)),
-}
 
 
 def train(plan, **options):
@@ -114,23 +107,6 @@ def test_errors_by_hand(streamed):
         sample, validation = map(lower.layer.encode, (rows.sample, rows.validation))
         expected = monitored_errors(upper.layer, Rows(hidden, sample, validation))
         assert (record.train_error, record.validation_error) == expected
-
-
-@pytest.mark.parametrize("end", ["stipulated", "all", "first-layer"])
-@pytest.mark.parametrize("cut_short", [True, False])
-@pytest.mark.parametrize("streamed", [True, False])
-def test_an_asynchronous_run_can_be_replayed(end, cut_short, streamed):
-    recorded = train(async_plan(end, 3, streamed, cut_short))
-    table = recorded.schedule()
-    table.check()
-    replayed = train(TablePlan(table, streamed))
-    assert replayed.used == recorded.used
-    assert replayed.digests == recorded.digests
-    if end == "all":
-        assert min(table.epochs) >= EPOCHS
-        for below, row in zip(table.epochs, table.used[1:], strict=False):
-            assert row[-1] == below
-    assert table.epochs[0] == EPOCHS
 
 
 def test_one_rank_interleaves_its_layers():
