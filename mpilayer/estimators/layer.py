@@ -154,24 +154,17 @@ def train_shared_epoch(
     """Pass once over the rows of all ranks, which stay where they are. Collective.
 
     Every minibatch is that of one rank with all rows in rank order. Each rank adds up
-    the gradient over the rows that it has, and the gradients are summed: so results
-    agree with one rank's to rounding. Shares of a minibatch vary a little.
+    the gradient over those that it has, and the gradients are summed: so results agree
+    with one rank's to rounding. See ``LayerState.minibatches`` for errors.
 
     Parameters
     ----------
     state : LayerState
         Equal on all ranks; trained in place.
-    rows : ndarray (n_samples, n_visible)
-        Those of this rank. *Local.*
-    bounds : sequence of (int, int)
-        Start and stop of each rank's rows.
+    rows, bounds : ndarray (n_samples, n_visible), sequence of (int, int)
+        Those of this rank; start and stop of each rank's.
     comm : Communicator
         All ranks.
-
-    Raises
-    ------
-    TrainingError
-        See ``LayerState.minibatches``.
 
     Notes
     -----

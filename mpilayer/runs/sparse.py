@@ -14,6 +14,7 @@ from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import TrainingError
+from mpilayer.optim.search import Iterate
 from mpilayer.partition import shard_bounds
 from mpilayer.runs.advice import costly_allreduce
 from mpilayer.runs.checkpoints import (
@@ -34,7 +35,7 @@ from mpilayer.train.sparse.cost import (
     make_model,
     start_weights,
 )
-from mpilayer.train.sparse.descent import Descent, State
+from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.sparse.firing import dead_units
 from mpilayer.train.strata import Strata
 
@@ -177,7 +178,7 @@ class SparseTraining(Training[SparseConfig]):
             cost.on_evaluation = note
             cost.time_over = lambda: session.must_stop(unit)
             try:
-                for state in descent.states(descent.state):
+                for state in descent.states():
                     if saver.is_due(state.iteration):
                         self._save(descent, state, saver, origin)
             except TrainingError as error:
@@ -199,7 +200,7 @@ class SparseTraining(Training[SparseConfig]):
         return perf_counter() - origin
 
     def _save(
-        self, descent: Descent, state: State, saver: Saver, origin: float
+        self, descent: Descent, state: Iterate, saver: Saver, origin: float
     ) -> None:
         """Start to write the last complete iteration, on rank 0."""
         saver.note(state.iteration)
@@ -219,7 +220,7 @@ class SparseTraining(Training[SparseConfig]):
 
         saver.start(write)
 
-    def _with_last_weights(self, error: TrainingError, state: State) -> TrainingError:
+    def _with_last_weights(self, error: TrainingError, state: Iterate) -> TrainingError:
         """Return the error that also says where the last good weights are."""
         full = TrainingError(
             f"{error} The weights after iteration {state.iteration}, cost "
@@ -269,7 +270,7 @@ def filters(weights: Array64) -> AnyArray:
     return rows.reshape(-1, size, size) if size * size == rows.shape[1] else rows
 
 
-def _reached(descent: Descent, state: State, session: Session) -> Summary:
+def _reached(descent: Descent, state: Iterate, session: Session) -> Summary:
     """Return what the last iteration has reached. Collective."""
     cost, config = descent.cost, descent.config
     dead, final = dead_units(cost, state.position), cost.measure(state.position)

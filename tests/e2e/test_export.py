@@ -1,6 +1,5 @@
 """Models and codes in files of other programs, read there; the examples of the docs."""
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -9,19 +8,23 @@ import h5py
 import numpy as np
 import pytest
 
-from mpilayer.data.dataset import Dataset
+from mpilayer.data.dataset import Dataset, write_dataset
+from mpilayer.data.split import Split
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import load_predictor
 from mpilayer.runs.tasks import TASKS
-from tests.e2e.conftest import LAYERS, contents, read_summary
+from tests.e2e.conftest import contents, read_summary
 from tests.support import launch
 from tests.support.plain import FUNCTIONS
 
-RUNS = ("pretrained", "finetuned", "mixed", "sparse")
+KINDS = {
+    "pretrained": ["sigmoid"] * 8,
+    "finetuned": ["sigmoid"] * 8,
+    "mixed": ["tanh", "linear", "tanh", "sigmoid"],
+    "sparse": ["tanh"] * 2,
+}
+RUNS = tuple(KINDS)
 PREDICTORS = {"classify": "classifier", "regress": "regressor"}
-KINDS = {"pretrained": ["sigmoid"] * 8, "finetuned": ["sigmoid"] * 8}
-KINDS |= {"mixed": ["tanh", "linear", "tanh", "sigmoid"], "sparse": ["tanh"] * 2}
-OUTPUTS = {"encode": "codes", "reconstruct": "images"}
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
 
@@ -30,27 +33,25 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
 def runs(tiny, pretrained, tmp_path_factory):
     """Give a folder with runs of all kinds, their codes and reconstructions."""
     folder = tmp_path_factory.mktemp("runs")
+
+    def run(*arguments):
+        launch.run(*arguments, cwd=folder).ok()
+
     for name in ("pretrained", "finetuned"):
         shutil.copytree(pretrained, folder / name)
     mixed = ["--method", "autoencoder", "--hidden", "tanh", "--code", "linear"]
     mixed += ["--layers", "9,3", "--epochs", 1]
-    for arguments in (
-        ["finetune", "finetuned", "--epochs", 2, "--optimizer", "adam"],
-        ["pretrain", tiny, "--run", "mixed", *mixed],
-        ["sparse", tiny, "--run", "sparse", "--hidden", 5, "--evaluations", 5],
-        *(
-            ["finetune", "mixed", "--task", task, "--epochs", 3, "--optimizer", "adam"]
-            for task in PREDICTORS
-        ),
-        *(
-            [command, name, tiny, "-o", f"{name}-{OUTPUTS[command]}.npy"]
-            for name in RUNS
-            for command in OUTPUTS
-        ),
-    ):
-        more = ["--split", "test"] if arguments[0] in OUTPUTS else []
-        more += ["--task", "autoencode"] if arguments[0] == "encode" else []
-        launch.run(*arguments, *more, cwd=folder).ok()
+    run("finetune", "finetuned", "--epochs", 2, "--optimizer", "adam")
+    run("pretrain", tiny, "--run", "mixed", *mixed)
+    run("sparse", tiny, "--run", "sparse", "--hidden", 5, "--evaluations", 5)
+    for task in PREDICTORS:
+        options = ["--task", task, "--epochs", 3, "--optimizer", "adam"]
+        run("finetune", "mixed", *options)
+    for name in RUNS:
+        test = ["--split", "test"]
+        codes = ["-o", f"{name}-codes.npy", "--task", "autoencode"]
+        run("encode", name, tiny, *codes, *test)
+        run("reconstruct", name, tiny, "-o", f"{name}-images.npy", *test)
     return folder
 
 
@@ -76,7 +77,7 @@ def rows(tiny):
 
 def results(runs, name):
     """Return the codes and reconstructions that mpilayer has written."""
-    return [np.load(runs / f"{name}-{what}.npy") for what in OUTPUTS.values()]
+    return [np.load(runs / f"{name}-{what}.npy") for what in ("codes", "images")]
 
 
 def example(*words):
@@ -95,19 +96,23 @@ def assert_close(found, expected):
 # --- each format in its own program
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_onnx(exported, runs, rows, name):
+@pytest.mark.parametrize(
+    ("name", "part"), [*((name, "whole") for name in RUNS), ("finetuned", "encoder")]
+)
+def test_onnx(exported, runs, rows, name, part):
     onnx = pytest.importorskip("onnx", reason="needs mpilayer[export]")
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
-    exported(name, ".onnx")
+    exported(name, ".onnx", "--part", part)
     onnx.checker.check_model("model.onnx", full_check=True)
     session = example("onnxruntime")["session"]
-    outputs = session.run(["code", "reconstruction"], {"visible": rows})
-    for found, expected in zip(outputs, results(runs, name), strict=True):
+    names = ["code", "reconstruction"][: 1 if part == "encoder" else 2]
+    assert [output.name for output in session.get_outputs()] == names
+    outputs = session.run(names, {"visible": rows})
+    for found, expected in zip(outputs, results(runs, name), strict=False):
         assert_close(found, expected)
     facts = session.get_modelmeta().custom_metadata_map
     assert facts["model"] == ("pretrained" if name == "mixed" else name)
-    assert facts["part"] == "whole"
+    assert facts["part"] == part
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -123,30 +128,12 @@ def test_pytorch(exported, runs, rows, name):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_numpy(exported, runs, rows, name):
+def test_numpy(exported, runs, rows, tiny, tmp_path, name):
+    before = contents(runs)
     exported(name, ".npz")
+    assert contents(runs) == before
+    assert list(contents(tmp_path)) == ["model.npz"]
     assert_close(example("def predict")["predict"](rows), results(runs, name)[1])
-
-
-@pytest.mark.parametrize("name", ["pretrained", "finetuned", "sparse"])
-def test_scikit_learn(exported, runs, rows, name):
-    pytest.importorskip("sklearn", reason="needs scikit-learn")
-    exported(name, ".npz")
-    found = example("MLPRegressor")["model"].predict(rows)
-    assert_close(found, results(runs, name)[1])
-
-
-@pytest.mark.parametrize("name", ["finetuned", "mixed"])
-def test_scikit_learn_has_the_encoder(exported, runs, rows, name):
-    """Also of a stack with a linear code."""
-    pytest.importorskip("sklearn", reason="needs scikit-learn")
-    exported(name, ".npz", "--part", "encoder")
-    found = example("MLPRegressor")["model"].predict(rows)
-    assert_close(found, results(runs, name)[0])
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_hdf5(exported, runs, rows, tiny, name):
     printed = exported(name, ".h5").stdout
     values, codes = rows.astype(float), None
     with h5py.File("model.h5") as file, Dataset.open(tiny) as data:
@@ -165,18 +152,24 @@ def test_hdf5(exported, runs, rows, tiny, name):
     assert f"wrote the {kind} autoencoder 20-" in printed
 
 
-def test_the_encoder_alone(exported, runs, rows):
-    pytest.importorskip("onnx", reason="needs mpilayer[export]")
-    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
-    printed = exported("finetuned", ".onnx", "--part", "encoder").stdout
-    sizes = "-".join(map(str, (20, *LAYERS)))
-    assert printed == (
-        f"wrote the encoder of the finetuned autoencoder {sizes} to model.onnx\n"
-    )
-    session = runtime.InferenceSession("model.onnx")
-    assert [output.name for output in session.get_outputs()] == ["code"]
-    (found,) = session.run(None, {"visible": rows})
-    assert_close(found, results(runs, "finetuned")[0])
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        *((name, "whole") for name in RUNS if name != "mixed"),
+        # Whose code is linear: as a whole it has several activations.
+        ("mixed", "encoder"),
+        ("finetuned", "encoder"),
+    ],
+)
+def test_scikit_learn(exported, runs, rows, name, part):
+    pytest.importorskip("sklearn", reason="needs scikit-learn")
+    printed = exported(name, ".npz", "--part", part).stdout
+    codes, reconstructions = results(runs, name)
+    expected = codes if part == "encoder" else reconstructions
+    assert_close(example("MLPRegressor")["model"].predict(rows), expected)
+    of = "the encoder of " if part == "encoder" else ""
+    kind = "pretrained" if name == "mixed" else name
+    assert printed.startswith(f"wrote {of}the {kind} autoencoder 20-")
 
 
 # --- classifiers and regressors
@@ -187,12 +180,9 @@ def predictor(request, exported, runs, rows):
     """Give a function that exports a predictor, and what should come out of it."""
     task = request.param
     model = load_predictor(RunDirectory(runs / "mixed"), TASKS[task])
-    values = rows.astype(float)
+    p, values = model.parameters, rows.astype(float)
     for k, (_, _, kind) in enumerate(model.steps):
-        weights, bias = (
-            model.parameters[f"{name}_{k}"] for name in ("weights", "bias")
-        )
-        values = FUNCTIONS[kind](values @ weights + bias)
+        values = FUNCTIONS[kind](values @ p[f"weights_{k}"] + p[f"bias_{k}"])
     if task == "classify":
         values = np.exp(values - values.max(axis=1, keepdims=True))
         values /= values.sum(axis=1, keepdims=True)
@@ -209,11 +199,12 @@ def test_predictors_in_onnx(predictor, rows):
     task, export, expected = predictor
     export(".onnx")
     onnx.checker.check_model("model.onnx", full_check=True)
-    names = example(*["onnxruntime", "classes"][: 1 + (task == "classify")])
     if task == "classify":
+        names, name = example("onnxruntime", "classes"), "probabilities"
         np.testing.assert_array_equal(names["classes"], np.arange(10))
+    else:
+        names, name = example("onnxruntime"), "prediction"
     session = names["session"]
-    name = {"classify": "probabilities", "regress": "prediction"}[task]
     assert [output.name for output in session.get_outputs()] == ["code", name]
     (found,) = session.run([name], {"visible": rows})
     assert_close(found, expected)
@@ -228,10 +219,26 @@ def test_predictors_in_pytorch(predictor, rows):
     assert_close(model(torch.from_numpy(rows)).detach().numpy(), expected)
 
 
-def test_predictors_in_numpy(predictor, rows):
-    _, export, expected = predictor
+def test_predictors_in_numpy(predictor, runs, rows, tiny, tmp_path):
+    task, export, expected = predictor
     export(".npz")
     assert_close(example("def predict")["predict"](rows), expected)
+    printed = export(".h5").stdout
+    assert printed.startswith(f"wrote the {PREDICTORS[task]} 20-9-3-")
+    with h5py.File("model.h5") as file:
+        facts = dict(file.attrs)
+        assert file["steps/2/bias"].shape == expected.shape[1:]
+        kinds = [file[f"steps/{k}"].attrs["activation"] for k in range(3)]
+    assert kinds == ["tanh", "linear", "softmax" if task == "classify" else "linear"]
+    assert facts["activations"].split(",") == kinds
+    assert facts["model"] == PREDICTORS[task]
+    classes = "0,1,2,3,4,5,6,7,8,9" if task == "classify" else ""
+    assert facts.get("classes", "") == classes
+    printed = export(".npz", "--part", "encoder", "--replace").stdout
+    assert f"wrote the encoder of the {PREDICTORS[task]} 20-9-3 to" in printed
+    options = ["-o", "codes.npy", "--split", "test", "--task", task]
+    launch.run("encode", runs / "mixed", tiny, *options, cwd=tmp_path).ok()
+    assert_close(example("def predict")["predict"](rows), np.load("codes.npy"))
 
 
 def test_predictors_in_scikit_learn(runs, tiny, pretrained, tmp_path, monkeypatch):
@@ -239,52 +246,22 @@ def test_predictors_in_scikit_learn(runs, tiny, pretrained, tmp_path, monkeypatc
     pytest.importorskip("sklearn", reason="needs scikit-learn")
     monkeypatch.chdir(tmp_path)
     shutil.copytree(pretrained, "run")
-    for task in PREDICTORS:
-        options = ["--task", task, "--epochs", 20, "--optimizer", "adam"]
-        launch.run("finetune", "run", *options, cwd=tmp_path).ok()
-        # What was trained last is the usual one.
-        launch.run("export", "run", "-o", f"{task}.npz", cwd=tmp_path).ok()
     with Dataset.open(tiny) as data:
         rows, labels = data.rows("test"), data.labels("test")
-    shutil.copy("classify.npz", "model.npz")
-    names = example("MLPClassifier")
-    found = names["classes"][names["model"].predict_proba(rows).argmax(axis=1)]
-    errors = read_summary(Path("run"))["classify_error"]["test"]
-    assert 100 * np.mean(found != labels) == pytest.approx(errors)
-    shutil.copy("regress.npz", "model.npz")
-    found = example("MLPRegressor")["model"].predict(rows)
-    errors = read_summary(Path("run"))["regress_error"]["test"]
-    assert np.mean((found - labels) ** 2) == pytest.approx(errors, rel=1e-4)
-
-
-def test_predictors_in_hdf5(predictor, rows):
-    task, export, expected = predictor
-    printed = export(".h5").stdout
-    assert printed.startswith(f"wrote the {PREDICTORS[task]} 20-9-3-")
-    with h5py.File("model.h5") as file:
-        facts, last = dict(file.attrs), file["steps/2"]
-        assert last["bias"].shape == expected.shape[1:]
-        kinds = [file[f"steps/{k}"].attrs["activation"] for k in range(3)]
-    assert kinds == ["tanh", "linear", {"classify": "softmax"}.get(task, "linear")]
-    assert facts["activations"].split(",") == kinds
-    assert facts["model"] == PREDICTORS[task]
-    assert facts.get("classes", "") == ("0,1,2,3,4,5,6,7,8,9" * (task == "classify"))
-
-
-def test_the_encoder_of_a_predictor(predictor, runs, rows, tiny, tmp_path):
-    task, export, _ = predictor
-    printed = export(".npz", "--part", "encoder").stdout
-    assert f"wrote the encoder of the {PREDICTORS[task]} 20-9-3 to" in printed
-    options = ["-o", "codes.npy", "--split", "test", "--task", task]
-    launch.run("encode", runs / "mixed", tiny, *options, cwd=tmp_path).ok()
-    assert_close(example("def predict")["predict"](rows), np.load("codes.npy"))
-
-
-def test_an_export_changes_nothing_else(exported, runs, tmp_path):
-    before = contents(runs)
-    exported("sparse", ".NPZ")
-    assert contents(runs) == before
-    assert list(contents(tmp_path)) == ["model.NPZ"]
+    for task in PREDICTORS:
+        options = ["--task", task, "--epochs", 20, "--optimizer", "adam"]
+        launch.run("finetune", "run", *options).ok()
+        # What was trained last is the usual one.
+        launch.run("export", "run", "-o", "model.npz", "--replace").ok()
+        if task == "classify":
+            names = example("MLPClassifier")
+            chosen = names["model"].predict_proba(rows).argmax(axis=1)
+            error = 100 * np.mean(names["classes"][chosen] != labels)
+        else:
+            found = example("MLPRegressor")["model"].predict(rows)
+            error = np.mean((found - labels) ** 2)
+        expected = read_summary(Path("run"))[f"{task}_error"]["test"]
+        assert error == pytest.approx(expected, rel=1e-4)
 
 
 # --- codes and reconstructions as tables
@@ -316,27 +293,17 @@ def test_tables(runs, tiny, tmp_path, command, split):
     assert header.split(",")[-2:] == [f"unit_{rows.shape[1]}", "label"]
 
 
-def test_the_only_split_needs_no_name(runs, tmp_path, rows):
-    np.save(tmp_path / "rows.npy", rows)
-    for arguments in (
-        ["data", "prepare", "rows.npy", "-o", "rows.h5"],
-        ["encode", runs / "pretrained", "rows.h5", "-o", "codes.csv"],
-    ):
-        launch.run(*arguments, cwd=tmp_path).ok()
-    header, *rows = (tmp_path / "codes.csv").read_text().splitlines()
-    assert header == "unit_1,unit_2,unit_3,unit_4"
-    found = np.loadtxt(rows, np.float32, delimiter=",")
-    np.testing.assert_array_equal(found, results(runs, "pretrained")[0])
-
-
 # --- mistakes
 
 
 @pytest.fixture
-def folder(tiny, run_copy):
-    """Give a folder with a run as ``run``, and its data as ``tiny.h5``."""
-    shutil.copy(tiny, run_copy.parent / "tiny.h5")
-    return run_copy.parent
+def folder(tiny, run_copy, rows):
+    """Give a folder with a run, and data of all splits, and of one without labels."""
+    folder = run_copy.parent
+    shutil.copy(tiny, folder / "tiny.h5")
+    splits = {"train": Split(rows)}
+    write_dataset(folder / "rows.h5", splits, name="rows", origin="", scale=1.0)
+    return folder
 
 
 @pytest.fixture
@@ -353,13 +320,37 @@ def refused(folder):
     return check
 
 
-@pytest.mark.parametrize("out", ["model", "model.h5.bak", ".onnx"])
-def test_unknown_endings(refused, out):
-    words = ["-o must end in .npz, .safetensors, .onnx, .h5", f"got {out}"]
-    refused(words, "export", "run", "-o", out)
+def test_exports_that_cannot_be(refused, folder):
+    (folder / "there.npz").mkdir()
+    endings = "-o must end in .npz, .safetensors, .onnx, .h5"
+    never = "must be of kind 'mpilayer-model'"
+    for options, words in (
+        (["-o", "model"], [endings, "got model"]),
+        (["-o", "model.h5.bak"], [endings, "got model.h5.bak"]),
+        (["-o", ".onnx"], [endings, "got .onnx"]),
+        (["-o", "tiny.h5", "--replace"], ["tiny.h5", never, "not replaced"]),
+        (["-o", "run/checkpoints/layer-1.h5", "--replace"], ["layer-1.h5", never]),
+        (["-o", "a.npz", "--part", "encodr"], ["unknown part 'encodr'", "'encoder'?"]),
+        (["-o", "a.npz", "--task", "clasify"], ["invalid choice: 'clasify'"]),
+        (["-o", "a.npz", "--task", "classify"],
+         ["must have a classifier", "--task classify"]),
+        *(
+            (["-o", out], [f"{out} must be writable", "Nothing was written"])
+            for place in ("none", "tiny.h5")
+            for out in (f"{place}/model.npz", f"{place}/model.h5")
+        ),
+        (["-o", "there.npz"], ["there.npz exists"]),
+        (["-o", "there.npz", "--replace"], ["there.npz must be writable"]),
+    ):  # fmt: skip
+        refused(words, "export", "run", *options)
+    refused(["must be the directory of a run"], "export", "none", "-o", "model.npz")
+    words = ["one process", "2", "without mpiexec"]
+    refused(words, "export", "run", "-o", "model.npz", ranks=2)
+    (folder / "run" / "checkpoints" / "layer-2.h5").unlink()
+    refused(["layer 2 has no checkpoint"], "export", "run", "-o", "model.npz")
 
 
-@pytest.mark.parametrize("ending", [".npz", ".safetensors", ".onnx", ".h5"])
+@pytest.mark.parametrize("ending", [".NPZ", ".safetensors", ".onnx", ".h5"])
 def test_an_older_file_stays_unless_replaced(folder, refused, ending):
     arguments = ["export", "run", "-o", f"model{ending}"]
     launch.run(*arguments, "--part", "encoder", cwd=folder).ok()
@@ -369,88 +360,34 @@ def test_an_older_file_stays_unless_replaced(folder, refused, ending):
     assert (folder / f"model{ending}").read_bytes() != before
 
 
-@pytest.mark.parametrize("out", ["tiny.h5", "run/checkpoints/layer-1.h5"])
-def test_data_and_checkpoints_are_never_replaced(refused, out):
-    words = [out, "must be of kind 'mpilayer-model'", "not replaced"]
-    refused(words, "export", "run", "-o", out, "--replace")
-
-
-def test_unknown_parts(refused):
-    words = ["unknown part 'encodr'; choose from whole, encoder", "'encoder'?"]
-    refused(words, "export", "run", "-o", "model.npz", "--part", "encodr")
-
-
-def test_predictors_that_are_not_there(refused):
-    words = ["must have a classifier", "--task classify"]
-    refused(words, "export", "run", "-o", "model.npz", "--task", "classify")
-    words = ["invalid choice: 'clasify'"]
-    refused(words, "export", "run", "-o", "model.npz", "--task", "clasify")
-
-
-def test_exports_that_have_no_run(folder, refused):
-    refused(["must be the directory of a run"], "export", "none", "-o", "model.npz")
-    (folder / "run" / "checkpoints" / "layer-2.h5").unlink()
-    refused(["layer 2 has no checkpoint"], "export", "run", "-o", "model.npz")
-
-
-@pytest.mark.parametrize("out", ["none/model", "tiny.h5/model"])
-@pytest.mark.parametrize("ending", [".npz", ".h5"])
-def test_places_that_cannot_be_written(refused, out, ending):
-    words = [f"{out}{ending} must be writable", "Nothing was written"]
-    refused(words, "export", "run", "-o", f"{out}{ending}")
-
-
-def test_a_folder_in_the_place_of_the_file(folder, refused):
-    (folder / "model.npz").mkdir()
-    refused(["model.npz exists"], "export", "run", "-o", "model.npz")
-    arguments = ["export", "run", "-o", "model.npz", "--replace"]
-    refused(["model.npz must be writable"], *arguments)
-
-
-def test_exports_take_one_process(refused):
-    words = ["one process", "2", "without mpiexec"]
-    refused(words, "export", "run", "-o", "model.npz", ranks=2)
-
-
-@pytest.mark.parametrize("name", ["safetensors", "onnx"])
-def test_a_missing_library(folder, refused, tmp_path_factory, name):
-    hidden = tmp_path_factory.mktemp("hidden")
-    text = f"import sys; sys.modules[{name!r}] = None"
-    (hidden / "sitecustomize.py").write_text(text)
-    paths = os.pathsep.join([str(hidden), launch.environment()["PYTHONPATH"]])
-    variables = {"PYTHONPATH": paths}
-    words = [f"needs {name}", "not installed", "pip install 'mpilayer[export]'"]
-    refused(words, "export", "run", "-o", f"model.{name}", variables=variables)
-    arguments = ["export", "run", "-o", "model.npz"]
-    launch.run(*arguments, cwd=folder, variables=variables).ok()
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["-o", "out.txt"], ["-o must end in .h5, .hdf5, .npy, .csv; got out.txt"]),
-        (["-o", "out"], ["-o must end in", "got out"]),
-        (["-o", "out.csv"], ["of one split", "train, validation, test", "--split"]),
-        (["-o", "out.npy"], ["of one split", "train, validation, test", "--split"]),
-        (["-o", "out.h5", "--split", "test"], ["--split goes with .npy and .csv"]),
-        (["-o", "out.csv", "--split", "tset"], ["unknown split 'tset'", "'test'?"]),
-        (["-o", "none/out.npy", "--split", "test"], ["out.npy must be writable"]),
-        (["-o", "tiny.h5", "--replace"], ["must not name the data themselves"]),
-    ],
-    ids=lambda value: "_".join(value).replace("/", ":") if value[0] == "-o" else "",
-)
-def test_tables_that_cannot_be(refused, options, words):
-    refused(words, "encode", "run", "tiny.h5", *options)
-
-
-def test_missing_data_and_splits(folder, refused, rows):
-    np.save(folder / "rows.npy", rows)
-    launch.run("data", "prepare", "rows.npy", "-o", "rows.h5", cwd=folder).ok()
-    arguments = ["encode", "run", "rows.h5", "-o", "out.csv"]
-    refused(["no split 'test'", "it has train"], *arguments, "--split", "test")
-    (folder / "out.csv").write_text("precious")
-    refused(["out.csv exists", "--replace"], *arguments)
-    arguments = ["encode", "run", "none.h5", "-o", "out.csv", "--replace"]
-    refused(["none.h5 must be an HDF5 file"], *arguments)
-    arguments = ["encode", "run", "rows.h5", "-o", "out.csv", "--replace"]
-    launch.run(*arguments, cwd=folder).ok()
+def test_tables_that_cannot_be(refused, folder, runs):
+    several = ["of one split", "train, validation, test", "--split"]
+    (folder / "there.csv").write_text("precious")
+    for data, options, words in (
+        ("tiny.h5", ["-o", "out.txt"],
+         ["-o must end in .h5, .hdf5, .npy, .csv; got out.txt"]),
+        ("tiny.h5", ["-o", "out"], ["-o must end in", "got out"]),
+        ("tiny.h5", ["-o", "out.csv"], several),
+        ("tiny.h5", ["-o", "out.npy"], several),
+        ("tiny.h5", ["-o", "out.h5", "--split", "test"],
+         ["--split goes with .npy and .csv"]),
+        ("tiny.h5", ["-o", "out.csv", "--split", "tset"],
+         ["unknown split 'tset'", "'test'?"]),
+        ("tiny.h5", ["-o", "none/out.npy", "--split", "test"],
+         ["out.npy must be writable"]),
+        ("tiny.h5", ["-o", "tiny.h5", "--replace"],
+         ["must not name the data themselves"]),
+        ("rows.h5", ["-o", "out.csv", "--split", "test"],
+         ["no split 'test'", "it has train"]),
+        ("rows.h5", ["-o", "there.csv"], ["there.csv exists", "--replace"]),
+        ("none.h5", ["-o", "there.csv", "--replace"],
+         ["none.h5 must be an HDF5 file"]),
+    ):  # fmt: skip
+        refused(words, "encode", "run", data, *options)
+    # The only split needs no name.
+    arguments = ["encode", runs / "pretrained", "rows.h5", "-o", "there.csv"]
+    launch.run(*arguments, "--replace", cwd=folder).ok()
+    header, *rows = (folder / "there.csv").read_text().splitlines()
+    assert header == "unit_1,unit_2,unit_3,unit_4"
+    found = np.loadtxt(rows, np.float32, delimiter=",")
+    np.testing.assert_array_equal(found, results(runs, "pretrained")[0])

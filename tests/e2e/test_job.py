@@ -151,7 +151,7 @@ def test_settings_are_passed_on_as_given(tmp_path):
     assert "--config" not in evaluate.partition("set -u")[2]
 
 
-@pytest.mark.parametrize("name", ["pretrain", "finetune", "sparse", "scaling"])
+@pytest.mark.parametrize("name", ["pretrain", "scaling"])
 def test_help_of_each_command(name):
     result = launch.run("job", name, "--help", variables={"COLUMNS": "80"}).ok()
     assert result.stdout.startswith(f"usage: mpilayer job {name} ")
@@ -219,11 +219,6 @@ def test_what_is_refused(tmp_path, arguments, words):
     launch.assert_user_error(result, *words)
     assert result.stdout == ""
     assert contents(tmp_path) == before
-
-
-def test_several_ranks_are_refused(tmp_path):
-    result = launch.run("job", "pretrain", "a.h5", *JOB, ranks=2, cwd=tmp_path)
-    launch.assert_user_error(result, "one process", "found 2 ranks")
 
 
 # --- how a script runs: bash alone, with stand-ins for what it calls

@@ -53,4 +53,3 @@ def test_a_folder_of_the_same_name_is_not_the_package(tmp_path):
     assert launch.run(program=program, **where).ok().stdout.split() == [
         "mpilayer.estimators.layer"
     ]
-    launch.run("--version", **where).ok()

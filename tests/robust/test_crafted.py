@@ -59,35 +59,45 @@ def link(file, name, target):
     file[name] = target
 
 
+def outer(file, name, secret, target):
+    file[name] = h5py.ExternalLink(f"{secret}.h5", target)
+
+
+def linked_twice(file, secret):
+    outer(file, "other", secret, "/")
+    file["train"] = h5py.SoftLink("/other/train")
+
+
+def beside(file, secret):
+    rows(file)
+    external(file, "notes/x", (10,), "u1", secret)
+
+
+def with_part(file, n, mapped=20):
+    file["x"] = ROWS[:n]
+    virtual(file, ".", mapped=mapped)
+
+
+def rows(file):
+    scaled(file.create_dataset("train/x", data=ROWS))
+
+
 TO_OTHERS = {
     "external storage": (
         lambda file, secret: external(file, "train/x", (10, 6), "u1", secret),
         "'train/x' in an external file",
     ),
-    "external storage of no use": (
-        lambda file, secret: (
-            external(file, "notes/x", (10,), "u1", secret),
-            scaled(file.create_dataset("train/x", data=ROWS)),
-        ),
-        "'notes/x' in an external file",
-    ),
+    "external storage of no use": (beside, "'notes/x' in an external file"),
     "external link to rows": (
-        lambda file, secret: link(
-            file, "train/x", h5py.ExternalLink(f"{secret}.h5", "train/x")
-        ),
+        lambda file, secret: outer(file, "train/x", secret, "train/x"),
         "the link 'train/x' to another file",
     ),
     "external link to a group": (
-        lambda file, secret: link(
-            file, "train", h5py.ExternalLink(f"{secret}.h5", "train")
-        ),
+        lambda file, secret: outer(file, "train", secret, "train"),
         "the link 'train' to another file",
     ),
     "soft link to an external link": (
-        lambda file, secret: (
-            link(file, "other", h5py.ExternalLink(f"{secret}.h5", "/")),
-            link(file, "train", h5py.SoftLink("/other/train")),
-        ),
+        linked_twice,
         "the link 'other' to another file",
     ),
     "virtual, elsewhere": (
@@ -111,17 +121,11 @@ TO_OTHERS = {
         "made of 'train/x', which is missing or made of others",
     ),
     "virtual, too few rows": (
-        lambda file, secret: (
-            file.create_dataset("x", data=ROWS[:9]),
-            virtual(file, "."),
-        ),
+        lambda file, secret: with_part(file, 9),
         "made of 'x', which has fewer values",
     ),
     "virtual, with a hole": (
-        lambda file, secret: (
-            file.create_dataset("x", data=ROWS),
-            virtual(file, ".", mapped=12),
-        ),
+        lambda file, secret: with_part(file, 20, mapped=12),
         "made of parts that leave others out",
     ),
 }
@@ -181,71 +185,57 @@ def test_nothing_of_a_secret_gets_into_a_data_set(secret):
     assert set(folder.iterdir()) == before
 
 
-def unwritten(file, shape, **options):
-    scaled(file.create_dataset("train/x", shape, "u1", **options))
+def unwritten(shape, **options):
+    return lambda file: scaled(file.create_dataset("train/x", shape, "u1", **options))
 
 
+def put(**content):
+    """Return what puts things of any kind into a file, ``/`` being ``_`` there."""
+
+    def add(file):
+        for name, value in content.items():
+            link(file, name.replace("_", "/"), value)
+
+    return add
+
+
+def of_no_use(file):
+    rows(file)
+    file.create_dataset("more", (2**40,), "u1", chunks=(2**16,))
+
+
+def circle(file):
+    file.create_group("train")
+    file["train/x"] = file["/"]
+
+
+def values(array):
+    return lambda file: scaled(file.create_dataset("train/x", data=array))
+
+
+LINK = h5py.SoftLink
+CHUNKS = (2**16, 4)
 ODD = {
-    "dangling": (
-        lambda file: link(file, "train", h5py.SoftLink("/x")),
-        "cannot be read",
-    ),
-    "dangling rows": (
-        lambda file: link(file, "train/x", h5py.SoftLink("/x")),
-        "cannot be read",
-    ),
-    "looping": (
-        lambda file: link(file, "train", h5py.SoftLink("/train")),
-        "cannot be read",
-    ),
+    "dangling": (put(train=LINK("/x")), "cannot be read"),
+    "dangling rows": (put(train_x=LINK("/x")), "cannot be read"),
+    "looping": (put(train=LINK("/train")), "cannot be read"),
     "looping rows": (
-        lambda file: (
-            link(file, "train/x", h5py.SoftLink("/train/y")),
-            link(file, "train/y", h5py.SoftLink("/train/x")),
-        ),
+        put(train_x=LINK("/train/y"), train_y=LINK("/train/x")),
         "cannot be read",
     ),
-    "a circle of groups": (
-        lambda file: (file.create_group("train"), link(file, "train/x", file["/"])),
-        "must have 'x' of shape",
-    ),
-    "a type": (lambda file: link(file, "train/x", np.dtype("u1")), "must have 'x'"),
-    "texts": (
-        lambda file: scaled(
-            file.create_dataset("train/x", data=np.array([["a"]], "S1"))
-        ),
-        "must be uint8 or float32",
-    ),
-    "a structure": (
-        lambda file: scaled(
-            file.create_dataset("train/x", data=np.zeros((3, 2), "u1,f4"))
-        ),
-        "must be uint8 or float32",
-    ),
-    "no space": (
-        lambda file: link(file, "train/x", h5py.Empty("f4")),
-        "must have 'x' of shape",
-    ),
-    "2**40 rows": (lambda file: unwritten(file, (2**40, 4)), "never written"),
+    "a circle of groups": (circle, "must have 'x' of shape"),
+    "a type": (put(train_x=np.dtype("u1")), "must have 'x'"),
+    "texts": (values(np.array([["a"]], "S1")), "must be uint8 or float32"),
+    "a structure": (values(np.zeros((3, 2), "u1,f4")), "must be uint8 or float32"),
+    "no space": (put(train_x=h5py.Empty("f4")), "must have 'x' of shape"),
+    "2**40 rows": (unwritten((2**40, 4)), "never written"),
     "2**40 rows, packed": (
-        lambda file: unwritten(file, (2**40, 4), chunks=(2**16, 4), compression="gzip"),
+        unwritten((2**40, 4), chunks=CHUNKS, compression="gzip"),
         "never written",
     ),
-    "2**60 rows": (
-        lambda file: unwritten(file, (2**60, 4), chunks=(2**16, 4)),
-        "never written",
-    ),
-    "2**40 values of no use": (
-        lambda file: (
-            scaled(file.create_dataset("train/x", data=ROWS)),
-            file.create_dataset("more", (2**40,), "u1", chunks=(2**16,)),
-        ),
-        "'more'.*never written",
-    ),
-    "a missing part": (
-        lambda file: unwritten(file, (100, 4), chunks=(10, 4)),
-        "never written",
-    ),
+    "2**60 rows": (unwritten((2**60, 4), chunks=CHUNKS), "never written"),
+    "2**40 values of no use": (of_no_use, "'more'.*never written"),
+    "a missing part": (unwritten((100, 4), chunks=(10, 4)), "never written"),
 }
 
 
@@ -254,10 +244,6 @@ def test_odd_data_sets(tmp_path, case):
     add, words = ODD[case]
     with pytest.raises(DataError, match=words):
         Dataset.open(craft(tmp_path / "a.h5", add))
-
-
-def rows(file):
-    scaled(file.create_dataset("train/x", data=ROWS))
 
 
 ATTRIBUTES = {
@@ -331,20 +317,14 @@ def test_names_with_commands_for_the_terminal(tmp_path):
 
 SCALING = '{"scaling": {"method": "m", "offset": [0, 0], "factor": [1, 1]}}'
 PREPARATIONS = {
-    "a group": lambda file: file.create_group("preparation/columns"),
-    "numbers": lambda file: file.create_dataset("preparation", data=[1, 2]),
-    "two texts": lambda file: file.create_dataset("preparation", data=[b"{}", b"{}"]),
-    "any length": lambda file: file.create_dataset("preparation", data=["{}"]),
-    "no JSON": lambda file: file.create_dataset("preparation", data=np.array([b"{"])),
-    "no text": lambda file: file.create_dataset(
-        "preparation", data=np.array([b"\xff"])
-    ),
-    "a nest": lambda file: file.create_dataset(
-        "preparation", data=np.array([b"[" * 100_000])
-    ),
-    "of other columns": lambda file: file.create_dataset(
-        "preparation", data=np.array([SCALING.encode()])
-    ),
+    "numbers": [1, 2],
+    "two texts": [b"{}", b"{}"],
+    "any length": ["{}"],
+    "no JSON": np.array([b"{"]),
+    "no text": np.array([b"\xff"]),
+    "a nest": np.array([b"[" * 100_000]),
+    "of other columns": np.array([SCALING.encode()]),
+    "a group": None,
 }
 
 
@@ -352,7 +332,10 @@ PREPARATIONS = {
 def test_odd_preparations(tmp_path, case):
     def add(file):
         rows(file)
-        PREPARATIONS[case](file)
+        if PREPARATIONS[case] is None:
+            file.create_group("preparation/columns")
+        else:
+            file.create_dataset("preparation", data=PREPARATIONS[case])
 
     path = craft(tmp_path / "a.h5", add, format_version=2)
     with pytest.raises(DataError, match=r"a\.h5 must say how \d columns were prepared"):

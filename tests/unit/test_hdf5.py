@@ -47,14 +47,6 @@ def test_an_error_in_the_block_leaves_the_old_file_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["a.h5"]
 
 
-def test_an_existing_file_is_replaced(tmp_path):
-    path = write(tmp_path / "a.h5")
-    write(path, (4, 5))
-    with hdf5.open_read(path, kind=KIND, version=1) as file:
-        assert file["layer/weights"][:].tolist() == [4, 5]
-    assert names(tmp_path) == ["a.h5"]
-
-
 @pytest.mark.parametrize("folder", ["missing", "file"])
 def test_a_folder_that_cannot_be_written(tmp_path, folder):
     (tmp_path / "file").write_text("not a folder")

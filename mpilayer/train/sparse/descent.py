@@ -12,13 +12,15 @@ from mpilayer.config import SparseConfig
 from mpilayer.errors import TrainingError
 from mpilayer.optim.cg import CGState, conjugate_gradient
 from mpilayer.optim.lbfgs import LBFGSState, lbfgs
+from mpilayer.optim.search import Iterate
 from mpilayer.train.sparse.cost import Enough, ShardedCost
 from mpilayer.train.sparse.sgd import SGDState, sgd
 
-State = LBFGSState | CGState | SGDState
-"""All that decides an optimizer's further course; never changed once made."""
-
-_STATES: dict[str, type[State]] = {"lbfgs": LBFGSState, "cg": CGState, "sgd": SGDState}
+_KINDS: dict[str, type[Iterate]] = {
+    "lbfgs": LBFGSState,
+    "cg": CGState,
+    "sgd": SGDState,
+}
 
 
 class Descent:
@@ -33,7 +35,7 @@ class Descent:
 
     Attributes
     ----------
-    state : State or None
+    state : Iterate or None
         The last complete iteration.
     evaluations : int
         Of the cost until then; those that come after it are made again.
@@ -44,7 +46,7 @@ class Descent:
     def __init__(self, cost: ShardedCost, config: SparseConfig) -> None:
         self.cost = cost
         self.config = config
-        self.state: State | None = None
+        self.state: Iterate | None = None
         self.evaluations = cost.evaluations
         self.stopped_by = ""
 
@@ -69,7 +71,7 @@ class Descent:
         self, arrays: Mapping[str, AnyArray], numbers: Mapping[str, Any]
     ) -> None:
         """Go where the descent with these ``arrays()`` and ``numbers()`` was."""
-        state = _STATES[self.config.optimizer].restore(
+        state = _KINDS[self.config.optimizer].restore(
             _without(arrays, "optimizer/"), _without(numbers, "optimizer_")
         )
         self.state = state
@@ -77,11 +79,11 @@ class Descent:
         self.cost.iteration = state.iteration
         self.cost.model.parameters.vector[:] = state.position
 
-    def states(self, first: State | None = None) -> Iterator[State]:
+    def states(self) -> Iterator[Iterate]:
         """Yield the state after each iteration, the first before any. Collective.
 
-        Training goes on from ``first``, by default from ``state``; if there is none, it
-        begins where the model's parameters are.
+        Training goes on from ``state``; without one it begins where the model's
+        parameters are.
 
         Raises
         ------
@@ -90,7 +92,7 @@ class Descent:
             infinite: no line search gets away from there.
         """
         try:
-            for state in self._iterate(first or self.state):
+            for state in self._iterate():
                 before, self.state = self.state, state
                 self.evaluations = self.cost.evaluations
                 self.cost.iteration = state.iteration
@@ -102,8 +104,8 @@ class Descent:
         except Enough as limit:
             self.stopped_by = str(limit)
 
-    def _iterate(self, first: State | None) -> Iterator[State]:
-        state = self._start() if first is None else first
+    def _iterate(self) -> Iterator[Iterate]:
+        state = self.state or self._start()
         if isinstance(state, SGDState):
             yield state
             yield from sgd(self.cost, self._evaluate, self.config, state)
@@ -117,15 +119,14 @@ class Descent:
         yield state
         if isinstance(state, CGState):
             yield from conjugate_gradient(self._evaluate, state)
-        else:
+        elif isinstance(state, LBFGSState):
             yield from lbfgs(self._evaluate, state, self.config.corrections)
 
-    def _start(self) -> State:
+    def _start(self) -> Iterate:
         begin = self.cost.model.parameters.vector.copy()
         if self.config.optimizer == "sgd":
             return SGDState.first(begin, self._evaluate, self.cost)
-        kind = CGState if self.config.optimizer == "cg" else LBFGSState
-        return kind.start(begin, self._evaluate)
+        return _KINDS[self.config.optimizer].start(begin, self._evaluate)
 
     def _evaluate(self, position: Array64) -> tuple[float, Array64]:
         """Evaluate the cost unless a limit is reached; equal on all ranks."""
@@ -135,7 +136,7 @@ class Descent:
             raise Enough("evaluations")
         return self.cost(position)
 
-    def _reason(self, before: State | None, state: State) -> str:
+    def _reason(self, before: Iterate | None, state: Iterate) -> str:
         """Return which limit an iteration has reached; bit-equal on all ranks."""
         config = self.config
         if config.iterations and state.iteration >= config.iterations:

@@ -11,7 +11,7 @@ import numpy as np
 from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig
 from mpilayer.errors import CheckpointError
-from mpilayer.models.sparse import SparseAutoencoder
+from mpilayer.models.sparse import SparseAutoencoder, Sparsity
 from mpilayer.optim.search import Iterate, Objective
 from mpilayer.train.sparse.cost import Enough, ShardedCost
 from mpilayer.train.strata import Strata
@@ -30,7 +30,7 @@ class SGDState(Iterate):
     mean_activation : ndarray (n_hidden,)
         Running mean of the firing probabilities.
     examples : int
-        Rows that all steps together have met.
+        Rows that all steps have met; the cost is measured once an iteration.
     """
 
     mean_activation: Array64
@@ -68,18 +68,15 @@ def sgd(
 ) -> Iterator[SGDState]:
     """Yield the state whenever the whole cost was measured. Collective.
 
+    There are ``evaluations`` − 1 times ``measure_every`` examples, and the rate falls
+    linearly to 0 over them. Going on from a state gives the same bits.
+
     Parameters
     ----------
     cost : ShardedCost
         Its rows must be those of this rank's strata. Its model is left alone.
     evaluate : callable
         Evaluates the cost of all rows.
-    config : SparseConfig
-        Minibatch, learning rate, the sparsity's rule, memory of the running mean, seed.
-        There are ``evaluations`` − 1 times ``measure_every`` examples, and the rate
-        falls linearly to 0 over them.
-    state : SGDState
-        Where to begin or go on; going on gives the same bits.
 
     Raises
     ------
@@ -136,7 +133,9 @@ class _Steps:
         self.mean, self.examples = state.mean_activation.copy(), state.examples
         self._gradient, self._sums = parameters.like(), Sums(cost.comm, _EAGER)
         n_hidden = len(self.mean)
-        self._no_slope = np.zeros(n_hidden)
+        # The paper's update of the biases stands for the term's slope.
+        paper = config.sgd_sparsity == "bias"
+        self._sparsity = Sparsity(0.0, 0.5) if paper else cost.sparsity
         # Σ firing, and whether a rank wants to stop.
         self._firing = np.zeros(n_hidden + 1)
         self._minibatches = self._from(state.examples)
@@ -194,6 +193,4 @@ class _Steps:
     def _slope(self) -> Array64:
         """Return the sparsity term's slope at the mean that the minibatch leaves."""
         self._sums.finish()
-        if self._config.sgd_sparsity == "bias":
-            return self._no_slope
-        return self._cost.sparsity.slope(self.mean)
+        return self._sparsity.slope(self.mean)

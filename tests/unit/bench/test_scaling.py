@@ -7,7 +7,7 @@ import pytest
 from mpilayer.bench.modes import ONE_RANK
 from mpilayer.bench.pairs import Comparison
 from mpilayer.bench.scaling import Scaling, label
-from mpilayer.cli.bench import print_comparison
+from mpilayer.cli.bench import print_comparison, print_scaling
 from mpilayer.papers import LAHIRI_SECONDS
 
 SECONDS = {
@@ -76,3 +76,15 @@ def test_ranks_beside_one(capsys):
     said = capsys.readouterr().out
     assert "1.50-2.00" in said
     assert "2 ranks are 1.75 times as fast as 1 (average)" in said
+
+
+def test_the_table_beside_the_paper_s(capsys):
+    done = {label(1000, 2): 123}
+    args = Namespace(kind="sparse", evaluations=200, kl="average", json=False)
+    few = {key: seconds for key, seconds in SECONDS.items() if key[1] < 4}
+    print_scaling(scaling(few, done), args)
+    said = capsys.readouterr().out
+    for words in ("1,000", "speed 2:1", "paper 8", "1 rank is 1.40 times", "123 eval"):
+        assert words in said
+    assert "The paper's seconds are for 500 evaluations." in said
+    assert max(map(len, said.splitlines()[:8])) <= 80

@@ -228,13 +228,6 @@ def test_many_labels_are_not_listed(data, tmp_path, n_labels, short, are_listed)
     assert ("rows of each label in train" in out) == are_listed
 
 
-def test_fetch_of_wrong_things(refused):
-    words = ("choose from mnist, fashion-mnist", "Did you mean 'mnist'")
-    refused("fetch", "mnits", "-o", "out", words=words)
-    words = ("begins with http:// or https://", "'file:///data/'")
-    refused("fetch", "mnist", "-o", "out", "--mirror", "file:///data/", words=words)
-
-
 def test_commands_are_explained(data, refused):
     refused(words="arguments are required: COMMAND")
     words = "unknown command 'prepair'; choose from prepare, patches, fetch, info. "
@@ -333,16 +326,3 @@ def test_fetch_and_prepare_mnist(data, made, shared_mnist, tmp_path):
         10_000,
     ]
     assert set(found["validation"]["label_counts"].values()) == {1000}
-
-
-@pytest.mark.shared
-def test_patches_of_olshausen_s_images(made, shared_images, tmp_path):
-    options = ["--count", 50_000, "--validation", 1000, "--range", "0.1,0.9"]
-    found = made("patches", shared_images, *options)
-    assert "(10 images of 512 x 512)" in found["origin"]
-    x = values(tmp_path)
-    assert x.shape == (50_000, 64)
-    np.testing.assert_allclose(x.mean(), 0.5, atol=1e-3)
-    # Rows are in random order: shards are alike.
-    deviations = [shard.std() for shard in np.split(x, 4)]
-    np.testing.assert_allclose(deviations, np.mean(deviations), rtol=0.03)

@@ -107,15 +107,6 @@ def test_positions_are_equally_probable_and_rows_in_random_order():
         assert np.all(abs(counts - 250) < 75)
 
 
-def test_few_of_many_positions_are_distinct():
-    images = np.zeros((40, 100, 100), np.float32)
-    images.flat[:] = np.arange(images.size)
-    train, _ = draw(images, 1, 5000, 0, seed=0)
-    assert len(set(train[:, 0].tolist())) == 5000
-    thirds = np.split(train[:4998, 0], 3)
-    assert np.ptp([third.mean() for third in thirds]) < 0.05 * images.size
-
-
 def test_draw_is_deterministic():
     images = numbered(3, 20, 20)
     first, again = (draw(images, 5, 50, 20, seed=7) for _ in range(2))

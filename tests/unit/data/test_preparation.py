@@ -17,6 +17,7 @@ ROWS = (
 ROWS[:, 3] = 0.1
 NEW = ROWS[:5] * np.float32(1.5)
 METHODS = ["minmax", "standard"]
+BARE = Preparation()
 
 
 def scaled(scaling, rows):
@@ -28,6 +29,13 @@ def scaled(scaling, rows):
 def prepared(method="minmax"):
     scaling = Scaling.fit(method, ROWS)[0]
     return Preparation(tuple("abcdef"), "kind", ("cat", "dog"), scaling)
+
+
+def written(folder, splits, preparation=BARE, scale=1.0):
+    path = folder / "a.h5"
+    texts = {"name": "a", "origin": "b"}
+    write_dataset(path, splits, **texts, scale=scale, preparation=preparation)
+    return Dataset.open(path)
 
 
 def test_minmax_takes_training_rows_from_0_to_1_and_never_beyond():
@@ -79,13 +87,9 @@ def test_undoing_gives_what_was_before(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_rows_of_a_data_set_are_scaled_when_they_are_read(tmp_path, method):
-    path = tmp_path / "a.h5"
     splits = {"train": Split(ROWS, np.arange(90) % 2), "test": Split(NEW)}
-    write_dataset(
-        path, splits, name="a", origin="b", scale=1.0, preparation=prepared(method)
-    )
     scaling = Scaling.fit(method, ROWS)[0]
-    with Dataset.open(path) as dataset:
+    with written(tmp_path, splits, prepared(method)) as dataset:
         assert dataset.preparation == prepared(method)
         np.testing.assert_array_equal(dataset.rows("train"), scaled(scaling, ROWS))
         np.testing.assert_array_equal(
@@ -106,43 +110,24 @@ def test_pixels_are_scaled_after_they_have_become_0_to_1(tmp_path):
     pixels = RNG.integers(50, 200, (30, 3), dtype=np.uint8)
     values = pixels * np.float32(PIXEL_SCALE)
     scaling = Scaling.fit("minmax", values)[0]
-    write_dataset(
-        tmp_path / "a.h5",
-        {"train": Split(pixels)},
-        name="a",
-        origin="b",
-        scale=PIXEL_SCALE,
-        preparation=Preparation(scaling=scaling),
-    )
-    with Dataset.open(tmp_path / "a.h5") as dataset:
+    preparation = Preparation(scaling=scaling)
+    splits = {"train": Split(pixels)}
+    with written(tmp_path, splits, preparation, PIXEL_SCALE) as dataset:
         found = dataset.rows("train")
     np.testing.assert_array_equal(found, scaled(scaling, values))
     assert (found.min(), found.max() > 0.999) == (0, True)
 
 
 def test_what_needs_no_version_2_has_none(tmp_path):
-    write_dataset(
-        tmp_path / "a.h5",
-        {"train": Split(ROWS[:, :3], np.arange(90))},
-        name="a",
-        origin="b",
-        scale=1.0,
-    )
-    with Dataset.open(tmp_path / "a.h5") as dataset:
+    splits = {"train": Split(ROWS[:, :3], np.arange(90))}
+    with written(tmp_path, splits) as dataset:
         assert dataset.summary()["format_version"] == 1
         assert not dataset.preparation
 
 
 def test_real_labels(tmp_path):
     labels = np.linspace(-1, 2.5, 90)
-    write_dataset(
-        tmp_path / "a.h5",
-        {"train": Split(ROWS[:, :3], labels)},
-        name="a",
-        origin="b",
-        scale=1.0,
-    )
-    with Dataset.open(tmp_path / "a.h5") as dataset:
+    with written(tmp_path, {"train": Split(ROWS[:, :3], labels)}) as dataset:
         np.testing.assert_array_equal(dataset.labels("train"), np.float32(labels))
         facts = dataset.summary()
     train = facts["splits"]["train"]

@@ -134,7 +134,9 @@ def new_descent(iterations):
 
 
 def descend(first, iterations):
-    *_, last = new_descent(iterations).states(first)
+    descent = new_descent(iterations)
+    descent.state = first
+    *_, last = descent.states()
     return last
 
 

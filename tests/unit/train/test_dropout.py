@@ -50,9 +50,3 @@ def test_nothing_is_drawn_for_nothing():
     first, second = Dropout((0.0, 0.5), (5, 5), 10, 0).masks(0, 0, 0, 10)
     assert first is None
     assert second.shape == (10, 5)
-
-
-def test_a_last_minibatch_is_shorter():
-    whole = DROPOUT.masks(0, 3, 0, 50)
-    for found, expected in zip(DROPOUT.masks(0, 3, 0, 7), whole, strict=True):
-        np.testing.assert_array_equal(found, expected[:7])

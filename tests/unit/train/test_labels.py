@@ -26,21 +26,19 @@ def new_predictor(classes=CLASSES):
     return model
 
 
-def test_targets_of_any_integers():
-    found = targets(np.array([40, -3, -3, 5]), CLASSES)
+@pytest.mark.parametrize(
+    ("labels", "classes", "expected"),
+    [
+        ([40, -3, -3, 5], CLASSES, np.eye(3)[[2, 0, 0, 1]]),
+        ([40, -3], CLASSES[:0], [[40], [-3]]),
+        ([], CLASSES, np.zeros((0, 3))),
+        ([], CLASSES[:0], np.zeros((0, 1))),
+    ],
+)
+def test_targets(labels, classes, expected):
+    found = targets(np.array(labels, np.int64), classes)
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, np.eye(3)[[2, 0, 0, 1]])
-
-
-def test_targets_that_are_numbers():
-    found = targets(np.array([40, -3]), CLASSES[:0])
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, [[40], [-3]])
-
-
-def test_no_rows():
-    assert targets(CLASSES[:0], CLASSES).shape == (0, 3)
-    assert targets(CLASSES[:0], CLASSES[:0]).shape == (0, 1)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_label_that_is_no_class():
@@ -70,18 +68,16 @@ def test_squared_error():
     assert np.isnan(prediction_error(model, [], SERIAL))
 
 
-def always_error(training, labels, classes):
-    """Return the error on labels of what predicts the same by those of training."""
-    blocks = [(np.zeros((len(labels), 3), np.float32), targets(labels, classes))]
-    return prediction_error(Always(training, classes), blocks, SERIAL)
-
-
-def test_always_the_most_frequent_class_of_the_training_rows():
-    training = np.array([5, 40, 40, -3, 40, 5])
-    assert always_error(training, np.array([40, 5, 5, 5]), CLASSES) == 75
-
-
-def test_always_the_mean_of_the_training_rows():
-    training = np.array([1.0, 2.0, 6.0], np.float32)
-    found = always_error(training, np.array([3.0, 5.0], np.float32), CLASSES[:0])
-    assert found == (0 + 4) / 2
+@pytest.mark.parametrize(
+    ("training", "classes", "labels", "expected"),
+    [
+        ([5, 40, 40, -3, 40, 5], CLASSES, [40, 5, 5, 5], 75),
+        ([1.0, 2.0, 6.0], CLASSES[:0], [3.0, 5.0], (0 + 4) / 2),
+    ],
+)
+def test_always_the_same_output(training, classes, labels, expected):
+    """The most frequent class of the training rows, or their mean."""
+    model = Always(np.array(training), classes)
+    rows = np.zeros((len(labels), 3), np.float32)
+    block = (rows, targets(np.array(labels), classes))
+    assert prediction_error(model, [block], SERIAL) == expected
