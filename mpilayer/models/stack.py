@@ -79,11 +79,6 @@ class Stack:
         masks : sequence of ndarray
             Factors on what enters each step: dropout.
         """
-        if not len(visible):
-            out.vector[:] = 0
-            for k in reversed(range(self.n_steps)):
-                part_done(self._part(k), out.vector[self._part(k)])
-            return 0.0
         target = visible if target is None else target
         masks = [*masks, *[None] * (self.n_steps - len(masks))]
         # x_{k+1} = f(x_k W_k + b_k)

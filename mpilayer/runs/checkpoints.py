@@ -165,7 +165,7 @@ class LayerKeeper(Keeper):
 
     def save(self, state: LayerState, snapshot: Snapshot) -> None:
         """Write the checkpoint while training goes on; see ``finish``."""
-        index = state.settings.index
+        index = state.index
         path = self._directory.layer_file(index, snapshot.candidate)
         save = saving(path, state, snapshot, content="layer")
 

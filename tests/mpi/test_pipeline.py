@@ -57,7 +57,7 @@ def test_without_validation_rows(world, n_validation):
 
 def hesitate(state):
     """Let a layer sleep now and then between minibatches."""
-    rng = np.random.default_rng(state.settings.index)
+    rng = np.random.default_rng(state.index)
     gradient = state.layer.gradient
 
     def slow(*arguments):
@@ -101,7 +101,7 @@ def test_an_asynchronous_run_can_be_replayed(world, end, case):
     hesitant, rows, config = CASES[case]
 
     def prepare(state):
-        if state.settings.index in hesitant:
+        if state.index in hesitant:
             hesitate(state)
 
     recorded = pretrain(world, async_plan(end), rows, config, prepare)
@@ -155,7 +155,7 @@ def slowed(pauses, times):
     """
 
     def prepare(state):
-        index = state.settings.index
+        index = state.index
         trained, gradient = state.train_epoch, state.layer.gradient
         pause = pauses.get(index, 0) / 5
 

@@ -20,7 +20,7 @@ from mpilayer.runs.checkpoints import saving
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train.finetune import FinetuneRecord, FinetuneState, random_weights
-from mpilayer.train.layer import layer_shapes, new_state
+from mpilayer.train.layer import LayerState, layer_shapes
 from mpilayer.train.plans import Candidate
 from mpilayer.train.pretrain import Snapshot
 from mpilayer.train.record import EpochRecord
@@ -83,7 +83,7 @@ def write_deep(
     ended = np.zeros(epochs + 1)
     for index in range(len(layers)):
         ended = _write_layer(directory, index, ended, rng, index * ranks // len(layers))
-        state = new_state(config, shapes, index)
+        state = LayerState(config, shapes, index)
         state.epoch = epochs
         snapshot = Snapshot(Candidate(epochs, epochs, True))
         saving(directory.layer_checkpoint(index), state, snapshot, content="layer")()

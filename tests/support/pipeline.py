@@ -7,7 +7,7 @@ from mpilayer.config import PretrainConfig
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import layers_to_ranks
-from mpilayer.train.layer import LayerState, layer_shapes, monitored, new_state
+from mpilayer.train.layer import LayerState, layer_shapes, monitored
 from mpilayer.train.plans import AsyncPlan, Plan
 from mpilayer.train.pretrain import Keeper, Pipeline
 from mpilayer.train.record import EpochRecord
@@ -39,7 +39,7 @@ def data(n_train: int = 90, n_validation: int = 30) -> Rows:
 def new_states(config: PretrainConfig = CONFIG) -> list[LayerState]:
     """Return all layers, untrained."""
     shapes = layer_shapes(config, N_VISIBLE)
-    return [new_state(config, shapes, index) for index in range(len(shapes))]
+    return [LayerState(config, shapes, index) for index in range(len(shapes))]
 
 
 def async_plan(
@@ -92,9 +92,9 @@ def pretrain(
     data = rows if comm.rank == 0 else None
     n_rows = tuple(map(len, rows.parts))
     pipeline = Pipeline(mine, data, n_rows, comm, plan, keeper)
-    records: dict[int, list[EpochRecord]] = {state.settings.index: [] for state in mine}
+    records: dict[int, list[EpochRecord]] = {state.index: [] for state in mine}
     for state, record in pipeline.run():
-        records[state.settings.index].append(record)
+        records[state.index].append(record)
     comm.everywhere(pipeline.check)
     found = [
         (

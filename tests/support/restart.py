@@ -97,7 +97,7 @@ class Memory(Keeper):
         assert snapshot.candidate.epoch == state.epoch == len(snapshot.row)
         self.kept.append(
             Kept(
-                state.settings.index,
+                state.index,
                 state.layer.parameters.vector.copy(),
                 state.optimizer.state["velocity"].copy(),
                 state.optimizer.steps,
@@ -193,7 +193,7 @@ def train(
     mine = [states[i] for i in owners[comm.rank]]
     for state in mine:
         prepare(state)
-        if start := starts[state.settings.index]:
+        if start := starts[state.index]:
             start.restore(state)
     rows = data()
     pipeline = Pipeline(

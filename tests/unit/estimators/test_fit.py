@@ -24,7 +24,7 @@ from mpilayer.estimators.rows import SparseRows
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.finetune import FinetuneState, finetune
-from mpilayer.train.layer import layer_shapes, monitored, new_state
+from mpilayer.train.layer import LayerState, layer_shapes, monitored
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Pipeline
 from mpilayer.train.schedule import greedy, lockstep
@@ -200,7 +200,7 @@ def test_a_sparse_autoencoder_is_trained_as_the_command_does(optimizer):
 def test_shared_training_of_one_rank_is_training(method, code):
     config = PretrainConfig(layers=(5,), minibatch=20, method=method, code=code)
     shapes = layer_shapes(config, 12)
-    usual, shared = (new_state(config, shapes, 0) for _ in range(2))
+    usual, shared = (LayerState(config, shapes, 0) for _ in range(2))
     for _ in range(3):
         usual.train_epoch(X)
         train_shared_epoch(shared, X, [(0, 90)], SERIAL)
