@@ -272,6 +272,8 @@ class Pipeline:
     ) -> None:
         def fill(block: Array32, which: int, where: slice) -> None:
             self._watch.switch("transform")
+            # Santara et al. 2016, equation 6: D_{l+1} = f(W_l D_l + b_l). Streamed
+            # training rows are there already; what errors are measured on never is.
             if which or not streamed:
                 state.layer.encode(rows.parts[which][where], block)
             self._watch.switch("sending")
@@ -282,6 +284,7 @@ class Pipeline:
         """Let the last output before a restart go up once more."""
         rows = self._inlets[move.layer].take(move.output)
         target = self._outlets[move.layer].acquire()
+        # Equation 6: from the weights alone.
         self._leave(self.states[move.layer], rows, target, streamed=False)
         self._watch.switch("waiting")
         self.pilot.did(move, self._view(move.layer))

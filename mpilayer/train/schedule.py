@@ -24,14 +24,12 @@ Table = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Schedule:
-    """A table, with what is needed to repeat and to judge it.
+    """A table, ``used``, with what is needed to repeat and to judge it.
 
     Attributes
     ----------
     kind : str
         How the table came about: greedy, lockstep, async or simulate.
-    used : tuple of tuple of int
-        The table.
     stipulated : tuple of int
         Epochs N_l each layer was asked for, without extra ones. From the N_l-th epoch
         on a layer's outputs are always made with the weights at the end of the epoch;
@@ -40,8 +38,8 @@ class Schedule:
         Per layer the epochs whose outputs were replaced by newer ones before they were
         sent; only a recorded asynchronous run has any.
     virtual_end : tuple of float
-        Per layer the virtual time at which its last epoch ended, in epochs of the first
-        layer; only of simulated tables.
+        Per layer when its last epoch ended, in epochs of the first layer; only of
+        simulated tables.
     """
 
     kind: str
@@ -232,8 +230,6 @@ class AsyncLayer:
 
     Attributes
     ----------
-    stipulated, extra : int
-        N_l, and the epochs that a newer output wakes it for.
     cut_short : bool
         A still newer output ends the extra epochs of the one before.
     used : list of int
@@ -258,14 +254,14 @@ class AsyncLayer:
         """
         current = self.used[-1] if self.used else -1
         if newest < 0:
-            return None
+            return None  # no layer begins before a first output
         if len(self.used) < self.stipulated:
-            return newest
+            return newest  # it never waits
         is_newer = newest > current
         is_over = is_newer and (self.cut_short or self.resumed)
         if self.extra_left > 0 and not is_over:
             return current
-        return newest if is_newer and self.extra > 0 else None
+        return newest if is_newer and self.extra > 0 else None  # it wakes, or sleeps
 
     def begin(self, output: int) -> None:
         """Note that an epoch begins on ``output``, which ``next_output`` has named."""

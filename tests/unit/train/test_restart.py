@@ -143,7 +143,7 @@ def test_asynchronous_checkpoints_by_hand(cut, goes, streamed):
 def losses(plan, saved):
     """Yield what is left when one file of the newest cut is damaged."""
     for layer, lost in enumerate(newest_cut(plan, saved)):
-        if lost != BEGINNING and not lost.final:
+        if lost != BEGINNING:
             yield [
                 [c for c in own if i != layer or c != lost]
                 for i, own in enumerate(saved)
@@ -152,10 +152,9 @@ def losses(plan, saved):
 
 def pruned(plan, saved):
     """Remove what is not worth keeping, as a run does."""
-    least = worth_keeping(plan, saved)
+    kept = worth_keeping(plan, saved)
     return [
-        [c for c in own if c.epoch >= bound or c.final]
-        for own, bound in zip(saved, least, strict=True)
+        [c for c in own if c in some] for own, some in zip(saved, kept, strict=True)
     ]
 
 
