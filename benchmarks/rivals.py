@@ -324,15 +324,14 @@ def pretrain_candidates(work: launches.Work, lags: Sequence[int]) -> Candidates:
 
 def compare(args: argparse.Namespace, folder: Path) -> tuple[Any, str]:
     """Return the comparison of a kind, and the candidate that ratios are to."""
-    layers = [int(n) for n in args.layers.split(",")]
     if args.kind == "pretrain":
         data = write_images(args.data, args.rows, folder)
-        work = launches.Work(data, folder, tuple(layers), args.epochs, args.minibatch)
-        candidates = pretrain_candidates(work, [int(n) for n in args.lags.split(",")])
+        work = launches.Work(data, folder, args.layers, args.epochs, args.minibatch)
+        candidates = pretrain_candidates(work, args.lags)
         found = take_turns(candidates, args.rounds, warm_up=0, say=show.say)
         return found, "greedy 1x1"
     if args.kind == "step":
-        candidates = step_candidates(784, layers[0], args.minibatch)
+        candidates = step_candidates(784, args.layers[0], args.minibatch)
     else:
         config, rows = SparseConfig(), patches(args.data, args.rows)
         costs = cost_candidates(rows, config)
@@ -358,8 +357,7 @@ def main() -> None:
     if args.kind == "torch-pretrain":
         with Dataset.open(args.data) as dataset:
             rows = np.ascontiguousarray(dataset.rows("train"))
-        layers = [int(n) for n in args.layers.split(",")]
-        print(torch_pretrain(rows, layers, args.epochs, args.minibatch))
+        print(torch_pretrain(rows, args.layers, args.epochs, args.minibatch))
         return
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(args.threads):
         bench.print_comparison(*compare(args, Path(folder)), args)

@@ -130,6 +130,13 @@ def read_toml(path: Path, strict: bool) -> dict[str, Any]:
     return content
 
 
+def write_array(path: Path, array: AnyArray) -> None:
+    """Write an array as .npy; see ``write``."""
+    content = BytesIO()
+    np.save(content, array)
+    write(path, content.getvalue())
+
+
 def read_array(path: Path, error: type[MpilayerError] = CheckpointError) -> AnyArray:
     """Return the array of an ``.npy`` file; raises as ``read_text``."""
     with _reading(path, error):

@@ -3,6 +3,7 @@
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mpilayer.bench.pairs import Comparison, take_turns
 from mpilayer.bench.rows import write_images
 from mpilayer.bench.scaling import Scaling, compare_scaling
 from mpilayer.cli import show
+from mpilayer.cli.arguments import numbers
 from mpilayer.config import SparseConfig, flag
 from mpilayer.errors import ConfigError
 from mpilayer.papers import LAHIRI_EVALUATIONS, LAHIRI_SECONDS, QJAM
@@ -32,6 +34,21 @@ _RIVALS = (
     "from a checkout."
 )
 _PIXELS = 784
+_OPTIONS: tuple[tuple[str, Callable[[str], Any], Any, str], ...] = (
+    ("rounds", int, None, "counted rounds (5; sparse: 3; cost: 20)"),
+    ("layers", numbers, (1000, 500, 250, 30), "hidden units (1000,500,250,30)"),
+    ("minibatch", int, 100, "rows (100)"),
+    ("threads", int, 1, "step: threads (1)"),
+    ("epochs", int, 20, "pretrain, finetune: epochs (20)"),
+    ("rows", int, None, "pretrain, finetune: rows (10000); cost: rows (100000)"),
+    ("lags", numbers, (0,), "pretrain: lags of lockstep to compare (0)"),
+    ("optimizer", str, "sgd", "finetune: optimizer (sgd)"),
+    ("ranks", numbers, None, "cost: one thread each (2); sparse: to compare (1,2)"),
+    ("sizes", numbers, (1_000, 10_000, 100_000), "sparse: rows (1000,10000,100000)"),
+    ("evaluations", int, 500, "sparse: of the cost (500)"),
+    ("kl", str, "average", "sparse: its --kl (average)"),
+)
+"""Name, type, default and help."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,28 +56,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     kinds = [f"  {name:10}{text}" for name, text in _KINDS.items()]
     parser.epilog = "\n".join([*kinds, "", _RIVALS])
-    add = parser.add_argument
-    add("kind", choices=_KINDS, help="what is measured, see below")
-    add(
-        "--rounds",
-        type=int,
-        help="counted rounds (5; sparse: 3; cost: 20)",
-    )
-    add("--json", action="store_true", help="print JSON")
-    add("--layers", default="1000,500,250,30", help="hidden units (1000,500,250,30)")
-    add("--minibatch", type=int, default=100, help="rows (100)")
-    add("--threads", type=int, default=1, help="step: threads (1)")
-    add("--epochs", type=int, default=20, help="pretrain, finetune: epochs (20)")
-    add(
-        "--rows", type=int, help="pretrain, finetune: rows (10000); cost: rows (100000)"
-    )
-    add("--lags", default="0", help="pretrain: lags of lockstep to compare (0)")
-    add("--optimizer", default="sgd", help="finetune: optimizer (sgd)")
-    add("--ranks", help="cost: ranks, one thread each (2); sparse: to compare (1,2)")
-    add("--sizes", default="1000,10000,100000", help="sparse: rows (1000,10000,100000)")
-    add("--evaluations", type=int, default=500, help="sparse: of the cost (500)")
-    add("--kl", default="average", help="sparse: its --kl (average)")
-    add("--data", type=Path, metavar="DATA.h5", help="real rows (default: random ones)")
+    parser.add_argument("kind", choices=_KINDS, help="what is measured, see below")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    for name, type_, default, text in _OPTIONS:
+        parser.add_argument(flag(name), type=type_, default=default, help=text)
+    rows = "real rows (default: random ones)"
+    parser.add_argument("--data", type=Path, metavar="DATA.h5", help=rows)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -79,7 +80,7 @@ def set_defaults(args: argparse.Namespace) -> None:
     usual = {
         "rounds": {"sparse": 3, "cost": 20}.get(args.kind, 5),
         "rows": 100_000 if args.kind == "cost" else 10_000,
-        "ranks": "1,2" if args.kind == "sparse" else "2",
+        "ranks": (1, 2) if args.kind == "sparse" else (2,),
     }
     for name, value in usual.items():
         if getattr(args, name) is None:
@@ -94,46 +95,47 @@ def check(args: argparse.Namespace) -> None:
     ConfigError
         One is out of range, or this is one of several ranks.
     """
-    for name in ("rounds", "minibatch", "threads", "epochs", "rows", "evaluations"):
-        if getattr(args, name) < 1:
-            raise ConfigError(_too_small(name, getattr(args, name)))
+    for name, type_, *_ in _OPTIONS:
+        found = getattr(args, name)
+        counts = found if type_ is numbers else (found,)
+        if type_ is not str and name != "lags" and min(counts) < 1:
+            raise ConfigError(
+                f"{name} must be at least 1; got {found}. Change {flag(name)}."
+            )
+    if args.kind == "cost" and len(args.ranks) > 1:
+        raise ConfigError(
+            f"bench cost takes one number of ranks; got {args.ranks}. Change --ranks."
+        )
     if environment.launched_size() > 1:
         raise ConfigError("bench starts its ranks itself. Start it without mpiexec.")
 
 
 def measure(args: argparse.Namespace, folder: Path) -> tuple[Comparison, str]:
     """Return the comparison of a kind, and the candidate that ratios are to."""
+    rows, rounds = args.rows, args.rounds
     if args.kind == "cost":
-        ranks, *more = _counts("ranks", args.ranks)
-        if more:
-            raise ConfigError(
-                "bench cost takes one number of ranks; got "
-                f"{args.ranks}. Change --ranks."
-            )
-        found = compare_modes(args.data, args.rows, ranks, args.rounds, folder)
+        found = compare_modes(args.data, rows, args.ranks[0], rounds, folder)
         return found, "average"
-    layers = _numbers("layers", args.layers)
     if args.kind == "step":
         with threadpool_limits(args.threads):
-            candidates = step.steps(_PIXELS, layers[0], args.minibatch)
-            return take_turns(candidates, args.rounds, say=show.say), "gemm"
-    data = write_images(args.data, args.rows, folder)
-    work = launches.Work(data, folder, layers, args.epochs, args.minibatch)
+            candidates = step.steps(_PIXELS, args.layers[0], args.minibatch)
+            return take_turns(candidates, rounds, say=show.say), "gemm"
+    data = write_images(args.data, rows, folder)
+    work = launches.Work(data, folder, args.layers, args.epochs, args.minibatch)
     if args.kind == "pretrain":
-        candidates = launches.pretrainings(work, _numbers("lags", args.lags))
+        candidates = launches.pretrainings(work, args.lags)
     else:
         candidates = launches.finetunings(work, args.optimizer)
     base = next(iter(candidates))
-    return take_turns(candidates, args.rounds, warm_up=0, say=show.say), base
+    return take_turns(candidates, rounds, warm_up=0, say=show.say), base
 
 
 def measure_scaling(args: argparse.Namespace, folder: Path) -> Scaling:
     """Time whole runs of the sparse autoencoder."""
-    sizes, ranks = _counts("sizes", args.sizes), _counts("ranks", args.ranks)
     config = SparseConfig(evaluations=args.evaluations, kl=args.kl)
     options = ["--evaluations", str(config.evaluations), "--kl", config.kl]
     return compare_scaling(
-        args.data, sizes, ranks, options, args.rounds, folder, show.say
+        args.data, args.sizes, args.ranks, options, args.rounds, folder, show.say
     )
 
 
@@ -168,10 +170,8 @@ def print_comparison(
     out = show.console()
     out.print(table)
     if ONE_RANK in names:
-        out.print(
-            f"{args.ranks} ranks are {comparison.ratio(ONE_RANK, base):.2f} times as "
-            f"fast as 1 ({base})."
-        )
+        speed = comparison.ratio(ONE_RANK, base)
+        out.print(f"{args.ranks[0]} ranks are {speed:.2f} times as fast as 1 ({base}).")
 
 
 def print_scaling(scaling: Scaling, args: argparse.Namespace) -> None:
@@ -231,25 +231,3 @@ def scaling_record(scaling: Scaling, args: argparse.Namespace) -> dict[str, Any]
         "paper": LAHIRI_SECONDS,
         "source of the cluster": QJAM,
     }
-
-
-def _counts(name: str, text: str) -> tuple[int, ...]:
-    """Return numbers of 1 or more, at least one of them."""
-    numbers = _numbers(name, text)
-    if not numbers or min(numbers) < 1:
-        raise ConfigError(_too_small(name, text))
-    return numbers
-
-
-def _numbers(name: str, text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(
-            f"{name} must be numbers with commas; got {text!r}. Change {flag(name)}."
-        ) from None
-    return numbers
-
-
-def _too_small(name: str, found: object) -> str:
-    return f"{name} must be at least 1; got {found}. Change {flag(name)}."

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mpilayer import files
 from mpilayer.cli import lines
 from mpilayer.cli.arguments import require_one_process
 from mpilayer.cli.options import add_option, with_flags
-from mpilayer.config import DataConfig, options_of
+from mpilayer.config import DataConfig, Option, of_others, options_of
 from mpilayer.data.catalog import CATALOG, Progress, fetch
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.recipe import make_data, patch_range
@@ -23,23 +24,21 @@ from mpilayer.words import count
 _WIDTH = 80
 # More of them are numbers to learn, or too many to read.
 _MOST_LABELS = 50
-_ENDINGS = (".h5", ".hdf5")
-# Of the commands that make a data set: what they do, from what, and their settings.
+# Of the commands that make a data set: what they do, and from what.
 _MAKING = {
     "prepare": (
         "Write a data set from files of samples.",
         "folder of IDX files named as MNIST's or of pictures, or a .csv, .npy, .npz, "
         ".mat, .h5 file",
-        ("test", "unbalanced", "labels", "scale", "like"),
     ),
     "patches": (
         "Draw square patches from images, each from another position, as the rows of a "
         "data set. A negative LOW needs --range=LOW,HIGH.",
         "folder of image files, or a .h5 (dataset 'images'), .mat, .npy file",
-        ("count", "size", "whiten", "range"),
     ),
 }
-_OF_BOTH = ("validation", "seed", "name")
+# Settings of DataConfig that are arguments here, or have no use.
+_ARGUMENTS = ("path", "source", "make")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -54,14 +53,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "info": "describe a data set",
     }
     made = {name: commands.add_parser(name, help=h) for name, h in summaries.items()}
-    for name, (description, source, settings) in _MAKING.items():
+    for name, (description, source) in _MAKING.items():
         made[name].description = description
         made[name].set_defaults(carry_out=_make)
         made[name].add_argument("source", metavar="SOURCE", type=Path, help=source)
         _add_output(made[name], "OUT.h5", "the data set to write")
         made[name].add_argument("--replace", action="store_true", help="replace OUT.h5")
-        for key in (*_OF_BOTH, *settings):
-            item = options_of(DataConfig)[key]
+        for item in _settings(name).values():
             text = item.help.removeprefix(f"{name}: ")
             add_option(made[name], item, item.default, text)
     fetching, info = made["fetch"], made["info"]
@@ -97,9 +95,13 @@ def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> Non
     )
 
 
+def _settings(command: str) -> dict[str, Option]:
+    options, others = options_of(DataConfig), of_others(DataConfig, command)
+    return {k: o for k, o in options.items() if k not in {*_ARGUMENTS, *others}}
+
+
 def _make(args: argparse.Namespace) -> None:
-    keys = (*_OF_BOTH, *_MAKING[args.action][2])
-    settings = {key: getattr(args, key) for key in keys}
+    settings = {key: getattr(args, key) for key in _settings(args.action)}
     with with_flags():
         config = DataConfig(source=str(args.source), make=args.action, **settings)
     patch_range(config.range)
@@ -112,26 +114,16 @@ def _make(args: argparse.Namespace) -> None:
 
 
 def _check_output(args: argparse.Namespace) -> None:
-    out = args.output
+    out, found = args.output, ""
     if out.is_dir():
         found = f"name a file; {out} is a folder. Name a file in it."
-    elif out.suffix.lower() not in _ENDINGS:
-        found = (
-            f"end in {' or '.join(_ENDINGS)}, as a data set is an HDF5 file; got "
-            f"{out}. Choose another name."
-        )
-    elif out.exists() and not args.replace:
-        found = (
-            f"name a new file; {out} exists. Choose another name, or replace it with "
-            "--replace."
-        )
     elif not out.parent.is_dir():
         found = f"lie in a folder that exists; {out.parent} is none. Make it first."
     elif args.action == "patches" and args.source.resolve() == out.resolve():
-        found = f"be another file than SOURCE; got {out} for both. Choose another name."
-    else:
-        return
-    raise ConfigError(f"-o/--output must {found}")
+        found = f"be another file than SOURCE; got {out} for both. Choose another one."
+    if found:
+        raise ConfigError(f"-o must {found}")
+    files.check_output(out, (".h5", ".hdf5"), args.replace)
 
 
 def _fetch(args: argparse.Namespace) -> None:

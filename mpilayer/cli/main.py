@@ -127,19 +127,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line, by default that of the process; return the exit code.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments after the program's name; those of the process by default.
-
-    Returns
-    -------
-    int
-        0, or 2 for a user's mistake, 75 when a run was asked to end and can be resumed,
-        130 when interrupted otherwise. Any other exception leaves
-        this function; with several ranks it ends them all (see ``mpilayer.ending``).
+    0, or 2 for a user's mistake, 75 when a run was asked to end and can be resumed, 130
+    when interrupted otherwise. Any other exception leaves this function; with several
+    ranks it ends them all (see ``mpilayer.ending``).
     """
     if argv is None:
         environment.use_utf8()

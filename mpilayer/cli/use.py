@@ -98,16 +98,10 @@ def _in_words(result: dict[str, Any]) -> str:
 
 
 def _writing(command: str, what: str, task: str = "", more: str = "") -> Command:
-    """Return the command that writes what a model makes of a data set.
+    """Return the command that writes what a model makes of rows, see ``write_rows``.
 
-    Parameters
-    ----------
-    command, what : str
-        Its name, and what it writes, see ``write_rows``.
-    task : str
-        What the help says of ``--task``; empty if it is not there.
-    more : str
-        A description in place of the summary.
+    ``task`` is what the help says of ``--task``, empty if it is not there; ``more``, a
+    description in place of the summary.
     """
 
     def configure(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,6 @@ Each field says its default, its help and its legal range once. The *effective*
 configuration, defaults included, is written into every run directory.
 """
 
-from mpilayer.config.experiment import SCALINGS as SCALINGS
 from mpilayer.config.experiment import STEPS as STEPS
 from mpilayer.config.experiment import DataConfig as DataConfig
 from mpilayer.config.experiment import ExperimentConfig as ExperimentConfig
@@ -15,6 +14,7 @@ from mpilayer.config.fields import Option as Option
 from mpilayer.config.fields import Settings as Settings
 from mpilayer.config.fields import check as check
 from mpilayer.config.fields import flag as flag
+from mpilayer.config.fields import of_others as of_others
 from mpilayer.config.fields import option as option
 from mpilayer.config.fields import options_of as options_of
 from mpilayer.config.fields import per_layer as per_layer

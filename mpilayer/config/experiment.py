@@ -7,9 +7,6 @@ from mpilayer.config.fields import Settings, option
 STEPS = ("data", "pretrain", "finetune", "sparse", "compare", "evaluate", "report")
 """Steps of an experiment, in their order."""
 
-SCALINGS = ("none", "minmax", "standard")
-"""How columns can be scaled by their training rows."""
-
 
 @dataclass(frozen=True)
 class ExperimentConfig(Settings):
@@ -46,42 +43,47 @@ class DataConfig(Settings):
         "further ones",
         least=0,
     )
-    test: int = option(0, "prepare: further rows to set apart, for tests", least=0)
+    test: int = option(0, "further rows to set apart, for tests", least=0, of="prepare")
     unbalanced: bool = option(
-        False, "prepare: set rows apart whatever their classes are"
+        False, "set rows apart whatever their classes are", of="prepare"
     )
     labels: str = option(
         "",
-        "prepare: the column of a .csv, by name or number, or the array that holds "
+        "the column of a .csv, by name or number, or the array that holds "
         "labels: whole numbers or texts are classes, other numbers are for finetune "
         "--task regress; empty: 'label' in .csv, 'labels' or 'y' elsewhere, if there",
         metavar="COLUMN",
+        of="prepare",
     )
     scale: str = option(
         "none",
-        "prepare: each column by its training rows, minmax to 0 to 1, standard to mean "
+        "each column by its training rows, minmax to 0 to 1, standard to mean "
         "0 and standard deviation 1",
-        choices=SCALINGS,
+        choices=("none", "minmax", "standard"),
+        of="prepare",
     )
     like: str = option(
         "",
-        "prepare: as the data of a run, or a data set, were: the same labels, classes "
+        "as the data of a run, or a data set, were: the same labels, classes "
         "and scaling",
         metavar="RUN|DATA.h5",
+        of="prepare",
     )
     seed: int = option(0, "chooses the rows to set apart, or the patches", least=0)
     name: str = option("", "what to call it; empty: as the source", metavar="NAME")
-    count: int = option(100_000, "patches: training patches to draw", least=1)
-    size: int = option(8, "patches: height and width in pixels", least=1)
+    count: int = option(100_000, "training patches to draw", least=1, of="patches")
+    size: int = option(8, "height and width in pixels", least=1, of="patches")
     whiten: bool = option(
         False,
-        "patches: flatten the images' spectrum first, as Olshausen and Field do",
+        "flatten the images' spectrum first, as Olshausen and Field do",
+        of="patches",
     )
     range: str = option(
         "raw",
-        "patches: raw, as they are; LOW,HIGH: subtract each patch's mean, truncate at "
+        "raw, as they are; LOW,HIGH: subtract each patch's mean, truncate at "
         "3 standard deviations, scale to that range; 0.1,0.9 suits sigmoid units",
         metavar="raw|LOW,HIGH",
+        of="patches",
     )
 
 

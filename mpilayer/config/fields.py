@@ -55,7 +55,7 @@ class Option:
 
     Attributes
     ----------
-    name, default, help, choices, metavar
+    name, default, help, choices, metavar, of, harmless
         As declared.
     type : type
         Of the value, or of each entry of a list.
@@ -73,6 +73,8 @@ class Option:
     choices: tuple[str, ...]
     limits: Mapping[str, float]
     metavar: str
+    of: str
+    harmless: bool
 
     @property
     def noun(self) -> str:
@@ -168,17 +170,34 @@ def option(
     default: Any,
     help: str,
     *,
+    of: str = "",
     choices: Sequence[str] = (),
     metavar: str = "",
+    harmless: bool = False,
     **limits: float,
 ) -> Any:
     """Return a field with help and legal values (for lists: of each entry).
 
-    The limits are ``least``, ``most``, ``above`` and ``below``; ``metavar`` stands for
-    the value in the help of its flag.
+    Parameters
+    ----------
+    of : str
+        The only choice of another field that has a use for it; stands before the help.
+    metavar : str
+        What stands for the value in the help of its flag.
+    harmless : bool
+        Whether a run may go on with another value: it decides no result.
+    limits : float
+        ``least``, ``most``, ``above`` and ``below``.
     """
-    said = {"help": help, "choices": tuple(choices), "metavar": metavar}
-    return field(default=default, metadata={**said, "limits": limits})
+    said = {
+        "help": f"{of}: {help}" if of else help,
+        "choices": tuple(choices),
+        "metavar": metavar,
+        "of": of,
+        "harmless": harmless,
+        "limits": limits,
+    }
+    return field(default=default, metadata=said)
 
 
 def options_of(cls: type) -> dict[str, Option]:
@@ -192,6 +211,12 @@ def options_of(cls: type) -> dict[str, Option]:
             item.name, entry, is_list, item.default, **item.metadata
         )
     return found
+
+
+def of_others(cls: type, choice: str) -> dict[str, Option]:
+    """Return what fields say that other choices than one alone have a use for."""
+    options = options_of(cls)
+    return {k: item for k, item in options.items() if item.of not in ("", choice)}
 
 
 def flag(name: str) -> str:

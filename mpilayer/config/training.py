@@ -4,32 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mpilayer.config.fields import (
-    FieldError,
-    Settings,
-    option,
-    options_of,
-    per_layer,
-)
+from mpilayer.config.fields import FieldError, Settings, of_others, option, per_layer
 from mpilayer.errors import unknown
 
 TASKS = ("autoencode", "classify", "regress")
 SCHEDULES = ("lockstep", "async", "greedy", "simulate", "replay:FILE")
-# Settings that other schedules have no use for.
-_OWN = {
-    "lag": "lockstep",
-    "refresh_every": "lockstep",
-    "cores": "simulate",
-    "costs": "simulate",
-}
-# Likewise of the optimizers of sparse autoencoders.
-_OPTIMIZER_S = {
-    "lbfgs": ("corrections",),
-    "sgd": (
-        *("minibatch", "learning_rate", "measure_every", "memory"),
-        *("sgd_sparsity", "sgd_bias_weight"),
-    ),
-}
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
 
@@ -51,16 +30,19 @@ class PretrainConfig(Settings):
         metavar="NAME",
     )
     lag: tuple[int, ...] = option(
-        (0,), "lockstep: epochs a layer stays behind the one below it", least=0
+        (0,), "epochs a layer stays behind the one below it", least=0, of="lockstep"
     )
     refresh_every: int = option(
-        1, "lockstep: epochs a layer spends on one output", least=1
+        1, "epochs a layer spends on one output", least=1, of="lockstep"
     )
     cores: int = option(
-        0, "simulate: cores of the simulated machine; 0: one a layer", least=0
+        0, "cores of the simulated machine; 0: one a layer", least=0, of="simulate"
     )
     costs: tuple[float, ...] = option(
-        (0.0,), "simulate: time of an epoch of each layer; 0: from its size", least=0
+        (0.0,),
+        "time of an epoch of each layer; 0: from its size",
+        least=0,
+        of="simulate",
     )
     epochs: tuple[int, ...] = option((20,), "epochs of each layer", least=1)
     extra_epochs: tuple[int, ...] = option(
@@ -125,6 +107,7 @@ class PretrainConfig(Settings):
         "of the whole stack over time when training has ended; 0: a fortieth of the "
         "layer's epochs; -1: none",
         least=-1,
+        harmless=True,
     )
 
     def __post_init__(self) -> None:
@@ -157,13 +140,12 @@ class PretrainConfig(Settings):
                 f"needs two numbers, at first and later; got {len(self.momentum)}. "
                 "Give two, such as 0.5 and 0.9.",
             )
-        for key, owner in _OWN.items():
-            usual = options_of(PretrainConfig)[key].default
-            if owner != name and getattr(self, key) != usual:
+        for key, item in of_others(PretrainConfig, name).items():
+            if getattr(self, key) != item.default:
                 raise FieldError.of(
                     key,
-                    f"belongs to the schedule {owner}; the schedule is {name}. Leave "
-                    f"{key} out, or choose {owner}.",
+                    f"belongs to the schedule {item.of}; the schedule is {name}. Leave "
+                    f"{key} out, or choose {item.of}.",
                 )
 
     @property
@@ -299,40 +281,45 @@ class SparseConfig(Settings):
     )
     corrections: int = option(
         40,
-        "lbfgs: remembered pairs; Lahiri et al. have 10 and need more evaluations",
+        "remembered pairs; Lahiri et al. have 10 and need more evaluations",
         least=1,
+        of="lbfgs",
     )
     minibatch: int = option(
-        20, "sgd: rows of a minibatch, over all ranks; the paper has 1", least=1
+        20, "rows of a minibatch, over all ranks; the paper has 1", least=1, of="sgd"
     )
     learning_rate: float = option(
         0.1,
-        "sgd: first learning rate, on the mean over a minibatch; it falls linearly to "
+        "first learning rate, on the mean over a minibatch; it falls linearly to "
         "0; for single examples take 0.005",
         above=0,
+        of="sgd",
     )
     measure_every: int = option(
         8000,
-        "sgd: rows met between two evaluations of the whole cost; 0: a pass. The first "
+        "rows met between two evaluations of the whole cost; 0: a pass. The first "
         "evaluation is at the start, so there are (evaluations − 1) times as many rows "
         "in all: by default 4 million, as in the paper",
         least=0,
+        of="sgd",
     )
     sgd_sparsity: str = option(
         "gradient",
-        "sgd: how the running mean of the activations makes units sparse: by the "
+        "how the running mean of the activations makes units sparse: by the "
         "'gradient' of the sparsity term there; by the paper's update of the hidden "
         "'bias' alone, which ends at a higher cost",
         choices=("bias", "gradient"),
+        of="sgd",
     )
     sgd_bias_weight: float = option(
-        4.0, "sgd with --sgd-sparsity bias: weight β of the update", least=0
+        4.0, "weight β of the update by --sgd-sparsity bias", of="sgd", least=0
     )
     memory: float = option(
         0.999,
-        "sgd: what each row leaves of the running mean of the activations",
+        "what each row leaves of the running mean of the activations",
         least=0,
         below=1,
+        of="sgd",
     )
     seed: int = option(0, "seed of all random numbers", least=0)
 
@@ -357,8 +344,7 @@ class SparseConfig(Settings):
     @property
     def unused(self) -> frozenset[str]:
         """Settings that the optimizer does not read."""
-        others = [keys for name, keys in _OPTIMIZER_S.items() if name != self.optimizer]
-        return frozenset().union(*others)
+        return frozenset(of_others(SparseConfig, self.optimizer))
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

@@ -71,7 +71,7 @@ class Communicator:
             with file_errors():
                 return work()
         except MpilayerError as error:
-            error.collective = True
+            error.of_all_ranks()
             raise
 
     def allgather(self, item: Any) -> list[Any]:

@@ -51,18 +51,20 @@ class MPICommunicator(Communicator):
 
     def on_root(self, work: Callable[[], T]) -> T:
         """Do ``work`` on rank 0; return its result, or raise its error, everywhere."""
-        outcome: Any = _attempt(work) if self.rank == 0 else None
-        result: T = _result(self._broadcast(outcome))
+        outcome: Any = self._broadcast(_attempt(work) if self.rank == 0 else None)
+        if isinstance(outcome, MpilayerError):
+            raise outcome.of_all_ranks()
+        result: T = outcome
         return result
 
     def everywhere(self, work: Callable[[], T]) -> T:
         """Do ``work`` on every rank; raise the first error of any rank on all."""
-        outcome = _attempt(work)
+        outcome: Any = _attempt(work)
         failed = outcome if isinstance(outcome, MpilayerError) else None
-        for error in self.allgather(failed):
-            if error is not None:
-                _result(error)
-        result: T = _result(outcome)
+        errors = [error for error in self.allgather(failed) if error is not None]
+        if errors:
+            raise errors[0].of_all_ranks()
+        result: T = outcome
         return result
 
     def allgather(self, item: Any) -> list[Any]:
@@ -191,13 +193,6 @@ def _attempt(work: Callable[[], T]) -> T | MpilayerError:
             return work()
     except MpilayerError as error:
         return error
-
-
-def _result(outcome: Any) -> Any:
-    if isinstance(outcome, MpilayerError):
-        outcome.collective = True
-        raise outcome
-    return outcome
 
 
 def _wrong_world(launched: int, size: int) -> str:

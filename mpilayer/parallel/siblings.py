@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mpilayer import ending
+from mpilayer.environment import read
 from mpilayer.parallel.sentinel import lives
 
 _LAUNCHER = "hydra_pmi_proxy"
@@ -31,7 +32,8 @@ def met() -> Iterator[None]:
     Ends all ranks, with a message of the first that is left, if one has ended before.
     """
     parent, expected = os.getppid(), os.environ.get("MPI_LOCALNRANKS", "")
-    if not expected.isdigit() or _name(parent) != _LAUNCHER:
+    name = read(Path(f"/proc/{parent}/comm")).strip()
+    if not expected.isdigit() or name != _LAUNCHER:
         yield
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
@@ -63,18 +65,8 @@ def _wait_for_all(parent: int, expected: int) -> None:
 
 
 def _children(pid: int) -> list[int]:
-    try:
-        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
+    found = read(Path(f"/proc/{pid}/task/{pid}/children")).split()
     return [child for child in map(int, found) if lives(child)]
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
 
 
 def _address(pid: int) -> str:

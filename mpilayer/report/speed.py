@@ -1,11 +1,9 @@
 """Seconds and speed over ranks, beside those that Lahiri et al. 2010 show."""
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 
-from mpilayer.config import SparseConfig
+from mpilayer.config import SparseConfig, of_others
 from mpilayer.papers import (
     LAHIRI,
     LAHIRI_COLUMNS,
@@ -151,14 +149,8 @@ def _same(run: Run) -> str:
 
 
 def _without_effect(optimizer: str) -> set[str]:
-    """Return the settings whose help says that they are another optimizer's.
-
-    A preset is but a word for other settings' values.
-    """
-    known = {item.name: item.metadata for item in fields(SparseConfig)}
-    others = set(known.pop("optimizer")["choices"]) - {optimizer}
-    first = {name: re.split(r"\W", about["help"])[0] for name, about in known.items()}
-    return {"preset", *(name for name, word in first.items() if word in others)}
+    """Return another optimizer's settings, and the preset: a word for values."""
+    return {"preset", *of_others(SparseConfig, optimizer)}
 
 
 def _label(group: Sequence[Run]) -> str:

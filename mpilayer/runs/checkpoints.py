@@ -231,12 +231,16 @@ class Cut:
         remarks = _unreadable(directory, saved)
         while True:
             candidates = newest_cut(plan, saved)
-            fault = _damaged(directory, candidates)
-            if fault is None:
+            for layer, candidate in enumerate(candidates):
+                try:
+                    if candidate != BEGINNING:
+                        checkpoint.load(directory.layer_file(layer, candidate))
+                except CheckpointError as error:
+                    saved[layer].remove(candidate)
+                    remarks.append(f"{error} Going on from an older one.")
+                    break
+            else:
                 return Cut(candidates, outputs_again(plan, candidates), remarks)
-            layer, remark = fault
-            saved[layer].remove(candidates[layer])
-            remarks.append(remark)
 
     def make_so(self, directory: RunDirectory) -> None:
         """Remove the checkpoints that are newer than the cut. Local, on one rank.
@@ -290,19 +294,6 @@ def remove_false_start(path: Path) -> None:
             file.unlink()
         for folder in folders:
             folder.rmdir()
-
-
-def _damaged(
-    directory: RunDirectory, candidates: tuple[Candidate, ...]
-) -> tuple[int, str] | None:
-    """Return the first layer whose checkpoint is damaged, and what is wrong."""
-    for layer, candidate in enumerate(candidates):
-        if candidate != BEGINNING:
-            try:
-                checkpoint.load(directory.layer_file(layer, candidate))
-            except CheckpointError as error:
-                return layer, f"{error} Going on from an older one."
-    return None
 
 
 def _unreadable(directory: RunDirectory, saved: list[list[Candidate]]) -> list[str]:

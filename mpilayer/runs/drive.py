@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from mpilayer import __version__, files
-from mpilayer.config import as_values, flag
+from mpilayer.config import as_values, flag, options_of
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError
 from mpilayer.runs.checkpoints import remove_false_start
@@ -232,7 +232,7 @@ def make_run(
 def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
     """Check that settings asked for would not change the result of a run with others.
 
-    Those named in ``harmless`` may differ.
+    Those named in ``harmless`` may differ, and those that are declared so.
 
     Raises
     ------
@@ -240,7 +240,9 @@ def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
         Names every such setting, with both values.
     """
     before, now = as_values(run), as_values(asked)
-    different = [k for k in before if before[k] != now[k] and k not in harmless]
+    options = options_of(type(run))
+    legal = {*harmless, *(name for name, item in options.items() if item.harmless)}
+    different = [k for k in before if before[k] != now[k] and k not in legal]
     if different:
         listing = "; ".join(
             f"{flag(name)} was {_shown(before[name])}, is {_shown(now[name])}"

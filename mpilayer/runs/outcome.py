@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -206,12 +205,10 @@ def leave_parameters(
 ) -> None:
     """Write a layer's parameters, if it is time to. Local to the layer's rank."""
     if _is_kept(config, state.index, state.epoch):
-        content = BytesIO()
-        np.save(content, state.layer.parameters.vector)
+        path = _file(directory, state.index, state.epoch)
         with files.optional(directory.monitor, _GAPS):
             directory.monitor.mkdir(exist_ok=True)
-            path = _file(directory, state.index, state.epoch)
-            files.write(path, content.getvalue())
+            files.write_array(path, state.layer.parameters.vector)
 
 
 def stack_over_time(

@@ -53,7 +53,6 @@ from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
 from mpilayer.words import count
 
 _Terms: TypeAlias = Terms[PretrainConfig]
-_HARMLESS = frozenset({"monitor_every"})
 # Settings that make a run longer or shorter.
 _LENGTHS = frozenset({"epochs", "extra_epochs"})
 
@@ -89,7 +88,7 @@ class Pretraining(Training[PretrainConfig]):
             table = self.directory.read_table()
         wanted = _effective(self.asked, table) if self.asked else before
         by_table = before.schedule in ("lockstep", "greedy")
-        check_same(before, wanted, _HARMLESS | (_LENGTHS if by_table else set()))
+        check_same(before, wanted, _LENGTHS if by_table else ())
         data = data_of_run(self.directory, self.data)
         facts = self._facts_of(data, before)
         new = table

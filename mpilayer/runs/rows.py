@@ -113,12 +113,9 @@ def labelled_splits(dataset: Dataset) -> list[str]:
 
 
 def classes_of(labels: AnyArray, task: str) -> AnyArray:
-    """Return the classes that labels name, ascending; none if they are numbers.
+    """Return the classes that labels name, ascending; none if they are to be numbers.
 
-    Raises
-    ------
-    DataError
-        There is only one, or they are real numbers.
+    A ``DataError`` says that there is only one, or that they are real numbers.
     """
     if task != "classify":
         return np.empty(0, np.int64)
@@ -137,13 +134,7 @@ def classes_of(labels: AnyArray, task: str) -> AnyArray:
 
 
 def check_all_labels(dataset: Dataset, task: str) -> None:
-    """Check that all splits with labels have those that a task can learn. Local.
-
-    Raises
-    ------
-    DataError
-        They have not, or the training rows have none.
-    """
+    """Check that all splits with labels, and the training rows, can be learned."""
     classes = classes_of(read_labels(dataset, "train"), task)
     if task == "regress" and (names := dataset.preparation.classes):
         raise DataError(
@@ -155,7 +146,7 @@ def check_all_labels(dataset: Dataset, task: str) -> None:
 
 
 def check_labels(dataset: Dataset, split: str, classes: AnyArray) -> None:
-    """Check that a split has labels, and none but of these classes. Local."""
+    """Check that a split has labels, and none but of these classes."""
     targets(read_labels(dataset, split), classes, dataset.preparation.names)
 
 
@@ -163,13 +154,7 @@ def check_labels(dataset: Dataset, split: str, classes: AnyArray) -> None:
 
 
 def like_of(name: str) -> Like | None:
-    """Return how a data set, or that of a run, was prepared; None without a name.
-
-    Raises
-    ------
-    MpilayerError
-        It is neither, or it is damaged.
-    """
+    """Return how a data set, or that of a run, was prepared; None without a name."""
     path = Path(name)
     if not name:
         return None
@@ -193,12 +178,9 @@ def preparation_of(directory: RunDirectory, n_visible: int) -> Preparation:
 
 
 def check_like(dataset: Dataset, stack: Stack, directory: RunDirectory) -> None:
-    """Check that data are of the kind that a run was trained on. Local.
+    """Check that data are of the kind that a run was trained on.
 
-    Raises
-    ------
-    DataError
-        Other columns, scaled in another way, or labels of other classes.
+    A ``DataError`` says: other columns, other scaling, or labels of other classes.
     """
     n_visible = stack.shapes[0].n_visible
     if dataset.n_visible != n_visible:
@@ -227,10 +209,11 @@ def check_like(dataset: Dataset, stack: Stack, directory: RunDirectory) -> None:
 def _method(preparation: Preparation) -> str:
     if preparation.scaling is None:
         return "none"
-    digits = preparation.scaling.offset[:2].tolist()
-    more = ", …" if len(preparation.scaling.offset) > 2 else ""
-    shown = ", ".join(f"{offset:g}" for offset in digits)
-    return f"{preparation.scaling.method} with offsets {shown}{more}"
+    offsets = preparation.scaling.offset.tolist()
+    shown = [f"{offset:g}" for offset in offsets[:2]]
+    if len(offsets) > 2:
+        shown.append("…")
+    return f"{preparation.scaling.method} with offsets {', '.join(shown)}"
 
 
 def _listed(classes: tuple[str, ...]) -> str:
@@ -309,10 +292,7 @@ def pca_of(data: Path, n_components: int, session: Session) -> PCA | None:
 
 
 def always_of(data: Path, classes: AnyArray, comm: Communicator) -> Always:
-    """Return what predicts the same for all rows, by the training labels. Collective.
-
-    Local work; collective are only its errors.
-    """
+    """Return what predicts the same for all rows, by training labels. Collective."""
 
     def fit() -> Always:
         with Dataset.open(data) as dataset:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
@@ -213,10 +212,8 @@ class SparseTraining(Training[SparseConfig]):
 
         def write() -> None:
             save()
-            buffer = BytesIO()
-            np.save(buffer, filters(weights))
             with files.optional(picture, "the filters are also in the weights"):
-                files.write(picture, buffer.getvalue())
+                files.write_array(picture, filters(weights))
 
         saver.start(write)
 

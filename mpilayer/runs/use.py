@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -75,12 +74,6 @@ def evaluate(
         be beaten, None where the training rows of the run are not at hand:
         ``pca_error`` of as many components as the code has units, or ``always_error``
         of what predicts the same for all rows.
-
-    Raises
-    ------
-    MpilayerError
-        On every rank: no such run, split or data, no labels, or other ones than
-        training had.
     """
     comm, directory = session.comm, RunDirectory(run)
     chosen = comm.on_root(lambda: chosen_task(run, task))
@@ -169,12 +162,6 @@ def write_rows(
     task : str, optional
         Whose encoder, or who predicts, see ``TASKS``; by default what was trained last.
         Reconstructions are the autoencoder's.
-
-    Raises
-    ------
-    MpilayerError
-        No such run, model or split, data of another width, an unknown ending, ``out``
-        exists or cannot be written, or ``split`` is missing or given without need.
     """
     directory = RunDirectory.open(run)
     ending = files.check_output(out, OUTPUT_ENDINGS, replace)
@@ -193,9 +180,12 @@ def write_rows(
             for name in _chosen(dataset, ending, split)
         }
         name, digest = dataset.name, dataset.digest[:12]
-    if ending in _ONE_SPLIT:
+    if ending == ".npy":
         (content,) = splits.values()
-        files.write(out, _table(content, preparation, ending))
+        files.write_array(out, content.x)
+    elif ending == ".csv":
+        (content,) = splits.values()
+        files.write(out, csv_text(content, preparation))
     else:
         write_dataset(
             out,
@@ -289,14 +279,6 @@ def _chosen(dataset: Dataset, ending: str, split: str | None) -> tuple[str, ...]
     return dataset.splits
 
 
-def _table(split: Split, preparation: Preparation, ending: str) -> bytes:
-    if ending == ".csv":
-        return csv_text(split, preparation).encode()
-    out = BytesIO()
-    np.save(out, split.x)
-    return out.getvalue()
-
-
 # --- the model itself, for other programs
 
 
@@ -319,12 +301,6 @@ def export(
         Replace an older file; of ``.h5`` files only exported models are replaced.
     task : str, optional
         Which of the run's models, one of ``TASKS``; by default what was trained last.
-
-    Raises
-    ------
-    MpilayerError
-        No such run, model or part, an unknown ending, a missing library, or ``out``
-        exists or cannot be written.
     """
     if part not in PARTS:
         raise ConfigError(unknown("part", part, PARTS))
@@ -387,4 +363,5 @@ def _of_raw_values(
 
 
 def _step(weights: AnyArray, bias: AnyArray, activation: str) -> store.Step:
-    return store.Step(weights.astype(np.float32), bias.astype(np.float32), activation)
+    weights, bias = np.asarray(weights, np.float32), np.asarray(bias, np.float32)
+    return store.Step(weights, bias, activation)

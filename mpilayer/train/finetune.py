@@ -241,22 +241,14 @@ def finetune(
         On all ranks, after an epoch: weights or loss are not finite any more. The state
         has the best weights until then.
     """
-    config, stack = state.config, state.stack
+    stack, sums = state.stack, Sums(comm, eager)
     wanted, measured = (train, None) if targets is None else targets
-    sums, dropout = Sums(comm, eager), state.dropout
     if state.epoch == 0:
         state.note(_error(stack, validation, measured, comm))
-    while state.epoch < config.epochs and not state.out_of_patience:
+    while state.epoch < state.config.epochs and not state.out_of_patience:
         began = perf_counter()
-        sums.waited = loss = 0.0
-        state.optimizer.set_rate(state.learning_rate)
-        minibatches = strata.minibatches(config.seed, state.epoch, config.minibatch)
-        for step, chosen in enumerate(minibatches):
-            visible = train[chosen]
-            target = visible if wanted is train else wanted[chosen]
-            masks = dropout.masks(state.epoch, step, strata.first, len(chosen))
-            loss += state.step(sums, visible, target, masks)
-        state.epoch += 1
+        sums.waited = 0.0
+        loss = _epoch(state, strata, train, wanted, sums)
         trained = perf_counter()
         total = float(sum_over_ranks(comm, np.array([loss]))[0])
         state.check_finite(total)
@@ -273,6 +265,26 @@ def finetune(
     # Who goes on later goes on from the last weights.
     state.last = stack.parameters.vector.copy()
     stack.parameters.vector[:] = state.best
+
+
+def _epoch(
+    state: FinetuneState,
+    strata: Strata,
+    train: Array32,
+    wanted: Array32,
+    sums: Sums,
+) -> float:
+    """Pass once over the rows; return the loss of this rank's. Collective."""
+    config, dropout, loss = state.config, state.dropout, 0.0
+    state.optimizer.set_rate(state.learning_rate)
+    minibatches = strata.minibatches(config.seed, state.epoch, config.minibatch)
+    for step, chosen in enumerate(minibatches):
+        visible = train[chosen]
+        target = visible if wanted is train else wanted[chosen]
+        masks = dropout.masks(state.epoch, step, strata.first, len(chosen))
+        loss += state.step(sums, visible, target, masks)
+    state.epoch += 1
+    return loss
 
 
 def random_weights(stack: Stack, seed: int, first: int = 0) -> None:

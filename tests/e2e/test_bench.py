@@ -58,7 +58,7 @@ def test_sparse(few_patches):
         (("cost", "--rows", 121, "--ranks", 2), ("121 training rows", "has 120")),
         (("sparse", "--sizes", "10,121"), ("121 training rows", "has 120")),
         (("sparse", "--sizes", "0"), ("sizes must be at least 1", "--sizes")),
-        (("sparse", "--ranks", "1,x"), ("ranks must be numbers", "--ranks")),
+        (("sparse", "--ranks", "1,x"), ("must be a list of numbers", "--ranks")),
         (("sparse", "--kl", "median"), ("unknown kl 'median'", "exact-fused")),
         (("sparse", "--evaluations", 0), ("evaluations must be", "--evaluations")),
     ],

@@ -20,17 +20,17 @@ SIZES = {"train": 330, "validation": 90, "test": 80}
 CLASSES = [-4, 7, 8, 30]
 
 
-def label(x, names):
-    """Return a name for each row, by two of its columns."""
+def causes(split, x, names=CLASSES):
+    """Return a label for each row, by two of its columns."""
     return np.array(names)[(x[:, 0] > 128) + 2 * (x[:, 3] > 128)]
 
 
-def write(path, names=CLASSES, labelled=tuple(SIZES), sizes=SIZES, seed=0):
-    """Write a data set whose rows say their labels."""
+def write(path, labels=causes, seed=0):
+    """Write a data set, whose labels a function of split and rows says."""
     splits = {}
-    for i, (split, n) in enumerate(sizes.items()):
+    for i, (split, n) in enumerate(SIZES.items()):
         x = pixels(n, 20, seed + i)
-        splits[split] = Split(x, label(x, names) if split in labelled else None)
+        splits[split] = Split(x, labels(split, x))
     write_dataset(path, splits, name="tiny", origin="made up", scale=PIXEL_SCALE)
     return path
 
@@ -45,17 +45,16 @@ def evaluate(run, *options, ranks=0):
     return json.loads(result.stdout)
 
 
-def trained(run, model="classifier"):
-    """Return all arrays of a checkpoint."""
+def trained(run):
+    """Return all arrays of the classifier's checkpoint."""
     arrays = {}
-    with h5py.File(run / "checkpoints" / f"{model}.h5") as file:
-        file.visititems(
-            lambda name, item: (
-                arrays.update({name: item[()]})
-                if isinstance(item, h5py.Dataset)
-                else None
-            )
-        )
+
+    def keep(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()]
+
+    with h5py.File(run / "checkpoints" / "classifier.h5") as file:
+        file.visititems(keep)
     return arrays
 
 
@@ -247,32 +246,23 @@ def test_settings_from_a_file(run_copy, classified, tmp_path):
 
 
 def test_many_classes(tmp_path):
-    sizes = {"train": 120, "test": 60}
-    data, run = tmp_path / "many.h5", tmp_path / "run"
-    splits = {
-        name: Split(pixels(n, 20, i), 1000 + np.arange(n) % 24)
-        for i, (name, n) in enumerate(sizes.items())
-    }
-    write_dataset(data, splits, name="many", origin="made up", scale=PIXEL_SCALE)
-    launch.run("pretrain", data, "--run", run, "--layers", "6,4", "--epochs", 1).ok()
+    run = pretrain(tmp_path, lambda _, x: 1000 + np.arange(len(x)) % 24)
     launch.run("finetune", run, "--task", "classify", "--epochs", 1).ok()
     result = launch.run("evaluate", run).ok()
     assert "Most frequent mistakes" in result.stdout
     assert len(result.stdout.splitlines()) < 20
 
 
-@pytest.mark.parametrize("where", ["flag", "file"])
-def test_a_job_waits_for_its_own_mark(tmp_path, where):
+def test_a_job_waits_for_its_own_mark(tmp_path):
     (tmp_path / "a.toml").write_text('[finetune]\ntask = "classify"\n')
-    options = {"flag": ["--task", "classify"], "file": ["--config", "a.toml"]}[where]
-    arguments = ["job", "finetune", "a.h5", "--run", "run", "-o", "-", *options]
-    script = launch.run(*arguments, cwd=tmp_path).ok().stdout
-    assert 'attend --mark classify --requeues 5 "$run"' in script
+    marks = 'attend --mark classify --requeues 5 "$run"'
+    job = ["job", "finetune", "a.h5", "--run", "run", "-o", "-"]
+    for options in (["--task", "classify"], ["--config", "a.toml"]):
+        assert marks in launch.run(*job, *options, cwd=tmp_path).ok().stdout
     chain = ["job", "pretrain", "a.h5", "--run", "run", "-o", "chain"]
     chain += ["--then", "finetune", "--config", "a.toml"]
     launch.run(*chain, cwd=tmp_path).ok()
-    script = (tmp_path / "chain" / "finetune.sh").read_text()
-    assert 'attend --mark classify --requeues 5 "$run"' in script
+    assert marks in (tmp_path / "chain" / "finetune.sh").read_text()
 
 
 # --- mistakes
@@ -284,73 +274,74 @@ def refused(run, *options, words, task="classify"):
     assert contents(run) == before
 
 
-def pretrain(data, run):
+def pretrain(folder, labels):
+    """Pre-train on rows with such labels; return the run."""
+    data, run = write(folder / "some.h5", labels), folder / "run"
     options = ["--layers", "6,4", "--epochs", 1, "--minibatch", 50]
     launch.run("pretrain", data, "--run", run, *options).ok()
     return run
 
 
-@pytest.mark.parametrize("task", ["classify", "regress"])
-def test_no_labels(tmp_path, task):
-    run = pretrain(write(tmp_path / "none.h5", labelled=()), tmp_path / "run")
-    refused(run, words=["the train rows must have labels", "none.h5"], task=task)
+@pytest.mark.parametrize(
+    ("known", "task", "words"),
+    [
+        ({}, "classify", ["the train rows must have labels", "some.h5"]),
+        ({}, "regress", ["the train rows must have labels", "some.h5"]),
+        ({"train": [3], "test": [3]}, "classify",
+         ["at least two different labels", "all are 3"]),
+        # A label that training rows lack.
+        ({"train": [0, 1, 2], "test": [0, 1, 2, 9]}, "classify",
+         ["one of the 3", "found 9"]),
+    ],
+)  # fmt: skip
+def test_labels_that_cannot_be_learned(tmp_path, known, task, words):
+    def labels(split, x):
+        return np.resize(known[split], len(x)) if split in known else None
 
-
-def test_one_label(tmp_path):
-    run = pretrain(write(tmp_path / "one.h5", [3, 3, 3, 3]), tmp_path / "run")
-    refused(run, words=["at least two different labels", "all are 3"])
-
-
-def test_a_label_that_training_rows_lack(tmp_path):
-    x = {split: pixels(n, 20) for split, n in SIZES.items()}
-    splits = {s: Split(v, np.arange(len(v)) % 3) for s, v in x.items()}
-    splits["test"].labels[5] = 9
-    data = tmp_path / "more.h5"
-    write_dataset(data, splits, name="more", origin="made up", scale=PIXEL_SCALE)
-    refused(pretrain(data, tmp_path / "run"), words=["one of the 3", "found 9"])
-
-
-def test_evaluating_on_other_labels(classified, tmp_path):
-    run, _ = classified[1]
-    other = write(tmp_path / "other.h5", [-4, 7, 8, 31], seed=4)
-    result = launch.run("evaluate", run, "--data", other)
-    launch.assert_user_error(result, "found 31")
-    bare = write(tmp_path / "bare.h5", labelled=("train",))
-    result = launch.run("evaluate", run, "--data", bare, ranks=2)
-    launch.assert_user_error(result, "the test rows must have labels")
+    refused(pretrain(tmp_path, labels), words=words, task=task)
 
 
 def test_validation_rows_without_labels(tmp_path):
-    data = write(tmp_path / "some.h5", labelled=("train", "test"))
-    run = pretrain(data, tmp_path / "run")
+    def labels(split, x):
+        return None if split == "validation" else causes(split, x)
+
+    run = pretrain(tmp_path, labels)
     finetune(run, "--epochs", 2, ranks=2).ok()
     summary = read_summary(run)
     assert summary["classify_error"]["validation"] is None
     assert summary["classify_best_epoch"] == 2
 
 
-def test_a_second_classifier(classified):
+def test_evaluating_on_other_labels(classified, tmp_path):
     run, _ = classified[1]
-    refused(run, words=["must not be a classifier yet", "--replace"])
-    refused(
-        run,
-        *("--resume", "auto", "--dropout", "0.2"),
-        words=["--dropout was 0.1, is 0.2"],
-    )
+    names = [-4, 7, 8, 31]
+    other = write(tmp_path / "other.h5", lambda s, x: causes(s, x, names), seed=4)
+    result = launch.run("evaluate", run, "--data", other)
+    launch.assert_user_error(result, "found 31")
+    bare = write(tmp_path / "bare.h5", lambda _, __: None)
+    result = launch.run("evaluate", run, "--data", bare, ranks=2)
+    launch.assert_user_error(result, "the test rows must have labels")
 
 
-def test_no_such_model(run_copy):
+def test_what_is_not_there_or_there_already(classified, run_copy):
     for command in (
         ["evaluate", run_copy, "--task", "regress"],
         ["encode", run_copy, "x.h5", "-o", "y.h5", "--task", "regress"],
     ):
         launch.assert_user_error(launch.run(*command), "must have a regressor")
+    run, _ = classified[1]
+    refused(run, words=["must not be a classifier yet", "--replace"])
+    going_on = ("--resume", "auto", "--dropout", "0.2")
+    refused(run, *going_on, words=["--dropout was 0.1, is 0.2"])
 
 
 def test_wrong_settings(run_copy):
-    refused(run_copy, "--dropout", "1.0", words=["dropout must be less than 1"])
-    words = ["learning_rate_decay must be at most 1; got 1.5"]
-    refused(run_copy, "--learning-rate-decay", "1.5", words=words)
-    words = ["regress minimizes the squared error; got cross-entropy"]
-    refused(run_copy, "--loss", "cross-entropy", task="regress", words=words)
-    refused(run_copy, task="clasify", words=["Did you mean 'classify'?"])
+    for options, task, words in (
+        (["--dropout", "1.0"], "classify", "dropout must be less than 1"),
+        (["--learning-rate-decay", "1.5"], "classify",
+         "learning_rate_decay must be at most 1; got 1.5"),
+        (["--loss", "cross-entropy"], "regress",
+         "regress minimizes the squared error; got cross-entropy"),
+        ([], "clasify", "Did you mean 'classify'?"),
+    ):  # fmt: skip
+        refused(run_copy, *options, words=[words], task=task)

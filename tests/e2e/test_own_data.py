@@ -9,7 +9,7 @@ import pytest
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.preparation import Preparation
 from tests.support import launch
-from tests.support.command import call
+from tests.support.launch import here as call
 
 KINDS = ("ash", "beech", "elm")
 NAMES = ("height (m)", "leaf, mm", "age")

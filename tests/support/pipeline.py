@@ -1,31 +1,35 @@
-"""Four small layers under any plan, on any communicator."""
+"""Four small layers under any plan, on any communicator, lost or stopped anywhere."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from mpilayer.config import PretrainConfig
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import layers_to_ranks
 from mpilayer.train.layer import LayerState, layer_shapes, monitored
-from mpilayer.train.plans import AsyncPlan, Plan
-from mpilayer.train.pretrain import Keeper, Pipeline
+from mpilayer.train.plans import BEGINNING, AsyncPlan, Candidate, Plan
+from mpilayer.train.pretrain import Keeper, Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
+from mpilayer.train.restart import newest_cut, outputs_again
 from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
 from tests.support import toys
 
 N_VISIBLE = 12
+N_LAYERS = 4
 EPOCHS = 4
 CONFIG = PretrainConfig(layers=(9, 8, 6, 4), epochs=(EPOCHS,), minibatch=20)
-
-
-FOUR = (EPOCHS,) * 4
+FOUR = (EPOCHS,) * N_LAYERS
 TABLES = {
     "lockstep": lockstep(FOUR, (0, 1, 2, 3)),
     "lag 2": lockstep(FOUR, (0, 0, 0, 0), 2),
     "refresh": lockstep(FOUR, (1, 0, 0, 2), (1, 0, 2), 2),
     "greedy": greedy(FOUR, (0, 1, 0, 1)),
     "simulate": simulate(FOUR, (0, 2, 3, 4), (108, 72, 48, 24), 4, "first-layer"),
+    "replay": Schedule("async", ((0,) * 4, (2, 2, 4), (3,), (1,) * 5), (4, 3, 1, 5)),
     "gaps": Schedule("async", ((0,) * 5, (1, 3, 3), (1, 2), (1, 1, 2)), (4, 3, 2, 2)),
 }
 
@@ -47,7 +51,7 @@ def async_plan(
     extra: int = 2,
     streamed: bool = True,
     cut_short: bool = True,
-    epochs: Sequence[int] = (EPOCHS,) * 4,
+    epochs: Sequence[int] = FOUR,
 ) -> AsyncPlan:
     """Return a plan whose layers above the first have extra epochs."""
     extra_epochs = [extra if i else 0 for i in range(len(epochs))]
@@ -55,56 +59,174 @@ def async_plan(
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What all layers of all ranks did."""
+class Kept:
+    """A layer's checkpoint."""
 
-    digests: tuple[str, ...]
-    records: tuple[tuple[EpochRecord, ...], ...]
-    dropped: tuple[tuple[int, ...], ...]
+    layer: int
+    vector: np.ndarray
+    velocity: np.ndarray
+    steps: int
+    snapshot: Snapshot
+
+    @property
+    def candidate(self) -> Candidate:
+        """What it is called."""
+        return self.snapshot.candidate
+
+    def restore(self, state: LayerState) -> None:
+        """Put a layer there."""
+        state.layer.parameters.vector[:] = self.vector
+        state.optimizer.state["velocity"][:] = self.velocity
+        state.optimizer.steps = self.steps
+        state.epoch = self.candidate.epoch
+
+
+class Memory(Keeper):
+    """Keeps copies, in the order of time, after so many epochs; 0: none on the way."""
+
+    def __init__(
+        self, every: int = 1, stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.every, self.stop = every, stop
+        self.kept: list[Kept] = []
+
+    def due(self, epochs: int) -> bool:
+        return 0 < self.every <= epochs
+
+    def save(self, state: LayerState, snapshot: Snapshot) -> None:
+        assert snapshot.candidate.epoch == state.epoch == len(snapshot.row)
+        vector = state.layer.parameters.vector.copy()
+        velocity = state.optimizer.state["velocity"].copy()
+        index, steps = state.index, state.optimizer.steps
+        self.kept.append(Kept(index, vector, velocity, steps, snapshot))
+
+    def stopping(self, epoch_seconds: float) -> bool:
+        assert epoch_seconds >= 0
+        return self.stop()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a run is, or ended: the same on all ranks.
+
+    Attributes
+    ----------
+    kept : list of Kept
+        All checkpoints that there are.
+    records : list of list of EpochRecord
+        Of each layer, epoch after epoch; those after the checkpoints included.
+    interrupted : bool
+        A layer gave way.
+    digests, dropped : list
+        Of each layer.
+    """
+
+    kept: list[Kept] = field(default_factory=list)
+    records: list[list[EpochRecord]] = field(default_factory=lambda: [[]] * N_LAYERS)
+    interrupted: bool = False
+    digests: list[str] = field(default_factory=list)
+    dropped: list[tuple[int, ...]] = field(default_factory=list)
 
     @property
     def used(self) -> tuple[tuple[int, ...], ...]:
-        """The table."""
+        """The table as it was carried out."""
         return tuple(tuple(r.used for r in layer) for layer in self.records)
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """Epochs done by each layer."""
+        return tuple(map(len, self.records))
 
     def schedule(self) -> Schedule:
         """Return the recorded table."""
-        return Schedule("async", self.used, (EPOCHS,) * 4, self.dropped)
+        return Schedule("async", self.used, FOUR, tuple(self.dropped))
+
+    def cut(self, plan: Plan) -> tuple[Candidate, ...]:
+        """Return the newest checkpoints that go together."""
+        return newest_cut(plan, candidates(self.kept))
 
 
-def pretrain(
+def candidates(kept: Iterable[Kept]) -> list[list[Candidate]]:
+    """Return the candidates of each layer."""
+    kept = list(kept)
+    return [[k.candidate for k in kept if k.layer == i] for i in range(N_LAYERS)]
+
+
+def train(
     comm: Communicator,
     plan: Plan,
-    rows: Rows,
+    keeper: Keeper | None = None,
+    before: Stage | None = None,
+    cut: Sequence[Candidate] = (),
+    *,
+    rows: Rows | None = None,
     config: PretrainConfig = CONFIG,
     prepare: Callable[[LayerState], object] = lambda state: None,
-    keeper: Keeper | None = None,
-) -> Outcome:
-    """Train from the start. Collective on ``comm``.
+    limit: int = 10**9,
+) -> Stage:
+    """Train from the beginning or from a cut of what was before. Collective.
 
-    ``prepare`` may change this rank's states before.
+    Parameters
+    ----------
+    prepare : callable
+        May change this rank's states before.
+    limit : int
+        With one rank: epochs after which the process is lost.
     """
+    rows, before, keeper = rows or data(), before or Stage(), keeper or Memory(0)
     states = new_states(config)
-    costs = [state.layer.shape.cost for state in states]
-    mine = [states[i] for i in layers_to_ranks(costs, comm.size)[comm.rank]]
+    if not cut:
+        cut = before.cut(plan) if before.kept else (BEGINNING,) * len(states)
+    found = {(k.layer, k.candidate): k for k in before.kept}
+    starts = [found.get((i, mine)) for i, mine in enumerate(cut)]
+    assert all(start or mine == BEGINNING for start, mine in zip(starts, cut))  # noqa: B905
+    owners = layers_to_ranks([s.layer.shape.cost for s in states], comm.size)
+    mine = [states[i] for i in owners[comm.rank]]
     for state in mine:
         prepare(state)
-    data = rows if comm.rank == 0 else None
-    n_rows = tuple(map(len, rows.parts))
-    pipeline = Pipeline(mine, data, n_rows, comm, plan, keeper)
-    records: dict[int, list[EpochRecord]] = {state.index: [] for state in mine}
-    for state, record in pipeline.run():
-        records[state.index].append(record)
+        if start := starts[state.index]:
+            start.restore(state)
+    pipeline = Pipeline(
+        mine,
+        rows if comm.rank == 0 else None,
+        tuple(map(len, rows.parts)),
+        comm,
+        plan,
+        keeper,
+        [start.snapshot if start else Snapshot(BEGINNING) for start in starts],
+        outputs_again(plan, cut),
+    )
+    records = {i: before.records[i][: cut[i].epoch] for i in pipeline.states}
+    for done, (_, record) in enumerate(pipeline.run(), start=1):
+        records[record.layer].append(record)
+        if done == limit:
+            break
     comm.everywhere(pipeline.check)
-    found = [
-        (
-            index,
-            pipeline.states[index].layer.parameters.digest(),
-            tuple(layer),
-            pipeline.dropped(index),
-        )
-        for index, layer in records.items()
+    digests = {i: s.layer.parameters.digest() for i, s in pipeline.states.items()}
+    dropped = {i: pipeline.dropped(i) for i in pipeline.states}
+
+    def merged(mine: dict[int, Any]) -> list[Any]:
+        together = {k: v for part in comm.allgather(mine) for k, v in part.items()}
+        return [together[k] for k in sorted(together)]
+
+    # What is newer than the cut may be another course of events.
+    kept = [k for k in before.kept if k.candidate <= cut[k.layer]]
+    for part in comm.allgather(getattr(keeper, "kept", [])):
+        kept += part
+    interrupted = any(comm.allgather(pipeline.interrupted))
+    return Stage(kept, merged(records), interrupted, merged(digests), merged(dropped))
+
+
+def lines(stage: Stage) -> list[list[tuple[Any, ...]]]:
+    """Return what a run's records say apart from its seconds."""
+    return [
+        [(r.epoch, r.used, r.train_error, r.validation_error) for r in layer]
+        for layer in stage.records
     ]
-    together = sorted(item for part in comm.allgather(found) for item in part)
-    _, digests, all_records, dropped = zip(*together, strict=True)
-    return Outcome(digests, all_records, dropped)
+
+
+def assert_same(found: Stage, expected: Stage) -> None:
+    """Demand the same weights to the bit, and the same records but for the seconds."""
+    assert not found.interrupted
+    assert found.digests == expected.digests
+    assert lines(found) == lines(expected)

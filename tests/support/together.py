@@ -46,7 +46,7 @@ def together(comm: Communicator) -> Iterator[None]:
         raise FailedTogether("\n".join(failed))
 
 
-def left_in_flight(world):
+def left_in_flight(world: Communicator) -> bool:
     """Tell whether a message waits on any rank that nobody received. Collective."""
     world.barrier()
-    return any(world.allgather(world._comm.Iprobe()))
+    return any(world.allgather(world._comm.Iprobe()))  # type: ignore[attr-defined]

@@ -71,7 +71,7 @@ def test_the_paper_had_as_many_workers_for_every_size():
 
 def test_ranks_beside_one(capsys):
     seconds = {"average": [1.0, 2.0], ONE_RANK: [1.5, 4.0]}
-    args = Namespace(kind="cost", rounds=2, ranks="2", json=False)
+    args = Namespace(kind="cost", rounds=2, ranks=(2,), json=False)
     print_comparison(Comparison(seconds), "average", args)
     said = capsys.readouterr().out
     assert "1.50-2.00" in said

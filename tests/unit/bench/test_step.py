@@ -14,9 +14,15 @@ from benchmarks.rivals import (
     torch_cost,
 )
 from mpilayer.arrays import ROW_BLOCK
-from mpilayer.bench import step
+from mpilayer.bench import launches, step
 from mpilayer.bench.pairs import take_turns
-from mpilayer.bench.rows import N_CAUSES, patches, random_patches, write_patches
+from mpilayer.bench.rows import (
+    N_CAUSES,
+    patches,
+    random_patches,
+    write_images,
+    write_patches,
+)
 from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError
@@ -48,6 +54,28 @@ def test_the_first_rows_of_real_data(tmp_path):
         np.testing.assert_array_equal(dataset.rows("train"), random_patches(50)[:20])
     with pytest.raises(ConfigError, match=r"must have 51 training rows; .* has 50"):
         patches(source, 51)
+
+
+def test_runs_on_ranks_and_threads(tmp_path, monkeypatch):
+    """Each is a command line, on as many ranks as its name says."""
+    data, started, other = write_images(None, 20, tmp_path), [], tmp_path / "other"
+    other.mkdir()
+
+    def launch(run, ranks, arguments):
+        started.append((ranks, arguments))
+        return {"pretrain_seconds": 2.0, "finetune_seconds": 1.0}
+
+    monkeypatch.setattr(launches, "launch", launch)
+    work = launches.Work(data, tmp_path, (8, 4), 3, 10)
+    timed = {**launches.pretrainings(work, [0, 2]), **launches.finetunings(work, "sgd")}
+    assert started.pop()[1][:2] == ["pretrain", str(data)]
+    assert [work() for work in timed.values()] == 4 * [2.0] + 3 * [1.0]
+    for name, (ranks, arguments) in zip(timed, started, strict=True):
+        threads = arguments[arguments.index("--threads") + 1]
+        assert f" {ranks}x{threads}" in name
+        assert ("lag 2" in name) == (arguments[-2:] == ["--lag", "2"])
+    with Dataset.open(write_images(data, 15, other)) as dataset:
+        assert [dataset.n_samples(n) for n in ("train", "validation")] == [15, 3]
 
 
 @pytest.mark.parametrize(

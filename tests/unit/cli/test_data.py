@@ -15,9 +15,10 @@ from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.images import read_images
 from mpilayer.data.patches import draw, into_range, whiten
 from mpilayer.data.split import Split
-from tests.support.command import call
+from tests.support import launch
 from tests.support.idx import write_idx_folder
 from tests.support.launch import ROOT, assert_user_error
+from tests.support.launch import here as call
 from tests.support.toys import rows
 
 SAMPLE = ROOT / "data" / "natural-sample.h5"
@@ -162,7 +163,7 @@ OUTPUTS = ["none/out.h5", "file/out.h5", "digits", ".", "out.txt", "out"]
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_wrong_outputs(refused, digits, tmp_path, output):
     (tmp_path / "file").write_text("")
-    refused("prepare", digits, "-o", output, words="-o/--output must")
+    refused("prepare", digits, "-o", output, words="-o must")
 
 
 def test_the_images_are_not_overwritten(refused, scenes):
@@ -294,6 +295,8 @@ def test_wrong_images(refused, tmp_path):
 
 
 def test_several_ranks_are_refused_once(data, refused, digits, monkeypatch):
+    # As if this process were a rank.
+    monkeypatch.setattr(launch, "environment", lambda: dict(os.environ))
     monkeypatch.setenv("PMI_SIZE", "2")
     monkeypatch.setenv("PMI_RANK", "0")
     words = ("one process; found 2 ranks", "without mpiexec")

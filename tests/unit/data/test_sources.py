@@ -71,20 +71,24 @@ def test_other_integers_are_no_pixels(tmp_path):
     assert read_source(tmp_path / "a.npy").scale == 1.0
 
 
-@pytest.mark.parametrize("ending", [".npz", ".mat"])
 @pytest.mark.parametrize(
-    ("x", "labels"),
-    [("x", "labels"), ("x", "y"), ("train_x", "train_labels"), ("x_train", "y_train")],
+    ("name", "x", "labels"),
+    [
+        # Reading a .mat file takes a process of its own; the names are all the same.
+        ("a.mat", "x", "labels"),
+        ("a.npz", "x", "y"),
+        ("a.npz", "train_x", "train_labels"),
+        ("a.h5", "x_train", "y_train"),
+    ],
 )
-def test_names(tmp_path, ending, x, labels):
-    path = save(tmp_path / f"a{ending}", **{x: X, labels: LABELS.astype(float)})
+def test_names(tmp_path, name, x, labels):
+    path = save(tmp_path / name, **{x: X, labels: LABELS.astype(float)})
     assert_train(read_source(path), X, LABELS)
 
 
-@pytest.mark.parametrize("ending", [".npz", ".mat"])
-def test_all_splits(tmp_path, ending):
+def test_all_splits(tmp_path):
     arrays = {"x_train": X, "y_train": LABELS, "x_test": X[:2], "y_test": LABELS[:2]}
-    path = save(tmp_path / f"a{ending}", **arrays, validation_x=X[:3])
+    path = save(tmp_path / "a.mat", **arrays, validation_x=X[:3])
     splits = read_source(path).splits
     assert [(name, len(split)) for name, split in splits.items()] == [
         ("train", 6),
@@ -93,11 +97,6 @@ def test_all_splits(tmp_path, ending):
     ]
     assert splits["validation"].labels is None
     assert splits["test"].labels.tolist() == [0, 1]
-
-
-@pytest.mark.parametrize("ending", [".npz", ".mat"])
-def test_the_only_array_has_any_name(tmp_path, ending):
-    assert_train(read_source(save(tmp_path / f"a{ending}", faces=X)), X)
 
 
 def test_numbers_and_texts_beside_the_only_matrix(tmp_path):
@@ -184,12 +183,13 @@ BAD_ARRAYS = {
 }
 
 
-@pytest.mark.parametrize("ending", [".npz", ".mat"])
 @pytest.mark.parametrize("case", BAD_ARRAYS)
-def test_bad_arrays(tmp_path, case, ending):
+def test_bad_arrays(tmp_path, case):
     arrays, message = BAD_ARRAYS[case]
-    with pytest.raises(DataError, match=message):
-        read_source(save(tmp_path / f"a{ending}", **arrays))
+    endings = [".npz", ".mat"] if case in ("complex", "nothing") else [".npz"]
+    for ending in endings:
+        with pytest.raises(DataError, match=message):
+            read_source(save(tmp_path / f"a{ending}", **arrays))
 
 
 def test_vectors_and_empty_arrays(tmp_path):
@@ -309,7 +309,6 @@ def test_a_matlab_file_that_the_process_cannot_hold(tmp_path, monkeypatch):
         read_source(path)
 
 
-@pytest.mark.parametrize("ending", [".npz", ".mat", ".h5"])
 @pytest.mark.parametrize(
     "names",
     [
@@ -319,8 +318,8 @@ def test_a_matlab_file_that_the_process_cannot_hold(tmp_path, monkeypatch):
         ("train_x", "train_target"),
     ],
 )
-def test_labels_of_any_name(tmp_path, ending, names):
-    path = save(tmp_path / f"a{ending}", **dict(zip(names, (X, LABELS), strict=True)))
+def test_labels_of_any_name(tmp_path, names):
+    path = save(tmp_path / "a.h5", **dict(zip(names, (X, LABELS), strict=True)))
     source = read_source(path, LabelColumn("target"))
     assert_train(source, X, LABELS)
     assert source.preparation.labels == "target"

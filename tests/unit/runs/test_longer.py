@@ -1,4 +1,4 @@
-"""More epochs for a fine-tuning that has ended: the weights of a longer one."""
+"""More epochs for a training that has ended: those of a longer one, or refused."""
 
 import shutil
 from dataclasses import replace
@@ -10,8 +10,8 @@ from mpilayer.errors import ConfigError
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.resume import resume
 from mpilayer.store import checkpoint
-from tests.support.runs import run_finetune
-from tests.unit.runs.conftest import make_session
+from tests.support.runs import pretrain, run_finetune
+from tests.unit.runs.conftest import STACK, make_session
 
 
 @pytest.fixture
@@ -97,3 +97,22 @@ def test_what_would_change_the_weights_is_refused(copies):
         said = go_on(run, replace(config, epochs=epochs))
         assert said[-1].endswith("there is nothing to do")
     assert content(run) == before
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        # With a lag the last epochs of a shorter run use what a longer one does not.
+        {"activations": "transformed", "lag": (1,), "extra_epochs": (0, 2)},
+        *({"schedule": name} for name in ("lockstep", "greedy", "async")),
+    ],
+    ids=str,
+)
+def test_other_layers_would_come_of_it(small, tmp_path, more):
+    """Where they would not is in ``test_killed``."""
+    config, run = replace(STACK, **more), tmp_path / "run"
+    pretrain(small, run, config, make_session())
+    longer, session = replace(config, epochs=(3,)), make_session(resume=True)
+    with pytest.raises(ConfigError, match="--epochs was 2, is 3"):
+        pretrain(small, run, longer, session)
+    assert RunDirectory(run).is_complete("pretrain")

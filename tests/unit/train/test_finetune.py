@@ -1,6 +1,4 @@
-"""Fine-tuning on one rank, of autoencoders and predictors; the shares of several."""
-
-from itertools import pairwise
+"""Fine-tuning on one rank, of autoencoders and predictors."""
 
 import numpy as np
 import pytest
@@ -22,48 +20,6 @@ OPTIMIZERS = {"sgd": 0.01, "momentum": 0.002, "adam": 0.01}
 TRAIN, VALIDATION = rows(210), rows(90, seed=1)
 FULL = {"dropout": 0.3, "input_dropout": 0.1, "weight_decay": 0.01}
 FULL |= {"learning_rate_decay": 0.7}
-
-
-def minibatches(n_rows, minibatch, n_ranks, epoch=0, seed=0):
-    """Return for each step the ranks' shares, as rows of the whole data set."""
-    ranks = [Strata.of_rank(n_rows, minibatch, r, n_ranks) for r in range(n_ranks)]
-    shares = [
-        [strata.rows[0] + part for part in strata.minibatches(seed, epoch, minibatch)]
-        for strata in ranks
-    ]
-    return list(zip(*shares, strict=True))
-
-
-@pytest.mark.parametrize("n_ranks", [1, 2, 3, 4, 9])
-@pytest.mark.parametrize(
-    ("n_rows", "minibatch"), [(100, 10), (103, 10), (57, 7), (5, 8), (40, 6), (9, 1)]
-)
-def test_minibatches(n_rows, minibatch, n_ranks):
-    steps = minibatches(n_rows, minibatch, n_ranks)
-    together = [np.concatenate(shares) for shares in steps]
-    assert sorted(np.concatenate(together)) == list(range(n_rows))
-    sizes = [len(rows) for rows in together]
-    assert sizes[:-1] == [minibatch] * (len(sizes) - 1)
-    assert 0 < sizes[-1] <= minibatch
-    for shares in steps[:-1]:
-        lengths = [len(share) for share in shares]
-        assert max(lengths) - min(lengths) <= 1
-    alone = [shares[0] for shares in minibatches(n_rows, minibatch, 1)]
-    for found, expected in zip(together, alone, strict=True):
-        np.testing.assert_array_equal(found, expected)
-    held = [Strata.of_rank(n_rows, minibatch, r, n_ranks).rows for r in range(n_ranks)]
-    spans = [span for span in held if span[0] < span[1]]
-    assert (spans[0][0], spans[-1][1]) == (0, n_rows)
-    assert all(one[1] == other[0] for one, other in pairwise(spans))
-
-
-def test_every_epoch_has_its_order():
-    orders = [
-        np.concatenate([shares[0] for shares in minibatches(60, 10, 1, *address)])
-        for address in [(0, 0), (1, 0), (0, 1)]
-    ]
-    for one, other in pairwise([*orders, orders[0]]):
-        assert (one != other).any()
 
 
 def make(task="autoencode", **changes):

@@ -4,6 +4,7 @@ What comes next at any moment is tested in ``test_pilot.py``.
 """
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,28 +12,31 @@ import pytest
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.plans import BEGINNING, TablePlan
 from mpilayer.train.restart import consistent, newest_cut
-from tests.support.pipeline import CONFIG, EPOCHS, TABLES, pretrain
-from tests.support.pipeline import data as rows
-from tests.support.restart import (
+from tests.support.pipeline import (
+    CONFIG,
+    EPOCHS,
     N_LAYERS,
-    Course,
+    TABLES,
     Memory,
     Stage,
     assert_same,
+    async_plan,
     candidates,
     train,
 )
 
 SERIAL = SerialCommunicator()
-COURSES = [
-    Course(None, streamed, extra, end, cut_short)
-    for streamed, extra, end, cut_short in (
-        (True, 2, "stipulated", True),
-        (False, 2, "all", False),
-        (True, 0, "first-layer", True),
-        (True, 0, "all", True),
-    )
-]
+LOCKSTEP = TablePlan(TABLES["lockstep"], True)
+SOME = pytest.mark.parametrize("name", ["lockstep", "gaps"])
+ENDS = pytest.mark.parametrize(
+    ("end", "extra", "streamed", "cut_short"),
+    [
+        ("stipulated", 2, True, True),
+        ("all", 2, False, False),
+        ("first-layer", 0, True, True),
+        ("all", 0, True, True),
+    ],
+)
 
 
 def after(steps):
@@ -49,113 +53,109 @@ def moments(kept):
 
 @pytest.fixture(scope="module")
 def whole():
-    """Give a function that trains a course to the end, once, with all its saves."""
-    known = {}
+    """Give a function that trains a table to the end, once, with all its saves."""
 
-    def get(name, course, every=1):
-        key = (name, course.streamed, course.config, every)
-        if key not in known:
-            known[key] = train(SERIAL, course, Memory(every))
-            plain = pretrain(
-                SERIAL, TablePlan(course.table, course.streamed), rows(), course.config
-            )
-            assert_same(known[key], plain)
-        return known[key]
+    @cache
+    def get(name, streamed=True, every=1, config=CONFIG):
+        plan = TablePlan(TABLES[name], streamed)
+        found = train(SERIAL, plan, Memory(every), config=config)
+        assert_same(found, train(SERIAL, plan, config=config))
+        return found
 
     return get
 
 
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("streamed", [True, False])
-@pytest.mark.parametrize("name", ["lockstep", "gaps"])
+@SOME
 def test_lost_after_any_save(whole, name, streamed, every):
-    course = Course(TABLES[name], streamed)
-    expected, done = whole(name, course, every), set()
+    plan = TablePlan(TABLES[name], streamed)
+    expected, done = whole(name, streamed, every), set()
     for kept in moments(expected.kept):
         before = Stage(kept, expected.records)
-        cut = before.cut(course.plan())
+        cut = before.cut(plan)
         if cut not in done:
-            assert_same(train(SERIAL, course, None, before, cut), expected)
+            assert_same(train(SERIAL, plan, None, before, cut), expected)
         done.add(cut)
     assert len(done) > 1
 
 
 @pytest.mark.parametrize("method", ["rbm", "autoencoder"])
-@pytest.mark.parametrize("name", ["lockstep", "gaps"])
+@SOME
 def test_any_checkpoints_that_go_together_will_do(whole, name, method):
     config = replace(CONFIG, method=method, weight_decay=0.001)
-    course = Course(TABLES[name], True, config=config)
-    expected, rng = whole(name, course), np.random.default_rng(5)
+    plan = TablePlan(TABLES[name], True)
+    expected, rng = whole(name, config=config), np.random.default_rng(5)
     saved, done = candidates(expected.kept), set()
     before = Stage(expected.kept, expected.records)
     for _ in range(40):
         some = [[c for c in own if rng.random() < 0.4] for own in saved]
-        cut = newest_cut(course.plan(), some)
+        cut = newest_cut(plan, some)
         if cut not in done:
-            assert_same(train(SERIAL, course, None, before, cut), expected)
+            found = train(SERIAL, plan, None, before, cut, config=config)
+            assert_same(found, expected)
         done.add(cut)
     assert len(done) > 1
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-@pytest.mark.parametrize("name", ["lockstep", "gaps"])
+@SOME
 def test_stopped_at_any_moment(whole, name, streamed):
     """Everything that was done is saved, and nothing is done twice."""
-    course = Course(TABLES[name], streamed)
-    expected = whole(name, course)
+    plan = TablePlan(TABLES[name], streamed)
+    expected = whole(name, streamed)
     n_epochs, done = sum(expected.epochs), set()
     for asked in range(2 * n_epochs):
-        stage = train(SERIAL, course, Memory(0, after(asked)))
-        cut = stage.cut(course.plan())
+        stage = train(SERIAL, plan, Memory(0, after(asked)))
+        cut = stage.cut(plan)
         assert tuple(mine.epoch for mine in cut) == stage.epochs, asked
         assert stage.interrupted == (stage.epochs != expected.epochs)
         if cut not in done:
-            assert_same(train(SERIAL, course, None, stage), expected)
+            assert_same(train(SERIAL, plan, None, stage), expected)
         done.add(cut)
     assert len(done) > 4
 
 
 def test_a_request_before_anything_is_done():
-    stage = train(SERIAL, Course(TABLES["lockstep"]), Memory(0, lambda: True))
+    stage = train(SERIAL, LOCKSTEP, Memory(0, lambda: True))
     assert stage.interrupted
     assert stage.epochs == (0,) * N_LAYERS
-    assert stage.cut(Course(TABLES["lockstep"]).plan()) == (BEGINNING,) * N_LAYERS
+    assert stage.cut(LOCKSTEP) == (BEGINNING,) * N_LAYERS
 
 
 def test_a_request_when_all_is_done_comes_too_late(whole):
-    expected = whole("lockstep", Course(TABLES["lockstep"]))
-    stage = train(SERIAL, Course(TABLES["lockstep"]), Memory(0, after(10**6)))
-    ended = train(SERIAL, Course(TABLES["lockstep"]), Memory(0, lambda: True), stage)
+    expected = whole("lockstep")
+    stage = train(SERIAL, LOCKSTEP, Memory(0, after(10**6)))
+    ended = train(SERIAL, LOCKSTEP, Memory(0, lambda: True), stage)
     assert_same(ended, expected)
     assert not ended.interrupted
 
 
-def assert_replays(stage, course):
+def assert_replays(stage, streamed, end):
     """Demand a table that can be executed, and gives these weights."""
     assert not stage.interrupted
     table = stage.schedule()
     table.check()
-    replayed = pretrain(SERIAL, TablePlan(table, course.streamed), rows())
-    assert replayed.used == stage.used
-    assert_same(stage, replayed)
+    assert_same(stage, train(SERIAL, TablePlan(table, streamed)))
     for layer, dropped in enumerate(stage.dropped):
         assert not set(dropped) & table.needed(layer)
         assert dropped == tuple(sorted(set(dropped)))
     assert table.epochs[0] == EPOCHS
-    if course.end != "first-layer":
+    if end != "first-layer":
         assert min(table.epochs) >= EPOCHS
 
 
-@pytest.mark.parametrize("course", COURSES)
-def test_an_asynchronous_run_lost_after_any_save(course):
-    first, done = train(SERIAL, course, Memory(1)), set()
+@ENDS
+def test_an_asynchronous_run_lost_after_any_save(end, extra, streamed, cut_short):
+    plan = async_plan(end, extra, streamed, cut_short)
+    first, done = train(SERIAL, plan, Memory(1)), set()
     for kept in moments(first.kept):
         before = Stage(kept, first.records)
-        cut = before.cut(course.plan())
-        assert consistent(course.plan(), cut)
+        cut = before.cut(plan)
+        assert consistent(plan, cut)
         if cut not in done:
-            found = train(SERIAL, course, None, before, cut)
-            assert_replays(found, course)
+            found = train(SERIAL, plan, None, before, cut)
+            assert_replays(found, streamed, end)
             for mine, records, old in zip(
                 cut, found.records, first.records, strict=True
             ):
@@ -164,17 +164,18 @@ def test_an_asynchronous_run_lost_after_any_save(course):
     assert len(done) > 4
 
 
-@pytest.mark.parametrize("course", COURSES)
-def test_an_asynchronous_run_stopped_at_any_moment(course):
+@ENDS
+def test_an_asynchronous_run_stopped_at_any_moment(end, extra, streamed, cut_short):
+    plan = async_plan(end, extra, streamed, cut_short)
     done = set()
-    for asked in range(2 * sum(train(SERIAL, course).epochs)):
-        stage = train(SERIAL, course, Memory(0, after(asked)))
-        cut = stage.cut(course.plan())
+    for asked in range(2 * sum(train(SERIAL, plan).epochs)):
+        stage = train(SERIAL, plan, Memory(0, after(asked)))
+        cut = stage.cut(plan)
         assert tuple(mine.epoch for mine in cut) == stage.epochs, asked
         if cut in done:
             continue
         done.add(cut)
         if stage.interrupted:
-            stage = train(SERIAL, course, None, stage)
-        assert_replays(stage, course)
+            stage = train(SERIAL, plan, None, stage)
+        assert_replays(stage, streamed, end)
     assert len(done) > 4

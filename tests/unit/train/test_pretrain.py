@@ -1,6 +1,7 @@
 """Plans and the pipeline, on one rank."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.layer import monitored_errors
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.schedule import greedy, lockstep
+from tests.support import pipeline
 from tests.support.pipeline import (
     CONFIG,
     EPOCHS,
@@ -18,14 +20,10 @@ from tests.support.pipeline import (
     async_plan,
     data,
     new_states,
-    pretrain,
 )
 
 SERIAL = SerialCommunicator()
-
-
-def train(plan, **options):
-    return pretrain(SERIAL, plan, **{"rows": data(), **options})
+train = partial(pipeline.train, SERIAL)
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -35,7 +33,7 @@ def test_tables_are_followed(name, streamed):
     table.check()
     outcome = train(TablePlan(table, streamed))
     assert outcome.used == table.used
-    assert outcome.dropped == ((),) * 4
+    assert outcome.dropped == [()] * 4
     assert train(TablePlan(table, streamed)).digests == outcome.digests
 
 
@@ -49,7 +47,7 @@ def test_greedy_is_layer_after_layer_by_hand(method):
         rows = Rows(*map(state.layer.encode, rows.parts))
         digests.append(state.layer.parameters.digest())
     found = train(TablePlan(greedy(FOUR, (0,) * 4), True), config=config)
-    assert found.digests == tuple(digests)
+    assert found.digests == digests
 
 
 def test_streaming_ends_with_the_stipulated_epochs():
@@ -107,6 +105,23 @@ def test_errors_by_hand(streamed):
         sample, validation = map(lower.layer.encode, (rows.sample, rows.validation))
         expected = monitored_errors(upper.layer, Rows(hidden, sample, validation))
         assert (record.train_error, record.validation_error) == expected
+
+
+@pytest.mark.parametrize("end", ["stipulated", "all", "first-layer"])
+@pytest.mark.parametrize("cut_short", [True, False])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_asynchronous_run_can_be_replayed(end, cut_short, streamed):
+    recorded = train(async_plan(end, 3, streamed, cut_short))
+    table = recorded.schedule()
+    table.check()
+    replayed = train(TablePlan(table, streamed))
+    assert replayed.used == recorded.used
+    assert replayed.digests == recorded.digests
+    if end == "all":
+        assert min(table.epochs) >= EPOCHS
+        for below, row in zip(table.epochs, table.used[1:], strict=False):
+            assert row[-1] == below
+    assert table.epochs[0] == EPOCHS
 
 
 def test_one_rank_interleaves_its_layers():
