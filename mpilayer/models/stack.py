@@ -36,18 +36,13 @@ class Stack:
         self.parameters = Parameters(names)
         self._workspace = Workspace()
 
-    @property
-    def n_steps(self) -> int:
-        """Steps from the data to the output."""
-        return len(self.steps)
-
     def encode(self, visible: Array32) -> Array32:
         """Return the codes (n_samples, n_code) of rows (n_samples, n_visible)."""
         return self._through(visible, range(len(self.shapes)))
 
     def apply(self, visible: Array32) -> Array32:
         """Return the outputs (n_samples, n_out) of rows (n_samples, n_visible)."""
-        return self._through(visible, range(self.n_steps))
+        return self._through(visible, range(len(self.steps)))
 
     def gradient(
         self,
@@ -80,10 +75,10 @@ class Stack:
             Factors on what enters each step: dropout.
         """
         target = visible if target is None else target
-        masks = [*masks, *[None] * (self.n_steps - len(masks))]
+        masks = [*masks, *[None] * (len(self.steps) - len(masks))]
         # x_{k+1} = f(x_k W_k + b_k)
         values, inputs = [visible], []
-        for k in range(self.n_steps):
+        for k in range(len(self.steps)):
             inputs.append(self._masked(k, values[k], masks[k]))
             values.append(self._step(k, inputs[k]))
         delta = self._workspace.array("delta", values[-1].shape)
@@ -92,7 +87,7 @@ class Stack:
         delta *= np.float32(scale)
         total = loss_value(loss, target, values[-1])
         # ∂loss/∂W_k = x_kᵀ δ_k, ∂loss/∂b_k = Σ δ_k, δ_{k−1} = (δ_k W_kᵀ) f′(x_k)
-        for k in reversed(range(self.n_steps)):
+        for k in reversed(range(len(self.steps))):
             above = delta
             if k > 0:
                 delta = self._workspace.array(f"delta_{k}", values[k].shape)
@@ -166,7 +161,7 @@ class DeepAutoencoder(Stack):
 
     def decode(self, codes: Array32) -> Array32:
         """Return the rows (n_samples, n_visible) of codes (n_samples, n_code)."""
-        return self._through(codes, range(len(self.shapes), self.n_steps))
+        return self._through(codes, range(len(self.shapes), len(self.steps)))
 
     def reconstruct(self, visible: Array32) -> Array32:
         """Return decode(encode(visible))."""
