@@ -50,15 +50,10 @@ def lost() -> str:
 
 
 class Outlet(io.FileIO):
-    """A file to write to, which says nothing where nobody listens.
-
-    Attributes
-    ----------
-    lost : str
-        Why something was not written, if a reader will miss it.
-    """
+    """A file to write to, which says nothing where nobody listens."""
 
     lost = ""
+    """Why something was not written, if a reader will miss it."""
 
     def write(self, content: Any) -> int:
         """Write; wait for room in a pipe that other programs have set not to wait."""
@@ -99,29 +94,27 @@ def to_stderr(text: str) -> None:
 
 
 def shown(text: str) -> str:
-    r"""Return text as a terminal may have it: names in files are a stranger's.
-
-    Control characters are written as Python does, e.g. ``\x1b``.
-    """
+    r"""Return text without control characters, but e.g. ``\x1b``: names are foreign."""
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def wrapped(text: str, columns: int) -> str:
-    """Return text whose lines are broken between words; a word, or a path, never is.
+    """Return lines that fit into columns (0: any number); those that do stay.
 
-    Parameters
-    ----------
-    text : str
-        Lines; those that fit stay as they are.
-    columns : int
-        Characters that fit into a line; 0: any number.
+    Others are broken between words; a word, or a path, never is.
     """
-    if not columns:
-        return text
-    return "\n".join(
-        line if len(line) <= columns else _filled(line, columns)
-        for line in text.split("\n")
-    )
+    shown = text.split("\n")
+    for number, line in enumerate(shown):
+        if columns and len(line) > columns:
+            indent = line[: len(line) - len(line.lstrip())]
+            shown[number] = textwrap.fill(
+                line,
+                columns,
+                subsequent_indent=indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    return "\n".join(shown)
 
 
 def width() -> int:
@@ -143,14 +136,3 @@ def width() -> int:
             os.close(file)
     except (OSError, ValueError):
         return 0
-
-
-def _filled(line: str, columns: int) -> str:
-    indent = line[: len(line) - len(line.lstrip())]
-    return textwrap.fill(
-        line,
-        columns,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -32,12 +32,11 @@ _SEE = {
     "bench": ["results", "choosing"],
     "doctor": ["doctor"],
 }
-_WIDTH = "80"
 
 
 def pages() -> dict[str, str]:
     """Return the text of every page by its file name."""
-    os.environ["COLUMNS"] = _WIDTH
+    os.environ["COLUMNS"] = "80"
     return {"README.md": _index(), **{f"{name}.md": _page(name) for name in COMMANDS}}
 
 

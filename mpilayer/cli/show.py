@@ -1,7 +1,7 @@
 """What the user sees: lines, tables, live progress. Only rank 0 gets here."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from mpilayer.cli import lines
+from mpilayer.cli.view import done, measure
 from mpilayer.errors import CheckpointError
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Goals
@@ -35,6 +36,11 @@ _LINES_EVERY = 5.0
 def say(line: str) -> None:
     """Print a line to stderr: results alone go to stdout."""
     lines.to_stderr(line)
+
+
+def number(value: float | None, places: int = 2) -> str:
+    """Return a number with so many decimals, a dash for none."""
+    return "–" if value is None else f"{value:.{places}f}"
 
 
 def console() -> Console:
@@ -68,11 +74,8 @@ def told_by(run: Path) -> Iterator[None]:
     try:
         yield
     except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
+        *(ArithmeticError, AttributeError),
+        *(LookupError, TypeError, ValueError),
     ) as cause:
         raise CheckpointError(
             f"what {run} tells of its end must be as it was written; found another: "
@@ -85,14 +88,8 @@ def told_by(run: Path) -> Iterator[None]:
 def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
     """Show progress from the metrics files while the block runs.
 
-    On a terminal one live line a file; otherwise a plain line every few seconds.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-        The run, which all ranks write into.
-    goals : mapping of str to int or None
-        Files of metrics and the lines that they will have.
+    On a terminal one live line a file; otherwise a plain line every few seconds. The
+    goals are the lines that the files will have.
     """
     readers = {name: MetricsReader(directory.metrics_file(name)) for name in goals}
     latest: dict[str, dict[str, Any]] = {}
@@ -134,161 +131,137 @@ def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
 
 
 def progress_line(goals: Goals, latest: Mapping[str, dict[str, Any]]) -> str:
-    """Return how far each file of metrics is; what is measured is named once.
+    """Return how far each file of metrics is, by its last line, if it has any.
 
-    Parameters
-    ----------
-    goals : mapping of str to int or None
-        Files of metrics and the lines that they will have.
-    latest : mapping of str to dict
-        The last line of those that have any.
+    What is measured is named once.
     """
     parts, named = [], ""
     for name, goal in goals.items():
         line = latest.get(name)
-        label, done = name.replace("layer-", "layer "), _done(line)
-        text = f"{label}: {done}/{goal}" if goal else f"{label}: {done}"
-        measure = _measure(line)
-        if measure:
-            words = "" if measure[0] == named else f"{measure[0]} "
-            text, named = f"{text} ({words}{measure[1]:.2f})", measure[0]
+        text = f"{name.replace('layer-', 'layer ')}: {_of(goal, done(line))}"
+        if measured := measure(line):
+            words = "" if measured[0] == named else f"{measured[0]} "
+            text, named = f"{text} ({words}{measured[1]:.2f})", measured[0]
         parts.append(text)
     return "  ".join(parts)
 
 
-def _done(line: dict[str, Any] | None) -> int:
-    """Return how many lines a file of metrics has, by its last one."""
-    return int(line.get("epoch") or line["evaluation"]) if line else 0
-
-
-def _measure(line: dict[str, Any] | None) -> tuple[str, float] | None:
-    """Return the name and value of what shows best how far training is."""
-    keys = ("validation_error", "train_error", "train_loss", "cost")
-    found = ((k, line[k]) for k in keys if line and line.get(k) is not None)
-    return next(((key.replace("_", " "), value) for key, value in found), None)
+def _of(goal: int | None, done: int) -> str:
+    return f"{done}/{goal}" if goal else str(done)
 
 
 def _live_table(goals: Goals, latest: dict[str, dict[str, Any]]) -> Table:
-    table = Table.grid(padding=(0, 2))
+    grid = Table.grid(padding=(0, 2))
     for name, goal in goals.items():
         line = latest.get(name)
-        done, measure = _done(line), _measure(line)
+        measured = measure(line)
         unit = "evaluation" if line and "evaluation" in line else "epoch"
-        table.add_row(
+        grid.add_row(
             name.replace("-", " "),
-            ProgressBar(total=goal, completed=done, width=24)
-            if goal
-            else ProgressBar(total=1, pulse=True, width=24),
-            f"{unit} {done}/{goal}" if goal else f"{unit} {done}",
-            f"{measure[0]} {measure[1]:.3f}" if measure else "",
+            ProgressBar(goal or 1, done(line) if goal else 0, 24, pulse=not goal),
+            f"{unit} {_of(goal, done(line))}",
+            f"{measured[0]} {measured[1]:.3f}" if measured else "",
             f"{line.get('training', line.get('seconds')):.2f} s" if line else "",
         )
-    return table
+    return grid
+
+
+def table(
+    title: str, head: Iterable[str], rows: Iterable[Sequence[str]], first: Any = "left"
+) -> Table:
+    """Return a table of numbers, set flush right but perhaps for the first column."""
+    made = Table(title=title)
+    for place, name in enumerate(head):
+        made.add_column(name, justify="right" if place else first)
+    for row in rows:
+        made.add_row(*row)
+    return made
 
 
 def error_table(summary: dict[str, Any]) -> Table:
     """Return the errors of PCA, the pre-trained and the fine-tuned stack."""
-    table = Table(title="Reconstruction error (sum over columns, mean over rows)")
-    table.add_column("")
-    for split in ("train", "validation", "test"):
-        table.add_column(split, justify="right")
-    rows = {
-        "PCA, as many components as code units": summary.get("pca"),
-        "pre-trained": summary.get("pretrained"),
-        "fine-tuned": summary.get("finetuned"),
+    kinds = {
+        "pca": "PCA, as many components as code units",
+        "pretrained": "pre-trained",
+        "finetuned": "fine-tuned",
     }
-    for name, errors in rows.items():
-        if errors:
-            table.add_row(name, *(number(errors[split]) for split in errors))
-    return table
+    return table(
+        "Reconstruction error (sum over columns, mean over rows)",
+        ("", "train", "validation", "test"),
+        [
+            [words, *map(number, summary[key].values())]
+            for key, words in kinds.items()
+            if summary.get(key)
+        ],
+    )
 
 
 def prediction_table(errors: dict[str, float | None], command: str) -> Table:
     """Return the errors of a classifier or a regressor on all splits."""
-    table = Table(title=_PREDICTION_TITLES[command])
-    for split in errors:
-        table.add_column(split, justify="right")
-    table.add_row(*map(number, errors.values()))
-    return table
+    row = list(map(number, errors.values()))
+    return table(_PREDICTION_TITLES[command], errors, [row], "right")
 
 
 def confusion_table(result: dict[str, Any]) -> Table:
     """Return which classes were taken for which: all, or the most frequent mistakes."""
-    classes, counts = result["classes"], result["confusion"]
-    widths = [max(4, len(str(label))) + 3 for label in classes]
-    if len(classes) > _MOST_CLASSES or sum(widths) + max(widths) >= _WIDEST:
-        return _mistakes(classes, counts)
-    table = Table(title="Rows of each class (down) taken for each (across)")
-    table.add_column("", justify="right")
-    for label in classes:
-        table.add_column(str(label), justify="right")
-    for label, row in zip(classes, counts, strict=True):
-        table.add_row(str(label), *(str(n) if n else "·" for n in row))
-    return table
-
-
-def _mistakes(classes: list[Any], counts: list[list[int]]) -> Table:
-    table = Table(title="Most frequent mistakes")
-    for name in ("class", "predicted", "rows"):
-        table.add_column(name, justify="right")
+    counts, labels = result["confusion"], list(map(str, result["classes"]))
+    widths = [max(4, len(label)) + 3 for label in labels]
+    if len(labels) <= _MOST_CLASSES and sum(widths) + max(widths) < _WIDEST:
+        return table(
+            "Rows of each class (down) taken for each (across)",
+            ("", *labels),
+            [
+                [label, *(str(n) if n else "·" for n in row)]
+                for label, row in zip(labels, counts, strict=True)
+            ],
+            "right",
+        )
+    classes = result["classes"]
     mistakes = [
-        (n, classes[i], classes[j])
+        (-n, classes[i], classes[j])
         for i, row in enumerate(counts)
         for j, n in enumerate(row)
         if n and i != j
     ]
-    mistakes.sort(key=lambda mistake: (-mistake[0], *mistake[1:]))
-    for n, label, predicted in mistakes[:_MOST_CLASSES]:
-        table.add_row(str(label), str(predicted), str(n))
-    return table
+    return table(
+        "Most frequent mistakes",
+        ("class", "predicted", "rows"),
+        [[str(a), str(b), str(-n)] for n, a, b in sorted(mistakes)[:_MOST_CLASSES]],
+        "right",
+    )
 
 
 def time_table(summary: dict[str, Any]) -> Table:
     """Return where the time of each layer went, in seconds."""
-    table = Table(title="Seconds of each layer in pre-training")
-    for name in ("layer", "rank", "epochs", *KINDS):
-        table.add_column(name, justify="right")
-    for layer in summary["layers"]:
-        table.add_row(
-            str(layer["layer"]),
-            str(layer["rank"]),
-            str(layer["epochs"]),
-            *(number(layer[name]) for name in KINDS),
-        )
-    return table
+    counts = ("layer", "rank", "epochs")
+    return table(
+        "Seconds of each layer in pre-training",
+        (*counts, *KINDS),
+        [
+            [*(str(layer[k]) for k in counts), *(number(layer[k]) for k in KINDS)]
+            for layer in summary["layers"]
+        ],
+        "right",
+    )
 
 
 def cost_table(summary: dict[str, Any]) -> Table:
     """Return the parts of a sparse autoencoder's cost, and its activations."""
-    ranks = count(summary["ranks"], "rank")
-    table = Table(title=f"Cost, sparsity term {summary['kl']}, {ranks}")
-    table.add_column("")
-    table.add_column("at the end", justify="right")
-    rows = {
-        "reconstruction": "half the squared error, mean over rows",
-        "decay": "decay of the weights",
-        "sparsity": "sparsity term",
+    parts = {
+        "half the squared error, mean over rows": "reconstruction",
+        "decay of the weights": "decay",
+        "sparsity term": "sparsity",
         "cost": "cost",
     }
-    for key, words in rows.items():
-        table.add_row(words, _digits(summary[key]))
     if summary["kl"] == "average":
-        table.add_row(
-            "cost with the exact sparsity term", _digits(summary["exact_cost"])
-        )
-    table.add_row("mean firing probability", _digits(summary["mean_activation"]))
+        parts["cost with the exact sparsity term"] = "exact_cost"
+    parts["mean firing probability"] = "mean_activation"
+    # Modes differ in the fifth decimal.
+    rows = [[words, number(summary[key], 6)] for words, key in parts.items()]
     # Runs of former versions do not tell.
     if "dead_units" in summary:
-        n_dead, n_hidden = summary["dead_units"], summary["n_hidden"]
-        table.add_row("dead hidden units", f"{n_dead} of {n_hidden}")
-    return table
-
-
-def _digits(value: float | None) -> str:
-    """Return a number with six decimals: modes differ in the fifth."""
-    return "–" if value is None else f"{value:.6f}"
-
-
-def number(value: float | None) -> str:
-    """Return a number with two decimals, a dash for none."""
-    return "–" if value is None else f"{value:.2f}"
+        dead = f"{summary['dead_units']} of {summary['n_hidden']}"
+        rows.append(["dead hidden units", dead])
+    ranks = count(summary["ranks"], "rank")
+    title = f"Cost, sparsity term {summary['kl']}, {ranks}"
+    return table(title, ("", "at the end"), rows)

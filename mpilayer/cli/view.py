@@ -1,4 +1,4 @@
-"""What ``mpilayer watch`` shows, from lines of metrics; pure, no files, no clock."""
+"""How far training is, from lines of metrics; pure, no files, no clock."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from mpilayer.train.record import end_of
 
-Lines = Sequence[Mapping[str, Any]]
+Line = Mapping[str, Any]
 
 RECENT = 10
 """Epochs over which a rate is measured."""
@@ -17,161 +17,82 @@ _EVALUATIONS = 50
 _QUIET_SECONDS = 30.0
 _QUIET_UNITS = 5.0
 
+# Part of the evaluations in whose costs no detail is worth seeing.
 _PEAK = 0.05
-"""Part of the evaluations in whose costs no detail is worth seeing."""
 
+_MEASURES = ("validation_error", "train_error", "train_loss", "cost")
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .-+#"
 
 
-@dataclass(frozen=True)
-class LayerRow:
-    """How far a layer is; None where nobody knows.
+def done(line: Line | None) -> int:
+    """Return how many lines a file of metrics has, by its last one."""
+    return int(line.get("epoch") or line["evaluation"]) if line else 0
 
-    Attributes
-    ----------
-    layer : int
-        From 1.
-    done, goal : int
-        Epochs.
-    at_least : bool
-        An asynchronous layer may train for more epochs than its goal.
-    error : float
-        Of the layer's own input, on validation rows if there are any.
-    per_minute : float
-        Epochs a minute, of late.
-    behind : int
-        Epochs that the output in use is behind the layer below.
-    left : float
-        Seconds until the goal.
-    errors : tuple of float
-        Of all epochs.
-    """
 
-    layer: int
-    done: int
-    goal: int
-    at_least: bool
-    error: float | None
-    per_minute: float | None
-    behind: int | None
-    left: float | None
-    errors: tuple[float, ...]
+def measure(line: Line | None) -> tuple[str, float] | None:
+    """Return the name and value of what shows best how far training is."""
+    found = ((k, line[k]) for k in _MEASURES if line and line.get(k) is not None)
+    return next(((key.replace("_", " "), value) for key, value in found), None)
 
 
 @dataclass(frozen=True)
-class FinetuneRow:
-    """How far fine-tuning is; see ``LayerRow``."""
+class Progress:
+    """How far what writes a file of metrics is; None where nobody knows."""
 
-    done: int
+    done: int  # epochs or evaluations
     goal: int
-    error: float | None
-    per_minute: float | None
-    left: float | None
-    errors: tuple[float, ...]
+    unit: float | None  # seconds of one, of late
+    values: Sequence[float]  # errors, on validation rows if there are any, or costs
+    value: float | None  # the last of them
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the goal."""
+        missing = self.goal - self.done
+        if missing <= 0:
+            return 0.0
+        return None if self.unit is None else missing * max(0.0, self.unit)
+
+    def rate(self, seconds: float) -> float | None:
+        """Return how many are done in so many seconds."""
+        return seconds / self.unit if self.unit and self.unit > 0 else None
 
 
-@dataclass(frozen=True)
-class SparseRow:
-    """How far a descent is.
-
-    Attributes
-    ----------
-    done, goal : int
-        Evaluations; it may end before its goal.
-    iteration : int
-        Iterations of the optimizer.
-    cost : float
-        The last one.
-    per_second : float
-        Evaluations a second, of late.
-    left : float
-        Seconds until the goal.
-    costs : tuple of float
-        Of all evaluations.
-    """
-
-    done: int
-    goal: int
-    iteration: int
-    cost: float | None
-    per_second: float | None
-    left: float | None
-    costs: tuple[float, ...]
+def progress(lines: Sequence[Line], goal: int) -> Progress:
+    """Return how far a layer, fine-tuning or a descent is."""
+    last = lines[-1] if lines else None
+    found = [found[1] for line in lines if (found := measure(line))]
+    latest = measure(last)
+    value = latest[1] if latest else None
+    return Progress(done(last), goal, _unit(lines), found, value)
 
 
-def layer_rows(
-    metrics: Sequence[Lines], goals: Sequence[int], at_least: bool = False
-) -> list[LayerRow]:
-    """Return a row a layer.
-
-    Parameters
-    ----------
-    metrics : sequence of lines
-        Of ``metrics/layer-K.jsonl``, the first layer first.
-    goals : sequence of int
-        Epochs of each layer.
-    at_least : bool
-        The goals may be passed.
-    """
-    rows = []
-    below: int | None = None
-    for index, (lines, goal) in enumerate(zip(metrics, goals, strict=True)):
-        last = lines[-1] if lines else None
-        done = int(last["epoch"]) if last else 0
-        behind = max(0, below - int(last["used"])) if last and below is not None else 0
-        seconds = _epoch_seconds(lines)
-        rows.append(
-            LayerRow(
-                layer=index + 1,
-                done=done,
-                goal=goal,
-                at_least=at_least,
-                error=_error(last),
-                per_minute=_rate(60, seconds),
-                behind=behind if last and below is not None else None,
-                left=_left(goal - done, seconds),
-                errors=_errors(lines),
-            )
-        )
-        below = done
-    return rows
+def _unit(lines: Sequence[Line]) -> float | None:
+    """Return the seconds of an epoch or evaluation of late, waiting included."""
+    if not lines:
+        return None
+    if "evaluation" in lines[0]:
+        first, last = lines[-_EVALUATIONS - 1 :][0], lines[-1]
+        passed = float(last["seconds"] - first["seconds"])
+        return passed / (done(last) - done(first)) if passed else None
+    if "evaluating" in lines[0]:
+        recent, parts = lines[-RECENT:], ("training", "allreduce", "evaluating")
+        total = float(sum(line[part] for line in recent for part in parts))
+        return total / len(recent)
+    recent = lines[-RECENT - 1 :]
+    if len(recent) == 1:
+        return end_of(recent[0]) - float(recent[0]["started"])
+    return (end_of(recent[-1]) - end_of(recent[0])) / (len(recent) - 1)
 
 
-def finetune_row(lines: Lines, goal: int) -> FinetuneRow:
-    """Return how far fine-tuning is, from ``metrics/finetune.jsonl``."""
-    recent = lines[-RECENT:]
-    parts = ("training", "allreduce", "evaluating")
-    total = sum(line[part] for line in recent for part in parts)
-    seconds = total / len(recent) if recent else None
-    done = int(lines[-1]["epoch"]) if lines else 0
-    return FinetuneRow(
-        done=done,
-        goal=goal,
-        error=_error(lines[-1] if lines else None),
-        per_minute=_rate(60, seconds),
-        left=_left(goal - done, seconds),
-        errors=_errors(lines),
-    )
-
-
-def sparse_row(lines: Lines, goal: int) -> SparseRow:
-    """Return how far a descent is, from ``metrics/sparse.jsonl``."""
-    last = lines[-1] if lines else {}
-    done = int(last.get("evaluation", 0))
-    earlier = lines[-_EVALUATIONS - 1 : -1]
-    passed = earlier and last["seconds"] - earlier[0]["seconds"]
-    seconds = passed / (done - earlier[0]["evaluation"]) if passed else None
-    costs = (line.get("cost") for line in lines)
-    return SparseRow(
-        done=done,
-        goal=goal,
-        iteration=int(last.get("iteration", 0)),
-        cost=last.get("cost"),
-        per_second=_rate(1, seconds),
-        left=_left(goal - done, seconds),
-        costs=tuple(cost for cost in costs if cost is not None),
-    )
+def behind(layers: Sequence[Sequence[Line]]) -> list[int | None]:
+    """Return how many epochs each layer's input is behind the layer below."""
+    found: list[int | None] = [None]
+    for below, lines in pairwise(layers):
+        newest = done(below[-1] if below else None)
+        found.append(max(0, newest - int(lines[-1]["used"])) if lines else None)
+    return found
 
 
 def longest(times: Sequence[float | None]) -> float | None:
@@ -187,20 +108,11 @@ def condition(
     at_work: bool | None = None,
     advice: str = "",
 ) -> str:
-    """Return in words whether a run goes on.
+    """Return in words whether a run goes on, with advice on how it would.
 
-    Parameters
-    ----------
-    complete : bool
-        The run says that it has come to its end.
-    still : float or None
-        Seconds since the last line of metrics; None before the first one.
-    unit : float or None
-        Seconds of an epoch or an evaluation.
-    at_work : bool or None
-        A launch is at work in the run; None if nobody knows.
-    advice : str
-        How an interrupted run goes on.
+    ``still`` are the seconds since its last line of metrics, None before the first
+    one, ``unit`` those of an epoch or an evaluation. Nobody may know whether a launch
+    is at work in it: None.
     """
     if complete:
         return "finished"
@@ -222,81 +134,32 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def without_peak(costs: Sequence[float]) -> tuple[float, ...]:
+def without_peak(costs: Sequence[float]) -> list[float]:
     """Return costs cut off at the highest one after the first few."""
     top = max(costs[math.ceil(_PEAK * len(costs)) :], default=math.inf)
-    return tuple(min(cost, top) for cost in costs)
+    return [min(cost, top) for cost in costs]
 
 
 def curve(values: Sequence[float], width: int, height: int, ascii: bool) -> list[str]:
     """Return a curve as lines of text: columns of blocks, higher for larger values.
 
-    Parameters
-    ----------
-    values : sequence of float
-        On a logarithmic scale if all are positive.
-    width, height : int
-        Characters at most; a column is the mean of its share of the values.
-    ascii : bool
-        Use no other characters.
+    It has at most so many characters; a column is the mean of its share of the values,
+    on a logarithmic scale if all are positive.
     """
     if not values:
         return []
     marks = _ASCII if ascii else _BLOCKS
     steps = len(marks) - 1
-    levels = _levels(_columns(_scaled(values), width), height * steps)
+    if all(value > 0 for value in values):
+        values = list(map(math.log, values))
+    n = min(width, len(values))
+    cuts = [i * len(values) // n for i in range(n + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
+    low, spread = min(means), max(means) - min(means)
+    # From 1 for the least: what is there can be seen.
+    most = height * steps - 1 if spread else 0
+    levels = [1 + round((mean - low) / (spread or 1) * most) for mean in means]
     return [
         "".join(marks[min(steps, max(0, level - row * steps))] for level in levels)
         for row in reversed(range(height))
     ]
-
-
-def _scaled(values: Sequence[float]) -> list[float]:
-    positive = all(value > 0 for value in values)
-    return [math.log(value) if positive else value for value in values]
-
-
-def _columns(values: Sequence[float], width: int) -> list[float]:
-    n = min(width, len(values))
-    cuts = [i * len(values) // n for i in range(n + 1)]
-    shares = (values[a:b] for a, b in pairwise(cuts))
-    return [sum(share) / len(share) for share in shares]
-
-
-def _levels(values: Sequence[float], most: int) -> list[int]:
-    """Return whole numbers from 1 for the least value to ``most``."""
-    low, high = min(values), max(values)
-    if high == low:
-        return [1] * len(values)
-    return [1 + round((v - low) / (high - low) * (most - 1)) for v in values]
-
-
-def _epoch_seconds(lines: Lines) -> float | None:
-    """Return the seconds of an epoch of late, waiting included."""
-    recent = lines[-RECENT - 1 :]
-    if not recent:
-        return None
-    if len(recent) == 1:
-        return end_of(recent[0]) - float(recent[0]["started"])
-    return (end_of(recent[-1]) - end_of(recent[0])) / (len(recent) - 1)
-
-
-def _error(line: Mapping[str, Any] | None) -> float | None:
-    keys = ("validation_error", "train_error", "train_loss")
-    found = (line.get(key) for key in keys) if line else iter(())
-    return next((float(value) for value in found if value is not None), None)
-
-
-def _errors(lines: Lines) -> tuple[float, ...]:
-    found = (_error(line) for line in lines)
-    return tuple(error for error in found if error is not None)
-
-
-def _rate(units: float, seconds: float | None) -> float | None:
-    return units / seconds if seconds and seconds > 0 else None
-
-
-def _left(units: int, seconds: float | None) -> float | None:
-    if units <= 0:
-        return 0.0
-    return None if seconds is None else units * max(0.0, seconds)

@@ -4,11 +4,11 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -124,81 +124,87 @@ class Watched:
 
     def look(self, console: Console) -> Group:
         """Read what is new; return the view."""
-        whole = RunDirectory(self.path)
+        whole = is_experiment(self.path)
+        command = experiment.NAME if whole else command_of(self.path)
         # Before the metrics: what is complete has all its lines.
-        self.complete = (
-            whole.is_complete(experiment.NAME)
-            if is_experiment(self.path)
-            else whole.is_complete(command_of(self.path))
-        )
+        self.complete = RunDirectory(self.path).is_complete(command)
         ascii = console.options.ascii_only
         runs = list(_runs(self.path))
         height = _HEIGHT_ALONE if len(runs) == 1 else _HEIGHT_OF_SEVERAL
-        parts = [self._view(path, height, ascii) for path in runs]
-        if not parts:
-            parts = [Group(Text(f"{self.path}: no step has begun"))]
-        return Group(*parts)
+        parts: list[RenderableType] = []
+        for path in runs:
+            directory, command = RunDirectory(path), command_of(path)
+            if command == SPARSE:
+                parts += self._sparse(directory, height, ascii)
+            else:
+                parts += self._deep(directory, command, ascii)
+            parts.append(Text())
+        return Group(*parts or [Text(f"{self.path}: no step has begun")])
 
-    def _view(self, path: Path, height: int, ascii: bool) -> Group:
-        directory, command = RunDirectory(path), command_of(path)
-        if command == SPARSE:
-            return self._sparse(directory, height, ascii)
-        return self._deep(directory, command, ascii)
-
-    def _deep(self, directory: RunDirectory, command: str, ascii: bool) -> Group:
+    def _deep(
+        self, directory: RunDirectory, command: str, ascii: bool
+    ) -> Iterator[RenderableType]:
         config, shapes = run_shapes(directory)
-        goals, at_least = _goals(directory, config.stipulated_epochs)
+        goals, more = config.stipulated_epochs, "+"
+        if directory.schedule.exists():
+            goals, more = directory.read_table().epochs, ""
         files = [self._lines(directory, f"layer-{i + 1}") for i in range(len(shapes))]
-        layers = view.layer_rows(files, goals, at_least)
-        sizes = [f"{shape.n_visible}-{shape.n_hidden}" for shape in shapes]
-        times = [row.left for row in layers]
-        rates = [row.per_minute for row in layers if row.per_minute]
+        layers = list(map(view.progress, files, goals))
         stands = self._at_work(directory.path) is False
-        tables = [_layer_table(layers, sizes, stands, ascii)]
+        rows = []
+        for number, (shape, row, behind) in enumerate(
+            zip(shapes, layers, view.behind(files), strict=True), 1
+        ):
+            size = f"{shape.n_visible}-{shape.n_hidden}"
+            late = "-" if behind is None else str(behind)
+            rows.append([str(number), size, *_cells(row, stands, ascii, more, [late])])
+        speed = ("epoch", "error", "epochs/min")
+        tables = [_table(("layer", "size", *speed, "behind"), rows)]
         if command != PRETRAIN:
             goal = task_of_command(command).config(directory).epochs
-            fine = view.finetune_row(self._lines(directory, command), goal)
-            times, rates = [fine.left], [fine.per_minute] if fine.per_minute else []
-            tables.append(_finetune_table(fine, _words(command), stands, ascii))
-        unit = 60 / min(rates) if rates else None
-        return Group(self._title(directory, command, unit, times), *tables, Text())
+            layers = [view.progress(self._lines(directory, command), goal)]
+            head = (_WORDS.get(command, command), *speed)
+            tables.append(_table(head, [["", *_cells(layers[0], stands, ascii)]]))
+        yield self._title(directory, command, layers)
+        yield from tables
 
-    def _sparse(self, directory: RunDirectory, height: int, ascii: bool) -> Group:
-        config = sparse_config(directory)
-        row = view.sparse_row(self._lines(directory, SPARSE), config.evaluations)
-        unit = 1 / row.per_second if row.per_second else None
-        left = max(0, row.goal - row.done)
-        words = (
-            f"evaluation {row.done} of at most {row.goal}, {left} left; iteration "
-            f"{row.iteration}; {_number(row.per_second, '.1f')} evaluations a second"
+    def _sparse(
+        self, directory: RunDirectory, height: int, ascii: bool
+    ) -> Iterator[RenderableType]:
+        lines = self._lines(directory, SPARSE)
+        row = view.progress(lines, sparse_config(directory).evaluations)
+        iteration = int(lines[-1].get("iteration", 0)) if lines else 0
+        yield self._title(directory, SPARSE, [row])
+        yield Text(
+            f"evaluation {row.done} of at most {row.goal}, "
+            f"{max(0, row.goal - row.done)} left; iteration {iteration}; "
+            f"{_number(row.rate(1), '.1f')} evaluations a second"
         )
-        return Group(
-            self._title(directory, SPARSE, unit, [row.left]),
-            Text(words),
-            *_cost_curve(row, height, ascii),
-            Text(),
-        )
+        # Without its peak at the beginning.
+        shown = view.without_peak(row.values)
+        curve = view.curve(shown, _CURVE_WIDTH, height, ascii)
+        labels = [""] * len(curve)
+        if curve:
+            labels[0], labels[-1] = f"{max(shown):.6g}", f"{min(shown):.6g}"
+        for label, line in zip(labels, curve, strict=True):
+            yield Text(f"{label:>10}  {line}")
+        yield Text(f"{'cost now':>10}  {_number(row.value, '.6g')}")
 
     def _title(
-        self,
-        directory: RunDirectory,
-        command: str,
-        unit: float | None,
-        times: list[float | None],
+        self, directory: RunDirectory, command: str, rows: list[view.Progress]
     ) -> Text:
         # In this order: a run is complete before its launch lets go of it.
         working = self._at_work(directory.path)
         complete = directory.is_complete(command)
-        still = self._still(directory, command)
+        unit = max((row.unit for row in rows if row.unit), default=None)
+        still = _still(directory, command)
         state = view.condition(complete, still, unit, working, self._advice)
-        ends = complete or working is False
-        words = "" if ends else f", {view.duration(view.longest(times))} left"
-        style = "green" if complete else "yellow" if _stands(state) else "bold"
-        return Text(
-            f"{directory.path}: {_words(command)}, {state}{words}",
-            style=style,
-            overflow="fold",
-        )
+        stands = state.startswith(("has not moved", "interrupted"))
+        words = f"{directory.path}: {_WORDS.get(command, command)}, {state}"
+        if not complete and working is not False:
+            words += f", {view.duration(view.longest([r.left for r in rows]))} left"
+        style = "green" if complete else "yellow" if stands else "bold"
+        return Text(words, style=style, overflow="fold")
 
     def _at_work(self, run: Path) -> bool | None:
         """Tell whether a launch is at work in a run, or in the comparison around it."""
@@ -209,40 +215,22 @@ class Watched:
         path = directory.metrics_file(name)
         return self._followers.setdefault(path, Follower(path)).lines()
 
-    def _still(self, directory: RunDirectory, command: str) -> float | None:
-        """Return the seconds since the command has written metrics."""
-        pattern = "layer-*.jsonl" if command == PRETRAIN else f"{command}.jsonl"
-        times = [_mtime(path) for path in directory.metrics.glob(pattern)]
-        return max(0.0, time.time() - max(times)) if times else None
-
 
 class Follower:
-    """All lines of a file of metrics, which may grow, or lose its last lines.
-
-    Parameters
-    ----------
-    path : Path
-        The file; it may be missing.
-    """
+    """All lines of a file of metrics, which may be missing, grow, or lose lines."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._begin()
+        self._path, self._identity = path, -1
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the lines that are there now."""
-        if self._identity != self._look():
-            self._begin()  # a run that goes on has replaced it
+        identity = self._path.stat().st_ino if self._path.exists() else 0
+        if identity != self._identity:  # a run that goes on has replaced it
+            self._identity = identity
+            self._reader = MetricsReader(self._path)
+            self._lines: list[dict[str, Any]] = []
         self._lines.extend(self._reader.new_lines())
         return self._lines
-
-    def _begin(self) -> None:
-        self._identity = self._look()
-        self._reader = MetricsReader(self._path)
-        self._lines: list[dict[str, Any]] = []
-
-    def _look(self) -> int:
-        return self._path.stat().st_ino if self._path.exists() else 0
 
 
 def _runs(path: Path) -> Iterator[Path]:
@@ -259,89 +247,41 @@ def _runs(path: Path) -> Iterator[Path]:
         yield path
 
 
-def _goals(
-    directory: RunDirectory, stipulated: tuple[int, ...]
-) -> tuple[tuple[int, ...], bool]:
-    """Return the epochs of each layer, and whether there may be more."""
-    if not directory.schedule.exists():
-        return stipulated, True
-    return directory.read_table().epochs, False
+def _still(directory: RunDirectory, command: str) -> float | None:
+    """Return the seconds since the command has written metrics."""
+    pattern = "layer-*.jsonl" if command == PRETRAIN else f"{command}.jsonl"
+    times = [path.stat().st_mtime for path in directory.metrics.glob(pattern)]
+    return max(0.0, time.time() - max(times)) if times else None
 
 
-def _stands(state: str) -> bool:
-    return state.startswith(("has not moved", "interrupted"))
-
-
-def _words(command: str) -> str:
-    return _WORDS.get(command, command)
-
-
-def _mtime(path: Path) -> float:
-    return path.stat().st_mtime
-
-
-def _table(*columns: str) -> Table:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column(columns[0])
-    for name in columns[1:]:
+    table.add_column(head[0])
+    for name in (*head[1:], "left"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("trend", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def _left(seconds: float | None, stands: bool) -> str:
-    """Return the time left, where there is an end to it."""
-    return "-" if stands and seconds != 0 else view.duration(seconds)
-
-
-def _layer_table(
-    rows: list[view.LayerRow], sizes: list[str], stands: bool, ascii: bool
-) -> Table:
-    table = _table("layer", "size", "epoch", "error", "epochs/min", "behind", "left")
-    for row, size in zip(rows, sizes, strict=True):
-        table.add_row(
-            str(row.layer),
-            size,
-            f"{row.done}/{row.goal}{'+' * row.at_least}",
-            _number(row.error, ".2f"),
-            _number(row.per_minute, ".1f"),
-            "-" if row.behind is None else str(row.behind),
-            _left(row.left, stands),
-            _trend(row.errors, ascii),
-        )
-    return table
-
-
-def _finetune_table(
-    row: view.FinetuneRow, name: str, stands: bool, ascii: bool
-) -> Table:
-    table = _table(name, "epoch", "error", "epochs/min", "left")
-    table.add_row(
-        "",
-        f"{row.done}/{row.goal}",
-        _number(row.error, ".2f"),
-        _number(row.per_minute, ".1f"),
-        _left(row.left, stands),
-        _trend(row.errors, ascii),
-    )
-    return table
-
-
-def _trend(errors: tuple[float, ...], ascii: bool) -> str:
-    return "".join(view.curve(errors, _TREND_WIDTH, 1, ascii))
-
-
-def _cost_curve(row: view.SparseRow, height: int, ascii: bool) -> list[Text]:
-    """Return the curve of the cost, without its peak at the beginning."""
-    shown = view.without_peak(row.costs)
-    lines = view.curve(shown, _CURVE_WIDTH, height, ascii)
-    labels = [""] * len(lines)
-    if lines:
-        labels[0], labels[-1] = f"{max(shown):.6g}", f"{min(shown):.6g}"
-    texts = [
-        Text(f"{label:>10}  {line}") for label, line in zip(labels, lines, strict=True)
+def _cells(
+    row: view.Progress,
+    stands: bool,
+    ascii: bool,
+    more: str = "",
+    others: Sequence[str] = (),
+) -> list[str]:
+    """Return epochs, error, speed, what else there is, time left and trend."""
+    return [
+        f"{row.done}/{row.goal}{more}",
+        _number(row.value, ".2f"),
+        _number(row.rate(60), ".1f"),
+        *others,
+        # What stands has no end, but for what has come to it.
+        "-" if stands and row.left != 0 else view.duration(row.left),
+        "".join(view.curve(row.values, _TREND_WIDTH, 1, ascii)),
     ]
-    return [*texts, Text(f"{'cost now':>10}  {_number(row.cost, '.6g')}")]
 
 
 def _number(value: float | None, form: str) -> str:

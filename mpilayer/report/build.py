@@ -1,20 +1,46 @@
-"""Puts a report together, and writes it."""
+"""Puts a report together, from its head to its end, and writes it."""
 
 import os
-from collections.abc import Sequence
+import platform
+import sys
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from mpilayer import files
+from threadpoolctl import threadpool_info
+
+from mpilayer import __version__, environment, files
 from mpilayer.errors import ConfigError
 from mpilayer.files import PAGES, check_output
-from mpilayer.report import deep, ending, figures, sparse
-from mpilayer.report.collect import collect
-from mpilayer.report.html import Figure, Section, page
-from mpilayer.report.palette import VARIABLES
-from mpilayer.report.run import Run
+from mpilayer.report import deep, figures, sparse
+from mpilayer.report.html import (
+    NOTHING,
+    Figure,
+    Markup,
+    Section,
+    element,
+    page,
+    paragraph,
+    table,
+)
+from mpilayer.report.run import PREDICTORS, Run, collect
+from mpilayer.report.style import VARIABLES
+from mpilayer.report.words import (
+    at,
+    count,
+    digits,
+    label_error,
+    percent,
+    ranks,
+    settings,
+    short,
+    state,
+)
 
 _MOST_NAMES = 4
+_PACKAGES = ("numpy", "scipy", "h5py", "mpi4py", "matplotlib")
 
 
 def write_report(
@@ -24,25 +50,11 @@ def write_report(
     replace: bool = False,
     data: Path | None = None,
 ) -> list[str]:
-    """Write a page about runs, and perhaps its figures as files.
+    """Write a page about runs; return remarks on what could not be shown.
 
-    Parameters
-    ----------
-    runs : sequence of Path
-        Their directories, at least one.
-    out : Path
-        The page.
-    folder : Path, optional
-        Where every figure becomes a file of its own, too; made if there is none.
-    replace : bool
-        A page that is there already gives way, and so do figures.
-    data : Path, optional
-        Where the runs' data set is now.
-
-    Returns
-    -------
-    list of str
-        What the user should know: remarks on what could not be shown.
+    Every figure becomes a file of ``folder``, too, which is made if there is none. With
+    ``replace`` what is there already gives way. ``data`` is where the runs' data set is
+    now.
 
     Raises
     ------
@@ -62,54 +74,52 @@ def write_report(
         _check_folder(folder, replace)
     found = collect(runs, data)
     sections = sections_of(found)
-    text = page(_title(found), ending.lead(found, datetime.now()), sections)
+    names = [run.name for run in found]
+    title = ", ".join(names)
+    if len(names) > _MOST_NAMES:
+        title = f"{names[0]} and {len(names) - 1} more runs"
+    lead = (
+        f"{count(len(found), 'run')}; written by mpilayer {__version__} on "
+        f"{datetime.now():%Y-%m-%d at %H:%M}. Everything is in this one file, and "
+        "nothing is loaded from elsewhere."
+    )
+    text = page(f"mpilayer: {title}", lead, sections)
     if folder is not None:
-        write_figures(sections, folder)
+        _write_figures(sections, folder)
     files.write(out, text)
     return [f"{run.name}: {remark}" for run in found for remark in run.remarks]
 
 
 def sections_of(runs: Sequence[Run]) -> list[Section]:
     """Return all sections of a report."""
+    sections = [Section("overview", "At a glance", [_in_words(_overview(runs))])]
     stacks = [run for run in runs if run.kind == "deep"]
     others = [run for run in runs if run.kind != "deep"]
-    return [
-        ending.overview(runs),
-        *deep.sections(stacks),
-        *sparse.sections(others),
-        ending.ending(runs),
-    ]
+    for name, room, some in (("deep", deep, stacks), ("sparse", sparse, others)):
+        if some:
+            title = f"{name.capitalize()} autoencoders"
+            sections.append(Section(name, title, list(room.together(some))))
+        for run in some:
+            what = "Comparison" if run.kind == "comparison" else "Run"
+            place, title = f"run-{run.place}", f"{what} {run.name}"
+            sections.append(Section(place, title, list(room.alone(run)), within=True))
+    title = "Configuration and environment"
+    return [*sections, Section("environment", title, list(_ending(runs)))]
 
 
-def write_figures(sections: Sequence[Section], folder: Path) -> None:
+def _write_figures(sections: Sequence[Section], folder: Path) -> None:
     """Write the pictures of a report as files, ``.svg`` or ``.png``."""
     folder.mkdir(exist_ok=True)
-    for section in sections:
-        for part in section.content:
-            if isinstance(part, Figure):
-                _write_figure(part, folder)
-
-
-def _write_figure(drawn: Figure, folder: Path) -> None:
-    for number, picture in enumerate(drawn.pictures, start=1):
-        several = len(drawn.pictures) > 1
-        name = f"{drawn.name}-{number}" if several else drawn.name
-        path = folder / f"{name}{picture.suffix}"
-        if isinstance(picture.content, bytes):
-            files.write(path, picture.content)
-            continue
-        # Alone, a picture brings the colours that the page has for all.
-        end = picture.content.index(">") + 1
-        opening, rest = picture.content[:end], picture.content[end:]
-        paper = "<style>svg{background:var(--paper)}</style>"
-        files.write(path, f"{opening}<style>{VARIABLES}</style>{paper}{rest}\n")
-
-
-def _title(runs: Sequence[Run]) -> str:
-    names = [run.name for run in runs]
-    if len(names) > _MOST_NAMES:
-        return f"mpilayer: {names[0]} and {len(names) - 1} more runs"
-    return f"mpilayer: {', '.join(names)}"
+    parts = [part for section in sections for part in section.content]
+    for drawn in (part for part in parts if isinstance(part, Figure)):
+        for name, picture in drawn.named():
+            if isinstance(picture.content, bytes):
+                files.write(folder / f"{name}.png", picture.content)
+                continue
+            # Alone, a picture brings the colours that the page has for all.
+            opening, _, rest = picture.content.partition(">")
+            look = f"<style>{VARIABLES}</style><style>svg{{background:var(--paper)}}"
+            files.write(folder / f"{name}.svg", f"{opening}>{look}</style>{rest}\n")
 
 
 def _check_out(out: Path, replace: bool) -> None:
@@ -147,3 +157,125 @@ def _check_parent(path: Path, option: str) -> None:
             f"{option} must lie in a folder that can be written; {parent} can't be. "
             "Choose another one, or mend its permissions."
         )
+
+
+def _overview(runs: Sequence[Run]) -> Markup:
+    """Return the table of all runs: only here are their main settings."""
+    own: dict[str, str] = {}
+    shared = ""
+    for kind in ("deep", "sparse"):
+        some = [run for run in runs if (run.kind == "deep") == (kind == "deep")]
+        common, others = settings(some)
+        own |= zip((run.place for run in some), others, strict=True)
+        shared += f" All {kind} runs: {common}." if common else ""
+    rows = [
+        [
+            element("a", run.name, href=f"#run-{run.place}"),
+            run.kind,
+            own[run.place],
+            _result(run),
+            state(run),
+        ]
+        for run in runs
+    ]
+    return table(
+        f"The runs, their main settings, and what they have reached.{shared}",
+        ("run", "kind", "settings", "result", "state"),
+        rows,
+    )
+
+
+def _result(run: Run) -> str:
+    pca = digits(at(run.summary, "pca", "test"))
+    results = {
+        "deep": {
+            "{} wrong classes": percent(label_error(run, "classify", "test")),
+            "root mean square error of labels {}": digits(
+                label_error(run, "regress", "test")
+            ),
+            f"reconstruction error {{}} (PCA {pca})": digits(
+                run.summary.get("test_error")
+            ),
+        },
+        "sparse": {"cost {}": short(run.summary.get("cost"), ".5g")},
+        "comparison": {
+            "gap {}": short(at(run.comparison, "runs", "exact", "gap", "measured"))
+        },
+    }
+    if run.comparison.get("ranks") == 1:
+        return NOTHING  # both runs are the same
+    found = [
+        words.format(value)
+        for words, value in results[run.kind].items()
+        if value != NOTHING
+    ]
+    return ", ".join(found) or NOTHING
+
+
+def _ending(runs: Sequence[Run]) -> Iterator[Markup]:
+    """Yield configurations and environments."""
+    yield paragraph(
+        "What each step of a run was trained with: ranks, hosts and software."
+    )
+    yield _in_words(_environments(runs))
+    yield paragraph(
+        "The machine on which this report was written, which need not be the "
+        "one on which the runs were trained:"
+    )
+    here = [
+        ["mpilayer", __version__],
+        ["Python", sys.version.split()[0]],
+        *([name, _version(name)] for name in _PACKAGES),
+        ["system", f"{platform.system()} {platform.release()}, {platform.machine()}"],
+        ["host", platform.node()],
+        ["cores", f"{len(environment.cores())} of {os.cpu_count()}"],
+        *(["BLAS and threads", _library(one)] for one in threadpool_info()),
+    ]
+    yield _in_words(table("This machine.", ("", "found here"), here))
+    yield paragraph("The effective configurations, defaults included:")
+    for run in runs:
+        title = element("summary", f"config.toml of {run.name}")
+        yield element("details", title, element("pre", run.config_text))
+
+
+def _environments(runs: Sequence[Run]) -> Markup:
+    head = ("run", "step", "ranks", "hosts", "MPI", "mpilayer", "data", "digest")
+    rows = []
+    for run in runs:
+        steps = {"": "pre-training" if run.kind == "deep" else "training"}
+        for name, words in {"finetune": "fine-tuning", **PREDICTORS}.items():
+            if f"{name}_ranks" in run.summary:
+                steps[f"{name}_"] = words
+        for prefix, words in steps.items():
+            facts = (
+                run.summary.get(f"{prefix}mpi") or NOTHING,
+                run.section("created_by").get("mpilayer", NOTHING),
+                run.section("data").get("name", NOTHING),
+                str(run.section("data").get("digest", NOTHING))[:12],
+            )
+            where = ranks(run.summary, prefix) or NOTHING
+            hosts = short(run.summary.get(f"{prefix}hosts"), ".0f")
+            rows.append([run.name, words, where, hosts, *map(str, facts)])
+    return table("Environment of the runs.", head, rows)
+
+
+def _library(one: dict[str, Any]) -> str:
+    details = [
+        str(one.get("internal_api", "?")),
+        str(one.get("version") or ""),
+        str(one.get("architecture") or ""),
+        count(one.get("num_threads"), "thread"),
+    ]
+    return " ".join(part for part in details if part)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _in_words(listed: Markup) -> Markup:
+    """Return a table that is set flush left."""
+    return element("div", listed, class_="words")

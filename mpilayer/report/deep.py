@@ -1,8 +1,9 @@
 """What a report shows of deep runs: each by itself, and all together."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import compress, pairwise
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 from mpilayer.config import PretrainConfig, from_values
@@ -15,23 +16,24 @@ from mpilayer.papers import (
     SANTARA_LAYERS,
     SANTARA_SECONDS,
 )
-from mpilayer.report.curves import finetuning_curves, stack_curves
+from mpilayer.report import spacetime
+from mpilayer.report.finetuning import finetuning_curves, predictions, stack_curves
 from mpilayer.report.html import (
+    NOTHING,
+    Figure,
     Markup,
     Part,
-    Section,
+    Picture,
     facts,
     note,
     paragraph,
     table,
 )
 from mpilayer.report.images import code_space, first_layer, reconstructions
-from mpilayer.report.labels import predictions
-from mpilayer.report.layers import space_time, times_table
-from mpilayer.report.run import Run, listing, mapping, number
+from mpilayer.report.run import Run, listing, number
 from mpilayer.report.words import (
     ERROR,
-    NOTHING,
+    SPLITS,
     at,
     digits,
     label_error,
@@ -42,6 +44,7 @@ from mpilayer.report.words import (
     short,
     widths,
 )
+from mpilayer.train.record import KINDS
 
 _MOST_PARTS = 8
 _CROWDED = (
@@ -63,57 +66,69 @@ _PRETRAINING = {
 }
 """Columns that may be empty, and what they are."""
 _LEAST_SIMULATED = 0.05
-_SPLITS = ("train", "validation", "test")
+_ZOOMED_EPOCHS = 3
 
 
-def sections(runs: Sequence[Run]) -> list[Section]:
-    """Return the sections on deep runs, none without any."""
-    if not runs:
-        return []
-    return [together(runs), *(alone(run) for run in runs)]
+def together(runs: Sequence[Run]) -> Iterator[Part]:
+    """Yield what sets all deep runs beside one another."""
+    yield paragraph(
+        "Layers are trained one by one or all at once, the stack is unrolled, then "
+        f"fine-tuned as a whole. The schedule async is the method of {SANTARA}, "
+        "simulate says what it would do on other machines; lockstep is mpilayer's own "
+        "variant."
+    )
+    yield architecture_table(runs)
+    yield errors_table(runs)
+    yield pretraining_table(runs)
+    yield from stack_curves(runs)
+    yield from finetuning_curves(runs)
+    yield from predictions(runs)
+    yield from reconstructions(runs, "reconstructions")
 
 
-def together(runs: Sequence[Run]) -> Section:
-    """Return the section that sets all deep runs beside one another."""
-    parts: list[Part] = [
-        paragraph(
-            "Layers are trained one by one or all at once, the stack is unrolled, then "
-            f"fine-tuned as a whole. The schedule async is the method of {SANTARA}, "
-            "simulate says what it would do on other machines; lockstep is mpilayer's "
-            "own variant."
-        ),
-        architecture_table(runs),
-        errors_table(runs),
-        pretraining_table(runs),
-        *stack_curves(runs),
-        *finetuning_curves(runs),
-        *predictions(runs),
-        *reconstructions(runs, "reconstructions"),
-    ]
-    return Section("deep", "Deep autoencoders", tuple(parts))
-
-
-def alone(run: Run) -> Section:
-    """Return the section on one run."""
-    name = run.place
-    parts: list[Part] = [
-        _highlights(run),
-        *_remarks(run),
-        *space_time(run, name),
-        *times_table(run),
-        *first_layer(run, name),
-        *code_space(run, name),
-    ]
-    return Section(f"run-{name}", f"Run {run.name}", tuple(parts), within=True)
-
-
-def _remarks(run: Run) -> Iterator[Markup]:
-    """Yield what a reader must know first."""
-    yield from (note(remark) for remark in run.remarks)
+def alone(run: Run) -> Iterator[Part]:
+    """Yield what is to be said of one run; first what a reader must know first."""
+    yield _highlights(run)
+    yield from map(note, run.remarks)
     warnings = ("short_of_epochs", "worse_than_pca")
     for key in (*warnings, "classify_no_better", "regress_no_better"):
         if words := run.summary.get(key):
             yield note(f"Warning: {words}")
+    yield from _space_time(run)
+    yield times_table(run)
+    yield from first_layer(run)
+    yield from code_space(run)
+
+
+def _highlights(run: Run) -> Markup:
+    summary = run.summary
+    errors = {
+        "finetune": {
+            "reconstruction error, test": digits(summary.get("test_error")),
+            "PCA's error, test": digits(at(summary, "pca", "test")),
+        },
+        "classify": {
+            "wrong classes, test": percent(label_error(run, "classify", "test")),
+        },
+        "regress": {
+            "root mean square error of labels, test": digits(
+                label_error(run, "regress", "test")
+            ),
+        },
+    }
+    # What was trained last comes first.
+    last = next((step for step in reversed(run.complete) if step in errors), "")
+    shown = errors.pop(last, {})
+    for others in errors.values():
+        shown |= others
+    return facts(
+        {
+            **shown,
+            "pre-training": seconds(summary.get("pretrain_seconds")),
+            "fine-tuning": seconds(summary.get("finetune_seconds")),
+            "ranks, pre-training": short(summary.get("ranks"), ".0f"),
+        }
+    )
 
 
 def _like_the_papers(runs: Sequence[Run]) -> bool:
@@ -123,25 +138,21 @@ def _like_the_papers(runs: Sequence[Run]) -> bool:
 
 def architecture_table(runs: Sequence[Run]) -> Markup:
     """Return the layers of each run; the paper's below. Table 1 of the paper."""
-    rows = [_architecture(run) for run in runs]
-    if _like_the_papers(runs):
-        rows.append(
-            [
-                SANTARA,
-                "-".join(map(str, SANTARA_LAYERS)),
-                _shares(SANTARA_LAYERS),
-                "rbm, sigmoid",
-                _each(SANTARA_EPOCHS),
-                _each(SANTARA_EXTRA),
-            ]
-        )
+    papers = [
+        SANTARA,
+        "-".join(map(str, SANTARA_LAYERS)),
+        _shares(SANTARA_LAYERS),
+        "rbm, sigmoid",
+        _each(SANTARA_EPOCHS),
+        _each(SANTARA_EXTRA),
+    ]
     return table(
         "Architecture of the encoder, whose mirror image decodes. Products: each "
         "layer's part of an epoch's multiplications, in %; with one worker a layer "
         "training cannot be faster than the largest part lets it.",
         ("", "units", "products, %", "layers", "epochs", "extra epochs"),
-        rows,
-        range(len(runs), len(rows)),
+        map(_architecture, runs),
+        [papers] if _like_the_papers(runs) else (),
     )
 
 
@@ -151,24 +162,20 @@ def _architecture(run: Run) -> list[str]:
     units = {key: str(config.get(key, "?")) for key in ("visible", "hidden", "code")}
     usual = max(units.values(), key=list(units.values()).count)
     others = [f"{key} {unit}" for key, unit in units.items() if unit != usual]
+    # Of each layer, what the schedule usually has included.
+    keys = {"layers", "schedule", "extra_epochs"} & config.keys()
+    values = {k: tuple(v) if isinstance(v := config[k], list) else v for k in keys}
+    extra: Sequence[int] = ()
+    with suppress(ConfigError):  # of another version
+        extra = from_values(PretrainConfig, values).extra
     return [
         run.name,
         widths(run),
         _shares(sizes),
         ", ".join([str(config.get("method", "?")), usual, *others]),
         _each(listing(config.get("epochs"))),
-        _each(_extra_epochs(config)),
+        _each(extra),
     ]
-
-
-def _extra_epochs(config: Mapping[str, Any]) -> Sequence[int]:
-    """Return the extra epochs of each layer, what the schedule usually has included."""
-    keys = {"layers", "schedule", "extra_epochs"} & config.keys()
-    values = {k: tuple(v) if isinstance(v := config[k], list) else v for k in keys}
-    try:
-        return from_values(PretrainConfig, values).extra
-    except ConfigError:
-        return ()
 
 
 def _shares(sizes: Sequence[Any]) -> str:
@@ -182,8 +189,10 @@ def _shares(sizes: Sequence[Any]) -> str:
 def _each(values: Sequence[Any]) -> str:
     """Return one number for each layer, or the one that holds for all."""
     shown = [short(value) for value in values]
-    if len(set(shown)) == 1 or len(shown) > _MOST_PARTS:
-        shown = shown[:1] if len(set(shown)) == 1 else [shown[0], "…", shown[-1]]
+    if len(set(shown)) == 1:
+        shown = shown[:1]
+    elif len(shown) > _MOST_PARTS:
+        shown = [shown[0], "…", shown[-1]]
     return " / ".join(shown) or NOTHING
 
 
@@ -193,68 +202,56 @@ def errors_table(runs: Sequence[Run]) -> Markup:
     Table 2 of Santara et al. 2016.
     """
     kinds = {
-        "PCA, as many components": "pca",
-        "pre-trained": "pretrained",
-        "fine-tuned": "finetuned",
+        "pca": "PCA, as many components",
+        "pretrained": "pre-trained",
+        "finetuned": "fine-tuned",
     }
-    pca = [_cells(run.summary.get("pca")) for run in runs]
+    found = [
+        {key: [digits(at(run.summary, key, s)) for s in SPLITS] for key in kinds}
+        for run in runs
+    ]
     rows = []
-    if len(runs) > 1 and pca[0] != [NOTHING] * len(_SPLITS) and _are_equal(pca):
+    pca = found[0]["pca"]
+    if len(runs) > 1 and set(pca) != {NOTHING} and all(f["pca"] == pca for f in found):
         # The same data and as many code units: once is enough.
-        rows.append(["all runs: PCA, as many components", *pca[0]])
-        del kinds["PCA, as many components"]
-    for run in runs:
-        for kind, key in kinds.items():
-            errors = run.summary.get(key)
-            if errors or key == "pretrained":
-                rows.append([f"{run.name}: {kind}", *_cells(errors)])
-    n_ours = len(rows)
-    says = ""
+        rows.append([f"all runs: {kinds.pop('pca')}", *pca])
+    for run, errors in zip(runs, found, strict=True):
+        for key, kind in kinds.items():
+            if run.summary.get(key) or key == "pretrained":
+                rows.append([f"{run.name}: {kind}", *errors[key]])
+    says, theirs = "", []
     if _like_the_papers(runs):
         says = (
             " The paper's rows, in italics, are of the full MNIST with "
             "784-1000-500-250-30, after fine-tuning; its data and settings may differ "
             "from those of the runs."
         )
-        for kind, (train, test) in SANTARA_ERRORS.items():
-            rows.append([f"{SANTARA}: {kind}", digits(train), NOTHING, digits(test)])
-    return table(
-        f"Reconstruction error ({ERROR}).{says}",
-        ("", *_SPLITS),
-        rows,
-        range(n_ours, len(rows)),
-    )
-
-
-def _cells(errors: Any) -> list[str]:
-    return [digits(mapping(errors).get(split)) for split in _SPLITS]
-
-
-def _are_equal(values: Sequence[Any]) -> bool:
-    return all(value == values[0] for value in values)
+        theirs = [
+            [f"{SANTARA}: {kind}", digits(train), NOTHING, digits(test)]
+            for kind, (train, test) in SANTARA_ERRORS.items()
+        ]
+    title = f"Reconstruction error ({ERROR}).{says}"
+    return table(title, ("", *SPLITS), rows, theirs)
 
 
 def pretraining_table(runs: Sequence[Run]) -> Markup:
     """Return how long pre-training took, beside Table 3 of Santara et al. 2016."""
     rows = [_pretraining(run, runs) for run in runs]
     base = SANTARA_SECONDS["greedy"]
-    for kind, took in SANTARA_SECONDS.items() if _like_the_papers(runs) else ():
-        cells = [kind, "4 threads", f"{took:,}", NOTHING, f"{base / took:.4g} ×"]
-        rows.append([SANTARA, *cells])
+    theirs = [
+        [SANTARA, kind, "4 threads", f"{took:,}", NOTHING, f"{base / took:.4g} ×"]
+        for kind, took in SANTARA_SECONDS.items()
+        if _like_the_papers(runs)
+    ]
     head = ("", "schedule", "ranks", "measured, s", *_PRETRAINING)
     # The last columns say nothing of most runs.
-    filled = [
-        name not in _PRETRAINING or any(cell != NOTHING for cell in column)
-        for name, column in zip(head, zip(*rows, strict=True), strict=True)
-    ]
-    shown = list(compress(head, filled))
-    says = "".join(_PRETRAINING.get(name, "") for name in shown)
-    return table(
-        f"Seconds of pre-training.{says}{_CROWDED * any(map(_is_crowded, runs))}",
-        shown,
-        [list(compress(row, filled)) for row in rows],
-        range(len(runs), len(rows)),
-    )
+    columns = list(zip(head, *rows, *theirs, strict=True))
+    shown = [c for c in columns if c[0] not in _PRETRAINING or {*c[1:]} != {NOTHING}]
+    names, *cells = zip(*shown, strict=True)
+    says = "".join(_PRETRAINING.get(name, "") for name in names)
+    crowded = _CROWDED if any(map(_is_crowded, runs)) else ""
+    title = f"Seconds of pre-training.{says}{crowded}"
+    return table(title, names, cells[: len(rows)], cells[len(rows) :])
 
 
 def _pretraining(run: Run, runs: Sequence[Run]) -> list[str]:
@@ -284,34 +281,6 @@ def _seconds(value: float) -> str:
     return digits(value, 3 if value < 1 else 1)
 
 
-def _highlights(run: Run) -> Markup:
-    summary = run.summary
-    errors = {
-        "finetune": {
-            "reconstruction error, test": digits(summary.get("test_error")),
-            "PCA's error, test": digits(at(summary, "pca", "test")),
-        },
-        "classify": {
-            "wrong classes, test": percent(label_error(run, "classify", "test")),
-        },
-        "regress": {
-            "root mean square error of labels, test": digits(
-                label_error(run, "regress", "test")
-            ),
-        },
-    }
-    times = {
-        "pre-training": seconds(summary.get("pretrain_seconds")),
-        "fine-tuning": seconds(summary.get("finetune_seconds")),
-        "ranks, pre-training": short(summary.get("ranks"), ".0f"),
-    }
-    # What was trained last comes first.
-    last = next((step for step in reversed(run.complete) if step in errors), "")
-    first = errors.pop(last, {})
-    pairs = (pair for one in (first, *errors.values(), times) for pair in one.items())
-    return facts((k, v) for k, v in pairs if v != NOTHING)
-
-
 def _greedy_seconds(run: Run, runs: Sequence[Run]) -> float:
     """Return the seconds of the greedy run that a run can be compared with."""
     for other in runs:
@@ -325,3 +294,76 @@ def _comparable(run: Run) -> tuple[Any, ...]:
     config = run.section("pretrain")
     keys = ("layers", "epochs", "minibatch", "method")
     return (run.section("data").get("digest"), *(str(config.get(k)) for k in keys))
+
+
+def _space_time(run: Run) -> Iterator[Part]:
+    """Yield the diagram of all layers, and some epochs of one.
+
+    Figures 3 and 4 of Santara et al. 2016.
+    """
+    sizes = [
+        run.section("data").get("n_visible", "?"),
+        *listing(run.section("pretrain").get("layers")),
+    ]
+    lanes = []
+    for index, epochs in enumerate(run.layers):
+        held = sorted({epoch.rank for epoch in epochs if epoch.rank >= 0})
+        rank = f", rank {','.join(map(str, held))}" if held else ""
+        pair = f"{sizes[index]}-{sizes[index + 1]}"
+        lanes.append(spacetime.Lane(f"layer {index + 1}", f"{pair}{rank}", epochs))
+    begun = [lane for lane in lanes if lane.epochs]
+    if not begun:
+        yield note("No layer has come to the end of an epoch: there is no diagram yet.")
+        return
+    alt = "Space-time diagram: for each layer what it did over the seconds of training"
+    yield Figure(
+        f"spacetime-{run.place}",
+        "Space-time diagram",
+        "What each layer did over the seconds of training, with numbers of "
+        f"epochs; above each row the layer's own reconstruction error ({ERROR} of the "
+        "monitored rows, at the end of each epoch; each layer has its own scale), and "
+        "arrows from where an output left a layer to the epoch above that first used "
+        "it.",
+        [Picture(spacetime.diagram(lanes, alt=f"{alt} of {run.name}"), alt)],
+        "wide",
+    )
+    zoomed = begun[:2][-1]
+    window = spacetime.window_of(zoomed, _ZOOMED_EPOCHS)
+    shown = [
+        lane
+        for lane in begun[:2]
+        if any(e.ended > window[0] and e.started < window[1] for e in lane.epochs)
+    ]
+    alt = f"The same, for some epochs of {zoomed.title}"
+    yield Figure(
+        f"zoom-{run.place}",
+        f"Some epochs of {zoomed.title}",
+        f"The same between {window[0]:.3g} and {window[1]:.3g} seconds, for "
+        f"{zoomed.title}{' and the one below it' if len(shown) > 1 else ''}: which "
+        "output each epoch used, and where its seconds went.",
+        [Picture(spacetime.diagram(shown, window, f"{alt} of {run.name}"), alt)],
+        "wide",
+    )
+
+
+def times_table(run: Run) -> Markup:
+    """Return where the time of each layer went."""
+    times = [
+        {kind: sum(e.seconds[kind] for e in own) for kind in KINDS}
+        for own in run.layers
+    ]
+    # Seconds of short runs would all be 0.00.
+    is_short = all(sum(sums.values()) < 1 for sums in times)
+    unit, factor = ("Milliseconds", 1e3) if is_short else ("Seconds", 1)
+    rows = []
+    for index, (epochs, sums) in enumerate(zip(run.layers, times, strict=True)):
+        held = ",".join(map(str, sorted({e.rank for e in epochs}))) or NOTHING
+        total = sum(sums.values())
+        share = f"{sums['waiting'] / total:.0%}" if total else NOTHING
+        cells = [held, str(len(epochs)), *(digits(factor * sums[k]) for k in KINDS)]
+        rows.append([f"layer {index + 1}", *cells, share])
+    return table(
+        f"{unit} of each layer in pre-training, by kind.",
+        ("", "rank", "epochs", *KINDS.values(), "share waited"),
+        rows,
+    )

@@ -1,15 +1,15 @@
 """The door to matplotlib, which the ``plot`` extra brings.
 
-Charts are SVG whose colours follow the page (:mod:`mpilayer.report.palette`) and whose
+Charts are SVG whose colours follow the page (:mod:`mpilayer.report.style`) and whose
 text is text; arrays become PNG files. The same input gives the same bytes.
 """
 
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from importlib.util import find_spec
 from io import BytesIO, StringIO
@@ -21,7 +21,8 @@ import numpy as np
 from mpilayer import files
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import ConfigError
-from mpilayer.report.palette import LIGHT, SERIES, with_variables
+from mpilayer.report.html import Picture
+from mpilayer.report.style import LIGHT, SERIES, with_variables
 
 _PIXELS = 150
 
@@ -39,14 +40,12 @@ _MOST_MARKERS = 8
 _SHORT_NAME = 20
 _SHORT_AXIS = 300
 _DARK = 0.3
+_LOG_FROM = 6.0
 
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mpilayer",
     "font.size": 12,
-    "text.color": LIGHT["ink"],
-    "axes.labelcolor": LIGHT["ink"],
-    "axes.edgecolor": LIGHT["soft"],
     "axes.facecolor": "none",
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -54,13 +53,12 @@ _SETTINGS: dict[Any, Any] = {
     "axes.spines.right": False,
     "grid.color": LIGHT["rule"],
     "grid.linewidth": 0.7,
-    "xtick.color": LIGHT["soft"],
-    "ytick.color": LIGHT["soft"],
-    "xtick.labelcolor": LIGHT["ink"],
-    "ytick.labelcolor": LIGHT["ink"],
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
     "legend.frameon": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor"), LIGHT["ink"]),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), LIGHT["ink"]),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), LIGHT["soft"]),
 }
 
 
@@ -68,64 +66,36 @@ _SETTINGS: dict[Any, Any] = {
 class Line:
     """Numbers over numbers.
 
-    Attributes
-    ----------
-    label : str
-        In the legend.
-    x, y : sequence of float
-        Equally many; what is not finite (or not positive, on a logarithmic axis) is
-        left out.
-    style : int
-        Number of its colour, dashes and marker.
-    joined : bool
-        A line; else markers alone.
-    bare : bool
-        A thin line without markers, which goes with that of the same style.
+    What is not finite (or not positive, on a logarithmic axis) is left out.
     """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
-    style: int = 0
-    joined: bool = True
-    bare: bool = False
+    style: int = 0  # number of its colour, dashes and marker
+    joined: bool = True  # a line, else markers alone
+    bare: bool = False  # thin, without markers: goes with that of the same style
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over common axes.
+    """Lines over common axes, named with their units."""
 
-    Attributes
-    ----------
-    lines : tuple of Line
-        In the order of the legend.
-    x, y : str
-        Names of the axes, with units.
-    alt : str
-        What the picture shows, for those who do not see it.
-    x_log, y_log : bool
-        Logarithmic axes.
-    levels : tuple of (str, float)
-        Horizontal lines, with their names.
-    whole : bool
-        The horizontal axis counts; a logarithmic one in powers of 2.
-    from_zero : bool
-        The vertical axis begins at 0.
-    top : float
-        Where the vertical axis ends; what is higher is cut off, and so is what lies to
-        the left of all that is not.
-    """
-
-    lines: tuple[Line, ...]
+    lines: Sequence[Line]
     x: str
     y: str
-    alt: str
+    alt: str  # what the picture shows, for those who do not see it
     x_log: bool = False
     y_log: bool = False
-    levels: tuple[tuple[str, float], ...] = field(default=())
-    whole: bool = False
-    from_zero: bool = False
-    top: float = math.inf
+    levels: Mapping[str, float] | None = None  # horizontal lines
+    whole: bool = False  # the horizontal axis counts; if logarithmic in powers of 2
+    from_zero: bool = False  # the vertical axis begins at 0
+    top: float = math.inf  # what is higher is cut off, with what lies left of the rest
+
+
+def is_wide(low: float, high: float) -> bool:
+    """Tell whether positive numbers lie so far apart that they need a log scale."""
+    return high > _LOG_FROM * low
 
 
 def available() -> bool:
@@ -149,16 +119,10 @@ def check_available() -> None:
 
 
 def draw_filters(filters: AnyArray, path: Path, title: str) -> None:
-    """Draw what each hidden unit responds to most, as tiles in grey.
+    """Draw what each hidden unit responds to most into a file, whose ending tells how.
 
-    Parameters
-    ----------
-    filters : ndarray (n_hidden, height, width)
-        Each tile has its own scale, symmetric about grey = 0.
-    path : Path
-        The picture to write; its ending says the format.
-    title : str
-        One line.
+    ``filters`` (n_hidden, height, width) become tiles in grey, each of its own scale,
+    symmetric about grey = 0.
 
     Raises
     ------
@@ -179,23 +143,17 @@ def draw_filters(filters: AnyArray, path: Path, title: str) -> None:
             figure.savefig(temporary, format=path.suffix[1:])
 
 
-def tiles(images: AnyArray, columns: int, signed: bool = False) -> bytes:
-    """Return images side by side in grey, as a PNG file.
+def tiles(images: AnyArray, alt: str, label: str = "", signed: bool = False) -> Picture:
+    """Return images (n, height, width) in a square of rows, grey from 0 (black) to 1.
 
-    Parameters
-    ----------
-    images : ndarray (n, height, width)
-        From 0 (black) to 1 (white).
-    columns : int
-        Images in a row.
-    signed : bool
-        Each has its own scale instead, symmetric about grey = 0.
+    If ``signed`` each has its own scale instead, symmetric about grey = 0.
     """
     if signed:
         bounds = np.abs(images).max(axis=(1, 2), keepdims=True)
         images = 0.5 + 0.5 * images / np.where(bounds > 0, bounds, 1)
     n, height, width = images.shape
     gap = max(1, width // 14)
+    columns = math.ceil(math.sqrt(n))
     rows = -(-n // columns)
     shape = (rows * (height + gap) + gap, columns * (width + gap) + gap)
     # Lines that can be told from the images' usual background.
@@ -204,26 +162,30 @@ def tiles(images: AnyArray, columns: int, signed: bool = False) -> bytes:
         top = gap + number // columns * (height + gap)
         left = gap + number % columns * (width + gap)
         sheet[top : top + height, left : left + width] = image
-    return _png(np.clip(sheet, 0, 1))
+    # matplotlib has brought Pillow, whose grey files are a third as large as its own.
+    from PIL import Image
+
+    out, grey = BytesIO(), (255 * np.clip(sheet, 0, 1)).round().astype(np.uint8)
+    Image.fromarray(grey).save(out, format="png", optimize=True)
+    return Picture(out.getvalue(), alt, label)
 
 
-def chart(drawn: Chart) -> str:
-    """Return a chart as an SVG element."""
-    names = [line.label for line in drawn.lines] + [name for name, _ in drawn.levels]
-    legend = len(names) > 1 or bool(drawn.levels)
+def chart(drawn: Chart) -> Picture:
+    """Return a chart as a picture."""
+    levels = drawn.levels or {}
+    names = [line.label for line in drawn.lines] + list(levels)
+    legend = len(names) > 1 or bool(levels)
     columns = 2 if len(names) > 3 and max(map(len, names)) <= _SHORT_NAME else 1
-    height = _HEIGHT + _LEGEND_LINE * -(-len(names) // columns) * legend
+    height = _HEIGHT + (_LEGEND_LINE * -(-len(names) // columns) if legend else 0)
     with _drawing(_SETTINGS):
         figure = _figure(_WIDTH / 72, height / 72)
-        axes = figure.add_subplot()
+        axes = _axes(figure, drawn)
         _scale(axes, drawn)
         for line in drawn.lines:
             _draw_line(axes, line, drawn)
-        for number, (label, value) in enumerate(drawn.levels):
+        for number, (label, value) in enumerate(levels.items()):
             style = _DASHES[1 + number % (len(_DASHES) - 1)]
             axes.axhline(value, color=LIGHT["soft"], ls=style, lw=1.2, label=label)
-        axes.set_xlabel(drawn.x)
-        axes.set_ylabel(drawn.y)
         if drawn.from_zero:
             axes.set_ylim(bottom=0)
         if math.isfinite(drawn.top):
@@ -231,26 +193,20 @@ def chart(drawn: Chart) -> str:
         if legend:
             look = {"fontsize": 11, "handlelength": 3.2, "ncols": columns}
             figure.legend(loc="outside upper left", **look)
-        return _svg(figure, drawn.alt)
+        return Picture(_svg(figure, drawn.alt), drawn.alt)
 
 
-def scatter(x: AnyArray, y: AnyArray, labels: AnyArray | None, drawn: Chart) -> str:
-    """Return points as an SVG element: labels in their colours, or coloured dots.
+def scatter(x: AnyArray, y: AnyArray, labels: AnyArray | None, drawn: Chart) -> Picture:
+    """Return points (n,) over the axes of a chart, each as its label.
 
-    Parameters
-    ----------
-    x, y : ndarray (n,)
-        Where the points are.
-    labels : ndarray of int or float32 (n,), or None
-        Classes, or numbers; without labels points are dots of one colour.
-    drawn : Chart
-        The axes; without lines.
+    Integers are drawn as such, float32 as colours; without labels there are dots.
     """
     with _drawing(_SETTINGS):
         figure = _figure(_WIDTH / 72, _WIDTH / 72)
-        axes = figure.add_subplot()
-        _plain(axes)
-        if labels is not None and labels.dtype.kind == "f":
+        axes = _axes(figure, drawn)
+        if labels is None:
+            axes.scatter(x, y, s=14, color=LIGHT[SERIES[0]], linewidths=0)
+        elif labels.dtype.kind == "f":
             from matplotlib import colormaps
 
             # A bar of more colours would be an image. Rims are seen on any ground.
@@ -258,22 +214,12 @@ def scatter(x: AnyArray, y: AnyArray, labels: AnyArray | None, drawn: Chart) -> 
             rims = {"linewidths": 0.7, "edgecolors": LIGHT["ink"]}
             dots = axes.scatter(x, y, s=24, c=labels, cmap=ramp, **rims)
             figure.colorbar(dots, label="label")
-            groups: list[Any] = []
         else:
-            groups = [0] if labels is None else np.unique(labels).tolist()
-        for number, group in enumerate(groups):
-            mine = slice(None) if labels is None else labels == group
-            axes.scatter(
-                x[mine],
-                y[mine],
-                marker="o" if labels is None else f"${group}$",
-                s=14 if labels is None else 46,
-                color=LIGHT[SERIES[number % len(SERIES)]],
-                linewidths=0,
-            )
-        axes.set_xlabel(drawn.x)
-        axes.set_ylabel(drawn.y)
-        return _svg(figure, drawn.alt)
+            for number, group in enumerate(np.unique(labels).tolist()):
+                mine, hue = labels == group, LIGHT[SERIES[number % len(SERIES)]]
+                look = {"marker": f"${group}$", "s": 46, "color": hue, "linewidths": 0}
+                axes.scatter(x[mine], y[mine], **look)
+        return Picture(_svg(figure, drawn.alt), drawn.alt)
 
 
 @contextmanager
@@ -299,29 +245,17 @@ def _drawing(settings: dict[Any, Any]) -> Iterator[None]:
         ) from error
 
 
-def _plain(axes: Any) -> None:
-    """Label axes without zeros at the end."""
+def _axes(figure: Any, drawn: Chart) -> Any:
+    """Return named axes; their numbers have no zeros at the end."""
+    axes = figure.add_subplot(xlabel=drawn.x, ylabel=drawn.y)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:.10g}".replace("-", "−"))
-
-
-def _frame(axes: Any, drawn: Chart) -> None:
-    """Bound the axes by what is not above the top."""
-    pairs = [pair for line in drawn.lines for pair in zip(line.x, line.y, strict=True)]
-    seen = [(x, y) for x, y in pairs if y <= drawn.top]
-    # The usual margins would be those of all values.
-    low, first, last = min(y for _, y in seen), min(seen)[0], max(seen)[0]
-    margin = 0 if drawn.y_log else 0.05 * (drawn.top - low)
-    if low < drawn.top:  # else a single value, or equal ones
-        axes.set_ylim(low - margin, drawn.top)
-    if first < last:
-        axes.set_xlim(first - 0.03 * (last - first), last + 0.03 * (last - first))
+    return axes
 
 
 def _scale(axes: Any, drawn: Chart) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    _plain(axes)
     if drawn.x_log:
         base = 2 if drawn.whole else 10
         axes.set_xscale("log", base=base, nonpositive="mask")
@@ -344,6 +278,19 @@ def _ticks(axis: Any, values: Sequence[float], base: int = 10) -> None:
     axis.set_major_locator(LogLocator(base, subs))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
+
+
+def _frame(axes: Any, drawn: Chart) -> None:
+    """Bound the axes by what is not above the top."""
+    pairs = [pair for line in drawn.lines for pair in zip(line.x, line.y, strict=True)]
+    seen = [(x, y) for x, y in pairs if y <= drawn.top]
+    # The usual margins would be those of all values.
+    low, first, last = min(y for _, y in seen), min(seen)[0], max(seen)[0]
+    margin = 0 if drawn.y_log else 0.05 * (drawn.top - low)
+    if low < drawn.top:  # else a single value, or equal ones
+        axes.set_ylim(low - margin, drawn.top)
+    if first < last:
+        axes.set_xlim(first - 0.03 * (last - first), last + 0.03 * (last - first))
 
 
 def _draw_line(axes: Any, line: Line, drawn: Chart) -> None:
@@ -380,16 +327,6 @@ def _svg(figure: Any, alt: str) -> str:
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
     text = text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
     return with_variables(text).strip()
-
-
-def _png(sheet: AnyArray) -> bytes:
-    # matplotlib has brought Pillow, whose grey files are a third as large as its own.
-    from PIL import Image
-
-    out = BytesIO()
-    image = Image.fromarray((255 * sheet).round().astype(np.uint8))
-    image.save(out, format="png", optimize=True)
-    return out.getvalue()
 
 
 def _figure(width: float, height: float) -> Any:

@@ -6,13 +6,15 @@ functions of this package make.
 
 import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
-from mpilayer.report.palette import VARIABLES
-from mpilayer.report.style import STYLE
+from mpilayer.report.style import STYLE, VARIABLES
+
+NOTHING = "–"
+"""What stands where there is no number."""
 
 # Nothing is loaded and nothing is run, whatever a file may have smuggled in.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -33,52 +35,28 @@ class Markup(str):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that lies in the page and perhaps in a file.
+    """A picture that lies in the page and perhaps in a file."""
 
-    Attributes
-    ----------
-    content : str or bytes
-        An SVG element, or a PNG file.
-    alt : str
-        What it shows, for those who do not see it.
-    label : str
-        What stands above it where a figure has several.
-    """
-
-    content: str | bytes
-    alt: str
-    label: str = ""
-
-    @property
-    def suffix(self) -> str:
-        """Ending of its file."""
-        return ".svg" if isinstance(self.content, str) else ".png"
+    content: str | bytes  # an SVG element, or a PNG file
+    alt: str  # what it shows, for those who do not see it
+    label: str = ""  # what stands above it where a figure has several
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Pictures with a caption.
+    """Pictures, at least one, with a caption."""
 
-    Attributes
-    ----------
-    name : str
-        Its place in the page, and the name of its file; letters, digits and hyphens.
-    title : str
-        A few words.
-    says : str
-        One sentence: what is shown, with units and the run's main settings.
-    pictures : tuple of Picture
-        At least one.
-    layout : str
-        ``chart`` (two abreast), ``wide`` (with scroll bars where there is no room) or
-        ``tiles`` (pictures of pixels).
-    """
+    name: str  # its place in the page, and the name of its file; a-z, 0-9, hyphens
+    title: str  # a few words
+    says: str  # one sentence: what is shown, with units and the run's main settings
+    pictures: Sequence[Picture]
+    layout: str = "chart"  # two abreast; "wide": scrolls; "tiles": of pixels
 
-    name: str
-    title: str
-    says: str
-    pictures: tuple[Picture, ...]
-    layout: str = "chart"
+    def named(self) -> list[tuple[str, Picture]]:
+        """Return each picture with a name of its own."""
+        if len(self.pictures) == 1:
+            return [(self.name, self.pictures[0])]
+        return [(f"{self.name}-{n}", one) for n, one in enumerate(self.pictures, 1)]
 
 
 Part = Markup | Figure
@@ -87,37 +65,19 @@ Part = Markup | Figure
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what stands below it.
-
-    Attributes
-    ----------
-    name : str
-        Its place in the page.
-    title : str
-        The heading.
-    content : tuple of Part
-        In this order.
-    within : bool
-        It belongs to the section before it.
-    """
+    """A heading with what stands below it; perhaps within the section before it."""
 
     name: str
     title: str
-    content: tuple[Part, ...]
+    content: Sequence[Part]
     within: bool = False
 
 
 def element(name: str, /, *content: str, **attributes: str) -> Markup:
-    """Return an element; content and attributes are escaped.
+    """Return an element; content that is not ``Markup``, and attributes, are escaped.
 
-    Parameters
-    ----------
-    name : str
-        Of the element.
-    *content : str
-        Texts, and elements as ``Markup``.
-    **attributes : str
-        With ``_`` for ``-``; one at the end is dropped, as in ``class_``.
+    In names of attributes ``_`` stands for ``-``; one at the end is dropped, as in
+    ``class_``.
     """
     described = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
@@ -125,13 +85,8 @@ def element(name: str, /, *content: str, **attributes: str) -> Markup:
     )
     if name in _EMPTY:
         return Markup(f"<{name}{described}>")
-    return Markup(f"<{name}{described}>{join(content)}</{name}>")
-
-
-def join(parts: Iterable[str], between: str = "") -> Markup:
-    """Return parts one after the other, escaped where they are not ``Markup``."""
-    safe = [part if isinstance(part, Markup) else escape(part) for part in parts]
-    return Markup(between.join(safe))
+    safe = (part if isinstance(part, Markup) else escape(part) for part in content)
+    return Markup(f"<{name}{described}>{''.join(safe)}</{name}>")
 
 
 def paragraph(*content: str) -> Markup:
@@ -155,46 +110,30 @@ def table(
     title: str,
     head: Sequence[str],
     rows: Iterable[Sequence[str]],
-    apart: Iterable[int] = (),
+    theirs: Iterable[Sequence[str]] = (),
+    class_: str = "",
 ) -> Markup:
-    """Return a table that scrolls where there is no room.
+    """Return a table, its title above it, that scrolls where there is no room.
 
-    Parameters
-    ----------
-    title : str
-        Its caption.
-    head : sequence of str
-        A heading for each column; the first column names the rows.
-    rows : iterable of sequences of str
-        The cells; all but the first of a row are set flush right.
-    apart : iterable of int
-        Numbers of the rows that come from elsewhere, such as a paper.
+    The first column names the rows, others are set flush right; cells are text or
+    ``td`` elements. ``theirs`` are rows from elsewhere, such as a paper.
     """
-    foreign = set(apart)
-    top = element("tr", *(element("th", text, scope="col") for text in head))
     body = [
         element(
             "tr",
             element("th", row[0], scope="row"),
-            *(
-                element("td", text, data_label=column, **_long(text))
-                for column, text in zip(head[1:], row[1:], strict=True)
-            ),
-            class_="apart" if number in foreign else "",
+            *map(_cell, head[1:], row[1:]),
+            class_=origin,
         )
-        for number, row in enumerate(rows)
+        for origin, some in (("", rows), ("apart", theirs))
+        for row in some
     ]
     inner = element(
         "table",
-        element("thead", top),
+        element("thead", element("tr", *(element("th", t, scope="col") for t in head))),
         element("tbody", *body),
         aria_label=title,
     )
-    return captioned(title, inner)
-
-
-def captioned(title: str, inner: Markup, class_: str = "") -> Markup:
-    """Return a table below its caption, which stays where it is when that scrolls."""
     return element(
         "div",
         element("p", title, class_="caption"),
@@ -203,31 +142,30 @@ def captioned(title: str, inner: Markup, class_: str = "") -> Markup:
     )
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> Markup:
-    """Return numbers that catch the eye, each with its name."""
-    return element(
-        "dl",
-        *(
-            element("div", element("dt", name), element("dd", value, **_whole(value)))
-            for name, value in pairs
-        ),
-        class_="facts",
-    )
+def _cell(column: str, text: str) -> Markup:
+    if isinstance(text, Markup) and text.startswith("<td"):
+        return text
+    # Others may not be broken into lines.
+    long = {"class_": "long"} if len(text) > _SHORT_CELL else {}
+    return element("td", text, data_label=column, **long)
 
 
-def folded(title: str, *content: str) -> Markup:
-    """Return something long that opens at a click."""
-    return element("details", element("summary", title), *content)
+def facts(values: Mapping[str, str]) -> Markup:
+    """Return numbers that catch the eye, each with its name, but for unknown ones."""
+    shown = []
+    for name, value in values.items():
+        # A number is not broken: 1e-05 has a hyphen.
+        is_number = len(value) <= _SHORT_FACT and " " not in value
+        whole = {"class_": "whole"} if is_number else {}
+        told = element("div", element("dt", name), element("dd", value, **whole))
+        shown += [told] if value != NOTHING else []
+    return element("dl", *shown, class_="facts")
 
 
 def figure(drawn: Figure) -> Markup:
     """Return a figure with its caption."""
-    several = len(drawn.pictures) > 1
-    pictures = [
-        _picture(f"{drawn.name}-{number}" if several else drawn.name, one)
-        for number, one in enumerate(drawn.pictures, start=1)
-    ]
     attributes = {"tabindex": "0"} if drawn.layout == "wide" else {}
+    pictures = [_picture(name, one) for name, one in drawn.named()]
     return element(
         "figure",
         element("div", *pictures, class_="pictures", **attributes),
@@ -237,18 +175,18 @@ def figure(drawn: Figure) -> Markup:
     )
 
 
-def page(title: str, lead: Sequence[Markup], sections: Sequence[Section]) -> str:
-    """Return the whole page.
+def _picture(name: str, picture: Picture) -> Markup:
+    label = element("span", picture.label, class_="label") if picture.label else ""
+    if isinstance(picture.content, bytes):
+        address = f"data:image/png;base64,{base64.b64encode(picture.content).decode()}"
+        return element("div", label, element("img", src=address, alt=picture.alt))
+    # Names in a picture become its own in the page.
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}.", picture.content)
+    return element("div", label, Markup(svg))
 
-    Parameters
-    ----------
-    title : str
-        The heading.
-    lead : sequence of Markup
-        What stands below it, above the table of contents.
-    sections : sequence of Section
-        In this order.
-    """
+
+def page(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """Return the whole page: title, lead, contents, sections."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -256,46 +194,15 @@ def page(title: str, lead: Sequence[Markup], sections: Sequence[Section]) -> str
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", title),
-        element("style", Markup(VARIABLES + STYLE)),
+        element("style", Markup(f"{VARIABLES}\n{STYLE}")),
     )
     body = element(
         "body",
-        element("header", element("h1", title), *lead),
+        element("header", element("h1", title), paragraph(lead)),
         _contents(sections),
         element("main", *map(_section, sections)),
     )
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
-
-
-def data_uri(content: bytes) -> str:
-    """Return a PNG file as the address of itself."""
-    return "data:image/png;base64," + base64.b64encode(content).decode()
-
-
-def _long(text: str) -> dict[str, str]:
-    """Return the class of a cell that may be broken into lines; others may not."""
-    return {"class_": "long"} if len(text) > _SHORT_CELL else {}
-
-
-def _whole(text: str) -> dict[str, str]:
-    """Return the class of a fact that is a number: 1e-05 has a hyphen."""
-    is_number = len(text) <= _SHORT_FACT and " " not in text
-    return {"class_": "whole"} if is_number else {}
-
-
-def _picture(name: str, picture: Picture) -> Markup:
-    label = element("span", picture.label, class_="label") if picture.label else ""
-    if isinstance(picture.content, str):
-        return element("div", label, Markup(_inline(picture.content, name)))
-    image = element("img", src=data_uri(picture.content), alt=picture.alt)
-    return element("div", label, image)
-
-
-def _inline(svg: str, name: str) -> str:
-    """Return a picture whose names are its own in the page."""
-    svg = re.sub(r'\bid="', f'id="{name}.', svg)
-    svg = re.sub(r"url\(#", f"url(#{name}.", svg)
-    return re.sub(r'href="#', f'href="#{name}.', svg)
 
 
 def _contents(sections: Sequence[Section]) -> Markup:

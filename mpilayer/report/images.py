@@ -9,9 +9,10 @@ import numpy as np
 from mpilayer.arrays import AnyArray
 from mpilayer.report import figures
 from mpilayer.report.figures import Chart
-from mpilayer.report.html import Figure, Part, Picture, note
-from mpilayer.report.run import Run, Sample
-from mpilayer.report.words import ERROR
+from mpilayer.report.html import Figure, Part, note
+from mpilayer.report.run import Run
+from mpilayer.report.sample import Sample
+from mpilayer.report.words import ERROR, count
 
 _MOST_FILTERS = 100
 
@@ -30,48 +31,52 @@ def reconstructions(runs: Sequence[Run], name: str) -> Iterator[Part]:
     """
     tables = [run for run in runs if run.weights is not None and not run.image_size]
     if tables:
-        of = ", ".join(
-            dict.fromkeys(str(run.section("data").get("name")) for run in tables)
-        )
+        of = dict.fromkeys(str(run.section("data").get("name")) for run in tables)
         yield note(
-            f"The rows of {of} are not square images, so there are no pictures of "
-            "reconstructions and of what hidden units respond to."
+            f"The rows of {', '.join(of)} are not square images, so there are no "
+            "pictures of reconstructions and of what hidden units respond to."
         )
-    known = [(run, run.sample) for run in runs if run.sample is not None]
-    digests = dict.fromkeys(sample.digest for _, sample in known)
-    for place, digest in enumerate(digests, start=1):
-        some = [(run, sample) for run, sample in known if sample.digest == digest]
-        drawn = _compared(some, f"{name}-{place}")
-        if drawn is not None:
-            yield drawn
+    groups: dict[str, list[tuple[Run, Sample]]] = {}
+    for run in runs:
+        if run.sample is not None:
+            groups.setdefault(run.sample.digest, []).append((run, run.sample))
+    for place, some in enumerate(groups.values(), start=1):
+        yield from _compared(some, f"{name}-{place}")
 
 
-def first_layer(run: Run, name: str) -> Iterator[Figure]:
-    """Yield the weights of the first layer's units as images, if rows are images."""
-    if run.weights is None:
-        return
-    images = as_images(run.weights.T, run)
+def first_layer(run: Run) -> Iterator[Figure]:
+    """Yield the weights of the first layer's units as images, if rows are images.
+
+    Those of a sparse autoencoder are Figure 2.3.1 of Lahiri et al. 2010.
+    """
+    images = None if run.weights is None else as_images(run.weights.T, run)
     if images is None:
         return
-    some = images[:_MOST_FILTERS]
-    columns = math.ceil(math.sqrt(len(some)))
-    of = "first " if len(some) < len(images) else ""
+    n, height, width = images.shape
+    title = "Filters"
+    says = (
+        f"The input of norm 1 that each of the {n} hidden units responds to most, "
+        f"{height} × {width} pixels"
+    )
+    alt = f"Filters of {n} hidden units of {run.name}, in grey"
+    if run.kind == "deep":
+        images = images[:_MOST_FILTERS]
+        title = "First-layer filters"
+        of = "first " if len(images) < n else ""
+        says = (
+            f"Weights from the {height} × {width} inputs to each of the {of}"
+            f"{len(images)} of {n} hidden units"
+        )
+        alt = f"Weights of {len(images)} hidden units of {run.name}, as grey images"
     yield Figure(
-        f"filters-{name}",
-        "First-layer filters",
-        f"Weights from the {images.shape[1]} × {images.shape[2]} inputs to each of the "
-        f"{of}{len(some)} of {len(images)} hidden units; grey is 0, each tile has its "
-        "own scale.",
-        (
-            Picture(
-                figures.tiles(some, columns, signed=True),
-                f"Weights of {len(some)} hidden units of {run.name}, as grey images",
-            ),
-        ),
+        f"filters-{run.place}",
+        title,
+        f"{says}; grey is 0, each tile has its own scale.",
+        [figures.tiles(images, alt, signed=True)],
     )
 
 
-def code_space(run: Run, name: str) -> Iterator[Figure]:
+def code_space(run: Run) -> Iterator[Figure]:
     """Yield where the rows lie in the space of codes."""
     if run.sample is None or run.sample.codes.shape[1] < 2:
         return
@@ -84,55 +89,50 @@ def code_space(run: Run, name: str) -> Iterator[Figure]:
             f"first component ({shares[0]:.0%} of the variance)",
             f"second component ({shares[1]:.0%})",
         )
-    labels = run.sample.labels
-    shown = "without labels"
-    if labels is not None:
-        is_number = labels.dtype.kind == "f"
+    labels, classes = run.sample.labels, run.sample.classes
+    if labels is None:
+        shown = "without labels"
+    elif labels.dtype.kind == "f":
+        shown = "each coloured by its label, which is a number"
+    else:
         shown = "each drawn as its label"
-        if is_number:
-            shown = "each coloured by its label, which is a number"
-        if (names := run.sample.classes) and not is_number:
-            shown += f" ({', '.join(f'{k}: {name}' for k, name in enumerate(names))})"
+        if classes:
+            shown += f" ({', '.join(f'{k}: {name}' for k, name in enumerate(classes))})"
     alt = f"Codes of {len(codes)} rows of {run.name}, {shown}"
-    drawn = figures.scatter(codes[:, 0], codes[:, 1], labels, Chart((), *axes, alt))
     yield Figure(
-        f"codes-{name}",
+        f"codes-{run.place}",
         "Code space",
         f"Codes of {len(codes)} {run.sample.split} rows{how}, {shown}, by the encoder "
         f"of the {run.sample.model}, in the units of the code.",
-        (Picture(drawn, alt),),
+        [figures.scatter(codes[:, 0], codes[:, 1], labels, Chart((), *axes, alt))],
     )
 
 
-def _compared(some: Sequence[tuple[Run, Sample]], name: str) -> Figure | None:
+def _compared(some: Sequence[tuple[Run, Sample]], name: str) -> Iterator[Figure]:
     run, first = some[0]
     known = [sample.pca is not None for _, sample in some]
     lacks = " (not where the code is as wide as the rows, or PCA takes long)"
     pca = (
         "; PCA: what as many principal components as code units make of them"
-        f"{lacks * (not all(known))}"
-    ) * any(known)
+        f"{'' if all(known) else lacks}"
+    )
     pictures = []
     for label, rows in _panels(some):
         images = as_images(_greys(rows, first.originals), run)
         if images is None:
-            return None
-        columns = math.ceil(math.sqrt(len(images)))
+            return
         error = np.square(rows - first.originals, dtype=np.float64).sum(axis=1).mean()
         of = f"\nerror {error:.2f}" if rows is not first.originals else ""
-        pictures.append(
-            Picture(
-                figures.tiles(images, columns),
-                f"{label}: {len(images)} images in rows of {columns}",
-                f"{label}{of}",
-            )
-        )
-    return Figure(
+        columns = math.ceil(math.sqrt(len(images)))
+        alt = f"{label}: {len(images)} images in rows of {columns}"
+        pictures.append(figures.tiles(images, alt, f"{label}{of}"))
+    yield Figure(
         name,
         "Originals beside their reconstructions",
         f"{len(first.originals)} {first.split} rows from all over {first.data!r}, in "
-        f"the same places in every panel, with the error on these rows ({ERROR}){pca}.",
-        tuple(pictures),
+        f"the same places in every panel, with the error on these rows ({ERROR})"
+        f"{pca if any(known) else ''}.",
+        pictures,
         "tiles",
     )
 
@@ -148,7 +148,7 @@ def _panels(some: Sequence[tuple[Run, Sample]]) -> Iterator[tuple[str, Any]]:
     yield "originals", some[0][1].originals
     by_components = {s.codes.shape[1]: s.pca for _, s in some if s.pca is not None}
     for n, rows in sorted(by_components.items()):
-        yield f"PCA, {n} component{'s' * (n > 1)}", rows
+        yield f"PCA, {count(n, 'component')}", rows
     for run, sample in some:
         for model, rows in sample.reconstructions.items():
             yield f"{run.name}, {model}", rows

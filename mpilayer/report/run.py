@@ -1,22 +1,41 @@
-"""A run, as a report sees it; plain values, read by :mod:`mpilayer.report.collect`."""
+"""Runs as a report sees them: read once, without training, without MPI.
 
+A run may be finished, still running or broken off. What is missing or damaged becomes a
+remark; only a folder that is not a run at all is an error.
+"""
+
+import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mpilayer.arrays import AnyArray, Array32
-from mpilayer.train.record import end_of
-from mpilayer.train.schedule import Schedule
+from mpilayer import files
+from mpilayer.arrays import AnyArray
+from mpilayer.data.dataset import Dataset
+from mpilayer.errors import CheckpointError, ConfigError, DataError, MpilayerError
+from mpilayer.report.sample import Sample, first_weights, image_size_of, sample_of
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.lock import at_work
+from mpilayer.store.metrics import MetricsReader
+from mpilayer.train.record import KINDS, end_of
+
+T = TypeVar("T")
 
 PREDICTORS = {"classify": "classifier", "regress": "regressor"}
 """Tasks of fine-tuning that learn labels, and what each makes."""
 
+_METRICS = ("stack", "finetune", "sparse", *PREDICTORS)
+
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch of a layer; see :class:`mpilayer.train.pretrain.EpochRecord`.
+    """An epoch of a layer; see :class:`mpilayer.train.record.EpochRecord`.
 
     The epoch begins with ``started``, before it the layer waits; then come training,
     transforming, sending (in truth spread over the epoch) and measuring errors.
@@ -42,106 +61,26 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Some rows of a run's data, spread over one split, and what the run makes of them.
-
-    Attributes
-    ----------
-    data, digest, split : str
-        Where the rows come from.
-    labels : ndarray (n,) or None
-        Of all rows: integers are classes, float32 are numbers.
-    classes : tuple of str
-        Name of label 0, 1, 2, …; empty if they have none.
-    originals : ndarray (n_images, n_visible)
-        The rows to show.
-    reconstructions : mapping of str to ndarray
-        From the name of a model, such as ``pre-trained``, to the rows in its place.
-    pca : ndarray (n_images, n_visible) or None
-        What as many principal components as code units make of them.
-    codes : ndarray (n, n_code)
-        Of all rows, by the newest model.
-    model : str
-        What that is, such as ``fine-tuned stack`` or ``classifier``.
-    """
-
-    data: str
-    digest: str
-    split: str
-    labels: AnyArray | None
-    classes: tuple[str, ...]
-    originals: Array32
-    reconstructions: Mapping[str, Array32]
-    pca: AnyArray | None
-    codes: Array32
-    model: str
-
-
-@dataclass(frozen=True)
 class Run:
-    """A run, as its directory tells of it.
-
-    Attributes
-    ----------
-    path : Path
-        The directory.
-    name : str
-        What the report calls it; no two are equal.
-    place : str
-        The name in addresses and files: a-z, 0-9 and hyphens; no two are equal.
-    kind : str
-        ``deep``, ``sparse`` or ``comparison``.
-    config, summary, comparison : mapping
-        ``config.toml``, ``summary.json`` and ``compare.json``.
-    config_text : str
-        The first as it stands there.
-    complete : tuple of str
-        Commands that have come to their end.
-    layers : tuple of tuple of Epoch
-        Of pre-training.
-    schedule : Schedule or None
-        If there is one, and it is whole.
-    stack, finetune, evaluations : tuple of mappings
-        The lines of these metrics.
-    predictors : mapping of str to tuple of mappings
-        Those of ``classify`` and ``regress``, where there are some.
-    weights : ndarray (n_visible, n_hidden) or None
-        Of the first layer, as pre-trained so far.
-    sample : Sample or None
-        If there are data and a trained model.
-    image_size : int
-        Height and width of its rows if they are images, else 0.
-    remarks : tuple of str
-        What could not be shown, and why.
-    silent : float
-        Seconds since the last line of metrics.
-    at_work : bool or None
-        A launch is at work in it; None if nobody knows.
-    """
+    """A run, as its directory tells of it."""
 
     path: Path
-    name: str
-    place: str
-    kind: str
+    name: str  # what the report calls it; no two are equal
+    place: str  # the same in addresses and files, of a-z, 0-9 and hyphens
+    kind: str  # "deep", "sparse" or "comparison"
     config: Mapping[str, Any]
     config_text: str
     summary: Mapping[str, Any]
-    comparison: Mapping[str, Any] = field(default_factory=dict)
-    complete: tuple[str, ...] = ()
-    layers: tuple[tuple[Epoch, ...], ...] = ()
-    schedule: Schedule | None = None
-    stack: tuple[Mapping[str, Any], ...] = ()
-    finetune: tuple[Mapping[str, Any], ...] = ()
-    evaluations: tuple[Mapping[str, Any], ...] = ()
-    predictors: Mapping[str, tuple[Mapping[str, Any], ...]] = field(
-        default_factory=dict
-    )
-    weights: AnyArray | None = None
-    sample: Sample | None = None
-    image_size: int = 0
-    remarks: tuple[str, ...] = ()
-    silent: float = math.nan
-    at_work: bool | None = None
+    comparison: Mapping[str, Any]  # compare.json
+    complete: Sequence[str]  # commands that have come to their end
+    layers: Sequence[Sequence[Epoch]]
+    metrics: Mapping[str, Sequence[Mapping[str, Any]]]  # lines of the other files
+    weights: AnyArray | None  # (n_visible, n_hidden), first layer, pre-trained so far
+    sample: Sample | None  # if there are data and a trained model
+    image_size: int  # height and width of its rows if they are images, else 0
+    silent: float  # seconds since the last line of metrics; infinite before the first
+    at_work: bool | None  # a launch is at work in it; None if nobody knows
+    remarks: Sequence[str]  # what could not be shown, and why
 
     @property
     def n_visible(self) -> int:
@@ -152,6 +91,10 @@ class Run:
     def section(self, name: str) -> Mapping[str, Any]:
         """Return a section of the configuration, empty if there is none."""
         return mapping(self.config.get(name))
+
+    def column(self, name: str, key: str) -> list[float]:
+        """Return a number of every line of a file of metrics."""
+        return [number(line.get(key)) for line in self.metrics[name]]
 
 
 def number(value: Any) -> float:
@@ -168,3 +111,159 @@ def mapping(value: Any) -> Mapping[str, Any]:
 def listing(value: Any) -> Sequence[Any]:
     """Return a list from a file, an empty one for whatever else may stand there."""
     return value if isinstance(value, list) else []
+
+
+def collect(paths: Sequence[Path], data: Path | None = None) -> list[Run]:
+    """Read runs; a comparison is followed by its two runs.
+
+    ``data`` is where the data set of one of them, or of several, is now.
+
+    Raises
+    ------
+    ConfigError
+        A directory is named twice.
+    DataError
+        ``data`` is not a data set, or that of no run.
+    CheckpointError
+        There is no run, or its ``config.toml`` is damaged.
+    """
+    directories = [RunDirectory.open(path) for path in paths]
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        other = seen.setdefault(path.resolve(), path)
+        if other is not path:
+            raise ConfigError(
+                f"each DIR must be another run; {other} and {path} are the same one. "
+                "Name it once."
+            )
+    moved = {}
+    if data is not None:
+        with Dataset.open(data) as dataset:
+            moved[dataset.digest] = data
+    runs: list[Run] = []
+    for whole, name in zip(directories, names(paths), strict=True):
+        parts = {name: whole.path}
+        parts |= {f"{name}/{part}": whole.path / part for part in ("average", "exact")}
+        for own, path in parts.items():
+            if (path / "config.toml").is_file():
+                place = _place(own, [run.place for run in runs])
+                runs.append(_read(RunDirectory(path), own, place, moved))
+    if moved.keys() - {str(run.section("data").get("digest")) for run in runs}:
+        raise DataError(
+            f"--data must be the data set of a run; {data} is that of none of these. "
+            "Give another one, or leave it out."
+        )
+    return runs
+
+
+def names(paths: Sequence[Path]) -> list[str]:
+    """Return for each path its shortest end that no other one has."""
+    ends = []
+    for path in paths:
+        # Fonts have no letters for bytes of other encodings.
+        parts = [os.fsencode(p).decode(errors="replace") for p in path.resolve().parts]
+        ends.append(["/".join(parts[-n:]) for n in range(1, len(parts) + 1)])
+    count = Counter(end for own in ends for end in own)
+    return [next(end for end in own if count[end] == 1) for own in ends]
+
+
+def _place(name: str, taken: Sequence[str]) -> str:
+    """Return a place of its own for a name; names may differ in strange signs alone."""
+    usual = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "run"
+    choices = (f"{usual}-{n}" if n > 1 else usual for n in itertools.count(1))
+    return next(choice for choice in choices if choice not in taken)
+
+
+def _read(
+    directory: RunDirectory, name: str, place: str, moved: Mapping[str, Path]
+) -> Run:
+    # Before the rest: a run is complete before its launch lets go of it.
+    working = at_work(directory.path)
+    path = directory.path / "config.toml"
+    try:
+        config, text = directory.read_config(), files.read_text(path, names=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} must be readable; {error.strerror}. Mend its permissions."
+        ) from error
+    kinds = {"compare": "comparison", "sparse": "sparse"}
+    kind = next((kind for section, kind in kinds.items() if section in config), "deep")
+    n_layers = len(listing(mapping(config.get("pretrain")).get("layers")))
+    reader = _Reader(directory)
+    attempt, lines = reader.attempt, reader.lines
+    if directory.schedule.exists():
+        attempt(directory.read_table)
+    data = moved.get(str(mapping(config.get("data")).get("digest")))
+    return Run(
+        path=directory.path,
+        name=name,
+        place=place,
+        kind=kind,
+        config=config,
+        config_text=text,
+        summary=attempt(lambda: directory.read_object("summary.json")) or {},
+        comparison=attempt(lambda: directory.read_object("compare.json")) or {},
+        complete=attempt(directory.read_completed) or (),
+        layers=[list(_epochs(lines(f"layer-{n}"))) for n in range(1, n_layers + 1)],
+        metrics={name: lines(name) for name in _METRICS},
+        weights=attempt(lambda: first_weights(directory, kind)),
+        sample=attempt(lambda: sample_of(directory, kind, data)),
+        image_size=attempt(lambda: image_size_of(directory, data)) or 0,
+        silent=max(0.0, time.time() - reader.newest),
+        at_work=working,
+        remarks=list(dict.fromkeys(reader.remarks)),
+    )
+
+
+class _Reader:
+    """Reads what may be missing or damaged; what is, it remarks on."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+        self.remarks: list[str] = []
+        self.newest = -math.inf
+
+    def attempt(self, read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except MpilayerError as error:
+            self.remarks.append(str(error))
+        except OSError as error:
+            self.remarks.append(f"{error.filename} can't be read: {error.strerror}.")
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            found, path = f"{type(error).__name__}: {error}", self._directory.path
+            self.remarks.append(f"{path} is not as training wrote it ({found}).")
+        return None
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """Return the lines of a file of metrics."""
+        path = self._directory.metrics_file(name)
+        if not path.is_file():
+            return []
+        self.newest = max(self.newest, path.stat().st_mtime)
+        reader = MetricsReader(path)
+        lines = list(reader.new_lines())
+        if reader.damaged:
+            self.remarks.append(
+                f"{path} is damaged: {reader.damaged} of its lines are left out."
+            )
+        return lines
+
+
+def _epochs(lines: Sequence[Mapping[str, Any]]) -> Iterator[Epoch]:
+    """Yield the epochs of a layer that have all that a picture needs."""
+    for line in lines:
+        seconds = {kind: max(0.0, number(line.get(kind))) for kind in KINDS}
+        counts = [number(line.get(key)) for key in ("epoch", "used", "started")]
+        if not all(map(math.isfinite, (*counts, *seconds.values()))):
+            continue
+        rank = number(line.get("rank"))
+        yield Epoch(
+            epoch=int(counts[0]),
+            used=int(counts[1]),
+            rank=-1 if math.isnan(rank) else int(rank),
+            started=counts[2],
+            seconds=seconds,
+            train_error=number(line.get("train_error")),
+            validation_error=number(line.get("validation_error")),
+        )

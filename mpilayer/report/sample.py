@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from mpilayer.data.images import image_size
 from mpilayer.errors import DataError, UnfinishedWarning
 from mpilayer.models.stack import DeepAutoencoder, Stack
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.report.run import Sample, mapping
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import (
     is_finetuned,
@@ -27,29 +27,44 @@ from mpilayer.runs.tasks import data_of_run, trained_last
 from mpilayer.store import checkpoint
 from mpilayer.train.evaluate import PCA
 
-N_IMAGES = 25
-"""Rows whose reconstructions are shown."""
-_MOST_POINTS = 500
+# Rows whose reconstructions are shown, and whose codes are.
+_N_IMAGES, _MOST_POINTS = 25, 500
+# Of PCA: some ten seconds; nobody waits longer for a panel. Full MNIST: 4e10.
 _MOST_PRODUCTS = 1e11
-"""Of PCA: some ten seconds; nobody waits longer for a panel. Full MNIST: 4e10."""
 _MOST_LABELS = 50
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some rows of a run's data, spread over one split, and what the run makes of them.
+
+    All n have codes; n_images of them are to be shown.
+    """
+
+    data: str
+    digest: str
+    split: str
+    labels: AnyArray | None  # (n,): integers are classes, float32 are numbers
+    classes: tuple[str, ...]  # the name of label 0, 1, 2, …; empty if they have none
+    originals: Array32  # (n_images, n_visible)
+    reconstructions: Mapping[str, Array32]  # the same by models: "pre-trained"
+    pca: AnyArray | None  # the same by as many components as code units
+    codes: Array32  # (n, n_code), by the newest model
+    model: str  # what that is, such as "fine-tuned stack" or "classifier"
 
 
 def first_weights(directory: RunDirectory, kind: str) -> AnyArray | None:
     """Return the weights of the first layer, of its newest checkpoint, if finite."""
-    if kind == "comparison":
-        return None
     path = directory.checkpoint("sparse")
     if kind == "deep":
         found = directory.layer_candidates(0)
-        newest = max(found, key=lambda one: (one.final, one.epoch), default=None)
-        if newest is None:
+        if not found:
             return None
+        newest = max(found, key=lambda one: (one.final, one.epoch))
         path = directory.layer_file(0, newest)
     elif not checkpoint.exists(path):
         return None
-    arrays = checkpoint.load_for_use(path)
-    weights = arrays.get("parameters/weights")
+    weights = checkpoint.load_for_use(path).get("parameters/weights")
     return weights if weights is not None and np.isfinite(weights).all() else None
 
 
@@ -58,7 +73,7 @@ def image_size_of(directory: RunDirectory, data: Path | None) -> int:
 
     The path is as for :func:`sample_of`; without the data set the run's own files tell.
     """
-    about = mapping(directory.read_config().get("data"))
+    about = directory.read_config()["data"]
     n_visible, origin = int(about.get("n_visible", 0)), ""
     with suppress(DataError), Dataset.open(data or Path(about["path"])) as dataset:
         if dataset.digest == about["digest"]:
@@ -71,8 +86,6 @@ def sample_of(directory: RunDirectory, kind: str, data: Path | None) -> Sample |
 
     The path is where the data set is now, by default where the run has it.
     """
-    if kind == "comparison":
-        return None
     models = _models(directory, kind)
     if not models:
         return None
@@ -84,10 +97,10 @@ def sample_of(directory: RunDirectory, kind: str, data: Path | None) -> Sample |
         ) from error
     with Dataset.open(path) as dataset:
         split = [s for s in dataset.splits if dataset.n_samples(s)][-1]
-        rows, labels = _spread(dataset, split)
+        rows, labels = spread(dataset, split)
         name, digest = dataset.name, dataset.digest
         classes = dataset.preparation.classes
-    shown = rows[np.linspace(0, len(rows) - 1, min(N_IMAGES, len(rows))).astype(int)]
+    shown = rows[np.linspace(0, len(rows) - 1, min(_N_IMAGES, len(rows))).astype(int)]
     model, newest = _newest(directory, kind, models)
     codes = newest.encode(rows)
     # More are numbers rather than classes, and nobody could tell them apart.
@@ -106,6 +119,31 @@ def sample_of(directory: RunDirectory, kind: str, data: Path | None) -> Sample |
         codes=codes,
         model=model,
     )
+
+
+def spread(dataset: Dataset, split: str) -> tuple[Array32, AnyArray | None]:
+    """Return rows from all over a split, which may be sorted, and their labels."""
+    n = dataset.n_samples(split)
+    n_blocks = min(_N_IMAGES, n)
+    size = max(1, min(_MOST_POINTS, n) // n_blocks)
+    starts = [number * n // n_blocks for number in range(n_blocks)]
+    rows = [dataset.rows(split, i, min(i + size, n)) for i in starts]
+    labels = [dataset.labels(split, i, min(i + size, n)) for i in starts]
+    known = [found for found in labels if found is not None]
+    return np.concatenate(rows), np.concatenate(known) if known else None
+
+
+def _models(directory: RunDirectory, kind: str) -> dict[str, DeepAutoencoder]:
+    """Return the run's trained models, the newest last; none before there is one."""
+    if kind != "deep":
+        is_trained = checkpoint.exists(directory.checkpoint("sparse"))
+        return {"trained": load_trained(directory)[1]} if is_trained else {}
+    if "pretrain_seconds" not in directory.read_object("summary.json"):
+        return {}
+    models = {"pre-trained": load_stack(directory, pretrained=True)}
+    if is_finetuned(directory):
+        models["fine-tuned"] = load_stack(directory)
+    return models
 
 
 def _newest(
@@ -135,29 +173,3 @@ def _pca(path: Path, n_components: int) -> PCA | None:
         if n_components >= n_visible or products > _MOST_PRODUCTS:
             return None
         return PCA(local_blocks(dataset, "train", comm), shape, n_components, comm)
-
-
-def _models(directory: RunDirectory, kind: str) -> dict[str, DeepAutoencoder]:
-    """Return the run's trained models, the newest last; none before there is one."""
-    if kind == "sparse":
-        if not checkpoint.exists(directory.checkpoint("sparse")):
-            return {}
-        return {"trained": load_trained(directory)[1]}
-    if "pretrain_seconds" not in directory.read_object("summary.json"):
-        return {}
-    models = {"pre-trained": load_stack(directory, pretrained=True)}
-    if is_finetuned(directory):
-        models["fine-tuned"] = load_stack(directory)
-    return models
-
-
-def _spread(dataset: Dataset, split: str) -> tuple[Array32, AnyArray | None]:
-    """Return rows from all over a split, which may be sorted, and their labels."""
-    n = dataset.n_samples(split)
-    n_blocks = min(N_IMAGES, n)
-    size = max(1, min(_MOST_POINTS, n) // n_blocks)
-    starts = [number * n // n_blocks for number in range(n_blocks)]
-    rows = [dataset.rows(split, i, min(i + size, n)) for i in starts]
-    labels = [dataset.labels(split, i, min(i + size, n)) for i in starts]
-    known = [found for found in labels if found is not None]
-    return np.concatenate(rows), np.concatenate(known) if known else None

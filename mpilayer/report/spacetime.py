@@ -1,19 +1,20 @@
 """The space-time diagram of pre-training, written as SVG by hand; pure.
 
 As in Figures 3 and 4 of Santara et al. 2016. A row a layer, the lowest at the bottom,
-time to the right. In the row what the layer does; above it the errors of the layer;
-between the rows the outputs that go up to the next layer. Kinds differ in colour,
-pattern and height.
+time to the right. In the row what the layer does; above it the errors of the layer, a
+line those of training, circles those of validation; between the rows the outputs that
+go up to the next layer. Kinds differ in colour, pattern and height.
 """
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
-from mpilayer.report.palette import colour
 from mpilayer.report.run import Epoch
-from mpilayer.report.strip import circles, errors, text
+from mpilayer.report.style import colour
 from mpilayer.train.record import KINDS
 
 _WIDTH, _LEFT, _RIGHT = 1040, 150, 74
@@ -44,53 +45,36 @@ _LEAST_WIDTH = 0.8
 _LEAST_SENDING = 2.0
 _LEAST_DISTANCE = 5.0
 _DIGIT, _ROOM = 6.5, 6
+_RADIUS = 2.6
 _TICKS = 8
 _MOST_TIPS = 4000
 
 
 @dataclass(frozen=True)
 class Lane:
-    """A layer in the diagram.
-
-    Attributes
-    ----------
-    title, subtitle : str
-        To the left of its row.
-    epochs : sequence of Epoch
-        In the order of time.
-    """
+    """A layer in the diagram: what stands beside its row, its epochs in order."""
 
     title: str
     subtitle: str
     epochs: Sequence[Epoch]
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(NamedTuple):
     kind: str
     start: float
     stop: float
     epoch: Epoch
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Frame:
-    """The seconds that are drawn, from left to right.
-
-    Attributes
-    ----------
-    first, last : float
-        Their bounds.
-    numbered : bool
-        Epochs tell their number and the output they use.
-    tips : bool
-        Every piece says what it is when pointed at; else there are too many for that,
-        and those that look alike share one element.
-    """
+    """The seconds that are drawn, from left to right."""
 
     first: float
     last: float
-    numbered: bool
+    numbered: bool  # epochs tell their number and the output they use
+    # Every piece says what it is when pointed at; else there are too many for that,
+    # and those that look alike share one element.
     tips: bool = True
 
     def x(self, seconds: float) -> float:
@@ -102,43 +86,41 @@ class _Frame:
         """Tell whether a time is in the picture, at least in part."""
         return stop > self.first and start < self.last
 
+    def width(self, first: _Piece, last: _Piece) -> float:
+        return self.x(last.stop) - self.x(first.start)
+
 
 def diagram(
     lanes: Sequence[Lane], window: tuple[float, float] | None = None, alt: str = ""
 ) -> str:
-    """Return the diagram as an SVG element.
+    """Return the diagram of layers, the lowest first, as an SVG element.
 
-    Parameters
-    ----------
-    lanes : sequence of Lane
-        The layers, lowest first; an output of one is the input of the next.
-    window : (float, float), optional
-        Seconds of training between which to draw; everything by default. In a window
-        the epochs tell their number and the output they use.
-    alt : str
-        What the picture shows, for those who do not see it.
+    In a window, of seconds of training, epochs tell their number and the output they
+    use. ``alt`` says what the picture shows, for those who do not see it.
     """
     ends = [epoch.ended for lane in lanes for epoch in lane.epochs]
     first, last = window or (0.0, max(ends, default=1.0) or 1.0)
     frame = _Frame(first, last, window is not None)
-    pieces = [list(_thinned(list(_pieces(lane.epochs)), frame)) for lane in lanes]
-    frame = replace(frame, tips=sum(map(len, pieces)) <= _MOST_TIPS)
+    pieces = [list(_thinned(_pieces(lane.epochs), frame)) for lane in lanes]
+    frame.tips = sum(map(len, pieces)) <= _MOST_TIPS
     step = _STRIP + _BAR + _GAP
     height = _TOP + len(lanes) * step + _BOTTOM - _GAP
     bars = [_TOP + number * step + _STRIP for number in reversed(range(len(lanes)))]
     parts = [
         f"<defs>{_PATTERNS}</defs>",
-        _legend({p.kind for own in pieces for p in own}),
+        *_legend({p.kind for own in pieces for p in own}),
+        *_axis(frame, bars[0] + _BAR + 8),
     ]
-    parts += _axis(frame, bars[0] + _BAR + 8)
-    for below, lane, bottom, top in zip(
-        lanes[:-1], lanes[1:], bars[:-1], bars[1:], strict=True
+    for (below, lane), (bottom, top) in zip(
+        pairwise(lanes), pairwise(bars), strict=True
     ):
         parts += _refreshes(below, lane, frame, bottom, top + _BAR)
     for lane, own, top in zip(lanes, pieces, bars, strict=True):
-        parts += _row(lane, own, frame, top)
-        seen = [e for e in lane.epochs if first <= e.ended <= last]
-        parts += errors(seen, frame.x, top - _STRIP, _STRIP, (_LEFT, _WIDTH - _RIGHT))
+        parts.append(_text(_LEFT - 12, top + 9, lane.title, "end"))
+        parts.append(_text(_LEFT - 12, top + 24, lane.subtitle, "end", "soft", 11))
+        parts += _bars(own, frame, top)
+        parts += _numbers(lane.epochs, frame, top)
+        parts += _errors(lane.epochs, frame, top - _STRIP)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
         f'role="img" aria-label="{escape(alt)}" style="font:13px system-ui,sans-serif">'
@@ -148,22 +130,11 @@ def diagram(
 
 def window_of(lane: Lane, n_epochs: int) -> tuple[float, float]:
     """Return when some epochs in the middle of a layer begin and end."""
-    epochs = lane.epochs
-    start = max(0, (len(epochs) - n_epochs) // 2)
-    some = epochs[start : start + n_epochs]
+    start = max(0, (len(lane.epochs) - n_epochs) // 2)
+    some = lane.epochs[start : start + n_epochs]
     begin = some[0].started - some[0].seconds["waiting"]
     margin = 0.04 * (some[-1].ended - begin)
     return max(0.0, begin - margin), some[-1].ended + margin
-
-
-def _row(
-    lane: Lane, pieces: Sequence[_Piece], frame: _Frame, top: float
-) -> Iterator[str]:
-    """Yield the names of a layer, and what it does over time."""
-    yield text(_LEFT - 12, top + 9, lane.title, "end", weight="600")
-    yield text(_LEFT - 12, top + 24, lane.subtitle, "end", "soft", size=11)
-    yield from _bars(pieces, frame, top)
-    yield from _numbers(lane.epochs, frame, top)
 
 
 def _numbers(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str]:
@@ -171,12 +142,11 @@ def _numbers(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str
 
     In colours of their own: short epochs lie below them, with waiting between.
     """
-    ends = [(e.started, e.started + e.seconds["training"]) for e in epochs]
-    seen = [
-        (epoch, frame.x(start), frame.x(stop))
-        for epoch, (start, stop) in zip(epochs, ends, strict=True)
-        if frame.shows(start, stop)
-    ]
+    seen = []
+    for epoch in epochs:
+        start, stop = epoch.started, epoch.started + epoch.seconds["training"]
+        if frame.shows(start, stop):
+            seen.append((epoch, frame.x(start), frame.x(stop)))
     if not seen:
         return
     wide = _DIGIT * len(str(seen[-1][0].epoch)) + _ROOM
@@ -184,7 +154,6 @@ def _numbers(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str
     step = max(1, _round_step(wide / distance)) if distance else 1
     free = -math.inf
     for epoch, left, right in seen:
-        label = _number(epoch, right - left, frame.numbered)
         middle, wide = (left + right) / 2, _DIGIT * len(str(epoch.epoch)) + _ROOM
         is_cut = left == frame.x(frame.first) or right == frame.x(frame.last)
         if epoch.epoch % step or middle - wide / 2 < free:
@@ -193,82 +162,68 @@ def _numbers(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str
             continue
         free = middle + wide / 2
         if wide <= right - left:
-            look = f"stroke:{colour('paper')}"
-            yield f'<path d="M{left:.2f} {top}v{_BAR}" style="{look}"/>'
-        yield text(middle, top + 15.5, label, "middle", "paper", 11, around="c0")
+            yield _path(f"M{left:.2f} {top}v{_BAR}", f"stroke:{colour('paper')}")
+        label = str(epoch.epoch)
+        if frame.numbered and right - left > 60:
+            label = f"epoch {epoch.epoch}"
+            if right - left > 118 and epoch.used:
+                label += f" on output {epoch.used}"
+        yield _text(middle, top + 15.5, label, "middle", "paper", 11)
 
 
 def _bars(pieces: Sequence[_Piece], frame: _Frame, top: float) -> Iterator[str]:
     for kind, (part, place, style) in _LOOKS.items():
         own = [piece for piece in pieces if piece.kind == kind]
-        for group in [[piece] for piece in own] if frame.tips else [own] * bool(own):
-            path = "".join(
-                f"M{left:.2f} {top + place * _BAR:.1f}h{_width(piece, frame):.2f}"
-                f"v{part * _BAR:.1f}H{left:.2f}z"
-                for piece in group
-                for left in (frame.x(piece.start),)
-            )
-            tip = _tip(group[0]) if frame.tips else KINDS[kind]
-            yield f'<path d="{path}" style="{style}"><title>{tip}</title></path>'
-
-
-def _width(piece: _Piece, frame: _Frame) -> float:
-    """Return the width of a bar; that of sending can be seen however short it is."""
-    least = _LEAST_SENDING if piece.kind == "sending" else 0.0
-    return max(least, frame.x(piece.stop) - frame.x(piece.start))
-
-
-def _number(epoch: Epoch, width: float, numbered: bool) -> str:
-    if numbered and width > 118 and epoch.used:
-        return f"epoch {epoch.epoch} on output {epoch.used}"
-    return f"epoch {epoch.epoch}" if numbered and width > 60 else str(epoch.epoch)
+        # That of sending can be seen however short it is.
+        least = _LEAST_SENDING if kind == "sending" else 0.0
+        bars = [
+            f"M{frame.x(piece.start):.2f} {top + place * _BAR:.1f}"
+            f"h{max(least, frame.width(piece, piece)):.2f}"
+            f"v{part * _BAR:.1f}H{frame.x(piece.start):.2f}z"
+            for piece in own
+        ]
+        if frame.tips:
+            for bar, (_, start, stop, epoch) in zip(bars, own, strict=True):
+                tip = f"epoch {epoch.epoch}, output {epoch.used}: {KINDS[kind]}"
+                yield _path(bar, style, f"{tip}, {stop - start:.3g} s")
+        elif bars:
+            yield _path("".join(bars), style, KINDS[kind])
 
 
 def _pieces(epochs: Sequence[Epoch]) -> Iterator[_Piece]:
     """Yield what a layer does, in the order of time."""
-    before = 0.0
+    now = 0.0
     for epoch in epochs:
-        waiting = max(before, epoch.started - epoch.seconds["waiting"])
+        waiting = max(now, epoch.started - epoch.seconds["waiting"])
         yield _Piece("waiting", waiting, epoch.started, epoch)
         now = epoch.started
         for kind in ("training", "transform", "sending", "monitor"):
             yield _Piece(kind, now, now + epoch.seconds[kind], epoch)
             now += epoch.seconds[kind]
-        before = now
 
 
-def _thinned(pieces: Sequence[_Piece], frame: _Frame) -> Iterator[_Piece]:
+def _thinned(pieces: Iterator[_Piece], frame: _Frame) -> Iterator[_Piece]:
     """Yield the pieces that can be seen; many tiny ones become their largest kind."""
-    x = frame.x
-    tiny: list[_Piece] = []
+    groups: list[list[_Piece]] = []
     for piece in pieces:
         least = _LEAST_SENDING / 8 if piece.kind == "sending" else 0.0
-        shown = frame.shows(piece.start, piece.stop)
-        if not shown or x(piece.stop) - x(piece.start) <= least:
+        width = frame.width(piece, piece)
+        if not frame.shows(piece.start, piece.stop) or width <= least:
             continue
-        if tiny and x(piece.start) - x(tiny[-1].stop) >= _LEAST_WIDTH:
-            yield from _merged(tiny)  # then the rank did something else
-            tiny = []
-        if x(piece.stop) - x(piece.start) >= _LEAST_WIDTH:
-            yield from _merged(tiny)
-            tiny = []
-            yield piece
-            continue
-        tiny.append(piece)
-        if x(tiny[-1].stop) - x(tiny[0].start) >= _LEAST_WIDTH:
-            yield from _merged(tiny)
-            tiny = []
-    yield from _merged(tiny)
-
-
-def _merged(tiny: Sequence[_Piece]) -> Iterator[_Piece]:
-    if not tiny:
-        return
-    sums = dict.fromkeys(KINDS, 0.0)
-    for piece in tiny:
-        sums[piece.kind] += piece.stop - piece.start
-    most = max(sums, key=lambda kind: sums[kind])
-    yield _Piece(most, tiny[0].start, tiny[-1].stop, tiny[0].epoch)
+        if groups and width < _LEAST_WIDTH:
+            first, last = groups[-1][0], groups[-1][-1]
+            gap = frame.x(piece.start) - frame.x(last.stop)
+            # Between pieces that are apart the rank did something else.
+            if max(gap, frame.width(first, last)) < _LEAST_WIDTH:
+                groups[-1].append(piece)
+                continue
+        groups.append([piece])
+    for group in groups:
+        sums = dict.fromkeys(KINDS, 0.0)
+        for kind, start, stop, _ in group:
+            sums[kind] += stop - start
+        most = max(sums, key=lambda kind: sums[kind])
+        yield _Piece(most, group[0].start, group[-1].stop, group[0].epoch)
 
 
 def _refreshes(
@@ -289,9 +244,8 @@ def _refreshes(
     if not frame.tips:
         lines = [("".join(path for path, _ in lines), "outputs taken up")]
     look = f"fill:none;stroke:{colour('c1')};stroke-width:1.4;opacity:.75"
-    drawn = "".join(f'<path d="{d}"><title>{tip}</title></path>' for d, tip in lines)
-    yield f'<g style="{look}">{drawn}</g>'
-    yield f'<path d="{"".join(heads)}" style="fill:{colour("c1")}"/>'
+    yield f'<g style="{look}">{"".join(_path(d, tip=tip) for d, tip in lines)}</g>'
+    yield _path("".join(heads), f"fill:{colour('c1')}")
 
 
 def _taken_up(below: Lane, lane: Lane, frame: _Frame) -> Iterator[tuple[Epoch, float]]:
@@ -305,11 +259,68 @@ def _taken_up(below: Lane, lane: Lane, frame: _Frame) -> Iterator[tuple[Epoch, f
         if epoch.used == used or epoch.used not in left:
             continue
         used = epoch.used
-        from_, to = left[used], epoch.started
-        is_seen = to >= frame.first and from_ <= frame.last
-        if is_seen and frame.x(to) - latest >= _LEAST_DISTANCE:
-            latest = frame.x(to)
-            yield epoch, from_
+        to = frame.x(epoch.started)
+        is_seen = epoch.started >= frame.first and left[used] <= frame.last
+        if is_seen and to - latest >= _LEAST_DISTANCE:
+            latest = to
+            yield epoch, left[used]
+
+
+def _errors(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str]:
+    """Yield a layer's training error over time as a line, validation as circles.
+
+    Numbers stand beside the picture, where nothing crosses them: to the left the
+    highest and the lowest, to the right the last ones.
+    """
+    seen = [e for e in epochs if frame.first <= e.ended <= frame.last]
+    errors = {
+        "c0": [(e.ended, e.train_error) for e in seen],
+        "c4": [(e.ended, e.validation_error) for e in seen],
+    }
+    known = {
+        hue: [(frame.x(t), error) for t, error in own if math.isfinite(error)]
+        for hue, own in errors.items()
+    }
+    values = [error for own in known.values() for _, error in own]
+    if not values:
+        return
+    low, high = min(values), max(values)
+
+    def y(value: float) -> float:
+        return top + 6 + (_STRIP - 22) * (high - value) / ((high - low) or 1)
+
+    for value in {high, low}:
+        yield _text(_LEFT - 12, y(value) + 4, f"{value:.2f}", "end", "soft", 11)
+    ends = [(y(own[-1][1]), own[-1][1], hue) for hue, own in known.items() if own]
+    for hue, own in known.items():
+        points = [(x, y(error)) for x, error in own]
+        look = f"fill:none;stroke:{colour(hue)}"
+        if points and hue == "c4":
+            yield _path(_circles(points), f"{look};stroke-width:1.4")
+        elif points:
+            path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+            look += ";stroke-width:2;stroke-linejoin:round"
+            yield f'<polyline points="{path}" style="{look}"/>'
+    # As high as the ends of their lines, apart, and not too low.
+    ends.sort()
+    heights = [*accumulate((y for y, _, _ in ends), lambda a, b: max(b, a + 13))]
+    over = max(0.0, heights[-1] - (top + _STRIP - 9))
+    for (_, value, hue), height in zip(ends, heights, strict=True):
+        left = _WIDTH - _RIGHT + 7
+        yield _text(left, height - over + 4, f"{value:.2f}", "start", hue, 11)
+
+
+def _circles(points: Sequence[tuple[float, float]]) -> str:
+    """Return a path of circles, the last of them and others that do not overlap."""
+    kept: list[tuple[float, float]] = []
+    for x, y in reversed(points):
+        if not kept or kept[-1][0] - x >= 2 * _RADIUS:
+            kept.append((x, y))
+    arc = f"a{_RADIUS} {_RADIUS} 0 1 1 "
+    return "".join(
+        f"M{x - _RADIUS:.1f} {y:.1f}{arc}{2 * _RADIUS} 0{arc}{-2 * _RADIUS} 0"
+        for x, y in reversed(kept)
+    )
 
 
 def _axis(frame: _Frame, bottom: float) -> Iterator[str]:
@@ -318,14 +329,12 @@ def _axis(frame: _Frame, bottom: float) -> Iterator[str]:
     step = _round_step((last - first) / _TICKS)
     tick = math.ceil(first / step - 1e-9) * step
     while tick <= last * (1 + 1e-9):
-        yield (
-            f'<path d="M{x(tick):.2f} {_TOP}V{bottom}" '
-            f'style="stroke:{colour("rule")};stroke-width:.7"/>'
-        )
-        yield text(x(tick), bottom + 15, f"{tick:.10g}", "middle", "soft", size=11)
+        look = f"stroke:{colour('rule')};stroke-width:.7"
+        yield _path(f"M{x(tick):.2f} {_TOP}V{bottom}", look)
+        yield _text(x(tick), bottom + 15, f"{tick:.10g}", "middle", "soft", 11)
         tick += step
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    yield text(middle, bottom + 33, "seconds of training", "middle", size=12)
+    yield _text(middle, bottom + 33, "seconds of training", "middle", size=12)
 
 
 def _round_step(least: float) -> float:
@@ -334,39 +343,47 @@ def _round_step(least: float) -> float:
     return next(f * power for f in (1, 2, 5, 10, 20) if f * power >= least)
 
 
-def _legend(seen: Collection[str]) -> str:
-    """Return what the looks mean of kinds that are seen; others are too short."""
-    parts, left = [], 12.0
-    for kind, words in KINDS.items():
-        if kind not in seen:
-            continue
+def _legend(seen: Collection[str]) -> Iterator[str]:
+    """Yield what the looks mean of kinds that are seen; others are too short."""
+    left = 12.0
+    for kind in (kind for kind in KINDS if kind in seen):
         part, place, style = _LOOKS[kind]
-        parts.append(
+        yield (
             f'<rect x="{left}" y="{9 + place * 14:.1f}" width="22" '
             f'height="{part * 14:.1f}" style="{style}"/>'
         )
-        parts.append(text(left + 28, 20, words, "start", size=12))
-        left += 44 + 7 * len(words)
-    marks = {
-        "output taken up": ("c1", 1.4),
-        "training error": ("c0", 2),
-        "validation error": ("c4", 1.4),
-    }
-    for words, (hue, width) in marks.items():
-        drawn = f"M{left} 16h22"
-        if words == "validation error":
-            drawn = circles([(left + x, 16) for x in (4, 11, 18)])
-        look = f"fill:none;stroke:{colour(hue)};stroke-width:{width}"
-        parts.append(f'<path d="{drawn}" style="{look}"/>')
+        yield _text(left + 28, 20, KINDS[kind], "start", size=12)
+        left += 44 + 7 * len(KINDS[kind])
+    for words, hue, width in (
+        ("output taken up", "c1", 1.4),
+        ("training error", "c0", 2),
+        ("validation error", "c4", 1.4),
+    ):
+        line = f"M{left} 16h22"
+        drawn = _circles([(left + x, 16) for x in (4, 11, 18)]) if hue == "c4" else line
+        yield _path(drawn, f"fill:none;stroke:{colour(hue)};stroke-width:{width}")
         if hue == "c1":
-            head = f"M{left + 22} 16l-7 -3.5v7z"
-            parts.append(f'<path d="{head}" style="fill:{colour(hue)}"/>')
-        parts.append(text(left + 28, 20, words, "start", size=12))
+            yield _path(f"M{left + 22} 16l-7 -3.5v7z", f"fill:{colour(hue)}")
+        yield _text(left + 28, 20, words, "start", size=12)
         left += 44 + 6.6 * len(words)
-    return "".join(parts)
 
 
-def _tip(piece: _Piece) -> str:
-    epoch, words = piece.epoch, KINDS[piece.kind]
-    seconds = piece.stop - piece.start
-    return f"epoch {epoch.epoch}, output {epoch.used}: {words}, {seconds:.3g} s"
+def _path(drawn: str, look: str = "", tip: str = "") -> str:
+    style = f' style="{look}"' if look else ""
+    end = f"><title>{tip}</title></path>" if tip else "/>"
+    return f'<path d="{drawn}"{style}{end}'
+
+
+def _text(
+    x: float, y: float, words: str, anchor: str, hue: str = "ink", size: int = 13
+) -> str:
+    # The names of rows are bold, numbers of epochs on a ground of their own colour.
+    look = f"fill:{colour(hue)};font-size:{size}px"
+    look += f";font-weight:{600 if size == 13 else 400}"
+    if hue == "paper":
+        look += f";paint-order:stroke;stroke:{colour('c0')};stroke-width:5px"
+        look += ";stroke-linejoin:round"
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" style="{look}">'
+        f"{escape(words)}</text>"
+    )

@@ -1,31 +1,19 @@
-"""What a report shows of sparse runs, alone and together."""
+"""What a report shows of sparse runs, alone and together, and of average and exact."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from mpilayer.report import figures
-from mpilayer.report.comparison import compared
-from mpilayer.report.figures import Chart, Line
-from mpilayer.report.html import (
-    Figure,
-    Markup,
-    Part,
-    Picture,
-    Section,
-    facts,
-    note,
-    paragraph,
-    table,
-)
-from mpilayer.report.images import as_images, reconstructions
-from mpilayer.report.run import Run, listing, number
+from mpilayer.report.figures import Chart, Line, is_wide
+from mpilayer.report.html import Figure, Markup, Part, facts, note, paragraph, table
+from mpilayer.report.images import first_layer, reconstructions
+from mpilayer.report.run import Run, listing, mapping, number
 from mpilayer.report.speed import per_evaluation, speeds
-from mpilayer.report.words import NOTHING, digits, seconds, short
-from mpilayer.runs.sparse import filters
+from mpilayer.report.words import at, count, digits, seconds, short
 
-_LOG_FROM = 6.0
 _PARTS = {
     "cost": "cost",
     "reconstruction": "half the squared error, mean over rows",
@@ -37,116 +25,106 @@ _PARTS = {
 }
 
 
-def sections(runs: Sequence[Run]) -> list[Section]:
-    """Return the sections on sparse runs and comparisons, none without any."""
-    if not runs:
-        return []
-    return [
-        together([run for run in runs if run.kind == "sparse"]),
-        *(compared(run) if run.kind == "comparison" else alone(run) for run in runs),
-    ]
+def together(runs: Sequence[Run]) -> Iterator[Part]:
+    """Yield what sets all sparse runs beside one another."""
+    trained = [run for run in runs if run.kind == "sparse"]
+    yield paragraph(
+        "Each trains one hidden layer whose units seldom fire, on rows that all "
+        "ranks share; the method is that of Lahiri, Pasari and Prochnow (2010)."
+    )
+    if trained:
+        yield _runs_table(trained)
+    yield from costs(trained)
+    yield from distances(trained)
+    yield from speeds(trained)
+    yield from reconstructions(trained, "sparse-reconstructions")
 
 
-def together(runs: Sequence[Run]) -> Section:
-    """Return the section that sets all sparse runs beside one another."""
-    parts: list[Part] = [
-        paragraph(
-            "Each trains one hidden layer whose units seldom fire, on rows that all "
-            "ranks share; the method is that of Lahiri, Pasari and Prochnow (2010)."
-        ),
-        *([_runs_table(runs)] if runs else []),
-        *_costs(runs),
-        *_distances(runs),
-        *speeds(runs),
-        *reconstructions(runs, "sparse-reconstructions"),
-    ]
-    return Section("sparse", "Sparse autoencoders", tuple(parts))
-
-
-def alone(run: Run) -> Section:
-    """Return the section on one run."""
-    name = run.place
+def alone(run: Run) -> Iterator[Part]:
+    """Yield what is to be said of one run."""
+    if run.kind == "comparison":
+        yield from _compared(run)
+        return
     summary = run.summary
-    pairs = {
-        "cost": short(summary.get("cost"), ".5g"),
-        "mean firing probability": short(summary.get("mean_activation"), ".3g"),
-        "dead hidden units": short(summary.get("dead_units"), ".0f"),
-        "evaluations": short(summary.get("evaluations"), ",.0f"),
-        "training": seconds(summary.get("seconds")),
-        "ranks": short(summary.get("ranks"), ".0f"),
-    }
-    parts: list[Part] = [
-        facts((k, v) for k, v in pairs.items() if v != NOTHING),
-        *([note(f"Warning: {summary['warning']}.")] if summary.get("warning") else []),
-        *(note(remark) for remark in run.remarks),
-        *_filters(run, name),
-        *_firing(run, name),
-    ]
-    return Section(f"run-{name}", f"Run {run.name}", tuple(parts), within=True)
+    yield facts(
+        {
+            "cost": short(summary.get("cost"), ".5g"),
+            "mean firing probability": short(summary.get("mean_activation")),
+            "dead hidden units": short(summary.get("dead_units"), ".0f"),
+            "evaluations": short(summary.get("evaluations"), ",.0f"),
+            "training": seconds(summary.get("seconds")),
+            "ranks": short(summary.get("ranks"), ".0f"),
+        }
+    )
+    if summary.get("warning"):
+        yield note(f"Warning: {summary['warning']}.")
+    yield from map(note, run.remarks)
+    if run.weights is None:
+        yield note("There is no checkpoint yet, so there are no filters.")
+    yield from first_layer(run)
+    yield from _firing(run)
 
 
 def _runs_table(runs: Sequence[Run]) -> Markup:
     """Return cost and time of each run."""
-    lines: dict[str, Callable[[Run], str]] = {
-        "evaluations": lambda run: short(run.summary.get("evaluations"), ",.0f"),
-        "seconds": lambda run: digits(run.summary.get("seconds")),
-        "ms an evaluation": lambda run: digits(1e3 * per_evaluation(run)),
-        "share of Allreduce": lambda run: short(_share_of_allreduce(run), ".0%"),
-    }
-    costs = [
+    rows = [
         [words, *(short(run.summary.get(key), ".5g") for run in runs)]
         for key, words in _PARTS.items()
     ]
-    times = [[words, *map(show, runs)] for words, show in lines.items()]
+    took = [number(run.summary.get("seconds")) for run in runs]
+    shared = [number(run.summary.get("allreduce_seconds")) for run in runs]
+    shares = [s / t if t else math.nan for s, t in zip(shared, took, strict=True)]
+    evaluations = (run.summary.get("evaluations") for run in runs)
+    rows += [
+        ["evaluations", *(short(value, ",.0f") for value in evaluations)],
+        ["seconds", *map(digits, took)],
+        ["ms an evaluation", *(digits(1e3 * per_evaluation(run)) for run in runs)],
+        ["share of Allreduce", *(short(share, ".0%") for share in shares)],
+    ]
     return table(
         "Cost at the end, and time. A dash: the run has not come to its end.",
         ("", *(run.name for run in runs)),
-        [*costs, *times],
+        rows,
     )
 
 
-def _share_of_allreduce(run: Run) -> float:
-    took = number(run.summary.get("seconds"))
-    return number(run.summary.get("allreduce_seconds")) / took if took else math.nan
-
-
-def _costs(runs: Sequence[Run]) -> Iterator[Figure]:
+def costs(runs: Sequence[Run]) -> Iterator[Figure]:
     """Yield the cost over evaluations and over time. Figure 2.3.2 of the paper."""
-    known = [run for run in runs if run.evaluations]
+    known = [run for run in runs if run.metrics["sparse"]]
     if not known:
         return
-    low, top, highest = _range_of_costs(known)
-    y_log = top > _LOG_FROM * low
-    scale = ", on a logarithmic scale" * y_log
-    cut = f"; the beginning, up to {highest:.3g}, is left out"
-    cut *= top < highest
+    low, top, highest = range_of_costs(known)
+    y_log = is_wide(low, top)
+    scale = ", on a logarithmic scale" if y_log else ""
+    if top < highest:
+        scale += f"; the beginning, up to {highest:.3g}, is left out"
     for key, words in {
         "evaluation": "evaluations of the cost",
         "seconds": "seconds of training",
     }.items():
-        lines = tuple(
-            Line(run.name, _column(run, key), _column(run, "cost"), place)
-            for place, run in enumerate(known)
-        )
+        lines = [
+            Line(run.name, run.column("sparse", key), run.column("sparse", "cost"), n)
+            for n, run in enumerate(known)
+        ]
         drawn = Chart(lines, words, "cost", f"Cost over {words}", y_log=y_log, top=top)
         yield Figure(
             f"cost-{key}",
             f"Cost over {words}",
             "The cost that is minimized (half the squared error a row, decay of the "
-            f"weights, sparsity term) over {words}{scale}{cut}.",
-            (Picture(figures.chart(drawn), drawn.alt),),
+            f"weights, sparsity term) over {words}{scale}.",
+            [figures.chart(drawn)],
         )
 
 
-def _range_of_costs(runs: Sequence[Run]) -> tuple[float, float, float]:
+def range_of_costs(runs: Sequence[Run]) -> tuple[float, float, float]:
     """Return the lowest cost, the highest one worth seeing, and the highest of all.
 
     The first evaluations are far above all others, and would flatten what counts: where
     that is so, what lies above all runs' last three quarters may be cut off, and so may
     the few evaluations among these at which a line search went too far.
     """
-    costs = [[c for c in _column(run, "cost") if math.isfinite(c)] for run in runs]
-    known = [own for own in costs if own]
+    found = [filter(math.isfinite, run.column("sparse", "cost")) for run in runs]
+    known = [own for own in map(list, found) if own]
     if not known:
         return 1.0, math.inf, math.inf
     low, highest = min(map(min, known)), max(map(max, known))
@@ -155,25 +133,27 @@ def _range_of_costs(runs: Sequence[Run]) -> tuple[float, float, float]:
     return low, usual + 0.05 * (usual - low) if is_peaked else highest, highest
 
 
-def _distances(runs: Sequence[Run]) -> Iterator[Figure]:
+def distances(runs: Sequence[Run]) -> Iterator[Figure]:
     """Yield how far several runs are from the lowest cost, which tells them apart."""
-    lowest = {run.name: np.fmin.accumulate(_column(run, "cost")) for run in runs}
-    known = [run for run in runs if np.isfinite(lowest[run.name][-1:]).any()]
+    known = []
+    best: dict[str, float] = {}
+    for run in runs:
+        lowest = np.fmin.accumulate(run.column("sparse", "cost"))
+        if len(lowest) and np.isfinite(lowest[-1]):
+            key, end = _objective(run), float(lowest[-1])
+            best[key] = min(end, best.get(key, math.inf))
+            known.append((run, key, lowest))
     if len(known) < 2:
         return
-    best: dict[str, float] = {}
-    for run in known:
-        key, end = _objective(run), float(lowest[run.name][-1])
-        best[key] = min(end, best.get(key, math.inf))
-    lines = tuple(
+    lines = [
         Line(
             run.name,
-            _column(run, "evaluation"),
-            (lowest[run.name] - best[_objective(run)]).tolist(),
+            run.column("sparse", "evaluation"),
+            (lowest - best[key]).tolist(),
             place,
         )
-        for place, run in enumerate(known)
-    )
+        for place, (run, key, lowest) in enumerate(known)
+    ]
     drawn = Chart(
         lines,
         "evaluations of the cost",
@@ -187,7 +167,7 @@ def _distances(runs: Sequence[Run]) -> Iterator[Figure]:
         "The lowest cost so far, minus the lowest that any of these runs with the same "
         "data, hidden units and weights of the terms has reached, over evaluations of "
         "the cost, on a logarithmic scale; the run that has reached it ends there.",
-        (Picture(figures.chart(drawn), drawn.alt),),
+        [figures.chart(drawn)],
     )
 
 
@@ -201,56 +181,141 @@ def _objective(run: Run) -> str:
     return repr(([config.get(key) for key in keys], digest))
 
 
-def _column(run: Run, key: str) -> list[float]:
-    return [number(line.get(key)) for line in run.evaluations]
-
-
-def _filters(run: Run, name: str) -> Iterator[Part]:
-    """Yield what each hidden unit responds to most. Figure 2.3.1 of the paper."""
-    if run.weights is None:
-        yield note("There is no checkpoint yet, so there are no filters.")
-        return
-    images = as_images(filters(run.weights).reshape(run.weights.shape[1], -1), run)
-    if images is None:
-        return
-    columns = math.ceil(math.sqrt(len(images)))
-    yield Figure(
-        f"filters-{name}",
-        "Filters",
-        f"The input of norm 1 that each of the {len(images)} hidden units responds to "
-        f"most, {images.shape[1]} × {images.shape[2]} pixels; grey is 0, each tile has "
-        "its own scale.",
-        (
-            Picture(
-                figures.tiles(images, columns, signed=True),
-                f"Filters of {len(images)} hidden units of {run.name}, in grey",
-            ),
-        ),
-    )
-
-
-def _firing(run: Run, name: str) -> Iterator[Part]:
+def _firing(run: Run) -> Iterator[Part]:
     """Yield how often each unit fires, against the target."""
     values = sorted(map(number, listing(run.summary.get("mean_activations"))))
     if not values:
         yield note("Firing probabilities are known when the run has come to its end.")
         return
     target = number(run.section("sparse").get("sparsity_target"))
-    units = list(range(1, len(values) + 1))
     drawn = Chart(
-        (Line("units", units, values, joined=False),),
+        [Line("units", range(1, len(values) + 1), values, joined=False)],
         "hidden units, in order of their probability",
         "firing probability",
         f"Firing probability of each hidden unit of {run.name}, and the target",
         y_log=True,
-        levels=((f"target ρ = {short(target)}", target),),
+        levels={f"target ρ = {short(target)}": target},
         whole=True,
     )
     yield Figure(
-        f"firing-{name}",
+        f"firing-{run.place}",
         "Firing probabilities",
         "Mean over all rows of the probability that a hidden unit fires, a marker a "
         "unit, on a logarithmic scale, against the target that the sparsity term pulls "
         "it to.",
-        (Picture(figures.chart(drawn), drawn.alt),),
+        [figures.chart(drawn)],
     )
+
+
+def _compared(run: Run) -> Iterator[Part]:
+    """Yield what the average of the sparsity term changes against the exact one."""
+    found = run.comparison
+    yield paragraph(
+        "Two runs from one start: the sparsity term averaged over the ranks, and "
+        "exact. The average is never below the exact cost; the gap between them is "
+        "what averaging adds."
+    )
+    yield from map(note, run.remarks)
+    if not found:
+        yield note("The comparison has not come to its end: no gap is known.")
+        return
+    yield _compared_table(found)
+    yield from _gaps(run)
+    yield from map(paragraph, _conclusions(found))
+
+
+def _compared_table(found: Mapping[str, Any]) -> Markup:
+    runs = mapping(found.get("runs"))
+    lines: dict[str, Callable[[Any], str]] = {
+        "average cost": lambda r: digits(at(r, "average_cost"), 6),
+        "exact cost": lambda r: digits(at(r, "exact_cost"), 6),
+        "gap, measured": lambda r: short(at(r, "gap", "measured")),
+        "gap, predicted to second order": lambda r: short(at(r, "gap", "predicted")),
+        "gap, 99 % bound": lambda r: _bound(at(r, "gap", "bound")),
+        "evaluations": lambda r: short(at(r, "evaluations"), ",.0f"),
+        "seconds": lambda r: digits(at(r, "seconds")),
+        "ms an evaluation": lambda r: digits(
+            1e3 * number(at(r, "seconds_per_evaluation"))
+        ),
+        "share of Allreduce": lambda r: short(at(r, "allreduce_share"), ".0%"),
+    }
+    return table(
+        f"Both runs under both definitions of the cost, "
+        f"{count(found.get('ranks'), 'rank')}, {count(found.get('n_rows'), 'row')}.",
+        ("", *(f"trained on {name}" for name in runs)),
+        [[words, *map(show, runs.values())] for words, show in lines.items()],
+    )
+
+
+def _bound(value: Any) -> str:
+    return "infinite" if value is None else short(value)
+
+
+def _gaps(run: Run) -> Iterator[Part]:
+    """Yield the gap over the number of shards."""
+    lying = listing(at(run.comparison, "shards", "as_they_lie"))
+    ordered = listing(at(run.comparison, "shards", "sorted_by_norm"))
+    pairs = list(zip(lying, ordered, strict=False))
+    yield table(
+        "Gap at the exact solution, were the rows cut into so many shards.",
+        ("shards", "as they lie", "predicted", "99 % bound", "sorted by norm"),
+        [
+            [
+                short(at(one, "shards"), ",.0f"),
+                short(at(one, "measured")),
+                short(at(one, "predicted")),
+                _bound(at(one, "bound")),
+                short(at(other, "measured")),
+            ]
+            for one, other in pairs
+        ],
+    )
+    if not pairs:
+        return
+    columns = {
+        "rows as they lie, measured": (lying, "measured"),
+        "predicted to second order": (lying, "predicted"),
+        "99 % bound": (lying, "bound"),
+        "rows sorted by norm, measured": (ordered, "measured"),
+    }
+    x = [number(at(one, "shards")) for one, _ in pairs]
+    lines = [
+        Line(words, x, [number(at(one, key)) for one in cuts[: len(x)]], place)
+        for place, (words, (cuts, key)) in enumerate(columns.items())
+    ]
+    drawn = Chart(
+        lines,
+        "shards",
+        "average − exact cost",
+        "Gap between average and exact cost over the number of shards",
+        x_log=True,
+        y_log=True,
+    )
+    yield Figure(
+        f"gap-{run.place}",
+        "The gap over shards",
+        "What averaging the sparsity term would add to the cost at the exact solution, "
+        "over the number of shards, both on logarithmic scales; infinite bounds are "
+        "left out.",
+        [figures.chart(drawn)],
+    )
+
+
+def _conclusions(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield in words what the numbers say."""
+    low, high = (*listing(at(found, "paper", "exact_slower_by_seconds")), 8, 12)[:2]
+    first, last = (*listing(at(found, "paper", "of_seconds")), 350, 650)[:2]
+    yield (
+        f"The weights of the two results are {short(found.get('weights_distance'))} "
+        f"apart, {short(found.get('weights_distance_relative'), '.1%')} of their norm. "
+        "An evaluation with the exact term took "
+        f"{short(found.get('exact_slower_by'), '+.1%')} against the average; Lahiri et "
+        f"al. measured {short(low)} to {short(high)} s more on {short(first)} to "
+        f"{short(last)} s."
+    )
+    if at(found, "shards", "exchangeable") is False:
+        yield (
+            "Warning: the shards differ "
+            f"{short(at(found, 'shards', 'variance_over_sampling'))} times as much as "
+            "sampling explains: the rows are sorted, and the average is another cost."
+        )

@@ -13,9 +13,9 @@ from mpilayer.papers import (
 )
 from mpilayer.report import figures
 from mpilayer.report.figures import Chart, Line
-from mpilayer.report.html import Figure, Markup, Part, Picture, table
+from mpilayer.report.html import NOTHING, Figure, Markup, Part, table
 from mpilayer.report.run import Run, number
-from mpilayer.report.words import NOTHING, digits, short
+from mpilayer.report.words import digits, names, short
 
 _LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
 """Settings that end a run; an evaluation takes as long whatever they are."""
@@ -31,7 +31,7 @@ def speeds(runs: Sequence[Run]) -> Iterator[Part]:
     """Yield seconds and speed over ranks. Figures 3.3.1 and 3.4.1 of the paper."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        if per_evaluation(run) > 0 and _ranks(run) > 0:
+        if per_evaluation(run) > 0 and number(run.summary.get("ranks")) > 0:
             groups.setdefault(_same(run), []).append(run)
     # An evaluation by descent is a pass with many steps: another thing.
     whole = [
@@ -41,17 +41,15 @@ def speeds(runs: Sequence[Run]) -> Iterator[Part]:
     ]
     if whole:
         yield _seconds_table(whole)
-    several = [g for g in groups.values() if len({_ranks(run) for run in g}) > 1]
+    several = [group for group in groups.values() if len(_seconds(group)) > 1]
     if several:
         yield _speed_up(several)
 
 
 def _seconds_table(groups: Sequence[Sequence[Run]]) -> Markup:
     """Return the seconds of as many evaluations as the paper's, by workers."""
-    lines: list[tuple[str, float, Mapping[int, float]]] = [
-        (_label(group), _rows(group), _seconds(group)) for group in groups
-    ]
-    lines += [
+    ours = [(names(group), _rows(group), _seconds(group)) for group in groups]
+    theirs = [
         (_source(machine), rows, seconds)
         for machine, sizes in _theirs(groups).items()
         for rows, seconds in sizes.items()
@@ -60,39 +58,37 @@ def _seconds_table(groups: Sequence[Sequence[Run]]) -> Markup:
         f" In italics those of {LAHIRI} on their desktop; the qjam cluster's are from "
         f"{QJAM}. Fifteen years of hardware lie between them."
     )
-    workers = sorted({n for _, _, seconds in lines for n in seconds})
+    workers = sorted({n for _, _, seconds in [*ours, *theirs] for n in seconds})
     cells = [
         [name, short(rows, ",.0f"), *(_took(seconds.get(n)) for n in workers)]
-        for name, rows, seconds in lines
+        for name, rows, seconds in [*ours, *theirs]
     ]
     return table(
         f"Seconds of {LAHIRI_EVALUATIONS} evaluations by ranks (workers); ours are "
         f"{LAHIRI_EVALUATIONS} times those of one evaluation."
-        f"{says * (len(lines) > len(groups))}",
-        ("", "rows", *(str(n) for n in workers)),
-        cells,
-        range(len(groups), len(cells)),
+        f"{says if theirs else ''}",
+        ("", "rows", *map(str, workers)),
+        cells[: len(ours)],
+        cells[len(ours) :],
     )
 
 
 def _speed_up(groups: Sequence[Sequence[Run]]) -> Figure:
     """Return the speed over ranks of runs that differ in nothing else."""
-    ours = [_line(_label(g), _seconds(g), place) for place, g in enumerate(groups)]
-    sizes = dict.fromkeys(_nearest(_rows(group)) for group in groups)
-    theirs = [
-        _line(f"{_source(machine)}, {rows:,} rows", seconds[rows], len(ours) + place)
-        for place, (machine, rows, seconds) in enumerate(
-            (machine, rows, seconds)
-            for rows in sizes
-            for machine, seconds in _theirs(groups).items()
-            if rows in seconds
-        )
+    shown: dict[str, Mapping[int, float]]
+    shown = {names(group): _seconds(group) for group in groups}
+    ours = "; ".join(shown)
+    for size in dict.fromkeys(_nearest(_rows(group)) for group in groups):
+        for machine, sizes in _theirs(groups).items():
+            if size in sizes:
+                shown[f"{_source(machine)}, {size:,} rows"] = sizes[size]
+    lines = [
+        speed_line(label, seconds, place)
+        for place, (label, seconds) in enumerate(shown.items())
     ]
-    lines = (*ours, *theirs)
     most = max(max(line.x) for line in lines)
-    ideal = Line("ideal", (1, most), (1, most), len(lines))
     drawn = Chart(
-        (*lines, ideal),
+        [*lines, Line("ideal", (1, most), (1, most), len(lines))],
         "ranks",
         "speed against fewest ranks",
         "Speed-up over the number of ranks",
@@ -100,7 +96,6 @@ def _speed_up(groups: Sequence[Sequence[Run]]) -> Figure:
         y_log=True,
         whole=True,
     )
-    described = "; ".join(line.label for line in ours)
     says = (
         f" Beside them {LAHIRI} on a desktop with about as many rows, and the qjam "
         f"cluster, whose seconds are from {QJAM}."
@@ -110,8 +105,8 @@ def _speed_up(groups: Sequence[Sequence[Run]]) -> Figure:
         "Speed-up over ranks",
         "Evaluations of the cost a second, relative to the run with the fewest ranks, "
         "over ranks, both on logarithmic scales, of runs that differ in nothing else "
-        f"that matters: {described}.{says * bool(theirs)}",
-        (Picture(figures.chart(drawn), drawn.alt),),
+        f"that matters: {ours}.{says if len(lines) > len(groups) else ''}",
+        [figures.chart(drawn)],
     )
 
 
@@ -123,7 +118,7 @@ def _theirs(
     return LAHIRI_SECONDS if as_wide else {}
 
 
-def _line(label: str, seconds: Mapping[int, float], style: int) -> Line:
+def speed_line(label: str, seconds: Mapping[int, float], style: int) -> Line:
     """Return the speed against the fewest workers, which count as that many of one."""
     workers = sorted(seconds)
     base = seconds[workers[0]] * workers[0]
@@ -134,8 +129,8 @@ def _seconds(group: Sequence[Run]) -> dict[int, float]:
     """Return the paper's many evaluations' seconds by ranks; the fastest run counts."""
     best: dict[int, float] = {}
     for run in group:
-        took = LAHIRI_EVALUATIONS * per_evaluation(run)
-        best[int(_ranks(run))] = min(took, best.get(int(_ranks(run)), math.inf))
+        took, ranks = LAHIRI_EVALUATIONS * per_evaluation(run), run.summary["ranks"]
+        best[int(ranks)] = min(took, best.get(int(ranks), math.inf))
     return best
 
 
@@ -153,10 +148,6 @@ def _without_effect(optimizer: str) -> set[str]:
     return {"preset", *of_others(SparseConfig, optimizer)}
 
 
-def _label(group: Sequence[Run]) -> str:
-    return ", ".join(run.name for run in group)
-
-
 def _source(machine: str) -> str:
     return "Lahiri et al., desktop" if machine == "desktop" else machine
 
@@ -165,10 +156,6 @@ def _took(seconds: float | None) -> str:
     if seconds is None:
         return NOTHING
     return digits(seconds, 0 if seconds >= 100 or seconds == int(seconds) else 1)
-
-
-def _ranks(run: Run) -> float:
-    return number(run.summary.get("ranks"))
 
 
 def _rows(group: Sequence[Run]) -> float:

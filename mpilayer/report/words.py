@@ -4,25 +4,27 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mpilayer.report.html import NOTHING
 from mpilayer.report.run import PREDICTORS, Run, listing, mapping, number
+from mpilayer.words import plural
 
-NOTHING = "–"
-_MOST_LAYERS = 12
+SPLITS = ("train", "validation", "test")
 
 ERROR = "Σ over columns of (x − x̂)², mean over rows"
 """The unit of all reconstruction errors."""
 
-
-def digits(value: Any, places: int = 2) -> str:
-    """Return a number with so many decimals, a dash for none."""
-    found = number(value)
-    return f"{found:,.{places}f}" if math.isfinite(found) else NOTHING
+_MOST_LAYERS = 12
 
 
 def short(value: Any, form: str = ".3g") -> str:
     """Return a number in a form, a dash for none."""
     found = number(value)
     return format(found, form) if math.isfinite(found) else NOTHING
+
+
+def digits(value: Any, places: int = 2) -> str:
+    """Return a number with so many decimals, a dash for none."""
+    return short(value, f",.{places}f")
 
 
 def percent(value: Any) -> str:
@@ -36,7 +38,7 @@ def count(value: Any, what: str) -> str:
     found = number(value)
     if not math.isfinite(found):
         return f"? {what}s"
-    return f"{found:,.0f} {what}{'s' * (found != 1)}"
+    return f"{found:,.0f} {plural(what, found)}"
 
 
 def seconds(value: Any) -> str:
@@ -54,6 +56,11 @@ def at(values: Any, *keys: str) -> Any:
     for key in keys:
         values = mapping(values).get(key)
     return values
+
+
+def names(runs: Sequence[Run]) -> str:
+    """Return the names of runs."""
+    return ", ".join(run.name for run in runs)
 
 
 def label_error(run: Run, task: str, split: str) -> float:
@@ -74,34 +81,14 @@ def widths(run: Run) -> str:
     visible = run.section("data").get("n_visible", "?")
     if run.kind == "deep":
         sizes = [visible, *listing(run.section("pretrain").get("layers"))]
-        names = list(map(str, sizes))
-        if len(names) > _MOST_LAYERS:
-            names[4:-2] = ["…"]
-            names[-1] += f" ({len(sizes) - 1} layers)"
-        return "-".join(names)
+        shown = list(map(str, sizes))
+        if len(shown) > _MOST_LAYERS:
+            shown[4:-2] = ["…"]
+            shown[-1] += f" ({len(sizes) - 1} layers)"
+        return "-".join(shown)
     hidden = run.section("sparse").get("hidden", "?")
     is_known = "n_visible" in run.section("data")
     return f"{visible}-{hidden}-{visible}" if is_known else f"{hidden} hidden units"
-
-
-def settings(runs: Sequence[Run]) -> tuple[str, list[str]]:
-    """Return the main settings that all runs share, and the others of each."""
-    common, own = _shared(list(map(_settings, runs)))
-    return common, [one or NOTHING for one in own]
-
-
-def _shared(parts: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
-    """Return what several lists have in common, and the rest of each."""
-    common = (
-        [p for p in parts[0] if all(p in one for one in parts)] if parts[1:] else []
-    )
-    own = [[part for part in one if part not in common] for one in parts]
-    return ", ".join(common), [", ".join(one) for one in own]
-
-
-def _settings(run: Run) -> list[str]:
-    parts = (_deep if run.kind == "deep" else _sparse)(run)
-    return [part for part in parts if part]
 
 
 def schedule(run: Run) -> str:
@@ -111,16 +98,40 @@ def schedule(run: Run) -> str:
     return f"{name}, lag {_list(config.get('lag'))}" if name == "lockstep" else name
 
 
+def ranks(summary: Mapping[str, Any], prefix: str = "") -> str:
+    """Return the ranks and threads of a summary, nothing before there are any."""
+    found = number(summary.get(f"{prefix}ranks"))
+    if not math.isfinite(found):
+        return ""
+    threads = number(summary.get(f"{prefix}threads_per_rank"))
+    each = f" × {count(threads, 'thread')}" if math.isfinite(threads) else ""
+    return f"{count(found, 'rank')}{each}"
+
+
+def settings(runs: Sequence[Run]) -> tuple[str, list[str]]:
+    """Return the main settings that all runs share, and the others of each."""
+    common, own = _shared([_deep(r) if r.kind == "deep" else _sparse(r) for r in runs])
+    return common, [one or NOTHING for one in own]
+
+
 def finetunings(runs: Sequence[Run], step: str = "finetune") -> str:
     """Return the settings of fine-tuning for a task, as the section of that name."""
     common, own = _shared([_finetuning(run, step) for run in runs])
     told = [f"{run.name}: {one}" for run, one in zip(runs, own, strict=True) if one]
-    return "; ".join([f"All: {common}"] * bool(common) + told)
+    return "; ".join([f"All: {common}", *told] if common else told)
+
+
+def _shared(parts: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
+    """Return what several lists have in common, and the rest of each."""
+    first = parts[0] if len(parts) > 1 else ()
+    common = [part for part in first if part and all(part in one for one in parts)]
+    rest = [[part for part in one if part and part not in common] for one in parts]
+    return ", ".join(common), list(map(", ".join, rest))
 
 
 def _finetuning(run: Run, step: str) -> list[str]:
     config = run.section(step)
-    parts = [
+    return [
         "from scratch" if config.get("from_scratch") else "",
         str(config.get("optimizer", "?")),
         f"rate {short(config.get('learning_rate'))}",
@@ -132,45 +143,6 @@ def _finetuning(run: Run, step: str) -> list[str]:
         ),
         ranks(run.summary, f"{step}_") or "ranks unknown",
     ]
-    return [part for part in parts if part]
-
-
-def state(run: Run) -> str:
-    """Return how far a run has come."""
-    if run.kind == "comparison":
-        return (
-            "compared" if "compare" in run.complete else _going("not compared yet", run)
-        )
-    if run.kind == "sparse":
-        done = f"{len(run.evaluations)} evaluations"
-        ended = "sparse" in run.complete
-        return "trained" if ended else _going(done, run)
-    if "pretrain" not in run.complete:
-        epochs = ", ".join(str(len(layer)) for layer in run.layers) or "none"
-        return _going(f"epochs {epochs} of layers 1 to {len(run.layers)}", run)
-    has = ["fine-tuned"] * ("finetune" in run.complete)
-    has += [f"with a {PREDICTORS[k]}" for k in run.predictors if k in run.complete]
-    done = " and ".join(["pre-trained", ", ".join(has)] if has else ["pre-trained"])
-    begun = {"fine-tuned": run.finetune} if "finetune" not in run.complete else {}
-    begun |= {
-        f"a {PREDICTORS[k]}": lines
-        for k, lines in run.predictors.items()
-        if k not in run.complete
-    }
-    under_way = [
-        f"{what} for {count(len(n), 'epoch')}" for what, n in begun.items() if n
-    ]
-    return _going(", ".join([done, *under_way]), run) if under_way else done
-
-
-def _going(done: str, run: Run) -> str:
-    if run.at_work is False:
-        return f"interrupted: {done}; go on with 'mpilayer resume {run.path}'"
-    last = ""
-    if math.isfinite(run.silent):
-        last = f"; the last line was written {seconds(run.silent)} before this report"
-    doubt = "" if run.at_work else ", or broken off"
-    return f"still running{doubt}: {done}{last}"
 
 
 def _deep(run: Run) -> list[str]:
@@ -202,14 +174,38 @@ def _sparse(run: Run) -> list[str]:
     ]
 
 
-def ranks(summary: Mapping[str, Any], prefix: str = "") -> str:
-    """Return the ranks and threads of a summary, nothing before there are any."""
-    found = number(summary.get(f"{prefix}ranks"))
-    if not math.isfinite(found):
-        return ""
-    threads = number(summary.get(f"{prefix}threads_per_rank"))
-    each = f" × {count(threads, 'thread')}" if math.isfinite(threads) else ""
-    return f"{count(found, 'rank')}{each}"
+def state(run: Run) -> str:
+    """Return how far a run has come."""
+    if run.kind == "comparison":
+        ended, done = "compared", "not compared yet"
+        return ended if "compare" in run.complete else _going(done, run)
+    if run.kind == "sparse":
+        ended, done = "trained", f"{len(run.metrics['sparse'])} evaluations"
+        return ended if "sparse" in run.complete else _going(done, run)
+    if "pretrain" not in run.complete:
+        epochs = ", ".join(str(len(layer)) for layer in run.layers) or "none"
+        return _going(f"epochs {epochs} of layers 1 to {len(run.layers)}", run)
+    has = ["fine-tuned"] if "finetune" in run.complete else []
+    under_way = []
+    for step, made in {"finetune": "fine-tuned", **PREDICTORS}.items():
+        article = "a " if step in PREDICTORS else ""
+        if run.metrics[step] and step not in run.complete:
+            epochs = count(len(run.metrics[step]), "epoch")
+            under_way.append(f"{article}{made} for {epochs}")
+        elif run.metrics[step] and article:
+            has.append(f"with {article}{made}")
+    done = " and ".join(["pre-trained", ", ".join(has)] if has else ["pre-trained"])
+    return _going(", ".join([done, *under_way]), run) if under_way else done
+
+
+def _going(done: str, run: Run) -> str:
+    if run.at_work is False:
+        return f"interrupted: {done}; go on with 'mpilayer resume {run.path}'"
+    last = ""
+    if math.isfinite(run.silent):
+        last = f"; the last line was written {seconds(run.silent)} before this report"
+    doubt = "" if run.at_work else ", or broken off"
+    return f"still running{doubt}: {done}{last}"
 
 
 def _list(values: Any) -> str:

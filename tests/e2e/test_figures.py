@@ -14,31 +14,21 @@ def patches(tmp_path_factory):
     return write_pixels(tmp_path_factory.mktemp("data") / "patches.h5", n_columns=16)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("MPLBACKEND", "module://matplotlib_inline.backend_inline"),
-        ("MPLBACKEND", "nonsense"),
-        ("MATPLOTLIBRC", b"text.usetex: True\nbackend: qtagg\nfigure.dpi: 7\n"),
-    ],
-)
-def test_the_settings_of_others(patches, tmp_path, name, value):
-    if isinstance(value, bytes):
-        path = tmp_path / "matplotlibrc"
-        path.write_bytes(value)
-        value = str(path)
-    run, page = tmp_path / "run", tmp_path / "page.html"
-    variables = {name: value}
-    made = launch.run("sparse", patches, "--run", run, *OPTIONS, variables=variables)
-    assert f"Filters: {run / 'filters.png'}" in made.ok().stdout
-    launch.run("report", run, "-o", page, variables=variables).ok()
-    usual = tmp_path / "usual.html"
-    launch.run("report", run, "-o", usual).ok()
-    drawings = [path.read_text().count("<path") for path in (page, usual)]
-    assert drawings[0] == drawings[1] > 0
-    launch.run("sparse", patches, "--run", tmp_path / "b", *OPTIONS).ok()
-    pictures = [(tmp_path / r / "filters.png").read_bytes() for r in ("run", "b")]
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.x", "nonsense"])
+def test_the_settings_of_others(patches, tmp_path, backend):
+    settings = tmp_path / "matplotlibrc"
+    settings.write_text("text.usetex: True\nbackend: qtagg\nfigure.dpi: 7\n")
+    pictures, pages = [], []
+    for variables in ({"MPLBACKEND": backend, "MATPLOTLIBRC": str(settings)}, None):
+        run, page = (tmp_path / f"{len(pages)}{name}" for name in ("", ".html"))
+        given = ("sparse", patches, "--run", run, *OPTIONS)
+        made = launch.run(*given, variables=variables).ok()
+        assert f"Filters: {run / 'filters.png'}" in made.stdout
+        launch.run("report", tmp_path / "0", "-o", page, variables=variables).ok()
+        pictures.append((run / "filters.png").read_bytes())
+        pages.append(page.read_text().count("<path"))
     assert pictures[0] == pictures[1]
+    assert pages[0] == pages[1] > 0
 
 
 def test_a_picture_that_fails_does_not_fail_the_run(patches, tmp_path):

@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 
-from mpilayer.cli.main import COMMANDS
 from tests.support import launch
 
 OPTIONS = ("--layers", "8,4", "--epochs", 3, "--minibatch", 50)
@@ -38,22 +37,23 @@ def pretrain(tiny, run, **options):
 
 
 def assert_trained(run):
-    """Demand a run that is complete, and can be evaluated."""
+    """Demand a run that is complete."""
     assert (run / "complete").read_text().split() == ["pretrain"]
-    launch.run("evaluate", run).ok()
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
 @pytest.mark.parametrize(
-    ("change", "numbers"),
+    ("change", "numbers", "ranks"),
     [
-        (CLOSED, (1,)),
-        (CLOSED, (2,)),
-        (CLOSED, (0, 1, 2)),
-        (NO_READER, (1,)),
-        (NO_READER, (1, 2)),
-        (NO_TERMINAL, (0, 1, 2)),
-        (FULL, (2,)),
+        (CLOSED, (1,), 0),
+        (CLOSED, (2,), 2),
+        (CLOSED, (0, 1, 2), 0),
+        (CLOSED, (0, 1, 2), 2),
+        (NO_READER, (1,), 2),
+        (NO_READER, (1, 2), 0),
+        (NO_READER, (1, 2), 2),
+        (NO_TERMINAL, (0, 1, 2), 0),
+        (NO_TERMINAL, (0, 1, 2), 2),
+        (FULL, (2,), 0),
     ],
 )
 def test_nobody_listens(tiny, tmp_path, change, numbers, ranks):
@@ -109,39 +109,30 @@ def test_the_terminal_is_closed_on_the_way(tiny, tmp_path):
     assert_trained(run)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_an_encoding_that_lacks_letters(tmp_path, encoding):
+def test_an_encoding_that_lacks_letters(tmp_path):
     # Without validation rows there is no error of theirs, but a dash.
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((90, 5)))
-    data, run, variables = tmp_path / "x.h5", tmp_path / "run", {}
-    variables["PYTHONIOENCODING"] = encoding
+    data, run = tmp_path / "x.h5", tmp_path / "run"
+    variables = {"PYTHONIOENCODING": "ascii"}
     launch.run("data", "prepare", tmp_path / "x.npy", "-o", data).ok()
     done = pretrain(data, run, variables=variables).ok()
     assert "Pre-training took" in done.stdout
-    assert (run / "complete").read_text().split() == ["pretrain"]
-
-
-def test_help_in_ascii():
-    for command in COMMANDS:
-        variables = {"PYTHONIOENCODING": "ascii"}
-        done = launch.run(command, "--help", variables=variables).ok()
-        assert "usage: mpilayer" in done.stdout
-    template = launch.run("config", variables=variables).ok()
-    assert "[pretrain]" in template.stdout
+    assert_trained(run)
+    # Texts about options have signs that ASCII lacks.
+    for words in (["config"], ["pretrain", "--help"], ["sparse", "--help"]):
+        text = launch.run(*words, variables=variables).ok().stdout
+        assert "momentum" in text or "sparsity" in text
 
 
 def test_no_animation_in_logs(tiny, tmp_path):
-    done = pretrain(tiny, tmp_path / "run", variables={"FORCE_COLOR": "1"}).ok()
+    # Names are no markup.
+    run, variables = tmp_path / "r[" / "b]x[bold]:smile:", {"FORCE_COLOR": "1"}
+    done = pretrain(tiny, run, variables=variables).ok()
     assert "\x1b" not in done.stderr
-    watched = launch.run("watch", tmp_path / "run", variables={"FORCE_COLOR": "1"})
+    watched = launch.run("watch", run, variables=variables)
     assert "\x1b[1A" not in watched.ok().stdout
-
-
-def test_names_are_no_markup(tiny, tmp_path):
-    run = tmp_path / "r[" / "b]x[bold]:smile:"
-    done = pretrain(tiny, run).ok()
     assert f"Next: mpilayer finetune {run}" in done.stdout
-    assert str(run) in launch.run("watch", run).ok().stdout.replace("\n", "")
+    assert str(run) in watched.stdout.replace("\n", "")
 
 
 # --- text files and names of files
@@ -159,6 +150,8 @@ def test_names_that_are_not_utf_8(tiny, tmp_path, ranks):
     launch.run("resume", run, ranks=ranks).ok()
     for variables in (ASCII, {}):
         launch.run("evaluate", run, variables=variables).ok()
+    if ranks:
+        return
     launch.run("finetune", run, "--epochs", 1).ok()
     launch.run("watch", run).ok()
     launch.run("report", run, "-o", tmp_path / "page.html").ok()

@@ -1,5 +1,6 @@
 """The live view: runs of all kinds, once and live, on a terminal and on none."""
 
+import io
 import json
 import os
 import pty
@@ -10,9 +11,13 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import chdir
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from mpilayer.cli import watch
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.lock import RunLock
 from mpilayer.store.metrics import MetricsWriter
@@ -21,30 +26,22 @@ from tests.support import launch
 SPARSE = ["--hidden", 5, "--output", "linear", "--evaluations", 30]
 
 
-def look(run, *options, **more):
+def look(run):
     """Return one view, which fits."""
-    result = launch.run("watch", run, "--once", *options, **more).ok()
-    assert result.stderr == ""
-    assert max(map(len, result.stdout.splitlines())) <= 80, result
-    return result.stdout
+    out = io.StringIO()
+    console = Console(file=out, width=80)
+    with chdir(run.parent):
+        console.print(watch.Watched(Path(run.name)).look(console))
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+    return out.getvalue()
 
 
 @pytest.fixture(scope="module")
 def descended(tiny, tmp_path_factory):
-    """Give a sparse run that tests only read."""
-    run = tmp_path_factory.mktemp("sparse") / "run"
-    launch.run("sparse", tiny, "--run", run, *SPARSE).ok()
+    """Give a comparison of two sparse runs that tests only read."""
+    run = tmp_path_factory.mktemp("compare") / "run"
+    launch.run("compare", tiny, "--run", run, *SPARSE).ok()
     return run
-
-
-@pytest.fixture
-def run_again(run_copy):
-    """Give a pre-trained run that looks as if it were under way."""
-    start_again(run_copy)
-    lock = RunLock(run_copy)
-    assert lock.take()
-    yield run_copy
-    lock.release(remove=True)
 
 
 def start_again(run):
@@ -56,27 +53,31 @@ def start_again(run):
 
 
 def test_a_finished_run(pretrained):
-    text = look(pretrained, cwd=pretrained.parent)
+    text = look(pretrained)
     assert "pre-training, finished" in text
     assert "20-14" in text
     assert text.count("2/2") == 4
 
 
-def test_a_run_under_way(run_again):
-    text = look("run", cwd=run_again.parent)
-    assert text.startswith("run: pre-training, running, 0:0")
-    assert "1/2" in text
+def test_a_run_under_way(run_copy):
+    start_again(run_copy)
+    lock = RunLock(run_copy)
+    assert lock.take()
+    # Without a terminal it is shown once.
+    shown = launch.run("watch", "run", cwd=run_copy.parent, limit=30).ok()
+    lock.release(remove=True)
+    assert shown.stdout.startswith("run: pre-training, running, 0:0")
+    assert "1/2" in shown.stdout
+    assert (shown.stdout.count("layer"), shown.stderr) == (1, "")
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_run_that_does_not_move(run_again, known):
-    for path in (run_again / "metrics").iterdir():
+@pytest.mark.parametrize("known", [True, None])
+def test_a_run_that_does_not_move(run_copy, monkeypatch, known):
+    start_again(run_copy)
+    for path in (run_copy / "metrics").iterdir():
         os.utime(path, (time.time() - 4000,) * 2)
-    if not known:
-        lock = run_again / ".lock"
-        lock.unlink()
-        lock.write_text("elsewhere 17")
-    text = look("run", cwd=run_again.parent)
+    monkeypatch.setattr(watch, "at_work", lambda _: known)
+    text = look(run_copy)
     assert "has not moved for 1:06:4" in text
     assert " left" in text.splitlines()[0]
 
@@ -87,7 +88,7 @@ def test_an_interrupted_run(run_copy, left):
     start_again(run_copy)
     if left:
         (run_copy / ".lock").write_text(f"{socket.gethostname()} 17")
-    lines = look("run", cwd=run_copy.parent).splitlines()
+    lines = look(run_copy).splitlines()
     words = "run: pre-training, interrupted; go on with 'mpilayer resume run'"
     assert lines[0] == words
     (row,) = (line.split() for line in lines if "1/2" in line)
@@ -95,47 +96,37 @@ def test_an_interrupted_run(run_copy, left):
 
 
 def test_an_interrupted_experiment(run_copy):
-    start_again(run_copy)
     folder = run_copy.parent / "exp"
     folder.mkdir()
     (folder / "experiment.toml").touch()
+    assert "exp: no step has begun" in look(folder)
+    start_again(run_copy)
     run_copy.rename(folder / "deep")
-    text = " ".join(look("exp", cwd=folder.parent).split())
+    text = " ".join(look(folder).split())
     assert "go on with 'mpilayer run exp/experiment.toml --resume auto'" in text
 
 
 def test_fine_tuning(run_copy):
     launch.run("finetune", run_copy, "--epochs", 3).ok()
-    text = look("run", cwd=run_copy.parent)
-    assert "fine-tuning, finished" in text
-    assert "3/3" in text
-    assert text.count("2/2") == 4
+    text = look(run_copy)
+    for said, times in {"fine-tuning, finished": 1, "3/3": 1, "2/2": 4}.items():
+        assert text.count(said) == times
 
 
-def test_a_sparse_run(descended):
-    text = look("run", cwd=descended.parent)
-    assert "sparse, finished" in text
-    assert "of at most 30" in text
-    assert "█" in text
+def test_sparse_runs_of_a_comparison(descended):
+    text = look(descended)
+    for said in ("average: sparse, finished", "exact: sparse, finished", "█"):
+        assert said in text
+    assert text.count("of at most 30") == 2
+    assert look(descended / "average").startswith("average: sparse, finished")
 
 
 def test_without_utf8(descended):
     variables = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    text = look("run", cwd=descended.parent, variables=variables)
+    options = ("--once", descended / "exact")
+    text = launch.run("watch", *options, variables=variables).ok().stdout
     assert text.isascii()
     assert "#" in text
-
-
-def test_a_comparison(tiny, tmp_path):
-    arguments = ["compare", tiny, "--run", "run", *SPARSE]
-    launch.run(*arguments, cwd=tmp_path).ok()
-    text = look("run", cwd=tmp_path)
-    assert "run/average: sparse, finished" in text
-    assert "run/exact: sparse, finished" in text
-
-
-def test_no_terminal_means_once(run_again):
-    assert launch.run("watch", run_again, limit=30).ok().stdout.count("layer") == 1
 
 
 def test_what_is_no_run(tmp_path):
@@ -178,7 +169,6 @@ class Terminal:
                     self.text += os.read(self._own, 65536).decode(errors="replace")
                 except OSError:  # nobody writes any more
                     return
-        return
 
     def close(self):
         if self.process.poll() is None:
@@ -200,40 +190,42 @@ def terminal(tmp_path):
         each.close()
 
 
-def test_live_until_the_run_is_complete(run_copy, terminal):
-    start_again(run_copy)  # interrupted: it may go on
-    lines = (run_copy / "metrics" / "layer-1.jsonl").read_text().splitlines()
-    screen = terminal("watch", "run", "--every", "0.1")
-    screen.wait_for("1/2")
-    assert screen.process.poll() is None
-    directory = RunDirectory(run_copy)
-    with MetricsWriter(directory.metrics_file("layer-4")) as writer:
-        writer.write({**json.loads(lines[-1]), "layer": 4})
-    directory.set_complete("pretrain")
+def assert_ended(screen, code=0):
+    """Demand that a command ends by itself, without a traceback."""
     screen.wait_for(None)
-    assert screen.process.wait(10) == 0
-    assert "finished" in screen.text
-
-
-def test_ctrl_c_ends_the_view_quietly(run_copy, terminal):
-    start_again(run_copy)
-    screen = terminal("watch", "run", "--every", "0.1")
-    screen.wait_for("1/2")
-    screen.process.send_signal(signal.SIGINT)
-    screen.wait_for(None)
-    assert screen.process.wait(10) == 0
+    assert screen.process.wait(10) == code
     assert "Traceback" not in screen.text
 
 
-def test_a_file_that_lost_its_last_lines(run_copy, terminal):
-    start_again(run_copy)
+def test_live_until_the_run_is_complete(run_copy, terminal):
+    start_again(run_copy)  # interrupted: it may go on
+    lines = (run_copy / "metrics" / "layer-1.jsonl").read_text().splitlines()
     screen = terminal("watch", "run", "--every", "0.1")
     screen.wait_for("1/2")
     path = run_copy / "metrics" / "layer-4.jsonl"
     shutil.copy(path, path.with_suffix(".new"))
     path.with_suffix(".new").write_text("")
     path.with_suffix(".new").replace(path)
-    screen.wait_for("0/2")
+    screen.wait_for("0/2")  # it has lost its last lines
+    assert screen.process.poll() is None
+    directory = RunDirectory(run_copy)
+    with MetricsWriter(directory.metrics_file("layer-4")) as writer:
+        for line in lines:
+            writer.write({**json.loads(line), "layer": 4})
+    directory.set_complete("pretrain")
+    assert_ended(screen)
+    assert "finished" in screen.text
+
+
+@pytest.mark.parametrize(
+    ("run", "words"), [("run", "1/2"), ("never", "waiting for a run")]
+)
+def test_ctrl_c_ends_the_view_quietly(run_copy, terminal, run, words):
+    start_again(run_copy)
+    screen = terminal("watch", run, "--every", "0.1")
+    screen.wait_for(words)
+    screen.process.send_signal(signal.SIGINT)
+    assert_ended(screen)
 
 
 @pytest.mark.parametrize("there", ["nothing", "a folder", "a launch that begins"])
@@ -254,18 +246,8 @@ def test_a_run_that_is_not_there_yet_is_waited_for(
     shutil.copytree(pretrained, run, ignore=no_config, dirs_exist_ok=True)
     shutil.copy(pretrained / "config.toml", tmp_path / "config.toml")
     (tmp_path / "config.toml").rename(run / "config.toml")
-    screen.wait_for(None)
-    assert screen.process.wait(10) == 0
+    assert_ended(screen)
     assert "finished" in screen.text
-
-
-def test_ctrl_c_ends_waiting(terminal):
-    screen = terminal("watch", "never", "--every", "0.1")
-    screen.wait_for("waiting for a run")
-    screen.process.send_signal(signal.SIGINT)
-    screen.wait_for(None)
-    assert screen.process.wait(10) == 0
-    assert "Traceback" not in screen.text
 
 
 def test_what_cannot_become_a_run_is_not_waited_for(tmp_path, terminal):
@@ -274,10 +256,8 @@ def test_what_cannot_become_a_run_is_not_waited_for(tmp_path, terminal):
     (tmp_path / "file").touch()
     for name in ("other", "file"):
         screen = terminal("watch", name)
-        screen.wait_for(None)
-        assert screen.process.wait(10) == 2
+        assert_ended(screen, code=2)
         assert "must be the directory of a run" in screen.text
-    # Without a terminal, or with --once, nobody waits.
-    for options in ([], ["--once"]):
-        result = launch.run("watch", "none", *options, cwd=tmp_path)
-        launch.assert_user_error(result, "must be the directory of a run")
+    # Without a terminal nobody waits.
+    result = launch.run("watch", "none", cwd=tmp_path)
+    launch.assert_user_error(result, "must be the directory of a run")

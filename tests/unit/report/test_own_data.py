@@ -9,20 +9,17 @@ from mpilayer.config import FinetuneConfig, PretrainConfig
 from mpilayer.data.dataset import write_dataset
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split
+from mpilayer.errors import DataError
 from mpilayer.report import build, images
-from mpilayer.report.collect import collect
+from mpilayer.report.run import collect
 from tests.support.runs import pretrain, run_finetune
 from tests.support.toys import rows
-from tests.unit.report.test_collect import figures_of, text_of
+from tests.unit.report.conftest import figures_of, text_of
 from tests.unit.runs.conftest import make_session
 
 STACK = PretrainConfig(layers=(4, 2), epochs=(1,), minibatch=10)
+pytestmark = pytest.mark.usefixtures("drawing")
 CSV = "Flowers.CSV (no header, no labels)"
-
-
-@pytest.fixture(autouse=True)
-def _matplotlib():
-    pytest.importorskip("matplotlib", reason="needs mpilayer[plot]")
 
 
 def train(folder, n_visible=9, columns=(), origin="made up", labels=None, task=""):
@@ -64,6 +61,26 @@ def test_rows_of_tables_are_no_images(tmp_path, n_visible, columns, origin, size
     assert collect([run])[0].image_size == (6 if origin == CSV else size)
 
 
+def test_a_data_set_that_is_gone_or_has_moved(tmp_path):
+    run = train(tmp_path)
+    (found,) = collect([run])
+    assert list(found.sample.reconstructions) == ["pre-trained"]
+    moved = (tmp_path / "data.h5").rename(tmp_path / "here.h5")
+    (found,) = collect([run])
+    (remark,) = found.remarks
+    assert "data.h5 is not a file" in remark
+    assert "there are no reconstructions and codes" in remark
+    made = text_of([run])
+    assert "data.h5 is not a file" in made
+    assert "spacetime-run" in made
+    (found,) = collect([run], moved)
+    assert (found.sample.data, found.remarks) == ("own", [])
+    splits = {"train": Split(rows(9, 9))}
+    write_dataset(tmp_path / "b.h5", splits, name="b", origin="", scale=1.0)
+    with pytest.raises(DataError, match=r"the data set of a run; \S*b.h5 is that of n"):
+        collect([run], tmp_path / "b.h5")
+
+
 @pytest.mark.parametrize("n_code", [2, 36])
 def test_pca_is_promised_where_it_is_shown(tmp_path, n_code):
     data = tmp_path / "data.h5"
@@ -82,7 +99,7 @@ def test_the_codes_are_those_of_the_newest_model(tmp_path):
     run = train(tmp_path, labels=classes, task="classify")
     (found,) = collect([run])
     assert found.sample.model == "classifier"
-    (drawn,) = images.code_space(found, "run")
+    (drawn,) = images.code_space(found)
     assert "by the encoder of the classifier" in drawn.says
     assert "each drawn as its label" in drawn.says
     for path in (run / "checkpoints").glob("classifier*"):
@@ -103,7 +120,7 @@ def test_the_codes_are_those_of_the_newest_model(tmp_path):
 def test_labels_that_are_numbers_are_colours(tmp_path, labels, task):
     (found,) = collect([train(tmp_path, labels=labels, task=task)])
     assert found.sample.labels.dtype == np.float32
-    (drawn,) = images.code_space(found, "run")
+    (drawn,) = images.code_space(found)
     assert "each coloured by its label, which is a number" in drawn.says
     (picture,) = drawn.pictures
     dots = re.findall(r"<use [^>]*fill: (#\w+)", picture.content)
@@ -127,8 +144,9 @@ def test_what_was_trained_comes_first(tmp_path, task, first, said):
     assert made.index(said) < made.index("reconstruction error")
     if task == "regress":
         squared = found.summary["regress_error"]["test"]
-        assert f'</dt><dd class="whole">{squared**0.5:.2f}</dd>' in made
-        assert f">{squared:.2f}<" not in made
+        facts = re.findall("<dd[^>]*>([^<]*)", made)
+        assert f"{squared**0.5:.2f}" in facts
+        assert f"{squared:.2f}" not in facts
     else:
         # Beside the classifier's table and curves, before the next section.
         places = [made.index(f"{word}") for word in ('id="classify-loss"', "Confusion")]

@@ -10,7 +10,7 @@ from mpilayer.data.dataset import write_dataset
 from mpilayer.data.split import Split
 from mpilayer.models.base import LayerShape
 from mpilayer.report import build
-from mpilayer.report.collect import collect
+from mpilayer.report.run import collect
 from mpilayer.runs import advice
 from mpilayer.runs.advice import (
     after_finetuning,

@@ -9,7 +9,7 @@ import pytest
 from mpilayer import hdf5
 from mpilayer.config import FinetuneConfig, PretrainConfig
 from mpilayer.errors import CheckpointError, TrainingError
-from mpilayer.report.collect import collect
+from mpilayer.report.run import collect
 from mpilayer.runs import use
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import load_stack

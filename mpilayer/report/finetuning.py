@@ -1,0 +1,250 @@
+"""What a report shows of unrolled stacks, and of classifiers and regressors."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mpilayer.report import figures
+from mpilayer.report.figures import Chart, Line, is_wide
+from mpilayer.report.html import Figure, Markup, Part, element, table
+from mpilayer.report.run import PREDICTORS, Run, listing, number
+from mpilayer.report.words import (
+    ERROR,
+    SPLITS,
+    at,
+    digits,
+    finetunings,
+    in_units,
+    label_error,
+    names,
+    percent,
+    seconds,
+    short,
+)
+
+_KEYS = {"validation": "validation_error", "train": "train_loss"}
+_ERRORS = {
+    "classify": "wrong classes, percent",
+    "regress": "root mean square error of the labels",
+}
+_LOSSES = {
+    "classify": "cross entropy of the training rows, mean over rows",
+    "regress": "squared error of the training rows, mean over rows",
+}
+
+
+def stack_curves(runs: Sequence[Run]) -> Iterator[Figure]:
+    """Yield the unrolled stack's error over time: Figure 6 of Santara et al. 2016."""
+    lines = []
+    for place, run in enumerate(runs):
+        points = list(_stack_points(run))
+        if points:
+            x, y = zip(*points, strict=True)
+            lines.append(Line(run.name, x, y, place))
+    if not lines:
+        return
+    pretrained = [run for run in runs if run.metrics["stack"]]
+    what = "pre-training" if pretrained else "fine-tuning"
+    if any(run.metrics["finetune"] for run in pretrained):
+        what += ", then fine-tuning"
+    values = [value for line in lines for value in line.y if value > 0]
+    drawn = Chart(
+        lines,
+        "seconds of training",
+        "error on validation rows",
+        f"Error of the unrolled stack over seconds, for {names(runs)}",
+        y_log=bool(values) and is_wide(min(values), max(values)),
+        levels=_pca(runs),
+    )
+    yield Figure(
+        "stack-error",
+        "Error of the unrolled stack",
+        f"Reconstruction error of validation rows ({ERROR}) over the seconds of "
+        f"{what}.",
+        [figures.chart(drawn)],
+    )
+
+
+def finetuning_curves(runs: Sequence[Run]) -> Iterator[Figure]:
+    """Yield the autoencoder's errors over the epochs of fine-tuning, beside PCA's.
+
+    Where that of the training rows goes on falling and that of the validation rows
+    rises, the stack over-fits.
+    """
+    tuned = [run for run in runs if run.metrics["finetune"]]
+    lines, missing = [], []
+    for place, run in enumerate(tuned):
+        for split in _KEYS:
+            x, y = _finetune_points(run, split)
+            if x:
+                label = f"{run.name}, {split}"
+                lines.append(Line(label, x, y, place, bare=split == "train"))
+            elif split == "train":
+                missing.append(run)
+    if not lines:
+        return
+    left_out = (
+        f" That of {names(missing)} is left out: it was not recorded, or is cross "
+        "entropy, another measure."
+    )
+    drawn = Chart(
+        lines,
+        "epochs of fine-tuning",
+        "reconstruction error",
+        "Training and validation error over the epochs of fine-tuning, for "
+        f"{names(tuned)}",
+        whole=True,
+        levels=_pca(tuned),
+    )
+    yield Figure(
+        "finetuning",
+        "Fine-tuning",
+        f"Reconstruction error ({ERROR}) over the epochs of fine-tuning; at 0 the "
+        "pre-trained stack. Validation: after the epoch. Training, thin: the mean over "
+        "the epoch's minibatches, as met on the way."
+        f"{left_out if missing else ''} {finetunings(tuned)}.",
+        [figures.chart(drawn)],
+    )
+
+
+def _pca(runs: Sequence[Run]) -> dict[str, float]:
+    """Return PCA's errors of validation rows; of many different ones the first two."""
+    found: dict[str, tuple[str, float]] = {}
+    for run in runs:
+        value = number(at(run.summary, "pca", "validation"))
+        if math.isfinite(value):
+            found.setdefault(f"{value:.6g}", (f"PCA, {run.name}", value))
+    levels = list(found.values())[:2]
+    return {"PCA": levels[0][1]} if len(levels) == 1 else dict(levels)
+
+
+def _finetune_points(run: Run, split: str) -> tuple[list[float], list[float]]:
+    """Return epochs of fine-tuning and the errors of a split, nothing if unknown."""
+    config = run.section("finetune")
+    errors = run.column("finetune", _KEYS[split])
+    is_other = split == "train" and config.get("loss", "squared") != "squared"
+    if is_other or not any(map(math.isfinite, errors)):
+        return [], []
+    # The error of random weights is not measured.
+    start = {} if config.get("from_scratch") else at(run.summary, "pretrained")
+    epochs = run.column("finetune", "epoch")
+    return [0.0, *epochs], [number(at(start, split)), *errors]
+
+
+def _stack_points(run: Run) -> Iterator[tuple[float, float]]:
+    """Yield seconds and error of the stack, in pre-training and then fine-tuning."""
+    for line in run.metrics["stack"]:
+        yield number(line.get("seconds")), number(line.get("validation_error"))
+    now = number(run.summary.get("pretrain_seconds"))
+    if not run.metrics["finetune"] or not math.isfinite(now):
+        return
+    yield now, number(at(run.summary, "pretrained", "validation"))
+    for line in run.metrics["finetune"]:
+        now += sum(number(line.get(k)) for k in ("training", "allreduce", "evaluating"))
+        yield now, number(line.get("validation_error"))
+
+
+def predictions(runs: Sequence[Run]) -> Iterator[Part]:
+    """Yield the errors of classifiers, then of regressors, and how they came about.
+
+    After those of classifiers, which classes are taken for which.
+    """
+    for task, kind in PREDICTORS.items():
+        some = [run for run in runs if run.metrics[task]]
+        if some:
+            yield _errors_table(some, task)
+            yield from _curves(some, task, kind)
+        if task == "classify":
+            yield from (matrix for run in runs for matrix in confusion(run))
+
+
+def _errors_table(runs: Sequence[Run], task: str) -> Markup:
+    rows = [
+        [
+            run.name,
+            *(digits(label_error(run, task, split)) for split in SPLITS),
+            short(run.summary.get(f"{task}_best_epoch"), ".0f"),
+            seconds(run.summary.get(f"{task}_seconds")),
+        ]
+        for run in runs
+    ]
+    return table(
+        f"{PREDICTORS[task].capitalize()}s: {_ERRORS[task]}. A dash: training has not "
+        f"come to its end, or there are no such rows. {finetunings(runs, task)}.",
+        ("", *SPLITS, "best epoch", "training"),
+        rows,
+    )
+
+
+def _curves(runs: Sequence[Run], task: str, kind: str) -> Iterator[Figure]:
+    """Yield the training loss and the error of validation rows over epochs."""
+    for word, what, key, axis, says in (
+        (
+            *("loss", "training", "train_loss", "training loss"),
+            f"{_LOSSES[task]}, as met in training",
+        ),
+        (
+            *("error", "validation", "validation_error", _ERRORS[task]),
+            f"{_ERRORS[task]}, of the validation rows",
+        ),
+    ):
+        lines = []
+        for place, run in enumerate(runs):
+            values = run.column(task, key)
+            if word == "error":
+                values = [in_units(task, value) for value in values]
+            lines.append(Line(run.name, run.column(task, "epoch"), values, place))
+        if not any(math.isfinite(value) for line in lines for value in line.y):
+            continue
+        says = f"{says[0].upper()}{says[1:]}"
+        drawn = Chart(
+            lines,
+            f"epochs of the {kind}",
+            axis,
+            f"{says}, over epochs",
+            whole=True,
+            from_zero=True,
+        )
+        yield Figure(
+            f"{task}-{word}",
+            f"{kind.capitalize()}s, {what}",
+            f"{says}, after each epoch.",
+            [figures.chart(drawn)],
+        )
+
+
+def confusion(run: Run) -> Iterator[Markup]:
+    """Yield a classifier's confusion matrix, if the run has one."""
+    matrix = [
+        [number(value) for value in listing(row)]
+        for row in listing(run.summary.get("confusion"))
+    ]
+    n = len(matrix)
+    if not n or any(len(row) != n for row in matrix):
+        return
+    counts = np.nan_to_num(np.array(matrix))
+    total, most = counts.sum() or 1.0, counts.max() or 1.0
+    classes = listing(run.summary.get("classes"))
+    labels = list(map(str, classes if len(classes) == n else range(n)))
+    split = run.summary.get("confusion_split")
+    of = f"{split} " if split in SPLITS else ""
+    wrong = 1 - counts.trace() / total
+    yield table(
+        f"Confusion matrix of {run.name}: {of}rows of each true class by the class "
+        f"they were taken for (columns); {percent(100 * wrong)} of {total:,.0f} are "
+        "wrong. Right answers are framed.",
+        ("true class", *labels),
+        [
+            [label, *(_cell(value, most, i == j) for j, value in enumerate(matrix[i]))]
+            for i, label in enumerate(labels)
+        ],
+        class_="confusion",
+    )
+
+
+def _cell(value: float, most: float, right: bool) -> Markup:
+    share = round(100 * (value / most) ** 0.5) // 2 if math.isfinite(value) else 0
+    shade = f"background:color-mix(in srgb,var(--c0) {share}%,transparent)"
+    shown = short(value, ",.0f")
+    return element("td", shown, style=shade, class_="right" if right else "")

@@ -1,0 +1,244 @@
+"""Reading runs: whole, under way, damaged; what is said of each and of all."""
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mpilayer.data.dataset import PIXEL_SCALE, Dataset, write_dataset
+from mpilayer.data.split import Split
+from mpilayer.errors import CheckpointError, ConfigError
+from mpilayer.report import build, images, words
+from mpilayer.report.run import collect, names, number
+from mpilayer.report.sample import spread
+from mpilayer.store import checkpoint
+from tests.unit.report.conftest import (
+    EPOCH,
+    TUNING,
+    deep_run,
+    figures_of,
+    sparse_run,
+    text_of,
+)
+
+EVIL = "<script>alert(1)</script>"
+
+
+def test_a_run_that_has_just_begun(tmp_path):
+    run = deep_run(tmp_path / "run")
+    (found,) = collect([run])
+    assert (found.kind, found.layers, found.sample) == ("deep", [[], []], None)
+    assert math.isinf(found.silent)
+    assert "interrupted: epochs 0, 0 of layers 1 to 2" in text_of([run])
+
+
+def test_at_work_interrupted_or_nobody_knows(tmp_path):
+    run = deep_run(tmp_path / "run", layer_1=[EPOCH])
+    done = "epochs 1, 0 of layers 1 to 2"
+    advice = f"; go on with 'mpilayer resume {run}'"
+    (found,) = collect([run])
+    assert words.state(found) == f"interrupted: {done}{advice}"
+    (run / ".lock").write_text("elsewhere 17")
+    (found,) = collect([run])
+    assert words.state(found).startswith(f"still running, or broken off: {done}; the ")
+    known = replace(found, at_work=True)
+    assert words.state(known).startswith(f"still running: {done}; the last line was")
+
+
+def test_epochs_are_read_and_broken_lines_are_not(tmp_path):
+    second = {**EPOCH, "epoch": 2, "started": 1.2}
+    run = deep_run(tmp_path / "run", layer_1=[EPOCH, second, {"epoch": 3}, 7])
+    path = run / "metrics" / "layer-1.jsonl"
+    with path.open("a") as file:
+        file.write('{"half a li')  # still being written
+    (found,) = collect([run])
+    assert [e.epoch for e in found.layers[0]] == [1, 2]
+    assert found.layers[0][0].left == pytest.approx(1.1)
+    assert found.layers[0][0].ended == pytest.approx(1.2)
+    assert math.isnan(found.layers[0][0].validation_error)
+    (remark,) = found.remarks
+    assert f"{path} is damaged: 2 of its lines" in remark
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", b"["),
+        ("summary.json", b"[]"),
+        ("schedule.json", b"{}"),
+        ("compare.json", b"nonsense"),
+        ("complete", b"\xff"),
+        ("checkpoints/layer-1.h5", b"no HDF5"),
+    ],
+)
+def test_what_is_damaged_is_said_and_the_rest_is_shown(tmp_path, charts, name, content):
+    run = deep_run(tmp_path / "run", layer_1=[EPOCH])
+    (run / name).write_bytes(content)
+    (found,) = collect([run])
+    assert "spacetime-run" in figures_of(build.sections_of([found]))
+    if not name.startswith("checkpoints"):
+        assert found.remarks
+
+
+@pytest.mark.parametrize("odd", [7, "text", [1], {"a": [None]}, None, EVIL])
+def test_summaries_may_hold_anything(tmp_path, drawing, odd):
+    keys = (
+        *("pca", "pretrained", "finetuned", "test_error", "pretrain_seconds", "ranks"),
+        *("simulated_seconds", "confusion", "class_error", "layers", "mpi", "hosts"),
+        *("mean_activations", "evaluations", "seconds", "cost", "n_rows"),
+    )
+    summary = dict.fromkeys(keys, odd)
+    runs = [deep_run(tmp_path / "a", summary, layer_1=[EPOCH])]
+    runs.append(sparse_run(tmp_path / "b"))
+    (runs[1] / "summary.json").write_text(json.dumps(summary))
+    assert EVIL not in text_of(runs)
+
+
+def test_names_of_files_are_escaped_everywhere(tmp_path, drawing):
+    run = deep_run(
+        tmp_path / "<b>$x$&",
+        {"mpi": EVIL},
+        layer_1=[EPOCH],
+        settings={"schedule": EVIL},
+    )
+    sparse = sparse_run(tmp_path / "<i>$", optimizer=EVIL, kl=EVIL)
+    made = text_of([run, sparse])
+    for foreign in (EVIL, "<b>$", "<i>$"):
+        assert foreign not in made
+    assert "&lt;b&gt;$x$&amp;" in made
+
+
+def test_runs_that_are_none(tmp_path):
+    run = deep_run(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="must be the directory of a run"):
+        collect([run, tmp_path])
+    with pytest.raises(ConfigError, match="each DIR must be another run"):
+        collect([run, tmp_path / "run" / "metrics" / ".."])
+    (run / "config.toml").write_text("[")
+    with pytest.raises(CheckpointError):
+        collect([run])
+
+
+def test_names_and_places_tell_runs_apart(tmp_path):
+    paths = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    assert names(paths[:1]) == ["run"]
+    paths.append(tmp_path / "other")
+    assert names(paths) == ["a/run", "b/run", "other"]
+    runs = [deep_run(tmp_path / name) for name in ("x y", "x-y", "X.y", "…")]
+    assert [r.place for r in collect(runs)] == ["x-y", "x-y-2", "x-y-3", "run"]
+
+
+def test_numbers():
+    assert number(2) == 2.0
+    assert all(math.isnan(number(v)) for v in (None, "2", True, [1], math.nan))
+    assert [words.seconds(v) for v in (None, 3, 600, 9000)] == [
+        *("–", "3 s", "10.0 min", "2.5 h")
+    ]
+
+
+def test_many_layers_are_told_in_short(tmp_path):
+    few = deep_run(tmp_path / "few")
+    many = deep_run(tmp_path / "many", settings={"layers": [9] * 63 + [2]})
+    told = [words.widths(run) for run in collect([few, many])]
+    assert told == ["4-3-2", "4-9-9-9-…-9-2 (64 layers)"]
+
+
+def test_common_settings_are_said_once(tmp_path, charts):
+    paths = [sparse_run(tmp_path / "a"), sparse_run(tmp_path / "b", ranks=2)]
+    runs = collect(paths)
+    alone = (
+        "4-3-4, lbfgs, sparsity term average, sparsity weight –, sparsity target –, "
+        "weight decay –"
+    )
+    assert words.settings(runs[:1]) == ("", [f"{alone}, 1 rank"])
+    assert words.settings(runs) == (alone, ["1 rank", "2 ranks"])
+    deep_too = deep_run(tmp_path / "c", {"ranks": 1}, layer_1=[EPOCH], tuning={})
+    text = re.sub(r'aria-label="[^"]*"', "", text_of([*paths, deep_too]))
+    for said in (f"All sparse runs: {alone}.", "4-3-2, lockstep, lag 0", alone):
+        assert text.count(said) == 1
+
+
+def test_common_settings_of_fine_tuning_are_said_once(tmp_path):
+    found = collect(
+        [
+            deep_run(tmp_path / name, tuning={"optimizer": "adam", "minibatch": size})
+            for name, size in {"a": 50, "b": 50, "c": 70}.items()
+        ]
+    )
+    common = "adam, rate –, minibatch 50, ranks unknown"
+    assert words.finetunings(found[:1]) == f"a: {common}"
+    assert words.finetunings(found[:2]) == f"All: {common}"
+    assert words.finetunings(found) == (
+        "All: adam, rate –, ranks unknown; "
+        "a: minibatch 50; b: minibatch 50; c: minibatch 70"
+    )
+
+
+def test_what_is_trained_with_labels_is_told(tmp_path):
+    run = deep_run(tmp_path / "a", {}, classify=[TUNING], regress=[TUNING])
+    (run / "complete").write_text("pretrain\nclassify\n")
+    (found,) = collect([run])
+    assert words.state(found).startswith(
+        "interrupted: pre-trained and with a classifier, a regressor for 1 epoch; go on"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("z.txt", r"-o must end in \.html, \.htm; got \S*z\.txt"),
+        ("report", "-o must end in"),
+        ("old.html", "-o must name a new file"),
+        ("run", "-o must name a file"),
+        ("no/r.html", "-o must lie in a folder that exists"),
+    ],
+)
+def test_a_page_has_the_ending_of_one(tmp_path, charts, drawing, name, words):
+    run = deep_run(tmp_path / "run")
+    (tmp_path / "old.html").write_text("mine")
+    with pytest.raises(ConfigError, match=words):
+        build.write_report([run], tmp_path / name)
+    assert not (tmp_path / "z.txt").exists()
+    assert (tmp_path / "old.html").read_text() == "mine"
+    build.write_report([run], tmp_path / "new.HTM")
+    assert (tmp_path / "new.HTM").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_figures_go_into_a_folder_of_their_own(tmp_path, drawing):
+    run = deep_run(tmp_path / "run")
+    for name, said in {
+        "run": "must name a new or empty folder",
+        "run/config.toml": "must name a folder",
+        "a/b": "must lie in a folder that exists",
+    }.items():
+        with pytest.raises(ConfigError, match=f"--figures {said}"):
+            build.write_report([run], tmp_path / "r.html", tmp_path / name)
+
+
+def test_rows_are_spread_over_a_split(tmp_path):
+    x = np.repeat(np.arange(100, dtype=np.uint8), 4).reshape(100, 4)
+    data = tmp_path / "data.h5"
+    splits = {"train": Split(x), "test": Split(x, np.arange(100))}
+    write_dataset(data, splits, name="data", origin="", scale=PIXEL_SCALE)
+    with Dataset.open(data) as dataset:
+        rows, labels = spread(dataset, "test")
+        assert labels is not None
+        assert {labels[0], labels[-1]} == {0, 99}
+        assert len(rows) == len(labels) == len(set(labels))
+        assert spread(dataset, "train")[1] is None
+
+
+def test_the_first_layer_of_a_run_under_way(tmp_path, drawing):
+    run = deep_run(tmp_path / "run", n_visible=36)
+    facts = {"epoch": 3, "used": 0}
+    for n in (1, 3):
+        arrays = {"parameters/weights": np.full((36, 9), n, np.float32)}
+        name = f"layer-1.e{n:06}.u{0:06}.h5"
+        checkpoint.save(run / "checkpoints" / name, arrays, facts)
+    (found,) = collect([run])
+    assert (found.weights == 3).all()
+    (drawn,) = images.first_layer(found)
+    assert drawn.pictures[0].content.startswith(b"\x89PNG")
