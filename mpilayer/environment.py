@@ -174,6 +174,12 @@ def mpiexec() -> str:
     return str(beside) if beside.exists() else shutil.which("mpiexec") or ""
 
 
+def mpi_name(told: str) -> str:
+    """Return name and version from all that an MPI library says about itself."""
+    line = told.strip("\0 \n").partition("\n")[0].replace("MPICH Version:", "MPICH")
+    return " ".join(line.split()).split(",")[0]
+
+
 def terminal() -> Path | None:
     """Return the terminal that standard error reaches, if it reaches one.
 

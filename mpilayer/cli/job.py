@@ -1,12 +1,12 @@
 """``mpilayer job``: write the batch script of a command for SLURM."""
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mpilayer import files, slurm
+from mpilayer.cli import show
 from mpilayer.cli.arguments import numbers, require_one_process
 from mpilayer.cli.options import add_config, add_option, add_safety, config_from
 from mpilayer.cli.training import COMMANDS
@@ -137,21 +137,10 @@ def _check(given: argparse.Namespace, command: str) -> None:
             f"--seed and --seeds exclude each other; got {given.seed} and "
             f"{','.join(map(str, given.seeds))}. Leave one of them out."
         )
-    if command == "finetune":
-        _mark(given, command)
-    else:
+    if command != "finetune":  # whose settings are read for its mark
         config = config_from(given, CONFIGS[command], command)
         if command == "pretrain":
             check_ranks(given.ntasks, config)
-    for follower in given.then:
-        if follower in CONFIGS:
-            _mark(_config_alone(given), follower)
-
-
-def _config_alone(given: argparse.Namespace) -> argparse.Namespace:
-    """Return the arguments of a follower: the file of settings."""
-    nothing = dict.fromkeys(options_of(FinetuneConfig))
-    return argparse.Namespace(config=given.config, **nothing)
 
 
 def _mark(given: argparse.Namespace, command: str) -> str:
@@ -188,8 +177,12 @@ def _scripts(
             "-o FOLDER."
         )
     scripts = {given.script / f"{command}.sh": first}
+    # Followers have no arguments but the file of settings.
+    alone = argparse.Namespace(
+        config=given.config, **dict.fromkeys(options_of(FinetuneConfig))
+    )
     for follower in given.then:
-        mark = _mark(_config_alone(given), follower)
+        mark = _mark(alone, follower)
         text = script(follower, common if follower in CONFIGS else [], mark)
         scripts[given.script / f"{follower}.sh"] = text
     chain = [command, *given.then]
@@ -237,12 +230,8 @@ def _write(given: argparse.Namespace, scripts: Mapping[Path, str]) -> None:
             f"scripts and the folder of the job's output must be writable; "
             f"{error.filename}: {error.strerror}. Choose other names."
         ) from error
-    folder = bool(given.then)
-    submit = (
-        f"bash {given.script / slurm.SUBMIT}" if folder else f"sbatch {given.script}"
-    )
-    print(f"Submit it from this folder with: {submit}", file=sys.stderr)
+    chain = given.script / slurm.SUBMIT
+    submit = f"bash {chain}" if given.then else f"sbatch {given.script}"
+    show.say(f"Submit it from this folder with: {submit}")
     if not Path(given.data).exists():
-        print(
-            f"note: {given.data} is not there yet; the job needs it.", file=sys.stderr
-        )
+        show.say(f"note: {given.data} is not there yet; the job needs it.")

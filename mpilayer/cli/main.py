@@ -196,13 +196,14 @@ def _say_nothing_of_interrupts(dropped: "sys.UnraisableHookArgs") -> None:
 
 
 def _dispatch(arguments: list[str]) -> None:
-    top = Parser(prog="mpilayer", description=import_module("mpilayer").__doc__)
-    top.formatter_class = argparse.RawDescriptionHelpFormatter
-    top.description = "Trains deep and sparse autoencoders over MPI."
     width = max(map(len, COMMANDS))
     listed = [f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()]
-    top.epilog = "\n".join(
-        ["commands:", *listed, "", "'mpilayer COMMAND --help' explains a command."]
+    explained = ["", "'mpilayer COMMAND --help' explains a command."]
+    top = Parser(
+        prog="mpilayer",
+        description="Trains deep and sparse autoencoders over MPI.",
+        epilog="\n".join(["commands:", *listed, *explained]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"mpilayer {__version__}")
     top.add_argument("command", metavar="COMMAND", nargs="?")

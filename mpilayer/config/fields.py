@@ -106,7 +106,7 @@ class Option:
     def from_file(self, value: Any) -> Any:
         """Return a value of a file: a list for a scalar, a float for an int."""
         if self.is_list:
-            entries = value if isinstance(value, tuple) else (value,)
+            entries = value if isinstance(value, list | tuple) else [value]
             return tuple(map(self._as_float, entries))
         return self._as_float(value)
 

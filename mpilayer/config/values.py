@@ -40,7 +40,7 @@ Config = TypeVar("Config", bound=Settings)
 
 
 def read_toml(path: Path, section: str) -> dict[str, Any]:
-    """Return one section of a configuration file, lists as tuples.
+    """Return one section of a configuration file.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def compared(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def read_sections(
     path: Path, legal: Sequence[str] = _SECTIONS
 ) -> dict[str, dict[str, Any]]:
-    """Return all sections of a configuration file, lists as tuples.
+    """Return all sections of a configuration file.
 
     Raises
     ------
@@ -93,10 +93,7 @@ def read_sections(
                 f"{path}: {section} must be a table; found {values!r}. Write "
                 f"[{section}]."
             )
-    return {
-        section: {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        for section, values in content.items()
-    }
+    return content
 
 
 def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:

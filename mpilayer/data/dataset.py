@@ -54,18 +54,9 @@ def write_dataset(
 ) -> None:
     """Write a data set, in one step if there was one before; local.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    splits : mapping of str to Split
-        ``train`` and perhaps ``validation`` and ``test``; of one width and type.
-    name, origin : str
-        What to call the data, and where they come from.
-    scale : float
-        Value of a stored 1; see :data:`PIXEL_SCALE`.
-    preparation : Preparation
-        What the columns are called, and how such values are scaled when they are read.
+    The splits are ``train`` and perhaps ``validation`` and ``test``, of one width and
+    type. A stored 1 has the value ``scale``, see :data:`PIXEL_SCALE`, before values are
+    scaled as the preparation says.
 
     Raises
     ------

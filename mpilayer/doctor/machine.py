@@ -124,7 +124,7 @@ def software(mpi: str | None) -> Software:
         mpi = ""
         if versions["mpi4py"]:
             text, failure = _output([sys.executable, "-c", _ASK_MPI])
-            mpi = _short_name(text)
+            mpi = environment.mpi_name(text)
         launcher_version = _launcher_version(launcher)
     versions["HDF5"] = _hdf5_version()
     return Software(versions, mpi, failure, launcher, launcher_version)
@@ -153,10 +153,11 @@ def refusal() -> str:
     # The text lists the options that the library was built with.
     if family(text) != "mpich" or "pmix" in text.lower():
         return ""
+    name = environment.mpi_name(text)
     return (
         f"the launcher started {environment.launched_size()} processes together by "
-        f"PMIx, which {_short_name(text)} does not speak: MPI would end them all. "
-        "Start it with the mpiexec of that library, or with srun --mpi=pmi2."
+        f"PMIx, which {name} does not speak: MPI would end them all. Start it with the "
+        "mpiexec of that library, or with srun --mpi=pmi2."
     )
 
 
@@ -174,12 +175,6 @@ def job() -> Job:
 def _hdf5_version() -> str:
     # The door to h5py has loaded it; what it was built with is not a file.
     return str(sys.modules["h5py"].version.hdf5_version)
-
-
-def _short_name(text: str) -> str:
-    """Return name and version from all that an MPI library says about itself."""
-    line = text.partition("\n")[0].replace("MPICH Version:", "MPICH")
-    return " ".join(line.split()).split(",")[0]
 
 
 def _launcher_version(launcher: str) -> str:

@@ -29,15 +29,8 @@ _SLOW_WRITE = 1.0
 _LATE_SIGHT = 1.0
 # Slower than these is worth a note: within a host, and between hosts (Gigabit Ethernet
 # has 0.1 GB/s).
-_SLOW_INSIDE = (
-    *(100e-6, 0.5e9),
-    "See that ranks have cores of their own, and try again on an idle machine.",
-)
-_SLOW_OUTSIDE = (
-    *(200e-6, 0.2e9),
-    "See that MPI uses the fast network (UCX_NET_DEVICES, FI_PROVIDER); over a slow "
-    "one pre-train on several hosts, but fine-tune on one.",
-)
+_SLOW_INSIDE = (100e-6, 0.5e9)
+_SLOW_OUTSIDE = (200e-6, 0.2e9)
 # The processor's instructions to OpenBLAS's names for kernels without them, and with.
 _WEAK_KERNELS = {
     "AVX-512": (("prescott", "nehalem", "sandybridge", "haswell", "zen"), "SkylakeX"),
@@ -297,7 +290,13 @@ def _ping_pong(pair: PingPong, inside: bool) -> Finding:
         f"{1e6 * pair.latency:.3g} µs for 8 B, "
         f"{pair.bandwidth / 1e9:.3g} GB/s for 4 MB"
     )
-    latency, bandwidth, remedy = _SLOW_INSIDE if inside else _SLOW_OUTSIDE
+    latency, bandwidth = _SLOW_INSIDE if inside else _SLOW_OUTSIDE
+    remedy = "See that ranks have cores of their own, and try again on an idle machine."
+    if not inside:
+        remedy = (
+            "See that MPI uses the fast network (UCX_NET_DEVICES, FI_PROVIDER); over a "
+            "slow one pre-train on several hosts, but fine-tune on one."
+        )
     slow = pair.latency > latency or pair.bandwidth < bandwidth
     return judged("messages", "ping-pong", text, (slow, NOTE, text, remedy))
 

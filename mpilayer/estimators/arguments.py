@@ -31,18 +31,12 @@ class Fields:
 
     Attributes
     ----------
-    config : type
-        Of the configuration.
-    without : collection of str
-        Fields that are no arguments, and keep their defaults.
-    fixed : mapping of str to value
-        Fields that have one value.
+    config, without, fixed : type, collection, mapping
+        The configuration; its fields that keep their defaults, or have one value here.
     names : mapping of str to str
         Fields that are called otherwise as arguments.
-    choices : mapping of str to tuple of str
-        Values of arguments that have fewer than on the command line.
-    words : mapping of str to str
-        Help of arguments for which the command line's does not fit.
+    choices, words : mapping
+        Values and help of arguments for which those of the command line do not fit.
     """
 
     config: type

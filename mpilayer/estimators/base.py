@@ -70,12 +70,8 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             Of this rank. Sparse rows are made dense by the minibatch or by blocks; as a
             whole where ranks exchange rows (``StackedAutoencoder``, sgd of
             ``SparseAutoencoder``).
-        y : None
+        y
             Ignored.
-
-        Returns
-        -------
-        self
 
         Raises
         ------
@@ -262,10 +258,7 @@ def checked(comm: Communicator, work: Callable[[], T]) -> T:
 
 
 def _warn_of_minibatch(n_rows: int, minibatch: int, name: str) -> None:
-    """Warn of a minibatch that is larger than the rows of all ranks together.
-
-    On all ranks: where warnings are errors, none may go on alone.
-    """
+    """Warn of too large a minibatch, on all ranks: there warnings may be errors."""
     if minibatch > n_rows:
         many = f"the {n_rows} rows" if n_rows > 1 else "the only row"
         warnings.warn(
@@ -276,13 +269,7 @@ def _warn_of_minibatch(n_rows: int, minibatch: int, name: str) -> None:
 
 
 def _check_range(rows: Any) -> None:
-    """Check that rows suit sigmoid units.
-
-    Raises
-    ------
-    InputError
-        Values outside [0, 1].
-    """
+    """Check that rows suit sigmoid units; raise InputError for others."""
     least = most = 0.5
     for where in row_blocks(len(rows)):
         block = rows[where]

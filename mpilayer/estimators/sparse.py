@@ -1,5 +1,6 @@
 """The sparse autoencoder as an estimator."""
 
+from collections import deque
 from typing import Any, ClassVar
 
 from mpilayer.config import SparseConfig
@@ -60,11 +61,8 @@ class SparseAutoencoder(Reconstructor):
         start_weights(model, config)
         cost = ShardedCost(model, rows, config, comm)
         descent = Descent(cost, config)
-        for _ in descent.states():
-            pass
-        if descent.state is None:
-            raise RuntimeError("a descent without evaluations")
-        final = cost.measure(descent.state.position)
+        (last,) = deque(descent.states(), maxlen=1)
+        final = cost.measure(last.position)
         self._keep([model.shape], model.parameters)
         self.cost_, self.exact_cost_ = final.cost, final.exact_cost
         self.mean_activation_ = cost.mean_activation

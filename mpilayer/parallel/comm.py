@@ -48,6 +48,7 @@ class Communicator:
 
     rank = 0
     size = 1
+    library = "none"
 
     def on_root(self, work: Callable[[], T]) -> T:
         """Do ``work`` on rank 0 and return its result everywhere. Collective.

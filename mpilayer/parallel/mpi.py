@@ -48,6 +48,7 @@ class MPICommunicator(Communicator):
         self._comm = comm
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
+        self.library = library()
 
     def on_root(self, work: Callable[[], T]) -> T:
         """Do ``work`` on rank 0; return its result, or raise its error, everywhere."""
@@ -144,8 +145,7 @@ def _raise(failure: MpilayerError | None) -> None:
 
 def library() -> str:
     """Return the name and version of the MPI library."""
-    text = MPI.Get_library_version().strip("\0 \n").splitlines()[0]
-    return " ".join(text.replace("MPICH Version:", "MPICH").split()).split(",")[0]
+    return environment.mpi_name(MPI.Get_library_version())
 
 
 def abort(code: int) -> None:

@@ -93,7 +93,7 @@ def place(comm: Communicator, threads: int = 0) -> Placement:
         hosts=tuple(name for name, _ in everyone),
         threads=used,
         crowded=_crowding(everyone, used),
-        library=_library(comm),
+        library=comm.library,
     )
 
 
@@ -117,11 +117,3 @@ def _crowding(
                 "will hold one another up. Start fewer ranks."
             )
     return ""
-
-
-def _library(comm: Communicator) -> str:
-    if isinstance(comm, SerialCommunicator):
-        return "none"
-    from mpilayer.parallel import mpi
-
-    return mpi.library()

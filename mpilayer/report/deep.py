@@ -164,7 +164,7 @@ def _architecture(run: Run) -> list[str]:
     others = [f"{key} {unit}" for key, unit in units.items() if unit != usual]
     # Of each layer, what the schedule usually has included.
     keys = {"layers", "schedule", "extra_epochs"} & config.keys()
-    values = {k: tuple(v) if isinstance(v := config[k], list) else v for k in keys}
+    values = {k: config[k] for k in keys}
     extra: Sequence[int] = ()
     with suppress(ConfigError):  # of another version
         extra = from_values(PretrainConfig, values).extra

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from importlib.util import find_spec
 from io import BytesIO, StringIO
@@ -21,7 +21,7 @@ import numpy as np
 from mpilayer import files
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import ConfigError
-from mpilayer.report.html import Picture
+from mpilayer.report.html import Figure, Picture
 from mpilayer.report.style import LIGHT, SERIES, with_variables
 
 _PIXELS = 150
@@ -79,18 +79,80 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over common axes, named with their units."""
+    """A figure of lines over common axes, which are named with their units."""
 
+    name: str
+    title: str
+    says: str
     lines: Sequence[Line]
     x: str
     y: str
     alt: str  # what the picture shows, for those who do not see it
     x_log: bool = False
     y_log: bool = False
-    levels: Mapping[str, float] | None = None  # horizontal lines
+    levels: Mapping[str, float] = field(default_factory=dict)  # horizontal lines
     whole: bool = False  # the horizontal axis counts; if logarithmic in powers of 2
     from_zero: bool = False  # the vertical axis begins at 0
     top: float = math.inf  # what is higher is cut off, with what lies left of the rest
+
+    def figure(self) -> Figure:
+        """Return it as a figure."""
+        names = [line.label for line in self.lines] + list(self.levels)
+        legend = len(names) > 1 or bool(self.levels)
+        columns = 2 if len(names) > 3 and max(map(len, names)) <= _SHORT_NAME else 1
+        height = _HEIGHT + (_LEGEND_LINE * -(-len(names) // columns) if legend else 0)
+        with self._drawn(height) as (figure, axes):
+            _scale(axes, self)
+            for line in self.lines:
+                _draw_line(axes, line, self)
+            for number, (label, value) in enumerate(self.levels.items()):
+                look = {"ls": _DASHES[1 + number % (len(_DASHES) - 1)], "lw": 1.2}
+                axes.axhline(value, color=LIGHT["soft"], label=label, **look)
+            if self.from_zero:
+                axes.set_ylim(bottom=0)
+            if math.isfinite(self.top):
+                _frame(axes, self)
+            if legend:
+                look = {"fontsize": 11, "handlelength": 3.2, "ncols": columns}
+                figure.legend(loc="outside upper left", **look)
+            return self._of(figure)
+
+    def scatter(self, x: AnyArray, y: AnyArray, labels: AnyArray | None) -> Figure:
+        """Return points (n,) over its axes, each as its label.
+
+        Integers are drawn as such, float32 as colours; without labels there are dots.
+        """
+        with self._drawn(_WIDTH) as (figure, axes):
+            if labels is None:
+                axes.scatter(x, y, s=14, color=LIGHT[SERIES[0]], linewidths=0)
+            elif labels.dtype.kind == "f":
+                from matplotlib import colormaps
+
+                # A bar of more colours would be an image. Rims are seen on any ground.
+                ramp = colormaps["viridis"].resampled(12)
+                rims = {"linewidths": 0.7, "edgecolors": LIGHT["ink"]}
+                dots = axes.scatter(x, y, s=24, c=labels, cmap=ramp, **rims)
+                figure.colorbar(dots, label="label")
+            else:
+                for number, group in enumerate(np.unique(labels).tolist()):
+                    mine, hue = labels == group, LIGHT[SERIES[number % len(SERIES)]]
+                    look = {"marker": f"${group}$", "s": 46, "linewidths": 0}
+                    axes.scatter(x[mine], y[mine], color=hue, **look)
+            return self._of(figure)
+
+    @contextmanager
+    def _drawn(self, height: float) -> Iterator[tuple[Any, Any]]:
+        """Give what is drawn on, with named axes, whose numbers end with no zeros."""
+        with _drawing(_SETTINGS):
+            figure = _figure(_WIDTH / 72, height / 72)
+            axes = figure.add_subplot(xlabel=self.x, ylabel=self.y)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter(lambda v, _: f"{v:.10g}".replace("-", "−"))
+            yield figure, axes
+
+    def _of(self, figure: Any) -> Figure:
+        picture = Picture(_svg(figure, self.alt), self.alt)
+        return Figure(self.name, self.title, self.says, [picture])
 
 
 def is_wide(low: float, high: float) -> bool:
@@ -170,58 +232,6 @@ def tiles(images: AnyArray, alt: str, label: str = "", signed: bool = False) -> 
     return Picture(out.getvalue(), alt, label)
 
 
-def chart(drawn: Chart) -> Picture:
-    """Return a chart as a picture."""
-    levels = drawn.levels or {}
-    names = [line.label for line in drawn.lines] + list(levels)
-    legend = len(names) > 1 or bool(levels)
-    columns = 2 if len(names) > 3 and max(map(len, names)) <= _SHORT_NAME else 1
-    height = _HEIGHT + (_LEGEND_LINE * -(-len(names) // columns) if legend else 0)
-    with _drawing(_SETTINGS):
-        figure = _figure(_WIDTH / 72, height / 72)
-        axes = _axes(figure, drawn)
-        _scale(axes, drawn)
-        for line in drawn.lines:
-            _draw_line(axes, line, drawn)
-        for number, (label, value) in enumerate(levels.items()):
-            style = _DASHES[1 + number % (len(_DASHES) - 1)]
-            axes.axhline(value, color=LIGHT["soft"], ls=style, lw=1.2, label=label)
-        if drawn.from_zero:
-            axes.set_ylim(bottom=0)
-        if math.isfinite(drawn.top):
-            _frame(axes, drawn)
-        if legend:
-            look = {"fontsize": 11, "handlelength": 3.2, "ncols": columns}
-            figure.legend(loc="outside upper left", **look)
-        return Picture(_svg(figure, drawn.alt), drawn.alt)
-
-
-def scatter(x: AnyArray, y: AnyArray, labels: AnyArray | None, drawn: Chart) -> Picture:
-    """Return points (n,) over the axes of a chart, each as its label.
-
-    Integers are drawn as such, float32 as colours; without labels there are dots.
-    """
-    with _drawing(_SETTINGS):
-        figure = _figure(_WIDTH / 72, _WIDTH / 72)
-        axes = _axes(figure, drawn)
-        if labels is None:
-            axes.scatter(x, y, s=14, color=LIGHT[SERIES[0]], linewidths=0)
-        elif labels.dtype.kind == "f":
-            from matplotlib import colormaps
-
-            # A bar of more colours would be an image. Rims are seen on any ground.
-            ramp = colormaps["viridis"].resampled(12)
-            rims = {"linewidths": 0.7, "edgecolors": LIGHT["ink"]}
-            dots = axes.scatter(x, y, s=24, c=labels, cmap=ramp, **rims)
-            figure.colorbar(dots, label="label")
-        else:
-            for number, group in enumerate(np.unique(labels).tolist()):
-                mine, hue = labels == group, LIGHT[SERIES[number % len(SERIES)]]
-                look = {"marker": f"${group}$", "s": 46, "color": hue, "linewidths": 0}
-                axes.scatter(x[mine], y[mine], **look)
-        return Picture(_svg(figure, drawn.alt), drawn.alt)
-
-
 @contextmanager
 def _drawing(settings: dict[Any, Any]) -> Iterator[None]:
     """Let matplotlib draw with its defaults and these settings alone.
@@ -243,14 +253,6 @@ def _drawing(settings: dict[Any, Any]) -> Iterator[None]:
             f"matplotlib must be able to draw; {type(error).__name__}: {error}. Mend "
             "its installation or its matplotlibrc, and draw again: mpilayer report."
         ) from error
-
-
-def _axes(figure: Any, drawn: Chart) -> Any:
-    """Return named axes; their numbers have no zeros at the end."""
-    axes = figure.add_subplot(xlabel=drawn.x, ylabel=drawn.y)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{value:.10g}".replace("-", "−"))
-    return axes
 
 
 def _scale(axes: Any, drawn: Chart) -> None:

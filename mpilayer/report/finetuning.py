@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mpilayer.report import figures
 from mpilayer.report.figures import Chart, Line, is_wide
 from mpilayer.report.html import Figure, Markup, Part, element, table
 from mpilayer.report.run import PREDICTORS, Run, listing, number
@@ -49,21 +48,18 @@ def stack_curves(runs: Sequence[Run]) -> Iterator[Figure]:
     if any(run.metrics["finetune"] for run in pretrained):
         what += ", then fine-tuning"
     values = [value for line in lines for value in line.y if value > 0]
-    drawn = Chart(
+    yield Chart(
+        "stack-error",
+        "Error of the unrolled stack",
+        f"Reconstruction error of validation rows ({ERROR}) over the seconds of "
+        f"{what}.",
         lines,
         "seconds of training",
         "error on validation rows",
         f"Error of the unrolled stack over seconds, for {names(runs)}",
         y_log=bool(values) and is_wide(min(values), max(values)),
         levels=_pca(runs),
-    )
-    yield Figure(
-        "stack-error",
-        "Error of the unrolled stack",
-        f"Reconstruction error of validation rows ({ERROR}) over the seconds of "
-        f"{what}.",
-        [figures.chart(drawn)],
-    )
+    ).figure()
 
 
 def finetuning_curves(runs: Sequence[Run]) -> Iterator[Figure]:
@@ -88,7 +84,13 @@ def finetuning_curves(runs: Sequence[Run]) -> Iterator[Figure]:
         f" That of {names(missing)} is left out: it was not recorded, or is cross "
         "entropy, another measure."
     )
-    drawn = Chart(
+    yield Chart(
+        "finetuning",
+        "Fine-tuning",
+        f"Reconstruction error ({ERROR}) over the epochs of fine-tuning; at 0 the "
+        "pre-trained stack. Validation: after the epoch. Training, thin: the mean over "
+        "the epoch's minibatches, as met on the way."
+        f"{left_out if missing else ''} {finetunings(tuned)}.",
         lines,
         "epochs of fine-tuning",
         "reconstruction error",
@@ -96,16 +98,7 @@ def finetuning_curves(runs: Sequence[Run]) -> Iterator[Figure]:
         f"{names(tuned)}",
         whole=True,
         levels=_pca(tuned),
-    )
-    yield Figure(
-        "finetuning",
-        "Fine-tuning",
-        f"Reconstruction error ({ERROR}) over the epochs of fine-tuning; at 0 the "
-        "pre-trained stack. Validation: after the epoch. Training, thin: the mean over "
-        "the epoch's minibatches, as met on the way."
-        f"{left_out if missing else ''} {finetunings(tuned)}.",
-        [figures.chart(drawn)],
-    )
+    ).figure()
 
 
 def _pca(runs: Sequence[Run]) -> dict[str, float]:
@@ -198,20 +191,17 @@ def _curves(runs: Sequence[Run], task: str, kind: str) -> Iterator[Figure]:
         if not any(math.isfinite(value) for line in lines for value in line.y):
             continue
         says = f"{says[0].upper()}{says[1:]}"
-        drawn = Chart(
+        yield Chart(
+            f"{task}-{word}",
+            f"{kind.capitalize()}s, {what}",
+            f"{says}, after each epoch.",
             lines,
             f"epochs of the {kind}",
             axis,
             f"{says}, over epochs",
             whole=True,
             from_zero=True,
-        )
-        yield Figure(
-            f"{task}-{word}",
-            f"{kind.capitalize()}s, {what}",
-            f"{says}, after each epoch.",
-            [figures.chart(drawn)],
-        )
+        ).figure()
 
 
 def confusion(run: Run) -> Iterator[Markup]:

@@ -98,14 +98,15 @@ def code_space(run: Run) -> Iterator[Figure]:
         shown = "each drawn as its label"
         if classes:
             shown += f" ({', '.join(f'{k}: {name}' for k, name in enumerate(classes))})"
-    alt = f"Codes of {len(codes)} rows of {run.name}, {shown}"
-    yield Figure(
+    yield Chart(
         f"codes-{run.place}",
         "Code space",
         f"Codes of {len(codes)} {run.sample.split} rows{how}, {shown}, by the encoder "
         f"of the {run.sample.model}, in the units of the code.",
-        [figures.scatter(codes[:, 0], codes[:, 1], labels, Chart((), *axes, alt))],
-    )
+        (),
+        *axes,
+        f"Codes of {len(codes)} rows of {run.name}, {shown}",
+    ).scatter(codes[:, 0], codes[:, 1], labels)
 
 
 def _compared(some: Sequence[tuple[Run, Sample]], name: str) -> Iterator[Figure]:

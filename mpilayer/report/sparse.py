@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from mpilayer.report import figures
 from mpilayer.report.figures import Chart, Line, is_wide
 from mpilayer.report.html import Figure, Markup, Part, facts, note, paragraph, table
 from mpilayer.report.images import first_layer, reconstructions
@@ -106,14 +105,18 @@ def costs(runs: Sequence[Run]) -> Iterator[Figure]:
             Line(run.name, run.column("sparse", key), run.column("sparse", "cost"), n)
             for n, run in enumerate(known)
         ]
-        drawn = Chart(lines, words, "cost", f"Cost over {words}", y_log=y_log, top=top)
-        yield Figure(
+        yield Chart(
             f"cost-{key}",
             f"Cost over {words}",
             "The cost that is minimized (half the squared error a row, decay of the "
             f"weights, sparsity term) over {words}{scale}.",
-            [figures.chart(drawn)],
-        )
+            lines,
+            words,
+            "cost",
+            f"Cost over {words}",
+            y_log=y_log,
+            top=top,
+        ).figure()
 
 
 def range_of_costs(runs: Sequence[Run]) -> tuple[float, float, float]:
@@ -154,21 +157,18 @@ def distances(runs: Sequence[Run]) -> Iterator[Figure]:
         )
         for place, (run, key, lowest) in enumerate(known)
     ]
-    drawn = Chart(
-        lines,
-        "evaluations of the cost",
-        "cost above the lowest",
-        "Distance from the lowest cost over evaluations of the cost",
-        y_log=True,
-    )
-    yield Figure(
+    yield Chart(
         "cost-distance",
         "Distance from the lowest cost",
         "The lowest cost so far, minus the lowest that any of these runs with the same "
         "data, hidden units and weights of the terms has reached, over evaluations of "
         "the cost, on a logarithmic scale; the run that has reached it ends there.",
-        [figures.chart(drawn)],
-    )
+        lines,
+        "evaluations of the cost",
+        "cost above the lowest",
+        "Distance from the lowest cost over evaluations of the cost",
+        y_log=True,
+    ).figure()
 
 
 def _objective(run: Run) -> str:
@@ -188,7 +188,12 @@ def _firing(run: Run) -> Iterator[Part]:
         yield note("Firing probabilities are known when the run has come to its end.")
         return
     target = number(run.section("sparse").get("sparsity_target"))
-    drawn = Chart(
+    yield Chart(
+        f"firing-{run.place}",
+        "Firing probabilities",
+        "Mean over all rows of the probability that a hidden unit fires, a marker a "
+        "unit, on a logarithmic scale, against the target that the sparsity term pulls "
+        "it to.",
         [Line("units", range(1, len(values) + 1), values, joined=False)],
         "hidden units, in order of their probability",
         "firing probability",
@@ -196,15 +201,7 @@ def _firing(run: Run) -> Iterator[Part]:
         y_log=True,
         levels={f"target ρ = {short(target)}": target},
         whole=True,
-    )
-    yield Figure(
-        f"firing-{run.place}",
-        "Firing probabilities",
-        "Mean over all rows of the probability that a hidden unit fires, a marker a "
-        "unit, on a logarithmic scale, against the target that the sparsity term pulls "
-        "it to.",
-        [figures.chart(drawn)],
-    )
+    ).figure()
 
 
 def _compared(run: Run) -> Iterator[Part]:
@@ -283,22 +280,19 @@ def _gaps(run: Run) -> Iterator[Part]:
         Line(words, x, [number(at(one, key)) for one in cuts[: len(x)]], place)
         for place, (words, (cuts, key)) in enumerate(columns.items())
     ]
-    drawn = Chart(
+    yield Chart(
+        f"gap-{run.place}",
+        "The gap over shards",
+        "What averaging the sparsity term would add to the cost at the exact solution, "
+        "over the number of shards, both on logarithmic scales; infinite bounds are "
+        "left out.",
         lines,
         "shards",
         "average − exact cost",
         "Gap between average and exact cost over the number of shards",
         x_log=True,
         y_log=True,
-    )
-    yield Figure(
-        f"gap-{run.place}",
-        "The gap over shards",
-        "What averaging the sparsity term would add to the cost at the exact solution, "
-        "over the number of shards, both on logarithmic scales; infinite bounds are "
-        "left out.",
-        [figures.chart(drawn)],
-    )
+    ).figure()
 
 
 def _conclusions(found: Mapping[str, Any]) -> Iterator[str]:

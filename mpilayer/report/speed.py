@@ -11,7 +11,6 @@ from mpilayer.papers import (
     LAHIRI_SECONDS,
     QJAM,
 )
-from mpilayer.report import figures
 from mpilayer.report.figures import Chart, Line
 from mpilayer.report.html import NOTHING, Figure, Markup, Part, table
 from mpilayer.report.run import Run, number
@@ -87,7 +86,16 @@ def _speed_up(groups: Sequence[Sequence[Run]]) -> Figure:
         for place, (label, seconds) in enumerate(shown.items())
     ]
     most = max(max(line.x) for line in lines)
-    drawn = Chart(
+    says = (
+        f" Beside them {LAHIRI} on a desktop with about as many rows, and the qjam "
+        f"cluster, whose seconds are from {QJAM}."
+    )
+    return Chart(
+        "speed-up",
+        "Speed-up over ranks",
+        "Evaluations of the cost a second, relative to the run with the fewest ranks, "
+        "over ranks, both on logarithmic scales, of runs that differ in nothing else "
+        f"that matters: {ours}.{says if len(lines) > len(groups) else ''}",
         [*lines, Line("ideal", (1, most), (1, most), len(lines))],
         "ranks",
         "speed against fewest ranks",
@@ -95,19 +103,7 @@ def _speed_up(groups: Sequence[Sequence[Run]]) -> Figure:
         x_log=True,
         y_log=True,
         whole=True,
-    )
-    says = (
-        f" Beside them {LAHIRI} on a desktop with about as many rows, and the qjam "
-        f"cluster, whose seconds are from {QJAM}."
-    )
-    return Figure(
-        "speed-up",
-        "Speed-up over ranks",
-        "Evaluations of the cost a second, relative to the run with the fewest ranks, "
-        "over ranks, both on logarithmic scales, of runs that differ in nothing else "
-        f"that matters: {ours}.{says if len(lines) > len(groups) else ''}",
-        [figures.chart(drawn)],
-    )
+    ).figure()
 
 
 def _theirs(

@@ -61,22 +61,9 @@ def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
 def chosen_task(run: Path, name: str | None) -> Task | None:
     """Return the task whose predictor is to be used, None for the autoencoder. Local.
 
-    Parameters
-    ----------
-    run : Path
-        Directory of the run.
-    name : str, optional
-        One of ``TASKS``; by default what was trained last.
-
-    Raises
-    ------
-    CheckpointError
-        There is no run, or it has no such predictor.
-
-    Warns
-    -----
-    UnfinishedWarning
-        One was begun last, but nothing of it is saved yet.
+    ``name`` is one of ``TASKS``; by default it is what was trained last. A
+    ``CheckpointError`` says that there is no run, or no such predictor in it; an
+    ``UnfinishedWarning``, that one was begun last of which nothing is saved yet.
     """
     directory = RunDirectory.open(run)
     task = trained_last(directory) if name is None else TASKS[name]
@@ -110,13 +97,7 @@ def load_model(directory: RunDirectory, task: Task | None) -> tuple[str, Stack]:
 
 
 def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
-    """Return a run's classifier or regressor, with its best weights. Local.
-
-    Raises
-    ------
-    CheckpointError
-        It is missing or damaged.
-    """
+    """Return a run's classifier or regressor, with its best weights. Local."""
     path = directory.checkpoint(task.model)
     arrays = checkpoint.load_for_use(path)
     warn_if_unfinished(directory, task)

@@ -100,7 +100,6 @@ class Pretraining(Training[PretrainConfig]):
         return Terms(data, wanted, facts, new)
 
     def _nothing_left(self, terms: _Terms) -> str:  # noqa: ARG002
-        """Say that the run has come to its end."""
         if not self.directory.is_complete(PRETRAIN):
             return ""
         words = f"{self.run} is pre-trained to the end; there is nothing to do"

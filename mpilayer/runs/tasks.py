@@ -65,9 +65,8 @@ def settings_of(directory: RunDirectory, section: str, cls: type[Config]) -> Con
             f"{path} must have what training wrote; the section [{section}] is "
             "missing. Restore it, or train again."
         )
-    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
-        return from_values(cls, lists)
+        return from_values(cls, values)
     except ConfigError as error:
         by = sections.get("created_by", {}).get("mpilayer", "an unknown version")
         found = re.split(r"; choose from|; it belongs|\. Did you mean", str(error))[0]

@@ -12,8 +12,6 @@ import h5py
 import numpy as np
 import pytest
 
-from mpilayer import hdf5
-from mpilayer.data import dataset
 from mpilayer.data.dataset import write_dataset
 from mpilayer.data.split import Split
 from tests.e2e.conftest import contents, write_patches, write_pixels
@@ -53,24 +51,6 @@ def _floats(value):
     return make
 
 
-def _hdf5(kind, version=1):
-    def make(path):
-        with hdf5.create(path, kind=kind, version=version):
-            pass
-
-    return make
-
-
-def _foreign(path):
-    with h5py.File(path, "w") as file:
-        file["x"] = np.zeros(3)
-
-
-def _truncated(path):
-    write_pixels(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
 def _damaged(path):
     write_pixels(path)
     with h5py.File(path) as file:
@@ -81,19 +61,12 @@ def _damaged(path):
     path.write_bytes(content)
 
 
+# What a file may be is in ``tests/unit/test_hdf5.py`` and ``data/test_dataset.py``.
 BAD_DATA = {
     "missing": (lambda path: None, "found nothing there"),
-    "folder": (lambda path: path.mkdir(), "found a folder there"),
     "text": (lambda path: path.write_text("1,2\n3,4\n"), "it is not an HDF5 file"),
-    "empty": (lambda path: path.touch(), "must be a whole HDF5 file; it is empty"),
-    "other-kind": (_hdf5("mpilayer-checkpoint"), "found 'mpilayer-checkpoint'"),
-    "foreign": (_foreign, "a file of another program"),
-    "newer": (_hdf5(dataset.KIND, dataset.FORMAT_VERSION + 1), "1 to 2; found 3"),
-    "no-train": (_hdf5(dataset.KIND, dataset.FORMAT_VERSION), "have a group 'train'"),
-    "truncated": (_truncated, "truncated"),
     "damaged": (_damaged, "must be a whole HDF5 file; it cannot be read"),
     "nan": (_floats(np.nan), "row 41, column 7 is nan"),
-    "infinite": (_floats(-np.inf), "column 7 is -inf"),
     "above-1": (_floats(3.5), "in [0, 1]; bad.h5 has"),
     "negative": (_floats(-0.25), "--visible linear"),
 }
@@ -103,8 +76,8 @@ BAD_DATA = {
     ("command", "case", "ranks"),
     [
         *(("pretrain", case, 0) for case in BAD_DATA),
-        *(("sparse", case, 0) for case in ("missing", "other-kind", "nan")),
-        *(("encode", case, 0) for case in ("missing", "truncated", "newer")),
+        *(("sparse", case, 0) for case in ("missing", "damaged", "nan")),
+        *(("encode", case, 0) for case in ("missing", "damaged")),
         *(("pretrain", case, 2) for case in ("missing", "nan")),
         ("sparse", "nan", 2),  # which one rank alone finds
     ],

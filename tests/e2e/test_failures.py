@@ -6,54 +6,21 @@ import time
 import pytest
 
 from tests.support import launch
-from tests.support.breaks import assert_saved
+from tests.support.breaks import KILL, acting, assert_saved
 
-SOON = 15.0
+SOON = 20.0
 # Far more epochs than there is time for: who does not end at once is found out.
 ENDLESS = ("--layers", "8,6,4", "--minibatch", "50", "--epochs", "1000000")
 
 RAISE = 'raise RuntimeError("out of luck")'
-KILL = "os.kill(os.getpid(), 9)"
-
-IN_PRETRAINING = """
-from mpilayer.train.layer import LayerState
-original = LayerState.train_epoch
-
-def train_epoch(self, *arguments):
-    if rank == {rank} and self.epoch == 3:
-        {act}
-    original(self, *arguments)
-
-LayerState.train_epoch = train_epoch
-"""
-
-IN_FINETUNING = """
-from mpilayer.train.finetune import FinetuneState
-original = FinetuneState.step
-steps = 0
-
-def step(self, *minibatch):
-    global steps
-    steps += 1
-    if rank == {rank} and steps == 7:
-        {act}
-    return original(self, *minibatch)
-
-FinetuneState.step = step
-"""
-
-
-def program(text, **values):
-    return launch.driver(text.format(**values))
 
 
 def assert_ended(result, rank):
     """Demand a quick end that says which rank failed, and where."""
     assert result.code not in (0, 2), str(result)
     assert result.seconds < SOON
-    assert result.stderr.count(f"rank {rank} failed; ending all ranks") == 1, str(
-        result
-    )
+    told = result.stderr.count(f"rank {rank} failed; ending all ranks")
+    assert told == 1, str(result)
     assert "RuntimeError: out of luck" in result.stderr
     assert "Traceback" in result.stderr
     assert "mpilayer: error" not in result.stderr
@@ -62,14 +29,14 @@ def assert_ended(result, rank):
 @pytest.mark.parametrize(("schedule", "rank"), [("lockstep", 0), ("async", 2)])
 def test_a_rank_raises_in_pretraining(tiny, tmp_path, rank, schedule):
     arguments = ["pretrain", tiny, "--run", tmp_path / "run", *ENDLESS]
-    failing = program(IN_PRETRAINING, rank=rank, act=RAISE)
+    failing = acting("training", RAISE, rank)
     options = ["--schedule", schedule]
     result = launch.run(*arguments, *options, ranks=3, program=failing, limit=30)
     assert_ended(result, rank)
 
 
 def test_a_rank_raises_in_finetuning(run_copy):
-    failing = program(IN_FINETUNING, rank=1, act=RAISE)
+    failing = acting("fine-tuning", RAISE, 1)
     arguments = ["finetune", run_copy, "--epochs", 1000000]
     result = launch.run(*arguments, ranks=2, program=failing, limit=30)
     assert_ended(result, 1)
@@ -77,7 +44,7 @@ def test_a_rank_raises_in_finetuning(run_copy):
 
 def test_one_process_raises(tiny, tmp_path):
     arguments = ["pretrain", tiny, "--run", tmp_path / "run", *ENDLESS]
-    failing = program(IN_PRETRAINING, rank=0, act=RAISE)
+    failing = acting("training", RAISE, 0)
     result = launch.run(*arguments, program=failing, limit=30)
     assert result.code == 1
     assert "RuntimeError: out of luck" in result.stderr
@@ -86,7 +53,7 @@ def test_one_process_raises(tiny, tmp_path):
 def test_a_user_error_of_one_rank_in_training_ends_all(run_copy):
     """A checkpoint that only one rank cannot write: one message, everybody ends."""
     act = 'from mpilayer.errors import DataError; raise DataError("disk full")'
-    failing = program(IN_FINETUNING, rank=1, act=act)
+    failing = acting("fine-tuning", act, 1)
     arguments = ["finetune", run_copy, "--epochs", 1000000]
     result = launch.run(*arguments, ranks=2, program=failing, limit=30)
     assert result.code != 0
@@ -98,7 +65,7 @@ def test_a_user_error_of_one_rank_in_training_ends_all(run_copy):
 def test_rank_0_is_killed(tiny, tmp_path):
     """Others that die are in ``tests/robust/test_silence.py``."""
     arguments = ["pretrain", tiny, "--run", tmp_path / "run", *ENDLESS]
-    killed = program(IN_PRETRAINING, rank=0, act=KILL)
+    killed = acting("training", KILL, 0)
     result = launch.run(*arguments, ranks=3, program=killed, limit=30)
     assert result.code != 0, str(result)
     # A launcher may end everything before it has passed the words on.
@@ -138,7 +105,7 @@ def test_a_second_launch_is_refused(tiny, tmp_path):
     with launch.started(*first, ranks=2, limit=120) as job:
         job.wait_for(run / "metrics" / "layer-3.jsonl")
         for ranks, other in ((2, ["resume", run]), (0, [*first, "--replace"])):
-            options = {"ranks": ranks, "program": program(HASTY), "limit": 30}
+            options = {"ranks": ranks, "program": launch.driver(HASTY), "limit": 30}
             result = launch.run(*other, **options)
             words = ["only one launch at a time", f"works in {run}", "process "]
             launch.assert_user_error(result, *words)
@@ -158,7 +125,7 @@ def test_a_second_launch_is_refused(tiny, tmp_path):
 @pytest.mark.parametrize("options", [["--replace"], []], ids=["replace", "new"])
 def test_two_launches_at_once_make_one_run(tiny, tmp_path, options):
     arguments = ["pretrain", tiny, "--run", tmp_path / "run", *ENDLESS, *options]
-    both = {"program": program(HASTY), "limit": 60}
+    both = {"program": launch.driver(HASTY), "limit": 60}
     with (
         launch.started(*arguments, **both) as a,
         launch.started(*arguments, **both) as b,

@@ -132,14 +132,8 @@ def test_replacing_works_and_is_not_recorded(tmp_path):
 def test_settings_are_passed_on_as_given(tmp_path):
     (tmp_path / "a.toml").write_text("[pretrain]\nepochs = [3]\n[finetune]\nepochs=2\n")
     options = ["--layers", "9,5", "--extra-epochs=-1,2", "--no-cut-short"]
-    options += [
-        "--checkpoint-every",
-        "9",
-        "--config",
-        "a.toml",
-        "--then",
-        "finetune,evaluate",
-    ]
+    options += ["--checkpoint-every", "9", "--config", "a.toml"]
+    options += ["--then", "finetune,evaluate"]
     job = ["job", "pretrain", "a.h5", "--run", "run", "-o", "chain", *options]
     launch.run(*job, cwd=tmp_path).ok()
     names = ("evaluate", "finetune", "pretrain", "submit")
@@ -172,7 +166,6 @@ TO_RUN = ("--run", "run")
         (["pretrian", "a.h5", *JOB], ["unknown command", "mean 'pretrain'"]),
         (["pretrain", "a.h5", "-o", "x.sh"], ["required: --run"]),
         (["pretrain", "a.h5", *TO_RUN], ["required: -o"]),
-        (["pretrain", "a.h5", *JOB, "--ntasks", "0"], ["ntasks must be at least 1"]),
         (["pretrain", "a.h5", *JOB, "--ntasks", "x"], ["--ntasks", "'x'"]),
         (
             ["pretrain", "a.h5", *JOB, "--layers", "20", "--ntasks", "4"],
@@ -188,19 +181,15 @@ TO_RUN = ("--run", "run")
         (["pretrain", "a.h5", *JOB, "--time", "90"], ["--time must be", "'90'"]),
         (["pretrain", "a.h5", *JOB, "--evaluations", "9"], ["unrecognized arguments"]),
         (["pretrain", "a.h5", *JOB, "--epochs", "0"], ["epochs must be at least 1"]),
-        (["pretrain", "a.h5", *JOB, "--method", "vae"], ["unknown method 'vae'"]),
         (["pretrain", "a.h5", *JOB, "--config", "no.toml"], ["no.toml", "readable"]),
         (["finetune", "a.h5", *JOB, "--optimizer", "l-bfgs"], ["sgd, momentum, adam"]),
         (["sparse", "a.h5", *JOB, "--sparsity-target", "1"], ["less than 1"]),
-        (["compare", "a.h5", *JOB, "--kl", "both"], ["unknown kl 'both'"]),
-        (["pretrain", "a.h5", *JOB, "--seeds", "1,x"], ["--seeds", "'1,x'"]),
         (["pretrain", "a.h5", *JOB, "--seeds", "1", "--seed", "2"], ["exclude"]),
         (["pretrain", "a.h5", *JOB, "--then", "encode"], ["unknown follower"]),
         (["sparse", "a.h5", *JOB, "--then", "finetune"], ["after sparse can come"]),
         (["pretrain", "a.h5", *TO_RUN, "--then", "finetune", "-o", "-"], ["a folder"]),
         (["scaling", "a.h5", *JOB, "--mode", "finetune"], ["unknown mode 'finetune'"]),
         (["scaling", "a.h5", *JOB, "--seeds", "1"], ["unrecognized arguments"]),
-        (["scaling", "a.h5", *JOB, "--layers", "9"], ["unrecognized arguments"]),
         (
             ["pretrain", "a.h5", *TO_RUN, "-o", "old.sh"],
             ["old.sh is there", "--replace"],

@@ -82,11 +82,11 @@ def new(forest):
 def test_names_of_classes_are_shown_everywhere(forest):
     facts = json.loads(call("data", "info", "trees.h5", "--json", cwd=forest).stdout)
     assert facts["splits"]["test"]["label_counts"] == dict.fromkeys(KINDS, 10)
-    result = launch.run("evaluate", "run", "--json", cwd=forest).ok()
+    result = call("evaluate", "run", "--json", cwd=forest).ok()
     found = json.loads(result.stdout)
     assert found["classes"] == list(KINDS)
     assert found["errors"] <= 3
-    shown = launch.run("evaluate", "run", cwd=forest).ok().stdout
+    shown = call("evaluate", "run", cwd=forest).ok().stdout
     assert all(kind in shown for kind in KINDS)
     assert max(map(len, shown.splitlines())) <= 80
     summary = json.loads((forest / "run" / "summary.json").read_text())
@@ -107,33 +107,33 @@ def test_new_rows_have_the_codes_that_the_same_rows_have(forest, like):
     prepare(forest, "trees.csv", "--like", like, *PREPARE[2:], out="again.h5").ok()
     for data in ("trees", "again"):
         command = ("encode", "run", f"{data}.h5", "-o", f"{data}.npy", "--replace")
-        launch.run(*command, "--split", "test", cwd=forest).ok()
+        call(*command, "--split", "test", cwd=forest).ok()
     found = np.load(forest / "again.npy")
     np.testing.assert_array_equal(found, np.load(forest / "trees.npy"))
     assert np.ptp(found) > 0
 
 
 def test_rows_without_labels_are_encoded_and_those_with_some_evaluated(forest, new):
-    launch.run("encode", "run", new, "-o", "new-codes.csv", cwd=forest).ok()
+    call("encode", "run", new, "-o", "new-codes.csv", cwd=forest).ok()
     assert len((forest / "new-codes.csv").read_text().splitlines()) == 10
     x, kinds = trees(60, seed=2)
     elms = kinds != "ash"
     write(forest / "some.csv", x[elms], kinds[elms])
     prepare(forest, "some.csv", "--like", "run", out="some.h5").ok()
     options = ("--data", "some.h5", "--split", "train", "--json")
-    found = json.loads(launch.run("evaluate", "run", *options, cwd=forest).ok().stdout)
+    found = json.loads(call("evaluate", "run", *options, cwd=forest).ok().stdout)
     assert [sum(row) for row in found["confusion"]] == [0, 20, 20]
     assert found["errors"] <= 4
 
 
 def test_codes_keep_names_and_labels(forest):
-    launch.run("encode", "run", "trees.h5", "-o", "codes.h5", cwd=forest).ok()
+    call("encode", "run", "trees.h5", "-o", "codes.h5", cwd=forest).ok()
     with Dataset.open(forest / "codes.h5") as codes:
         assert codes.preparation.classes == KINDS
         assert codes.preparation.scaling is None
         assert codes.preparation.columns == ()
     command = ("encode", "run", "trees.h5", "-o", "codes.csv", "--split", "test")
-    launch.run(*command, cwd=forest).ok()
+    call(*command, cwd=forest).ok()
     lines = (forest / "codes.csv").read_text().splitlines()
     assert {line.rpartition(",")[2] for line in lines[1:]} == set(KINDS)
     # A table that mpilayer wrote needs no options to be read.
@@ -144,14 +144,14 @@ def test_codes_keep_names_and_labels(forest):
 
 def test_reconstructions_have_the_units_of_the_table(forest):
     command = ("reconstruct", "run", "trees.h5", "-o", "back.csv", "--split", "train")
-    launch.run(*command, cwd=forest).ok()
+    call(*command, cwd=forest).ok()
     header, *lines = (forest / "back.csv").read_text().splitlines()
     assert header == 'height (m),"leaf, mm",age,label'
     found = np.array([line.split(",")[:3] for line in lines], float)
     low, high = trees(180)[0].min(axis=0), trees(180)[0].max(axis=0)
     assert (found > low).all()
     assert (found < high).all()
-    launch.run("reconstruct", "run", "trees.h5", "-o", "back.h5", cwd=forest).ok()
+    call("reconstruct", "run", "trees.h5", "-o", "back.h5", cwd=forest).ok()
     with Dataset.open(forest / "back.h5") as dataset:
         np.testing.assert_allclose(dataset.stored("train").x, found, rtol=1e-6)
         assert (dataset.rows("train") > 0).all()
@@ -168,7 +168,7 @@ def test_data_that_were_prepared_otherwise_are_refused(forest):
         labels = ("--labels", "kind", "--scale", scale)
         prepare(forest, "raw.csv", *labels, out=data).ok()
         words = (f"{data} must have the scaling of the run's data", "--like run")
-        result = launch.run(*command, "--split", "train", cwd=forest)
+        result = call(*command, "--split", "train", cwd=forest)
         refused(result, *words)
     assert not (forest / "no.npy").exists()
 
@@ -181,10 +181,10 @@ def test_an_exported_model_takes_values_as_they_were(forest, tmp_path, visible):
     prepare(tmp_path, "trees.csv", *PREPARE, "--scale", scale, out="trees.h5").ok()
     units = ("--visible", visible, "--learning-rate", "0.005")
     train(tmp_path, "trees.h5", "run", "autoencode", *units)
-    launch.run("export", "run", "-o", "model.npz", cwd=tmp_path).ok()
+    call("export", "run", "-o", "model.npz", cwd=tmp_path).ok()
     for command, out in (("encode", "codes"), ("reconstruct", "back")):
         options = ("trees.h5", "-o", f"{out}.npy", "--split", "test")
-        launch.run(command, "run", *options, cwd=tmp_path).ok()
+        call(command, "run", *options, cwd=tmp_path).ok()
     with Dataset.open(tmp_path / "trees.h5") as dataset:
         values, scaling = dataset.stored("test").x, dataset.preparation.scaling
     model = np.load(tmp_path / "model.npz")
@@ -212,24 +212,20 @@ def test_real_values_are_learned_from_the_table_on(tmp_path):
     made = prepare(tmp_path, "trees.csv", *options, out="trees.h5").ok()
     assert f"{goal.min():.3g}"[:3] in made.stdout
     train(tmp_path, "trees.h5", "run", "regress")
-    found = json.loads(
-        launch.run("evaluate", "run", "--json", cwd=tmp_path).ok().stdout
-    )
+    found = json.loads(call("evaluate", "run", "--json", cwd=tmp_path).ok().stdout)
     assert found["n_samples"] == 30
     assert found["error"] < 0.5 * goal.std()
     prepare(tmp_path, "new.csv", "--like", "run", out="new.h5").ok()
     options = ("--data", "new.h5", "--split", "train", "--json")
-    found = json.loads(
-        launch.run("evaluate", "run", *options, cwd=tmp_path).ok().stdout
-    )
+    found = json.loads(call("evaluate", "run", *options, cwd=tmp_path).ok().stdout)
     assert found["error"] < goal.std()
-    launch.run("predict", "run", "new.h5", "-o", "goals.csv", cwd=tmp_path).ok()
+    call("predict", "run", "new.h5", "-o", "goals.csv", cwd=tmp_path).ok()
     header, *lines = (tmp_path / "goals.csv").read_text().splitlines()
     assert header == "prediction"
     distance = np.sqrt(np.mean((np.array(lines, float) - goal[:7]) ** 2))
     assert distance == pytest.approx(found["error"], rel=1e-4)
     command = ("encode", "run", "new.h5", "-o", "codes.csv")
-    launch.run(*command, cwd=tmp_path).ok()
+    call(*command, cwd=tmp_path).ok()
     lines = (tmp_path / "codes.csv").read_text().splitlines()[1:]
     labels = [np.float32(line.rpartition(",")[2]) for line in lines]
     np.testing.assert_allclose(labels, goal[:7], rtol=1e-6)
@@ -365,7 +361,7 @@ def test_predictions_of_new_rows(forest):
     x, kinds = trees(40, seed=5)
     write(forest / "felled.csv", x)
     prepare(forest, "felled.csv", "--like", "run", out="felled.h5").ok()
-    launch.run("predict", "run", "felled.h5", "-o", "felled-kinds.csv", cwd=forest).ok()
+    call("predict", "run", "felled.h5", "-o", "felled-kinds.csv", cwd=forest).ok()
     header, *rows = (forest / "felled-kinds.csv").read_text().splitlines()
     assert header == "ash,beech,elm,label"
     cells = [row.split(",") for row in rows]
@@ -376,8 +372,8 @@ def test_predictions_of_new_rows(forest):
     write(forest / "known.csv", x, kinds)
     prepare(forest, "known.csv", "--like", "run", out="known.h5").ok()
     looked = ("evaluate", "run", "--data", "known.h5", "--split", "train", "--json")
-    assert json.loads(launch.run(*looked, cwd=forest).ok().stdout)["errors"] == wrong
-    launch.run("predict", "run", "known.h5", "-o", "kinds.h5", cwd=forest).ok()
+    assert json.loads(call(*looked, cwd=forest).ok().stdout)["errors"] == wrong
+    call("predict", "run", "known.h5", "-o", "kinds.h5", cwd=forest).ok()
     with Dataset.open(forest / "kinds.h5") as found:
         np.testing.assert_allclose(found.rows("train"), chances, atol=1e-8)
         assert found.preparation.classes == KINDS
@@ -387,11 +383,11 @@ def test_predictions_of_new_rows(forest):
 def test_only_predictors_predict(forest):
     arguments = ("predict", "run", "trees.h5", "-o", "none.csv", "--split", "test")
     refused(
-        launch.run(*arguments, "--task", "autoencode", cwd=forest),
+        call(*arguments, "--task", "autoencode", cwd=forest),
         "must have a classifier or regressor",
     )
     refused(
-        launch.run(*arguments, "--task", "regress", cwd=forest),
+        call(*arguments, "--task", "regress", cwd=forest),
         "must have a regressor; it has none",
     )
     assert not (forest / "none.csv").exists()

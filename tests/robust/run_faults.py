@@ -34,11 +34,8 @@ KINDS = ("open", "read", "write", "rename", "fsync", "unlink")
 ERRORS = ("EIO", "EMFILE", "ENFILE", "ENOSPC", "EROFS")
 LIMIT = 120.0
 
-_SMALL = ("--minibatch", 50, "--threads", 1, "--checkpoint-every", 1)
-_STACK = ("--layers", "8,6", "--epochs", 3, *_SMALL)
-_TUNE = ("--epochs", 3, "--optimizer", "adam", *_SMALL)
-_SPARSE = ("--hidden", 5, "--output", "linear", "--kl", "exact", "--sparsity-target")
-_SPARSE += (0.2, "--evaluations", 12, *_SMALL)
+_SMALL = "--minibatch 50 --threads 1 --checkpoint-every 1"
+_SPARSE = "--hidden 5 --output linear --kl exact --sparsity-target 0.2 --evaluations 12"
 _PLAN = """
 [experiment]
 name = "small"
@@ -56,32 +53,18 @@ hidden = 5
 output = "linear"
 evaluations = 6
 """
-MODES: dict[str, tuple[Any, ...]] = {
-    "pretrain": ("pretrain", "DATA", "--run", "RUN", *_STACK),
-    "finetune": ("finetune", "RUN", *_TUNE),
-    "sparse": ("sparse", "DATA", "--run", "RUN", *_SPARSE),
-    "compare": ("compare", "DATA", "--run", "RUN", *_SPARSE),
-    "run": ("run", "PLAN", "--run", "RUN", "--threads", 1, "--checkpoint-every", 1),
+MODES = {
+    "pretrain": f"pretrain DATA --run RUN --layers 8,6 --epochs 3 {_SMALL}",
+    "finetune": f"finetune RUN --epochs 3 --optimizer adam {_SMALL}",
+    "sparse": f"sparse DATA --run RUN {_SPARSE} {_SMALL}",
+    "compare": f"compare DATA --run RUN {_SPARSE} {_SMALL}",
+    "run": "run PLAN --run RUN --threads 1 --checkpoint-every 1",
 }
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One call, or that and all later ones, of one rank.
-
-    Attributes
-    ----------
-    mode : str
-        A name in ``MODES``.
-    ranks, rank : int
-        Of the launch (0: without launcher), and whose call it is.
-    kind, error : str
-        What fails, and how.
-    call : int
-        Which call, from 1.
-    lasting : bool
-        All later ones fail, too.
-    """
+    """The Nth call of a kind, or that and all later ones, fails on one of the ranks."""
 
     mode: str
     ranks: int
@@ -93,13 +76,7 @@ class Fault:
 
 
 class Place:
-    """A folder in which runs of all modes can be made, and their results compared.
-
-    Parameters
-    ----------
-    folder : Path
-        For everything.
-    """
+    """A folder in which runs of all modes can be made, and their results compared."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -121,7 +98,7 @@ class Place:
     ) -> launch.Result:
         """Start a mode, with the shim."""
         names = {"DATA": "data.h5", "RUN": "run", "PLAN": "plan.toml"}
-        words = [self.here / names[w] if w in names else w for w in MODES[mode]]
+        words = [self.here / names[w] if w in names else w for w in MODES[mode].split()]
         settings = {f"SHIM_{k}": str(v) for k, v in variables.items()}
         settings |= {"LD_PRELOAD": str(self.shim), "SHIM_FOLDER": str(self.here)}
         return launch.run(*words, *more, ranks=ranks, limit=LIMIT, variables=settings)
@@ -161,15 +138,10 @@ class Place:
     def try_one(self, fault: Fault) -> str:
         """Return ``right``, ``resumed``, or what is wrong."""
         self.prepare(fault.mode)
-        result = self.launch(
-            fault.mode,
-            fault.ranks,
-            KIND=fault.kind,
-            CALL=fault.call,
-            RANK=fault.rank,
-            ERRNO=getattr(errno, fault.error),
-            LASTING=int(fault.lasting),
-        )
+        number = getattr(errno, fault.error)
+        what = {"KIND": fault.kind, "CALL": fault.call, "ERRNO": number}
+        where = {"RANK": fault.rank, "LASTING": int(fault.lasting)}
+        result = self.launch(fault.mode, fault.ranks, **what, **where)
         if "Traceback" in result.stderr:
             return f"traceback\n{result}"
         if result.code == 0:
@@ -178,7 +150,7 @@ class Place:
         words = result.stderr.partition("mpilayer: error: ")[2]
         if result.code != 2 or result.stderr.count("mpilayer: error:") != 1:
             return f"no message, or several\n{result}"
-        if os.strerror(getattr(errno, fault.error)).lower() not in words.lower():
+        if os.strerror(number).lower() not in words.lower():
             return f"no reason\n{result}"
         begun = (self.here / "run" / "config.toml").exists() and fault.mode != "run"
         if begun and fault.mode != "finetune" and "mpilayer resume" not in words:

@@ -4,32 +4,8 @@ import pytest
 
 from tests.e2e.conftest import write_pixels
 from tests.support import launch
+from tests.support.breaks import KILL, STOP, acting
 
-KILL = "os.kill(os.getpid(), 9)"
-STOP = "os.kill(os.getpid(), 19)"
-
-# Does something before the Nth call of a function on one rank.
-BEFORE = """
-from {module} import {owner}
-original, calls = {owner}.{name}, 0
-
-def call(*arguments, **options):
-    global calls
-    calls += 1
-    if rank == {rank} and calls == {number}:
-        {act}
-    return original(*arguments, **options)
-
-{owner}.{name} = call
-"""
-PLACES = {
-    "training": ("mpilayer.train.layer", "LayerState", "train_epoch", 3),
-    "fine-tuning": ("mpilayer.train.finetune", "FinetuneState", "step", 7),
-    "sparse": ("mpilayer.models.sparse", "SparseAutoencoder", "fire", 20),
-    "ended": ("mpilayer.parallel.notice", "Notice", "close", 1),
-    "evaluation": ("mpilayer.train.evaluate", "PCA", "error", 1),
-    "closing": ("mpilayer.parallel.watchdog", "Pulse", "close", 1),
-}
 LAYERS = ("--layers", "8,6,4", "--minibatch", 50, "--epochs")
 SPARSE = ("--hidden", 6, "--evaluations")
 PRETRAIN = ("pretrain", "{data}", *LAYERS)
@@ -56,7 +32,6 @@ def begin(data, tmp_path):
     """Give a function that runs a mode, in which a rank acts at a place."""
 
     def start(mode, place, act, rank, ranks, *options, limit=120):
-        module, owner, name, number = PLACES[place]
         run = tmp_path / "run"
         if mode == "finetune":
             line = ["pretrain", data, "--run", run, *LAYERS, 1, "--threads", 1]
@@ -64,10 +39,7 @@ def begin(data, tmp_path):
         known = {"{data}": data, "{pretrained}": run}
         line = [known.get(word, word) for word in MODES[mode]]
         line += ["--run", run] * (mode != "finetune")
-        change = BEFORE.format(
-            module=module, owner=owner, name=name, number=number, rank=rank, act=act
-        )
-        how = {"ranks": ranks, "program": launch.driver(change), "limit": limit}
+        how = {"ranks": ranks, "program": acting(place, act, rank), "limit": limit}
         return launch.run(*line, *options, **how)
 
     return start

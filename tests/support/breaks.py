@@ -7,7 +7,7 @@ import signal
 from functools import cache
 from pathlib import Path
 
-from benchmarks import torture
+from benchmarks import traces
 from mpilayer.interrupt import EXIT_RESUME
 from tests.support import launch
 
@@ -30,6 +30,30 @@ for cls, name in ((LayerState, "train_epoch"), (FinetuneState, "step")):
     slow(cls, name)
 slow(ShardedCost, "__call__")
 """
+# Does something before the Nth call of a function on one rank.
+BEFORE = """
+from {module} import {owner}
+original, calls = {owner}.{name}, 0
+
+def call(*arguments, **options):
+    global calls
+    calls += 1
+    if rank == {rank} and calls == {number}:
+        {act}
+    return original(*arguments, **options)
+
+{owner}.{name} = call
+"""
+PLACES = {
+    "training": ("mpilayer.train.layer", "LayerState", "train_epoch", 3),
+    "fine-tuning": ("mpilayer.train.finetune", "FinetuneState", "step", 7),
+    "sparse": ("mpilayer.models.sparse", "SparseAutoencoder", "fire", 20),
+    "ended": ("mpilayer.parallel.notice", "Notice", "close", 1),
+    "evaluation": ("mpilayer.train.evaluate", "PCA", "error", 1),
+    "closing": ("mpilayer.parallel.watchdog", "Pulse", "close", 1),
+}
+KILL = "os.kill(os.getpid(), 9)"
+STOP = "os.kill(os.getpid(), 19)"
 OPTIONS = {
     "pretrain": "--layers 14,10,8 --minibatch 50 --epochs 12 --threads 1",
     "finetune": "--epochs 8 --minibatch 50 --threads 1 --optimizer adam",
@@ -83,6 +107,13 @@ class Trainings:
         assert_same(run, self.whole(kind, ranks, *options))
 
 
+def acting(place: str, act: str, rank: int) -> tuple[str, ...]:
+    """Return the program in which a rank does something at a place, once."""
+    module, owner, name, number = PLACES[place]
+    where = {"module": module, "owner": owner, "name": name, "number": number}
+    return launch.driver(BEFORE.format(**where, rank=rank, act=act))
+
+
 def slowly(seconds: float = 0.03) -> tuple[str, ...]:
     """Return the program with slow epochs, steps and evaluations."""
     return launch.driver(SLOW.format(seconds=seconds))
@@ -122,16 +153,16 @@ def assert_same(run: Path, expected: Path, bits: bool = True) -> None:
     """
     runs = (run, expected)
     # Who has saved more often has the last checkpoint but one.
-    files = ({f for f in torture.files(r) if "previous" not in f} for r in runs)
+    files = ({f for f in traces.files(r) if "previous" not in f} for r in runs)
     assert operator.eq(*files)
-    metrics, weights = map(torture.metrics, runs), map(torture.weights, runs)
+    metrics, weights = map(traces.metrics, runs), map(traces.weights, runs)
     if bits:
         assert operator.eq(*metrics)
-        assert not torture.different(*weights)
+        assert not traces.different(*weights)
     else:
         found, other = ({k: len(v) for k, v in m.items()} for m in metrics)
         assert found == other
-        assert torture.distance(*weights) < 1e-4
+        assert traces.distance(*weights) < 1e-4
     assert operator.eq(*((r / "complete").read_text() for r in runs))
     summaries = [json.loads((r / "summary.json").read_text()) for r in runs]
     for key in ("epochs", "finetune_best_epoch", "iterations", "stopped_by"):

@@ -23,28 +23,16 @@ import pytest
 
 _LIMIT = 60.0
 _FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--hide-scrollbars",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-    "--remote-debugging-pipe",
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+    *("--hide-scrollbars", "--no-first-run", "--disable-background-networking"),
+    *("--host-resolver-rules=MAP * ~NOTFOUND", "--remote-debugging-pipe"),
 )
 
 _HOME = "--user-data-dir="
 
 
 class Browser:
-    """A page in Chromium.
-
-    Attributes
-    ----------
-    events : list of dict
-        All that the browser has told without being asked.
-    """
+    """A page in Chromium; ``events`` are what it has told without being asked."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers = commands, answers
@@ -85,13 +73,8 @@ class Browser:
 
     def resize(self, width: int) -> None:
         """Give the window another width."""
-        self.ask(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=900,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.ask("Emulation.setDeviceMetricsOverride", **size)
 
     def value(self, expression: str) -> Any:
         """Return what an expression of JavaScript gives."""
@@ -101,20 +84,16 @@ class Browser:
 
     def complaints(self) -> list[dict[str, Any]]:
         """Return what stands on the console, errors of the page included."""
-        methods = (
-            "Runtime.consoleAPICalled",
-            "Runtime.exceptionThrown",
-            "Log.entryAdded",
-        )
+        console = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown")
+        methods = (*console, "Log.entryAdded")
         return [e for e in self.events if e.get("method") in methods]
 
     def requests(self) -> list[str]:
         """Return the addresses that were asked for."""
-        return [
-            event["params"]["request"]["url"]
-            for event in self.events
-            if event.get("method") == "Network.requestWillBeSent"
+        sent = [
+            e for e in self.events if e.get("method") == "Network.requestWillBeSent"
         ]
+        return [event["params"]["request"]["url"] for event in sent]
 
     def picture(self, path: Path) -> None:
         """Write a screenshot of the whole page."""
@@ -151,9 +130,7 @@ def browser() -> Iterator[Browser]:
         process = subprocess.Popen(
             ["bash", "-c", script, "chromium", program, *_FLAGS, _HOME + home],
             pass_fds=(ours[0], theirs[1]),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL),
             start_new_session=True,
         )
         os.close(ours[0])

@@ -21,6 +21,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).parents[2]
 MODULE = ("-m", "mpilayer")
@@ -30,15 +31,7 @@ LIMIT = 120.0
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
 # What launchers and schedulers tell their processes: pytest may itself run in a job.
 # Where the controller is, they may know.
-_FOREIGN = (
-    "PMI_",
-    "PMIX_",
-    "OMPI_COMM_",
-    "MPI_LOCAL",
-    "HYDI_",
-    "SLURM_",
-    "MPILAYER_",
-)
+_FOREIGN = ("PMI_", "PMIX_", "OMPI_COMM_", "MPI_LOCAL", "HYDI_", "SLURM_", "MPILAYER_")
 _KEPT = "SLURM_CONF"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -81,15 +74,7 @@ class Result:
 
 
 class Job:
-    """A launch under way.
-
-    Parameters
-    ----------
-    process : subprocess.Popen
-        The leader of a process group of its own.
-    limit : float
-        Seconds from the start until the group is ended.
-    """
+    """A launch under way, a process group of its own, and for how many seconds."""
 
     def __init__(self, process: subprocess.Popen[str], limit: float) -> None:
         self._process = process
@@ -157,14 +142,10 @@ def started(
 
     Parameters
     ----------
-    arguments : objects
-        Made to strings.
     ranks : int or sequence of commands
         0: without launcher. Commands: one process of each, instead of mpilayer.
     program : tuple of str
         What Python runs: mpilayer, or ("-c", text) and the like.
-    cwd : Path
-        Working directory.
     limit : float
         Seconds.
     variables : dict
@@ -226,6 +207,7 @@ def here(*arguments: object, cwd: Path | None = None) -> Result:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch.dict(os.environ, environment(), clear=True),
+        threadpool_limits(limits=1),
         warnings.catch_warnings(),
     ):
         warnings.resetwarnings()

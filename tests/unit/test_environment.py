@@ -49,29 +49,25 @@ def test_claims_of_launchers(variables, claims, rank, size):
     assert set(told) == set(claims)
 
 
-def write(folder, **files):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, value in files.items():
-        (folder / name.replace("__", ".")).write_text(f"{value}\n")
+OLD_QUOTA, OLD_PERIOD = "cpu/job/cpu.cfs_quota_us", "cpu/job/cpu.cfs_period_us"
 
 
-def test_quota_of_groups(tmp_path):
-    new, old = "0::/job\n", "4:cpu:/job\n"
-    assert environment.cpu_quota(tmp_path, new) is None
-    write(tmp_path / "job", cpu__max="max 100000")
-    assert environment.cpu_quota(tmp_path, new) is None
-    write(tmp_path / "job", cpu__max="150000 100000")
-    assert environment.cpu_quota(tmp_path, new) == 1.5
-    names = {"cpu__cfs_quota_us": -1, "cpu__cfs_period_us": 100000}
-    write(tmp_path / "cpu" / "job", **names)
-    assert environment.cpu_quota(tmp_path, old) is None
-    write(tmp_path / "cpu" / "job", cpu__cfs_quota_us=200000)
-    assert environment.cpu_quota(tmp_path, old) == 2.0
-
-
-@pytest.mark.parametrize("groups", ["", "\n", "nonsense", "0::/a:b\n"])
-def test_without_groups(tmp_path, groups):
-    assert environment.cpu_quota(tmp_path, groups) is None
+@pytest.mark.parametrize(
+    ("groups", "files", "quota"),
+    [
+        ("0::/job\n", {}, None),
+        ("0::/job\n", {"job/cpu.max": "max 100000"}, None),
+        ("0::/job\n", {"job/cpu.max": "150000 100000"}, 1.5),
+        ("4:cpu:/job\n", {OLD_QUOTA: "-1", OLD_PERIOD: "100000"}, None),
+        ("4:cpu:/job\n", {OLD_QUOTA: "200000", OLD_PERIOD: "100000"}, 2.0),
+        *((groups, {}, None) for groups in ("", "\n", "nonsense", "0::/a:b\n")),
+    ],
+)
+def test_quota_of_groups(tmp_path, groups, files, quota):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert environment.cpu_quota(tmp_path, groups) == quota
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,8 @@ class Gap:
 
     Attributes
     ----------
-    shards : int
-        How many the rows are cut into.
-    measured : float
-        The average sparsity term less that of all rows.
+    shards, measured : int, float
+        How many; the average sparsity term less that of all rows.
     predicted : float
         To second order, from the variance between the shards.
     bound : float

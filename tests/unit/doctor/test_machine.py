@@ -46,41 +46,38 @@ def test_blas_pools():
     )
 
 
-def write(folder, **files):
-    folder.mkdir(parents=True, exist_ok=True)
+NEW, OLD = "0::/job/step\n", "9:memory:/job\n4:cpu,cpuacct:/job\n0::/\n"
+UNLIMITED = {"job/step/memory.max": "max", "job/step/memory.current": 10}
+SHARED = UNLIMITED | {
+    "job/memory.max": 1000,
+    "job/memory.current": 400,
+    "job/memory.stat": "anon 1\ninactive_file 150",
+}
+OLD_JOB = {
+    "memory/memory.limit_in_bytes": 2**63 - 4096,
+    "memory/job/memory.limit_in_bytes": 1000,
+    "memory/job/memory.usage_in_bytes": 400,
+    "memory/job/memory.stat": "inactive_file 5\ntotal_inactive_file 100",
+}
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "room"),
+    [
+        (NEW, {}, None),
+        (NEW, UNLIMITED, None),
+        (NEW, SHARED, 750),
+        (NEW, SHARED | {"memory.max": 100, "memory.current": 400}, 0),
+        (OLD, {"memory/memory.limit_in_bytes": 2**63 - 4096}, None),
+        (OLD, OLD_JOB, 700),
+        *((groups, {}, None) for groups in ("", "\n", "nonsense", "0::/a:b\n")),
+    ],
+)
+def test_memory_of_groups(tmp_path, groups, files, room):
     for name, value in files.items():
-        (folder / name.replace("__", ".")).write_text(f"{value}\n")
-
-
-def test_memory_of_new_groups(tmp_path):
-    groups = "0::/job/step\n"
-    assert memory.room(tmp_path, groups) is None
-    write(tmp_path / "job" / "step", memory__max="max", memory__current=10)
-    assert memory.room(tmp_path, groups) is None
-    write(
-        tmp_path / "job",
-        memory__max=1000,
-        memory__current=400,
-        memory__stat="anon 1\ninactive_file 150",
-    )
-    assert memory.room(tmp_path, groups) == 750
-    write(tmp_path, memory__max=100, memory__current=400)
-    assert memory.room(tmp_path, groups) == 0
-
-
-def test_memory_of_old_groups(tmp_path):
-    groups = "9:memory:/job\n4:cpu,cpuacct:/job\n0::/\n"
-    names = {"memory__limit_in_bytes": 1000, "memory__usage_in_bytes": 400}
-    write(tmp_path / "memory", memory__limit_in_bytes=2**63 - 4096)
-    assert memory.room(tmp_path, groups) is None
-    stat = "inactive_file 5\ntotal_inactive_file 100"
-    write(tmp_path / "memory" / "job", **names, memory__stat=stat)
-    assert memory.room(tmp_path, groups) == 700
-
-
-@pytest.mark.parametrize("groups", ["", "\n", "nonsense", "0::/a:b\n"])
-def test_without_groups(tmp_path, groups):
-    assert memory.room(tmp_path, groups) is None
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{value}\n")
+    assert memory.room(tmp_path, groups) == room
 
 
 def test_without_the_files_of_linux(monkeypatch, tmp_path):

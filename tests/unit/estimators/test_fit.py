@@ -1,6 +1,7 @@
 """Estimators find the weights that training finds, whatever kind their rows are."""
 
 import pickle
+import weakref
 from dataclasses import fields
 
 import numpy as np
@@ -205,6 +206,18 @@ def test_shared_training_of_one_rank_is_training(method, code):
         usual.train_epoch(X)
         train_shared_epoch(shared, X, [(0, 90)], SERIAL)
     assert usual.layer.parameters.digest() == shared.layer.parameters.digest()
+
+
+@pytest.mark.parametrize("method", ["rbm", "autoencoder"])
+def test_a_layer_does_not_keep_buffers_of_all_sizes(method):
+    """Shares of a minibatch vary all the time."""
+    config = PretrainConfig(layers=(5,), method=method)
+    layer = LayerState(config, layer_shapes(config, 12), 0).layer
+    first = layer.minibatch(1)
+    first = weakref.ref(first if first.base is None else first.base)
+    for size in range(2, 40):
+        layer.minibatch(size)
+    assert first() is None
 
 
 def test_another_seed_gives_another_result():

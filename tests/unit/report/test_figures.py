@@ -42,16 +42,16 @@ LINE = figures.Line("a $x$ < b", (1, 2, 3), (1.0, np.nan, -2.0), 0)
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize("lines", [(), (LINE,), tuple([LINE] * 9)])
 def test_a_chart_is_svg_that_follows_the_page(drawing, lines, log):
-    drawn = figures.Chart(
-        lines, "x", "y", "alt < ", x_log=log, y_log=log, levels={"PCA": 0.5}
-    )
-    svg = figures.chart(drawn).content
+    look = {"x_log": log, "y_log": log, "levels": {"PCA": 0.5}}
+    drawn = figures.Chart("name", "title", "says", lines, "x", "y", "alt < ", **look)
+    (picture,) = drawn.figure().pictures
+    svg = picture.content
     root = ET.fromstring(svg)
     assert root.get("role") == "img"
     assert root.get("aria-label") == "alt < "
     assert "var(--ink,#1f2328)" in svg
     assert not re.search(r'(href|src)="(?!#)', svg)
-    assert figures.chart(drawn).content == svg
+    assert drawn.figure().pictures == [picture]
     if lines:
         assert "a $x$ &lt; b" in svg
 
@@ -63,7 +63,7 @@ def axes_of(drawing, monkeypatch):
     monkeypatch.setattr(figures, "_svg", lambda figure, _: made.append(figure) or "")
 
     def draw(*lines, **options):
-        figures.chart(figures.Chart(lines, "x", "y", "alt", **options))
+        figures.Chart("n", "t", "s", lines, "x", "y", "alt", **options).figure()
         made[0].draw_without_rendering()
         return made[0].axes[0]
 

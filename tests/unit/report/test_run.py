@@ -187,35 +187,30 @@ def test_what_is_trained_with_labels_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("out", "folder", "said"),
     [
-        ("z.txt", r"-o must end in \.html, \.htm; got \S*z\.txt"),
-        ("report", "-o must end in"),
-        ("old.html", "-o must name a new file"),
-        ("run", "-o must name a file"),
-        ("no/r.html", "-o must lie in a folder that exists"),
+        ("z.txt", None, r"-o must end in \.html, \.htm; got \S*z\.txt"),
+        ("report", None, "-o must end in"),
+        ("old.html", None, "-o must name a new file"),
+        ("run", None, "-o must name a file"),
+        ("no/r.html", None, "-o must lie in a folder that exists"),
+        ("r.html", "run", "--figures must name a new or empty folder"),
+        ("r.html", "old.html", "--figures must name a folder"),
+        ("r.html", "a/b", "--figures must lie in a folder that exists"),
     ],
 )
-def test_a_page_has_the_ending_of_one(tmp_path, charts, drawing, name, words):
-    run = deep_run(tmp_path / "run")
-    (tmp_path / "old.html").write_text("mine")
-    with pytest.raises(ConfigError, match=words):
-        build.write_report([run], tmp_path / name)
-    assert not (tmp_path / "z.txt").exists()
-    assert (tmp_path / "old.html").read_text() == "mine"
-    build.write_report([run], tmp_path / "new.HTM")
-    assert (tmp_path / "new.HTM").read_text().startswith("<!DOCTYPE html>")
-
-
-def test_figures_go_into_a_folder_of_their_own(tmp_path, drawing):
-    run = deep_run(tmp_path / "run")
-    for name, said in {
-        "run": "must name a new or empty folder",
-        "run/config.toml": "must name a folder",
-        "a/b": "must lie in a folder that exists",
-    }.items():
-        with pytest.raises(ConfigError, match=f"--figures {said}"):
-            build.write_report([run], tmp_path / "r.html", tmp_path / name)
+def test_where_a_page_may_be(tmp_path, charts, drawing, monkeypatch, out, folder, said):
+    run, old = deep_run(tmp_path / "run"), tmp_path / "old.html"
+    old.write_text("mine")
+    with pytest.raises(ConfigError, match=said):
+        build.write_report([run], tmp_path / out, folder and tmp_path / folder)
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "old.html"}
+    assert old.read_text() == "mine"
+    build.write_report([run], old, tmp_path / "new", replace=True)
+    assert old.read_text().startswith("<!DOCTYPE html>")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ConfigError, match="-o must lie in a folder that can be writ"):
+        build.write_report([run], tmp_path / "new.HTM")
 
 
 def test_rows_are_spread_over_a_split(tmp_path):

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from mpilayer.cli.view import layer_rows
+from mpilayer.cli.view import progress
 from mpilayer.config import PretrainConfig
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.directory import RunDirectory
@@ -41,10 +41,9 @@ def test_of_a_record_and_of_its_line():
 
 
 def test_in_the_monitor():
-    (one,) = layer_rows([[asdict(record) for record in epochs(1)]], [2])
-    assert one.left == 4.0
-    (three,) = layer_rows([[asdict(record) for record in epochs(3)]], [5])
-    assert three.per_minute == pytest.approx(60 / 4.5)
+    lines = [asdict(record) for record in epochs(3)]
+    assert progress(lines[:1], 2).left == 4.0
+    assert progress(lines, 5).rate(60) == pytest.approx(60 / 4.5)
 
 
 def test_in_the_errors_of_the_stack_over_time(small, tmp_path):

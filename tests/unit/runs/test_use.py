@@ -1,11 +1,8 @@
 """Using a run on data that are not its own."""
 
-from argparse import ArgumentParser
-
 import numpy as np
 import pytest
 
-from mpilayer.cli.use import COMMANDS
 from mpilayer.config import FinetuneConfig, PretrainConfig
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.preparation import Preparation
@@ -15,6 +12,7 @@ from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.rows import like_of
 from mpilayer.runs.use import evaluate, write_rows
 from mpilayer.train.evaluate import PCA
+from tests.support import launch
 from tests.support.runs import pretrain, run_finetune
 from tests.support.toys import rows
 from tests.unit.runs.conftest import make_session
@@ -22,8 +20,9 @@ from tests.unit.runs.conftest import make_session
 STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
 
 
-def made(path, x, labels=None):
-    write_dataset(path, {"train": Split(x, labels)}, name="", origin="", scale=1.0)
+def made(path, x, labels=None, **options):
+    splits = {"train": Split(x, labels)}
+    write_dataset(path, splits, name="", origin="", scale=1.0, **options)
     return path
 
 
@@ -76,9 +75,8 @@ def test_no_pca_without_the_rows_of_the_run(run, tmp_path):
 def classifier(tmp_path):
     """Give a run with a classifier of classes with names."""
     x, named = rows(60), Preparation(classes=("no", "yes"))
-    data, labels = tmp_path / "named.h5", (x[:, 0] > 0.5).astype(int)
-    splits = {"train": Split(x, labels)}
-    write_dataset(data, splits, name="", origin="", scale=1.0, preparation=named)
+    labels = (x[:, 0] > 0.5).astype(int)
+    data = made(tmp_path / "named.h5", x, labels, preparation=named)
     pretrain(data, tmp_path / "run", STACK, make_session())
     config = FinetuneConfig(epochs=1, minibatch=10, task="classify")
     run_finetune(tmp_path / "run", config, make_session())
@@ -122,21 +120,15 @@ def test_a_run_is_no_data_set(run):
 # --- who has made it
 
 
-def wrote(command, capsys, *arguments):
-    """Return what a command says that it wrote."""
-    parser = ArgumentParser()
-    COMMANDS[command].configure(parser)
-    COMMANDS[command].run(parser.parse_args(list(map(str, arguments))))
-    return capsys.readouterr().out
-
-
-def test_the_model_is_named(classifier, tmp_path, capsys):
+def test_the_model_is_named(classifier, tmp_path):
     own, out = tmp_path / "named.h5", tmp_path / "out.csv"
-    said = f"wrote 60 train rows to {out}, by "
-    arguments = (classifier, own, "-o", out, "--replace")
-    found = wrote("encode", capsys, *arguments)
-    assert found == f"{said}the encoder of the classifier\n"
-    found = wrote("encode", capsys, *arguments, "--task", "autoencode")
-    assert found == f"{said}the encoder of the pretrained autoencoder\n"
-    found = wrote("reconstruct", capsys, *arguments)
-    assert found == f"{said}the pretrained autoencoder\n"
+    for command, options, model in (
+        ("encode", [], "the encoder of the classifier"),
+        ("encode", ["--task", "autoencode"],
+         "the encoder of the pretrained autoencoder"),
+        ("reconstruct", [], "the pretrained autoencoder"),
+        ("predict", [], "the classifier"),
+    ):  # fmt: skip
+        arguments = (classifier, own, "-o", out, "--replace", *options)
+        found = launch.run(command, *arguments).ok().stdout
+        assert found == f"wrote 60 train rows to {out}, by {model}\n"

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from mpilayer.config import to_toml
 from mpilayer.errors import ConfigError
 from mpilayer.runs.plan import read_plan, to_sections
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 DEEP = "[data]\npath = 'x.h5'\n[pretrain]\nlayers = [5, 2]\n[finetune]\nepochs = 2\n"
 
 
@@ -78,8 +79,6 @@ def test_the_examples_compare_what_they_train(name):
 
 
 def test_effective_settings_read_back(plan, tmp_path):
-    from mpilayer.config import to_toml
-
     first = plan(DEEP, "finetune.epochs=3")
     assert plan(to_toml(to_sections(first))) == first
 
