@@ -155,6 +155,7 @@ class DeepAutoencoder(Stack):
             own = layer.parameters
             p[f"weights_{k}"][:] = own["weights"]
             p[f"bias_{k}"][:] = own["hidden_bias"]
+            # Step 2L − 1 − k undoes step k: x̂_k = g(x̂_{k+1} Wᵀ + b).
             p[f"weights_{last - k}"][:] = layer.decode_weights
             p[f"bias_{last - k}"][:] = own["visible_bias"]
         return stack

@@ -185,6 +185,7 @@ def lockstep(
     used: list[tuple[int, ...]] = [(0,) * totals[0]]
     for layer in range(1, len(epochs)):
         below, g = totals[layer - 1], lags[layer - 1]
+        # Epoch e + 1 begins with the output after min(e + 1 + g, T), and keeps it.
         first = [
             min(e - e % refresh_every + 1 + g, below) for e in range(epochs[layer])
         ]
@@ -211,6 +212,7 @@ def finish_times(schedule: Schedule, costs: Sequence[float]) -> list[float]:
     for row, cost in zip(schedule.used, costs, strict=True):
         now, mine = 0.0, []
         for entry in row:
+            # An epoch begins when the one before is done, and its input is there.
             arrival = below[entry - 1] if entry else 0.0
             now = max(now, arrival) + cost
             mine.append(now)
