@@ -15,7 +15,6 @@ from tests.support.command import refuse, said
 from tests.support.plain import FUNCTIONS
 
 # Run, task, what it is said to be, and the activations.
-
 MODELS = {
     "pretrained": ("pretrained", "autoencode", ("sigmoid",) * 8),
     "finetuned": ("finetuned", "autoencode", ("sigmoid",) * 8),
