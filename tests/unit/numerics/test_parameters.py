@@ -63,3 +63,14 @@ def test_digest_tells_bits(parameters):
     assert parameters.digest() != digest
     parameters["weights"][0, 0] = 0.0
     assert parameters.digest() == digest
+
+
+def test_vectors_in_named_pieces(parameters):
+    other = parameters.vector + 20
+    pieces = parameters.split({"now": parameters.vector, "best": other})
+    assert list(pieces) == [f"{group}/{k}" for group in ("now", "best") for k in SHAPES]
+    np.testing.assert_array_equal(pieces["now/weights"], parameters["weights"])
+    back = {"best": np.zeros(13), "now": np.zeros(13)}
+    parameters.vector[:] = other[:] = -1
+    parameters.join(pieces, back)
+    assert (back["now"].tolist(), back["best"][0]) == ([*range(13)], 20)
