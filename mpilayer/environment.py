@@ -165,6 +165,16 @@ def launcher_variables() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
+def installed(package: str) -> str:
+    """Return the version of a package, empty if it is not installed."""
+    from importlib import metadata  # takes a while
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def mpiexec() -> str:
     """Return the launcher: the one beside this Python, else the one on the path.
 

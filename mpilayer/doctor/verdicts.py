@@ -6,11 +6,16 @@ Pure: facts in, findings out.
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mpilayer.doctor.facts import Facts, Folder, PingPong, Pool, Rank, Space
-from mpilayer.doctor.finding import (
+from mpilayer.doctor.facts import (
     NOTE,
     PROBLEM,
+    Facts,
     Finding,
+    Folder,
+    PingPong,
+    Pool,
+    Rank,
+    Space,
     family,
     judged,
     numbered,

@@ -109,15 +109,8 @@ def wait_until(
 ) -> float:
     """Wait until ``ready()`` holds, without burning the core; return the seconds.
 
-    Parameters
-    ----------
-    ready : callable
-        Asked again and again; asking moves messages on.
-    eager : float
-        Seconds during which the core is only offered to others between two questions,
-        not left. For waits that are short as a rule.
-    at_most : float
-        Seconds after which to return, ready or not.
+    In the first ``eager`` seconds the core is only offered to others, for waits that
+    are short as a rule; after ``at_most`` it returns, ready or not.
     """
     began = time.perf_counter()
     pause = _FIRST_PAUSE

@@ -21,8 +21,7 @@ import numpy as np
 from mpilayer import files
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import ConfigError
-from mpilayer.report.html import Figure, Picture
-from mpilayer.report.style import LIGHT, SERIES, with_variables
+from mpilayer.report.html import LIGHT, SERIES, Figure, Picture, with_variables
 
 _PIXELS = 150
 

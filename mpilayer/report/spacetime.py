@@ -13,8 +13,8 @@ from html import escape
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+from mpilayer.report.html import colour
 from mpilayer.report.run import Epoch
-from mpilayer.report.style import colour
 from mpilayer.train.record import KINDS
 
 _WIDTH, _LEFT, _RIGHT = 1040, 150, 74
