@@ -176,10 +176,7 @@ def installed(package: str) -> str:
 
 
 def mpiexec() -> str:
-    """Return the launcher: the one beside this Python, else the one on the path.
-
-    Empty if there is none.
-    """
+    """Return the launcher beside this Python, else that on the path; empty without."""
     beside = Path(sys.executable).with_name("mpiexec")
     return str(beside) if beside.exists() else shutil.which("mpiexec") or ""
 

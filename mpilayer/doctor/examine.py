@@ -188,10 +188,7 @@ def _sum_time(comm: Communicator, n_bytes: int) -> float:
 def _times(
     comm: Communicator, work: Callable[[], object], budget: float
 ) -> list[float]:
-    """Return the seconds of each round, as many as there is time for. Collective.
-
-    Ranks without work wait for the others, and leave their core to them.
-    """
+    """Return the seconds of each round, as many as there is time for. Collective."""
 
     def clocked() -> float:
         began = perf_counter()

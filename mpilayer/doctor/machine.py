@@ -138,8 +138,7 @@ def launch(size: int, failure: str) -> Launch:
 def refusal() -> str:
     """Return why MPI would end this process at its start, empty if it would not.
 
-    An MPICH that does not speak PMIx, the protocol of Open MPI's launcher and of
-    ``srun --mpi=pmix``, ends the process without a chance to report.
+    An MPICH without PMIx, Open MPI's and ``srun --mpi=pmix``'s protocol, does so.
     """
     if "PMIX_NAMESPACE" not in os.environ or "PMI_SIZE" in os.environ:
         return ""

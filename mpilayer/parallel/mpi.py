@@ -128,16 +128,9 @@ class MPICommunicator(Communicator):
 
 
 def world(failure: MpilayerError | None = None) -> MPICommunicator:
-    """Return all ranks; from now on an unexpected exception on one rank ends them all.
+    """Return all ranks, as ``start`` does. Collective, also where there is a failure.
 
-    Collective, also on a rank where something has gone wrong before: the ``failure``.
-
-    Raises
-    ------
-    CommunicationError
-        The launcher started several processes, but each of them is alone.
-    MpilayerError
-        The failure of the lowest rank that has one, on every rank.
+    From now on an unexpected exception on one rank ends them all.
     """
     ending.share_fate(environment.launched_rank())
     if not MPI.Is_initialized():
@@ -226,10 +219,7 @@ def _wrong_world(launched: int, size: int) -> str:
 
 @contextmanager
 def _met() -> Iterator[None]:
-    """Begin the block when all siblings have come to it. Collective on their host.
-
-    Ends all ranks, with a message of the first that is left, if one has ended before.
-    """
+    """Begin the block when all siblings have come to it, or end all. Collective."""
     parent, expected = os.getppid(), os.environ.get("MPI_LOCALNRANKS", "")
     name = environment.read(Path(f"/proc/{parent}/comm")).strip()
     if not expected.isdigit() or name != _LAUNCHER:

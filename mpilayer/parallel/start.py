@@ -39,13 +39,7 @@ def start(failure: MpilayerError | None = None) -> Communicator:
     """Return the world; MPI is started only if a launcher started several processes.
 
     ``failure`` is what has gone wrong before on this rank: the others must not wait.
-
-    Raises
-    ------
-    CommunicationError
-        mpi4py is missing, or does not fit the launcher.
-    MpilayerError
-        The failure of the lowest rank that has one, on every rank.
+    Raises that of the lowest rank on all; CommunicationError if they cannot be joined.
     """
     if environment.launched_size() == 1:
         return SerialCommunicator()

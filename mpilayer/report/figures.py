@@ -63,10 +63,7 @@ _SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Line:
-    """Numbers over numbers.
-
-    What is not finite (or not positive, on a logarithmic axis) is left out.
-    """
+    """Numbers over numbers; what cannot be drawn, such as NaN, is left out."""
 
     label: str
     x: Sequence[float]
@@ -117,10 +114,7 @@ class Chart:
             return self._of(figure)
 
     def scatter(self, x: AnyArray, y: AnyArray, labels: AnyArray | None) -> Figure:
-        """Return points (n,) over its axes, each as its label.
-
-        Integers are drawn as such, float32 as colours; without labels there are dots.
-        """
+        """Return points (n,), each as its label (a number or a colour), or a dot."""
         with self._drawn(_WIDTH) as (figure, axes):
             if labels is None:
                 axes.scatter(x, y, s=14, color=LIGHT[SERIES[0]], linewidths=0)
@@ -165,13 +159,7 @@ def available() -> bool:
 
 
 def check_available() -> None:
-    """Check that matplotlib is installed.
-
-    Raises
-    ------
-    ConfigError
-        It is not.
-    """
+    """Check that matplotlib is installed; raises ConfigError."""
     if not available():
         raise ConfigError(
             "a report needs matplotlib for its figures; it is not installed. "

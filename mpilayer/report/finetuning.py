@@ -62,11 +62,7 @@ def stack_curves(runs: Sequence[Run]) -> Iterator[Figure]:
 
 
 def finetuning_curves(runs: Sequence[Run]) -> Iterator[Figure]:
-    """Yield the autoencoder's errors over the epochs of fine-tuning, beside PCA's.
-
-    Where that of the training rows goes on falling and that of the validation rows
-    rises, the stack over-fits.
-    """
+    """Yield errors over the epochs of fine-tuning, which tell of over-fitting."""
     tuned = [run for run in runs if run.metrics["finetune"]]
     lines, missing = [], []
     for place, run in enumerate(tuned):

@@ -130,10 +130,7 @@ def paragraph(*content: str) -> Markup:
 
 
 def note(text: str) -> Markup:
-    """Return a paragraph that says what is missing, or what to take care of.
-
-    Options in it, such as ``--code``, are never broken at a hyphen.
-    """
+    """Return a paragraph on what is missing; an option in it is never broken."""
     marked = (
         element("code", piece) if _OPTION.fullmatch(piece) else piece
         for piece in _OPTION.split(text)

@@ -117,8 +117,7 @@ def listing(value: Any) -> Sequence[Any]:
 def collect(paths: Sequence[Path], data: Path | None = None) -> list[Run]:
     """Read runs; a comparison is followed by its two runs.
 
-    ``data`` is where the data set of one of them, or of several, is now. Raises what
-    ``write_report`` does of runs and data.
+    ``data`` is where the data set of one is now. Raises what ``write_report`` does.
     """
     directories = [RunDirectory.open(path) for path in paths]
     seen: dict[Path, Path] = {}
