@@ -12,14 +12,12 @@ from mpilayer.config.fields import NOUNS as NOUNS
 from mpilayer.config.fields import FieldError as FieldError
 from mpilayer.config.fields import Option as Option
 from mpilayer.config.fields import Settings as Settings
-from mpilayer.config.fields import check as check
 from mpilayer.config.fields import flag as flag
 from mpilayer.config.fields import of_others as of_others
 from mpilayer.config.fields import option as option
 from mpilayer.config.fields import options_of as options_of
 from mpilayer.config.fields import per_layer as per_layer
 from mpilayer.config.training import PRESETS as PRESETS
-from mpilayer.config.training import SCHEDULES as SCHEDULES
 from mpilayer.config.training import TASKS as TASKS
 from mpilayer.config.training import FinetuneConfig as FinetuneConfig
 from mpilayer.config.training import PretrainConfig as PretrainConfig

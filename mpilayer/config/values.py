@@ -40,11 +40,7 @@ Config = TypeVar("Config", bound=Settings)
 
 
 def read_toml(path: Path, section: str) -> dict[str, Any]:
-    """Return one section of a configuration file.
-
-    ConfigError: the file is missing or no TOML, or has a section or key that nothing
-    reads.
-    """
+    """Return one section of a configuration file; see ``read_sections``."""
     sections = read_sections(path)
     return compared(sections) if section == "compare" else sections.get(section, {})
 
@@ -77,12 +73,13 @@ def read_sections(
         raise ConfigError(f"{path} must be TOML; {error}. Mend the file.") from error
     for section, values in content.items():
         if section not in legal:
+            words = unknown("section", section, legal)
             if homes := _homes(section):
-                raise ConfigError(
-                    f"{path}: the key {section!r} must stand in a section; it stands "
-                    f"above all of them. Write it below {homes}."
+                words = (
+                    f"the key {section!r} must stand in a section; it stands above all "
+                    f"of them. Write it below {homes}."
                 )
-            raise ConfigError(f"{path}: {unknown('section', section, legal)}")
+            raise ConfigError(f"{path}: {words}")
         if not isinstance(values, dict):
             raise ConfigError(
                 f"{path}: {section} must be a table; found {values!r}. Write "

@@ -54,8 +54,7 @@ def write_dataset(
 ) -> None:
     """Write a data set, in one step if there was one before; local.
 
-    The splits are ``train`` and perhaps ``validation`` and ``test``, of one width and
-    type. A stored 1 has the value ``scale``, see :data:`PIXEL_SCALE`, before values are
+    A stored 1 has the value ``scale``, see :data:`PIXEL_SCALE`, before values are
     scaled as the preparation says.
 
     ConfigError: no split ``train``, or one of an unknown name. DataError: splits of
@@ -77,25 +76,9 @@ def write_dataset(
 class Dataset:
     """A data set opened for reading; a context manager, local.
 
-    Attributes
-    ----------
-    name, origin : str
-        What the data are called, and where they come from.
-    digest : str
-        SHA-256 of the content, as the file carries it.
-    n_visible : int
-        Values in a sample.
-    splits : tuple of str
-        Those present, in the order train, validation, test.
-    scale : float
-        Value of a stored 1 in the training rows.
-    preparation : Preparation
-        What the columns are called, and how values are scaled.
-
-    Examples
-    --------
-    >>> with Dataset.open(Path("mnist.h5")) as dataset:  # doctest: +SKIP
-    ...     first = dataset.rows("train", 0, 100)
+    It has ``n_visible`` values in a sample, and ``splits`` in the order train,
+    validation, test. ``digest`` is the SHA-256 of the content as the file carries it,
+    ``scale`` the value of a stored 1 in the training rows.
     """
 
     def __init__(self, path: Path, file: Any) -> None:
@@ -105,11 +88,9 @@ class Dataset:
         self.splits = tuple(name for name in SPLITS if name in file)
         if "train" not in self.splits:
             raise DataError(f"{path} must have a group 'train'; found {listed(file)}.")
-        self._stored_splits = {
-            name: checked_split(path, name, file[name]) for name in self.splits
-        }
-        self.n_visible = int(self._stored("train").x.shape[1])
-        for name, stored in self._stored_splits.items():
+        self._splits = {n: checked_split(path, n, file[n]) for n in self.splits}
+        self.n_visible = int(self._splits["train"].x.shape[1])
+        for name, stored in self._splits.items():
             n_columns = stored.x.shape[1]
             if n_columns != self.n_visible:
                 raise DataError(
@@ -119,7 +100,7 @@ class Dataset:
         self.name = hdf5.text(file, "name", path.stem)
         self.origin = hdf5.text(file, "origin")
         self.digest = hdf5.text(file, "digest")
-        self.scale = self._stored("train").scale
+        self.scale = self._splits["train"].scale
         self.preparation = Preparation.load(file, self.n_visible, path)
 
     @classmethod
@@ -194,10 +175,7 @@ class Dataset:
             return as_labels(stored[start:stop])
 
     def summary(self) -> dict[str, Any]:
-        """Return what the file holds, ready for JSON; reads everything once.
-
-        DataError: as for :meth:`rows`.
-        """
+        """Return what the file holds, ready for JSON; reads everything, as ``rows``."""
         return {
             "name": self.name,
             "origin": self.origin,
@@ -209,10 +187,7 @@ class Dataset:
         }
 
     def verify(self) -> None:
-        """Compare the content with the digest.
-
-        DataError: they differ, or the file cannot be read.
-        """
+        """Compare the content with the digest; DataError if they differ."""
         with hdf5.reading(self.path):
             hdf5.verify_digest(self._file, self.path, DataError)
 
@@ -229,8 +204,6 @@ class Dataset:
         Its own checksums show what memory, disk or network have done to a file. One
         without, made by an older version, is read as a whole; so is one that had
         another ``stamp`` before, or an empty one if nobody knows.
-
-        DataError: as for :meth:`verify`.
         """
         with hdf5.reading(self.path):
             checked = hdf5.has_checksums(self._file)
@@ -239,29 +212,27 @@ class Dataset:
 
     def _split_summary(self, split: str) -> dict[str, Any]:
         stored = self._stored(split)
-        lowest, highest = np.inf, -np.inf
+        limits = []
         for begin, slab in self._slabs(split, 0, self.n_samples(split)):
             check_finite(slab, begin, f"{split}/x of {self.path}")
             values = np.empty(slab.shape, np.float32)
             self._scale(split, slab, values)
-            lowest = min(lowest, float(values.min()))
-            highest = max(highest, float(values.max()))
+            limits += [float(values.min()), float(values.max())]
         return {
             "n_samples": self.n_samples(split),
             "dtype": str(stored.x.dtype),
             "scale": stored.scale,
-            "minimum": lowest,
-            "maximum": highest,
-            **self._label_summary(split),
+            "minimum": min(limits),
+            "maximum": max(limits),
+            "label_counts": None,
+            **self._label_summary(self.labels(split)),
         }
 
-    def _label_summary(self, split: str) -> dict[str, Any]:
-        labels = self.labels(split)
+    def _label_summary(self, labels: AnyArray | None) -> dict[str, Any]:
         if labels is None:
-            return {"label_counts": None}
+            return {}
         if labels.dtype.kind == "f":
-            limits = [float(labels.min()), float(labels.max())]
-            return {"label_counts": None, "label_range": limits}
+            return {"label_range": [float(labels.min()), float(labels.max())]}
         values, counts = np.unique(labels, return_counts=True)
         names = map(str, self.preparation.names(values))
         return {"label_counts": dict(zip(names, counts.tolist(), strict=True))}
@@ -282,13 +253,11 @@ class Dataset:
         chunk_bytes = chunk * self.n_visible * x.dtype.itemsize
         memory.demand(chunk_bytes, self.path)
         slab = chunk * max(1, _SLAB_BYTES // chunk_bytes)
-        begin = start
-        while begin < stop:
-            end = min(stop, (begin // slab + 1) * slab)
+        for k in range(start // slab, -(-stop // slab)):
+            begin = max(start, k * slab)
             with hdf5.reading(self.path):
-                values = x[begin:end]
+                values = x[begin : min(stop, (k + 1) * slab)]
             yield begin, values
-            begin = end
 
     def _bounds(self, split: str, start: int, stop: int | None) -> tuple[int, int]:
         n = self.n_samples(split)
@@ -301,10 +270,10 @@ class Dataset:
         return start, stop
 
     def _stored(self, split: str) -> Stored:
-        if split not in self._stored_splits:
+        if split not in self._splits:
             raise DataError(
                 f"{self.path} has no split {split!r}; it has {', '.join(self.splits)}. "
                 "Choose one of these with --split, or make the data set again with "
                 "that split."
             )
-        return self._stored_splits[split]
+        return self._splits[split]

@@ -31,10 +31,7 @@ def label_vector(labels: object) -> AnyArray:
 
 
 def numbers_or_texts(cells: Sequence[str], where: Sequence[str]) -> AnyArray:
-    """Return the labels of a text file: numbers if all are.
-
-    DataError: one is missing; ``where`` says of each in which line it stands.
-    """
+    """Return labels of a text file, numbers if all are; ``where`` is for messages."""
     _refuse_missing(cells, (f"{place} has" for place in where))
     # To Python 1_2 is a number; to others it is a name.
     if not any("_" in cell for cell in cells):
@@ -51,9 +48,7 @@ def numbered(
 
     Numbers become integers if all are, in all splits. Texts become places among the
     classes: those ``known`` from another data set, else all of them in alphabetical
-    order.
-
-    DataError: a missing or unknown class, or texts in one split and numbers in another.
+    order. DataError: a class is missing or unknown; texts in one split only.
     """
     if not labels:
         return {}, tuple(known)
@@ -90,8 +85,7 @@ def warn_of_labels(names: Iterable[str], what: str, fate: str) -> None:
     small = {name.lower() for name in names}
     # Beside x it is a place.
     legal = set(_LIKELY) - ({"y"} if "x" in small else set())
-    likely = [name for name in names if name.lower() in legal]
-    if likely:
+    if likely := [name for name in names if name.lower() in legal]:
         warnings.warn(
             f"the {what} {likely[0]!r} {fate}. If it holds labels or targets, give "
             f"--labels {likely[0]}.",

@@ -54,10 +54,7 @@ def advice(path: Path, like: Path | None, file: Any) -> str:
 
 
 def checked_split(path: Path, name: str, group: Any) -> Stored:
-    """Return what a group of an open file holds.
-
-    DataError: it is not well formed.
-    """
+    """Return what a group of an open file holds; DataError if it is not well formed."""
     items = dict(group) if isinstance(group, hdf5.Group) else {}
     x, labels = items.get("x"), items.get("labels")
     shape = getattr(x, "shape", None)
@@ -90,11 +87,7 @@ def checked_split(path: Path, name: str, group: Any) -> Stored:
 
 
 def check_splits(splits: Mapping[str, Split]) -> None:
-    """Check that splits make a data set.
-
-    ConfigError: no split ``train``, or one of an unknown name. DataError: splits of
-    different widths or types.
-    """
+    """Check that splits make a data set, see ``write_dataset``."""
     if "train" not in splits or not set(splits) <= set(SPLITS):
         raise ConfigError(
             "a data set must have a split 'train', may have 'validation' and 'test'; "

@@ -16,14 +16,10 @@ _MOST_LABEL = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Samples in memory, checked when made.
+    """Samples ``x`` (n_samples, n_visible) in memory, checked when made.
 
-    Parameters
-    ----------
-    x : ndarray, (n_samples, n_visible)
-        Stays uint8 if it is; other real numbers become float32. All finite.
-    labels : ndarray of numbers, (n_samples,), optional
-        The class of each sample, an integer; or a real number, which becomes float32.
+    They stay uint8 if they are; other real numbers become float32. ``labels``
+    (n_samples,) are classes, integers, or real numbers, which become float32.
 
     DataError: not numbers, another shape, empty, NaN or infinite, or too few or many
     labels.
@@ -38,7 +34,13 @@ class Split:
                 "samples must be the rows of a table of at least one row and column; "
                 f"found shape {self.x.shape}."
             )
-        object.__setattr__(self, "x", _stored_type(self.x))
+        if self.x.dtype.kind not in "biuf":
+            raise DataError(
+                f"samples must be real numbers; found {self.x.dtype}. Convert them to "
+                "float32."
+            )
+        if self.x.dtype != np.uint8:
+            object.__setattr__(self, "x", to_float32(self.x))
         if self.x.dtype.kind == "f":
             for block in row_blocks(len(self)):
                 check_finite(self.x[block], block.start, "x")
@@ -118,8 +120,7 @@ def set_apart(
 def as_labels(labels: AnyArray) -> AnyArray:
     """Return labels in the type that they are compared in, int64 or float32.
 
-    DataError: a label of 2**63 or more, which would become a negative one, or one that
-    is not finite.
+    DataError: one is not finite, or 2**63 or more, which would become negative.
     """
     if labels.dtype.kind == "f":
         real = to_float32(labels)
@@ -147,8 +148,6 @@ def check_finite(
     """Refuse NaN, and values that are infinite or further from 0 than ``most``.
 
     Of a table called ``what``, ``x`` (n, n_columns) are the rows from ``first_row`` on.
-
-    DataError: names the first such value's row and column in the table.
     """
     legal = np.isfinite(x) if most == np.inf else np.abs(x) <= most
     if not legal.all():
@@ -177,22 +176,10 @@ def told_of(where: object) -> Iterator[None]:
         raise DataError(f"{where}: {error}") from error
 
 
-def _stored_type(x: AnyArray) -> AnyArray:
-    if x.dtype == np.uint8:
-        return x
-    if x.dtype.kind not in "biuf":
-        raise DataError(
-            f"samples must be real numbers; found {x.dtype}. Convert them to float32."
-        )
-    return to_float32(x)
-
-
 def _wanted(train: Split, n: int) -> dict[int, int]:
     """Return how many of ``n`` rows each class should have, none without classes."""
-    if train.labels is None or train.is_real:
-        return {}
-    classes = np.unique(train.labels).tolist()
-    if len(classes) > n:
+    classes = [] if train.labels is None else np.unique(train.labels).tolist()
+    if train.is_real or not 0 < len(classes) <= n:
         return {}
     each, more = divmod(n, len(classes))
     return {label: each + (i < more) for i, label in enumerate(classes)}
