@@ -11,9 +11,8 @@ import numpy as np
 
 from mpilayer import memory
 from mpilayer.arrays import AnyArray, Array64
-from mpilayer.data.labels import numbers_or_texts, warn_of_labels
 from mpilayer.data.preparation import Preparation
-from mpilayer.data.split import Split, told_of
+from mpilayer.data.split import Split, numbers_or_texts, told_of, warn_of_labels
 from mpilayer.errors import DataError, reading, unknown
 
 _LABEL = "label"
