@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -66,10 +66,7 @@ def _console(**options: Any) -> Console:
 def told_by(run: Path) -> Iterator[None]:
     """Show what a run tells of its end, perhaps in a file that a stranger has changed.
 
-    Raises
-    ------
-    CheckpointError
-        It is not what runs tell.
+    CheckpointError: it is not what runs tell.
     """
     try:
         yield
@@ -167,7 +164,10 @@ def _live_table(goals: Goals, latest: dict[str, dict[str, Any]]) -> Table:
 
 
 def table(
-    title: str, head: Iterable[str], rows: Iterable[Sequence[str]], first: Any = "left"
+    title: str,
+    head: Iterable[str],
+    rows: Iterable[Sequence[str]],
+    first: JustifyMethod = "left",
 ) -> Table:
     """Return a table of numbers, set flush right but perhaps for the first column."""
     made = Table(title=title)

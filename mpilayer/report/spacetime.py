@@ -303,7 +303,7 @@ def _errors(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str]
             yield f'<polyline points="{path}" style="{look}"/>'
     # As high as the ends of their lines, apart, and not too low.
     ends.sort()
-    heights = [*accumulate((y for y, _, _ in ends), lambda a, b: max(b, a + 13))]
+    heights = [*accumulate((end[0] for end in ends), lambda a, b: max(b, a + 13))]
     over = max(0.0, heights[-1] - (top + _STRIP - 9))
     for (_, value, hue), height in zip(ends, heights, strict=True):
         left = _WIDTH - _RIGHT + 7
