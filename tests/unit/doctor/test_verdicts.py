@@ -117,9 +117,7 @@ APART = "2 processes, but MPI joined 1. Start it with mpiexec."
 
 # Subject, verdict, part of what was found, part of the remedy.
 COMPLAINTS = {
-    "Python | note | Python 3.12.1 on rank 0 | one Python environment": ranks(
-        {}, OTHER
-    ),
+    "Python | note | Python 3.12.1 on rank 0 | one Python": ranks({}, OTHER),
     "MPI | note | mpi4py is not installed | install mpilayer[mpi]": software(
         versions=VERSIONS | {"mpi4py": ""}
     ),
@@ -158,12 +156,8 @@ COMPLAINTS = {
     "/dev/shm | problem | may crash | sm_backing": shm(*SMALL, mpi=OPEN_MPI),
     "/dev/shm | problem | may crash | FABRICS=ofi": shm(*SMALL, mpi="Intel(R) MPI"),
     "/dev/shm | problem | may crash | --ipc=host).": shm(*SMALL, mpi="?"),
-    "RAM | note | a: 500 MB available for each rank | --mem": ranks(
-        *2 * [{"memory": GB}]
-    ),
-    "ping-pong | note | 1: 500 µs for 8 B, 5 GB/s | of their own": links(
-        (1, "a", 5e-4, 5e9)
-    ),
+    "RAM | note | a: 500 MB available for each | --mem": ranks(*2 * [{"memory": GB}]),
+    "ping-pong | note | 1: 500 µs for 8 B, 5 GB/s | own": links((1, "a", 5e-4, 5e9)),
     "ping-pong | note | 0.1 GB/s | idle machine": links((1, "a", 1e-6, 1e8)),
     "ping-pong | note | 1 on b: 50 µs | on one": links((1, "b", 5e-5, 1.1e8)),
     "disk | note | (nfs4), a network file system | work there": folder(type="nfs4"),
@@ -172,9 +166,7 @@ COMPLAINTS = {
     "disk | note | ends with the container | Mount a folder": folder(type="overlay"),
     "room | problem | 1e+03 MB of 5 GB | Remove": folder(space=Space(5 * GB, GB - 1)),
     "room | note | 2 GB of 100 GB free | Remove": folder(space=Space(100 * GB, 2 * GB)),
-    "writing | problem | runs must be a writable folder; no | name": folder(
-        failure="no"
-    ),
+    "writing | problem | must be a writable folder; no | name": folder(failure="no"),
     "writing | problem | no flock | HDF5_USE_FILE_LOCKING=FALSE": folder(
         hdf5_failure="no flock", lock_failure="no locks"
     ),
