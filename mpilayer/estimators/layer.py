@@ -41,18 +41,10 @@ def _fields(method: str, *others: str) -> Fields:
 
 
 class LayerEstimator(Reconstructor):
-    """One layer, trained on minibatches; partial fits go on where the last one ended.
+    """One layer, trained on minibatches; partial fits go on where the last ended."""
 
-    Attributes
-    ----------
-    n_epochs_ : int
-        Passes over rows so far: part of the addresses of random numbers.
-    velocity_ : ndarray
-        What momentum remembers, in the order of ``parameters_``.
-    """
-
-    n_epochs_: int
-    velocity_: Array32
+    n_epochs_: int  # passes over rows so far: part of the addresses of random numbers
+    velocity_: Array32  # what momentum remembers, in the order of parameters_
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
         """Pass once over the rows, going on from what was learned. See ``fit``."""

@@ -149,8 +149,8 @@ def _architecture(run: Run) -> list[str]:
     usual = max(units.values(), key=list(units.values()).count)
     others = [f"{key} {unit}" for key, unit in units.items() if unit != usual]
     # Of each layer, what the schedule usually has included.
-    keys = {"layers", "schedule", "extra_epochs"} & config.keys()
-    values = {k: config[k] for k in keys}
+    keys = ("layers", "schedule", "extra_epochs")
+    values = {key: config[key] for key in keys if key in config}
     extra: Sequence[int] = ()
     with suppress(ConfigError):  # of another version
         extra = from_values(PretrainConfig, values).extra

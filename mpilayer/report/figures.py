@@ -1,6 +1,6 @@
 """The door to matplotlib, which the ``plot`` extra brings.
 
-Charts are SVG whose colours follow the page (:mod:`mpilayer.report.style`) and whose
+Charts are SVG whose colours follow the page (:mod:`mpilayer.report.html`) and whose
 text is text; arrays become PNG files. The same input gives the same bytes.
 """
 
@@ -171,12 +171,7 @@ def draw_filters(filters: AnyArray, path: Path, title: str) -> None:
     """Draw what each hidden unit responds to most into a file, whose ending tells how.
 
     ``filters`` (n_hidden, height, width) become tiles in grey, each of its own scale,
-    symmetric about grey = 0.
-
-    Raises
-    ------
-    ConfigError
-        matplotlib cannot draw or write it.
+    symmetric about grey = 0. Raises ConfigError if matplotlib cannot.
     """
     columns = int(np.ceil(np.sqrt(1.3 * len(filters))))
     rows = -(-len(filters) // columns)

@@ -253,14 +253,11 @@ def _contents(sections: Sequence[Section]) -> Markup:
 def _section(section: Section) -> Markup:
     level = "h3" if section.within else "h2"
     parts = []
-    for abreast, group in groupby(section.content, _is_chart):
+    # Charts stand abreast; text has no layout.
+    for layout, group in groupby(section.content, lambda p: getattr(p, "layout", "")):
         drawn = [figure(p) if isinstance(p, Figure) else p for p in group]
-        parts += [element("div", *drawn, class_="grid")] if abreast else drawn
+        parts += [element("div", *drawn, class_="grid")] if layout == "chart" else drawn
     return element("section", element(level, section.title), *parts, id=section.name)
-
-
-def _is_chart(part: Part) -> bool:
-    return isinstance(part, Figure) and part.layout == "chart"
 
 
 def colour(name: str) -> str:
