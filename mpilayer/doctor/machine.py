@@ -126,13 +126,10 @@ def software(mpi: str | None) -> Software:
 
 def launch(size: int, failure: str) -> Launch:
     """Return what the launcher says, given how many ranks were joined, or why not."""
-    claims = {n: os.environ.get(n, "") for n in _CLAIMS}
-    return Launch(
-        size=size,
-        claims={name: int(text) for name, text in claims.items() if text.isdecimal()},
-        settings={n: os.environ[n] for n in _SETTINGS if n in os.environ},
-        failure=failure,
-    )
+    told = {name: os.environ.get(name, "") for name in _CLAIMS}
+    claims = {name: int(text) for name, text in told.items() if text.isdecimal()}
+    settings = {n: os.environ[n] for n in _SETTINGS if n in os.environ}
+    return Launch(size, claims, settings, failure)
 
 
 def refusal() -> str:
@@ -156,13 +153,11 @@ def refusal() -> str:
 
 def job() -> Job:
     """Return the SLURM job of this process."""
+    names = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_MPI_TYPE")
     end = environment.job_end()
-    return Job(
-        id=os.environ.get("SLURM_JOB_ID", ""),
-        nodes=os.environ.get("SLURM_JOB_NODELIST", ""),
-        mpi_type=os.environ.get("SLURM_MPI_TYPE", ""),
-        seconds_left=None if end is None else end - time.time(),
-    )
+    left = None if end is None else end - time.time()
+    job, nodes, mpi_type = (os.environ.get(name, "") for name in names)
+    return Job(job, nodes, mpi_type, left)
 
 
 def _hdf5_version() -> str:
@@ -180,15 +175,9 @@ def _launcher_version(launcher: str) -> str:
 
 def _output(command: list[str]) -> tuple[str, str]:
     """Return what a program prints, and why it failed: one of the two is empty."""
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True}
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            check=False,
-        )
+        done = subprocess.run(command, text=True, timeout=_PATIENCE, **quiet)
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", str(error)
     if done.returncode:

@@ -7,6 +7,7 @@ from copy import copy
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -17,7 +18,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.errors import DataError, MpilayerError
 from mpilayer.estimators.arguments import Fields, SettingError, in_arguments, plain
-from mpilayer.estimators.rows import Bounds, as_rows, current_bounds
+from mpilayer.estimators.rows import Bounds, SparseRows, current_bounds
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.parameters import Parameters
@@ -144,7 +145,8 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         """Return the rows, or raise what scikit-learn raises; a rank may have none."""
         least = {} if n_ranks == 1 else {"ensure_min_samples": 0}
         options: dict[str, Any] = {"dtype": dtype, "accept_sparse": "csr", "order": "C"}
-        return as_rows(validate_data(self, X, reset=reset, **options, **least))
+        rows = validate_data(self, X, reset=reset, **options, **least)
+        return SparseRows(rows) if issparse(rows) else rows
 
     def _rows_to_fit(
         self, X: Any, comm: Communicator, config: Any, reset: bool = True

@@ -62,8 +62,7 @@ class LayerEstimator(Reconstructor):
     def components_(self) -> AnyArray:
         """Weights, a row each hidden unit, as in other decompositions."""
         check_is_fitted(self)
-        weights: AnyArray = self.parameters_["weights"].T
-        return weights
+        return self.parameters_["weights"].T
 
     def _train(
         self, rows: Any, bounds: Bounds, comm: Communicator, *configs: Any

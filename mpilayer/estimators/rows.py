@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.sparse import issparse
 
 from mpilayer.arrays import ROW_BLOCK, AnyArray, row_blocks
 from mpilayer.parallel.comm import Communicator, wait_until
@@ -57,11 +56,6 @@ class SparseRows:
         """Write some rows into ``out``: ``numpy.take`` asks for it."""
         self._matrix[indices].toarray(out=out)
         return out
-
-
-def as_rows(checked: Any) -> Any:
-    """Return rows that can be sliced and taken as those of an array."""
-    return SparseRows(checked) if issparse(checked) else checked
 
 
 def current_bounds(comm: Communicator, n_rows: int) -> list[tuple[int, int]]:

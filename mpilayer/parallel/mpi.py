@@ -88,11 +88,11 @@ class MPICommunicator(Communicator):
         """Return every rank's object."""
         mine = np.frombuffer(pickle.dumps(item), np.uint8)
         sizes = np.zeros(self.size, np.int64)
-        self._wait(self._comm.Iallgather(np.array([len(mine)], np.int64), sizes))
+        wait_until(self._comm.Iallgather(np.array([len(mine)], np.int64), sizes).Test)
         everything = np.empty(int(sizes.sum()), np.uint8)
         starts = np.concatenate([[0], np.cumsum(sizes)])
         layout = [everything, (sizes, starts[:-1]), MPI.BYTE]
-        self._wait(self._comm.Iallgatherv([mine, MPI.BYTE], layout))
+        wait_until(self._comm.Iallgatherv([mine, MPI.BYTE], layout).Test)
         return [pickle.loads(everything[a:b].tobytes()) for a, b in pairwise(starts)]
 
     def start_sum(self, array: AnyArray) -> Request:
@@ -112,19 +112,15 @@ class MPICommunicator(Communicator):
 
     def barrier(self) -> None:
         """Wait for all ranks."""
-        self._wait(self._comm.Ibarrier())
+        wait_until(self._comm.Ibarrier().Test)
 
     def _broadcast(self, item: Any) -> Any:
         payload = np.frombuffer(pickle.dumps(item), np.uint8)
         size = np.array([len(payload)], np.int64)
-        self._wait(self._comm.Ibcast(size, 0))
+        wait_until(self._comm.Ibcast(size, 0).Test)
         buffer = payload if self.rank == 0 else np.empty(int(size[0]), np.uint8)
-        self._wait(self._comm.Ibcast([buffer, MPI.BYTE], 0))
+        wait_until(self._comm.Ibcast([buffer, MPI.BYTE], 0).Test)
         return item if self.rank == 0 else pickle.loads(buffer.tobytes())
-
-    @staticmethod
-    def _wait(request: MPI.Request) -> None:
-        wait_until(request.Test)
 
 
 def world(failure: MpilayerError | None = None) -> MPICommunicator:

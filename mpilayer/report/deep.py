@@ -209,10 +209,8 @@ def errors_table(runs: Sequence[Run]) -> Markup:
             "784-1000-500-250-30, after fine-tuning; its data and settings may differ "
             "from those of the runs."
         )
-        theirs = [
-            [f"{SANTARA}: {kind}", digits(train), NOTHING, digits(test)]
-            for kind, (train, test) in SANTARA_ERRORS.items()
-        ]
+        for kind, (train, test) in SANTARA_ERRORS.items():
+            theirs.append([f"{SANTARA}: {kind}", digits(train), NOTHING, digits(test)])
     title = f"Reconstruction error ({ERROR}).{says}"
     return table(title, ("", *SPLITS), rows, theirs)
 
