@@ -59,15 +59,13 @@ def test_the_mark_alone_is_the_end(said, tmp_path):
     assert not (tmp_path / "requests").exists()
 
 
-@pytest.mark.parametrize(
-    ("starts", "requeued"), [("", True), ("1", True), ("2", False)]
-)
-def test_what_has_saved_starts_again(said, monkeypatch, tmp_path, starts, requeued):
+@pytest.mark.parametrize(("starts", "again"), [("", True), ("1", True), ("2", False)])
+def test_what_has_saved_starts_again(said, monkeypatch, tmp_path, starts, again):
     monkeypatch.setenv("SLURM_RESTART_COUNT", starts)
     assert ended(Attendant("sparse", 2, said.append), shell("exit 75"), tmp_path) == 75
-    assert (tmp_path / "requests").exists() == requeued
+    assert (tmp_path / "requests").exists() == again
     number = int(starts or 0) + 1
-    expected = f"requeue {number} of 2" if requeued else "not ended in 2 requeues"
+    expected = f"requeue {number} of 2" if again else "not ended in 2 requeues"
     assert expected in said[-1]
 
 

@@ -116,9 +116,8 @@ def test_submitting_a_chain():
     assert script.count("--kill-on-invalid-dep=yes") == 2
     assert script.count("$(sbatch --parsable") == 3
     assert_bash(script)
-    assert "aftercorr:${sparse%%;*}" in render_submit(
-        ["sparse", "evaluate"], array=True
-    )
+    script = render_submit(["sparse", "evaluate"], array=True)
+    assert "aftercorr:${sparse%%;*}" in script
 
 
 SCRIPTS = {
