@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from mpilayer.data.labels import (
+from mpilayer.data.split import (
     label_vector,
     numbered,
     numbers_or_texts,
