@@ -178,34 +178,27 @@ def test_complex_numbers(tmp_path, ending):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "message"),
+    ("name", "arrays", "message"),
     [
-        ({"images": X[0]}, r"height, width\); found shape \(6, 5\)"),
-        ({"scenes": X, "train/x": X}, r"found scenes \(3, 6, 5\), train. Rename"),
-        ({"images/part": X}, "must have a dataset 'images'"),
+        ("a.h5", {"images": X[0]}, r"height, width\); found shape \(6, 5\)"),
+        ("a.h5", {"scenes": X, "train/x": X}, r"found scenes \(3, 6, 5\), train. Re"),
+        ("a.h5", {"images/part": X}, "must have a dataset 'images'"),
+        ("a.mat", {"a": X, "b": X}, r"found a \(3, 6, 5\), b \(3, 6, 5\)"),
+        ("a.mat", {"images": scipy.sparse.csc_matrix(X[0])}, "grey .* found csc_"),
+        ("a.csv", {}, r"found the ending '.csv'"),
+        ("none", {}, "found nothing there"),
+        ("", {}, r"must hold image files.*none among 1 files"),
     ],
 )
-def test_hdf5_without_images(tmp_path, arrays, message):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.update(arrays)
+def test_files_without_images(tmp_path, name, arrays, message):
+    (tmp_path / "a.csv").write_text("1,2")
+    if name == "a.h5":
+        with h5py.File(tmp_path / name, "w") as file:
+            file.update(arrays)
+    elif name == "a.mat":
+        scipy.io.savemat(tmp_path / name, arrays)
     with pytest.raises(DataError, match=message):
-        read_images(tmp_path / "a.h5")
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"a": X, "b": X}, r"found a \(3, 6, 5\), b \(3, 6, 5\)"),
-        (
-            {"images": scipy.sparse.csc_matrix(X[0])},
-            "must hold grey images .* found csc_",
-        ),
-    ],
-)
-def test_mat_files_without_images(tmp_path, arrays, message):
-    scipy.io.savemat(tmp_path / "a.mat", arrays)
-    with pytest.raises(DataError, match=message):
-        read_images(tmp_path / "a.mat")
+        read_images(tmp_path / name)
 
 
 def test_images_of_different_sizes(tmp_path):
@@ -237,16 +230,6 @@ def test_a_damaged_part_of_an_hdf5_file(tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataError, match="must be a whole HDF5 file; it cannot"):
         read_images(path)
-
-
-def test_missing_things(tmp_path):
-    with pytest.raises(DataError, match="found nothing there"):
-        read_images(tmp_path / "none")
-    (tmp_path / "a.csv").write_text("1,2")
-    with pytest.raises(DataError, match=r"found the ending '.csv'"):
-        read_images(tmp_path / "a.csv")
-    with pytest.raises(DataError, match=r"must hold image files.*none among 1 files"):
-        read_images(tmp_path)
 
 
 def test_without_pillow(tmp_path, monkeypatch):

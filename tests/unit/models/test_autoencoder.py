@@ -22,8 +22,7 @@ MODES = [
 
 
 def make(visible="sigmoid", hidden="sigmoid", tied=True, loss="squared"):
-    shape = LayerShape(12, 5, visible, hidden)
-    return randomize(Autoencoder(shape, tied, loss))
+    return randomize(Autoencoder(LayerShape(12, 5, visible, hidden), tied, loss))
 
 
 def reconstruct(model, vector, v):
