@@ -96,7 +96,9 @@ def test_a_bad_number_does_not_hide(stack):
 
 TWO = SHAPES[:2]
 CLASSES = np.array([-3, 5, 6, 40])
-NUMBER = CLASSES[:0]
+# No classes: a number is predicted; None: the rows are.
+LOSSES = [("squared", None), ("cross-entropy", None)]
+LOSSES += [("softmax", CLASSES), ("squared", CLASSES[:0])]
 
 
 def new_predictor(classes=CLASSES, shapes=TWO):
@@ -126,15 +128,7 @@ def gradient(model, v, loss, target, factors=()):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("n_rows", [15, 0])
-@pytest.mark.parametrize(
-    ("loss", "classes"),
-    [
-        ("squared", None),
-        ("cross-entropy", None),
-        ("softmax", CLASSES),
-        ("squared", NUMBER),
-    ],
-)
+@pytest.mark.parametrize(("loss", "classes"), LOSSES)
 def test_loss_and_gradient(loss, classes, n_rows, masked):
     v, target, kinds, widths = rows(n_rows), None, KINDS, (12, 8, 6, 3, 6, 8)
     model = randomize(DeepAutoencoder(SHAPES))
