@@ -188,11 +188,7 @@ MALFORMED = [
         {},
         "must have 70 integer labels or .* found float64",
     ),
-    (
-        {"train/x": FLOATS},
-        {"kind": "x"},
-        r"'mpilayer-dataset'; found 'x'.*data prepare",
-    ),
+    ({"train/x": FLOATS}, {"kind": "x"}, r"'mpilayer-dataset'; found 'x'.*prepare"),
     ({"train/x": FLOATS}, {"format_version": 3}, "format version 1 to 2; found 3"),
 ]
 

@@ -78,10 +78,7 @@ def test_positions_are_equally_probable_and_rows_in_random_order():
 @pytest.mark.parametrize(
     ("size", "n_train", "n_validation", "message"),
     [
-        *(
-            (2, *numbers, "asked for {1} and {2}")
-            for numbers in ((0, 0), (-1, 2), (1, -1))
-        ),
+        *((2, *n, "asked for {1} and {2}") for n in ((0, 0), (-1, 2), (1, -1))),
         *(
             (
                 2,
