@@ -6,7 +6,7 @@ from pathlib import Path
 from mpilayer.cli import show
 from mpilayer.cli.options import add_safety, add_threads, safety_from
 from mpilayer.cli.results import show_result
-from mpilayer.runs.resume import resume
+from mpilayer.runs.drive import resume
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import command_of, noted_threads
 

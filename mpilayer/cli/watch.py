@@ -17,9 +17,9 @@ from mpilayer.cli import show, view
 from mpilayer.cli.arguments import require_one_process
 from mpilayer.runs import experiment
 from mpilayer.runs.directory import RunDirectory, may_become_run
-from mpilayer.runs.lock import at_work
 from mpilayer.runs.model import run_shapes
 from mpilayer.runs.plan import FILE, FOLDERS, is_experiment
+from mpilayer.runs.session import at_work
 from mpilayer.runs.tasks import (
     COMPARE,
     PRETRAIN,

@@ -17,8 +17,7 @@ from mpilayer.papers import LAHIRI, LAHIRI_EXACT
 from mpilayer.runs.checkpoints import restore
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import Summary
-from mpilayer.runs.lock import holding
-from mpilayer.runs.session import finite
+from mpilayer.runs.session import finite, holding
 from mpilayer.runs.sparse import SparseTerms, SparseTraining, make_cost
 from mpilayer.runs.tasks import COMPARE, SPARSE, is_run
 from mpilayer.train.sparse.cost import ShardedCost

@@ -6,7 +6,8 @@ all ranks.
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -16,16 +17,31 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError
 from mpilayer.runs.checkpoints import remove_false_start
 from mpilayer.runs.directory import PREPARATION, RunDirectory
-from mpilayer.runs.lock import holding
 from mpilayer.runs.rows import Facts
-from mpilayer.runs.session import Session
-from mpilayer.runs.tasks import data_of_run, is_run
+from mpilayer.runs.session import Session, holding
+from mpilayer.runs.tasks import (
+    COMPARE,
+    PRETRAIN,
+    SPARSE,
+    TASKS,
+    command_of,
+    data_of_run,
+    is_run,
+    task_of_command,
+)
 from mpilayer.train.schedule import Schedule
 
 C = TypeVar("C")
 
 Summary: TypeAlias = dict[str, Any]
 """What a training has reached, by name."""
+
+_TRAININGS = {
+    PRETRAIN: "pretrain.Pretraining",
+    **{task.name: "finetune.Finetuning" for task in TASKS.values()},
+    SPARSE: "sparse.SparseTraining",
+    COMPARE: "compare.Comparison",
+}
 
 
 @dataclass(frozen=True)
@@ -256,3 +272,40 @@ def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
 
 def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def training_of(command: str) -> type[Training[Any]]:
+    """Return the training of a command, by its mark; no other one is imported."""
+    module, _, name = _TRAININGS[command].partition(".")
+    found: type[Training[Any]] = getattr(import_module(f"mpilayer.runs.{module}"), name)
+    return found
+
+
+def resume(
+    run: Path, session: Session, data: Path | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Go on with a run where it was, to the end of the command that began last.
+
+    Collective; perhaps on another number of ranks than before. ``data`` says where the
+    data set is now. Returns the command, and its summary.
+
+    Raises
+    ------
+    MpilayerError
+        On every rank, before training: no run, other data, no whole checkpoint.
+    """
+    comm = session.comm
+    session = replace(session, safety=replace(session.safety, resume=True))
+
+    def look() -> tuple[str, Any]:
+        command = command_of(run)
+        if command in (PRETRAIN, SPARSE, COMPARE):
+            return command, None
+        return command, task_of_command(command).config(RunDirectory(run))
+
+    command, config = comm.on_root(look)
+    summary = training_of(command)(run, session, config, data).drive()
+    if command == PRETRAIN and comm.on_root(lambda: command_of(run)) != command:
+        # What pre-training had left was lost, after fine-tuning had begun.
+        return resume(run, session, data)
+    return command, summary

@@ -24,7 +24,7 @@ from mpilayer.interrupt import Interrupted
 from mpilayer.numerics.losses import check_loss
 from mpilayer.parallel.start import place
 from mpilayer.runs.directory import RunDirectory, check_links, remove
-from mpilayer.runs.drive import check_same
+from mpilayer.runs.drive import check_same, training_of
 from mpilayer.runs.plan import (
     CONTENT,
     EVALUATION,
@@ -37,7 +37,6 @@ from mpilayer.runs.plan import (
     read_plan,
     to_sections,
 )
-from mpilayer.runs.resume import TRAININGS
 from mpilayer.runs.rows import (
     check_all_labels,
     check_minibatch,
@@ -135,7 +134,7 @@ class Experiment:
         """Train to the end, from where the step was, with its own threads."""
         plan, comm = self.plan, self.session.comm
         mark, run = plan.mark(step), plan.folder(step)
-        kind, noted = TRAININGS[mark], comm.on_root(lambda: noted_threads(run, mark))
+        kind, noted = training_of(mark), comm.on_root(lambda: noted_threads(run, mark))
         session = replace(
             self.session,
             safety=replace(self.session.safety, resume=True),

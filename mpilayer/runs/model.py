@@ -9,7 +9,7 @@ from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.lock import at_work
+from mpilayer.runs.session import at_work
 from mpilayer.runs.tasks import (
     COMPARE,
     PRETRAIN,
