@@ -81,8 +81,8 @@ class Comparison(SparseTraining):
         terms: SparseTerms,
         rows: AnyArray,
         again: bool,  # noqa: ARG002
-    ) -> Summary:
-        comm, config, path = self.session.comm, terms.config, self.run / "compare.json"
+    ) -> Any:
+        comm, config = self.session.comm, terms.config
         self.announce(terms)
         costs: dict[str, ShardedCost] = {}
         positions: dict[str, Array64] = {}
@@ -105,9 +105,14 @@ class Comparison(SparseTraining):
             positions[name] = comm.everywhere(
                 partial(_last_position, below, Descent(cost, own.config))
             )
-        result = _compared(costs, positions, summaries)
+        return costs, positions, summaries
+
+    def _conclude(self, terms: SparseTerms, trained: Any) -> Summary:  # noqa: ARG002
+        costs, positions, _ = trained
+        result = _compared(*trained)
         result["shards"] = _shards(costs["exact"], positions["exact"])
-        comm.on_root(lambda: files.write_json(path, result))
+        path = self.run / "compare.json"
+        self.session.comm.on_root(lambda: files.write_json(path, result))
         return result
 
     def _train_one(self, name: str, terms: SparseTerms, cost: ShardedCost) -> Summary:
@@ -121,7 +126,7 @@ class Comparison(SparseTraining):
                 comm.on_root(lambda: one._begin(terms))
             elif comm.on_root(lambda: one._nothing_left(terms)):
                 return comm.on_root(one.found)
-            summary = one.descend(cost, terms.config, again)
+            summary = one._conclude(terms, one.descend(cost, terms.config, again))
             comm.on_root(lambda: one.directory.set_complete(SPARSE))
             return summary
 

@@ -298,6 +298,23 @@ class RunDirectory:
         return summary
 
 
+def read_schedule(path: Path, n_layers: int) -> Schedule:
+    """Return the schedule of so many layers that is to be replayed. Local."""
+    if not path.is_file():
+        raise ConfigError(
+            f"--schedule replay:FILE must name the schedule.json of a run; {path} is "
+            "not a file. Give another one."
+        )
+    # Perhaps written by hand: without the seal of a run's own.
+    schedule = Schedule.from_json(path.read_text("utf-8", "replace"), str(path))
+    if schedule.n_layers != n_layers:
+        raise ConfigError(
+            f"a schedule must have a row for every layer; {path} has "
+            f"{schedule.n_layers}, --layers {n_layers}. Give the same number of layers."
+        )
+    return schedule
+
+
 def check_links(path: Path, folders: Collection[str] = ()) -> None:
     """Check that nothing which a launch writes or removes in a run is a link. Local.
 

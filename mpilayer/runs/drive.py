@@ -123,7 +123,10 @@ class Training(ABC, Generic[C]):
             rows = comm.everywhere(lambda: self._read(terms))
             if not again:
                 comm.on_root(lambda: self._begin(terms))
-            result = self._train(terms, rows, again)
+            trained = self._train(terms, rows, again)
+            # Measuring reads the data once more: there may not be room for both.
+            del rows
+            result = self._conclude(terms, trained)
             comm.on_root(lambda: self.directory.set_complete(self.name))
             comm.on_root(self._clear_up)
             return result
@@ -201,11 +204,12 @@ class Training(ABC, Generic[C]):
         return {f"{self.name}_threads": max(self.session.placement.threads)}
 
     @abstractmethod
-    def _train(self, terms: Terms[C], rows: Any, again: bool) -> Summary:
-        """Train from the beginning, or ``again`` from where the run was. Collective.
+    def _train(self, terms: Terms[C], rows: Any, again: bool) -> Any:
+        """Train from the beginning, or ``again`` from where the run was. Collective."""
 
-        Returns what was reached, which is written down.
-        """
+    @abstractmethod
+    def _conclude(self, terms: Terms[C], trained: Any) -> Summary:
+        """Measure what was trained; write down, and return it. Collective."""
 
     def _clear_up(self) -> None:
         """Remove what nobody needs after the end."""

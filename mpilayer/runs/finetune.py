@@ -1,6 +1,6 @@
 """Fine-tuning as a run: goes on from a pre-trained run directory."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +16,6 @@ from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.losses import check_loss
 from mpilayer.optim.minibatch import DEFAULT_RATES
 from mpilayer.partition import shard_bounds
-from mpilayer.runs import advice
 from mpilayer.runs.checkpoints import (
     Saver,
     remove_unfinished,
@@ -31,15 +30,13 @@ from mpilayer.runs.model import (
     progress,
     run_shapes,
 )
+from mpilayer.runs.outcome import conclude_finetuning
 from mpilayer.runs.rows import (
     Facts,
-    always_of,
     check_all_labels,
     check_range,
     classes_of,
-    confusion_of,
     data_facts,
-    errors_of,
     labelled_splits,
     read_labels,
 )
@@ -57,6 +54,7 @@ from mpilayer.train.finetune import (
 from mpilayer.train.strata import Strata
 
 _Terms: TypeAlias = Terms[FinetuneConfig]
+_Trained: TypeAlias = tuple[FinetuneState, list[dict[str, Any]], float]
 _HARMLESS = frozenset({"epochs", "patience"})
 
 
@@ -197,7 +195,7 @@ class Finetuning(Training[FinetuneConfig]):
         directory.write_config(sections)
         return lines
 
-    def _train(self, terms: _Terms, rows: _Rows, again: bool) -> Summary:
+    def _train(self, terms: _Terms, rows: _Rows, again: bool) -> _Trained:
         session, directory, config = self.session, self.directory, terms.config
         comm, state = session.comm, FinetuneState(rows.stack, config)
         before, remark, lines = 0.0, "", list[dict[str, Any]]()
@@ -212,8 +210,11 @@ class Finetuning(Training[FinetuneConfig]):
         session.warn_of_idle_ranks(config.minibatch)
         seconds = self._loop(state, rows, lines, before)
         comm.on_root(self._saving(state, seconds))
-        summary = self._reached(terms.data, state, lines, seconds)
-        return comm.on_root(lambda: directory.write_summary(summary))
+        return state, lines, seconds
+
+    def _conclude(self, terms: _Terms, trained: _Trained) -> Summary:
+        where = self.directory, self.session, terms.data
+        return conclude_finetuning(*where, self.task, *trained)
 
     def _loop(
         self,
@@ -276,85 +277,6 @@ class Finetuning(Training[FinetuneConfig]):
         model = self.task.model
         path = self.directory.checkpoint(model)
         return saving(path, state, keep=True, content=model, seconds=seconds)
-
-    # --- what was reached
-
-    def _reached(
-        self,
-        data: Path,
-        state: FinetuneState,
-        lines: Sequence[Mapping[str, Any]],
-        seconds: float,
-    ) -> Summary:
-        """Measure the trained model; return its part of the summary. Collective.
-
-        ``lines`` are the metrics of all epochs.
-        """
-        session, name = self.session, self.name
-        parts = ("training", "allreduce", "evaluating")
-        times = {part: sum(line[part] for line in lines) for part in parts}
-        work = f"minibatches of {state.config.minibatch} rows"
-        session.warn(
-            advice.costly_allreduce(
-                times["allreduce"], seconds, session.comm.size, work
-            )
-        )
-        if isinstance(state.stack, Predictor):
-            errors = self._prediction_errors(data, state, state.stack)
-        else:
-            errors = self._errors(data, state)
-        return {
-            # Keys of pre-training stay; those of this step are told by their prefix.
-            **{f"{name}_{k}": v for k, v in session.facts().items()},
-            f"{name}_seconds": seconds,
-            f"{name}_optimizer": state.config.optimizer,
-            f"{name}_epochs": state.epoch,
-            f"{name}_best_epoch": state.best_epoch,
-            **{f"{name}_{part}": value for part, value in times.items()},
-            **errors,
-        }
-
-    def _errors(self, data: Path, state: FinetuneState) -> dict[str, Any]:
-        """Return the errors of the autoencoder. Collective."""
-        comm, shapes = self.session.comm, state.stack.shapes
-        errors = errors_of(state.stack, data, comm)
-
-        def advise() -> str:
-            pca = self.directory.read_summary().get("pca") or {}
-            remedies = advice.after_finetuning(
-                state.config,
-                run_shapes(self.directory)[0],
-                state.epoch,
-                state.best_epoch,
-                advice.over_fits(errors, pca),
-            )
-            return advice.worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
-
-        worse = comm.on_root(advise)
-        self.session.warn(worse)
-        return {
-            **{f"{split}_error": error for split, error in errors.items()},
-            "finetuned": errors,
-            "worse_than_pca": worse,
-        }
-
-    def _prediction_errors(
-        self, data: Path, state: FinetuneState, model: Predictor
-    ) -> dict[str, Any]:
-        """Return the errors of a predictor. Collective."""
-        comm, task = self.session.comm, self.task
-        errors = errors_of(model, data, comm)
-        usual = errors_of(always_of(data, model.classes, comm), data, comm)
-        worse = advice.no_better_than_always(
-            task.model, errors, usual, state.config, state.epoch
-        )
-        self.session.warn(worse)
-        found = {f"{task.name}_error": errors, f"{task.name}_no_better": worse}
-        if not len(model.classes):
-            return found
-        split = "train" if errors["test"] is None else "test"
-        table = confusion_of(model, data, split, comm)
-        return {**found, **table, "confusion_split": split}
 
 
 def _new_stack(path: Path, directory: RunDirectory, config: FinetuneConfig) -> Stack:
