@@ -260,10 +260,7 @@ class Cut:
 
 
 def restore_layers(
-    directory: RunDirectory,
-    states: Sequence[LayerState],
-    cut: Cut,
-    comm: Communicator,
+    directory: RunDirectory, states: Sequence[LayerState], cut: Cut, comm: Communicator
 ) -> list[Snapshot]:
     """Put each rank's layers where the cut is; return snapshots of all. Collective."""
 

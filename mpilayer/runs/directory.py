@@ -30,12 +30,7 @@ from typing import Any
 
 from mpilayer import files
 from mpilayer.config import to_toml
-from mpilayer.errors import (
-    CheckpointError,
-    ConfigError,
-    DamageWarning,
-    ScheduleError,
-)
+from mpilayer.errors import CheckpointError, ConfigError, DamageWarning, ScheduleError
 from mpilayer.store import checkpoint
 from mpilayer.train.plans import Candidate
 from mpilayer.train.schedule import Schedule

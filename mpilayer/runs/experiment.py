@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer import files, interrupt
-from mpilayer.config import (
-    FinetuneConfig,
-    PretrainConfig,
-    SparseConfig,
-    to_toml,
-)
+from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, to_toml
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.recipe import make_data
 from mpilayer.errors import ConfigError, DataError, FileError

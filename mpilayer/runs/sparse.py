@@ -13,12 +13,7 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.errors import TrainingError
 from mpilayer.optim.search import Iterate
 from mpilayer.partition import shard_bounds
-from mpilayer.runs.checkpoints import (
-    Saver,
-    remove_unfinished,
-    restore_replicas,
-    saving,
-)
+from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas, saving
 from mpilayer.runs.drive import Summary, Terms, Training
 from mpilayer.runs.outcome import conclude_sparse, filters
 from mpilayer.runs.rows import Facts, check_range, data_facts
