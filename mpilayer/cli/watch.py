@@ -16,9 +16,9 @@ from rich.text import Text
 from mpilayer.cli import show, view
 from mpilayer.cli.arguments import require_one_process
 from mpilayer.runs import experiment
-from mpilayer.runs.directory import RunDirectory, may_become_run
+from mpilayer.runs.directory import EXPERIMENT, RunDirectory, may_become_run
+from mpilayer.runs.experiment import FOLDERS, is_experiment
 from mpilayer.runs.model import run_shapes
-from mpilayer.runs.plan import FILE, FOLDERS, is_experiment
 from mpilayer.runs.session import at_work
 from mpilayer.runs.tasks import (
     COMPARE,
@@ -117,7 +117,7 @@ class Watched:
         self._followers: dict[Path, Follower] = {}
         self._advice = f"go on with 'mpilayer resume {path}'"
         if is_experiment(path):
-            again = f"mpilayer run {path / FILE} --resume auto"
+            again = f"mpilayer run {path / EXPERIMENT} --resume auto"
             self._advice = f"go on with '{again}'"
         else:
             RunDirectory.open(path)
@@ -236,7 +236,7 @@ class Follower:
 def _runs(path: Path) -> Iterator[Path]:
     """Yield the directories of the runs that have begun, in their order."""
     if is_experiment(path):
-        for name in FOLDERS:
+        for name in dict.fromkeys(FOLDERS.values()):
             if (path / name / "config.toml").is_file():
                 yield from _runs(path / name)
     elif command_of(path) == COMPARE:

@@ -27,8 +27,8 @@ from mpilayer.config.training import SparseConfig as SparseConfig
 from mpilayer.config.values import SECTIONS as SECTIONS
 from mpilayer.config.values import Config as Config
 from mpilayer.config.values import as_values as as_values
-from mpilayer.config.values import compared as compared
 from mpilayer.config.values import from_values as from_values
+from mpilayer.config.values import read_experiment as read_experiment
 from mpilayer.config.values import read_sections as read_sections
 from mpilayer.config.values import read_toml as read_toml
 from mpilayer.config.values import to_toml as to_toml

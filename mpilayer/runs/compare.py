@@ -96,7 +96,7 @@ class Comparison(SparseTraining):
             try:
                 summaries[name] = self._train_one(name, own, cost)
             except Interrupted:
-                raise self.session.interrupted(self.directory) from None
+                raise self.session.interrupted(self.directory.go_on) from None
             except TrainingError:
                 if not summaries:
                     comm.on_root(self._clear_refused)

@@ -89,6 +89,11 @@ class RunDirectory:
         self.monitor = path / "monitor"
         self.filters = path / "filters.npy"
 
+    @property
+    def go_on(self) -> str:
+        """The command that goes on with the run, in quotes."""
+        return f"'mpilayer resume {self.path}'"
+
     @staticmethod
     def check_free(path: Path, replace: bool) -> None:
         """Check that a run can be made at ``path``, without making anything.

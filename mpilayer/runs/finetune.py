@@ -216,7 +216,7 @@ class Finetuning(Training[FinetuneConfig]):
                     if stopping and state.epoch < config.epochs:
                         saver.finish()
                         comm.barrier()
-                        raise session.interrupted(directory)
+                        raise session.interrupted(directory.go_on)
             except TrainingError:
                 saver.finish()
                 if finite is not None:

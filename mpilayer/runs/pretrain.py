@@ -187,7 +187,7 @@ class Pretraining(Training[PretrainConfig]):
         comm.everywhere(keeper.insist)
         comm.everywhere(pipeline.check)
         if any(comm.allgather(pipeline.interrupted)):
-            raise session.interrupted(directory)
+            raise session.interrupted(directory.go_on)
         seconds = before + perf_counter() - began
         outcomes = {
             i: LayerOutcome(

@@ -132,12 +132,11 @@ class Session:
         """Return the context in which signals ask to save and end."""
         return interrupt.listening(_give_up)
 
-    def interrupted(self, directory: RunDirectory) -> Interrupted:
+    def interrupted(self, go_on: str, where: str = "") -> Interrupted:
         """Return what all ranks raise after they have saved."""
         reason = interrupt.requested() or "the time limit"
         return Interrupted(
-            f"saved and stopped because of {reason}; go on with "
-            f"'mpilayer resume {directory.path}'"
+            f"saved and stopped{where} because of {reason}; go on with {go_on}"
         )
 
     def announce(self) -> None:

@@ -181,7 +181,7 @@ class SparseTraining(Training[SparseConfig]):
                 saver.finish()
             comm.barrier()
             if descent.stopped_by == "time":
-                raise session.interrupted(directory)
+                raise session.interrupted(directory.go_on)
         return perf_counter() - origin
 
     def _save(
