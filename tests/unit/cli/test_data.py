@@ -2,14 +2,10 @@
 
 import json
 import os
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
 
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.images import read_images
@@ -119,56 +115,48 @@ def test_an_existing_file_is_kept_unless_forced(refused, tmp_path, command):
     assert (tmp_path / "out.h5").read_text() == "precious"
 
 
-WRONG = [
-    (["--validation", "-1"], "must be at least 0; got -1. Change --validation."),
-    (["--seed", "-1"], "must be at least 0; got -1. Change --seed."),
-    (["--validation", "60"], "asked for 60 of 60"),
-    (["--validation", "many"], "--validation: must be a whole number; got 'many'"),
-    (["--vlaidation", "1"], "--vlaidation 1. Did you mean --validation?"),
-    (["--valid", "1"], "--valid 1. Did you mean --validation?"),
-]
+WRONG = {
+    "prepare digits -o out.h5": [
+        ("--validation -1", "must be at least 0; got -1. Change --validation."),
+        ("--seed -1", "must be at least 0; got -1. Change --seed."),
+        ("--validation 60", "asked for 60 of 60"),
+        ("--validation many", "--validation: must be a whole number; got 'many'"),
+        ("--vlaidation 1", "--vlaidation 1. Did you mean --validation?"),
+        ("--valid 1", "--valid 1. Did you mean --validation?"),
+    ],
+    "patches scenes.h5 -o out.h5": [
+        ("--count 46", "can give 45 patches of 8 x 8; asked for 46 and 0"),
+        ("--count 44 --validation 2", "asked for 44 and 2 for validation"),
+        ("", "asked for 100000"),
+        ("--size 11", "1 to 10 pixels wide, as the images are 12 x 10; asked for 11"),
+        ("--size 0", "size must be at least 1; got 0. Change --size."),
+        ("--count 0", "count must be at least 1; got 0. Change --count."),
+        ("--range 0.9,0.1", "LOW below HIGH; got '0.9,0.1'"),
+        ("--range 0.5,0.5", "LOW below HIGH; got '0.5,0.5'"),
+        ("--range 0.1,0.5,0.9", "--range must be raw, or two numbers LOW,HIGH"),
+        ("--range 0.1", "--range must be raw, or two numbers LOW,HIGH"),
+        ("--range low,high", "got 'low,high'. Try 0.1,0.9"),
+        ("--range 0,nan", "got '0,nan'"),
+        ("--range 0,1e99", "got '0,1e99'"),
+        ("--range=", "got ''"),
+    ],
+    "patches scenes.h5 --count 20 --replace": [
+        ("-o ./scenes.h5", "another file than SOURCE"),
+    ],
+    "prepare digits": [
+        (f"-o {output}", "-o must")
+        for output in ("none/out.h5", "file/out.h5", "digits", ".", "out.txt", "out")
+    ],
+}
 
 
-@pytest.mark.parametrize(("options", "words"), WRONG)
-def test_wrong_options(refused, digits, options, words):
-    refused("prepare", digits, "-o", "out.h5", *options, words=words)
-
-
-WRONG_OF_PATCHES = [
-    (["--count", 46], "can give 45 patches of 8 x 8; asked for 46 and 0"),
-    (["--count", 44, "--validation", 2], "asked for 44 and 2 for validation"),
-    ([], "asked for 100000"),
-    (["--size", 11], "1 to 10 pixels wide, as the images are 12 x 10; asked for 11"),
-    (["--size", 0], "size must be at least 1; got 0. Change --size."),
-    (["--count", 0], "count must be at least 1; got 0. Change --count."),
-    (["--range", "0.9,0.1"], "LOW below HIGH; got '0.9,0.1'"),
-    (["--range", "0.5,0.5"], "LOW below HIGH; got '0.5,0.5'"),
-    (["--range", "0.1,0.5,0.9"], "--range must be raw, or two numbers LOW,HIGH"),
-    (["--range", "0.1"], "--range must be raw, or two numbers LOW,HIGH"),
-    (["--range", "low,high"], "got 'low,high'. Try 0.1,0.9"),
-    (["--range", "0,nan"], "got '0,nan'"),
-    (["--range", "0,1e99"], "got '0,1e99'"),
-    (["--range", ""], "got ''"),
-]
-
-
-@pytest.mark.parametrize(("options", "words"), WRONG_OF_PATCHES)
-def test_wrong_options_of_patches(refused, scenes, options, words):
-    refused("patches", scenes, "-o", "out.h5", *options, words=words)
-
-
-OUTPUTS = ["none/out.h5", "file/out.h5", "digits", ".", "out.txt", "out"]
-
-
-@pytest.mark.parametrize("output", OUTPUTS)
-def test_wrong_outputs(refused, digits, tmp_path, output):
+@pytest.mark.parametrize(
+    ("command", "options", "words"),
+    [(command, *case) for command, cases in WRONG.items() for case in cases],
+)
+def test_wrong_options(refused, digits, scenes, tmp_path, command, options, words):
     (tmp_path / "file").write_text("")
-    refused("prepare", digits, "-o", output, words="-o must")
-
-
-def test_the_images_are_not_overwritten(refused, scenes):
-    arguments = ("patches", scenes, "-o", f"./{scenes}", "--count", 20, "--replace")
-    refused(*arguments, words="another file than SOURCE")
+    refused(*command.split(), *options.split(), words=words)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
@@ -180,15 +168,9 @@ def test_a_folder_without_permission(refused, digits, tmp_path):
 
 def test_wrong_sources(refused, tmp_path):
     (tmp_path / "a.csv").write_text("1,2\n3,four\n")
-    np.save(tmp_path / "b.npy", np.array([[1, np.nan]]))
-    np.savez(tmp_path / "b.npz", x=np.eye(5), test_x=np.full((2, 5), -np.inf))
-    (tmp_path / "c.png").write_bytes(b"")
     (tmp_path / "d").mkdir()
     for source, words in {
         "a.csv": "line 2 has 'four'",
-        "b.npy": "row 0, column 1 is nan",
-        "b.npz": "row 0, column 0 is -inf",
-        "c.png": "must end in .npy",
         "d": "must hold train-images-idx3-ubyte",
         "e": "found nothing there",
     }.items():
@@ -264,36 +246,6 @@ def test_patches_as_they_are(made, scenes, tmp_path):
     np.testing.assert_array_equal(values(tmp_path), draw(X, 8, 45, 0, seed=0)[0])
 
 
-def test_the_seed_chooses_the_patches(made, scenes):
-    options = ("patches", scenes, "--count", 20, "--seed")
-    first, again, other = (made(*options, seed)["digest"] for seed in (1, 1, 2))
-    assert first == again != other
-
-
-def test_a_folder_of_image_files(made, tmp_path):
-    (tmp_path / "scenes").mkdir()
-    pixels = RNG.integers(0, 256, (2, 12, 10), dtype=np.uint8)
-    for i, image in enumerate(pixels):
-        Image.fromarray(image).save(tmp_path / "scenes" / f"{i}.png")
-    found = made("patches", "scenes", "--count", 30, "--range=-1,1")
-    assert "from the folder scenes" in found["origin"]
-    facts = found["splits"]["train"]
-    assert -1 <= facts["minimum"] < facts["maximum"] <= 1
-
-
-def test_wrong_images(refused, tmp_path):
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["scenes"] = X
-    np.save(tmp_path / "constant.npy", np.ones((2, 9, 9)))
-    command = ("-o", "out.h5", "--count", 5)
-    words = "must have a dataset 'images' (n_images, height, width); found scenes"
-    refused("patches", "other.h5", *command, words=words)
-    words = "images must have contrast"
-    refused("patches", "constant.npy", *command, "--whiten", words=words)
-    words = "patches must have contrast"
-    refused("patches", "constant.npy", *command, "--range", "0,1", words=words)
-
-
 def test_several_ranks_are_refused_once(data, refused, digits, monkeypatch):
     # As if this process were a rank.
     monkeypatch.setattr(launch, "environment", lambda: dict(os.environ))
@@ -304,28 +256,3 @@ def test_several_ranks_are_refused_once(data, refused, digits, monkeypatch):
     monkeypatch.setenv("PMI_RANK", "1")
     result = data("prepare", digits, "-o", "out.h5")
     assert (result.code, result.stderr) == (2, "")
-
-
-@pytest.mark.shared
-def test_fetch_and_prepare_mnist(data, made, shared_mnist, tmp_path):
-    handler = partial(SimpleHTTPRequestHandler, directory=shared_mnist)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        fetched = data("fetch", "mnist", "-o", "mnist", "--mirror", url)
-        server.shutdown()
-        thread.join()
-    assert fetched.code == 0
-    assert "train-images-idx3-ubyte.gz: downloading (9.7 MB)" in fetched.stderr
-    assert names(tmp_path / "mnist") == names(shared_mnist)
-    assert "was there already" in data("fetch", "mnist", "-o", "mnist").stdout
-    following = fetched.stdout.splitlines()[-1]
-    assert following == "Next: mpilayer data prepare mnist -o mnist.h5"
-    found = made("prepare", "mnist", "--validation", 10_000)["splits"]
-    assert [facts["n_samples"] for facts in found.values()] == [
-        50_000,
-        10_000,
-        10_000,
-    ]
-    assert set(found["validation"]["label_counts"].values()) == {1000}
