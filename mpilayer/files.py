@@ -49,10 +49,7 @@ def replacing(
     Yields where to write it. It appears, in one step, when the block and ``settle``,
     called with the file as it is on the disk, end without an error.
 
-    Raises
-    ------
-    FileError
-        It cannot be written.
+    FileError: it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -94,12 +91,8 @@ def read_text(
 ) -> str:
     """Return the text of a file, in which ``names`` of files may be. Local.
 
-    Raises
-    ------
-    MpilayerError
-        Of type ``error``: it is not a file, or its bytes are not UTF-8.
-    OSError
-        It cannot be read, or is not there.
+    ``error``: it is not a file, or its bytes are not UTF-8. OSError: it cannot be read,
+    or is not there.
     """
     with _reading(path, error):
         return _content(path).decode("utf-8", NAMES if names else "strict")
@@ -159,10 +152,7 @@ def check_digest(
 ) -> None:
     """Compare the digest of a file's content with the one it carries.
 
-    Raises
-    ------
-    MpilayerError
-        Of type ``error``, if they differ.
+    ``error``: if they differ.
     """
     if found != stored:
         raise error(
@@ -198,10 +188,8 @@ def optional(path: Path, consequence: str) -> Iterator[None]:
 def check_output(out: Path, endings: Collection[str], replace: bool) -> str:
     """Return the ending of a file to be written, in small letters. Local.
 
-    Raises
-    ------
-    ConfigError
-        It is none of ``endings``, or the file exists and is not to be replaced.
+    ConfigError: it is none of ``endings``, or the file exists and is not to be
+    replaced.
     """
     ending = out.suffix.lower()
     if ending not in endings:

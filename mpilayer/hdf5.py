@@ -48,10 +48,7 @@ def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
     Yields the open file, which replaces an older one only when the block ends without
     an error; ``version`` is that of the kind's layout.
 
-    Raises
-    ------
-    FileError
-        The folder does not exist or cannot be written, or the disk is full.
+    FileError: the folder does not exist or cannot be written, or the disk is full.
     """
 
     def verify(temporary: Path) -> None:
@@ -86,13 +83,10 @@ def open_read(
 ) -> Iterator[Any]:
     """Open an HDF5 file of one kind, of ``version`` at most, read-only.
 
-    Raises
-    ------
-    MpilayerError
-        Of type ``error``: missing, not HDF5, another kind, a newer version, truncated,
-        damaged as far as it is read in the block, with values that were never written,
-        or with links or data sets that lead to other files. Those may be part of a
-        virtual data set if they lie in the file's folder.
+    ``error``: missing, not HDF5, another kind, a newer version, truncated, damaged as
+    far as it is read in the block, with values that were never written, or with links
+    or data sets that lead to other files. Those may be part of a virtual data set if
+    they lie in the file's folder.
     """
     with open_foreign(path, error, advise) as file:
         found_kind = text(file, "kind", "a file of another program")
@@ -184,10 +178,7 @@ def datasets(file: Any) -> dict[str, Any]:
 def verify_digest(file: Any, path: Path, error: type[MpilayerError]) -> None:
     """Compare an open file's content with the digest it carries.
 
-    Raises
-    ------
-    MpilayerError
-        Of type ``error``, if they differ.
+    ``error``: if they differ.
     """
     files.check_digest(path, content_digest(file), text(file, "digest"), error)
 

@@ -25,10 +25,7 @@ _FILES = (
 def demand(n_bytes: int, what: object) -> None:
     """Refuse to hold more bytes, of ``what`` they come from, than there is room for.
 
-    Raises
-    ------
-    DataError
-        There is less memory.
+    DataError: there is less memory.
     """
     left = available() if n_bytes > _LITTLE else None
     if left is not None and n_bytes > left:

@@ -9,7 +9,7 @@ from mpilayer.bench.pairs import Candidates, repeated
 from mpilayer.config import PretrainConfig
 from mpilayer.models.base import LayerShape
 from mpilayer.rng import stream
-from mpilayer.train.layer import new_state
+from mpilayer.train.layer import LayerState
 
 N_STEPS = 50
 """In a turn."""
@@ -22,7 +22,7 @@ def steps(n_visible: int, n_hidden: int, minibatch: int) -> Candidates:
     step as in training: gathering rows, sampling, velocity, update.
     """
     config = PretrainConfig(layers=(n_hidden,), minibatch=minibatch)
-    state = new_state(config, [LayerShape(n_visible, n_hidden)], 0)
+    state = LayerState(config, [LayerShape(n_visible, n_hidden)], 0)
     rows = _random(N_STEPS * minibatch, n_visible)
     return {
         "gemm": repeated(_products(n_visible, n_hidden, minibatch), N_STEPS),

@@ -1,25 +1,29 @@
-"""What many commands ask of their arguments, without loading NumPy."""
+"""Arguments that many commands have, without loading NumPy."""
 
 import argparse
+from pathlib import Path
+from typing import Any
 
-from mpilayer import environment
-from mpilayer.errors import ConfigError
+
+def add_data(
+    parser: argparse.ArgumentParser, help: str = "where the run's data set is now"
+) -> None:
+    """Add ``--data``."""
+    parser.add_argument("--data", type=Path, metavar="DATA.h5", help=help)
 
 
-def require_one_process(command: str) -> None:
-    """Check that no launcher has started several processes.
+def add_out(
+    parser: argparse.ArgumentParser, metavar: str, help: str, **options: Any
+) -> None:
+    """Add ``-o``."""
+    parser.add_argument(
+        "-o", dest="out", type=Path, metavar=metavar, help=help, **options
+    )
 
-    Raises
-    ------
-    ConfigError
-        It has.
-    """
-    n_ranks = environment.launched_size()
-    if n_ranks > 1:
-        raise ConfigError(
-            f"'mpilayer {command}' must run as one process; found {n_ranks} ranks. "
-            "Start it without mpiexec."
-        )
+
+def add_replace(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--replace``."""
+    parser.add_argument("--replace", action="store_true", help=f"replace {what}")
 
 
 def numbers(text: str) -> tuple[int, ...]:

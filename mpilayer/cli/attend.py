@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mpilayer.attend import Attendant, is_srun, on_ranks, table
 from mpilayer.cli import lines
-from mpilayer.cli.arguments import numbers, require_one_process
+from mpilayer.cli.arguments import numbers
 from mpilayer.errors import ConfigError
 
 
@@ -19,9 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "as USR1, believe the mark in the run directory rather than the exit status, "
         "and requeue the job when the command has saved (75)."
     )
-    parser.add_argument(
-        "--mark", required=True, help="what the command leaves in DIR/complete"
-    )
+    mark = "what the command leaves in DIR/complete"
+    parser.add_argument("--mark", required=True, help=mark)
     parser.add_argument(
         "--requeues",
         type=int,
@@ -43,7 +42,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Attend; the exit code is the job's."""
-    require_one_process("attend")
     # Some versions of argparse keep the separator.
     command = args.rest[args.rest[:1] == ["--"] :]
     if not command:

@@ -90,10 +90,7 @@ def set_defaults(args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> None:
     """Check the numbers.
 
-    Raises
-    ------
-    ConfigError
-        One is out of range, or this is one of several ranks.
+    ConfigError: one is out of range, or this is one of several ranks.
     """
     for name, type_, *_ in _OPTIONS:
         found = getattr(args, name)

@@ -1,30 +1,19 @@
 """``mpilayer config``: write a commented file of settings to begin with."""
 
 import argparse
-import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from mpilayer import files
-from mpilayer.cli.arguments import require_one_process
-from mpilayer.config import (
-    NOUNS,
-    SECTIONS,
-    FinetuneConfig,
-    Option,
-    PretrainConfig,
-    SparseConfig,
-    options_of,
-)
+from mpilayer.cli.arguments import add_out, add_replace
+from mpilayer.cli.lines import filled
+from mpilayer.config import NOUNS, SECTIONS, Option, options_of
 from mpilayer.errors import ConfigError, unknown
 
 KINDS: Mapping[str, Mapping[str, type[Any]]] = {
-    "pretrain": {"pretrain": PretrainConfig},
-    "finetune": {"finetune": FinetuneConfig},
-    "sparse": {"sparse": SparseConfig},
+    **{name: {name: SECTIONS[name]} for name in ("pretrain", "finetune", "sparse")},
     "experiment": SECTIONS,
 }
 """What the file is for, and its sections."""
@@ -40,22 +29,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "single commands are read by --config (compare reads [sparse], and [compare] "
         "over it), that of an experiment by 'mpilayer run'."
     )
-    parser.add_argument(
-        "kind",
-        metavar="KIND",
-        nargs="?",
-        default="experiment",
-        help=f"{', '.join(KINDS)} (default: experiment)",
-    )
-    parser.add_argument(
-        "-o", dest="out", type=Path, metavar="FILE", help="the file (default: stdout)"
-    )
-    parser.add_argument("--replace", action="store_true", help="replace an older FILE")
+    usual = "experiment"
+    kinds = f"{', '.join(KINDS)} (default: {usual})"
+    parser.add_argument("kind", metavar="KIND", nargs="?", default=usual, help=kinds)
+    add_out(parser, "FILE", "the file (default: stdout)")
+    add_replace(parser, "an older FILE")
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the file."""
-    require_one_process("config")
     if args.kind not in KINDS:
         raise ConfigError(unknown("kind", args.kind, KINDS))
     text = template(args.kind)
@@ -75,9 +57,9 @@ def template(kind: str) -> str:
     """Return a file of settings in which every setting is commented out."""
     reader = "--config" if kind != "experiment" else "'mpilayer run'"
     lines = [
-        f"# Settings of mpilayer, read by {reader}. Without the # before its key a"
+        f"# Settings of mpilayer, read by {reader}. Without the # before its key a",
+        "# line replaces the default, which it shows.",
     ]
-    lines.append("# line replaces the default, which it shows.")
     if kind == "experiment":
         lines.append("# A step is carried out if its section is here: remove the rest.")
     for section, cls in KINDS[kind].items():
@@ -86,19 +68,8 @@ def template(kind: str) -> str:
             lines.append("# As [sparse], whose settings hold here, too.")
             continue
         for item in options_of(cls).values():
-            comment = f"{item.help} ({_legal(item)})"
-            lines += [
-                "",
-                textwrap.fill(
-                    comment,
-                    _WIDTH,
-                    break_long_words=False,
-                    initial_indent="# ",
-                    subsequent_indent="# ",
-                    break_on_hyphens=False,
-                ),
-            ]
-            lines.append(f"#{item.name} = {_toml(item.default)}")
+            comment = filled(f"# {item.help} ({_legal(item)})", _WIDTH, "# ")
+            lines += ["", comment, f"#{item.name} = {_toml(item.default)}"]
     return "\n".join(lines) + "\n"
 
 

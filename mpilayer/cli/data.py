@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from mpilayer import files
 from mpilayer.cli import lines
-from mpilayer.cli.arguments import require_one_process
+from mpilayer.cli.arguments import add_replace
 from mpilayer.cli.options import add_option, with_flags
 from mpilayer.config import DataConfig, Option, of_others, options_of
 from mpilayer.data.catalog import CATALOG, Progress, fetch
@@ -24,6 +23,12 @@ from mpilayer.words import count
 _WIDTH = 80
 # More of them are numbers to learn, or too many to read.
 _MOST_LABELS = 50
+_SUMMARIES = {
+    "prepare": "write a data set from files of samples",
+    "patches": "write a data set of patches of images",
+    "fetch": "download a known data set",
+    "info": "describe a data set",
+}
 # Of the commands that make a data set: what they do, and from what.
 _MAKING = {
     "prepare": (
@@ -46,19 +51,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(
         dest="action", metavar="COMMAND", required=True, parser_class=type(parser)
     )
-    summaries = {
-        "prepare": "write a data set from files of samples",
-        "patches": "write a data set of patches of images",
-        "fetch": "download a known data set",
-        "info": "describe a data set",
-    }
-    made = {name: commands.add_parser(name, help=h) for name, h in summaries.items()}
+    made = {name: commands.add_parser(name, help=h) for name, h in _SUMMARIES.items()}
     for name, (description, source) in _MAKING.items():
         made[name].description = description
         made[name].set_defaults(carry_out=_make)
         made[name].add_argument("source", metavar="SOURCE", type=Path, help=source)
         _add_output(made[name], "OUT.h5", "the data set to write")
-        made[name].add_argument("--replace", action="store_true", help="replace OUT.h5")
+        add_replace(made[name], "OUT.h5")
         for item in _settings(name).values():
             text = item.help.removeprefix(f"{name}: ")
             add_option(made[name], item, item.default, text)
@@ -67,25 +66,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     fetching.description = "Download a known data set and check it."
     fetching.add_argument("name", metavar="NAME", help=", ".join(CATALOG))
     _add_output(fetching, "DIR", "the folder for its files")
+    first = "folder on the web to try first; may be repeated"
     fetching.add_argument(
-        "--mirror",
-        metavar="URL",
-        action="append",
-        default=[],
-        help="folder on the web to try first; may be repeated",
+        "--mirror", metavar="URL", action="append", default=[], help=first
     )
     info.set_defaults(carry_out=_info)
     info.description = "Describe a data set."
     info.add_argument("file", metavar="FILE", type=Path, help="the data set")
     info.add_argument("--json", action="store_true", help="print JSON")
-    info.add_argument(
-        "--verify", action="store_true", help="compare the content with its digest"
-    )
+    verify = "compare the content with its digest"
+    info.add_argument("--verify", action="store_true", help=verify)
 
 
 def run(args: argparse.Namespace) -> None:
     """Carry out ``prepare``, ``patches``, ``fetch`` or ``info``."""
-    require_one_process("data")
     args.carry_out(args)
 
 
@@ -147,12 +141,8 @@ def _progress() -> Iterator[Progress]:
 
     from mpilayer.cli import show
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Bars(*columns, console=show.screen()) as bars:
         tasks: dict[str, Any] = {}
 
@@ -186,14 +176,15 @@ def _info(args: argparse.Namespace) -> None:
             # A number stays with its label when the line is broken.
             pairs = " ".join(f"{k}:{n}" for k, n in counts.items())
             print(f"\nrows of each label in {split}")
-            print(_filled(f"  {pairs}", indent=2))
+            print(lines.filled(f"  {pairs}", _WIDTH, " " * 2))
     if args.verify:
         print("\nThe content agrees with the digest.")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
     for key in ("name", "origin", "digest"):
-        print(_filled(lines.shown(f"{key:10}  {summary[key]}"), indent=12))
+        text = lines.shown(f"{key:10}  {summary[key]}")
+        print(lines.filled(text, _WIDTH, " " * 12))
     prepared = summary["preparation"]
     print(f"{'columns':10}  {summary['n_visible']}")
     if prepared["scaling"]:
@@ -219,16 +210,5 @@ def _labels_in_short(facts: dict[str, Any]) -> str:
         names = list(counts)  # in order
         return lines.shown(f"{len(counts)}: {names[0]} to {names[-1]}")
     low, high = min(counts.values()), max(counts.values())
-    if low < high:
-        return f"{len(counts)}: {low} to {high} rows"
-    return f"{len(counts)}: {count(low, 'row')} each"
-
-
-def _filled(text: str, indent: int) -> str:
-    return textwrap.fill(
-        text,
-        _WIDTH,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    each = f"{low} to {high} rows" if low < high else f"{count(low, 'row')} each"
+    return f"{len(counts)}: {each}"

@@ -49,11 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Examine and print.
 
-    Raises
-    ------
-    SystemExit
-        With 1, when something would break a run: on rank 0 alone, since launchers end
-        the others, perhaps before they have printed, when a rank ends so.
+    SystemExit: with 1, when something would break a run: on rank 0 alone, since
+    launchers end the others, perhaps before they have printed, when a rank ends so.
     """
     comm, facts = examine(args.directory, args.threads, _say)
     findings = judge(facts)

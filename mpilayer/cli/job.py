@@ -7,16 +7,16 @@ from typing import Any
 
 from mpilayer import files, slurm
 from mpilayer.cli import show
-from mpilayer.cli.arguments import numbers, require_one_process
+from mpilayer.cli.arguments import add_out, add_replace, numbers
 from mpilayer.cli.options import add_config, add_option, add_safety, config_from
-from mpilayer.cli.training import COMMANDS
+from mpilayer.cli.training import TRAINING
 from mpilayer.config import FinetuneConfig, flag, options_of
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.pretrain import check_ranks
 from mpilayer.runs.session import Safety
 from mpilayer.runs.tasks import TASKS
 
-CONFIGS = {name: command.config for name, command in COMMANDS.items()}
+CONFIGS = {name: command.config for name, command in TRAINING.items()}
 """Command to what decides it."""
 
 _SCALED = ("sparse", "pretrain")
@@ -40,7 +40,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Check everything, then write."""
-    require_one_process("job")
     if args.name is None:
         raise ConfigError(
             f"COMMAND must come first, one of {', '.join(_NAMES)}; found none. Try "
@@ -73,30 +72,27 @@ def _configure(parser: argparse.ArgumentParser, command: str, scaling: bool) -> 
     """Add the arguments of a job: data, script, SLURM, the command's own."""
     parser.description = f"Write a SLURM batch script for 'mpilayer {command}'."
     parser.add_argument("data", type=_no_option, metavar="DATA.h5", help="the data set")
+    run = "the run directory of the job"
     parser.add_argument(
-        "--run",
-        type=_no_option,
-        required=True,
-        metavar="DIR",
-        help="the run directory of the job",
+        "--run", type=_no_option, required=True, metavar="DIR", help=run
     )
-    parser.add_argument(
-        "-o",
-        dest="script",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the script to write, - for standard output; a folder with --then",
-    )
-    parser.add_argument(
-        "--replace", action="store_true", help="replace scripts that are there already"
-    )
+    script = "the script to write, - for standard output; a folder with --then"
+    add_out(parser, "FILE", script, required=True)
+    add_replace(parser, "scripts that are there already")
     parser.set_defaults(seeds=(), then=())
     if scaling:
         modes = "{" + ",".join(_SCALED) + "}"
         parser.add_argument("--mode", metavar=modes, help="what runs")
     else:
-        _add_several(parser)
+        array = "a job array, one task a seed, in the run directories DIR-seed-K"
+        parser.add_argument("--seeds", type=numbers, metavar="K[,K...]", help=array)
+        parser.add_argument(
+            "--then",
+            type=lambda text: tuple(text.split(",")),
+            metavar="COMMAND[,COMMAND]",
+            help="commands to run afterwards on the result, in jobs of their own: "
+            "finetune, evaluate. Settings of finetune come from --config",
+        )
     group = parser.add_argument_group("job")
     for item in options_of(slurm.JobConfig).values():
         add_option(group, item, item.default)
@@ -104,29 +100,9 @@ def _configure(parser: argparse.ArgumentParser, command: str, scaling: bool) -> 
     add_config(parser, CONFIGS[command])
 
 
-def _add_several(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--seeds",
-        type=numbers,
-        metavar="K[,K...]",
-        help="a job array, one task a seed, in the run directories DIR-seed-K",
-    )
-    parser.add_argument(
-        "--then",
-        type=_names,
-        metavar="COMMAND[,COMMAND]",
-        help="commands to run afterwards on the result, in jobs of their own: "
-        "finetune, evaluate. Settings of finetune come from --config",
-    )
-
-
 def _no_option(name: str) -> str:
     """Return a file's name so that no command takes it for an option."""
     return f"./{name}" if name.startswith("-") else name
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
 
 
 def _check(given: argparse.Namespace, command: str) -> None:
@@ -147,7 +123,7 @@ def _mark(given: argparse.Namespace, command: str) -> str:
     """Return what a command leaves in ``complete``: finetune leaves its task's name."""
     if command != "finetune":
         return command
-    config = config_from(given, FinetuneConfig, COMMANDS["finetune"].section(given))
+    config = config_from(given, FinetuneConfig, TRAINING["finetune"].section(given))
     return TASKS[config.task].name
 
 
@@ -170,13 +146,13 @@ def _scripts(
     options = [*common, *_passed_on(given, CONFIGS[command])]
     first = script(command, options, _mark(given, command))
     if not given.then:
-        return {given.script: first}
-    if given.script == _STDOUT:
+        return {given.out: first}
+    if given.out == _STDOUT:
         raise ConfigError(
             f"--then needs a folder for {len(given.then) + 2} scripts; got -o -. Give "
             "-o FOLDER."
         )
-    scripts = {given.script / f"{command}.sh": first}
+    scripts = {given.out / f"{command}.sh": first}
     # Followers have no arguments but the file of settings.
     alone = argparse.Namespace(
         config=given.config, **dict.fromkeys(options_of(FinetuneConfig))
@@ -184,10 +160,10 @@ def _scripts(
     for follower in given.then:
         mark = _mark(alone, follower)
         text = script(follower, common if follower in CONFIGS else [], mark)
-        scripts[given.script / f"{follower}.sh"] = text
+        scripts[given.out / f"{follower}.sh"] = text
     chain = [command, *given.then]
     submit = slurm.render_submit(chain, bool(given.seeds), made_by)
-    return scripts | {given.script / slurm.SUBMIT: submit}
+    return scripts | {given.out / slurm.SUBMIT: submit}
 
 
 def _passed_on(given: argparse.Namespace, cls: Any) -> list[str]:
@@ -210,7 +186,7 @@ def _passed_on(given: argparse.Namespace, cls: Any) -> list[str]:
 
 def _write(given: argparse.Namespace, scripts: Mapping[Path, str]) -> None:
     """Write all scripts or none, and the folder that SLURM needs for ``--log``."""
-    if given.script == _STDOUT:
+    if given.out == _STDOUT:
         print("".join(scripts.values()), end="")
         return
     for path in scripts:
@@ -230,8 +206,8 @@ def _write(given: argparse.Namespace, scripts: Mapping[Path, str]) -> None:
             f"scripts and the folder of the job's output must be writable; "
             f"{error.filename}: {error.strerror}. Choose other names."
         ) from error
-    chain = given.script / slurm.SUBMIT
-    submit = f"bash {chain}" if given.then else f"sbatch {given.script}"
+    chain = given.out / slurm.SUBMIT
+    submit = f"bash {chain}" if given.then else f"sbatch {given.out}"
     show.say(f"Submit it from this folder with: {submit}")
     if not Path(given.data).exists():
         show.say(f"note: {given.data} is not there yet; the job needs it.")

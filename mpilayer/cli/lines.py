@@ -101,20 +101,25 @@ def shown(text: str) -> str:
 def wrapped(text: str, columns: int) -> str:
     """Return lines that fit into columns (0: any number); those that do stay.
 
-    Others are broken between words; a word, or a path, never is.
+    Others are broken between words.
     """
     shown = text.split("\n")
     for number, line in enumerate(shown):
         if columns and len(line) > columns:
             indent = line[: len(line) - len(line.lstrip())]
-            shown[number] = textwrap.fill(
-                line,
-                columns,
-                subsequent_indent=indent,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+            shown[number] = filled(line, columns, indent)
     return "\n".join(shown)
+
+
+def filled(text: str, columns: int, indent: str) -> str:
+    """Return text in lines, all but the first indented; no word or path is broken."""
+    return textwrap.fill(
+        text,
+        columns,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def width() -> int:

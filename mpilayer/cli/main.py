@@ -49,11 +49,18 @@ COMMANDS = {
 """Name to summary; the modules ``NAME``, ``training`` or ``use`` hold the command."""
 
 _HOMES = {
-    **dict.fromkeys(("pretrain", "finetune", "sparse", "compare"), "training"),
-    **dict.fromkeys(("evaluate", "encode", "predict", "reconstruct", "export"), "use"),
+    **dict.fromkeys(
+        ("pretrain", "finetune", "sparse", "compare", "resume"), "training"
+    ),
+    **dict.fromkeys(("evaluate", "encode", "predict", "reconstruct"), "use"),
+    **dict.fromkeys(("export", "report"), "use"),
 }
-
 _TRAINING = ("pretrain", "finetune", "sparse", "compare", "run", "resume")
+# Those of one process.
+_ALONE = (
+    *("data", "config", "watch", "encode", "predict", "reconstruct", "report"),
+    *("export", "job", "attend"),
+)
 
 EXIT_USER_ERROR = 2
 
@@ -219,7 +226,13 @@ def _dispatch(arguments: list[str]) -> None:
         prog=f"mpilayer {chosen.command}", description=COMMANDS[chosen.command] + "."
     )
     command.configure(parser)
-    command.run(parser.parse_args(chosen.rest))
+    args, n_ranks = parser.parse_args(chosen.rest), environment.launched_size()
+    if chosen.command in _ALONE and n_ranks > 1:
+        raise ConfigError(
+            f"'mpilayer {chosen.command}' must run as one process; found {n_ranks} "
+            "ranks. Start it without mpiexec."
+        )
+    command.run(args)
     if reason := lines.lost():
         words = f"standard output must take all results; {reason.lower()}"
         if chosen.command not in _TRAINING:

@@ -142,10 +142,7 @@ def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
 def safety_from(args: argparse.Namespace) -> Safety:
     """Return what ``add_safety`` has read.
 
-    Raises
-    ------
-    ConfigError
-        Both ``--resume`` and ``--replace``.
+    ConfigError: both ``--resume`` and ``--replace``.
     """
     resume = getattr(args, "resume", None) == "auto"
     if resume and args.replace:
@@ -164,10 +161,8 @@ def safety_from(args: argparse.Namespace) -> Safety:
 def config_from(args: argparse.Namespace, cls: type[Config], section: str) -> Config:
     """Return the configuration: flags over the file over defaults.
 
-    Raises
-    ------
-    ConfigError
-        A wrong key, type or range; in the words of the flag or file it is from.
+    ConfigError: a wrong key, type or range; in the words of the flag or file it is
+    from.
     """
     in_file = {} if args.config is None else read_toml(args.config, section)
     found = {name: getattr(args, name) for name in options_of(cls)}

@@ -66,10 +66,7 @@ def _console(**options: Any) -> Console:
 def told_by(run: Path) -> Iterator[None]:
     """Show what a run tells of its end, perhaps in a file that a stranger has changed.
 
-    Raises
-    ------
-    CheckpointError
-        It is not what runs tell.
+    CheckpointError: it is not what runs tell.
     """
     try:
         yield

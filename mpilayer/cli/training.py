@@ -1,4 +1,4 @@
-"""The commands that train: ``pretrain``, ``finetune``, ``sparse`` and ``compare``."""
+"""What trains: ``mpilayer pretrain``, ``finetune``, ``resume`` and the like."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer.cli import results, show
+from mpilayer.cli.arguments import add_data, add_replace
 from mpilayer.cli.options import (
     add_config,
     add_safety,
@@ -16,9 +17,9 @@ from mpilayer.cli.options import (
     safety_from,
 )
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, read_toml
-from mpilayer.runs.resume import TRAININGS
+from mpilayer.runs.resume import TRAININGS, resume
 from mpilayer.runs.session import Session
-from mpilayer.runs.tasks import TASKS, noted_threads
+from mpilayer.runs.tasks import TASKS, command_of, noted_threads
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,25 @@ class TrainingCommand:
         if self.description:
             parser.description = self.description
         if self.name == "finetune":
-            _add_former_run(parser)
+            parser.add_argument(
+                "run", type=Path, metavar="DIR", help="a pre-trained run"
+            )
+            add_data(parser)
+            parser.add_argument(
+                "--replace",
+                action="store_true",
+                help="start again from the pre-trained stack, though the run is "
+                "fine-tuned",
+            )
         else:
-            _add_new_run(parser)
+            parser.add_argument(
+                "data", type=Path, metavar="DATA.h5", help="the data set"
+            )
+            made = "the run directory to make"
+            parser.add_argument(
+                "--run", type=Path, required=True, metavar="DIR", help=made
+            )
+            add_replace(parser, "a run that is there already")
         add_threads(
             parser, str(TRAININGS[self.name].threads or "its share of the cores")
         )
@@ -72,30 +89,28 @@ class TrainingCommand:
         return name if read_toml(args.config, name) else self.name
 
 
-def _add_new_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, metavar="DATA.h5", help="the data set")
-    parser.add_argument(
-        "--run",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="the run directory to make",
-    )
-    parser.add_argument(
-        "--replace", action="store_true", help="replace a run that is there already"
-    )
+class Resume:
+    """``mpilayer resume``: go on with an interrupted run."""
 
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments."""
+        parser.description = (
+            "Go on with a run of pretrain, finetune, sparse or compare where it was "
+            "interrupted. The result is that of an uninterrupted run."
+        )
+        parser.add_argument("run", type=Path, metavar="DIR", help="the run")
+        add_data(parser)
+        add_threads(parser, "as when the run began")
+        add_safety(parser, starts=False)
 
-def _add_former_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="DIR", help="a pre-trained run")
-    parser.add_argument(
-        "--data", type=Path, metavar="DATA.h5", help="where the run's data set is now"
-    )
-    parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="start again from the pre-trained stack, though the run is fine-tuned",
-    )
+    def run(self, args: argparse.Namespace) -> None:
+        """Go on, and print what the command itself would."""
+        threads = args.threads or noted_threads(args.run, command_of(args.run))
+        session = Session.begin(threads, show.say, show.progress, safety_from(args))
+        command, summary = resume(args.run, session, args.data)
+        if session.comm.rank == 0:
+            with show.told_by(args.run):
+                results.show_result(command, args.run, summary)
 
 
 _BOTH = (
@@ -103,13 +118,13 @@ _BOTH = (
     "exact sparsity term (or --kl exact-fused), and compare."
 )
 
-COMMANDS: Mapping[str, TrainingCommand] = {
-    command.name: command
-    for command in (
-        TrainingCommand("pretrain", PretrainConfig),
-        TrainingCommand("finetune", FinetuneConfig),
-        TrainingCommand("sparse", SparseConfig),
-        TrainingCommand("compare", SparseConfig, _BOTH),
-    )
+TRAINING: Mapping[str, TrainingCommand] = {
+    "pretrain": TrainingCommand("pretrain", PretrainConfig),
+    "finetune": TrainingCommand("finetune", FinetuneConfig),
+    "sparse": TrainingCommand("sparse", SparseConfig),
+    "compare": TrainingCommand("compare", SparseConfig, _BOTH),
 }
+"""The commands that start a training, by their names."""
+
+COMMANDS: Mapping[str, TrainingCommand | Resume] = {**TRAINING, "resume": Resume()}
 """The commands by their names."""

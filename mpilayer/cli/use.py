@@ -1,4 +1,4 @@
-"""What uses a run: ``mpilayer evaluate``, ``encode``, ``predict`` and the like."""
+"""What uses runs: ``mpilayer evaluate``, ``encode``, ``report`` and the like."""
 
 import argparse
 import json
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mpilayer.cli import show
-from mpilayer.cli.arguments import require_one_process
+from mpilayer.cli.arguments import add_data, add_out, add_replace
 from mpilayer.cli.options import add_task, add_threads
 from mpilayer.data.layout import SPLITS
 from mpilayer.errors import ConfigError, unknown
+from mpilayer.report.build import write_report
 from mpilayer.runs.advice import ALWAYS
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import model_in_words
@@ -24,21 +25,7 @@ class Command(NamedTuple):
     run: Callable[[argparse.Namespace], None]
 
 
-def _add_out(parser: argparse.ArgumentParser, metavar: str, formats: str) -> None:
-    parser.add_argument(
-        "-o",
-        dest="out",
-        type=Path,
-        required=True,
-        metavar=metavar,
-        help=f"the new file; its ending says the format: {formats}",
-    )
-
-
-def _add_replace(parser: argparse.ArgumentParser, metavar: str) -> None:
-    parser.add_argument(
-        "--replace", action="store_true", help=f"replace an older {metavar}"
-    )
+_OUT = "the new file; its ending says the format: "
 
 
 def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -46,12 +33,7 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", default="test", help=f"{', '.join(SPLITS)} (default: test)"
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DATA.h5",
-        help="another data set (default: the run's)",
-    )
+    add_data(parser, "another data set (default: the run's)")
     add_task(parser, "what to evaluate")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_threads(parser)
@@ -97,7 +79,7 @@ def _in_words(result: dict[str, Any]) -> str:
     return f"{model} {rows}: {words}{always}"
 
 
-def _writing(command: str, what: str, task: str = "", more: str = "") -> Command:
+def _writing(what: str, task: str = "", more: str = "") -> Command:
     """Return the command that writes what a model makes of rows, see ``write_rows``.
 
     ``task`` is what the help says of ``--task``, empty if it is not there; ``more``, a
@@ -109,17 +91,16 @@ def _writing(command: str, what: str, task: str = "", more: str = "") -> Command
         parser.add_argument("run", type=Path, metavar="DIR", help="a run")
         parser.add_argument("data", type=Path, metavar="DATA.h5", help="the data set")
         formats = ".h5 or .hdf5 (a data set with all splits), .npy or .csv (one split)"
-        _add_out(parser, "OUT", formats)
+        add_out(parser, "OUT", f"{_OUT}{formats}", required=True)
         several = "the one for .npy and .csv, if there are several"
         parser.add_argument("--split", help=f"{', '.join(SPLITS)}: {several}")
-        _add_replace(parser, "OUT")
+        add_replace(parser, "an older OUT")
         if task:
             add_task(parser, task)
         else:
             parser.set_defaults(task=None)
 
     def run(args: argparse.Namespace) -> None:
-        require_one_process(command)
         if args.split is not None:
             _check_split(args.split)
         written = write_rows(
@@ -136,7 +117,7 @@ def _writing(command: str, what: str, task: str = "", more: str = "") -> Command
 def _configure_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="DIR", help="a run")
     formats = ".npz (NumPy, scikit-learn), .safetensors (PyTorch), .onnx, .h5"
-    _add_out(parser, "FILE", formats)
+    add_out(parser, "FILE", f"{_OUT}{formats}", required=True)
     parser.add_argument(
         "--part",
         default=PARTS[0],
@@ -144,11 +125,10 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
         help=f"what to write; the encoder ends at the code (default: {PARTS[0]})",
     )
     add_task(parser, "which model")
-    _add_replace(parser, "FILE")
+    add_replace(parser, "an older FILE")
 
 
 def _export(args: argparse.Namespace) -> None:
-    require_one_process("export")
     model = export(args.run, args.out, args.part, args.replace, args.task)
     name = model_in_words(model.about["model"])
     if model.about["part"] == "encoder":
@@ -157,16 +137,41 @@ def _export(args: argparse.Namespace) -> None:
     print(f"wrote {name} {sizes} to {args.out}")
 
 
+def _configure_report(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write one HTML page about runs: finished, running or broken off, of any mode. "
+        "It needs nothing but a browser, and no network."
+    )
+    several = "a run, or several"
+    parser.add_argument("runs", type=Path, nargs="+", metavar="DIR", help=several)
+    page = "the page to write (default: %(default)s)"
+    add_out(parser, "FILE.html", page, default=Path("report.html"))
+    add_data(parser, "where the runs' data set is now")
+    too = "write every figure as a file, too"
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help=too)
+    add_replace(parser, "files that are there already")
+
+
+def _report(args: argparse.Namespace) -> None:
+    remarks = write_report(args.runs, args.out, args.figures, args.replace, args.data)
+    for remark in remarks:
+        show.say(f"note: {remark}")
+    kilobytes = args.out.stat().st_size / 1024
+    print(f"wrote {args.out} ({kilobytes:,.0f} kB): open it in a browser")
+    if args.figures is not None:
+        print(f"wrote its figures to {args.figures}")
+
+
 COMMANDS: Mapping[str, Command] = {
     "evaluate": Command(_configure_evaluate, _evaluate),
-    "encode": _writing("encode", "codes", "whose encoder"),
+    "encode": _writing("codes", "whose encoder"),
     "predict": _writing(
-        "predict",
         "predictions",
         "who predicts",
         "Write the probability of each class and the most probable one, or the number "
         "that a regressor predicts, for each row of a data set. It needs no labels.",
     ),
-    "reconstruct": _writing("reconstruct", "reconstructions"),
+    "reconstruct": _writing("reconstructions"),
     "export": Command(_configure_export, _export),
+    "report": Command(_configure_report, _report),
 }

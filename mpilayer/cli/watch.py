@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from mpilayer.cli import show, view
-from mpilayer.cli.arguments import require_one_process
 from mpilayer.runs import experiment
 from mpilayer.runs.directory import RunDirectory, may_become_run
 from mpilayer.runs.lock import at_work
@@ -57,7 +56,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Show one view, or views until the run is complete."""
-    require_one_process("watch")
     console = show.console()
     if args.once or not sys.stdout.isatty():
         console.print(Watched(args.run).look(console))
@@ -105,10 +103,7 @@ class Watched:
     path : Path
         The directory.
 
-    Raises
-    ------
-    CheckpointError
-        It is none of these.
+    CheckpointError: it is none of these.
     """
 
     def __init__(self, path: Path) -> None:

@@ -92,10 +92,7 @@ class Option:
     def from_text(self, text: str) -> Any:
         """Return the value that a word of the command line means.
 
-        Raises
-        ------
-        ValueError
-            The text is no such value.
+        ValueError: the text is no such value.
         """
         if self.is_list:
             return tuple(self.type(part) for part in text.split(","))
@@ -113,10 +110,7 @@ class Option:
     def check(self, value: Any) -> None:
         """Check type and range of a value.
 
-        Raises
-        ------
-        FieldError
-            Names the field, the range and what was found.
+        FieldError: names the field, the range and what was found.
         """
         if not self.is_list:
             self._check_entry(value)
@@ -227,10 +221,7 @@ def flag(name: str) -> str:
 def per_layer(name: str, values: tuple[Value, ...], n_layers: int) -> tuple[Value, ...]:
     """Return one value a layer; a single value holds for all.
 
-    Raises
-    ------
-    FieldError
-        Neither one value nor one a layer.
+    FieldError: neither one value nor one a layer.
     """
     if len(values) == 1:
         return values * n_layers

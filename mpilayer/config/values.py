@@ -42,10 +42,8 @@ Config = TypeVar("Config", bound=Settings)
 def read_toml(path: Path, section: str) -> dict[str, Any]:
     """Return one section of a configuration file.
 
-    Raises
-    ------
-    ConfigError
-        The file is missing or no TOML, or has a section or key that nothing reads.
+    ConfigError: the file is missing or no TOML, or has a section or key that nothing
+    reads.
     """
     sections = read_sections(path)
     return compared(sections) if section == "compare" else sections.get(section, {})
@@ -66,10 +64,7 @@ def read_sections(
 ) -> dict[str, dict[str, Any]]:
     """Return all sections of a configuration file.
 
-    Raises
-    ------
-    ConfigError
-        The file is missing or no TOML, or has a section that is not legal.
+    ConfigError: the file is missing or no TOML, or has a section that is not legal.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8", errors=files.NAMES))
@@ -99,10 +94,7 @@ def read_sections(
 def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:
     """Return a configuration from values by name; scalars serve as lists of one.
 
-    Raises
-    ------
-    FieldError
-        A wrong name (answered with a guess or the legal ones), type or range.
+    FieldError: a wrong name (answered with a guess or the legal ones), type or range.
     """
     options = options_of(cls)
     for name in values:

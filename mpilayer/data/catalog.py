@@ -143,12 +143,9 @@ def fetch(
     data, is followed by the next one, those given first. A file appears whole or not
     at all.
 
-    Raises
-    ------
-    ConfigError
-        The name is unknown, or a mirror's URL is neither http nor https.
-    DataError
-        All mirrors failed, each with its reason; or the folder cannot be written.
+    ConfigError: the name is unknown, or a mirror's URL is neither http nor https.
+    DataError: all mirrors failed, each with its reason; or the folder cannot be
+    written.
     """
     if name not in catalog:
         raise ConfigError(unknown("data set", name, catalog))

@@ -58,12 +58,8 @@ def write_dataset(
     type. A stored 1 has the value ``scale``, see :data:`PIXEL_SCALE`, before values are
     scaled as the preparation says.
 
-    Raises
-    ------
-    ConfigError
-        No split ``train``, or one of an unknown name.
-    DataError
-        Splits of different widths or types, or a file that cannot be written.
+    ConfigError: no split ``train``, or one of an unknown name. DataError: splits of
+    different widths or types, or a file that cannot be written.
     """
     check_splits(splits)
     # The oldest version that says all: older programs read what they can.
@@ -132,10 +128,7 @@ class Dataset:
 
         ``like`` is a run that it is for, to advise how samples become a data set.
 
-        Raises
-        ------
-        DataError
-            Missing, not HDF5, another kind, a newer version, or another layout.
+        DataError: missing, not HDF5, another kind, a newer version, or another layout.
         """
         advise = partial(advice, path, like)
         with hdf5.reading(path), ExitStack() as stack:
@@ -165,11 +158,8 @@ class Dataset:
 
         Besides them, some 4 MiB of memory are used at a time.
 
-        Raises
-        ------
-        DataError
-            No such split, rows outside it, values that are NaN or above ``LARGEST``, a
-            damaged file, or more than there is memory.
+        DataError: no such split, rows outside it, values that are NaN or above
+        ``LARGEST``, a damaged file, or more than there is memory.
         """
         start, stop = self._bounds(split, start, stop)
         memory.demand((stop - start) * self.n_visible * 4, self.path)
@@ -206,10 +196,7 @@ class Dataset:
     def summary(self) -> dict[str, Any]:
         """Return what the file holds, ready for JSON; reads everything once.
 
-        Raises
-        ------
-        DataError
-            As for :meth:`rows`.
+        DataError: as for :meth:`rows`.
         """
         return {
             "name": self.name,
@@ -224,10 +211,7 @@ class Dataset:
     def verify(self) -> None:
         """Compare the content with the digest.
 
-        Raises
-        ------
-        DataError
-            They differ, or the file cannot be read.
+        DataError: they differ, or the file cannot be read.
         """
         with hdf5.reading(self.path):
             hdf5.verify_digest(self._file, self.path, DataError)
@@ -246,10 +230,7 @@ class Dataset:
         without, made by an older version, is read as a whole; so is one that had
         another ``stamp`` before, or an empty one if nobody knows.
 
-        Raises
-        ------
-        DataError
-            As for :meth:`verify`.
+        DataError: as for :meth:`verify`.
         """
         with hdf5.reading(self.path):
             checked = hdf5.has_checksums(self._file)

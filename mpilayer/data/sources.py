@@ -107,13 +107,9 @@ def read_source(path: Path, labels: LabelColumn = _ANY) -> Source:
     labels : LabelColumn
         Where the labels are.
 
-    Raises
-    ------
-    DataError
-        Missing, damaged, of an unknown kind, or without a table of real numbers; or a
-        row without a label, or one of no known class.
-    ConfigError
-        Labels were named of a source whose labels have no name.
+    DataError: missing, damaged, of an unknown kind, or without a table of real numbers;
+    or a row without a label, or one of no known class. ConfigError: labels were named
+    of a source whose labels have no name.
     """
     if not path.exists():
         raise DataError(

@@ -12,7 +12,7 @@ from mpilayer.estimators.arguments import Fields, SettingError, takes
 from mpilayer.estimators.base import Reconstructor, checked, joined
 from mpilayer.estimators.rows import Bounds
 from mpilayer.parallel.comm import Communicator
-from mpilayer.train.layer import LayerState, check_layer, layer_shapes, new_state
+from mpilayer.train.layer import LayerState, check_layer, layer_shapes
 from mpilayer.train.sums import Sums
 
 _ONE = {"n_hidden": 256, "epochs": 20, "learning_rate": 0.1}
@@ -108,7 +108,7 @@ class LayerEstimator(Reconstructor):
         check_layer(config, layer_shapes(config, 1)[0])
 
     def _new_state(self, config: PretrainConfig) -> LayerState:
-        return new_state(config, layer_shapes(config, self.n_features_in_), 0)
+        return LayerState(config, layer_shapes(config, self.n_features_in_), 0)
 
     def _restore(self, state: LayerState) -> None:
         """Go on from the layer that was fitted, if the arguments still describe it."""
@@ -186,7 +186,7 @@ def train_shared_epoch(
         minibatch = layer.minibatch(len(own))
         np.take(rows, chosen[own] - start, axis=0, out=minibatch, mode="clip")
         numbers = cast(np.random.Generator, _OwnNumbers(rng, len(chosen), own))
-        scale = state.settings.learning_rate / len(chosen)
+        scale = state.learning_rate / len(chosen)
         layer.gradient(minibatch, numbers, scale, part_done)
         sums.finish()
 

@@ -23,7 +23,6 @@ from mpilayer.train.layer import (
     layer_shapes,
     make_layer,
     monitored,
-    new_state,
     row_counts,
 )
 from mpilayer.train.plans import TablePlan
@@ -119,7 +118,7 @@ def _pretrain(
     loads = [one.cost * n for one, n in zip(shapes, table.epochs, strict=True)]
     owners = layers_to_ranks(loads, min(comm.size, len(shapes)))
     mine = owners[comm.rank] if comm.rank < len(owners) else ()
-    states = [new_state(config, shapes, index) for index in mine]
+    states = [LayerState(config, shapes, index) for index in mine]
     first = SimpleNamespace(
         rank=comm.rank,
         size=len(owners),
@@ -128,7 +127,7 @@ def _pretrain(
     )
     errors = comm.everywhere(lambda: _run(states, config, rows, shape, table, first))
     parts = comm.allgather(
-        {s.settings.index: (s.layer.parameters.vector, errors[s]) for s in states}
+        {s.index: (s.layer.parameters.vector, errors[s]) for s in states}
     )
     found = {index: item for part in parts for index, item in part.items()}
     layers = [make_layer(config, one) for one in shapes]

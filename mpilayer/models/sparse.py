@@ -83,6 +83,8 @@ class SparseAutoencoder:
         ``decode_weights`` W₂ (n_hidden, n_visible), ``visible_bias`` b₂.
     gain : int
         ∂a/∂s of the hidden activations a: 1 of sigmoid, 2 of tanh units.
+    firing : ndarray (n_samples, n_hidden)
+        The firing probabilities that ``fire`` has kept.
 
     Raises
     ------
@@ -117,7 +119,7 @@ class SparseAutoencoder:
         )
         self.gain = _GAINS[shape.hidden]
         self._output = activation(shape.visible)
-        self._firing: AnyArray = np.empty((0, shape.n_hidden), dtype)
+        self.firing: AnyArray = np.empty((0, shape.n_hidden), dtype)
         n_visible, n_hidden = shape.n_visible, shape.n_hidden
         whole = _Block.of(ROW_BLOCK, n_visible, n_hidden, dtype)
         self._blocks = {ROW_BLOCK: whole}
@@ -126,22 +128,17 @@ class SparseAutoencoder:
         self._out: AnyArray = np.empty((n_hidden, n_visible), dtype)
         self._up_product, self._out_product = self._up.copy(), self._out.copy()
 
-    @property
-    def firing(self) -> AnyArray:
-        """Firing probabilities (n_samples, n_hidden) that ``fire`` has kept."""
-        return self._firing
-
     def fire(self, rows: AnyArray) -> Array64:
         """Compute and keep the firing probabilities of all rows of the shard.
 
         Return their sums over the rows, (n_hidden,), float64.
         """
-        if len(self._firing) != len(rows):
-            self._firing = np.empty((len(rows), self.shape.n_hidden), self.dtype)
+        if len(self.firing) != len(rows):
+            self.firing = np.empty((len(rows), self.shape.n_hidden), self.dtype)
         self._fold(len(rows))
         sums = np.zeros(self.shape.n_hidden)
         for where in row_blocks(len(rows)):
-            sums += self._fire_block(rows[where], self._firing[where])
+            sums += self._fire_block(rows[where], self.firing[where])
         return sums
 
     def backpropagate(
@@ -163,20 +160,19 @@ class SparseAutoencoder:
             Its views of the names of ``parameters`` are overwritten with
             Σ_rows (∂½‖y − x‖²/∂parameters + Σ_j slope_j ∂p_j/∂parameters).
         """
-        if len(self._firing) != len(rows):
+        if len(self.firing) != len(rows):
             raise RuntimeError("fire comes before backpropagate")
-        self._clear(sums)
+        sums.vector[sums.span("weights", "visible_bias")] = 0
         squared, pull = 0.0, None
         for where in row_blocks(len(rows)):
-            x, firing = rows[where], self._firing[where]
+            x, firing = rows[where], self.firing[where]
             block = self._block(len(x))
             squared += self._output_block(x, firing, block)
             if pull is None:
                 # Once for all blocks, of which none is longer.
                 pull = block.pull
                 pull[:] = slope()
-            back = block.back
-            back += block.pull
+            np.add(block.back, block.pull, out=block.back)
             self._add_gradients(x, firing, block, sums)
         self._apply_gain(sums)
         return squared / 2
@@ -193,7 +189,7 @@ class SparseAutoencoder:
         ∂p_j/∂hidden_bias. Return Σ_rows ½‖y − x‖², and the sums of the firing
         probabilities (n_hidden,).
         """
-        self._clear(sums)
+        sums.vector[sums.span("weights", "visible_bias")] = 0
         sums["firing_weights"][:] = sums["firing_bias"][:] = 0
         self._fold(len(rows))
         squared, fired = 0.0, np.zeros(self.shape.n_hidden)
@@ -277,6 +273,3 @@ class SparseAutoencoder:
         """Return the sums over rows: BLAS takes a quarter of NumPy's time."""
         sums: AnyArray = np.dot(block.ones, array)
         return sums
-
-    def _clear(self, sums: Parameters) -> None:
-        sums.vector[sums.span("weights", "visible_bias")] = 0

@@ -36,18 +36,13 @@ class Stack:
         self.parameters = Parameters(names)
         self._workspace = Workspace()
 
-    @property
-    def n_steps(self) -> int:
-        """Steps from the data to the output."""
-        return len(self.steps)
-
     def encode(self, visible: Array32) -> Array32:
         """Return the codes (n_samples, n_code) of rows (n_samples, n_visible)."""
         return self._through(visible, range(len(self.shapes)))
 
     def apply(self, visible: Array32) -> Array32:
         """Return the outputs (n_samples, n_out) of rows (n_samples, n_visible)."""
-        return self._through(visible, range(self.n_steps))
+        return self._through(visible, range(len(self.steps)))
 
     def gradient(
         self,
@@ -79,16 +74,11 @@ class Stack:
         masks : sequence of ndarray
             Factors on what enters each step: dropout.
         """
-        if not len(visible):
-            out.vector[:] = 0
-            for k in reversed(range(self.n_steps)):
-                part_done(self._part(k), out.vector[self._part(k)])
-            return 0.0
         target = visible if target is None else target
-        masks = [*masks, *[None] * (self.n_steps - len(masks))]
+        masks = [*masks, *[None] * (len(self.steps) - len(masks))]
         # x_{k+1} = f(x_k W_k + b_k)
         values, inputs = [visible], []
-        for k in range(self.n_steps):
+        for k in range(len(self.steps)):
             inputs.append(self._masked(k, values[k], masks[k]))
             values.append(self._step(k, inputs[k]))
         delta = self._workspace.array("delta", values[-1].shape)
@@ -97,7 +87,7 @@ class Stack:
         delta *= np.float32(scale)
         total = loss_value(loss, target, values[-1])
         # ∂loss/∂W_k = x_kᵀ δ_k, ∂loss/∂b_k = Σ δ_k, δ_{k−1} = (δ_k W_kᵀ) f′(x_k)
-        for k in reversed(range(self.n_steps)):
+        for k in reversed(range(len(self.steps))):
             above = delta
             if k > 0:
                 delta = self._workspace.array(f"delta_{k}", values[k].shape)
@@ -165,13 +155,14 @@ class DeepAutoencoder(Stack):
             own = layer.parameters
             p[f"weights_{k}"][:] = own["weights"]
             p[f"bias_{k}"][:] = own["hidden_bias"]
+            # Step 2L − 1 − k undoes step k: x̂_k = g(x̂_{k+1} Wᵀ + b).
             p[f"weights_{last - k}"][:] = layer.decode_weights
             p[f"bias_{last - k}"][:] = own["visible_bias"]
         return stack
 
     def decode(self, codes: Array32) -> Array32:
         """Return the rows (n_samples, n_visible) of codes (n_samples, n_code)."""
-        return self._through(codes, range(len(self.shapes), self.n_steps))
+        return self._through(codes, range(len(self.shapes), len(self.steps)))
 
     def reconstruct(self, visible: Array32) -> Array32:
         """Return decode(encode(visible))."""

@@ -108,6 +108,7 @@ def _after(state: LBFGSState, end: Point, corrections: int) -> LBFGSState:
     step, change = end.position - state.position, end.gradient - state.gradient
     pairs, product = state.pairs, dot(step, change)
     if product > _CURVATURE * dot(change, change):
+        # (7.18): s = x_{k+1} − x_k, y = g_{k+1} − g_k.
         pairs = (*pairs, Pair(step, change, product))[-corrections:]
     n = state.iteration + 1
     return LBFGSState(end.position, end.cost, end.gradient, n, pairs=pairs)

@@ -144,9 +144,9 @@ def wolfe_search(
         previous = low
         bound = start.cost + decrease * step * slope
         if not (trial.finite and trial.cost <= bound and trial.cost < low.cost):
-            high = trial
+            high = trial  # too far: (3.7a) fails, or there is no lower cost
         elif abs(trial.slope) <= -curvature * slope:
-            return point
+            return point  # (3.7b) holds as well
         else:
             ahead = inf if high is None else high.step - low.step
             if trial.slope * ahead > 0:

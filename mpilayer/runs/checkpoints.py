@@ -21,7 +21,7 @@ from mpilayer.store import checkpoint
 from mpilayer.train.layer import LayerState
 from mpilayer.train.plans import BEGINNING, Candidate, Plan
 from mpilayer.train.pretrain import Keeper, Snapshot
-from mpilayer.train.restart import newest_cut, outputs_again, spares, worth_keeping
+from mpilayer.train.restart import newest_cut, outputs_again, worth_keeping
 
 _UNFINISHED = re.compile(r"\.(config\.toml|(preparation|schedule)\.json)\.\d+\.tmp")
 
@@ -165,7 +165,7 @@ class LayerKeeper(Keeper):
 
     def save(self, state: LayerState, snapshot: Snapshot) -> None:
         """Write the checkpoint while training goes on; see ``finish``."""
-        index = state.settings.index
+        index = state.index
         path = self._directory.layer_file(index, snapshot.candidate)
         save = saving(path, state, snapshot, content="layer")
 
@@ -207,12 +207,9 @@ class LayerKeeper(Keeper):
     def _prune(self, index: int) -> None:
         directory = self._directory
         saved = [directory.layer_candidates(i) for i in range(self._n_layers)]
-        least = worth_keeping(self._plan, saved)[index]
-        kept = spares(self._plan, saved)[index]
-        for candidate in saved[index]:
-            old = candidate.epoch < least and candidate not in kept
-            if old and not candidate.final:
-                _tidy(directory.layer_file(index, candidate))
+        kept = worth_keeping(self._plan, saved)[index]
+        for candidate in set(saved[index]) - kept:
+            _tidy(directory.layer_file(index, candidate))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from mpilayer.runs.model import load_stack
 from mpilayer.runs.rows import errors_of, pca_of
 from mpilayer.runs.session import Session, finite
 from mpilayer.store.metrics import keep_until, lines_of
-from mpilayer.train.layer import LayerState, monitored_rows, new_state
+from mpilayer.train.layer import LayerState, monitored_rows
 from mpilayer.train.pretrain import Pipeline
 from mpilayer.train.record import KINDS, EpochRecord
 from mpilayer.train.schedule import Schedule, finish_times
@@ -204,8 +204,8 @@ def leave_parameters(
     directory: RunDirectory, state: LayerState, config: PretrainConfig
 ) -> None:
     """Write a layer's parameters, if it is time to. Local to the layer's rank."""
-    if _is_kept(config, state.settings.index, state.epoch):
-        path = _file(directory, state.settings.index, state.epoch)
+    if _is_kept(config, state.index, state.epoch):
+        path = _file(directory, state.index, state.epoch)
         with files.optional(directory.monitor, _GAPS):
             directory.monitor.mkdir(exist_ok=True)
             files.write_array(path, state.layer.parameters.vector)
@@ -298,7 +298,7 @@ def _error(
 
     NaN if they are not there, or are damaged.
     """
-    layers = [new_state(config, shapes, index).layer for index in range(len(shapes))]
+    layers = [LayerState(config, shapes, index).layer for index in range(len(shapes))]
     for index, (layer, epoch) in enumerate(zip(layers, epochs, strict=True)):
         if epoch:
             path, read = _file(directory, index, epoch), False

@@ -44,7 +44,6 @@ from mpilayer.train.layer import (
     check_layer,
     layer_shapes,
     monitored,
-    new_state,
     row_counts,
 )
 from mpilayer.train.plans import BEGINNING, AsyncPlan, Plan, TablePlan
@@ -136,7 +135,7 @@ class Pretraining(Training[PretrainConfig]):
         )
         session.announce()
         session.say(_describe(owners, shapes))
-        states = [new_state(config, shapes, index) for index in owners[comm.rank]]
+        states = [LayerState(config, shapes, index) for index in owners[comm.rank]]
         layers, seconds = self._train_layers(terms, plan, rows, states, cut)
         schedule = terms.table
         if schedule is None:
@@ -174,14 +173,14 @@ class Pretraining(Training[PretrainConfig]):
         comm, directory = self.session.comm, self.directory
 
         def snapshot(state: LayerState) -> Snapshot:
-            index = state.settings.index
+            index = state.index
             candidate = cut.candidates[index]
             if candidate == BEGINNING:
                 return Snapshot(candidate)
             arrays, numbers, _ = restore(directory.layer_file(index, candidate), state)
             return Snapshot.restore(candidate, arrays, numbers)
 
-        mine = comm.everywhere(lambda: {s.settings.index: snapshot(s) for s in states})
+        mine = comm.everywhere(lambda: {s.index: snapshot(s) for s in states})
         comm.on_root(lambda: cut.make_so(directory))
         snapshots = _merged(comm.allgather(mine))
         at = ", ".join(str(candidate.epoch) for candidate in cut.candidates)

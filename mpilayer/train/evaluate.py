@@ -135,6 +135,7 @@ def _by_columns(
     sum_over_ranks(comm, moments)
     moments /= n_rows
     mean = moments[-1].copy()
+    # E[xᵀx] − μᵀμ
     covariance = moments[:-1]
     covariance -= np.outer(mean, mean)
     return mean, _leading(covariance, n)[1]
@@ -152,6 +153,7 @@ def _by_rows(
     sum_over_ranks(comm, centred)  # each rank's rows among zeros
     mean = centred.mean(axis=0)
     centred -= mean
+    # XXᵀu = λu: then XᵀXv = λv with v = Xᵀu / √λ, of length 1.
     squares, vectors = _leading(centred @ centred.T, n)
     there = squares > _NEGLIGIBLE * squares.max(initial=0)
     return mean, centred.T @ (vectors[:, there] / np.sqrt(squares[there]))

@@ -1,7 +1,7 @@
 """One layer in training: an epoch, an output, its errors. All calls are local."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -40,38 +40,38 @@ def check_layer(config: PretrainConfig, shape: LayerShape) -> None:
     make_layer(config, replace(shape, n_visible=1, n_hidden=1))
 
 
-@dataclass(frozen=True)
-class LayerSettings:
-    """What decides an epoch of one layer: see ``PretrainConfig``.
-
-    ``index``, from 0, is a part of the addresses of its random streams; the learning
-    rate is that on the mean over a minibatch.
-    """
-
-    index: int
-    seed: int
-    minibatch: int
-    learning_rate: float
-    momentum: tuple[float, ...]
-    momentum_switch: int
-    weight_decay: float
-
-
 class LayerState:
-    """An initialized layer with all that decides its further training.
+    """A layer with all that decides its further training; see ``PretrainConfig``.
 
-    ``epoch`` epochs are done; ``optimizer`` holds the velocity.
+    Its first weights are N(0, ``initial_deviation``²), its biases 0. ``index``, from 0,
+    is a part of the addresses of its random streams.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs done.
+    optimizer : Momentum
+        Holds the velocity.
+    learning_rate : float
+        On the mean over a minibatch.
     """
 
-    def __init__(self, layer: Layer, settings: LayerSettings) -> None:
-        self.layer = layer
-        self.settings = settings
+    def __init__(
+        self, config: PretrainConfig, shapes: Sequence[LayerShape], index: int
+    ) -> None:
+        rates = per_layer("learning_rate", config.learning_rate, len(shapes))
+        self.config, self.index, self.learning_rate = config, index, rates[index]
+        self.layer = make_layer(config, shapes[index])
         self.epoch = 0
-        self.optimizer = Momentum(layer.parameters.vector.size)
+        self.optimizer = Momentum(self.layer.parameters.vector.size)
         # 1 for weights, 0 for biases, which do not decay.
-        decays = layer.parameters.like()
-        for _, view in decays.items():
-            view[...] = view.ndim == 2
+        decays = self.layer.parameters.like()
+        rng = stream(config.seed, "weights", index)
+        for name, view in self.layer.parameters.items():
+            if view.ndim == 2:
+                rng.standard_normal(out=view, dtype=np.float32)
+                view *= np.float32(config.initial_deviation)
+                decays[name][:] = 1
         self._decays = decays.vector
 
     def arrays(self) -> dict[str, AnyArray]:
@@ -81,7 +81,7 @@ class LayerState:
     def numbers(self) -> dict[str, Any]:
         """Return the numbers that a checkpoint needs, and what the layer is."""
         return {
-            "layer": self.settings.index + 1,
+            "layer": self.index + 1,
             "epoch": self.epoch,
             "optimizer_steps": self.optimizer.steps,
             **asdict(self.layer.shape),
@@ -120,7 +120,7 @@ class LayerState:
             # that are not an array are asked by their own ``take``.
             np.take(rows, chosen, axis=0, out=minibatch, mode="clip")
             # Santara et al. 2016 §2.2: velocity ← momentum · velocity + rate/B · Δ.
-            scale = self.settings.learning_rate / len(chosen)
+            scale = self.learning_rate / len(chosen)
             hidden = layer.gradient(minibatch, rng, scale, self.descend)
             if activations is not None:
                 activations[chosen] = hidden
@@ -139,52 +139,30 @@ class LayerState:
         TrainingError
             After the last step: the parameters are not finite any more.
         """
-        s = self.settings
-        order = stream(s.seed, "shuffle", s.index, self.epoch).permutation(n_rows)
-        rng = stream(s.seed, "sample", s.index, self.epoch)
-        self.optimizer.momentum = s.momentum[self.epoch >= s.momentum_switch]
-        for part in row_blocks(n_rows, s.minibatch):
+        config, index = self.config, self.index
+        order = stream(config.seed, "shuffle", index, self.epoch).permutation(n_rows)
+        rng = stream(config.seed, "sample", index, self.epoch)
+        later = self.epoch >= config.momentum_switch
+        self.optimizer.momentum = config.momentum[1 if later else 0]
+        for part in row_blocks(n_rows, config.minibatch):
             self.optimizer.start_step()
             yield order[part], rng
         self.epoch += 1
         if not self.layer.parameters.is_finite():
             raise TrainingError(
-                f"weights must stay finite; those of layer {s.index + 1} are not after "
+                f"weights must stay finite; those of layer {index + 1} are not after "
                 f"epoch {self.epoch}: training diverges. Give a learning rate below "
-                f"{s.learning_rate:g} (0.001 to 0.01 for linear units), or scale the "
-                "data."
+                f"{self.learning_rate:g} (0.001 to 0.01 for linear units), or scale "
+                "the data."
             )
 
     def descend(self, where: slice, gradient: Array32) -> None:
         """Change a part of the parameters, given its gradient."""
-        s, vector = self.settings, self.layer.parameters.vector
-        if s.weight_decay:
-            factor = np.float32(s.learning_rate * s.weight_decay)
+        vector, decay = self.layer.parameters.vector, self.config.weight_decay
+        if decay:
+            factor = np.float32(self.learning_rate * decay)
             gradient += factor * vector[where] * self._decays[where]
         self.optimizer.update(vector, gradient, where)
-
-
-def new_state(
-    config: PretrainConfig, shapes: list[LayerShape], index: int
-) -> LayerState:
-    """Return a layer with its first weights, N(0, ``initial_deviation``²), biases 0."""
-    layer = make_layer(config, shapes[index])
-    rates = per_layer("learning_rate", config.learning_rate, len(shapes))
-    settings = LayerSettings(
-        index=index,
-        seed=config.seed,
-        minibatch=config.minibatch,
-        learning_rate=rates[index],
-        momentum=config.momentum,
-        momentum_switch=config.momentum_switch,
-        weight_decay=config.weight_decay,
-    )
-    rng = stream(config.seed, "weights", index)
-    for _, view in layer.parameters.items():
-        if view.ndim == 2:
-            rng.standard_normal(out=view, dtype=np.float32)
-            view *= np.float32(config.initial_deviation)
-    return LayerState(layer, settings)
 
 
 def monitored_rows(n_rows: int, at_most: int) -> AnyArray:

@@ -156,7 +156,7 @@ class Pipeline:
         snapshots: Sequence[Snapshot] = (),
         again: Sequence[bool] = (),
     ) -> None:
-        self.states = {state.settings.index: state for state in states}
+        self.states = {state.index: state for state in states}
         known = {i: snapshots[i] if snapshots else Snapshot() for i in self.states}
         tracks = {i: plan.track(i, s.row, s.extra_left) for i, s in known.items()}
         self.pilot = Pilot(plan, tracks, [i for i, yes in enumerate(again) if yes])
@@ -272,16 +272,19 @@ class Pipeline:
     ) -> None:
         def fill(block: Array32, which: int, where: slice) -> None:
             self._watch.switch("transform")
+            # Santara et al. 2016, equation 6: D_{l+1} = f(W_l D_l + b_l). Streamed
+            # training rows are there already; what errors are measured on never is.
             if which or not streamed:
                 state.layer.encode(rows.parts[which][where], block)
             self._watch.switch("sending")
 
-        self._outlets[state.settings.index].leave(state.epoch, target, fill)
+        self._outlets[state.index].leave(state.epoch, target, fill)
 
     def _send_again(self, move: Move) -> None:
         """Let the last output before a restart go up once more."""
         rows = self._inlets[move.layer].take(move.output)
         target = self._outlets[move.layer].acquire()
+        # Equation 6: from the weights alone.
         self._leave(self.states[move.layer], rows, target, streamed=False)
         self._watch.switch("waiting")
         self.pilot.did(move, self._view(move.layer))
@@ -348,7 +351,7 @@ def _connect(
     def buffers(columns: int) -> tuple[Rows, Rows]:
         return Rows.empty(n_rows, columns), Rows.empty(n_rows, columns)
 
-    first, last = states[0].settings.index, states[-1].settings.index
+    first, last = states[0].index, states[-1].index
     if data is not None:
         inlets[first] = Source(data)
     else:
@@ -358,7 +361,7 @@ def _connect(
         visible = [*buffers(columns), *third]
         inlets[first] = Inbox(comm, comm.rank - 1, visible, replace)
     for state in states:
-        index, columns = state.settings.index, state.layer.shape.n_hidden
+        index, columns = state.index, state.layer.shape.n_hidden
         if index < last:
             channel = LocalChannel(buffers(columns), replace)
             outlets[index] = inlets[index + 1] = channel

@@ -49,33 +49,26 @@ def newest_cut(
     return extend(()) or (BEGINNING,) * len(saved)
 
 
-def worth_keeping(plan: Plan, saved: Sequence[Sequence[Candidate]]) -> list[int]:
-    """Return for each layer from which epoch on its checkpoints are worth keeping.
+def worth_keeping(
+    plan: Plan, saved: Sequence[Sequence[Candidate]]
+) -> list[set[Candidate]]:
+    """Return for each layer the checkpoints to keep.
 
-    With them training can go on even if one file of the newest cut proves damaged.
+    With them training can go on even if one file of the newest cut proves damaged. In
+    case it is that of an ended layer, one older checkpoint a layer is enough.
     """
     newest = newest_cut(plan, saved)
-    cuts = [newest]
+    cuts: list[tuple[Candidate, ...]] = [newest]
+    spares: list[tuple[Candidate, ...]] = []
     for layer, lost in enumerate(newest):
-        if lost != BEGINNING and not lost.final:
+        if lost != BEGINNING:
             rest = [list(own) for own in saved]
             rest[layer] = [other for other in rest[layer] if other != lost]
-            cuts.append(newest_cut(plan, rest))
-    return [min(cut[layer].epoch for cut in cuts) for layer in range(len(saved))]
-
-
-def spares(plan: Plan, saved: Sequence[Sequence[Candidate]]) -> list[set[Candidate]]:
-    """Return for each layer what to keep in case the file of an ended layer is damaged.
-
-    Older than what is worth keeping otherwise; one checkpoint a layer, if there is one.
-    """
-    kept: list[set[Candidate]] = [set() for _ in saved]
-    for layer, lost in enumerate(newest_cut(plan, saved)):
-        if lost.final:
-            rest = [list(own) for own in saved]
-            rest[layer] = [mine for mine in rest[layer] if not mine.final]
-            for own, candidate in zip(kept, newest_cut(plan, rest), strict=True):
-                own.add(candidate)
+            (spares if lost.final else cuts).append(newest_cut(plan, rest))
+    kept = []
+    for i, own in enumerate(saved):
+        least, some = min(cut[i].epoch for cut in cuts), {cut[i] for cut in spares}
+        kept.append({c for c in own if c.final or c.epoch >= least or c in some})
     return kept
 
 

@@ -24,14 +24,12 @@ Table = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Schedule:
-    """A table, with what is needed to repeat and to judge it.
+    """A table, ``used``, with what is needed to repeat and to judge it.
 
     Attributes
     ----------
     kind : str
         How the table came about: greedy, lockstep, async or simulate.
-    used : tuple of tuple of int
-        The table.
     stipulated : tuple of int
         Epochs N_l each layer was asked for, without extra ones. From the N_l-th epoch
         on a layer's outputs are always made with the weights at the end of the epoch;
@@ -40,8 +38,8 @@ class Schedule:
         Per layer the epochs whose outputs were replaced by newer ones before they were
         sent; only a recorded asynchronous run has any.
     virtual_end : tuple of float
-        Per layer the virtual time at which its last epoch ended, in epochs of the first
-        layer; only of simulated tables.
+        Per layer when its last epoch ended, in epochs of the first layer; only of
+        simulated tables.
     """
 
     kind: str
@@ -187,6 +185,7 @@ def lockstep(
     used: list[tuple[int, ...]] = [(0,) * totals[0]]
     for layer in range(1, len(epochs)):
         below, g = totals[layer - 1], lags[layer - 1]
+        # Epoch e + 1 begins with the output after min(e + 1 + g, T), and keeps it.
         first = [
             min(e - e % refresh_every + 1 + g, below) for e in range(epochs[layer])
         ]
@@ -213,6 +212,7 @@ def finish_times(schedule: Schedule, costs: Sequence[float]) -> list[float]:
     for row, cost in zip(schedule.used, costs, strict=True):
         now, mine = 0.0, []
         for entry in row:
+            # An epoch begins when the one before is done, and its input is there.
             arrival = below[entry - 1] if entry else 0.0
             now = max(now, arrival) + cost
             mine.append(now)
@@ -232,8 +232,6 @@ class AsyncLayer:
 
     Attributes
     ----------
-    stipulated, extra : int
-        N_l, and the epochs that a newer output wakes it for.
     cut_short : bool
         A still newer output ends the extra epochs of the one before.
     used : list of int
@@ -258,14 +256,14 @@ class AsyncLayer:
         """
         current = self.used[-1] if self.used else -1
         if newest < 0:
-            return None
+            return None  # no layer begins before a first output
         if len(self.used) < self.stipulated:
-            return newest
+            return newest  # it never waits
         is_newer = newest > current
         is_over = is_newer and (self.cut_short or self.resumed)
         if self.extra_left > 0 and not is_over:
             return current
-        return newest if is_newer and self.extra > 0 else None
+        return newest if is_newer and self.extra > 0 else None  # it wakes, or sleeps
 
     def begin(self, output: int) -> None:
         """Note that an epoch begins on ``output``, which ``next_output`` has named."""

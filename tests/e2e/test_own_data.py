@@ -8,243 +8,18 @@ import pytest
 
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.preparation import Preparation
-from tests.support import launch
-from tests.support.launch import here as call
+from tests.e2e.conftest import read_summary
+from tests.support.command import call, found, refuse, said
+from tests.support.plain import FUNCTIONS
 
 KINDS = ("ash", "beech", "elm")
 NAMES = ("height (m)", "leaf, mm", "age")
-PREPARE = ("--labels", "kind", "--validation", 24, "--test", 30)
-TRAIN = ("--minibatch", 10, "--threads", 1)
-
-
-def trees(n, seed=0):
-    """Return rows whose values tell their kinds, in units of their own."""
-    rng = np.random.default_rng(seed)
-    kinds = rng.permutation(n) % 3
-    x = rng.random((n, 3)) + 2 * (np.arange(3) == kinds[:, np.newaxis])
-    return x * [10, 0.1, 50] + [3, 0.2, -400], np.array(KINDS)[kinds]
-
-
-def write(path, x, last=None, name="kind"):
-    """Write a table as a spreadsheet would, its last column of any kind."""
-    names = [f'"{n}"' for n in NAMES] + [name] * (last is not None)
-    lines = [",".join(f"{value:.9g}" for value in row) for row in x]
-    if last is not None:
-        lines = [f"{line},{value}" for line, value in zip(lines, last, strict=True)]
-    path.write_text("\n".join([",".join(names), *lines, ""]))
-    return path
-
-
-def prepare(folder, source, *options, out="out.h5"):
-    command = ("data", "prepare", source, "-o", out, "--replace", *options)
-    return call(*command, cwd=folder)
-
-
-def train(folder, data, run, task, *options):
-    """Pre-train and fine-tune."""
-    layers = ("--layers", "9,4", "--code", "linear", "--learning-rate", "0.05,0.005")
-    command = ("pretrain", data, "--run", run, *layers, "--epochs", 3, *TRAIN, *options)
-    launch.run(*command, cwd=folder).ok()
-    descent = ("--optimizer", "adam", "--learning-rate", "0.02", "--epochs", 40)
-    command = ("finetune", run, "--task", task, *descent, *TRAIN)
-    launch.run(*command, cwd=folder).ok()
-
-
-def refused(result, *words):
-    launch.assert_user_error(result)
-    told = " ".join(result.stderr.split())
-    for word in words:
-        assert word in told, (word, told)
-
-
-@pytest.fixture(scope="module")
-def forest(tmp_path_factory):
-    """Give a folder with a table of trees, the data set, and a run that knows them."""
-    folder = tmp_path_factory.mktemp("forest")
-    write(folder / "trees.csv", *trees(180))
-    result = prepare(
-        folder, "trees.csv", *PREPARE, "--scale", "minmax", out="trees.h5"
-    ).ok()
-    assert result.stderr == ""
-    assert "scaled      minmax" in result.stdout
-    train(folder, "trees.h5", "run", "classify")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def new(forest):
-    """Give a table of trees, without their kinds, and the data set made like it."""
-    write(forest / "new.csv", trees(9, seed=1)[0])
-    prepare(forest, "new.csv", "--like", "run", out="new.h5").ok()
-    return forest / "new.h5"
-
-
-def test_names_of_classes_are_shown_everywhere(forest):
-    facts = json.loads(call("data", "info", "trees.h5", "--json", cwd=forest).stdout)
-    assert facts["splits"]["test"]["label_counts"] == dict.fromkeys(KINDS, 10)
-    result = call("evaluate", "run", "--json", cwd=forest).ok()
-    found = json.loads(result.stdout)
-    assert found["classes"] == list(KINDS)
-    assert found["errors"] <= 3
-    shown = call("evaluate", "run", cwd=forest).ok().stdout
-    assert all(kind in shown for kind in KINDS)
-    assert max(map(len, shown.splitlines())) <= 80
-    summary = json.loads((forest / "run" / "summary.json").read_text())
-    assert summary["classes"] == list(KINDS)
-
-
-def test_the_run_keeps_how_its_data_were_prepared(forest):
-    with Dataset.open(forest / "trees.h5") as dataset:
-        content = json.loads((forest / "run" / "preparation.json").read_text())
-        assert Preparation.from_json(content, 3, "it") == dataset.preparation
-        assert dataset.preparation.columns == NAMES
-        np.testing.assert_array_equal(dataset.rows("train").min(axis=0), 0)
-
-
-@pytest.mark.parametrize("like", ["run", "trees.h5"])
-def test_new_rows_have_the_codes_that_the_same_rows_have(forest, like):
-    """The training table, prepared as if it were new, gives the training codes."""
-    prepare(forest, "trees.csv", "--like", like, *PREPARE[2:], out="again.h5").ok()
-    for data in ("trees", "again"):
-        command = ("encode", "run", f"{data}.h5", "-o", f"{data}.npy", "--replace")
-        call(*command, "--split", "test", cwd=forest).ok()
-    found = np.load(forest / "again.npy")
-    np.testing.assert_array_equal(found, np.load(forest / "trees.npy"))
-    assert np.ptp(found) > 0
-
-
-def test_rows_without_labels_are_encoded_and_those_with_some_evaluated(forest, new):
-    call("encode", "run", new, "-o", "new-codes.csv", cwd=forest).ok()
-    assert len((forest / "new-codes.csv").read_text().splitlines()) == 10
-    x, kinds = trees(60, seed=2)
-    elms = kinds != "ash"
-    write(forest / "some.csv", x[elms], kinds[elms])
-    prepare(forest, "some.csv", "--like", "run", out="some.h5").ok()
-    options = ("--data", "some.h5", "--split", "train", "--json")
-    found = json.loads(call("evaluate", "run", *options, cwd=forest).ok().stdout)
-    assert [sum(row) for row in found["confusion"]] == [0, 20, 20]
-    assert found["errors"] <= 4
-
-
-def test_codes_keep_names_and_labels(forest):
-    call("encode", "run", "trees.h5", "-o", "codes.h5", cwd=forest).ok()
-    with Dataset.open(forest / "codes.h5") as codes:
-        assert codes.preparation.classes == KINDS
-        assert codes.preparation.scaling is None
-        assert codes.preparation.columns == ()
-    command = ("encode", "run", "trees.h5", "-o", "codes.csv", "--split", "test")
-    call(*command, cwd=forest).ok()
-    lines = (forest / "codes.csv").read_text().splitlines()
-    assert {line.rpartition(",")[2] for line in lines[1:]} == set(KINDS)
-    # A table that mpilayer wrote needs no options to be read.
-    prepare(forest, "codes.csv", out="read.h5").ok()
-    with Dataset.open(forest / "read.h5") as dataset:
-        assert dataset.preparation.classes == KINDS
-
-
-def test_reconstructions_have_the_units_of_the_table(forest):
-    command = ("reconstruct", "run", "trees.h5", "-o", "back.csv", "--split", "train")
-    call(*command, cwd=forest).ok()
-    header, *lines = (forest / "back.csv").read_text().splitlines()
-    assert header == 'height (m),"leaf, mm",age,label'
-    found = np.array([line.split(",")[:3] for line in lines], float)
-    low, high = trees(180)[0].min(axis=0), trees(180)[0].max(axis=0)
-    assert (found > low).all()
-    assert (found < high).all()
-    call("reconstruct", "run", "trees.h5", "-o", "back.h5", cwd=forest).ok()
-    with Dataset.open(forest / "back.h5") as dataset:
-        np.testing.assert_allclose(dataset.stored("train").x, found, rtol=1e-6)
-        assert (dataset.rows("train") > 0).all()
-        assert (dataset.rows("train") < 1).all()
-
-
-def test_data_that_were_prepared_otherwise_are_refused(forest):
-    write(forest / "raw.csv", *trees(30, seed=3))
-    for scale, data, command in (
-        ("none", "raw.h5", ("encode", "run", "raw.h5", "-o", "no.npy")),
-        ("minmax", "own.h5", ("evaluate", "run", "--data", "own.h5")),
-        ("standard", "3.h5", ("reconstruct", "run", "3.h5", "-o", "no.npy")),
-    ):
-        labels = ("--labels", "kind", "--scale", scale)
-        prepare(forest, "raw.csv", *labels, out=data).ok()
-        words = (f"{data} must have the scaling of the run's data", "--like run")
-        result = call(*command, "--split", "train", cwd=forest)
-        refused(result, *words)
-    assert not (forest / "no.npy").exists()
-
-
-@pytest.mark.parametrize("visible", ["sigmoid", "linear"])
-def test_an_exported_model_takes_values_as_they_were(forest, tmp_path, visible):
-    """An export takes raw values; linear visible units give them back, too."""
-    scale = "minmax" if visible == "sigmoid" else "standard"
-    write(tmp_path / "trees.csv", *trees(180))
-    prepare(tmp_path, "trees.csv", *PREPARE, "--scale", scale, out="trees.h5").ok()
-    units = ("--visible", visible, "--learning-rate", "0.005")
-    train(tmp_path, "trees.h5", "run", "autoencode", *units)
-    call("export", "run", "-o", "model.npz", cwd=tmp_path).ok()
-    for command, out in (("encode", "codes"), ("reconstruct", "back")):
-        options = ("trees.h5", "-o", f"{out}.npy", "--split", "test")
-        call(command, "run", *options, cwd=tmp_path).ok()
-    with Dataset.open(tmp_path / "trees.h5") as dataset:
-        values, scaling = dataset.stored("test").x, dataset.preparation.scaling
-    model = np.load(tmp_path / "model.npz")
-    assert model["scaling"] == scale
-    functions = {"logistic": lambda v: 1 / (1 + np.exp(-v)), "identity": lambda v: v}
-    for k, name in enumerate(model["activations"]):
-        values = values.astype(float) @ model[f"coefs_{k}"] + model[f"intercepts_{k}"]
-        values = functions[str(name)](values)
-        if k == int(model["code_steps"]) - 1:
-            codes = np.load(tmp_path / "codes.npy")
-            np.testing.assert_allclose(values, codes, rtol=1e-3, atol=1e-4)
-    if visible == "sigmoid":
-        values = scaling.undo(values.astype(np.float32))
-    spans = 1 / np.abs(scaling.factor)
-    back = np.load(tmp_path / "back.npy")
-    assert (np.abs(values - back) < 1e-3 * spans).all()
-
-
-def test_real_values_are_learned_from_the_table_on(tmp_path):
-    x, _ = trees(200)
-    goal = 0.5 * x[:, 0] + 30 * x[:, 1] + 0.25
-    write(tmp_path / "trees.csv", x, goal, name="yield")
-    write(tmp_path / "new.csv", x[:7], goal[:7], name="Yield")
-    options = ("--labels", "yield", *PREPARE[2:], "--scale", "minmax")
-    made = prepare(tmp_path, "trees.csv", *options, out="trees.h5").ok()
-    assert f"{goal.min():.3g}"[:3] in made.stdout
-    train(tmp_path, "trees.h5", "run", "regress")
-    found = json.loads(call("evaluate", "run", "--json", cwd=tmp_path).ok().stdout)
-    assert found["n_samples"] == 30
-    assert found["error"] < 0.5 * goal.std()
-    prepare(tmp_path, "new.csv", "--like", "run", out="new.h5").ok()
-    options = ("--data", "new.h5", "--split", "train", "--json")
-    found = json.loads(call("evaluate", "run", *options, cwd=tmp_path).ok().stdout)
-    assert found["error"] < goal.std()
-    call("predict", "run", "new.h5", "-o", "goals.csv", cwd=tmp_path).ok()
-    header, *lines = (tmp_path / "goals.csv").read_text().splitlines()
-    assert header == "prediction"
-    distance = np.sqrt(np.mean((np.array(lines, float) - goal[:7]) ** 2))
-    assert distance == pytest.approx(found["error"], rel=1e-4)
-    command = ("encode", "run", "new.h5", "-o", "codes.csv")
-    call(*command, cwd=tmp_path).ok()
-    lines = (tmp_path / "codes.csv").read_text().splitlines()[1:]
-    labels = [np.float32(line.rpartition(",")[2]) for line in lines]
-    np.testing.assert_allclose(labels, goal[:7], rtol=1e-6)
-    words = ("whole numbers or texts; found real numbers", "--task regress")
-    refused(launch.run("finetune", "run", "--task", "classify", cwd=tmp_path), *words)
-
-
-def test_texts_are_no_numbers_to_regress(forest):
-    result = launch.run("finetune", "run", "--task", "regress", cwd=forest)
-    refused(result, "labels must be numbers", "such as 'ash'", "--task classify")
-
-
-def test_an_experiment_prepares_its_data_alike(forest, tmp_path):
-    (tmp_path / "trees.toml").write_text(
-        f"""
+SPLITS = "--validation 24 --test 30"
+EXPERIMENT = """
 [experiment]
 steps = ["data", "pretrain", "finetune", "evaluate"]
 [data]
-source = "{forest / "trees.csv"}"
+source = "{source}"
 labels = "kind"
 validation = 24
 test = 30
@@ -258,50 +33,275 @@ task = "classify"
 epochs = 1
 minibatch = 10
 """
-    )
-    launch.run("run", "trees.toml", "--threads", 1, cwd=tmp_path).ok()
-    with (
-        Dataset.open(tmp_path / "runs" / "trees" / "data.h5") as made,
-        Dataset.open(forest / "trees.h5") as before,
-    ):
-        assert made.digest == before.digest
 
 
-REFUSED = {
-    "rows": (("--validation", 100, "--test", 80), "asked for 100 and 80 of 180"),
-    "rows of a class": (
-        ("--validation", 165, "--test", 14),
-        "14 test rows must be balanced over 3 labels",
-        "5 of label ash; found 5",
-    ),
-    "a class too small": (
-        ("--test", 179),
-        "60 of label ash; found 60",
-        "Take fewer",
-        "--unbalanced",
-    ),
-    "scale and like": (("--scale", "minmax", "--like", "run"), "exclude one another"),
-    "like nothing": (("--like", "none.h5"), "--like must name a run or a data set"),
-    "like a folder": (("--like", "."), "must be the directory of a run"),
-    "an unknown scale": (("--scale", "max"), "unknown scale 'max'"),
-    "test rows": (("--test", -1), "must be at least 0; got -1. Change --test"),
-}
+def trees(n, seed=0):
+    """Return rows whose values tell their kinds, in units of their own."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.permutation(n) % 3
+    x = rng.random((n, 3)) + 2 * (np.arange(3) == kinds[:, np.newaxis])
+    return x * [10, 0.1, 50] + [3, 0.2, -400], np.array(KINDS)[kinds]
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_wrong_options(forest, case):
-    options, *words = REFUSED[case]
-    if "--like" not in options:
-        options = (*options, "--labels", "kind")
-    refused(prepare(forest, "trees.csv", *options, out="no.h5"), *words)
-    assert not (forest / "no.h5").exists()
+def write(path, x, last=None, name="kind", names=NAMES):
+    """Write a table as a spreadsheet would, its last column of any kind."""
+    header = [f'"{n}"' for n in names] + [name] * (last is not None)
+    lines = [",".join(f"{value:.9g}" for value in row) for row in x]
+    if last is not None:
+        lines = [f"{line},{value}" for line, value in zip(lines, last, strict=True)]
+    path.write_text("\n".join([",".join(header), *lines, ""]))
+
+
+def prepare(folder, source, out, options):
+    """Make a data set of a table; return what was warned of."""
+    line = f"data prepare {source} -o {out} --replace {options}"
+    return call(folder, line).ok().stderr
+
+
+def train(folder, task, options=""):
+    """Pre-train and fine-tune."""
+    more = "--minibatch 10 --threads 1"
+    layers = "--layers 9,4 --code linear --learning-rate 0.05,0.005 --epochs 3"
+    said(folder, f"pretrain trees.h5 --run run {layers} {more} {options}")
+    descent = "--optimizer adam --learning-rate 0.02 --epochs 40"
+    said(folder, f"finetune run --task {task} {descent} {more}")
+
+
+def cells(path):
+    """Return the header of a table and its rows of texts."""
+    header, *lines = path.read_text().splitlines()
+    return header, np.array([line.split(",") for line in lines])
+
+
+@pytest.fixture(scope="module")
+def forest(tmp_path_factory):
+    """Give a folder with a table of trees, the data set, and a run that knows them."""
+    folder = tmp_path_factory.mktemp("forest")
+    write(folder / "trees.csv", *trees(180))
+    options = f"--labels kind {SPLITS} --scale minmax"
+    made = call(folder, f"data prepare trees.csv -o trees.h5 {options}").ok()
+    assert made.stderr == ""
+    assert "scaled      minmax" in made.stdout
+    train(folder, "classify")
+    return folder
+
+
+def test_names_of_classes_are_shown_everywhere(forest):
+    facts = found(forest, "data info trees.h5")
+    assert facts["splits"]["test"]["label_counts"] == dict.fromkeys(KINDS, 10)
+    result = found(forest, "evaluate run")
+    assert result["classes"] == read_summary(forest / "run")["classes"] == list(KINDS)
+    assert result["errors"] <= 3
+    shown = said(forest, "evaluate run")
+    assert all(kind in shown for kind in KINDS)
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_run_keeps_how_its_data_were_prepared(forest):
+    with Dataset.open(forest / "trees.h5") as dataset:
+        content = json.loads((forest / "run" / "preparation.json").read_text())
+        assert Preparation.from_json(content, 3, "it") == dataset.preparation
+        assert dataset.preparation.columns == NAMES
+        np.testing.assert_array_equal(dataset.rows("train").min(axis=0), 0)
+
+
+@pytest.mark.parametrize("like", ["run", "trees.h5"])
+def test_new_rows_have_the_codes_that_the_same_rows_have(forest, like):
+    """The training table, prepared as if it were new, gives the training codes."""
+    prepare(forest, "trees.csv", "again.h5", f"--like {like} {SPLITS}")
+    for name in ("trees", "again"):
+        options = f"-o {name}.npy --replace --split test"
+        said(forest, f"encode run {name}.h5 {options}")
+    codes, again = (np.load(forest / f"{name}.npy") for name in ("trees", "again"))
+    np.testing.assert_array_equal(again, codes)
+    assert np.ptp(codes) > 0
+
+
+def test_codes_keep_names_and_labels(forest):
+    said(forest, "encode run trees.h5 -o codes.h5")
+    with Dataset.open(forest / "codes.h5") as codes:
+        assert codes.preparation == Preparation(classes=KINDS, labels="kind")
+    said(forest, "encode run trees.h5 -o codes.csv --split test")
+    assert set(cells(forest / "codes.csv")[1][:, -1]) == set(KINDS)
+    # A table that mpilayer wrote needs no options to be read.
+    prepare(forest, "codes.csv", "read.h5", "")
+    with Dataset.open(forest / "read.h5") as dataset:
+        assert dataset.preparation.classes == KINDS
+
+
+def test_reconstructions_have_the_units_of_the_table(forest):
+    said(forest, "reconstruct run trees.h5 -o back.csv --split train")
+    header, rows = cells(forest / "back.csv")
+    assert header == 'height (m),"leaf, mm",age,label'
+    values, table = rows[:, :3].astype(float), trees(180)[0]
+    assert (values > table.min(axis=0)).all()
+    assert (values < table.max(axis=0)).all()
+    said(forest, "reconstruct run trees.h5 -o back.h5")
+    with Dataset.open(forest / "back.h5") as dataset:
+        np.testing.assert_allclose(dataset.stored("train").x, values, rtol=1e-6)
+        assert (dataset.rows("train") > 0).all()
+        assert (dataset.rows("train") < 1).all()
+
+
+@pytest.mark.parametrize("visible", ["sigmoid", "linear"])
+def test_an_exported_model_takes_values_as_they_were(tmp_path, visible):
+    """An export takes raw values; linear visible units give them back, too."""
+    scale = "minmax" if visible == "sigmoid" else "standard"
+    write(tmp_path / "trees.csv", *trees(180))
+    options = f"--labels kind {SPLITS} --scale {scale}"
+    prepare(tmp_path, "trees.csv", "trees.h5", options)
+    train(tmp_path, "autoencode", f"--visible {visible} --learning-rate 0.005")
+    said(tmp_path, "export run -o model.npz")
+    for command, out in (("encode", "codes"), ("reconstruct", "back")):
+        said(tmp_path, f"{command} run trees.h5 -o {out}.npy --split test")
+    codes, back = (np.load(tmp_path / f"{name}.npy") for name in ("codes", "back"))
+    with Dataset.open(tmp_path / "trees.h5") as dataset:
+        values, scaling = dataset.stored("test").x, dataset.preparation.scaling
+    model = np.load(tmp_path / "model.npz")
+    assert model["scaling"] == scale
+    kinds = {"logistic": "sigmoid", "identity": "linear"}
+    for k, name in enumerate(model["activations"]):
+        values = values.astype(float) @ model[f"coefs_{k}"] + model[f"intercepts_{k}"]
+        values = FUNCTIONS[kinds[str(name)]](values)
+        if k == int(model["code_steps"]) - 1:
+            np.testing.assert_allclose(values, codes, rtol=1e-3, atol=1e-4)
+    if visible == "sigmoid":
+        values = scaling.undo(values.astype(np.float32))
+    assert (np.abs(values - back) < 1e-3 / np.abs(scaling.factor)).all()
+
+
+def test_real_values_are_learned_from_the_table_on(tmp_path):
+    x, _ = trees(200)
+    goal = 0.5 * x[:, 0] + 30 * x[:, 1] + 0.25
+    write(tmp_path / "trees.csv", x, goal, name="yield")
+    write(tmp_path / "new.csv", x[:7], goal[:7], name="Yield")
+    options = f"--labels yield {SPLITS} --scale minmax"
+    made = said(tmp_path, f"data prepare trees.csv -o trees.h5 {options}")
+    assert f"{goal.min():.3g}"[:3] in made
+    train(tmp_path, "regress")
+    result = found(tmp_path, "evaluate run")
+    assert result["n_samples"] == 30
+    assert result["error"] < 0.5 * goal.std()
+    prepare(tmp_path, "new.csv", "new.h5", "--like run")
+    result = found(tmp_path, "evaluate run --data new.h5 --split train")
+    assert result["error"] < goal.std()
+    said(tmp_path, "predict run new.h5 -o goals.csv")
+    header, rows = cells(tmp_path / "goals.csv")
+    assert header == "prediction"
+    distance = np.sqrt(np.mean((rows[:, 0].astype(float) - goal[:7]) ** 2))
+    assert distance == pytest.approx(result["error"], rel=1e-4)
+    said(tmp_path, "encode run new.h5 -o codes.csv")
+    labels = cells(tmp_path / "codes.csv")[1][:, -1].astype(np.float32)
+    np.testing.assert_allclose(labels, goal[:7], rtol=1e-6)
+    words = ("whole numbers or texts; found real numbers", "--task regress")
+    refuse(tmp_path, "finetune run --task classify", *words)
+
+
+def test_an_experiment_prepares_its_data_alike(forest, tmp_path):
+    plan = EXPERIMENT.format(source=forest / "trees.csv")
+    (tmp_path / "trees.toml").write_text(plan)
+    said(tmp_path, "run trees.toml --threads 1")
+    digests = []
+    for path in (tmp_path / "runs" / "trees" / "data.h5", forest / "trees.h5"):
+        with Dataset.open(path) as dataset:
+            digests.append(dataset.digest)
+    assert digests[0] == digests[1]
+
+
+def test_predictions_of_new_rows(forest):
+    """The classes that ``evaluate`` counts; of rows that have no labels, too."""
+    x, kinds = trees(40, seed=5)
+    write(forest / "felled.csv", x)
+    prepare(forest, "felled.csv", "felled.h5", "--like run")
+    said(forest, "encode run felled.h5 -o felled-codes.csv")
+    assert len(cells(forest / "felled-codes.csv")[1]) == 40
+    said(forest, "predict run felled.h5 -o felled-kinds.csv")
+    header, rows = cells(forest / "felled-kinds.csv")
+    assert header == "ash,beech,elm,label"
+    chances, chosen = rows[:, :3].astype(float), rows[:, 3]
+    np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(np.array(KINDS)[chances.argmax(axis=1)], chosen)
+    # Of known rows, whose classes are not all there, too.
+    there = kinds != "ash"
+    write(forest / "known.csv", x[there], kinds[there])
+    prepare(forest, "known.csv", "known.h5", "--like run")
+    result = found(forest, "evaluate run --data known.h5 --split train")
+    assert result["errors"] == np.sum((chosen != kinds)[there])
+    counts = [np.sum(kinds == kind) * (kind != "ash") for kind in KINDS]
+    assert [sum(row) for row in result["confusion"]] == counts
+    said(forest, "predict run known.h5 -o kinds.h5")
+    with Dataset.open(forest / "kinds.h5") as told:
+        np.testing.assert_allclose(told.rows("train"), chances[there], atol=1e-8)
+        assert told.preparation.classes == KINDS
+        names = np.array(KINDS)[told.labels("train")]
+    np.testing.assert_array_equal(names, chosen[there])
+
+
+# --- what is refused, and what is told
+
+
+@pytest.fixture(scope="module")
+def others(forest):
+    """Give the folder with tables and data that do not go with the run."""
+    x, kinds = trees(30, seed=3)
+    write(forest / "raw.csv", x, kinds)
+    for scale in ("none", "minmax", "standard"):
+        prepare(forest, "raw.csv", f"{scale}.h5", f"--labels kind --scale {scale}")
+    (forest / "less.csv").write_text("a,b\n1,2\n")
+    write(forest / "turned.csv", x, names=("age", "leaf, mm", "height (m)"))
+    write(forest / "oak.csv", x, ["oak"] * 30)
+    run = shutil.copytree(forest / "run", forest / "damaged")
+    text = (run / "preparation.json").read_text()
+    (run / "preparation.json").write_text(text.replace('"elm"', '"oak"'))
+    return forest
+
+
+NEW = "data prepare trees.csv -o no.h5"
+LABELLED = f"{NEW} --labels kind"
+BALANCED = "14 test rows must be balanced over 3 labels", "5 of label ash; found 5"
+AGAIN = "is, by minmax", "scales what is not scaled yet"
+UNLIKE = "must have the scaling of the run's data", "--like run"
+NO_TABLE = "as many columns of samples as run, 3; found 2"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (f"{LABELLED} --validation 100 --test 80", ("asked for 100 and 80 of 180",)),
+        (f"{LABELLED} --validation 165 --test 14", BALANCED),
+        (f"{LABELLED} --test 179", ("60 of label ash; found 60", "Take fewer",
+                                    "--unbalanced")),
+        (f"{LABELLED} --scale max", ("unknown scale 'max'",)),
+        (f"{LABELLED} --test -1", ("must be at least 0; got -1. Change --test",)),
+        (f"{NEW} --scale minmax --like run", ("exclude one another",)),
+        (f"{NEW} --like nothing", ("--like must name a run or a data set",)),
+        (f"{NEW} --like .", ("must be the directory of a run",)),
+        (f"{NEW} --like damaged", ("preparation.json must be as it was written",)),
+        ("data prepare trees.h5 -o no.h5 --scale standard", ("--scale", *AGAIN)),
+        ("data prepare trees.h5 -o no.h5 --like run", ("--like", *AGAIN)),
+        ("data prepare less.csv -o no.h5 --like run", (NO_TABLE,)),
+        ("data prepare turned.csv -o no.h5 --like run",
+         ("in the same order; found 'age' instead of 'height (m)'",)),
+        ("data prepare oak.csv -o no.h5 --like run",
+         ("one of the 3 of run; found 'oak'",)),
+        ("encode run none.h5 -o no.npy --split train", ("none.h5", *UNLIKE)),
+        ("evaluate run --data minmax.h5 --split train", ("minmax.h5", *UNLIKE)),
+        ("reconstruct run standard.h5 -o no.npy --split train",
+         ("standard.h5", *UNLIKE)),
+        ("predict run trees.h5 -o no.csv --split test --task autoencode",
+         ("must have a classifier or regressor",)),
+        ("predict run trees.h5 -o no.csv --split test --task regress",
+         ("must have a regressor; it has none",)),
+        ("finetune run --task regress",
+         ("labels must be numbers", "such as 'ash'", "--task classify")),
+    ],
+)  # fmt: skip
+def test_what_is_refused(others, line, words):
+    refuse(others, line, *words)
 
 
 def test_what_is_scaled_is_not_scaled_again(forest):
-    for option in (("--scale", "standard"), ("--like", "run")):
-        result = prepare(forest, "trees.h5", *option, out="no.h5")
-        refused(result, "is, by minmax", f"{option[0]} scales what is not scaled yet")
-    prepare(forest, "trees.h5", out="same.h5").ok()
+    prepare(forest, "trees.h5", "same.h5", "")
     with (
         Dataset.open(forest / "same.h5") as same,
         Dataset.open(forest / "trees.h5") as before,
@@ -310,84 +310,16 @@ def test_what_is_scaled_is_not_scaled_again(forest):
         assert same.preparation == before.preparation
 
 
-def test_other_columns_than_those_of_the_run(forest, tmp_path):
-    x, _ = trees(9)
-    write(tmp_path / "less.csv", x[:, :2])
-    (tmp_path / "less.csv").write_text("a,b\n1,2\n")
-    result = prepare(forest, tmp_path / "less.csv", "--like", "run", out="no.h5")
-    refused(result, "as many columns of samples as run, 3; found 2")
-    write(tmp_path / "turned.csv", x)
-    text = (tmp_path / "turned.csv").read_text()
-    text = text.replace("height (m)", "?").replace("age", "height (m)")
-    (tmp_path / "turned.csv").write_text(text.replace("?", "age"))
-    result = prepare(forest, tmp_path / "turned.csv", "--like", "run", out="no.h5")
-    refused(result, "in the same order; found 'age' instead of 'height (m)'")
-    write(tmp_path / "oak.csv", x, ["oak"] * 9)
-    result = prepare(forest, tmp_path / "oak.csv", "--like", "run", out="no.h5")
-    refused(result, "one of the 3 of run; found 'oak'")
-
-
-def test_columns_that_never_change_are_told(tmp_path):
+def test_columns_that_are_likely_to_be_mistakes_are_told(tmp_path):
     x, kinds = trees(30)
     x[:, 1] = 0.1
     write(tmp_path / "trees.csv", x, kinds)
     for scale in ("minmax", "standard"):
-        options = ("--labels", "kind", "--scale", scale)
-        result = prepare(tmp_path, "trees.csv", *options).ok()
-        assert "warning: 1 of 3 columns are the same in all" in result.stderr
-        assert "become 0: leaf, mm. " in " ".join(result.stderr.split())
-        with Dataset.open(tmp_path / "out.h5") as dataset:
-            np.testing.assert_array_equal(dataset.rows("train")[:, 1], 0)
-
-
-def test_a_column_that_is_likely_to_be_labels_is_told(tmp_path):
-    x, _ = trees(30)
+        options = f"--labels kind --scale {scale}"
+        told = " ".join(prepare(tmp_path, "trees.csv", "out.h5", options).split())
+        assert "warning: 1 of 3 columns are the same in all" in told
+        assert "become 0: leaf, mm. " in told
     write(tmp_path / "trees.csv", x, x[:, 0], name="target")
-    result = prepare(tmp_path, "trees.csv").ok()
-    assert "warning: the column 'target' is taken" in result.stderr
-    assert "--labels target" in result.stderr
-
-
-def test_a_damaged_preparation_is_noticed(forest, tmp_path):
-    run = shutil.copytree(forest / "run", tmp_path / "run")
-    text = (run / "preparation.json").read_text()
-    (run / "preparation.json").write_text(text.replace('"elm"', '"oak"'))
-    result = prepare(forest, "trees.csv", "--like", run, out="no.h5")
-    refused(result, "preparation.json must be as it was written")
-
-
-def test_predictions_of_new_rows(forest):
-    """The classes that ``evaluate`` counts; of rows that have no labels, too."""
-    x, kinds = trees(40, seed=5)
-    write(forest / "felled.csv", x)
-    prepare(forest, "felled.csv", "--like", "run", out="felled.h5").ok()
-    call("predict", "run", "felled.h5", "-o", "felled-kinds.csv", cwd=forest).ok()
-    header, *rows = (forest / "felled-kinds.csv").read_text().splitlines()
-    assert header == "ash,beech,elm,label"
-    cells = [row.split(",") for row in rows]
-    chances = np.array([row[:3] for row in cells], float)
-    np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-6)
-    assert [KINDS[k] for k in chances.argmax(axis=1)] == [row[3] for row in cells]
-    wrong = sum(row[3] != kind for row, kind in zip(cells, kinds, strict=True))
-    write(forest / "known.csv", x, kinds)
-    prepare(forest, "known.csv", "--like", "run", out="known.h5").ok()
-    looked = ("evaluate", "run", "--data", "known.h5", "--split", "train", "--json")
-    assert json.loads(call(*looked, cwd=forest).ok().stdout)["errors"] == wrong
-    call("predict", "run", "known.h5", "-o", "kinds.h5", cwd=forest).ok()
-    with Dataset.open(forest / "kinds.h5") as found:
-        np.testing.assert_allclose(found.rows("train"), chances, atol=1e-8)
-        assert found.preparation.classes == KINDS
-        assert [KINDS[k] for k in found.labels("train")] == [row[3] for row in cells]
-
-
-def test_only_predictors_predict(forest):
-    arguments = ("predict", "run", "trees.h5", "-o", "none.csv", "--split", "test")
-    refused(
-        call(*arguments, "--task", "autoencode", cwd=forest),
-        "must have a classifier or regressor",
-    )
-    refused(
-        call(*arguments, "--task", "regress", cwd=forest),
-        "must have a regressor; it has none",
-    )
-    assert not (forest / "none.csv").exists()
+    told = prepare(tmp_path, "trees.csv", "out.h5", "")
+    assert "warning: the column 'target' is taken" in told
+    assert "--labels target" in told

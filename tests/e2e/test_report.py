@@ -1,6 +1,5 @@
 """The report as users get it: written by the command, opened in a real browser."""
 
-import json
 import os
 import re
 import shutil
@@ -14,15 +13,17 @@ import pytest
 from mpilayer import hdf5
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.store import checkpoint
-from tests.e2e.conftest import write_pixels
+from tests.e2e.conftest import read_summary, write_pixels
 from tests.support import launch
 from tests.support.browser import browser
+from tests.support.command import call, refuse, said
 
 pytestmark = pytest.mark.skipif(
     find_spec("matplotlib") is None, reason="needs mpilayer[plot]"
 )
 EVIL = "<img src=x onerror=alert(1)>"
-SPARSE = ("--hidden", 5, "--evaluations", 6, "--output", "linear")
+SPARSE = "--hidden 5 --evaluations 6 --output linear"
+LAYERS = "--layers 14,10,2 --epochs 3 --minibatch 50"
 
 
 class Page(HTMLParser):
@@ -41,29 +42,31 @@ class Page(HTMLParser):
         self.links += [v for k, v in attributes if k.endswith("href")]
         self.loads += [v for k, v in attributes if k in ("src", "srcset", "data")]
         self.loads += re.findall(r"url\(([^)]*)\)", found.get("style") or "")
-        if tag == "img" and not found.get("alt"):
-            self.without_alt.append(found)
-        if tag == "svg" and not found.get("aria-label"):
+        told = {"img": "alt", "svg": "aria-label"}.get(tag)
+        if told and not found.get(told):
             self.without_alt.append(found)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Give runs of every kind, finished and broken off."""
+    """Give a folder with runs of every kind, finished and broken off."""
     folder = tmp_path_factory.mktemp("runs")
-    data = write_pixels(folder / "data.h5", n_columns=784)
-    layers = ("--layers", "14,10,2", "--epochs", 3, "--minibatch", 50)
-    for name, more in {"deep": (), "greedy": ("--schedule", "greedy")}.items():
-        launch.run("pretrain", data, "--run", folder / name, *layers, *more).ok()
-    launch.run("finetune", folder / "deep", "--epochs", 2).ok()
-    for task in ("classify", "regress"):
-        launch.run("finetune", folder / "deep", "--epochs", 2, "--task", task).ok()
-    launch.run("sparse", data, "--run", folder / "sparse", *SPARSE).ok()
-    launch.run("compare", data, "--run", folder / "compare", *SPARSE).ok()
+    write_pixels(folder / "data.h5", n_columns=784)
+    write_pixels(folder / "other.h5", n_columns=9)
+    for line in (
+        f"pretrain data.h5 --run deep {LAYERS}",
+        f"pretrain data.h5 --run greedy {LAYERS} --schedule greedy",
+        "finetune deep --epochs 2",
+        "finetune deep --epochs 2 --task classify",
+        "finetune deep --epochs 2 --task regress",
+        f"sparse data.h5 --run sparse {SPARSE}",
+        f"compare data.h5 --run compare {SPARSE}",
+    ):
+        said(folder, line)
     broken = shutil.copytree(folder / "greedy", folder / f"broken {EVIL[:4]}")
     for name in ("summary.json", "complete", "checkpoints/layer-3.h5"):
         (broken / name).unlink()
-    return {path.name: path for path in folder.iterdir() if path.is_dir()}
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +81,22 @@ def report(runs, tmp_path_factory):
     """Give a report on all runs, and the folder of its figures."""
     folder = tmp_path_factory.mktemp("report")
     out, figures = folder / "all.html", folder / "figures"
-    options = ("-o", out, "--figures", figures)
-    result = launch.run("report", *runs.values(), *options).ok()
+    paths = [path for path in runs.iterdir() if path.is_dir()]
+    result = launch.run("report", *paths, "-o", out, "--figures", figures).ok()
     assert result.stdout.startswith(f"wrote {out} (")
     assert "Traceback" not in result.stderr
     return out, figures
+
+
+@pytest.fixture
+def copied(runs, tmp_path):
+    """Give a function that copies a run into the test's folder."""
+    return lambda name: shutil.copytree(runs / name, tmp_path / "run")
+
+
+def drawn(folder, name="report.html"):
+    """Return the names of all that a page shows."""
+    return set(Page(folder / name).names)
 
 
 def test_everything_is_in_the_page_and_nothing_is_loaded(report):
@@ -99,31 +113,28 @@ def test_everything_is_in_the_page_and_nothing_is_loaded(report):
 
 def test_large_runs_make_a_small_page(tmp_path):
     """As of large layers, 64 ranks with a layer each, thousands of evaluations."""
-    data = write_pixels(tmp_path / "data.h5", 784, 60)
-    for name, layers, epochs in (
-        ("deep", "1000,300,30", 3),
-        ("wide", ",".join(["5"] * 64), 20),
+    write_pixels(tmp_path / "data.h5", 784, 60)
+    write_pixels(tmp_path / "small.h5", 16, 60)
+    wide = ",".join(["5"] * 64)
+    for line in (
+        "pretrain data.h5 --run deep --layers 1000,300,30 --epochs 3 --minibatch 60",
+        f"pretrain data.h5 --run wide --layers {wide} --epochs 20 --minibatch 60",
+        "finetune deep --epochs 2 --minibatch 60",
+        "sparse small.h5 --run sparse-1 --hidden 50 --evaluations 5000",
     ):
-        options = ["--run", tmp_path / name, "--layers", layers, "--epochs", epochs]
-        launch.run("pretrain", data, *options, "--minibatch", 60).ok()
-    launch.run("finetune", tmp_path / "deep", "--epochs", 2, "--minibatch", 60).ok()
+        said(tmp_path, line)
     for path in (tmp_path / "wide" / "metrics").glob("layer-*"):
         rank = f'"rank": {int(path.stem.partition("-")[2]) - 1}'
         path.write_text(path.read_text().replace('"rank": 0', rank))
-    names, small = ["deep", "wide"], write_pixels(tmp_path / "small.h5", 16, 60)
-    options = ["--hidden", 50, "--evaluations", 5000]
-    launch.run("sparse", small, "--run", tmp_path / "sparse-1", *options).ok()
     for ranks in (8, 64):
-        names.append(f"sparse-{ranks}")
-        shutil.copytree(tmp_path / "sparse-1", tmp_path / names[-1])
-        RunDirectory(tmp_path / names[-1]).write_summary({"ranks": ranks})
-    result = launch.run("report", "sparse-1", *names, cwd=tmp_path).ok()
+        run = shutil.copytree(tmp_path / "sparse-1", tmp_path / f"sparse-{ranks}")
+        RunDirectory(run).write_summary({"ranks": ranks})
+    result = call(tmp_path, "report sparse-1 deep wide sparse-8 sparse-64").ok()
     assert "note:" not in result.stderr
-    out = tmp_path / "report.html"
-    assert out.stat().st_size < 5e6
-    drawn = {"spacetime-deep", "spacetime-wide", "zoom-wide", "speed-up"}
-    drawn |= {"cost-evaluation", "cost-seconds", "codes-deep", "filters-deep"}
-    assert drawn <= set(Page(out).names)
+    assert (tmp_path / "report.html").stat().st_size < 5e6
+    expected = {"spacetime-deep", "spacetime-wide", "zoom-wide", "speed-up"}
+    expected |= {"cost-evaluation", "cost-seconds", "codes-deep", "filters-deep"}
+    assert expected <= drawn(tmp_path)
 
 
 def test_all_figures_are_there_and_links_arrive(report):
@@ -157,6 +168,20 @@ def test_figures_are_files_too(report):
     assert len(files) == len(re.findall(r"<svg |<img ", out.read_text()))
 
 
+ALL = "[...document.querySelectorAll('{}')]"
+BOXES = ALL.format(".scroll,.wide .pictures")
+GROUND = "getComputedStyle(document.body).backgroundColor"
+SMALL = ALL.format("figure svg") + ".filter(s => s.getBBox().width < 50).length"
+OUTSIDE = ALL.format("figure,nav,header,p,dl") + (
+    ".filter(e => e.getBoundingClientRect().right > {}).length"
+)
+PARTED = ALL.format("td:not(.long),dd.whole") + (
+    ".filter(e => {const r = document.createRange(); r.selectNodeContents(e);"
+    "return new Set([...r.getClientRects()].map(b => Math.round(b.bottom))).size"
+    " > 1}).map(e => e.textContent).join()"
+)
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [400, 1280])
 def test_in_a_browser(chromium, report, width, dark):
@@ -165,173 +190,125 @@ def test_in_a_browser(chromium, report, width, dark):
     assert page.complaints() == []
     others = [a for a in page.requests() if not a.startswith("data:")]
     assert others == [report[0].as_uri()]
-    root = "document.documentElement"
-    assert page.value(f"{root}.scrollWidth") <= width
-    assert page.value(f"{root}.clientWidth") == width
-    ground = page.value("getComputedStyle(document.body).backgroundColor")
-    assert ground == ("rgb(13, 17, 23)" if dark else "rgb(255, 255, 255)")
-    broken = "[...document.images].filter(i => !i.naturalWidth).length"
-    assert page.value(broken) == 0
-    empty = "[...document.querySelectorAll('figure svg')].filter"
-    assert page.value(f"{empty}(s => s.getBBox().width < 50).length") == 0
-    outside = (
-        "[...document.querySelectorAll('figure,nav,header,p,dl')].filter("
-        f"e => e.getBoundingClientRect().right > {width}).length"
-    )
-    assert page.value(outside) == 0
-    lines = (
-        "[...document.querySelectorAll('td:not(.long),dd.whole')].filter(e => {"
-        "const r = document.createRange(); r.selectNodeContents(e);"
-        "return new Set([...r.getClientRects()].map(b => Math.round(b.bottom))).size"
-        " > 1}).map(e => e.textContent).join()"
-    )
-    assert page.value(lines) == ""
+    for expression, expected in {
+        "document.documentElement.clientWidth": width,
+        "document.documentElement.scrollWidth": width,
+        GROUND: "rgb(13, 17, 23)" if dark else "rgb(255, 255, 255)",
+        "[...document.images].filter(i => !i.naturalWidth).length": 0,
+        SMALL: 0,
+        OUTSIDE.format(width): 0,
+        PARTED: "",
+    }.items():
+        assert page.value(expression) == expected, expression
     # What scrolls says so, and nothing else does.
-    boxes = "[...document.querySelectorAll('.scroll,.wide .pictures')]"
-    scrolls = page.value(f"{boxes}.map(e => e.scrollWidth > e.clientWidth)")
+    scrolls = page.value(f"{BOXES}.map(e => e.scrollWidth > e.clientWidth)")
     assert any(scrolls) or width > 400
     size = "parseFloat(getComputedStyle(e, '::before').fontSize)"
-    assert page.value(f"{boxes}.map(e => {size} > 10)") == scrolls
+    assert page.value(f"{BOXES}.map(e => {size} > 10)") == scrolls
 
 
-def test_printed_it_is_light_and_fits(chromium, report):
+def test_printed_it_is_light_and_nothing_is_parted_or_cut(chromium, report):
+    """A heading from what it heads, a caption from its table, a table from its end."""
     page = chromium
     page.show(report[0], 794, dark=True)
     assert page.print().startswith(b"%PDF")
     dark = {"name": "prefers-color-scheme", "value": "dark"}
     page.ask("Emulation.setEmulatedMedia", media="print", features=[dark])
-    ground = page.value("getComputedStyle(document.body).backgroundColor")
+    wide = ALL.format("figure svg") + ".filter(s => s.clientWidth > 794).length"
+    found = {expression: page.value(expression) for expression in (GROUND, wide)}
+    styles = [
+        (value, page.value(f"{ALL.format(kinds)}.map(e => getComputedStyle(e).{key})"))
+        for kinds, key, value in (
+            ("h2,h3,summary,.facts", "breakAfter", "avoid"),
+            (".table,figure", "breakInside", "avoid"),
+            (".scroll,.wide .pictures", "overflowX", "visible"),
+        )
+    ]
     page.ask("Emulation.setEmulatedMedia", media="")
-    assert ground == "rgb(255, 255, 255)"
-    wide = "[...document.querySelectorAll('figure svg')].filter"
-    assert page.value(f"{wide}(s => s.clientWidth > 794).length") == 0
+    assert found == {GROUND: "rgb(255, 255, 255)", wide: 0}
+    assert all(len(s) > 5 and set(s) == {value} for value, s in styles), styles
 
 
-@pytest.mark.parametrize(
-    ("kinds", "key", "value"),
-    [
-        ("h2,h3,summary,.facts", "breakAfter", "avoid"),
-        (".table,figure", "breakInside", "avoid"),
-        (".scroll,.wide .pictures", "overflowX", "visible"),
-    ],
-)
-def test_printed_nothing_is_parted_or_cut(chromium, report, kinds, key, value):
-    """A heading from what it heads, a caption from its table, a table from its end."""
-    page = chromium
-    page.show(report[0], 794)
-    page.ask("Emulation.setEmulatedMedia", media="print")
-    styles = f"[...document.querySelectorAll('{kinds}')].map(e => getComputedStyle(e)"
-    found = page.value(f"{styles}.{key})")
-    page.ask("Emulation.setEmulatedMedia", media="")
-    assert len(found) > 5
-    assert set(found) == {value}
-
-
-def test_a_crowded_run_says_so(runs, tmp_path):
-    data = runs["deep"].parent / "data.h5"
-    options = ("--layers", "14,2", "--epochs", 1, "--minibatch", 50)
-    threads = ("--threads", (os.cpu_count() or 1) + 1)
-    launch.run("pretrain", data, "--run", tmp_path / "run", *options, *threads).ok()
-    for run, crowded in ((tmp_path / "run", True), (runs["deep"], False)):
-        summary = json.loads((run / "summary.json").read_text())
+def test_a_crowded_run_says_so(runs):
+    threads = (os.cpu_count() or 1) + 1
+    more = f"--threads {threads} --layers 14,2 --epochs 1 --minibatch 50"
+    said(runs, f"pretrain data.h5 --run crowded {more}")
+    for name, crowded in (("crowded", True), ("deep", False)):
+        summary = read_summary(runs / name)
         assert (summary["crowded"], summary["simulated_seconds"] > 0) == (crowded, True)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("line", "words"),
     [
-        (("{no}",), ("must be the directory of a run",)),
-        (("{sparse}", "--data", "{other}"), ("--data must be the data set of a run",)),
-        (("{sparse}", "--figures", "{sparse}"), ("--figures must name a new",)),
-        ((), ("required", "DIR")),
+        ("report no", ("must be the directory of a run",)),
+        ("report sparse --data other.h5", ("--data must be the data set of a run",)),
+        ("report sparse --figures sparse", ("--figures must name a new",)),
+        ("report", ("required", "DIR")),
     ],
 )
-def test_bad_input(runs, tmp_path, arguments, words):
-    other = write_pixels(runs["deep"].parent / "other.h5", n_columns=9)
-    paths = {"sparse": runs["sparse"], "no": tmp_path / "no", "other": other}
-    given = [text.format(**paths) for text in arguments]
-    launch.assert_user_error(launch.run("report", *given, cwd=tmp_path), *words)
-    assert list(tmp_path.iterdir()) == []
+def test_bad_input(runs, line, words):
+    refuse(runs, line, *words)
 
 
-def test_without_matplotlib(runs, tmp_path):
+def test_without_matplotlib(runs):
     change = "import importlib.util as u; f = u.find_spec\n" + (
         "u.find_spec = lambda n, *a: None if n == 'matplotlib' else f(n, *a)"
     )
-    program = launch.driver(change)
-    out = tmp_path / "r.html"
-    result = launch.run("report", runs["sparse"], "-o", out, program=program)
-    launch.assert_user_error(result, "pip install 'mpilayer[plot]'")
-    assert not out.exists()
+    words = "pip install 'mpilayer[plot]'"
+    refuse(runs, "report sparse", words, program=launch.driver(change))
 
 
 @pytest.mark.parametrize(
-    ("options", "metrics", "drawn", "torn"),
+    ("line", "metrics", "expected", "torn"),
     [
-        (
-            (
-                *("pretrain", "--layers", "14,10,2"),
-                *("--epochs", 9999, "--checkpoint-every", 5),
-            ),
-            ("layer-3", "layer-1"),
-            {"spacetime-run", "zoom-run", "filters-run"},
-            '{"layer": 1, "epo',
-        ),
-        (
-            ("sparse", "--hidden", 5, "--output", "linear", "--evaluations", 10**6),
-            ("sparse", "sparse"),
-            {"cost-evaluation", "cost-seconds"},
-            '{"evaluation": 99999, "co',
-        ),
+        ("pretrain --layers 14,10,2 --epochs 9999 --checkpoint-every 5",
+         ("layer-3", "layer-1"), {"spacetime-run", "zoom-run", "filters-run"},
+         '{"layer": 1, "epo'),
+        ("sparse --hidden 5 --output linear --evaluations 1000000",
+         ("sparse", "sparse"), {"cost-evaluation", "cost-seconds"},
+         '{"evaluation": 99999, "co'),
     ],
-)
-def test_a_run_killed_at_work(runs, tmp_path, options, metrics, drawn, torn):
+)  # fmt: skip
+def test_a_run_killed_at_work(runs, tmp_path, line, metrics, expected, torn):
     """Also its metrics may end in the middle of a line. Nothing here needs MPI."""
-    command, *more = options
-    data = runs["deep"].parent / "data.h5"
-    with launch.started(command, data, "--run", "run", *more, cwd=tmp_path) as job:
+    words = [*line.split(), runs / "data.h5", "--run", "run"]
+    with launch.started(*words, cwd=tmp_path) as job:
         awaited, other = (tmp_path / "run/metrics" / f"{n}.jsonl" for n in metrics)
         job.wait_for(awaited, lines=20)
         job.signal(signal.SIGKILL, group=True)
     with other.open("a") as file:
         file.write(torn)
     program = launch.driver("sys.modules['mpi4py'] = None")
-    arguments = ("report", "run", "-o", "r.html")
-    result = launch.run(*arguments, cwd=tmp_path, program=program).ok()
+    result = call(tmp_path, "report run", program=program).ok()
     assert "Traceback" not in result.stderr
-    assert drawn <= set(Page(tmp_path / "r.html").names)
-    text = (tmp_path / "r.html").read_text()
+    assert expected <= drawn(tmp_path)
+    text = (tmp_path / "report.html").read_text()
     assert "interrupted: " in text
     assert "mpilayer resume run" in text
-    shown = launch.run("watch", "run", "--once", cwd=tmp_path).ok()
+    shown = call(tmp_path, "watch run --once").ok()
     assert "interrupted; go on with 'mpilayer resume run'" in shown.stdout
     assert ("99999" in shown.stdout, shown.stderr) == (False, "")
-    refused = launch.run("export", "run", "-o", "m.npz", cwd=tmp_path)
-    launch.assert_user_error(refused, "mpilayer resume run")
+    refuse(tmp_path, "export run -o m.npz", "mpilayer resume run")
 
 
-def test_a_run_of_a_newer_mpilayer(runs, tmp_path):
-    run = shutil.copytree(runs["deep"], tmp_path / "run")
-    config = (run / "config.toml").read_text()
-    newer = re.sub(r'(mpilayer = )".*"', r'\1"99.0"', config)
-    newer = re.sub(r"(\[(pretrain|regress)\]\n)", r'\1warp = "9"\n', newer)
-    (run / "config.toml").write_text(newer)
-    result = launch.run("report", "run", "-o", "r.html", cwd=tmp_path).ok()
+def test_a_run_of_a_newer_mpilayer(copied, tmp_path):
+    path = copied("deep") / "config.toml"
+    newer = re.sub(r'(mpilayer = )".*"', r'\1"99.0"', path.read_text())
+    path.write_text(re.sub(r"(\[(pretrain|regress)\]\n)", r'\1warp = "9"\n', newer))
+    result = call(tmp_path, "report run").ok()
     words = ("found unknown key 'warp'", "written by mpilayer 99.0")
     assert all(word in result.stderr for word in words)
-    assert "spacetime-run" in Page(tmp_path / "r.html").names
-    for command in (["watch", "run", "--once"], ["export", "run", "-o", "m.npz"]):
-        launch.assert_user_error(launch.run(*command, cwd=tmp_path), *words)
+    assert "spacetime-run" in drawn(tmp_path)
+    for line in ("watch run --once", "export run -o m.npz"):
+        refuse(tmp_path, line, *words)
 
 
-def test_checkpoints_of_a_newer_format(runs, tmp_path):
-    run = shutil.copytree(runs["sparse"], tmp_path / "run")
-    path = run / "checkpoints" / "sparse.h5"
+def test_checkpoints_of_a_newer_format(copied, tmp_path):
+    path = copied("sparse") / "checkpoints" / "sparse.h5"
     path.unlink()
     with hdf5.create(path, kind=checkpoint.KIND, version=99):
         pass
-    result = launch.run("report", "run", "-o", "r.html", cwd=tmp_path).ok()
-    assert "found 99" in result.stderr
-    assert "cost-evaluation" in Page(tmp_path / "r.html").names
-    refused = launch.run("export", "run", "-o", "m.npz", cwd=tmp_path)
-    launch.assert_user_error(refused, "found 99", "a newer one")
+    assert "found 99" in call(tmp_path, "report run").ok().stderr
+    assert "cost-evaluation" in drawn(tmp_path)
+    refuse(tmp_path, "export run -o m.npz", "found 99", "a newer one")

@@ -10,7 +10,7 @@ from mpilayer.data.dataset import write_dataset
 from mpilayer.data.split import Split
 from tests.support import launch
 
-PAUSE = 3.0
+PAUSE = 2.0
 
 # Rank 0 rests in the middle of its work; the others tell what they used meanwhile.
 GREEDY = f"""

@@ -50,7 +50,7 @@ def test_tables(world, name, streamed, n_validation):
 
 def hesitate(state):
     """Let a layer sleep now and then between minibatches."""
-    rng = np.random.default_rng(state.settings.index)
+    rng = np.random.default_rng(state.index)
     gradient = state.layer.gradient
 
     def slow(*arguments):
@@ -93,7 +93,7 @@ def test_an_asynchronous_run_can_be_replayed(world, end, case):
     hesitant, rows, config = CASES[case]
 
     def prepare(state):
-        if state.settings.index in hesitant:
+        if state.index in hesitant:
             hesitate(state)
 
     options = {"rows": rows, "config": config}
@@ -148,7 +148,7 @@ def slowed(pauses, times):
     """
 
     def prepare(state):
-        index = state.settings.index
+        index = state.index
         trained, gradient = state.train_epoch, state.layer.gradient
         pause = pauses.get(index, 0) / 5
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -186,9 +187,11 @@ def run(
     """Start, and wait for the end; see :func:`started`.
 
     Without any other option, and unless ``apart``, mpilayer is carried out in this
-    process: it is the same, but a new one takes a second to begin.
+    process: it is the same, but a new one takes a second to begin. Not from a thread:
+    folder, variables and output are those of all threads.
     """
-    if not apart and not any(options.values()):
+    alone = threading.current_thread() is threading.main_thread()
+    if alone and not apart and not any(options.values()):
         return here(*arguments, cwd=cwd)
     with started(*arguments, cwd=cwd, **options) as job:  # type: ignore[arg-type]
         return job.finish()

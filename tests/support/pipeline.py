@@ -10,7 +10,7 @@ from mpilayer.config import PretrainConfig
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import layers_to_ranks
-from mpilayer.train.layer import LayerState, layer_shapes, monitored, new_state
+from mpilayer.train.layer import LayerState, layer_shapes, monitored
 from mpilayer.train.plans import BEGINNING, AsyncPlan, Candidate, Plan
 from mpilayer.train.pretrain import Keeper, Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
@@ -43,7 +43,7 @@ def data(n_train: int = 90, n_validation: int = 30) -> Rows:
 def new_states(config: PretrainConfig = CONFIG) -> list[LayerState]:
     """Return all layers, untrained."""
     shapes = layer_shapes(config, N_VISIBLE)
-    return [new_state(config, shapes, index) for index in range(len(shapes))]
+    return [LayerState(config, shapes, index) for index in range(len(shapes))]
 
 
 def async_plan(
@@ -97,7 +97,7 @@ class Memory(Keeper):
         assert snapshot.candidate.epoch == state.epoch == len(snapshot.row)
         vector = state.layer.parameters.vector.copy()
         velocity = state.optimizer.state["velocity"].copy()
-        index, steps = state.settings.index, state.optimizer.steps
+        index, steps = state.index, state.optimizer.steps
         self.kept.append(Kept(index, vector, velocity, steps, snapshot))
 
     def stopping(self, epoch_seconds: float) -> bool:
@@ -184,7 +184,7 @@ def train(
     mine = [states[i] for i in owners[comm.rank]]
     for state in mine:
         prepare(state)
-        if start := starts[state.settings.index]:
+        if start := starts[state.index]:
             start.restore(state)
     pipeline = Pipeline(
         mine,

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from mpilayer import interrupt
 from mpilayer.interrupt import Interrupted, listening, requested
 
 ALL = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGALRM)
@@ -145,7 +144,3 @@ def test_a_thread_leaves_the_handlers_alone(former):
     thread.start()
     thread.join()
     assert found == before == handlers()
-
-
-def test_the_exit_code_is_that_of_a_temporary_failure():
-    assert os.EX_TEMPFAIL == interrupt.EXIT_RESUME

@@ -8,7 +8,6 @@ from mpilayer.bench.modes import ONE_RANK
 from mpilayer.bench.pairs import Comparison
 from mpilayer.bench.scaling import Scaling, label
 from mpilayer.cli.bench import print_comparison, print_scaling
-from mpilayer.papers import LAHIRI_SECONDS
 
 SECONDS = {
     (1000, 1): [1.0, 1.0, 9.0],
@@ -62,11 +61,6 @@ def test_it_says_which_runs_stopped_early():
     assert scaling(SECONDS, done).stopped_early(500) == [
         "1,000 rows, 2 ranks: 123 evaluations, no step lowered the cost any more"
     ]
-
-
-def test_the_paper_had_as_many_workers_for_every_size():
-    for sizes in LAHIRI_SECONDS.values():
-        assert len({tuple(workers) for workers in sizes.values()}) == 1
 
 
 def test_ranks_beside_one(capsys):

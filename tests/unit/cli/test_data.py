@@ -2,14 +2,10 @@
 
 import json
 import os
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
 
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.images import read_images
@@ -180,15 +176,9 @@ def test_a_folder_without_permission(refused, digits, tmp_path):
 
 def test_wrong_sources(refused, tmp_path):
     (tmp_path / "a.csv").write_text("1,2\n3,four\n")
-    np.save(tmp_path / "b.npy", np.array([[1, np.nan]]))
-    np.savez(tmp_path / "b.npz", x=np.eye(5), test_x=np.full((2, 5), -np.inf))
-    (tmp_path / "c.png").write_bytes(b"")
     (tmp_path / "d").mkdir()
     for source, words in {
         "a.csv": "line 2 has 'four'",
-        "b.npy": "row 0, column 1 is nan",
-        "b.npz": "row 0, column 0 is -inf",
-        "c.png": "must end in .npy",
         "d": "must hold train-images-idx3-ubyte",
         "e": "found nothing there",
     }.items():
@@ -264,36 +254,6 @@ def test_patches_as_they_are(made, scenes, tmp_path):
     np.testing.assert_array_equal(values(tmp_path), draw(X, 8, 45, 0, seed=0)[0])
 
 
-def test_the_seed_chooses_the_patches(made, scenes):
-    options = ("patches", scenes, "--count", 20, "--seed")
-    first, again, other = (made(*options, seed)["digest"] for seed in (1, 1, 2))
-    assert first == again != other
-
-
-def test_a_folder_of_image_files(made, tmp_path):
-    (tmp_path / "scenes").mkdir()
-    pixels = RNG.integers(0, 256, (2, 12, 10), dtype=np.uint8)
-    for i, image in enumerate(pixels):
-        Image.fromarray(image).save(tmp_path / "scenes" / f"{i}.png")
-    found = made("patches", "scenes", "--count", 30, "--range=-1,1")
-    assert "from the folder scenes" in found["origin"]
-    facts = found["splits"]["train"]
-    assert -1 <= facts["minimum"] < facts["maximum"] <= 1
-
-
-def test_wrong_images(refused, tmp_path):
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["scenes"] = X
-    np.save(tmp_path / "constant.npy", np.ones((2, 9, 9)))
-    command = ("-o", "out.h5", "--count", 5)
-    words = "must have a dataset 'images' (n_images, height, width); found scenes"
-    refused("patches", "other.h5", *command, words=words)
-    words = "images must have contrast"
-    refused("patches", "constant.npy", *command, "--whiten", words=words)
-    words = "patches must have contrast"
-    refused("patches", "constant.npy", *command, "--range", "0,1", words=words)
-
-
 def test_several_ranks_are_refused_once(data, refused, digits, monkeypatch):
     # As if this process were a rank.
     monkeypatch.setattr(launch, "environment", lambda: dict(os.environ))
@@ -304,28 +264,3 @@ def test_several_ranks_are_refused_once(data, refused, digits, monkeypatch):
     monkeypatch.setenv("PMI_RANK", "1")
     result = data("prepare", digits, "-o", "out.h5")
     assert (result.code, result.stderr) == (2, "")
-
-
-@pytest.mark.shared
-def test_fetch_and_prepare_mnist(data, made, shared_mnist, tmp_path):
-    handler = partial(SimpleHTTPRequestHandler, directory=shared_mnist)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        fetched = data("fetch", "mnist", "-o", "mnist", "--mirror", url)
-        server.shutdown()
-        thread.join()
-    assert fetched.code == 0
-    assert "train-images-idx3-ubyte.gz: downloading (9.7 MB)" in fetched.stderr
-    assert names(tmp_path / "mnist") == names(shared_mnist)
-    assert "was there already" in data("fetch", "mnist", "-o", "mnist").stdout
-    following = fetched.stdout.splitlines()[-1]
-    assert following == "Next: mpilayer data prepare mnist -o mnist.h5"
-    found = made("prepare", "mnist", "--validation", 10_000)["splits"]
-    assert [facts["n_samples"] for facts in found.values()] == [
-        50_000,
-        10_000,
-        10_000,
-    ]
-    assert set(found["validation"]["label_counts"].values()) == {1000}

@@ -50,11 +50,7 @@ def test_what_progress_measures_is_named_once():
 
 
 def test_counts():
-    assert [count(n, "rank") for n in (0, 1, 2)] == [
-        "0 ranks",
-        "1 rank",
-        "2 ranks",
-    ]
+    assert [count(n, "rank") for n in (0, 1, 2)] == ["0 ranks", "1 rank", "2 ranks"]
 
 
 def test_a_terminal_that_cannot_be_opened_is_none(monkeypatch, capsys):

@@ -13,17 +13,18 @@ from mpilayer.data.labels import (
 )
 from mpilayer.errors import DataError, RunWarning
 
-CELLS = {
-    "whole": (["3", "-1", "9007199254740993"], np.int64),
-    "real": (["3", "1e-3"], np.float64),
-    "texts": (["3", "cat"], np.str_),
-    "names that Python reads as numbers": (["1_2", "12"], np.str_),
-}
 
-
-@pytest.mark.parametrize("case", CELLS)
-def test_cells(case):
-    cells, kind = CELLS[case]
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["3", "-1", "9007199254740993"], np.int64),
+        (["3", "1e-3"], np.float64),
+        (["3", "cat"], np.str_),
+        # Python reads these as numbers.
+        (["1_2", "12"], np.str_),
+    ],
+)
+def test_cells(cells, kind):
     found = numbers_or_texts(cells, cells)
     assert issubclass(found.dtype.type, kind)
     assert found.tolist() == [kind(cell) for cell in cells]
@@ -48,27 +49,27 @@ def test_texts_become_places_in_the_alphabet_of_all_splits():
 def test_known_classes_keep_their_places():
     found, classes = numbered({"train": np.array(["c"])}, ("b", "c"), "other.h5")
     assert (found["train"].tolist(), classes) == ([1], ("b", "c"))
-    with pytest.raises(DataError, match=r"one of the 2 of other\.h5; found 'a', 'd'"):
-        numbered({"train": np.array(["d", "a"])}, ("b", "c"), "other.h5")
 
 
-def test_whole_numbers_are_integers_if_all_are():
-    found, _ = numbered({"train": np.array([1.0, 2.0]), "test": np.array([3.0])})
-    assert {a.dtype.kind for a in found.values()} == {"i"}
-    found, _ = numbered({"train": np.array([1.0, 2.0]), "test": np.array([3.5])})
-    assert {a.dtype.kind for a in found.values()} == {"f"}
+@pytest.mark.parametrize(
+    ("labels", "known", "message"),
+    [
+        ([["d", "a"]], ("b", "c"), r"one of the 2 of o\.h5; found 'a', 'd'"),
+        ([["a"], [1]], (), "texts in all; found <U1 in train and int64"),
+        ([[1]], ("a",), r"texts in all, as in o\.h5; found int64"),
+        ([["a", ""]], (), "must have a label; found ''"),
+    ],
+)
+def test_labels_that_are_refused(labels, known, message):
+    splits = dict(zip(("train", "test"), map(np.array, labels), strict=False))
+    with pytest.raises(DataError, match=message):
+        numbered(splits, known, "o.h5" if known else "")
 
 
-def test_texts_here_and_numbers_there():
-    with pytest.raises(DataError, match="texts in all; found <U1 in train and int64"):
-        numbered({"train": np.array(["a"]), "test": np.array([1])})
-    with pytest.raises(DataError, match=r"texts in all, as in o\.h5; found int64"):
-        numbered({"train": np.array([1])}, ("a",), "o.h5")
-
-
-def test_a_missing_text():
-    with pytest.raises(DataError, match="must have a label; found ''"):
-        numbered({"train": np.array(["a", ""])})
+@pytest.mark.parametrize(("other", "kind"), [(3.0, "i"), (3.5, "f")])
+def test_whole_numbers_are_integers_if_all_are(other, kind):
+    found, _ = numbered({"train": np.array([1.0, 2.0]), "test": np.array([other])})
+    assert {a.dtype.kind for a in found.values()} == {kind}
 
 
 def test_vectors_of_matlab_and_bytes():

@@ -60,14 +60,6 @@ def test_whitening_treats_both_axes_alike():
     np.testing.assert_allclose(whiten(twice)[:, :, :40], whiten(images), atol=1e-6)
 
 
-def test_constant_images():
-    images = np.full((2, 8, 8), 0.1, np.float32)
-    with pytest.raises(DataError, match="must have contrast"):
-        whiten(images)
-    images[1] = natural(1, 8, 8)
-    assert abs(whiten(images)[0]).max() < 1e-6
-
-
 def numbered(n, height, width):
     """Return images whose pixels know their place."""
     count = n * height * width
@@ -115,23 +107,27 @@ def test_draw_is_deterministic():
     assert not np.array_equal(draw(images, 5, 50, 20, seed=8)[0], first[0])
 
 
-@pytest.mark.parametrize(("n_train", "n_validation"), [(0, 0), (-1, 2), (1, -1)])
-def test_numbers_out_of_range(n_train, n_validation):
-    with pytest.raises(ConfigError, match=f"asked for {n_train} and {n_validation}"):
-        draw(numbered(1, 4, 4), 2, n_train, n_validation, seed=0)
-
-
-@pytest.mark.parametrize(("n_train", "n_validation"), [(19, 0), (18, 1), (10**12, 0)])
-def test_more_patches_than_positions(n_train, n_validation):
-    message = rf"2 images of 4 x 4 can give 18 patches of 2 x 2; asked for {n_train}"
-    with pytest.raises(ConfigError, match=message):
-        draw(numbered(2, 4, 4), 2, n_train, n_validation, seed=0)
-
-
-@pytest.mark.parametrize("size", [-1, 0, 5, 6])
-def test_sizes_out_of_range(size):
-    with pytest.raises(ConfigError, match=f"images are 4 x 6; asked for {size}"):
-        draw(numbered(1, 4, 6), size, 1, 0, seed=0)
+@pytest.mark.parametrize(
+    ("size", "n_train", "n_validation", "message"),
+    [
+        *(
+            (2, *numbers, "asked for {1} and {2}")
+            for numbers in ((0, 0), (-1, 2), (1, -1))
+        ),
+        *(
+            (
+                2,
+                *numbers,
+                "2 images of 4 x 4 can give 18 patches of 2 x 2; asked for {1}",
+            )
+            for numbers in ((19, 0), (18, 1), (10**12, 0))
+        ),
+        *((size, 1, 0, "images are 4 x 4; asked for {0}") for size in (-1, 0, 5)),
+    ],
+)
+def test_numbers_out_of_range(size, n_train, n_validation, message):
+    with pytest.raises(ConfigError, match=message.format(size, n_train, n_validation)):
+        draw(numbered(2, 4, 4), size, n_train, n_validation, seed=0)
 
 
 def plain_range(patches, train, low, high):
@@ -157,18 +153,15 @@ def test_range(low, high):
     assert (train.min(), train.max()) == (np.float32(low), np.float32(high))
 
 
-def test_range_without_validation_patches():
-    train = RNG.normal(size=(50, 4)).astype(np.float32)
-    into_range(train, train[:0].copy(), 0.1, 0.9)
-    np.testing.assert_allclose(train.mean(), 0.5, atol=1e-6)
-
-
-def test_range_of_constant_patches():
-    train = (
-        np.full((5, 7), 0.1, np.float32) * np.arange(1, 6, dtype=np.float32)[:, None]
-    )
+def test_constant_images_and_patches():
+    images = np.full((2, 8, 8), 0.1, np.float32)
+    with pytest.raises(DataError, match="must have contrast"):
+        whiten(images)
+    train = images[0] * np.arange(1, 9, dtype=np.float32)[:, np.newaxis]
     with pytest.raises(DataError, match="must have contrast"):
         into_range(train, train[:0].copy(), 0.1, 0.9)
+    images[1] = natural(1, 8, 8)
+    assert abs(whiten(images)[0]).max() < 1e-6
 
 
 @pytest.mark.shared

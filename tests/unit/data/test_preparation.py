@@ -118,21 +118,18 @@ def test_pixels_are_scaled_after_they_have_become_0_to_1(tmp_path):
     assert (found.min(), found.max() > 0.999) == (0, True)
 
 
-def test_what_needs_no_version_2_has_none(tmp_path):
-    splits = {"train": Split(ROWS[:, :3], np.arange(90))}
-    with written(tmp_path, splits) as dataset:
-        assert dataset.summary()["format_version"] == 1
-        assert not dataset.preparation
-
-
-def test_real_labels(tmp_path):
-    labels = np.linspace(-1, 2.5, 90)
+@pytest.mark.parametrize(
+    ("labels", "version", "extent"),
+    [(np.arange(90), 1, None), (np.linspace(-1, 2.5, 90), 2, [-1, 2.5])],
+)
+def test_only_real_labels_need_version_2(tmp_path, labels, version, extent):
     with written(tmp_path, {"train": Split(ROWS[:, :3], labels)}) as dataset:
-        np.testing.assert_array_equal(dataset.labels("train"), np.float32(labels))
+        np.testing.assert_array_equal(dataset.labels("train"), labels.astype("f"))
         facts = dataset.summary()
+        assert not dataset.preparation
     train = facts["splits"]["train"]
-    assert (facts["format_version"], train["label_counts"]) == (2, None)
-    assert train["label_range"] == [-1, 2.5]
+    assert (facts["format_version"], train.get("label_range")) == (version, extent)
+    assert (train["label_counts"] is None) == (version == 2)
 
 
 def test_json_and_back():
@@ -142,31 +139,28 @@ def test_json_and_back():
     assert Preparation.from_json({}, 6, "it") == Preparation()
 
 
-MALFORMED = {
-    "nothing": None,
-    "a list": [],
-    "columns too few": {"columns": ["a"]},
-    "columns of numbers": {"columns": [1, 2, 3, 4, 5, 6]},
-    "classes as a text": {"classes": "cat"},
-    "labels": {"labels": 3},
-    "scaling without factors": {"scaling": {"method": "minmax", "offset": [0] * 6}},
-    "scaling as a text": {"scaling": "minmax"},
-    "too few factors": {"scaling": {"method": "m", "offset": [0] * 6, "factor": [1]}},
-    "a factor of 0": {"scaling": {"method": "m", "offset": [0] * 6, "factor": [0] * 6}},
-    "an endless factor": {
-        "scaling": {"method": "m", "offset": [0] * 6, "factor": [1e300] * 6}
-    },
-    "factors of texts": {
-        "scaling": {"method": "m", "offset": [0] * 6, "factor": ["a"] * 6}
-    },
-    "a nest": {"scaling": {"method": "m", "offset": [[0] * 6], "factor": {}}},
-}
+def factors(offset, factor):
+    return {"scaling": {"method": "m", "offset": offset, "factor": factor}}
 
 
-@pytest.mark.parametrize("case", MALFORMED)
-def test_malformed(case):
+MALFORMED = [
+    None,
+    [],
+    {"columns": ["a"]},
+    {"columns": [1, 2, 3, 4, 5, 6]},
+    {"classes": "cat"},
+    {"labels": 3},
+    {"scaling": "minmax"},
+    {"scaling": {"method": "minmax", "offset": [0] * 6}},
+    *(factors([0] * 6, factor) for factor in ([1], [0] * 6, [1e300] * 6, ["a"] * 6)),
+    factors([[0] * 6], {}),
+]
+
+
+@pytest.mark.parametrize("value", MALFORMED)
+def test_malformed(value):
     with pytest.raises(DataError, match="it must say how 6 columns were prepared"):
-        Preparation.from_json(MALFORMED[case], 6, "it")
+        Preparation.from_json(value, 6, "it")
 
 
 def test_labels_without_a_name_are_numbers():

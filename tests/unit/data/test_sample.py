@@ -10,9 +10,7 @@ import pytest
 from mpilayer import hdf5
 from mpilayer.data.catalog import CATALOG
 from mpilayer.data.dataset import Dataset
-from mpilayer.data.idx import read_idx_folder
 from mpilayer.data.images import read_images
-from mpilayer.data.split import set_apart
 from mpilayer.errors import DataError
 
 ROOT = Path(__file__).parents[3]
@@ -29,14 +27,11 @@ def test_sample():
         dataset.verify()
         facts = dataset.summary()["splits"]
         x = dataset.rows("train", 0, 100)
+        assert dataset.digest in (SAMPLE.parent / "README.md").read_text()
     for split, n in {"train": 500, "validation": 100, "test": 100}.items():
         assert facts[split]["label_counts"] == {str(digit): n for digit in range(10)}
     assert (x.min(), x.max()) == (0, 1)
     assert SAMPLE.stat().st_size < 2_000_000
-
-
-def test_readme_has_the_sample_s_digest():
-    assert digest(SAMPLE) in (SAMPLE.parent / "README.md").read_text()
 
 
 def test_sample_of_images():
@@ -73,11 +68,3 @@ def test_sample_is_made_again(shared_mnist, tmp_path):
 def test_catalog_agrees_with_the_files(shared_mnist):
     files = CATALOG["mnist"].files
     assert [file.fault(shared_mnist / file.name) for file in files] == [None] * 4
-
-
-@pytest.mark.shared
-def test_ten_thousand_validation_digits_are_a_thousand_of_each(shared_mnist):
-    everything = read_idx_folder(shared_mnist)["train"]
-    train, validation = set_apart(everything, 10_000, seed=0)
-    assert np.bincount(validation.labels).tolist() == [1000] * 10
-    assert len(train) == 50_000

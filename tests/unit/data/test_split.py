@@ -17,25 +17,42 @@ def rows(split):
     return (split.x[:, 0] / 2).astype(int).tolist()
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.float16, bool, ">f4"])
-def test_numbers_become_float32(dtype):
-    assert Split(np.ones((2, 3), dtype)).x.dtype == np.float32
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.float16, bool, ">f4", "u1"])
+def test_all_but_bytes_become_float32(dtype):
+    kind = np.uint8 if dtype == "u1" else np.float32
+    assert Split(np.ones((2, 3), dtype)).x.dtype == kind
 
 
-def test_bytes_stay_bytes():
-    assert Split(np.ones((2, 3), np.uint8)).x.dtype == np.uint8
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        *(
+            (np.zeros(shape), r"rows of a table.*found shape")
+            for shape in ((3,), (2, 3, 4), (0, 3), (3, 0))
+        ),
+        *(
+            (np.zeros((2, 3), dtype), "must be real numbers; found")
+            for dtype in (complex, object, "U3")
+        ),
+    ],
+)
+def test_other_shapes_and_types(x, message):
+    with pytest.raises(DataError, match=message):
+        Split(x)
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 3, 4), (0, 3), (3, 0)])
-def test_other_shapes(shape):
-    with pytest.raises(DataError, match=r"rows of a table.*found shape"):
-        Split(np.zeros(shape))
-
-
-@pytest.mark.parametrize("dtype", [complex, object, "U3"])
-def test_other_types(dtype):
-    with pytest.raises(DataError, match="must be real numbers; found"):
-        Split(np.zeros((2, 3), dtype))
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros(3, int), "found 4 samples and 3 labels"),
+        (np.full(4, "a"), "one number a sample; found <U1"),
+        (np.array([1, 2.5, np.nan, 4]), "finite float32 .*; that of row 2 is nan"),
+        (np.zeros((4, 1), int), r"found int64 of shape \(4, 1\)"),
+    ],
+)
+def test_refused_labels(labels, message):
+    with pytest.raises(DataError, match=message):
+        numbered(4, labels)
 
 
 @pytest.mark.parametrize(
@@ -48,18 +65,6 @@ def test_values_that_are_not_finite(value, found):
         Split(x)
 
 
-def test_labels():
-    with pytest.raises(DataError, match="found 4 samples and 3 labels"):
-        numbered(4, np.zeros(3, int))
-    with pytest.raises(DataError, match=r"one number a sample; found <U1"):
-        numbered(4, np.full(4, "a"))
-    with pytest.raises(DataError, match="finite float32 numbers; that of row 2 is nan"):
-        numbered(4, np.array([1, 2.5, np.nan, 4]))
-    assert numbered(2, np.array([0.5, 1])).labels.dtype == np.float32
-    with pytest.raises(DataError, match=r"found int64 of shape \(4, 1\)"):
-        numbered(4, np.zeros((4, 1), int))
-
-
 def test_whole_numbers():
     assert whole_numbers(np.array([1.0, 2.0])).dtype == np.int64
     assert whole_numbers(np.array([True])).dtype == np.int64
@@ -67,32 +72,24 @@ def test_whole_numbers():
         assert whole_numbers(np.array([1.0, value])).dtype == np.float64
 
 
-def test_validation_is_balanced_and_keeps_the_order():
-    train, validation = set_apart(numbered(60, np.arange(60) % 3), 12, seed=1)
-    assert np.bincount(validation.labels).tolist() == [4, 4, 4]
+@pytest.mark.parametrize(
+    ("n_classes", "n", "counts"),
+    [(3, 12, [4, 4, 4]), (4, 10, [3, 3, 2, 2]), (None, 20, None)],
+)
+def test_validation_is_balanced_random_and_keeps_the_order(n_classes, n, counts):
+    split = numbered(60, n_classes and np.arange(60) % n_classes)
+    train, validation = set_apart(split, n, seed=7)
     assert rows(train) == sorted(rows(train))
     assert rows(validation) == sorted(rows(validation))
     assert sorted(rows(train) + rows(validation)) == list(range(60))
-    assert [row % 3 for row in rows(validation)] == validation.labels.tolist()
-
-
-def test_remainder_goes_to_the_first_labels():
-    _, validation = set_apart(numbered(60, np.arange(60) % 4), 10, seed=1)
-    assert np.bincount(validation.labels).tolist() == [3, 3, 2, 2]
-
-
-def test_validation_is_deterministic():
-    split = numbered(100, np.arange(100) % 10)
-    first, again = (rows(set_apart(split, 20, seed=7)[1]) for _ in range(2))
-    assert first == again
-    assert rows(set_apart(split, 20, seed=8)[1]) != first
-
-
-def test_validation_without_labels():
-    train, validation = set_apart(numbered(50), 20, seed=0)
-    assert (len(train), len(validation)) == (30, 20)
-    assert sorted(rows(train) + rows(validation)) == list(range(50))
-    assert validation.labels is None
+    assert rows(set_apart(split, n, seed=7)[1]) == rows(validation)
+    assert rows(set_apart(split, n, seed=8)[1]) != rows(validation)
+    if n_classes is None:
+        assert validation.labels is None
+    else:
+        assert np.bincount(validation.labels).tolist() == counts
+        found = [row % n_classes for row in rows(validation)]
+        assert found == validation.labels.tolist()
 
 
 @pytest.mark.parametrize("n", [-1, 0, 50, 51])

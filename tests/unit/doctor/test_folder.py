@@ -34,10 +34,7 @@ short line
 )
 def test_the_mount_of_a_path(path, mount, kind):
     assert folder.mount_of(Path(path), MOUNTS) == (mount, kind)
-
-
-def test_without_mounts():
-    assert folder.mount_of(Path("/x"), "") == ("", "")
+    assert folder.mount_of(Path(path), "") == ("", "")
 
 
 def test_a_good_folder(tmp_path):

@@ -22,7 +22,7 @@ from mpilayer.estimators.rows import SparseRows
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.finetune import FinetuneState, finetune
-from mpilayer.train.layer import layer_shapes, monitored, new_state
+from mpilayer.train.layer import LayerState, layer_shapes, monitored
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Pipeline
 from mpilayer.train.schedule import greedy, lockstep
@@ -135,7 +135,7 @@ def test_a_layer_is_the_first_of_a_stack(name):
 @pytest.mark.parametrize("code", ["sigmoid", "linear"])
 def test_shared_training_of_one_rank_is_training(method, code):
     config = PretrainConfig(layers=(5,), minibatch=20, method=method, code=code)
-    usual, shared = (new_state(config, layer_shapes(config, 12), 0) for _ in range(2))
+    usual, shared = (LayerState(config, layer_shapes(config, 12), 0) for _ in range(2))
     for _ in range(3):
         usual.train_epoch(X)
         train_shared_epoch(shared, X, [(0, 90)], SERIAL)
@@ -197,7 +197,7 @@ def test_a_sparse_autoencoder_is_trained_as_the_command_does(optimizer):
 def test_a_layer_does_not_keep_buffers_of_all_sizes(method):
     """Shares of a minibatch vary all the time."""
     config = PretrainConfig(layers=(5,), method=method)
-    layer = new_state(config, layer_shapes(config, 12), 0).layer
+    layer = LayerState(config, layer_shapes(config, 12), 0).layer
     first = layer.minibatch(1)
     first = weakref.ref(first if first.base is None else first.base)
     for size in range(2, 40):

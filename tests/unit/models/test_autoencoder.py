@@ -71,11 +71,6 @@ def test_gradient_leaves_the_minibatch_and_returns_its_activations(tied):
     np.testing.assert_array_equal(again.vector, found.vector)
 
 
-def test_tied_has_no_decode_weights():
-    assert "decode_weights" not in make(tied=True).parameters.shapes
-    assert make(tied=False).parameters["decode_weights"].shape == (5, 12)
-
-
 def test_cross_entropy_of_linear_units_is_refused():
     with pytest.raises(ConfigError, match="sigmoid output"):
         make("linear", loss="cross-entropy")

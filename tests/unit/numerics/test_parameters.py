@@ -18,15 +18,11 @@ def parameters():
     return found
 
 
-def test_new_ones_are_zero():
-    vector = Parameters(SHAPES).vector
-    assert (vector.dtype, vector.size, vector.any()) == (np.float32, 13, False)
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_all_numbers_are_of_one_type(dtype):
+def test_new_ones_are_zero_and_of_one_type(dtype):
     found = Parameters(SHAPES, dtype)
     for parameters in (found, found.like(), found.copy()):
+        assert not parameters.vector.any()
         assert parameters.vector.dtype == dtype
         assert {view.dtype for _, view in parameters.items()} == {np.dtype(dtype)}
 
@@ -45,18 +41,10 @@ def test_views_lie_in_the_vector_in_order(parameters):
     assert parameters["bias"][0] == 50
 
 
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (("weights",), (0, 6)),
-        (("bias",), (6, 9)),
-        (("weights", "bias"), (0, 9)),
-        (("bias", "more"), (6, 13)),
-    ],
-)
-def test_span(parameters, names, expected):
-    where = parameters.span(*names)
-    assert (where.start, where.stop) == expected
+def test_span(parameters):
+    assert parameters.span("weights") == slice(0, 6)
+    assert parameters.span("weights", "bias") == slice(0, 9)
+    assert parameters.span("bias", "more") == slice(6, 13)
 
 
 def test_copies_are_independent(parameters):
@@ -75,3 +63,14 @@ def test_digest_tells_bits(parameters):
     assert parameters.digest() != digest
     parameters["weights"][0, 0] = 0.0
     assert parameters.digest() == digest
+
+
+def test_vectors_in_named_pieces(parameters):
+    other = parameters.vector + 20
+    pieces = parameters.split({"now": parameters.vector, "best": other})
+    assert list(pieces) == [f"{group}/{k}" for group in ("now", "best") for k in SHAPES]
+    np.testing.assert_array_equal(pieces["now/weights"], parameters["weights"])
+    back = {"best": np.zeros(13), "now": np.zeros(13)}
+    parameters.vector[:] = other[:] = -1
+    parameters.join(pieces, back)
+    assert (back["now"].tolist(), back["best"][0]) == ([*range(13)], 20)

@@ -76,13 +76,6 @@ def test_adam():
     assert (optimizer.scale, optimizer.steps) == (1.0, STEPS)
 
 
-def test_adam_without_gradient_stands_still():
-    parameters, optimizer = START.copy(), Adam(SIZE)
-    optimizer.start_step()
-    optimizer.update(parameters, np.zeros(SIZE, np.float32), slice(0, SIZE))
-    np.testing.assert_array_equal(parameters, START)
-
-
 @pytest.mark.parametrize("name", MAKERS)
 def test_by_parts_is_as_the_whole(name):
     whole, parted = MAKERS[name](), MAKERS[name]()

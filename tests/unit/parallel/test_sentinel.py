@@ -60,17 +60,18 @@ def guarded(tmp_path):
     return run
 
 
-def test_a_farewell_is_no_accident(guarded):
-    said, codes, _ = guarded(("farewell", 0.5), ("farewell", 0.6))
-    assert said == ""
-    assert codes == [0, 0]
+@pytest.mark.parametrize("runs", [(), ("runs/a", "")])
+def test_a_farewell_is_no_accident(guarded, runs):
+    said, codes, _ = guarded(("farewell", 0.5, *runs), ("farewell", 0.6))
+    assert (said, codes) == ("", [0, 0])
 
 
-def test_a_rank_that_dies_is_named_and_the_others_end(guarded):
-    said, codes, processes = guarded(("farewell", 60), ("nothing", 0.5))
+@pytest.mark.parametrize(("runs", "told"), [(["runs/a"], "runs/a"), (["a", ""], "DIR")])
+def test_a_rank_that_dies_is_named_with_its_run_and_the_others_end(guarded, runs, told):
+    said, codes, processes = guarded(("farewell", 60), ("nothing", 0.5, *runs))
     pid = processes[1].pid
     assert said.startswith(f"mpilayer: rank 1 (process {pid} on here) has died;")
-    assert said.endswith("Go on from the last checkpoint with 'mpilayer resume DIR'.\n")
+    assert said.endswith(f"checkpoint with 'mpilayer resume {told}'.\n")
     # Its default action ends a process that does not listen to the signal.
     assert codes[0] == -sentinel.SIGNAL
 
@@ -90,14 +91,3 @@ def test_ranks_that_died_together_are_all_named(monkeypatch, capsys):
     me = f"(process {os.getpid()} on here)"
     said = capsys.readouterr().err
     assert said.startswith(f"mpilayer: rank 0 {me} and rank 1 {me} have died; ending")
-
-
-@pytest.mark.parametrize(("runs", "told"), [(["runs/a"], "runs/a"), (["a", ""], "DIR")])
-def test_the_run_is_named(guarded, runs, told):
-    said, _, _ = guarded(("farewell", 60), ("nothing", 0.5, *runs))
-    assert said.endswith(f"with 'mpilayer resume {told}'.\n")
-
-
-def test_a_run_that_was_left_is_no_accident(guarded):
-    said, codes, _ = guarded(("farewell", 0.5, "runs/a", ""), ("farewell", 0.6))
-    assert (said, codes) == ("", [0, 0])

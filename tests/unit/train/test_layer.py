@@ -12,13 +12,13 @@ from mpilayer.models.base import LayerShape
 from mpilayer.models.rbm import RBM
 from mpilayer.rng import stream
 from mpilayer.train.layer import (
+    LayerState,
     check_layer,
     layer_shapes,
     make_layer,
     monitored,
     monitored_errors,
     monitored_rows,
-    new_state,
     row_counts,
 )
 from tests.support import plain
@@ -33,7 +33,7 @@ CONFIGS = {
 
 
 def state_of(config, index=0, n_visible=12):
-    return new_state(config, layer_shapes(config, n_visible), index)
+    return LayerState(config, layer_shapes(config, n_visible), index)
 
 
 def test_shapes():
@@ -144,9 +144,7 @@ def test_a_state_goes_on_where_another_stood():
     config, v = CONFIGS["rbm"], rows(50)
     first, second = state_of(config), state_of(config)
     first.train_epoch(v)
-    second.layer.parameters.vector[:] = first.layer.parameters.vector
-    second.optimizer.state["velocity"][:] = first.optimizer.state["velocity"]
-    second.epoch = first.epoch
+    second.restore(first.arrays(), first.numbers())
     for state in (first, second):
         state.train_epoch(v)
     assert first.layer.parameters.digest() == second.layer.parameters.digest()
@@ -180,7 +178,7 @@ def test_monitored_errors():
 def test_weights_that_become_infinite_are_an_error(config):
     state = state_of(config, index=1)
     state.train_epoch(rows(40, 8))
-    state.settings = replace(state.settings, learning_rate=1e30)
+    state.learning_rate = 1e30
     message = "layer 2 are not after epoch 2: .* below 1e[+]30 .* scale the data"
     with np.errstate(over="raise"), pytest.raises(TrainingError, match=message):
         state.train_epoch(rows(40, 8))

@@ -68,7 +68,7 @@ def test_outputs_by_hand(streamed):
     met = []
 
     def watch(state):
-        if state.settings.index == 1:
+        if state.index == 1:
             trained = state.train_epoch
 
             def train_epoch(rows, *rest):
@@ -132,7 +132,7 @@ def test_one_rank_interleaves_its_layers():
         trained = state.train_epoch
 
         def train_epoch(*arguments):
-            done.append(state.settings.index)
+            done.append(state.index)
             trained(*arguments)
 
         state.train_epoch = train_epoch

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mpilayer.train.plans import BEGINNING, AsyncPlan, Candidate, TablePlan
-from mpilayer.train.restart import consistent, newest_cut, outputs_again, worth_keeping
-from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
+from mpilayer.train.restart import consistent, newest_cut, worth_keeping
+from mpilayer.train.schedule import Schedule, lockstep, simulate
 
 SEEDS = range(150)
 
@@ -140,17 +140,10 @@ def test_asynchronous_checkpoints_by_hand(cut, goes, streamed):
     assert consistent(asynchronous((4,) * len(cut), streamed), cut) == goes
 
 
-def test_nothing_saved_is_the_beginning():
-    plan = TablePlan(greedy((3, 3), (0, 0)), True)
-    assert newest_cut(plan, [[], []]) == (BEGINNING, BEGINNING)
-    assert worth_keeping(plan, [[], []]) == [0, 0]
-    assert outputs_again(plan, (BEGINNING, BEGINNING)) == [False, False]
-
-
 def losses(plan, saved):
     """Yield what is left when one file of the newest cut is damaged."""
     for layer, lost in enumerate(newest_cut(plan, saved)):
-        if lost != BEGINNING and not lost.final:
+        if lost != BEGINNING:
             yield [
                 [c for c in own if i != layer or c != lost]
                 for i, own in enumerate(saved)
@@ -159,10 +152,9 @@ def losses(plan, saved):
 
 def pruned(plan, saved):
     """Remove what is not worth keeping, as a run does."""
-    least = worth_keeping(plan, saved)
+    kept = worth_keeping(plan, saved)
     return [
-        [c for c in own if c.epoch >= bound or c.final]
-        for own, bound in zip(saved, least, strict=True)
+        [c for c in own if c in some] for own, some in zip(saved, kept, strict=True)
     ]
 
 
@@ -188,45 +180,6 @@ def test_few_files_are_kept():
     for done in range(2, 9):
         saved = [[of_table(table, i, e) for e in range(1, done + 1)] for i in range(3)]
         assert all(len(own) == 2 for own in pruned(TablePlan(table, False), saved))
-
-
-def hand_again(table, cut):
-    """Return by hand which outputs must come again: what somebody still reads."""
-    again = [False] * len(cut)
-    for layer in reversed(range(len(cut) - 1)):
-        row, done = table.used[layer + 1], cut[layer + 1].epoch
-        wanted = done < len(row) and row[done] == cut[layer].epoch
-        again[layer] = bool(cut[layer].epoch) and (wanted or again[layer + 1])
-    return again
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_outputs_come_again_that_somebody_reads(seed):
-    rng = np.random.default_rng(seed)
-    table, streamed = random_table(rng, 4), bool(seed % 2)
-    plan = TablePlan(table, streamed)
-    for cut in all_cuts(plan, random_saved(rng, table)):
-        again = outputs_again(plan, cut)
-        assert again == hand_again(table, cut)
-        for layer, comes in enumerate(again):
-            # It is made from the layer's input, with the weights of now.
-            assert not (comes and plan.streams(layer, cut[layer].epoch))
-            if comes and layer:
-                assert cut[layer].used == cut[layer - 1].epoch
-                assert again[layer - 1]
-
-
-def test_outputs_of_ended_asynchronous_layers_come_again():
-    plan = asynchronous((4, 4, 4), True)
-    ended, middle = Candidate(4, 0, True), Candidate(5, 4, True)
-    assert outputs_again(plan, (ended, middle, Candidate(2, 1))) == [True, True, False]
-    assert outputs_again(plan, (ended, Candidate(5, 4), Candidate(2, 1))) == [
-        True,
-        False,
-        False,
-    ]
-    assert outputs_again(plan, (ended, middle, Candidate(2, 1, True))) == [False] * 3
-    assert outputs_again(plan, (Candidate(3), BEGINNING, BEGINNING)) == [False] * 3
 
 
 def test_the_last_epochs_are_never_streamed():

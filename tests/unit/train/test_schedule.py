@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 from mpilayer.errors import ScheduleError
 from mpilayer.train.schedule import (
-    AsyncLayer,
     Schedule,
     finish_times,
     greedy,
@@ -138,14 +136,6 @@ def test_what_was_running_at_the_end_is_not_done():
     schedule.check()
 
 
-def test_simulation_cut_short():
-    # Outputs come at 10, 20, 30; an epoch of layer 2 takes 4, its first begins at 10.
-    long = simulate((3, 1), (0, 5), (10, 4), 2, "all", cut_short=False)
-    short = simulate((3, 1), (0, 5), (10, 4), 2, "all", cut_short=True)
-    assert long.used[1] == (1,) + (2,) * 5 + (3,) * 5
-    assert short.used[1] == (1,) + (2,) * 3 + (3,) * 5
-
-
 @pytest.mark.parametrize(
     ("used", "stipulated", "words"),
     [
@@ -245,47 +235,3 @@ def test_one_worker_a_layer_saves_at_most_the_share_of_the_dearest():
     alone = max(finish_times(greedy((20,) * 4, (0,) * 4), COSTS))
     assert alone == 20 * sum(COSTS)
     assert 1.6 < alone / together < sum(COSTS) / max(COSTS)
-
-
-def live(layer, arrivals):
-    """Return what a layer uses, given the newest output at each epoch's boundary."""
-    for newest in arrivals:
-        output = layer.next_output(newest)
-        if output is not None:
-            layer.begin(output)
-    return layer.used
-
-
-@pytest.mark.parametrize(
-    ("stipulated", "extra", "cut_short", "arrivals", "used"),
-    [
-        # Without a first output it waits; then it never waits before its N-th epoch.
-        (3, 0, True, [-1, -1, 1, 1, 4], [1, 1, 4]),
-        # After that newer outputs do not wake it without extra epochs.
-        (2, 0, True, [1, 1, 2, 3], [1, 1]),
-        # It sleeps when its extra epochs are done, and a newer output wakes it.
-        (1, 1, True, [1, 1, 1, 1, 2, 2, 2, 5], [1, 2, 5]),
-        (1, 2, True, [1, 1, 1, 1, 2, 2, 2, 2], [1, 2, 2]),
-        (5, 1, True, [1] * 9 + [2, 3, 4, 5], [1, 1, 1, 1, 1, 2, 3, 4, 5]),
-        # Outputs used within the stipulated epochs leave nothing over.
-        (2, 2, True, [1, 2, 2, 2, 2], [1, 2]),
-        (4, 1, True, [1, 2, 3, 4, 4, 4], [1, 2, 3, 4]),
-        (4, 20, True, [1, 2, 3] + [4] * 30, [1, 2, 3, 4]),
-        # A newer one cuts the extra epochs short, or not.
-        (1, 3, True, [1, 1, 2, 2, 3, 3, 3, 3], [1, 2, 2, 3, 3, 3]),
-        (1, 3, False, [1, 1, 2, 2, 3, 3, 3, 3], [1, 2, 2, 2, 3, 3, 3]),
-        # The first layer: the data never get newer.
-        (3, 0, True, [0] * 5, [0, 0, 0]),
-        (3, 2, True, [0] * 9, [0, 0, 0]),
-    ],
-)
-def test_the_rule_of_asynchronous_layers(stipulated, extra, cut_short, arrivals, used):
-    assert live(AsyncLayer(stipulated, extra, cut_short), arrivals) == used
-
-
-def test_asking_changes_nothing():
-    layer = AsyncLayer(1, 1)
-    layer.begin(1)
-    before = replace(layer, used=list(layer.used))
-    assert [layer.next_output(n) for n in (1, 2, 1)] == [None, 2, None]
-    assert layer == before
