@@ -127,18 +127,6 @@ def test_rows_and_activations(name):
     assert plainly.layer.parameters.digest() == state.layer.parameters.digest()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_learning_lowers_the_error(name):
-    config = replace(CONFIGS[name], learning_rate=(0.1,), momentum_switch=5)
-    state, v = state_of(config), monitored(rows(300), rows(100, seed=1), 100)
-    before = monitored_errors(state.layer, v)
-    for _ in range(30):
-        state.train_epoch(v.train)
-    after = monitored_errors(state.layer, v)
-    assert after[0] < 0.4 * before[0]
-    assert after[1] < 0.4 * before[1]
-
-
 def test_a_state_goes_on_where_another_stood():
     """Parameters, velocity and epoch are all that a checkpoint needs."""
     config, v = CONFIGS["rbm"], rows(50)
