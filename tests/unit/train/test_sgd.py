@@ -25,10 +25,9 @@ def options(**changes):
     return settings(**usual | changes)
 
 
-def states(cost, config, first=None):
+def states(cost, config):
     """Return the state at each measured cost, the first before any step."""
-    begin = cost.model.parameters.vector.copy()
-    first = first or SGDState.first(begin, cost, cost)
+    first = SGDState.first(cost.model.parameters.vector.copy(), cost, cost)
     found = [first]
     with pytest.raises(Enough, match="evaluations"):
         found.extend(sgd(cost, cost, config, first))
@@ -61,30 +60,6 @@ def test_steps_are_the_plain_ones(hidden, output, minibatch, every, rule):
         np.testing.assert_allclose(state.mean_activation, plain[1], atol=1e-12)
         whole = sparse.exact(shape, plain[0], x, config)
         sparse.assert_close((state.cost, state.gradient), whole, 1e-11)
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_going_on_within_a_pass(dtype, rule):
-    """Costs are measured where the rows of a pass are not all met: the same bits."""
-    changes = {"measure_every": 20, "evaluations": 9, "sgd_sparsity": rule}
-    config = options(dtype=dtype, **changes)
-    expected = states(make_cost(config, patches(45)), config)
-    assert [state.examples % 45 for state in expected[:5]] == [0, 21, 42, 21, 35]
-    for stop in (1, 2, 5):
-        stood = expected[stop]
-        first = SGDState.restore(
-            {name: array.copy() for name, array in stood.arrays().items()},
-            stood.numbers(),
-        )
-        cost = make_cost(config, patches(45))
-        cost.model.parameters.vector[:] = np.nan
-        for state, other in zip(
-            states(cost, config, first), expected[stop:], strict=True
-        ):
-            assert state.numbers() == other.numbers()
-            for name, array in state.arrays().items():
-                np.testing.assert_array_equal(array, other.arrays()[name])
 
 
 def test_a_checkpoint_of_the_constant_rate():
