@@ -31,7 +31,7 @@ from mpilayer.cli.main import main as mpilayer
 from tests.e2e.conftest import write_pixels
 
 LIMIT = 60
-for _name in ("training", "use", "report", "resume"):
+for _name in ("training", "use", "report"):
     import_module(f"mpilayer.cli.{_name}")  # once, not in every child
 import_module("mpilayer.report.build")
 
