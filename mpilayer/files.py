@@ -30,14 +30,9 @@ from mpilayer.errors import (
     reason,
 )
 
-NAMES = "surrogateescape"
-"""How to read and write names of files, which may be in any encoding."""
-
-SEAL = "seal"
-"""The key, or section, with the digest of all others."""
-
-PAGES = (".html", ".htm")
-"""Endings of reports."""
+NAMES = "surrogateescape"  # for names of files, which may be in any encoding
+SEAL = "seal"  # the key, or section, with the digest of all others
+PAGES = (".html", ".htm")  # endings of reports
 
 
 @contextmanager
@@ -47,9 +42,8 @@ def replacing(
     """Write a file that is whole or as it was before. Local.
 
     Yields where to write it. It appears, in one step, when the block and ``settle``,
-    called with the file as it is on the disk, end without an error.
-
-    FileError: it cannot be written.
+    called with the file as it is on the disk, end without an error. FileError: it
+    cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -150,10 +144,7 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 def check_digest(
     path: Path, found: str, stored: str, error: type[MpilayerError]
 ) -> None:
-    """Compare the digest of a file's content with the one it carries.
-
-    ``error``: if they differ.
-    """
+    """Compare the digest of a file's content with the one it carries."""
     if found != stored:
         raise error(
             f"{path} must hold what was written; its digest is {found[:12]} instead of "
@@ -164,33 +155,24 @@ def check_digest(
 
 @contextmanager
 def optional(path: Path, consequence: str) -> Iterator[None]:
-    """Go on when a file cannot be used on which no result depends, and say so. Local.
+    """Go on when a file cannot be used on which no result depends. Local.
 
-    Warns
-    -----
-    FileWarning
-        Once for each file and reason: with the ``consequence``, a clause.
+    A FileWarning says so, with the ``consequence``, a clause.
     """
     try:
         yield
     except (OSError, MpilayerError) as error:
         cause = error.__cause__ or error
-        told = str(error)
+        told = "it is damaged" if isinstance(error, CheckpointError) else str(error)
         if isinstance(cause, OSError):
             told = reason(cause)
-        elif isinstance(error, CheckpointError):
-            told = "it is damaged"
         warnings.warn(
             f"{path} can't be used ({told}): {consequence}", FileWarning, stacklevel=3
         )
 
 
 def check_output(out: Path, endings: Collection[str], replace: bool) -> str:
-    """Return the ending of a file to be written, in small letters. Local.
-
-    ConfigError: it is none of ``endings``, or the file exists and is not to be
-    replaced.
-    """
+    """Return the ending of a file that may be written, in small letters. Local."""
     ending = out.suffix.lower()
     if ending not in endings:
         raise ConfigError(
@@ -228,11 +210,11 @@ def _parsed(
 
 
 def _json(text: str) -> Any:
-    """Return what JSON holds; Python's reader takes numbers that JSON does not have."""
     return json.loads(text, parse_constant=_finite, parse_float=_finite)
 
 
 def _finite(text: str) -> float:
+    """Return a number; Python's reader takes some that JSON does not have."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text} is not a finite number")

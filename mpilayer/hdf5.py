@@ -37,10 +37,6 @@ Advise = Callable[[Any], str]
 """Returns what to do with a path, one sentence, given an open HDF5 file or None."""
 
 
-def _no_advice(_: Any) -> str:
-    return ""
-
-
 @contextmanager
 def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
     """Write an HDF5 file atomically: temporary file, fsync, verify, rename. Local.
@@ -79,7 +75,7 @@ def open_read(
     kind: str,
     version: int,
     error: type[MpilayerError] = DataError,
-    advise: Advise = _no_advice,
+    advise: Advise = lambda _: "",
 ) -> Iterator[Any]:
     """Open an HDF5 file of one kind, of ``version`` at most, read-only.
 
@@ -107,7 +103,7 @@ def open_read(
 
 @contextmanager
 def open_foreign(
-    path: Path, error: type[MpilayerError] = DataError, advise: Advise = _no_advice
+    path: Path, error: type[MpilayerError] = DataError, advise: Advise = lambda _: ""
 ) -> Iterator[Any]:
     """Open an HDF5 file of any program read-only; raises as ``open_read``."""
     if not path.is_file():
@@ -166,20 +162,12 @@ def has_checksums(file: Any) -> bool:
 def datasets(file: Any) -> dict[str, Any]:
     """Return all data sets of an open file that hard links lead to, by path."""
     found: dict[str, Any] = {}
-
-    def add(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = item
-
-    file.visititems(add)
-    return found
+    file.visititems(found.__setitem__)
+    return {k: item for k, item in found.items() if isinstance(item, h5py.Dataset)}
 
 
 def verify_digest(file: Any, path: Path, error: type[MpilayerError]) -> None:
-    """Compare an open file's content with the digest it carries.
-
-    ``error``: if they differ.
-    """
+    """Compare an open file's content with the digest it carries."""
     files.check_digest(path, content_digest(file), text(file, "digest"), error)
 
 
@@ -206,20 +194,17 @@ def content_digest(group: Any) -> str:
         add_attributes(name, item.attrs)
         if isinstance(item, h5py.Dataset):
             hasher.update(f"{name}:{item.dtype.str}{item.shape};".encode())
-            rows = item.shape[0] if item.shape else 0
-            for start in range(0, rows, _DIGEST_ROWS):
-                rows_read = item[start : start + _DIGEST_ROWS]
-                hasher.update(np.ascontiguousarray(rows_read).data)
-            if not item.shape:
-                hasher.update(np.ascontiguousarray(item[()]).data)
+            parts: list[Any] = [()]  # all of a scalar
+            if item.shape:
+                starts = range(0, item.shape[0], _DIGEST_ROWS)
+                parts = [slice(start, start + _DIGEST_ROWS) for start in starts]
+            for part in parts:
+                hasher.update(np.ascontiguousarray(item[part]).data)
     return hasher.hexdigest()
 
 
 def _refusal(error: Exception, path: Path) -> FileError | None:
-    """Return what the operating system has refused to HDF5; None if it was not that.
-
-    Whether HDF5 raises an ``OSError`` depends on what it was at.
-    """
+    """Return what the operating system has refused to HDF5, of whatever type."""
     found = re.search(r"errno = (\d+)", str(error))
     if found is None or int(found[1]) in _MISTAKES:
         return None
@@ -234,15 +219,15 @@ def _check_links(
 
     Its data sets may be parts of others, ``virtual`` ones, which lie in its folder.
     """
-    links: list[str] = []
+    faults: list[str] = []
 
     def note(name: bytes, link: Any) -> None:
         # HDF5 loses exceptions that are raised here.
         if link.type == h5py.h5l.TYPE_EXTERNAL:
-            links.append(f"the link {os.fsdecode(name)!r} to another file")
+            faults.append(f"the link {os.fsdecode(name)!r} to another file")
 
     file.id.links.visit(note, info=True)
-    faults = [*links, *_outer_parts(file, path, error, virtual)]
+    faults += _outer_parts(file, path, error, virtual)
     if faults:
         raise error(
             f"{path} must hold its data itself, or in its folder; found {faults[0]}. "

@@ -23,10 +23,7 @@ _FILES = (
 
 
 def demand(n_bytes: int, what: object) -> None:
-    """Refuse to hold more bytes, of ``what`` they come from, than there is room for.
-
-    DataError: there is less memory.
-    """
+    """Raise DataError where there is no room for so many bytes of ``what`` is read."""
     left = available() if n_bytes > _LITTLE else None
     if left is not None and n_bytes > left:
         raise DataError(
@@ -50,13 +47,10 @@ def limit_process() -> None:
 
 def available() -> int | None:
     """Return the bytes left on the host or in control groups; None if nobody says."""
-    kilobytes = re.search(
-        r"^MemAvailable:\s+(\d+) kB", read(Path("/proc/meminfo")), re.MULTILINE
-    )
-    left = [room(GROUPS, read(Path("/proc/self/cgroup")))]
-    if kilobytes:
-        left.append(1024 * int(kilobytes[1]))
-    return min((n for n in left if n is not None), default=None)
+    kilobytes = re.findall(r"\bMemAvailable:\s+(\d+) kB", read(Path("/proc/meminfo")))
+    left = [1024 * int(number) for number in kilobytes]
+    in_groups = room(GROUPS, read(Path("/proc/self/cgroup")))
+    return min(left if in_groups is None else [*left, in_groups], default=None)
 
 
 def room(root: Path, groups: str) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import PurePath
 
-from mpilayer.config import check, option
+from mpilayer.config import Settings, option
 from mpilayer.errors import ConfigError, unknown
 
 FOLLOWERS: Mapping[str, tuple[str, ...]] = {
@@ -33,7 +33,7 @@ _TO_FILL_IN = {"partition": "NAME", "account": "NAME", "mem": "8G"}
 
 
 @dataclass(frozen=True)
-class JobConfig:
+class JobConfig(Settings):
     """What is asked of SLURM, and how the ranks are started."""
 
     nodes: int = option(1, "nodes", least=1)
@@ -68,7 +68,7 @@ class JobConfig:
     )
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         if self.nodes > self.ntasks:
             raise ConfigError(
                 f"every node needs a rank; got {self.nodes} nodes for {self.ntasks} "

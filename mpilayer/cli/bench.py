@@ -70,7 +70,10 @@ def run(args: argparse.Namespace) -> None:
     check(args)
     with tempfile.TemporaryDirectory() as folder:
         if args.kind == "sparse":
-            print_scaling(measure_scaling(args, Path(folder)), args)
+            SparseConfig(evaluations=args.evaluations, kl=args.kl)  # checks both
+            options = ["--evaluations", str(args.evaluations), "--kl", args.kl]
+            what = (args.data, args.sizes, args.ranks, options, args.rounds)
+            print_scaling(compare_scaling(*what, Path(folder), show.say), args)
         else:
             print_comparison(*measure(args, Path(folder)), args)
 
@@ -88,10 +91,7 @@ def set_defaults(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check the numbers.
-
-    ConfigError: one is out of range, or this is one of several ranks.
-    """
+    """Check the numbers, and that this is no rank of several."""
     for name, type_, *_ in _OPTIONS:
         found = getattr(args, name)
         counts = found if type_ is numbers else (found,)
@@ -127,28 +127,16 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[Comparison, str]:
     return take_turns(candidates, rounds, warm_up=0, say=show.say), base
 
 
-def measure_scaling(args: argparse.Namespace, folder: Path) -> Scaling:
-    """Time whole runs of the sparse autoencoder."""
-    config = SparseConfig(evaluations=args.evaluations, kl=args.kl)
-    options = ["--evaluations", str(config.evaluations), "--kl", config.kl]
-    return compare_scaling(
-        args.data, args.sizes, args.ranks, options, args.rounds, folder, show.say
-    )
-
-
 def print_comparison(
     comparison: Comparison, base: str, args: argparse.Namespace
 ) -> None:
     """Print a row a candidate."""
     names = list(comparison.seconds)
+    medians = {name: comparison.median(name) for name in names}
+    speed_ups = {name: comparison.ratio(base, name) for name in names}
     if args.json:
-        result = {
-            "kind": args.kind,
-            "seconds": comparison.seconds,
-            "median_seconds": {name: comparison.median(name) for name in names},
-            "speed_up": {name: comparison.ratio(base, name) for name in names},
-            "base": base,
-        }
+        result = {"kind": args.kind, "seconds": comparison.seconds}
+        result |= {"median_seconds": medians, "speed_up": speed_ups, "base": base}
         print(json.dumps(result))
         return
     table = Table(title=f"{_KINDS[args.kind]}\n{args.rounds} rounds; ratios to {base}")
@@ -157,13 +145,8 @@ def print_comparison(
         table.add_column(column, justify="right")
     for name in names:
         low, high = comparison.spread(name, base)
-        table.add_row(
-            name,
-            f"{comparison.median(name):.4g}",
-            f"{comparison.ratio(name, base):.3f}",
-            f"{low:.2f}-{high:.2f}",
-            f"{comparison.ratio(base, name):.2f}",
-        )
+        times = (f"{medians[name]:.4g}", f"{comparison.ratio(name, base):.3f}")
+        table.add_row(name, *times, f"{low:.2f}-{high:.2f}", f"{speed_ups[name]:.2f}")
     out = show.console()
     out.print(table)
     if ONE_RANK in names:
@@ -211,10 +194,8 @@ def scaling_record(scaling: Scaling, args: argparse.Namespace) -> dict[str, Any]
     """Return what JSON says: numbers of rows, then of ranks, are the keys."""
 
     def by_size(value: Any) -> dict[int, dict[int, Any]]:
-        return {
-            size: {ranks: value(size, ranks) for ranks in scaling.ranks}
-            for size in scaling.sizes
-        }
+        ranks, sizes = scaling.ranks, scaling.sizes
+        return {size: {n: value(size, n) for n in ranks} for size in sizes}
 
     return {
         "kind": args.kind,

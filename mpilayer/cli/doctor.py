@@ -16,15 +16,11 @@ from mpilayer import environment
 from mpilayer.cli import show
 from mpilayer.cli.options import add_threads
 from mpilayer.doctor.examine import examine
-from mpilayer.doctor.facts import Facts
 from mpilayer.doctor.finding import NOTE, OK, PROBLEM, Finding, worst
 from mpilayer.doctor.verdicts import judge
 from mpilayer.words import count
 
-EXIT_PROBLEM = 1
-
 _MOST_ALIKE = 4
-
 _STYLES = {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}
 
 
@@ -34,23 +30,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Start it as you start a run, with the same launcher and in the same job. "
         "Exit code: 0, or 1 when something would break a run."
     )
+    where = "where runs are to be (default: here)"
     parser.add_argument(
-        "directory",
-        type=Path,
-        nargs="?",
-        default=Path(),
-        metavar="DIR",
-        help="where runs are to be (default: here)",
+        "directory", type=Path, nargs="?", default=Path(), metavar="DIR", help=where
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_threads(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Examine and print.
+    """Examine and print; exit with 1 when something would break a run.
 
-    SystemExit: with 1, when something would break a run: on rank 0 alone, since
-    launchers end the others, perhaps before they have printed, when a rank ends so.
+    On rank 0 alone, since launchers end the others, perhaps before they have printed,
+    when a rank ends so.
     """
     comm, facts = examine(args.directory, args.threads, _say)
     findings = judge(facts)
@@ -58,22 +50,13 @@ def run(args: argparse.Namespace) -> None:
     if number > 0:
         return
     if args.json:
-        print_json(facts, findings)
+        record = {"verdict": worst(findings), "ranks": facts.launch.size}
+        told = {"findings": list(map(asdict, findings)), "facts": asdict(facts)}
+        print(json.dumps({**record, **told}), flush=True)
     else:
         print_report(findings)
     if worst(findings) == PROBLEM:
-        raise SystemExit(EXIT_PROBLEM)
-
-
-def print_json(facts: Facts, findings: Iterable[Finding]) -> None:
-    """Print all facts and findings."""
-    record = {
-        "verdict": worst(findings),
-        "ranks": facts.launch.size,
-        "findings": [asdict(finding) for finding in findings],
-        "facts": asdict(facts),
-    }
-    print(json.dumps(record), flush=True)
+        raise SystemExit(1)
 
 
 def print_report(findings: list[Finding]) -> None:
@@ -84,9 +67,10 @@ def print_report(findings: list[Finding]) -> None:
         out.print(table(shortened([f for f in findings if f.group == group])))
     problems = [finding for finding in findings if finding.verdict == PROBLEM]
     notes = sum(finding.verdict == NOTE for finding in findings)
+    numbers = {"problem": len(problems), "note": notes}.items()
+    counts = ", ".join(count(n, what) if n else f"no {what}s" for what, n in numbers)
     out.print()
-    counts = f"{_count(len(problems), 'problem')}, {_count(notes, 'note')}."
-    out.print(f"{counts} What to mend:" if problems else counts)
+    out.print(f"{counts}. What to mend:" if problems else f"{counts}.")
     for finding in problems:
         text = Text(f"{finding.group}, {finding.subject}: {finding.remedy}")
         out.print(Padding(text, (0, 0, 0, 2)))
@@ -94,17 +78,16 @@ def print_report(findings: list[Finding]) -> None:
 
 def shortened(findings: list[Finding]) -> list[Finding]:
     """Return the findings of a group; of many hosts in order only the first few."""
-    fine = Counter(finding.subject for finding in findings if finding.verdict == OK)
-    told: Counter[str] = Counter()
+    left = Counter(finding.subject for finding in findings if finding.verdict == OK)
+    more = {subject: n - _MOST_ALIKE for subject, n in left.items()}
     short = []
     for finding in findings:
         subject, is_fine = finding.subject, finding.verdict == OK
-        if is_fine:
-            told[subject] += 1
-        if not is_fine or told[subject] <= _MOST_ALIKE:
+        left[subject] -= is_fine
+        if not is_fine or left[subject] >= more[subject]:
             short.append(finding)
-        elif told[subject] == fine[subject]:
-            rest = f"and {fine[subject] - _MOST_ALIKE} more like these"
+        elif left[subject] == 0:
+            rest = f"and {more[subject]} more like these"
             short.append(replace(finding, found=rest))
     return short
 
@@ -122,10 +105,6 @@ def table(findings: Iterable[Finding]) -> Padding:
         verdict = Text(finding.verdict, style=_STYLES[finding.verdict])
         grid.add_row(verdict, finding.subject, Group(*text))
     return Padding(grid, (0, 0, 0, 2))
-
-
-def _count(number: int, what: str) -> str:
-    return count(number, what) if number else f"no {what}s"
 
 
 def _say(line: str) -> None:

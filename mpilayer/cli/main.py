@@ -66,7 +66,6 @@ EXIT_USER_ERROR = 2
 
 # Seconds for rank 0 to print what all ranks have found where MPI cannot join them.
 _LAST_WORDS = 1.0
-
 # Seconds after which an interrupt that had no effect is repeated; enough to clean up.
 _HEARD_AFTER = 1.0
 

@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,16 +41,13 @@ def add_option(
 
     With another default, there is no flag to turn a switch off.
     """
-    usual = item.default
+    name, text, usual = flag(item.name), help or item.help, item.default
     if item.is_list:
         usual = ",".join(map(str, usual))
-    text = help or item.help
     if item.type is bool:
         switch = argparse.BooleanOptionalAction if default is None else "store_true"
         told = f" (default: {usual})" if default is None else ""
-        group.add_argument(
-            flag(item.name), action=switch, default=default, help=text + told
-        )
+        group.add_argument(name, action=switch, default=default, help=text + told)
         return
 
     def convert(word: str) -> Any:
@@ -61,12 +58,11 @@ def add_option(
             raise argparse.ArgumentTypeError(message) from None
 
     metavar = {int: "N", float: "X"}.get(item.type, "TEXT")
-    if item.is_list:
-        metavar = "N[,N...]"
+    metavar = "N[,N...]" if item.is_list else metavar
     if item.choices:
         metavar = "{" + ",".join(item.choices) + "}"
     group.add_argument(
-        flag(item.name),
+        name,
         type=convert,
         default=default,
         metavar=item.metavar or metavar,
@@ -104,65 +100,38 @@ def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
             choices=("auto",),
             help="auto: go on with the run if it is there, else start it",
         )
-    for name, type_, metavar, help in (
-        (
-            "checkpoint_every",
-            _count,
-            "N",
-            "save after so many epochs, iterations or passes (default: by time)",
-        ),
-        (
-            "checkpoint_seconds",
-            _seconds,
-            "S",
-            f"save when the last time is so long ago ({usual.checkpoint_seconds:g})",
-        ),
-        (
-            "max_time",
-            _seconds,
-            "TIME",
-            "save and end with code 75 after seconds, MM:SS or HH:MM:SS",
-        ),
-        (
-            "peer_timeout",
-            _seconds,
-            "TIME",
-            "end the job when a rank has been silent so long (default: 600 s)",
-        ),
-    ):
+
+    def add(name: str, type_: Callable[[str], float], metavar: str, help: str) -> None:
+        default = getattr(usual, name)
         group.add_argument(
-            flag(name),
-            type=type_,
-            default=getattr(usual, name),
-            metavar=metavar,
-            help=help,
+            flag(name), type=type_, default=default, metavar=metavar, help=help
         )
+
+    text = "save after so many epochs, iterations or passes (default: by time)"
+    add("checkpoint_every", _count, "N", text)
+    text = f"save when the last time is so long ago ({usual.checkpoint_seconds:g})"
+    add("checkpoint_seconds", _seconds, "S", text)
+    text = "save and end with code 75 after seconds, MM:SS or HH:MM:SS"
+    add("max_time", _seconds, "TIME", text)
+    text = "end the job when a rank has been silent so long (default: 600 s)"
+    add("peer_timeout", _seconds, "TIME", text)
 
 
 def safety_from(args: argparse.Namespace) -> Safety:
-    """Return what ``add_safety`` has read.
-
-    ConfigError: both ``--resume`` and ``--replace``.
-    """
+    """Return what ``add_safety`` has read, if it fits ``--replace``."""
     resume = getattr(args, "resume", None) == "auto"
     if resume and args.replace:
         raise ConfigError(
             "a run can go on or begin anew; got --resume and --replace. Leave one out."
         )
-    return Safety(
-        args.checkpoint_every,
-        args.checkpoint_seconds,
-        args.max_time,
-        resume,
-        args.peer_timeout,
-    )
+    every, seconds = args.checkpoint_every, args.checkpoint_seconds
+    return Safety(every, seconds, args.max_time, resume, args.peer_timeout)
 
 
 def config_from(args: argparse.Namespace, cls: type[Config], section: str) -> Config:
     """Return the configuration: flags over the file over defaults.
 
-    ConfigError: a wrong key, type or range; in the words of the flag or file it is
-    from.
+    ConfigError: a wrong key, type or range, in the words of the flag or file.
     """
     in_file = {} if args.config is None else read_toml(args.config, section)
     found = {name: getattr(args, name) for name in options_of(cls)}
@@ -184,15 +153,13 @@ def with_flags() -> Iterator[None]:
     try:
         yield
     except FieldError as error:
-        key, words = error.key, str(error)
-        with_flag = words.replace(f"Change {key}.", f"Change {flag(key)}.")
-        raise ConfigError(with_flag) from error
+        found, wanted = f"Change {error.key}.", f"Change {flag(error.key)}."
+        raise ConfigError(str(error).replace(found, wanted)) from error
 
 
 def _seconds(text: str) -> float:
-    parts = text.split(":")
     try:
-        values = [float(part) for part in parts]
+        values = [float(part) for part in text.split(":")]
     except ValueError:
         values = [-1.0]
     if len(values) > 3 or not all(0 <= value < math.inf for value in values):

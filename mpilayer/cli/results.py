@@ -1,5 +1,7 @@
 """What is shown at the end of a training, by the command that it was."""
 
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -80,60 +82,62 @@ def _draw_filters(directory: RunDirectory, summary: dict[str, Any]) -> str:
 
 def show_comparison(result: dict[str, Any]) -> None:
     """Print both runs side by side."""
-    out = show.console()
-    out.print(_runs_table(result))
-    out.print(_shards_table(result))
-    for line in _remarks(result):
-        out.print(line)
+    for part in (_runs_table(result), _shards_table(result), *_remarks(result)):
+        show.console().print(part)
 
 
 def _runs_table(result: dict[str, Any]) -> Table:
-    runs, ranks = result["runs"], count(result["ranks"], "rank")
-    table = Table(title=f"Two runs from one start, {ranks}")
-    table.add_column("")
-    for name in runs:
-        table.add_column(f"trained on\n{name}", justify="right")
+    runs = result["runs"]
 
-    def row(words: str, key: str, form: str, unit: float = 1.0) -> None:
-        values = [run[key] for run in runs.values()]
-        table.add_row(words, *(_shown(value, form, unit) for value in values))
+    def row(words: str, form: str, *keys: str, unit: float = 1.0) -> list[str]:
+        found = [reduce(getitem, keys, run) for run in runs.values()]
+        return [words, *(_shown(value, form, unit) for value in found)]
 
-    row("average cost", "average_cost", ".6f")
-    row("exact cost", "exact_cost", ".6f")
+    rows = [
+        row("average cost", ".6f", "average_cost"),
+        row("exact cost", ".6f", "exact_cost"),
+        row("seconds", ".2f", "seconds"),
+        row("milliseconds an evaluation", ".2f", "seconds_per_evaluation", unit=1e3),
+        row("share of Allreduce", ".1%", "allreduce_share"),
+    ]
     if result["ranks"] > 1:
-        for key, words in (
-            ("measured", "gap, measured"),
-            ("predicted", "gap, predicted to second order"),
-            ("bound", "gap, 99 % bound"),
-        ):
-            gaps = [run["gap"][key] for run in runs.values()]
-            table.add_row(words, *(_shown(gap, ".2e") for gap in gaps))
-    row("seconds", "seconds", ".2f")
-    row("milliseconds an evaluation", "seconds_per_evaluation", ".2f", 1e3)
-    row("share of Allreduce", "allreduce_share", ".1%")
-    return table
+        rows[2:2] = [
+            row("gap, measured", ".2e", "gap", "measured"),
+            row("gap, predicted to second order", ".2e", "gap", "predicted"),
+            row("gap, 99 % bound", ".2e", "gap", "bound"),
+        ]
+    title = f"Two runs from one start, {count(result['ranks'], 'rank')}"
+    return show.table(title, ("", *(f"trained on\n{name}" for name in runs)), rows)
 
 
 def _shards_table(result: dict[str, Any]) -> Table:
     title = "Gap at the exact solution, were the rows cut into so many shards"
     columns = ("shards", "as they lie", "predicted", "99 % bound", "sorted by norm")
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(column, justify="right")
-    shards = result["shards"]
-    for lying, ordered in zip(
-        shards["as_they_lie"], shards["sorted_by_norm"], strict=True
-    ):
+    shards, rows = result["shards"], []
+    pairs = zip(shards["as_they_lie"], shards["sorted_by_norm"], strict=True)
+    for lying, ordered in pairs:
         gaps = (lying["measured"], lying["predicted"], lying["bound"])
         cells = [_shown(gap, ".2e") for gap in (*gaps, ordered["measured"])]
-        table.add_row(str(lying["shards"]), *cells)
-    return table
+        rows.append([str(lying["shards"]), *cells])
+    return show.table(title, columns, rows, "right")
 
 
 def _remarks(result: dict[str, Any]) -> list[str]:
     lines = ["With one rank both are the same: start several with mpiexec."]
     if result["ranks"] > 1:
-        lines = _differences(result)
+        paper, seconds = (
+            result["paper"],
+            result["runs"]["exact"]["seconds_per_evaluation"],
+        )
+        low, high = paper["exact_slower_by_seconds"]
+        lines = [
+            f"Distance of the weights: {result['weights_distance']:.3g}, "
+            f"{result['weights_distance_relative']:.1%} of their norm.",
+            f"An evaluation took {seconds * 1e3:.2f} ms with the exact term, "
+            f"{result['exact_slower_by']:+.1%} against the average; {paper['source']} "
+            f"measured {low} to {high} s more on {paper['of_seconds'][0]} to "
+            f"{paper['of_seconds'][1]} s.",
+        ]
     if not result["shards"]["exchangeable"]:
         excess = result["shards"]["variance_over_sampling"]
         lines.append(
@@ -142,19 +146,6 @@ def _remarks(result: dict[str, Any]) -> list[str]:
             "average is another cost. Shuffle the rows, or use --kl exact."
         )
     return lines
-
-
-def _differences(result: dict[str, Any]) -> list[str]:
-    paper, exact = result["paper"], result["runs"]["exact"]
-    slower, per_evaluation = result["exact_slower_by"], exact["seconds_per_evaluation"]
-    low, high = paper["exact_slower_by_seconds"]
-    return [
-        f"Distance of the weights: {result['weights_distance']:.3g}, "
-        f"{result['weights_distance_relative']:.1%} of their norm.",
-        f"An evaluation took {per_evaluation * 1e3:.2f} ms with the exact term, "
-        f"{slower:+.1%} against the average; {paper['source']} measured {low} to "
-        f"{high} s more on {paper['of_seconds'][0]} to {paper['of_seconds'][1]} s.",
-    ]
 
 
 def _shown(value: float | None, form: str, unit: float = 1.0) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from mpilayer.cli import show
+from mpilayer.cli.arguments import add_replace
 from mpilayer.cli.options import add_safety, add_threads, safety_from
 from mpilayer.cli.results import show_result
 from mpilayer.errors import ConfigError
@@ -38,17 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SECTION.KEY=VALUE",
         help="settings over those of the file, such as finetune.epochs=3",
     )
-    parser.add_argument(
-        "--run",
-        type=Path,
-        metavar="DIR",
-        help="directory of all results (default: what the file says, or runs/NAME)",
-    )
-    parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="replace an experiment that is there already",
-    )
+    results = "directory of all results (default: what the file says, or runs/NAME)"
+    parser.add_argument("--run", type=Path, metavar="DIR", help=results)
+    add_replace(parser, "an experiment that is there already")
     add_threads(parser, "in each step as its command has them")
     add_safety(parser)
 
@@ -86,9 +79,7 @@ def report(plan: Plan) -> tuple[bool, str]:
 def _evaluation(summary: dict[str, Any]) -> Table:
     """Return the errors of all models, of whatever kind."""
     kinds = [_ERRORS.get(r["model"], _RECONSTRUCTION) for r in summary.values()]
-    table = Table(title=f"Error: {'; '.join(dict.fromkeys(kinds))}")
-    for column in ("run", "model"):
-        table.add_column(column)
+    table = Table("run", "model", title=f"Error: {'; '.join(dict.fromkeys(kinds))}")
     for column in ("rows", "error", "PCA error", "components"):
         table.add_column(column, justify="right")
     for name, result in summary.items():

@@ -21,10 +21,6 @@ from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.record import KINDS
 from mpilayer.words import count
 
-_PREDICTION_TITLES = {
-    "classify": "Wrong classes, percent",
-    "regress": "Squared error of the labels, mean over rows",
-}
 # As many fit into 80 columns, of short labels and counts below 10,000.
 _MOST_CLASSES = 10
 _WIDEST = 80
@@ -45,7 +41,7 @@ def number(value: float | None, places: int = 2) -> str:
 
 def console() -> Console:
     """Return the console for tables; no narrower than they are when not a terminal."""
-    return _console(width=None if sys.stdout.isatty() else 80)
+    return _console(width=None if sys.stdout.isatty() else _WIDEST)
 
 
 def screen() -> Console:
@@ -54,7 +50,7 @@ def screen() -> Console:
     What asks for colours in a log (``FORCE_COLOR``) does not ask for animation.
     """
     width = lines.width()
-    return _console(stderr=True, force_terminal=width > 0, width=width or 80)
+    return _console(stderr=True, force_terminal=width > 0, width=width or _WIDEST)
 
 
 def _console(**options: Any) -> Console:
@@ -64,16 +60,11 @@ def _console(**options: Any) -> Console:
 
 @contextmanager
 def told_by(run: Path) -> Iterator[None]:
-    """Show what a run tells of its end, perhaps in a file that a stranger has changed.
-
-    CheckpointError: it is not what runs tell.
-    """
+    """Show what a run tells of its end, perhaps in a file that others have changed."""
+    faults = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
     try:
         yield
-    except (
-        *(ArithmeticError, AttributeError),
-        *(LookupError, TypeError, ValueError),
-    ) as cause:
+    except faults as cause:
         raise CheckpointError(
             f"what {run} tells of its end must be as it was written; found another: "
             f"{type(cause).__name__}: {cause}. Restore its .json files, or remove them "
@@ -95,13 +86,12 @@ def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
     live = terminal.is_interactive
 
     def look() -> bool:
-        news = False
+        news: dict[str, dict[str, Any]] = {}
         for name, reader in readers.items():
             with suppress(OSError):  # it is looked at again
-                for line in reader.new_lines():
-                    latest[name] = line
-                    news = True
-        return news
+                news.update((name, line) for line in reader.new_lines())
+        latest.update(news)
+        return bool(news)
 
     def show_lines() -> None:
         while not stop.wait(_LINES_EVERY):
@@ -180,26 +170,22 @@ def table(
 
 def error_table(summary: dict[str, Any]) -> Table:
     """Return the errors of PCA, the pre-trained and the fine-tuned stack."""
-    kinds = {
-        "pca": "PCA, as many components as code units",
-        "pretrained": "pre-trained",
-        "finetuned": "fine-tuned",
-    }
-    return table(
-        "Reconstruction error (sum over columns, mean over rows)",
-        ("", "train", "validation", "test"),
-        [
-            [words, *map(number, summary[key].values())]
-            for key, words in kinds.items()
-            if summary.get(key)
-        ],
-    )
+    kinds = {"pretrained": "pre-trained", "finetuned": "fine-tuned"}
+    kinds = {"pca": "PCA, as many components as code units", **kinds}
+    rows = [
+        [words, *map(number, summary[key].values())]
+        for key, words in kinds.items()
+        if summary.get(key)
+    ]
+    title = "Reconstruction error (sum over columns, mean over rows)"
+    return table(title, ("", "train", "validation", "test"), rows)
 
 
 def prediction_table(errors: dict[str, float | None], command: str) -> Table:
     """Return the errors of a classifier or a regressor on all splits."""
-    row = list(map(number, errors.values()))
-    return table(_PREDICTION_TITLES[command], errors, [row], "right")
+    title = "Squared error of the labels, mean over rows"
+    title = "Wrong classes, percent" if command == "classify" else title
+    return table(title, errors, [list(map(number, errors.values()))], "right")
 
 
 def confusion_table(result: dict[str, Any]) -> Table:
@@ -207,15 +193,12 @@ def confusion_table(result: dict[str, Any]) -> Table:
     counts, labels = result["confusion"], list(map(str, result["classes"]))
     widths = [max(4, len(label)) + 3 for label in labels]
     if len(labels) <= _MOST_CLASSES and sum(widths) + max(widths) < _WIDEST:
-        return table(
-            "Rows of each class (down) taken for each (across)",
-            ("", *labels),
-            [
-                [label, *(str(n) if n else "·" for n in row)]
-                for label, row in zip(labels, counts, strict=True)
-            ],
-            "right",
-        )
+        rows = [
+            [label, *(str(n) if n else "·" for n in row)]
+            for label, row in zip(labels, counts, strict=True)
+        ]
+        title = "Rows of each class (down) taken for each (across)"
+        return table(title, ("", *labels), rows, "right")
     classes = result["classes"]
     mistakes = [
         (-n, classes[i], classes[j])
@@ -223,26 +206,21 @@ def confusion_table(result: dict[str, Any]) -> Table:
         for j, n in enumerate(row)
         if n and i != j
     ]
-    return table(
-        "Most frequent mistakes",
-        ("class", "predicted", "rows"),
-        [[str(a), str(b), str(-n)] for n, a, b in sorted(mistakes)[:_MOST_CLASSES]],
-        "right",
-    )
+    worst = sorted(mistakes)[:_MOST_CLASSES]
+    rows = [[str(there), str(said), str(-n)] for n, there, said in worst]
+    head = ("class", "predicted", "rows")
+    return table("Most frequent mistakes", head, rows, "right")
 
 
 def time_table(summary: dict[str, Any]) -> Table:
     """Return where the time of each layer went, in seconds."""
     counts = ("layer", "rank", "epochs")
-    return table(
-        "Seconds of each layer in pre-training",
-        (*counts, *KINDS),
-        [
-            [*(str(layer[k]) for k in counts), *(number(layer[k]) for k in KINDS)]
-            for layer in summary["layers"]
-        ],
-        "right",
-    )
+    rows = [
+        [*(str(layer[k]) for k in counts), *(number(layer[k]) for k in KINDS)]
+        for layer in summary["layers"]
+    ]
+    title = "Seconds of each layer in pre-training"
+    return table(title, (*counts, *KINDS), rows, "right")
 
 
 def cost_table(summary: dict[str, Any]) -> Table:

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 from mpilayer.cli import show
 from mpilayer.cli.arguments import add_data, add_out, add_replace
 from mpilayer.cli.options import add_task, add_threads
-from mpilayer.data.layout import SPLITS
+from mpilayer.data.dataset import SPLITS
 from mpilayer.errors import ConfigError, unknown
-from mpilayer.report.build import write_report
 from mpilayer.runs.advice import ALWAYS
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import model_in_words
@@ -153,6 +152,9 @@ def _configure_report(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
+    # Loaded here only: the other commands write no page.
+    from mpilayer.report.build import write_report
+
     remarks = write_report(args.runs, args.out, args.figures, args.replace, args.data)
     for remark in remarks:
         show.say(f"note: {remark}")

@@ -10,16 +10,12 @@ from mpilayer.train.record import end_of
 
 Line = Mapping[str, Any]
 
-RECENT = 10
-"""Epochs over which a rate is measured."""
-
+RECENT = 10  # epochs over which a rate is measured
 _EVALUATIONS = 50
 _QUIET_SECONDS = 30.0
 _QUIET_UNITS = 5.0
-
 # Part of the evaluations in whose costs no detail is worth seeing.
 _PEAK = 0.05
-
 _MEASURES = ("validation_error", "train_error", "train_loss", "cost")
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .-+#"
@@ -32,8 +28,10 @@ def done(line: Line | None) -> int:
 
 def measure(line: Line | None) -> tuple[str, float] | None:
     """Return the name and value of what shows best how far training is."""
-    found = ((k, line[k]) for k in _MEASURES if line and line.get(k) is not None)
-    return next(((key.replace("_", " "), value) for key, value in found), None)
+    for key in _MEASURES:
+        if line and line.get(key) is not None:
+            return key.replace("_", " "), line[key]
+    return None
 
 
 @dataclass(frozen=True)

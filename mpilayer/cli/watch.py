@@ -45,13 +45,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("run", type=Path, metavar="DIR", help="the run")
     parser.add_argument("--once", action="store_true", help="show it once, and end")
-    parser.add_argument(
-        "--every",
-        type=_period,
-        default=1.0,
-        metavar="S",
-        help="seconds between two looks (default: 1)",
-    )
+    looks = "seconds between two looks (default: 1)"
+    parser.add_argument("--every", type=_period, default=1.0, metavar="S", help=looks)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -98,24 +93,19 @@ def _period(text: str) -> float:
 class Watched:
     """A run, or the runs of a comparison or of a whole experiment.
 
-    Parameters
-    ----------
-    path : Path
-        The directory.
-
-    CheckpointError: it is none of these.
+    CheckpointError: the path is none of these.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.complete = False
         self._followers: dict[Path, Follower] = {}
-        self._advice = f"go on with 'mpilayer resume {path}'"
+        again = f"mpilayer resume {path}"
         if is_experiment(path):
             again = f"mpilayer run {path / FILE} --resume auto"
-            self._advice = f"go on with '{again}'"
         else:
             RunDirectory.open(path)
+        self._advice = f"go on with '{again}'"
 
     def look(self, console: Console) -> Group:
         """Read what is new; return the view."""
@@ -230,16 +220,16 @@ class Follower:
 
 def _runs(path: Path) -> Iterator[Path]:
     """Yield the directories of the runs that have begun, in their order."""
+    parts: Iterable[str] = ()
     if is_experiment(path):
-        for name in FOLDERS:
-            if (path / name / "config.toml").is_file():
-                yield from _runs(path / name)
+        parts = FOLDERS
     elif command_of(path) == COMPARE:
-        for name in ("average", "exact"):
-            if (path / name / "config.toml").is_file():
-                yield path / name
+        parts = ("average", "exact")
     else:
         yield path
+    for name in parts:
+        if (path / name / "config.toml").is_file():
+            yield from _runs(path / name)
 
 
 def _still(directory: RunDirectory, command: str) -> float | None:
@@ -250,8 +240,7 @@ def _still(directory: RunDirectory, command: str) -> float | None:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column(head[0])
+    table = Table(head[0], box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in (*head[1:], "left"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("trend", no_wrap=True)

@@ -34,10 +34,7 @@ _LIMITS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
 
 
 class FieldError(ConfigError):
-    """A value that a field cannot have, in words that fit a flag as well as a file.
-
-    Its ``key`` is the field.
-    """
+    """A value that the field ``key`` cannot have, in words for flags and files."""
 
     def __init__(self, message: str, key: str = "") -> None:
         super().__init__(message)
@@ -51,23 +48,11 @@ class FieldError(ConfigError):
 
 @dataclass(frozen=True)
 class Option:
-    """What a field has said.
-
-    Attributes
-    ----------
-    name, default, help, choices, metavar, of, harmless
-        As declared.
-    type : type
-        Of the value, or of each entry of a list.
-    is_list : bool
-        Whether it takes a tuple of values.
-    limits : mapping of str to float
-        ``least``, ``most``, ``above``, ``below``: of the value or each entry.
-    """
+    """What a field has said, see :func:`option`."""
 
     name: str
-    type: type
-    is_list: bool
+    type: type  # of the value, or of each entry of a list
+    is_list: bool  # whether it takes a tuple of values
     default: Any
     help: str
     choices: tuple[str, ...]
@@ -90,10 +75,7 @@ class Option:
         return " and ".join(f"{words} {bound:g}" for words, bound in bounds)
 
     def from_text(self, text: str) -> Any:
-        """Return the value that a word of the command line means.
-
-        ValueError: the text is no such value.
-        """
+        """Return the value that a word of the command line means, or ValueError."""
         if self.is_list:
             return tuple(self.type(part) for part in text.split(","))
         if self.type is bool:
@@ -108,10 +90,7 @@ class Option:
         return self._as_float(value)
 
     def check(self, value: Any) -> None:
-        """Check type and range of a value.
-
-        FieldError: names the field, the range and what was found.
-        """
+        """Check type and range of a value; FieldError if it is not legal."""
         if not self.is_list:
             self._check_entry(value)
             return
@@ -136,11 +115,8 @@ class Option:
     def _check_entry(self, value: Any) -> None:
         name = self.name
         if type(value) is not self.type:
-            raise FieldError.of(
-                name,
-                f"must be of type {self.type.__name__}; got {value!r}. "
-                f"Give {NOUNS[self.type][0]}.",
-            )
+            words = f"must be of type {self.type.__name__}; got {value!r}."
+            raise FieldError.of(name, f"{words} Give {NOUNS[self.type][0]}.")
         if isinstance(value, int) and abs(value) > _MOST:
             raise FieldError.of(name, f"must be at most {_MOST}.")
         if self.choices and value not in self.choices:
@@ -148,16 +124,16 @@ class Option:
         for key, bound in self.limits.items():
             words, holds = _LIMITS[key]
             if not holds(value, bound):
-                raise FieldError.of(
-                    name, f"must be {words} {bound}; got {value}. Change {name}."
-                )
+                found = f"must be {words} {bound}; got {value}. Change {name}."
+                raise FieldError.of(name, found)
 
 
 class Settings:
-    """A frozen dataclass of such fields, which are checked when it is made."""
+    """A frozen dataclass of such fields, whose type and range are checked."""
 
     def __post_init__(self) -> None:
-        check(self)
+        for name, item in options_of(type(self)).items():
+            item.check(getattr(self, name))
 
 
 def option(
@@ -172,38 +148,24 @@ def option(
 ) -> Any:
     """Return a field with help and legal values (for lists: of each entry).
 
-    Parameters
-    ----------
-    of : str
-        The only choice of another field that has a use for it; stands before the help.
-    metavar : str
-        What stands for the value in the help of its flag.
-    harmless : bool
-        Whether a run may go on with another value: it decides no result.
-    limits : float
-        ``least``, ``most``, ``above`` and ``below``.
+    ``of`` is the only choice of another field that has a use for it, and stands before
+    the help; ``metavar`` stands for the value in the help of its flag. With another
+    value of what is ``harmless`` a run may go on: it decides no result. Limits are
+    ``least``, ``most``, ``above`` and ``below``.
     """
-    said = {
-        "help": f"{of}: {help}" if of else help,
-        "choices": tuple(choices),
-        "metavar": metavar,
-        "of": of,
-        "harmless": harmless,
-        "limits": limits,
-    }
-    return field(default=default, metadata=said)
+    said = {"help": f"{of}: {help}" if of else help, "choices": tuple(choices)}
+    more = {"metavar": metavar, "of": of, "harmless": harmless, "limits": limits}
+    return field(default=default, metadata={**said, **more})
 
 
 def options_of(cls: type) -> dict[str, Option]:
     """Return what the fields of a configuration say, by name."""
     types, found = get_type_hints(cls), {}
     for item in fields(cls):
-        type_ = types[item.name]
+        name, type_ = item.name, types[item.name]
         is_list = get_origin(type_) is tuple
         entry = get_args(type_)[0] if is_list else type_
-        found[item.name] = Option(
-            item.name, entry, is_list, item.default, **item.metadata
-        )
+        found[name] = Option(name, entry, is_list, item.default, **item.metadata)
     return found
 
 
@@ -223,23 +185,13 @@ def per_layer(name: str, values: tuple[Value, ...], n_layers: int) -> tuple[Valu
 
     FieldError: neither one value nor one a layer.
     """
-    if len(values) == 1:
+    n = len(values)
+    if n == 1:
         return values * n_layers
     if n_layers == 1:
-        raise FieldError.of(
-            name,
-            f"needs one number, as there is one layer; got {len(values)}. Give one.",
-        )
-    if len(values) != n_layers:
-        raise FieldError.of(
-            name,
-            f"needs one number, or one for each of the {n_layers} layers; got "
-            f"{len(values)}. Give 1 or {n_layers} numbers.",
-        )
+        words = f"needs one number, as there is one layer; got {n}. Give one."
+        raise FieldError.of(name, words)
+    if n != n_layers:
+        words = f"needs one number, or one for each of the {n_layers} layers; got {n}."
+        raise FieldError.of(name, f"{words} Give 1 or {n_layers} numbers.")
     return values
-
-
-def check(config: Any) -> None:
-    """Check the type and range of every field; raises as :meth:`Option.check`."""
-    for name, item in options_of(type(config)).items():
-        item.check(getattr(config, name))

@@ -122,11 +122,8 @@ class PretrainConfig(Settings):
             per_layer(key, getattr(self, key), n)
         if any(self.costs) and not all(self.costs):
             found = ",".join(map(str, self.costs))
-            raise FieldError.of(
-                "costs",
-                f"needs a positive number for every layer, or 0 for all; got {found}. "
-                "Change costs.",
-            )
+            words = "needs a positive number for every layer, or 0 for all; got"
+            raise FieldError.of("costs", f"{words} {found}. Change costs.")
         if len(self.lag) not in (1, n - 1):
             each, other = "", ""
             if n > 2:
@@ -135,18 +132,13 @@ class PretrainConfig(Settings):
             words = f"needs one number{each}; got {len(self.lag)}. Give 1{other}."
             raise FieldError.of("lag", words)
         if len(self.momentum) != 2:
-            raise FieldError.of(
-                "momentum",
-                f"needs two numbers, at first and later; got {len(self.momentum)}. "
-                "Give two, such as 0.5 and 0.9.",
-            )
+            words = f"needs two numbers, at first and later; got {len(self.momentum)}."
+            raise FieldError.of("momentum", f"{words} Give two, such as 0.5 and 0.9.")
         for key, item in of_others(PretrainConfig, name).items():
             if getattr(self, key) != item.default:
-                raise FieldError.of(
-                    key,
-                    f"belongs to the schedule {item.of}; the schedule is {name}. Leave "
-                    f"{key} out, or choose {item.of}.",
-                )
+                words = f"belongs to the schedule {item.of}; the schedule is {name}."
+                advice = f"Leave {key} out, or choose {item.of}."
+                raise FieldError.of(key, f"{words} {advice}")
 
     @property
     def stipulated_epochs(self) -> tuple[int, ...]:
@@ -326,11 +318,9 @@ class SparseConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.optimizer == "sgd" and 0 < self.measure_every < self.minibatch:
-            raise FieldError.of(
-                "measure_every",
-                f"must be 0, or at least the rows of a minibatch, {self.minibatch}; "
-                f"got {self.measure_every}. Change measure_every.",
-            )
+            words = f"must be 0, or at least the rows of a minibatch, {self.minibatch};"
+            found = f"got {self.measure_every}. Change measure_every."
+            raise FieldError.of("measure_every", f"{words} {found}")
 
     def resolved(self) -> "SparseConfig":
         """Return these settings with the defaults that depend on others filled in."""

@@ -95,29 +95,23 @@ def _variables(path: Path) -> dict[str, Any]:
             content = scipy.io.loadmat(path, mat_dtype=True)
     except DataError as error:
         if isinstance(error.__cause__, NotImplementedError):
-            raise DataError(
-                f"{path} must be a MATLAB file of version 7 or older; found version "
-                "7.3. Save it in MATLAB with save(..., '-v7')."
-            ) from error
-        if isinstance(error.__cause__, np.exceptions.ComplexWarning):
-            raise DataError(
-                f"{path} must hold real numbers; found complex ones. Save their real "
-                "part."
-            ) from error
-        raise
+            must = "be a MATLAB file of version 7 or older; found version 7.3"
+            advice = "Save it in MATLAB with save(..., '-v7')"
+        elif isinstance(error.__cause__, np.exceptions.ComplexWarning):
+            must = "hold real numbers; found complex ones"
+            advice = "Save their real part"
+        else:
+            raise
+        raise DataError(f"{path} must {must}. {advice}.") from error
     return {name: a for name, a in content.items() if not name.startswith("__")}
 
 
-def _serve(path: Path) -> None:
-    """Write the variables of a file, or what is wrong with it, to standard output."""
+if __name__ == "__main__":
+    # What is in the file, or what is wrong with it.
     memory.limit_process()
     answer: dict[str, Any] | str
     try:
-        answer = _variables(path)
+        answer = _variables(Path(sys.argv[1]))
     except DataError as error:
         answer = str(error)
     pickle.dump(answer, sys.stdout.buffer, protocol=5)
-
-
-if __name__ == "__main__":
-    _serve(Path(sys.argv[1]))

@@ -5,11 +5,11 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from queue import Empty, Queue
 from threading import Thread
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -78,16 +78,10 @@ class KnownDataset:
 def _like_mnist(
     checksums: Sequence[str], mirrors: tuple[str, ...], of_content: bool = False
 ) -> KnownDataset:
-    names = (
-        f"{part}-{kind}-ubyte.gz"
-        for part in ("train", "t10k")
-        for kind in ("images-idx3", "labels-idx1")
-    )
-    pairs = zip(names, checksums, strict=True)
-    return KnownDataset(
-        tuple(RemoteFile(name, checksum, of_content) for name, checksum in pairs),
-        mirrors,
-    )
+    parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3")
+    found = zip((*parts, "t10k-labels-idx1"), checksums, strict=True)
+    files = [RemoteFile(f"{part}-ubyte.gz", sum_, of_content) for part, sum_ in found]
+    return KnownDataset(tuple(files), mirrors)
 
 
 CATALOG: Mapping[str, KnownDataset] = {
@@ -140,8 +134,7 @@ def fetch(
     """Download the files of a known data set into a folder, made if need be; local.
 
     Files that are already there and whole are kept. A mirror that fails, or has other
-    data, is followed by the next one, those given first. A file appears whole or not
-    at all.
+    data, is followed by the next one, those given first.
 
     ConfigError: the name is unknown, or a mirror's URL is neither http nor https.
     DataError: all mirrors failed, each with its reason; or the folder cannot be
@@ -212,22 +205,19 @@ def _answer(url: str) -> HTTPResponse:
 
     The time limit of a socket is one between two bytes, so another thread waits.
     """
-    answers: Queue[HTTPResponse | Exception] = Queue()
+    answer: Future[HTTPResponse] = Future()
 
     def ask() -> None:
         try:
-            answers.put(urlopen(url, timeout=_TIMEOUT))
+            answer.set_result(urlopen(url, timeout=_TIMEOUT))
         except Exception as error:
-            answers.put(error)
+            answer.set_exception(error)
 
     Thread(target=ask, daemon=True).start()
-    try:
-        answer = answers.get(timeout=2 * _TIMEOUT)
-    except Empty:
-        raise MirrorError("timed out") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    wait([answer], 2 * _TIMEOUT)
+    if not answer.done():
+        raise MirrorError("timed out")
+    return answer.result()
 
 
 def _pieces(response: HTTPResponse) -> Iterator[bytes]:

@@ -1,18 +1,18 @@
 """Tables of numbers separated by commas."""
 
 import re
-from collections.abc import Callable
 from csv import reader
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mpilayer import memory
 from mpilayer.arrays import AnyArray, Array64
-from mpilayer.data.labels import numbers_or_texts, warn_of_labels
 from mpilayer.data.preparation import Preparation
-from mpilayer.data.split import Split, told_of
+from mpilayer.data.split import Split, numbers_or_texts, told_of, warn_of_labels
 from mpilayer.errors import DataError, reading, unknown
 
 _LABEL = "label"
@@ -26,46 +26,25 @@ _MEND = "Mend that line, or save the table so."
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """What a table holds.
+    """What a table holds."""
 
-    Attributes
-    ----------
-    x : ndarray of float64, (n_samples, n_visible)
-    labels : ndarray, (n_samples,), or None
-        Numbers, or texts.
-    columns : tuple of str
-        Names of the columns of ``x``; empty without a header that names them.
-    remark : str
-        What was taken for header, index and labels.
-    """
-
-    x: Array64
-    labels: AnyArray | None
-    columns: tuple[str, ...]
-    remark: str
+    x: Array64  # (n_samples, n_visible)
+    labels: AnyArray | None  # (n_samples,), numbers or texts
+    columns: tuple[str, ...]  # names of those of x, if a header names them
+    remark: str  # what was taken for header, index and labels
 
 
 def read_csv(path: Path, labels: str = "", needed: bool = True) -> Table:
-    """Read a table; local.
+    """Read a table with a row a line; local.
 
-    Parameters
-    ----------
-    path : Path
-        A row a line. The first line is a header if none of its names is a number, they
-        are 0, 1, 2, … in order, or one of them is that of the labels. Columns without a
-        name (or ``Unnamed: 0``, as pandas reads and writes it) at the beginning are an
-        index, and left out.
-    labels : str
-        The column of the labels: its name, small or capital, or its number from 1;
-        empty: that called ``label``, if there is one.
-    needed : bool
-        Whether that column must be there.
+    The first line is a header if none of its names is a number, they are 0, 1, 2, … in
+    order, or one of them is that of the labels. Columns without a name (or ``Unnamed:
+    0``, as pandas reads and writes it) at the beginning are an index, and left out.
+    ``labels`` are in the column of that name, small or capital, or number from 1, which
+    must be there if ``needed``; empty: that called ``label``, if there is one.
 
-    DataError: not text, empty, lines of different lengths, a cell that is not a number,
-    with its line and column; cells between semicolons or tabs; a row without a label,
-    no such column, or two of that name; a column without a name behind others; or,
-    without names, a first column that counts the rows, or what may be one column with
-    decimal commas.
+    DataError: anything but lines of equally many numbers between commas, with a label
+    each; or what may be meant otherwise, such as decimal commas.
     """
     with reading(path, "a text file of numbers in UTF-8"):
         memory.demand(_HELD * path.stat().st_size, path)
@@ -116,18 +95,16 @@ def _table(text: str, labels: str, needed: bool) -> Table:
         _check_nameless(table, rows, column)
     kept = [k for k in range(n_index, n_columns) if k != column]
     columns = tuple(header[k] for k in kept) if named else ()
-    found = None
+    found, place = None, "none"
     if column is None:
         warn_of_labels(columns, "column", "is taken for a part of the samples")
     else:
         found = numbers_or_texts(cells, [f"line {n}" for n, _ in rows])
-    index = "none"
-    if n_index:
-        index = "column 1" if n_index == 1 else f"columns 1 to {n_index}"
-        index += ", left out"
+        place = f"column {column + 1}"
+    several = "column 1" if n_index == 1 else f"columns 1 to {n_index}"
     remark = (
-        f"header: {f'line {lines[0][0]}' if header else 'none'}; index: {index}; "
-        f"labels: {'none' if column is None else f'column {column + 1}'}"
+        f"header: {f'line {lines[0][0]}' if header else 'none'}; "
+        f"index: {f'{several}, left out' if n_index else 'none'}; labels: {place}"
     )
     return Table(table[:, kept], found, columns, remark)
 
@@ -180,8 +157,7 @@ def _label_column(
 
 def _n_index(header: list[str]) -> int:
     """Return how many columns at the beginning have no name."""
-    named = (k for k, name in enumerate(header) if not _is_nameless(name))
-    return next(named, len(header))
+    return len(list(takewhile(_is_nameless, header)))
 
 
 def _is_nameless(name: str) -> bool:
@@ -212,9 +188,8 @@ def _check_nameless(
     table: Array64, rows: list[tuple[int, str]], column: int | None
 ) -> None:
     """Refuse what names of columns would explain."""
-    if column is None and all(
-        _DECIMAL_COMMA.fullmatch(line.strip()) for _, line in rows
-    ):
+    decimals = all(_DECIMAL_COMMA.fullmatch(line.strip()) for _, line in rows)
+    if column is None and decimals:
         raise DataError(
             "numbers must have decimal points; found two whole numbers a line, or one "
             f"with a decimal comma: {rows[0][1].strip()!r}. Write points; if there are "
@@ -241,22 +216,13 @@ def _numbers(
         return 0.0
 
     # An index may hold anything.
-    special: dict[int | str, Callable[[str], float]] = {
-        k: lambda _: 0.0 for k in range(n_index)
-    }
+    special: dict[int | str, Any] = {k: lambda _: 0.0 for k in range(n_index)}
     if column is not None:
         special[column] = label
+    form: dict[str, Any] = {"delimiter": ",", "comments": None, "quotechar": '"'}
+    lines = [line for _, line in rows]
     try:
-        table: Array64 = np.loadtxt(
-            [line for _, line in rows],
-            np.float64,
-            delimiter=",",
-            comments=None,
-            quotechar='"',
-            converters=special,
-            encoding=None,
-            ndmin=2,
-        )
+        table = np.loadtxt(lines, converters=special, encoding=None, ndmin=2, **form)
         return table, labels
     except ValueError as error:
         fault = _first_fault(rows, {*range(n_index), column}, header)
@@ -277,15 +243,15 @@ def _first_fault(
     for number, line in rows:
         cells = _cells(line)
         for k, cell in enumerate(cells):
-            if k not in free and not _is_number(cell):
-                name = header[k] if k < len(header) else str(k + 1)
-                remedy = _MEND
-                if any(map(str.isalpha, cell)):
-                    remedy = (
-                        "If the texts of that column are classes, give --labels "
-                        f"{name}; else leave it out, or write numbers in their place."
-                    )
-                return f"line {number} has {cell!r} in column {name}. {remedy}"
+            if k in free or _is_number(cell):
+                continue
+            name = header[k] if k < len(header) else str(k + 1)
+            remedy = (
+                f"If the texts of that column are classes, give --labels {name}; else "
+                "leave it out, or write numbers in their place."
+            )
+            remedy = remedy if any(map(str.isalpha, cell)) else _MEND
+            return f"line {number} has {cell!r} in column {name}. {remedy}"
         if len(cells) != n_columns:
             many = f"{len(cells)} cells, those before {n_columns}"
             return f"line {number} has {many}. {_MEND}"

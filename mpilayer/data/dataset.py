@@ -9,8 +9,10 @@ scaling comes after that. The root has the attributes ``name`` and ``origin`` be
 those of :mod:`mpilayer.hdf5`.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -19,19 +21,9 @@ import numpy as np
 
 from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray, Array32
-from mpilayer.data.layout import (
-    ADVICE,
-    SPLITS,
-    Stored,
-    advice,
-    check_splits,
-    checked_split,
-    listed,
-    write_split,
-)
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split, as_labels, check_finite
-from mpilayer.errors import DataError
+from mpilayer.errors import ConfigError, DataError
 
 KIND = "mpilayer-dataset"
 FORMAT_VERSION = 2
@@ -39,8 +31,22 @@ PIXEL_SCALE = 1 / 255
 LARGEST = 1e15
 """What values may be: sums of squares of larger ones leave float32."""
 
+SPLITS = ("train", "validation", "test")
+_ADVICE = "Make a data set with 'mpilayer data prepare'."
+_SAMPLES = (".npy", ".npz", ".mat", ".csv")
+_CHUNK_BYTES = 512 * 1024
+_LEAST_SCALE = 1e-12  # and its inverse the most
 _SLAB_BYTES = 4 * 1024 * 1024
 _NOTHING = Preparation()
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A split in an open file: samples, perhaps labels, and the value of a stored 1."""
+
+    x: Any
+    labels: Any
+    scale: float
 
 
 def write_dataset(
@@ -54,14 +60,13 @@ def write_dataset(
 ) -> None:
     """Write a data set, in one step if there was one before; local.
 
-    The splits are ``train`` and perhaps ``validation`` and ``test``, of one width and
-    type. A stored 1 has the value ``scale``, see :data:`PIXEL_SCALE`, before values are
+    A stored 1 has the value ``scale``, see :data:`PIXEL_SCALE`, before values are
     scaled as the preparation says.
 
     ConfigError: no split ``train``, or one of an unknown name. DataError: splits of
     different widths or types, or a file that cannot be written.
     """
-    check_splits(splits)
+    _check_splits(splits)
     # The oldest version that says all: older programs read what they can.
     version = 1 + (bool(preparation) or any(s.is_real for s in splits.values()))
     with hdf5.create(path, kind=KIND, version=version) as file:
@@ -70,32 +75,16 @@ def write_dataset(
         for split_name in SPLITS:
             if split_name in splits:
                 group = file.create_group(split_name)
-                write_split(group, splits[split_name], scale)
+                _write_split(group, splits[split_name], scale)
         preparation.store(file)
 
 
 class Dataset:
     """A data set opened for reading; a context manager, local.
 
-    Attributes
-    ----------
-    name, origin : str
-        What the data are called, and where they come from.
-    digest : str
-        SHA-256 of the content, as the file carries it.
-    n_visible : int
-        Values in a sample.
-    splits : tuple of str
-        Those present, in the order train, validation, test.
-    scale : float
-        Value of a stored 1 in the training rows.
-    preparation : Preparation
-        What the columns are called, and how values are scaled.
-
-    Examples
-    --------
-    >>> with Dataset.open(Path("mnist.h5")) as dataset:  # doctest: +SKIP
-    ...     first = dataset.rows("train", 0, 100)
+    It has ``n_visible`` values in a sample, and ``splits`` in the order train,
+    validation, test. ``digest`` is the SHA-256 of the content as the file carries it,
+    ``scale`` the value of a stored 1 in the training rows.
     """
 
     def __init__(self, path: Path, file: Any) -> None:
@@ -104,22 +93,20 @@ class Dataset:
         self._closing = ExitStack()
         self.splits = tuple(name for name in SPLITS if name in file)
         if "train" not in self.splits:
-            raise DataError(f"{path} must have a group 'train'; found {listed(file)}.")
-        self._stored_splits = {
-            name: checked_split(path, name, file[name]) for name in self.splits
-        }
-        self.n_visible = int(self._stored("train").x.shape[1])
-        for name, stored in self._stored_splits.items():
+            raise DataError(f"{path} must have a group 'train'; found {_listed(file)}.")
+        self._splits = {n: _checked_split(path, n, file[n]) for n in self.splits}
+        self.n_visible = int(self._splits["train"].x.shape[1])
+        for name, stored in self._splits.items():
             n_columns = stored.x.shape[1]
             if n_columns != self.n_visible:
                 raise DataError(
                     f"all splits of {path} must have the same number of columns; found "
-                    f"{self.n_visible} in train and {n_columns} in {name}. {ADVICE}"
+                    f"{self.n_visible} in train and {n_columns} in {name}. {_ADVICE}"
                 )
         self.name = hdf5.text(file, "name", path.stem)
         self.origin = hdf5.text(file, "origin")
         self.digest = hdf5.text(file, "digest")
-        self.scale = self._stored("train").scale
+        self.scale = self._splits["train"].scale
         self.preparation = Preparation.load(file, self.n_visible, path)
 
     @classmethod
@@ -130,7 +117,7 @@ class Dataset:
 
         DataError: missing, not HDF5, another kind, a newer version, or another layout.
         """
-        advise = partial(advice, path, like)
+        advise = partial(_advice, path, like)
         with hdf5.reading(path), ExitStack() as stack:
             opened = hdf5.open_read(
                 path, kind=KIND, version=FORMAT_VERSION, advise=advise
@@ -194,10 +181,7 @@ class Dataset:
             return as_labels(stored[start:stop])
 
     def summary(self) -> dict[str, Any]:
-        """Return what the file holds, ready for JSON; reads everything once.
-
-        DataError: as for :meth:`rows`.
-        """
+        """Return what the file holds, ready for JSON; reads everything, as ``rows``."""
         return {
             "name": self.name,
             "origin": self.origin,
@@ -209,10 +193,7 @@ class Dataset:
         }
 
     def verify(self) -> None:
-        """Compare the content with the digest.
-
-        DataError: they differ, or the file cannot be read.
-        """
+        """Compare the content with the digest; DataError if they differ."""
         with hdf5.reading(self.path):
             hdf5.verify_digest(self._file, self.path, DataError)
 
@@ -229,8 +210,6 @@ class Dataset:
         Its own checksums show what memory, disk or network have done to a file. One
         without, made by an older version, is read as a whole; so is one that had
         another ``stamp`` before, or an empty one if nobody knows.
-
-        DataError: as for :meth:`verify`.
         """
         with hdf5.reading(self.path):
             checked = hdf5.has_checksums(self._file)
@@ -239,29 +218,27 @@ class Dataset:
 
     def _split_summary(self, split: str) -> dict[str, Any]:
         stored = self._stored(split)
-        lowest, highest = np.inf, -np.inf
+        limits = []
         for begin, slab in self._slabs(split, 0, self.n_samples(split)):
             check_finite(slab, begin, f"{split}/x of {self.path}")
             values = np.empty(slab.shape, np.float32)
             self._scale(split, slab, values)
-            lowest = min(lowest, float(values.min()))
-            highest = max(highest, float(values.max()))
+            limits += [float(values.min()), float(values.max())]
         return {
             "n_samples": self.n_samples(split),
             "dtype": str(stored.x.dtype),
             "scale": stored.scale,
-            "minimum": lowest,
-            "maximum": highest,
-            **self._label_summary(split),
+            "minimum": min(limits),
+            "maximum": max(limits),
+            "label_counts": None,
+            **self._label_summary(self.labels(split)),
         }
 
-    def _label_summary(self, split: str) -> dict[str, Any]:
-        labels = self.labels(split)
+    def _label_summary(self, labels: AnyArray | None) -> dict[str, Any]:
         if labels is None:
-            return {"label_counts": None}
+            return {}
         if labels.dtype.kind == "f":
-            limits = [float(labels.min()), float(labels.max())]
-            return {"label_counts": None, "label_range": limits}
+            return {"label_range": [float(labels.min()), float(labels.max())]}
         values, counts = np.unique(labels, return_counts=True)
         names = map(str, self.preparation.names(values))
         return {"label_counts": dict(zip(names, counts.tolist(), strict=True))}
@@ -282,13 +259,11 @@ class Dataset:
         chunk_bytes = chunk * self.n_visible * x.dtype.itemsize
         memory.demand(chunk_bytes, self.path)
         slab = chunk * max(1, _SLAB_BYTES // chunk_bytes)
-        begin = start
-        while begin < stop:
-            end = min(stop, (begin // slab + 1) * slab)
+        for k in range(start // slab, -(-stop // slab)):
+            begin = max(start, k * slab)
             with hdf5.reading(self.path):
-                values = x[begin:end]
+                values = x[begin : min(stop, (k + 1) * slab)]
             yield begin, values
-            begin = end
 
     def _bounds(self, split: str, start: int, stop: int | None) -> tuple[int, int]:
         n = self.n_samples(split)
@@ -300,11 +275,111 @@ class Dataset:
             )
         return start, stop
 
-    def _stored(self, split: str) -> Stored:
-        if split not in self._stored_splits:
+    def _stored(self, split: str) -> _Stored:
+        if split not in self._splits:
             raise DataError(
                 f"{self.path} has no split {split!r}; it has {', '.join(self.splits)}. "
                 "Choose one of these with --split, or make the data set again with "
                 "that split."
             )
-        return self._stored_splits[split]
+        return self._splits[split]
+
+
+# --- its groups: written, checked, and advice where they are none
+
+
+def _advice(path: Path, like: Path | None, file: Any) -> str:
+    """Return what to do with a path that is no data set, perhaps an open HDF5 ``file``.
+
+    Where a run is known, the data set is to be ``like`` its data.
+    """
+    if file is not None:
+        if not isinstance(file.get("images"), hdf5.Dataset):
+            return _ADVICE
+        command = ("mpilayer", "data", "patches", str(path), "-o", "patches.h5")
+        return f"Make a data set of its images: {shlex.join(command)}"
+    if (path / "config.toml").is_file():
+        run = shlex.quote(str(path))
+        return (
+            f"It is a run: look at it with 'mpilayer evaluate {run}' or 'mpilayer "
+            f"report {run}'."
+        )
+    samples = path.suffix.lower() in _SAMPLES and path.is_file()
+    if not (samples or path.is_dir()) or not path.name:
+        return _ADVICE
+    out = str(path.with_name(f"{path.stem if samples else path.name}.h5"))
+    alike = () if like is None else ("--like", str(like))
+    command = ("mpilayer", "data", "prepare", str(path), *alike, "-o", out)
+    return f"Make a data set of it: {shlex.join(command)}"
+
+
+def _checked_split(path: Path, name: str, group: Any) -> _Stored:
+    """Return what a group of an open file holds; DataError if it is not well formed."""
+    items = dict(group) if isinstance(group, hdf5.Group) else {}
+    x, labels = items.get("x"), items.get("labels")
+    shape = getattr(x, "shape", None)
+    where, fault = f"{path}, group {name!r}", ""
+    if x is None or shape is None or len(shape) != 2 or 0 in shape:
+        found = "none" if shape is None else f"shape {shape}"
+        fault = f" must have 'x' of shape (n_samples, n_visible); found {found}"
+    elif x.dtype not in (np.uint8, np.float32):
+        fault = f": x must be uint8 or float32; found {x.dtype}"
+    elif not _is_scale(scale := x.attrs.get("scale")):
+        fault = (
+            f": x must have an attribute 'scale', a float64 of {_LEAST_SCALE:g} to "
+            f"{1 / _LEAST_SCALE:g}; found {scale}"
+        )
+    elif labels is not None:
+        fits = getattr(labels, "shape", None) == shape[:1]
+        if not fits or (labels.dtype.kind not in "iu" and labels.dtype != np.float32):
+            found = f"labels of shape {getattr(labels, 'shape', None)}"
+            fault = (
+                f" must have {shape[0]} integer labels or float32 ones, one a row of "
+                f"x; found {labels.dtype if fits else found}"
+            )
+    if fault:
+        raise DataError(f"{where}{fault}. {_ADVICE}")
+    return _Stored(x, labels, float(scale))
+
+
+def _is_scale(found: object) -> bool:
+    return isinstance(found, float) and _LEAST_SCALE <= found <= 1 / _LEAST_SCALE
+
+
+def _check_splits(splits: Mapping[str, Split]) -> None:
+    """Check that splits make a data set, see ``write_dataset``."""
+    if "train" not in splits or not set(splits) <= set(SPLITS):
+        raise ConfigError(
+            "a data set must have a split 'train', may have 'validation' and 'test'; "
+            f"found {_listed(splits)}."
+        )
+    train = splits["train"].x
+    for name, split in splits.items():
+        if (split.x.shape[1], split.x.dtype) != (train.shape[1], train.dtype):
+            raise DataError(
+                "all splits must have the same number of columns and type; found "
+                f"{train.shape[1]} of {train.dtype} in train and "
+                f"{split.x.shape[1]} of {split.x.dtype} in {name}."
+            )
+
+
+def _write_split(group: Any, split: Split, scale: float) -> None:
+    """Write a split into its group of an open file."""
+    n, n_visible = split.x.shape
+    row_bytes = n_visible * split.x.dtype.itemsize
+    chunk = (min(n, max(1, _CHUNK_BYTES // row_bytes)), n_visible)
+    # Floats hardly shrink, and would take longer to read.
+    pixels = split.x.dtype == np.uint8
+    packing = {"compression": "gzip", "compression_opts": 4} if pixels else {}
+    x = group.create_dataset(
+        "x", data=split.x, chunks=chunk, fletcher32=True, **packing
+    )
+    x.attrs["scale"] = float(scale)
+    if split.labels is not None:
+        n = min(n, _CHUNK_BYTES // split.labels.itemsize)
+        group.create_dataset("labels", data=split.labels, chunks=(n,), fletcher32=True)
+
+
+def _listed(names: Any) -> str:
+    """Return names in words."""
+    return ", ".join(sorted(names)) or "nothing"

@@ -11,17 +11,12 @@ import numpy.typing as npt
 from mpilayer import memory
 from mpilayer.data.split import Split
 from mpilayer.errors import DataError, reading
+from mpilayer.words import few
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _MOST_PACKED = 1032  # what gzip can make of one byte
 _UINT8 = 0x08
-_TYPES = {
-    0x09: "int8",
-    0x0B: "int16",
-    0x0C: "int32",
-    0x0D: "float32",
-    0x0E: "float64",
-}
+_TYPES = {9: "int8", 11: "int16", 12: "int32", 13: "float32", 14: "float64"}
 _AGAIN = "Fetch or copy it again."
 
 # Split of a data set to MNIST's name for it, and whether it must be there.
@@ -31,14 +26,11 @@ _PARTS = {"train": ("train", True), "test": ("t10k", False)}
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """Return the bytes of an IDX file in the shape that its header states; local.
 
-    DataError: missing, another format or type of number, truncated, too long, damaged
-    gzip.
-
-    Notes
-    -----
     Two zero bytes, type, number of dimensions, then each dimension as a big-endian
     32-bit integer, then the values in C order (Y. LeCun, C. Cortes, C. Burges, "The
     MNIST database of handwritten digits"). Gzip is recognized by its first bytes.
+
+    DataError: another format or type of number, truncated, too long, damaged gzip.
     """
     damaged = f"It is truncated or damaged. {_AGAIN}"
     with reading(path, "a whole IDX file, or a whole gzip file of one", damaged):
@@ -51,12 +43,12 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
             stored = path.stat().st_size * (_MOST_PACKED if packed else 1)
             memory.demand(min(expected, stored), path)
             values = file.read(min(expected + 1, stored))
-        found = len(values)
-        if found != expected:
-            more = f"found {found}: it is truncated"
+        n = len(values)
+        if n != expected:
+            found = f"found {n}: it is truncated" if n < expected else "more follow"
             raise DataError(
                 f"{path} must hold {expected} values, as its header {shape} says; "
-                f"{more if found < expected else 'more follow'}. {_AGAIN}"
+                f"{found}. {_AGAIN}"
             )
         return np.frombuffer(values, np.uint8).reshape(shape)
 
@@ -64,9 +56,8 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
 def read_idx_folder(folder: Path) -> dict[str, Split]:
     """Return ``train`` and perhaps ``test`` of a folder with MNIST's file names; local.
 
-    It holds ``train-images-idx3-ubyte`` and perhaps ``train-labels-idx1-ubyte``,
-    ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``; each may have a dot
-    before ``idx`` and end in ``.gz``. An image is a row.
+    Names such as ``t10k-labels-idx1-ubyte`` may have a dot before ``idx`` and end in
+    ``.gz``; only ``train-images-idx3-ubyte`` must be there. An image is a row.
 
     DataError: a missing or damaged file, or other numbers of labels than of images.
     """
@@ -80,7 +71,7 @@ def read_idx_folder(folder: Path) -> dict[str, Split]:
             raise DataError(
                 f"{folder} must hold {prefix}-images-idx3-ubyte or "
                 f"{prefix}-images-idx3-ubyte.gz, or image files; found "
-                f"{_listed(folder)}."
+                f"{few(sorted(path.name for path in folder.iterdir()), 6)}."
             )
     return splits
 
@@ -130,9 +121,3 @@ def _shape(path: Path, file: BufferedIOBase) -> tuple[int, ...]:
 def _find(folder: Path, stem: str, kind: str) -> Path | None:
     names = [f"{stem}{mark}{kind}{end}" for mark in "-." for end in ("", ".gz")]
     return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def _listed(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return (", ".join(names[:6]) or "nothing") + more

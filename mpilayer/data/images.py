@@ -12,7 +12,7 @@ import numpy as np
 from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.data.array_files import load_mat, load_npy, shapes
-from mpilayer.data.layout import SPLITS
+from mpilayer.data.dataset import SPLITS
 from mpilayer.data.split import check_finite, to_float32
 from mpilayer.errors import DataError, reading
 
@@ -28,26 +28,18 @@ _PICTURES = (
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Grey images of one size.
+    """Grey images of one size."""
 
-    Attributes
-    ----------
-    x : ndarray of float32, (n_images, height, width)
-        All finite; what was bytes lies in 0 to 1.
-    name, origin : str
-        The file's or folder's name, without its ending, and what was read.
-    """
-
-    x: Array32
-    name: str
-    origin: str
+    x: Array32  # (n_images, height, width), finite; bytes have become 0 to 1
+    name: str  # of the file or folder, without its ending
+    origin: str  # what was read
 
 
 def image_size(n_visible: int, columns: Sequence[str], origin: str) -> int:
     """Return height and width of the samples of a data set if they are images, else 0.
 
-    No data set says so. What has names of columns, or comes from a ``.csv``, is a
-    table; of the others square samples of at least 6 x 6 values count as images.
+    What has names of columns, or comes from a ``.csv``, is a table; of the others
+    square samples of at least 6 x 6 values count as images.
     """
     size = math.isqrt(n_visible)
     is_table = bool(columns) or ".csv (" in origin.lower()
@@ -58,22 +50,15 @@ def image_size(n_visible: int, columns: Sequence[str], origin: str) -> int:
 def read_images(path: Path) -> Images:
     """Read any file or folder that images can come from; local.
 
-    Parameters
-    ----------
-    path : Path
-        A folder of image files, taken in the order of their names, or a file:
-        ``.h5`` or ``.hdf5`` with a dataset ``images`` (n_images, height, width);
-        ``.mat`` with a variable of any name (height, width, n_images), as MATLAB stacks
-        images along the last dimension, or (height, width), which is what it makes of
-        a single image; ``.npy`` (n_images, height, width) or (height, width); or one
-        image file.
+    ``path`` is a folder of image files, taken in the order of their names, or a file:
+    ``.h5`` or ``.hdf5`` with a dataset ``images`` (n_images, height, width); ``.mat``
+    with a variable of any name (height, width, n_images), as MATLAB stacks images along
+    the last dimension, or (height, width), which is what it makes of a single image;
+    ``.npy`` (n_images, height, width) or (height, width); or one image file.
 
-    Returns
-    -------
-    Images
-        Bytes, and image files of 16 bits, become 0 to 1; other numbers stay as they
-        are. Colours become grey, transparency is ignored, what a camera has turned is
-        turned back, and each page of a file is an image. Hidden files are left out.
+    Bytes, and image files of 16 bits, become 0 to 1; other numbers stay as they are.
+    Colours become grey, transparency is ignored, what a camera has turned is turned
+    back, and each page of a file is an image. Hidden files are left out.
 
     DataError: missing, damaged, of an unknown kind, not a stack of real numbers, images
     of different sizes, NaN or infinite pixels; or Pillow is not installed.
@@ -103,19 +88,11 @@ def is_image_folder(folder: Path, depth: int = 2) -> bool:
 
 
 def read_image_folder(folder: Path) -> dict[str, tuple[AnyArray, AnyArray | None]]:
-    """Read pictures as rows; local.
+    """Read pictures as rows, (n_samples, height · width), and their classes; local.
 
-    Parameters
-    ----------
-    folder : Path
-        Holds image files, or a folder of them for each class, or folders ``train`` and
-        perhaps ``validation`` and ``test`` of either kind. What is hidden is left out.
-
-    Returns
-    -------
-    dict of str to (ndarray of float32, ndarray of str or None)
-        Of each split the rows, (n_samples, height · width), class after class and by
-        the names of files; and the names of their classes.
+    The folder holds image files, or a folder of them for each class, or folders
+    ``train`` and perhaps ``validation`` and ``test`` of either kind. Rows stand class
+    after class and by the names of files.
 
     DataError: a folder of a class without pictures, pictures beside such folders, or
     what ``read_images`` refuses: other sizes, damage.
@@ -172,16 +149,12 @@ def _read_npy(path: Path) -> Array32:
     return _stack(path, load_npy(path), layout, (2, 3))
 
 
-def _read_picture(path: Path) -> Array32:
-    return _read_pictures(path.parent, [path])[0]
-
-
 _READERS: dict[str, Callable[[Path], Array32]] = {
     ".h5": _read_hdf5,
     ".hdf5": _read_hdf5,
     ".mat": _read_mat,
     ".npy": _read_npy,
-    **dict.fromkeys(_PICTURES, _read_picture),
+    **dict.fromkeys(_PICTURES, lambda path: _read_pictures(path.parent, [path])[0]),
 }
 
 
@@ -237,7 +210,7 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
 def _pictures(folder: Path) -> list[Path]:
     """Return the image files of a folder by name; DataError if there are none."""
     paths = _entries(folder)
-    found = [path for path in paths if _is_picture(path)]
+    found = list(filter(_is_picture, paths))
     if not found:
         raise DataError(
             f"{folder} must hold image files, their names ending in "
@@ -280,8 +253,9 @@ def _read_pictures(folder: Path, paths: list[Path]) -> tuple[Array32, list[int]]
         if page.shape != pages[0].shape:
             raise DataError(
                 f"all images of {folder} must have one size; found "
-                f"{_size(pages[0])} (height x width) in {names[0]} and "
-                f"{_size(page)} in {name}. Crop or scale them."
+                f"{' x '.join(map(str, pages[0].shape))} (height x width) in "
+                f"{names[0]} and {' x '.join(map(str, page.shape))} in {name}. Crop or "
+                "scale them."
             )
     with reading(folder, "a folder of images"):
         return np.stack(pages), n_pages
@@ -330,7 +304,3 @@ def _unit(x: AnyArray) -> Array32:
     if x.dtype == np.uint8:
         return np.multiply(x, np.float32(1 / 255), dtype=np.float32, order="C")
     return to_float32(x)
-
-
-def _size(image: Array32) -> str:
-    return " x ".join(map(str, image.shape))

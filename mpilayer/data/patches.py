@@ -12,14 +12,9 @@ from mpilayer.arrays import Array32, Array64, row_blocks
 from mpilayer.errors import ConfigError, DataError
 from mpilayer.rng import stream
 
-CUT_OFF = 0.4
-"""Olshausen's f0 in cycles per pixel: 0.4 × width in cycles per picture."""
-
-VARIANCE = 0.1
-"""Mean of the variances of whitened images."""
-
-DEVIATIONS = 3
-"""Where patches are truncated, in standard deviations."""
+CUT_OFF = 0.4  # Olshausen's f0 in cycles per pixel: 0.4 × width in cycles per picture
+VARIANCE = 0.1  # mean of those of whitened images
+DEVIATIONS = 3  # where patches are truncated, in standard deviations
 
 
 def whiten(images: Array32) -> Array32:
@@ -28,12 +23,8 @@ def whiten(images: Array32) -> Array32:
     Each image's Fourier transform is multiplied by f exp(-(f/f0)⁴): the rise makes up
     for the fall of natural amplitudes with 1/f, and the cut-off removes noise and the
     corners of the square lattice. One factor for all images follows: each has mean 0,
-    and the mean of their variances is 0.1.
+    and the mean of their variances is 0.1. DataError: all images are constant.
 
-    DataError: all images are constant.
-
-    Notes
-    -----
     Frequencies are in cycles per pixel along either axis, and f0 = 0.4, so images need
     not be square. In square ones this is Olshausen's filter in cycles per picture with
     f0 = 0.4 × width: f differs by a constant, which the common factor takes out again.
@@ -54,10 +45,7 @@ def whiten(images: Array32) -> Array32:
 
 
 def n_positions(shape: tuple[int, ...], size: int) -> int:
-    """Return how many patches of a size images (n_images, height, width) can give.
-
-    ConfigError: the size is below 1, or above the images' height or width.
-    """
+    """Return how many patches images (n_images, height, width) can give, if any."""
     n_images, height, width = shape
     if not 1 <= size <= min(height, width):
         raise ConfigError(
@@ -99,30 +87,28 @@ def into_range(train: Array32, validation: Array32, low: float, high: float) -> 
 
     Each patch loses its mean; what lies beyond three standard deviations is truncated;
     that interval becomes ``low`` to ``high``, and 0 its middle. The standard deviation
-    is that of all pixels of ``train`` (n, size * size), for both.
-
-    DataError: all training patches are constant.
+    is that of all pixels of ``train`` (n, size * size), for both; DataError if it is 0.
     """
-    for patches in (train, validation):
-        _remove_means(patches)
-    limit = DEVIATIONS * _deviation(train)
+    for block in (*_blocks(train), *_blocks(validation)):
+        # A constant patch becomes exactly 0, whatever its mean would be rounded to.
+        block -= block[:, :1].copy()
+        block -= block.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+    squares = (np.square(block, dtype=np.float64).sum() for block in _blocks(train))
+    limit = DEVIATIONS * float(np.sqrt(sum(squares) / train.size))
     if limit == 0:
         raise DataError(
             "patches must have contrast to be squeezed into a range; all are constant."
         )
     scale, middle = np.float32((high - low) / 2 / limit), np.float32((low + high) / 2)
-    for patches in (train, validation):
-        for rows in row_blocks(len(patches)):
-            block = patches[rows]
-            block *= scale
-            block += middle
-            np.clip(block, np.float32(low), np.float32(high), out=block)
+    for block in (*_blocks(train), *_blocks(validation)):
+        block *= scale
+        block += middle
+        np.clip(block, np.float32(low), np.float32(high), out=block)
 
 
 def _gains(height: int, width: int) -> Array64:
     """Return the filter, for the frequencies that ``rfft2`` gives."""
-    rows, columns = np.fft.fftfreq(height), np.fft.rfftfreq(width)
-    f = np.hypot(rows[:, None], columns[None, :])
+    f = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
     gains: Array64 = f * np.exp(-((f / CUT_OFF) ** 4))
     return gains
 
@@ -136,17 +122,5 @@ def _cut(images: Array32, size: int, positions: np.ndarray) -> Array32:
     return patches
 
 
-def _remove_means(patches: Array32) -> None:
-    for rows in row_blocks(len(patches)):
-        block = patches[rows]
-        # A constant patch becomes exactly 0, whatever its mean would be rounded to.
-        block -= block[:, :1].copy()
-        block -= block.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-
-
-def _deviation(patches: Array32) -> float:
-    """Return the standard deviation of all values, whose mean is 0."""
-    total = 0.0
-    for rows in row_blocks(len(patches)):
-        total += float(np.square(patches[rows], dtype=np.float64).sum())
-    return float(np.sqrt(total / patches.size))
+def _blocks(patches: Array32) -> list[Array32]:
+    return [patches[rows] for rows in row_blocks(len(patches))]

@@ -22,19 +22,11 @@ _NARROWEST = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """One factor and one offset a column: a value is (raw − offset) · factor.
+    """One factor and one offset a column: a value is (raw − offset) · factor."""
 
-    Attributes
-    ----------
-    method : str
-        ``minmax`` or ``standard``.
-    offset, factor : ndarray of float32, (n_visible,)
-        Finite; no factor is 0.
-    """
-
-    method: str
-    offset: Array32
-    factor: Array32
+    method: str  # minmax or standard
+    offset: Array32  # (n_visible,), finite
+    factor: Array32  # (n_visible,), finite and not 0
 
     @staticmethod
     def fit(method: str, rows: Array32) -> "tuple[Scaling, list[int]]":
@@ -87,37 +79,21 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a source's columns are called, and what was made of them.
+    """What a source's columns are called, and what was made of them."""
 
-    Attributes
-    ----------
-    columns : tuple of str
-        Names of the columns of samples; empty if they have none.
-    labels : str
-        The column or array that the labels come from; empty: the usual one, or none.
-    classes : tuple of str
-        Name of label 0, 1, 2, …, if labels are texts.
-    scaling : Scaling or None
-        How values are scaled when they are read.
-    """
-
-    columns: tuple[str, ...] = ()
-    labels: str = ""
-    classes: tuple[str, ...] = ()
-    scaling: Scaling | None = None
+    columns: tuple[str, ...] = ()  # names of the samples' columns, if they have any
+    labels: str = ""  # column or array they come from; empty: the usual one, or none
+    classes: tuple[str, ...] = ()  # names of label 0, 1, 2, …, if labels are texts
+    scaling: Scaling | None = None  # of values when they are read
 
     def __bool__(self) -> bool:
         return self != Preparation()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as an object of JSON."""
-        scaling: dict[str, Any] = {}
+        scaling = {}
         if self.scaling is not None:
-            scaling = {
-                "method": self.scaling.method,
-                "offset": self.scaling.offset.tolist(),
-                "factor": self.scaling.factor.tolist(),
-            }
+            scaling = {k: np.asarray(v).tolist() for k, v in vars(self.scaling).items()}
         return {
             "columns": list(self.columns),
             "labels": self.labels,
@@ -129,8 +105,7 @@ class Preparation:
     def from_json(content: Any, n_visible: int, where: object) -> "Preparation":
         """Return what ``to_json`` has made; nothing of an empty object.
 
-        DataError: anything else, or for another number of columns; ``where`` is its
-        file.
+        DataError: anything else, or for another number of columns.
         """
         try:
             return _parsed(content, n_visible)
@@ -187,13 +162,11 @@ def _parsed(content: Mapping[str, Any], n_visible: int) -> Preparation:
     if not stored:
         return Preparation(columns, labels, classes)
     with np.errstate(over="ignore"):
-        offset, factor = (
-            np.array(stored[key], np.float32) for key in ("offset", "factor")
-        )
-    for numbers in (offset, factor):
-        if numbers.shape != (n_visible,) or not np.isfinite(numbers).all():
-            raise ValueError("scaling")
-    if not isinstance(stored["method"], str) or not factor.all():
+        offset, factor = (np.array(stored[k], np.float32) for k in ("offset", "factor"))
+    fits = all(
+        n.shape == (n_visible,) and np.isfinite(n).all() for n in (offset, factor)
+    )
+    if not (fits and factor.all() and isinstance(stored["method"], str)):
         raise ValueError("scaling")
     scaling = Scaling(stored["method"], offset, factor)
     return Preparation(columns, labels, classes, scaling)

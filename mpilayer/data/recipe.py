@@ -14,11 +14,10 @@ from mpilayer.data.preparation import Preparation, Scaling
 from mpilayer.data.sources import LabelColumn, Source, read_source
 from mpilayer.data.split import Split, set_apart, to_float32
 from mpilayer.errors import ConfigError, DataError, RunWarning
+from mpilayer.words import few
 
 _LISTED = 5
-
-RAW = "raw"
-"""The range of patches that stay as they are."""
+_RAW = "raw"  # the range of patches that stay as they are
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,7 @@ class Like:
 
 
 def make_data(config: DataConfig, out: Path, like: Like | None = None) -> None:
-    """Write a data set as the configuration says, ``like`` what it names. Local.
-
-    MpilayerError: the source is missing or unsuitable, or ``out`` cannot be written.
-    """
+    """Write a data set as the configuration says, ``like`` what it names. Local."""
     if config.make == "patches":
         _patches(config, out)
     else:
@@ -62,11 +58,8 @@ def make_data(config: DataConfig, out: Path, like: Like | None = None) -> None:
 
 
 def patch_range(text: str) -> tuple[float, float] | None:
-    """Return LOW and HIGH, or None for patches as they are.
-
-    ConfigError: it is neither ``raw`` nor two such numbers.
-    """
-    if text == RAW:
+    """Return LOW and HIGH, None for patches as they are; ConfigError for others."""
+    if text == _RAW:
         return None
     try:
         low, high = map(float, text.split(","))
@@ -75,7 +68,7 @@ def patch_range(text: str) -> tuple[float, float] | None:
     limits = to_float32(np.array([low, high]))
     if not (np.isfinite(limits).all() and limits[0] < limits[1]):
         raise ConfigError(
-            f"--range must be {RAW}, or two numbers LOW,HIGH with LOW below HIGH; "
+            f"--range must be {_RAW}, or two numbers LOW,HIGH with LOW below HIGH; "
             f"got {text!r}. Try 0.1,0.9."
         )
     return low, high
@@ -156,11 +149,10 @@ def _scaled(source: Source, config: DataConfig, like: Like | None) -> Preparatio
     scaling, constant = Scaling.fit(method, train.astype(np.float32, copy=False))
     if constant:
         names = [before.columns[k] if before.columns else str(k + 1) for k in constant]
-        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         warnings.warn(
             f"{len(names)} of {train.shape[1]} columns are the same in all training "
-            f"rows and become 0: {', '.join(names[:_LISTED])}{more}. They tell "
-            "nothing; you may leave them out.",
+            f"rows and become 0: {few(names, _LISTED)}. They tell nothing; you may "
+            "leave them out.",
             RunWarning,
             stacklevel=2,
         )
@@ -172,18 +164,17 @@ def _patches(config: DataConfig, out: Path) -> None:
     # Whitening a lot of images takes a while; a size that does not fit, none.
     n_positions(images.x.shape, config.size)
     x = whiten(images.x) if config.whiten else images.x
-    train, validation = draw(
-        x, config.size, config.count, config.validation, config.seed
-    )
-    limits = patch_range(config.range)
-    if limits is not None:
+    n_validation = config.validation
+    train, validation = draw(x, config.size, config.count, n_validation, config.seed)
+    if limits := patch_range(config.range):
         into_range(train, validation, *limits)
     splits = {"train": Split(train)}
-    if config.validation:
+    more = ""
+    if n_validation:
         splits["validation"] = Split(validation)
+        more = f" and {n_validation} for validation"
     n_images, height, width = images.x.shape
     size = f"{config.size} x {config.size}"
-    more = f" and {config.validation} for validation" if config.validation else ""
     whitened = "whitened, " if config.whiten else ""
     origin = (
         f"{config.count} patches of {size}{more} from {images.origin} "

@@ -7,9 +7,7 @@ checked, and its labels are numbered, in one place.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,13 +15,11 @@ from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray
 from mpilayer.data.array_files import load_mat, load_npy, load_npz, shapes
 from mpilayer.data.csv import read_csv
-from mpilayer.data.dataset import KIND, PIXEL_SCALE, Dataset
+from mpilayer.data.dataset import KIND, PIXEL_SCALE, SPLITS, Dataset
 from mpilayer.data.idx import read_idx_folder
 from mpilayer.data.images import is_image_folder, read_image_folder
-from mpilayer.data.labels import label_vector, numbered, warn_of_labels
-from mpilayer.data.layout import SPLITS
 from mpilayer.data.preparation import Preparation
-from mpilayer.data.split import Split, told_of
+from mpilayer.data.split import Split, label_vector, numbered, told_of, warn_of_labels
 from mpilayer.errors import ConfigError, DataError, unknown
 
 _NOTHING = Preparation()
@@ -31,27 +27,13 @@ _NOTHING = Preparation()
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a source holds.
+    """What a source holds."""
 
-    Attributes
-    ----------
-    splits : dict of str to Split
-        ``train``, and ``validation`` and ``test`` if the source tells them apart.
-    scale : float
-        Value of a stored 1: 1/255 for bytes, which are taken for pixels, else 1.
-    name, origin : str
-        The file's or folder's name, without its ending; what was read, and what was
-        taken for what.
-    preparation : Preparation
-        Names of columns and classes, where the labels come from; if the source is a
-        data set, how its values are scaled.
-    """
-
-    splits: dict[str, Split]
-    scale: float
-    name: str
-    origin: str
-    preparation: Preparation
+    splits: dict[str, Split]  # train; validation and test if it tells them apart
+    scale: float  # of a stored 1: 1/255 for bytes, which are taken for pixels, else 1
+    name: str  # of the file or folder, without its ending
+    origin: str  # what was read, and what was taken for what
+    preparation: Preparation  # with a scaling only if the source is a data set
 
 
 @dataclass(frozen=True)
@@ -94,18 +76,13 @@ _ANY = LabelColumn()
 def read_source(path: Path, labels: LabelColumn = _ANY) -> Source:
     """Read any file or folder that a data set can be made from; local.
 
-    Parameters
-    ----------
-    path : Path
-        A folder of IDX files with MNIST's names, or of image files, perhaps in a folder
-        for each class; or a file: ``.npy``, one array; ``.npz``, ``.mat`` and ``.h5``,
-        arrays named ``x`` and ``labels``, ``train_x`` and ``train_labels``, or
-        ``x_train`` and ``y_train``, and likewise for ``validation`` and ``test``, or
-        one array of any name; ``.h5`` may be a data set, too; ``.csv``, numbers
-        separated by commas, perhaps with a header. An array of more than two dimensions
-        has a row for each first index.
-    labels : LabelColumn
-        Where the labels are.
+    ``path`` is a folder of IDX files with MNIST's names, or of image files, perhaps in
+    a folder for each class; or a file: ``.npy``, one array; ``.npz``, ``.mat`` and
+    ``.h5``, arrays named ``x`` and ``labels``, ``train_x`` and ``train_labels``, or
+    ``x_train`` and ``y_train``, and likewise for ``validation`` and ``test``, or one
+    array of any name; ``.h5`` may be a data set, too; ``.csv``, numbers separated by
+    commas, perhaps with a header. An array of more than two dimensions has a row for
+    each first index.
 
     DataError: missing, damaged, of an unknown kind, or without a table of real numbers;
     or a row without a label, or one of no known class. ConfigError: labels were named
@@ -186,16 +163,10 @@ def _read_folder(path: Path, labels: LabelColumn) -> _Found:
     return _Found(parts, f"{what} of the folder {_name(path)}")
 
 
-def _read_named(
-    load: Callable[[Path], Mapping[str, Any]], path: Path, labels: LabelColumn
-) -> _Found:
-    return _named(load(path), path, labels)
-
-
 _READERS: dict[str, _Reader] = {
     ".npy": _read_npy,
-    ".npz": partial(_read_named, load_npz),
-    ".mat": partial(_read_named, load_mat),
+    ".npz": lambda path, labels: _named(load_npz(path), path, labels),
+    ".mat": lambda path, labels: _named(load_mat(path), path, labels),
     ".csv": _read_csv,
     ".h5": _read_hdf5,
     ".hdf5": _read_hdf5,

@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32, row_blocks
-from mpilayer.data.dataset import Dataset
-from mpilayer.data.layout import SPLITS
+from mpilayer.data.dataset import SPLITS, Dataset
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.recipe import Like
 from mpilayer.errors import ConfigError, DataError

@@ -137,11 +137,6 @@ def test_the_user_s_threads_stay(variables, monkeypatch, given, requested):
     assert {name: variables[name] for name in THREADS} == others | set_
 
 
-def test_unprepared_there_is_no_request(variables):
-    variables["OMP_NUM_THREADS"] = "3"
-    assert environment.requested_threads() == 0
-
-
 def test_it_can_be_imported_before_numpy():
     program = (
         "import sys; import mpilayer.environment as e; e.prepare();"

@@ -27,22 +27,12 @@ def test_defaults():
     assert parsed() == parsed(starts=False) == Safety()
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("90", 90),
-        ("0", 0),
-        ("0.5", 0.5),
-        ("1:30", 90),
-        ("90:00", 5400),
-        ("2:00:00", 7200),
-        ("23:59:59", 86399),
-        ("00:00:01", 1),
-    ],
-)
-def test_times(text, seconds):
-    assert parsed("--max-time", text).max_time == seconds
-    assert parsed("--checkpoint-seconds", text).checkpoint_seconds == seconds
+def test_times():
+    times = {"90": 90, "0": 0, "0.5": 0.5, "1:30": 90, "90:00": 5400}
+    times |= {"2:00:00": 7200, "23:59:59": 86399, "00:00:01": 1}
+    for text, seconds in times.items():
+        assert parsed("--max-time", text).max_time == seconds
+        assert parsed("--checkpoint-seconds", text).checkpoint_seconds == seconds
 
 
 @pytest.mark.parametrize(

@@ -60,16 +60,11 @@ def test_how_far_something_is(lines, goal, done, value, unit, left):
     assert row.rate(60) == (unit and pytest.approx(60 / unit))
 
 
-@pytest.mark.parametrize(
-    ("layers", "behind"),
-    [
-        ([layer_lines(9), layer_lines(7), layer_lines(7)], [None, 2, 0]),
-        ([layer_lines(9), layer_lines(7, behind=3)], [None, 5]),
-        ([layer_lines(3), [], layer_lines(1)], [None, None, 0]),
-    ],
-)
-def test_staleness_is_measured_against_the_layer_below(layers, behind):
-    assert view.behind(layers) == behind
+def test_staleness_is_measured_against_the_layer_below():
+    nine, seven = layer_lines(9), layer_lines(7)
+    assert view.behind([nine, seven, seven]) == [None, 2, 0]
+    assert view.behind([nine, layer_lines(7, behind=3)]) == [None, 5]
+    assert view.behind([layer_lines(3), [], layer_lines(1)]) == [None, None, 0]
 
 
 def test_the_longest_time_counts():
@@ -104,17 +99,14 @@ def test_times_in_words():
     assert [view.duration(seconds) for seconds in times] == shown
 
 
-@pytest.mark.parametrize(
-    ("values", "height", "shown"),
-    [
+def test_a_curve_falls_from_left_to_right():
+    for values, height, shown in (
         ([8.0, 4.0, 2.0, 1.0], 1, ["█▆▃▁"]),
         ([4.0, 1.0], 2, ["█ ", "█▁"]),
         ([], 3, []),
         ([2.0, 2.0], 1, ["▁▁"]),
-    ],
-)
-def test_a_curve_falls_from_left_to_right(values, height, shown):
-    assert view.curve(values, 10, height, ascii=False) == shown
+    ):
+        assert view.curve(values, 10, height, ascii=False) == shown
 
 
 def test_a_curve_has_the_width_and_height_it_is_given():

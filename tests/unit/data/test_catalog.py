@@ -197,13 +197,6 @@ def test_all_mirrors_fail_and_nothing_is_left(fetch_from, tmp_path):
     assert names(tmp_path / "out") == []
 
 
-def test_refused_connection(fetch_from, tmp_path):
-    known = KnownDataset((RemoteFile(NAME, "md5:0"),), ("http://127.0.0.1:1/",))
-    with pytest.raises(DataError, match=r"127.0.0.1:1/images.gz: connection refused"):
-        fetch("tiny", tmp_path, catalog={"tiny": known})
-    assert names(tmp_path) == []
-
-
 def test_only_a_good_file_replaces_a_damaged_one_and_none_a_whole_one(
     fetch_from, server, tmp_path
 ):

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from mpilayer.data import dataset as module
-from mpilayer.data import layout
 from mpilayer.data.dataset import FORMAT_VERSION, KIND, PIXEL_SCALE, Dataset
 from mpilayer.data.dataset import write_dataset as write
 from mpilayer.data.split import Split
@@ -106,7 +105,7 @@ def test_slabs_equal_the_whole(request, monkeypatch, name, source, scale, row):
     with Dataset.open(path) as dataset:
         whole = dataset.rows("train")
     # Three rows a chunk.
-    monkeypatch.setattr(layout, "_CHUNK_BYTES", 3 * row)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 3 * row)
     monkeypatch.setattr(module, "_SLAB_BYTES", 6 * row)
     write_dataset(path, {"train": Split(source)}, scale)
     with Dataset.open(path) as dataset:

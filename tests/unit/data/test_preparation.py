@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mpilayer.data.dataset import PIXEL_SCALE, Dataset, write_dataset
+from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.preparation import Preparation, Scaling
 from mpilayer.data.split import Split
 from mpilayer.errors import DataError
@@ -104,18 +104,6 @@ def test_rows_of_a_data_set_are_scaled_when_they_are_read(tmp_path, method):
         assert train["label_counts"] == {"cat": 45, "dog": 45}
         dataset.verify()
         dataset.ensure()
-
-
-def test_pixels_are_scaled_after_they_have_become_0_to_1(tmp_path):
-    pixels = RNG.integers(50, 200, (30, 3), dtype=np.uint8)
-    values = pixels * np.float32(PIXEL_SCALE)
-    scaling = Scaling.fit("minmax", values)[0]
-    preparation = Preparation(scaling=scaling)
-    splits = {"train": Split(pixels)}
-    with written(tmp_path, splits, preparation, PIXEL_SCALE) as dataset:
-        found = dataset.rows("train")
-    np.testing.assert_array_equal(found, scaled(scaling, values))
-    assert (found.min(), found.max() > 0.999) == (0, True)
 
 
 @pytest.mark.parametrize(

@@ -36,12 +36,6 @@ def test_equal_values_are_scaled_alike_be_they_bytes_or_not(tmp_path, scale):
         np.testing.assert_array_equal(again, expected)
 
 
-def test_bytes_that_are_not_scaled_are_pixels(tmp_path):
-    np.save(tmp_path / "bytes.npy", BYTES)
-    found = rows(tmp_path, source=str(tmp_path / "bytes.npy"))
-    np.testing.assert_array_equal(found, BYTES * np.float32(1 / 255))
-
-
 def test_scaling_is_that_of_the_rows_that_stay_for_training(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(60.0).reshape(30, 2))
     source = str(tmp_path / "a.npy")

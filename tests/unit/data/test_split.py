@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from mpilayer.data.labels import whole_numbers
-from mpilayer.data.split import Split, set_apart
+from mpilayer.data.split import Split, set_apart, whole_numbers
 from mpilayer.errors import ConfigError, DataError
 
 
