@@ -221,16 +221,6 @@ def test_a_local_table_waits():
         local.take(2)
 
 
-@pytest.mark.parametrize("stop", [True, False])
-def test_the_end_of_a_local_channel(stop):
-    local = LocalChannel(buffers(), replace=True)
-    assert (local.ended, local.stopped) == (False, False)
-    leave(local, 1)
-    local.end(stop)
-    assert (local.ended, local.stopped) == (True, stop)
-    assert_output(local.take(1), 1)
-
-
 def test_the_data_and_the_void():
     rows, sink = Rows.empty((3, 1, 2), 1), Outlet()
     source = Source(rows)
