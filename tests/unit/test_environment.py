@@ -188,3 +188,8 @@ def test_when_the_job_ends(monkeypatch, tmp_path, job, told, shown, code, end):
         script.write_text(f"#!/bin/sh\ncat <<'END'\n{shown}\nEND\nexit {code}\n")
         script.chmod(0o755)
     assert environment.job_end() == end
+
+
+def test_packages():
+    assert environment.installed("pytest") == pytest.__version__
+    assert environment.installed("no-such-package") == ""

@@ -134,7 +134,7 @@ def program(path, text):
 def test_the_launcher_s_version(tmp_path, monkeypatch, script, expected):
     launcher = program(tmp_path / "mpiexec", script)
     monkeypatch.setattr(machine, "_PATIENCE", 1.0)
-    monkeypatch.setattr(machine, "version", lambda _: "")
+    monkeypatch.setattr(machine.environment, "installed", lambda _: "")
     monkeypatch.setattr(machine.environment, "mpiexec", lambda: launcher)
     found = machine.software(None)
     assert (found.launcher, found.launcher_version) == (launcher, expected)
@@ -150,7 +150,7 @@ def test_the_launcher_s_version(tmp_path, monkeypatch, script, expected):
 )
 def test_mpi_is_asked_in_its_own_process(tmp_path, monkeypatch, script, mpi, failure):
     monkeypatch.setattr(sys, "executable", program(tmp_path / "python", script))
-    monkeypatch.setattr(machine, "version", lambda _: "4.1")
+    monkeypatch.setattr(machine.environment, "installed", lambda _: "4.1")
     found = machine.software(None)
     assert found.mpi == mpi
     assert failure in found.mpi_failure
@@ -158,10 +158,7 @@ def test_mpi_is_asked_in_its_own_process(tmp_path, monkeypatch, script, mpi, fai
 
 
 def test_without_mpi4py_and_launcher(monkeypatch):
-    def version(name):
-        raise machine.PackageNotFoundError(name)
-
-    monkeypatch.setattr(machine, "version", version)
+    monkeypatch.setattr(machine.environment, "installed", lambda _: "")
     monkeypatch.setattr(machine.environment, "mpiexec", lambda: "")
     found = machine.software(None)
     assert (found.mpi, found.mpi_failure, found.launcher_version) == ("", "", "")

@@ -6,7 +6,11 @@ import pytest
 
 from mpilayer.cli.doctor import shortened
 from mpilayer.doctor.facts import (
+    NOTE,
+    OK,
+    PROBLEM,
     Facts,
+    Finding,
     Folder,
     Job,
     Launch,
@@ -17,9 +21,11 @@ from mpilayer.doctor.facts import (
     Software,
     Space,
     Sum,
+    family,
+    size,
+    spans,
 )
-from mpilayer.doctor.finding import NOTE, OK, PROBLEM, Finding, family, size, spans
-from mpilayer.doctor.finding import worst as worst_of
+from mpilayer.doctor.facts import worst as worst_of
 from mpilayer.doctor.verdicts import judge
 
 GB, MIB = 10**9, 1 << 20
