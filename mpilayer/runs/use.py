@@ -151,8 +151,6 @@ def write_rows(
         The file; its ending says the format. ``.h5`` and ``.hdf5`` hold a data set with
         all splits, ``.npy`` and ``.csv`` the rows of one split; ``.csv`` has the labels
         as its last column.
-    replace : bool
-        Replace an older file.
     split : str, optional
         The split for ``.npy`` and ``.csv``; not needed if the data have only one.
     task : str, optional
