@@ -83,11 +83,8 @@ def restore_replicas(
 
     Returns the seconds of training until then, and a remark if a file was damaged.
 
-    Raises
-    ------
-    CheckpointError
-        On all ranks: there is none that is whole; or one rank has other parameters than
-        rank 0, for they do not see the same files.
+    A ``CheckpointError`` says, on all ranks: there is none that is whole; or one rank
+    has other parameters than rank 0, for they do not see the same files.
     """
     _, numbers, remark = comm.everywhere(lambda: restore(path, state))
     digests = comm.allgather(parameters.digest())
@@ -127,13 +124,7 @@ class Saver:
         self._under_way = self._thread.submit(write)
 
     def finish(self) -> None:
-        """Wait until everything is written.
-
-        Raises
-        ------
-        MpilayerError
-            What the last writing has raised.
-        """
+        """Wait until everything is written; raise what the last writing has raised."""
         if self._under_way is not None:
             under_way, self._under_way = self._under_way, None
             # Not by its lock, in which a rank would be deaf to signals, and silent.

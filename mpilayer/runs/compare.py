@@ -41,22 +41,17 @@ class Comparison(SparseTraining):
         return ()  # not even limits
 
     def _look(self) -> SparseTerms:
-        terms = super()._look()
-        # One at its end may have any ranks.
-        if not self.found():
-            self._check_ranks()
-        return terms
-
-    def _check_ranks(self) -> None:
-        n_ranks = self.session.comm.size
+        terms, n_ranks = super()._look(), self.session.comm.size
         launch = self.directory.read_config().get("launch", {})
         began = launch.get(_RANKS, n_ranks)
-        if n_ranks != began:
+        # One at its end may have any ranks.
+        if n_ranks != began and not self.found():
             raise CommunicationError(
                 "a comparison must go on with as many ranks as it began with, for the "
                 f"average sparsity term depends on them; it began with {began}, got "
                 f"{n_ranks}. Start as many, or begin another comparison."
             )
+        return terms
 
     def _nothing_left(self, terms: SparseTerms) -> str:  # noqa: ARG002
         if not self.found():

@@ -98,11 +98,8 @@ class RunDirectory:
     def check_free(path: Path, replace: bool) -> None:
         """Check that a run can be made at ``path``, without making anything.
 
-        Raises
-        ------
-        ConfigError
-            Something is there already and ``replace`` is not given, or it is not a run;
-            the folder around it is missing or read-only.
+        A ``ConfigError`` says: something is there already and ``replace`` is not given,
+        or it is not a run; the folder around it is missing or read-only.
         """
         if path.exists():
             if not path.is_dir():
@@ -129,13 +126,7 @@ class RunDirectory:
 
     @staticmethod
     def open(path: Path) -> "RunDirectory":
-        """Open an existing run.
-
-        Raises
-        ------
-        CheckpointError
-            There is no run.
-        """
+        """Open an existing run; a ``CheckpointError`` says that there is none."""
         if (path / "config.toml").is_file():
             return RunDirectory(path)
         if (path / EXPERIMENT).is_file():
@@ -320,10 +311,8 @@ def check_links(path: Path, folders: Collection[str] = ()) -> None:
 
     The run itself may be one. A launch also writes into ``folders``.
 
-    Raises
-    ------
-    CheckpointError
-        Something is: a stranger could let it point to files of the user's.
+    A ``CheckpointError`` says that something is: a stranger could let it point to files
+    of the user's.
     """
     names = (LOCK, *_CONTENT, *folders)
     whole = [path / name for name in ("metrics", "monitor", "checkpoints")]

@@ -192,8 +192,27 @@ class Training(ABC, Generic[C]):
         """Return this rank's rows, or all that it trains with. On every rank."""
 
     def _begin(self, terms: Terms[C]) -> None:
-        """Make the run."""
-        make_run(self.directory, terms, self._sections(terms), self.replace)
+        """Make the run directory, and the file that lets the run go on."""
+        directory, facts = self.directory, terms.facts
+        with Dataset.open(terms.data) as dataset:
+            # Damage, as far as it cannot be seen when rows are read.
+            dataset.ensure()
+            preparation = dataset.preparation
+        RunDirectory.create(self.run, self.replace)
+        # Before the configuration: who finds that can go on.
+        if terms.table is not None:
+            directory.write_table(terms.table)
+        if preparation:
+            files.write_json(self.run / PREPARATION, preparation.to_json())
+        identity = {
+            "path": str(terms.data.absolute()),
+            "name": facts.data_name,
+            "digest": facts.data_digest,
+            "stamp": list(facts.data_stamp),
+            "n_visible": facts.n_visible,
+        }
+        own, made_by = self._sections(terms), {"mpilayer": __version__}
+        directory.write_config({"data": identity, **own, "created_by": made_by})
 
     def _sections(self, terms: Terms[C]) -> dict[str, dict[str, Any]]:
         """Return what is new in ``config.toml``."""
@@ -215,49 +234,12 @@ class Training(ABC, Generic[C]):
         """Remove what nobody needs after the end."""
 
 
-def make_run(
-    directory: RunDirectory,
-    terms: Terms[Any],
-    sections: dict[str, dict[str, Any]],
-    replace: bool,
-) -> None:
-    """Make a run directory, and the file that lets the run go on; on rank 0.
-
-    Raises
-    ------
-    DataError
-        The data set is damaged, as far as it cannot be seen when rows are read.
-    """
-    with Dataset.open(terms.data) as dataset:
-        dataset.ensure()
-        preparation = dataset.preparation
-    RunDirectory.create(directory.path, replace)
-    # Before the configuration: who finds that can go on.
-    if terms.table is not None:
-        directory.write_table(terms.table)
-    if preparation:
-        files.write_json(directory.path / PREPARATION, preparation.to_json())
-    facts = terms.facts
-    identity = {
-        "path": str(terms.data.absolute()),
-        "name": facts.data_name,
-        "digest": facts.data_digest,
-        "stamp": list(facts.data_stamp),
-        "n_visible": facts.n_visible,
-    }
-    made_by = {"mpilayer": __version__}
-    directory.write_config({"data": identity, **sections, "created_by": made_by})
-
-
 def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
     """Check that settings asked for would not change the result of a run with others.
 
     Those named in ``harmless`` may differ, and those that are declared so.
 
-    Raises
-    ------
-    ConfigError
-        Names every such setting, with both values.
+    A ``ConfigError`` names every such setting, with both values.
     """
     before, now = as_values(run), as_values(asked)
     options = options_of(type(run))
@@ -293,10 +275,8 @@ def resume(
     Collective; perhaps on another number of ranks than before. ``data`` says where the
     data set is now. Returns the command, and its summary.
 
-    Raises
-    ------
-    MpilayerError
-        On every rank, before training: no run, other data, no whole checkpoint.
+    An error says on every rank, before training: no run, other data, no whole
+    checkpoint.
     """
     comm = session.comm
     session = replace(session, safety=replace(session.safety, resume=True))

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,17 +47,9 @@ def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
     """Return what a run has trained, and what that is. Local.
 
     That is ``sparse``, ``pretrained`` or ``finetuned``; a sparse autoencoder is a stack
-    of one layer.
-
-    Raises
-    ------
-    CheckpointError
-        The run is not finished, or a checkpoint is missing or damaged.
-
-    Warns
-    -----
-    UnfinishedWarning
-        Fine-tuning has begun, but not come to its end.
+    of one layer. A ``CheckpointError`` says that the run is not finished, or that a
+    checkpoint is missing or damaged; an ``UnfinishedWarning``, that fine-tuning has
+    begun, but not come to its end.
     """
     kind = kind_of(directory)
     if kind == COMPARE:
@@ -143,13 +136,7 @@ def warn_if_unfinished(directory: RunDirectory, task: Task) -> None:
 
 
 def progress(directory: RunDirectory, task: Task) -> str:
-    """Return how many epochs a task has saved, and of how many. Local.
-
-    Raises
-    ------
-    CheckpointError
-        There is no checkpoint that is whole.
-    """
+    """Return how many epochs of how many a task has saved; an error if none. Local."""
     _, saved, _ = checkpoint.load_newest(directory.checkpoint(task.model))
     return f"{saved['epoch']} of {task.config(directory).epochs}"
 
@@ -175,10 +162,8 @@ def load_stack(directory: RunDirectory, pretrained: bool = False) -> DeepAutoenc
 
     ``pretrained``: the unrolled layers even if the run was fine-tuned.
 
-    Raises
-    ------
-    CheckpointError
-        A checkpoint is missing or damaged, or the run is not finished.
+    A ``CheckpointError`` says: a checkpoint is missing or damaged, or the run is not
+    finished.
     """
     config, shapes = run_shapes(directory)
     if not pretrained and is_finetuned(directory):
@@ -196,10 +181,7 @@ def load_stack(directory: RunDirectory, pretrained: bool = False) -> DeepAutoenc
 def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape]]:
     """Return the configuration of pre-training and the shapes of the layers.
 
-    Raises
-    ------
-    CheckpointError
-        The run's ``config.toml`` lacks what a run writes.
+    A ``CheckpointError`` says: the run's ``config.toml`` lacks what a run writes.
     """
     config = settings_of(directory, PRETRAIN, PretrainConfig)
     return config, layer_shapes(config, _n_visible(directory))
@@ -208,10 +190,7 @@ def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape
 def check_pretrained(directory: RunDirectory, weights: bool = True) -> None:
     """Check that pre-training has come to its end, or begun if no weights are needed.
 
-    Raises
-    ------
-    CheckpointError
-        It was interrupted, or a layer's checkpoint is missing.
+    A ``CheckpointError`` says: it was interrupted, or a layer's checkpoint is missing.
     """
     kind = kind_of(directory)
     if kind != PRETRAIN:
@@ -302,12 +281,12 @@ def stack_over_time(
         for i in range(comm.rank, len(moments), comm.size)
         if len(rows)
     }
-    found = {i: error for part in comm.allgather(mine) for i, error in part.items()}
-    lines = []
-    for i in sorted(found):
-        seconds, epochs = moments[i]
-        line = {"seconds": seconds, "epochs": epochs, "validation_error": found[i]}
-        lines.append(line)
+    found = ChainMap(*comm.allgather(mine))
+    lines = [
+        {"seconds": seconds, "epochs": epochs, "validation_error": found[i]}
+        for i, (seconds, epochs) in enumerate(moments)
+        if i in found
+    ]
 
     def finish() -> None:
         path = directory.metrics_file("stack")

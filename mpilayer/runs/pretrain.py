@@ -153,10 +153,7 @@ class Pretraining(Training[PretrainConfig]):
     ) -> tuple[list[LayerOutcome], float]:
         """Train to the end; return the outcome of all layers, and seconds. Collective.
 
-        Raises
-        ------
-        Interrupted
-            On every rank, after saving.
+        ``Interrupted`` is raised on every rank, after saving.
         """
         session, directory, config = self.session, self.directory, terms.config
         comm, facts, n_layers = session.comm, terms.facts, len(config.layers)

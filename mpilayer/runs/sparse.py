@@ -105,11 +105,8 @@ class SparseTraining(Training[SparseConfig]):
     ) -> tuple[Descent, float]:
         """Descend to the end; return the descent, and its seconds. Collective.
 
-        Raises
-        ------
-        TrainingError
-            The cost is not a number; the last good weights are in the checkpoint. If it
-            was none from the start, nothing of the run is left.
+        A ``TrainingError`` says that the cost is not a number; the last good weights
+        are in the checkpoint. If it was none from the start, nothing is left.
         """
         descent = Descent(cost, config)
         before = self._restore(descent) if again else 0.0
