@@ -10,7 +10,7 @@ import pytest
 
 from mpilayer.errors import ConfigError
 from mpilayer.report import figures
-from mpilayer.runs.sparse import filters
+from mpilayer.runs.outcome import filters
 
 
 @pytest.mark.parametrize(

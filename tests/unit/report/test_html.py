@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from mpilayer.report import style
+from mpilayer.report import html
 from mpilayer.report.html import (
     NOTHING,
     Figure,
@@ -52,7 +52,7 @@ def test_options_in_notes_are_not_broken():
     made = note("<Try> --code linear --learning-rate 1, not a--b.")
     assert made.count("<code>") == 2
     assert "&lt;Try&gt; <code>--code</code> linear <code>--learning-rate</code>" in made
-    assert re.search(r"code\{[^}]*white-space:nowrap", style.STYLE)
+    assert re.search(r"code\{[^}]*white-space:nowrap", html.STYLE)
 
 
 def test_short_cells_and_numbers_stay_on_one_line():
@@ -91,9 +91,9 @@ def test_contents_lead_to_all_sections_and_charts_stand_abreast():
 
 
 def test_colours_follow_the_page():
-    made = style.with_variables('fill:#0072b2;stroke:#123456;x="#1f2328"')
+    made = html.with_variables('fill:#0072b2;stroke:#123456;x="#1f2328"')
     assert made == 'fill:var(--c0,#0072b2);stroke:#123456;x="var(--ink,#1f2328)"'
-    assert style.with_variables(style.colour("c0")) == style.colour("c0")
+    assert html.with_variables(html.colour("c0")) == html.colour("c0")
 
 
 def luminance(colour: str) -> float:
@@ -103,9 +103,9 @@ def luminance(colour: str) -> float:
     return linear @ [0.2126, 0.7152, 0.0722]
 
 
-@pytest.mark.parametrize("colours", [style.LIGHT, style.DARK])
+@pytest.mark.parametrize("colours", [html.LIGHT, html.DARK])
 @pytest.mark.parametrize("ground", ["paper", "card"])
 def test_everything_can_be_read(colours, ground):
-    for name in ("ink", "soft", *style.SERIES):
+    for name in ("ink", "soft", *html.SERIES):
         pair = sorted((luminance(colours[name]), luminance(colours[ground])))
         assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, name

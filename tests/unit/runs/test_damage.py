@@ -10,10 +10,10 @@ from mpilayer.errors import CheckpointError
 from mpilayer.interrupt import Interrupted
 from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.drive import resume
 from mpilayer.runs.model import run_shapes
-from mpilayer.runs.pretrain import plan_of
-from mpilayer.runs.resume import resume
 from mpilayer.store import checkpoint
+from mpilayer.train.plans import plan_of
 from tests.support.runs import pretrain, run_finetune, run_sparse
 from tests.unit.runs.conftest import SPARSE, STACK, digests, make_session
 from tests.unit.runs.conftest import TUNE as SHORT

@@ -13,16 +13,16 @@ import pytest
 
 from mpilayer.errors import CheckpointError, ConfigError, DataError, FileError
 from mpilayer.interrupt import Interrupted
-from mpilayer.runs import lock as module
+from mpilayer.runs import session as module
 from mpilayer.runs.directory import LOCK
-from mpilayer.runs.lock import RunLock, at_work, holding
+from mpilayer.runs.session import RunLock, at_work, holding
 from tests.support.runs import pretrain
 from tests.unit.runs.conftest import STACK, make_session
 
 HOLD = """
 import sys
 from pathlib import Path
-from mpilayer.runs.lock import holding
+from mpilayer.runs.session import holding
 from tests.unit.runs.conftest import make_session
 with holding(Path(sys.argv[1]), make_session()):
     print("held", flush=True)
