@@ -183,19 +183,14 @@ def test_a_notice_of_any_rank_reaches_all(world, times):
             assert all(found)
 
 
-def test_a_notice_of_all_or_none(world):
-    for _ in range(3):
-        found = noticed(world, [], late=0.001 * world.rank)
-        with together(world):
-            assert not any(found)
-    found = noticed(world, list(range(world.size)))
-    with together(world):
-        assert all(found)
-
-
-def test_a_notice_when_the_others_are_closing(world):
+def test_a_notice_of_all_or_none_or_when_the_others_are_closing(world):
     """The last rank raises it although nobody looks any more."""
     last = world.size - 1
-    found = noticed(world, [last], late=0.02 * (world.rank == last))
-    with together(world):
-        assert all(found)
+    for raised_by, late in (
+        ([], 0.001 * world.rank),
+        (list(range(world.size)), 0.0),
+        ([last], 0.02 * (world.rank == last)),
+    ):
+        found = noticed(world, raised_by, late)
+        with together(world):
+            assert set(found) == {bool(raised_by)}
