@@ -14,7 +14,7 @@ from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Keeper
 from mpilayer.train.strata import Strata
-from tests.support.pipeline import EPOCHS, TABLES, async_plan, train
+from tests.support.pipeline import EPOCHS, TABLES, async_plan, each_epoch, train
 from tests.support.together import caught, left_in_flight, together
 from tests.support.toys import randomize, rows
 
@@ -34,17 +34,11 @@ PLANS = {
 def diverging(layer, epoch):
     """Return what lets a layer diverge in an epoch."""
 
-    def prepare(state):
-        trained = state.train_epoch
+    def steepen(state, _):
+        if (state.index, state.epoch + 1) == (layer, epoch):
+            state.learning_rate = 1e30
 
-        def train_epoch(*arguments):
-            if (state.index, state.epoch + 1) == (layer, epoch):
-                state.learning_rate = 1e30
-            trained(*arguments)
-
-        state.train_epoch = train_epoch
-
-    return prepare
+    return each_epoch(steepen)
 
 
 # When the first layer's end is the end, those above may not come so far.

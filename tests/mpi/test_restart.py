@@ -16,6 +16,7 @@ from tests.support.pipeline import (
     Stage,
     assert_same,
     async_plan,
+    each_epoch,
     train,
 )
 from tests.support.together import left_in_flight, together
@@ -39,17 +40,11 @@ def interrupted(world, plan, rank, epochs, before=None, every=0, delay=0.0):
             notice.raise_it()
         return notice.is_raised()
 
-    def prepare(state):
-        trained = state.train_epoch
+    def count(*_):
+        done.append(0)
+        time.sleep(delay)
 
-        def train_epoch(*arguments):
-            done.append(0)
-            time.sleep(delay)
-            trained(*arguments)
-
-        state.train_epoch = train_epoch
-
-    stage = train(world, plan, Memory(every, stop), before, prepare=prepare)
+    stage = train(world, plan, Memory(every, stop), before, prepare=each_epoch(count))
     notice.close()
     return stage
 
