@@ -16,7 +16,7 @@ from mpilayer.estimators import InputError, SettingError
 from mpilayer.estimators.rows import current_bounds, redistribute
 from tests.support.estimators import small
 from tests.support.sparse import patches
-from tests.support.together import SPLITS, shares, together
+from tests.support.together import SPLITS, caught, shares, together
 from tests.support.toys import rows
 
 pytestmark = [
@@ -154,15 +154,10 @@ def test_rows_that_are_bad_on_one_rank_or_none_at_all(world, make, bad):
     mine = share(world, X).copy()
     if world.rank == world.size - 1:
         mine[2, 3] = bad
-    caught = None
-    try:
-        make(world).fit(mine)
-    except InputError as error:
-        caught = error
+    found = caught(lambda: make(world).fit(mine))
     with together(world):
-        assert caught is not None
-        assert caught.collective
-        assert "Input X contains" in str(caught)
+        assert found[::2] == (InputError, True)
+        assert "Input X contains" in found[1]
     with pytest.raises(InputError, match="no rank has any"):
         make(world).fit(X[:0])
 
@@ -216,15 +211,12 @@ LAYERS_OF_RANKS = {"layers": (8, 6, 5), "finetune_epochs": 0}
     ],
 )
 def test_divergence_is_an_error_of_all_ranks(world, name, options):
+    """With a communicator of mpi4py, as its users have it."""
     model = small(name, **options, comm=world._comm)
-    found = None
-    try:
-        model.fit(share(world, X))
-    except TrainingError as error:
-        found = str(error), error.collective
+    found = caught(lambda: model.fit(share(world, X)))
     everywhere = world.allgather(found)
     with together(world):
-        assert found is not None
-        assert "training diverges" in found[0]
-        assert everywhere == [(found[0], True)] * world.size
+        assert found[::2] == (TrainingError, True)
+        assert "training diverges" in found[1]
+        assert everywhere == [found] * world.size
         assert not hasattr(model, "parameters_")

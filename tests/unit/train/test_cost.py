@@ -202,20 +202,3 @@ def test_first_weights(initial):
     assert one.digest() == same.digest() != other.digest()
     square = first(16, hidden=16, initial=initial)
     assert (square["weights"] != square["decode_weights"]).all()
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, (30, "tanh", "tanh", np.float32)),
-        ({"preset": "ufldl"}, (25, "sigmoid", "sigmoid", np.float32)),
-        ({"output": "linear", "dtype": "float64"}, (30, "tanh", "linear", np.float64)),
-    ],
-)
-def test_the_model_of_a_configuration(changes, expected):
-    model = make_model(from_values(SparseConfig, changes), 64)
-    shape = model.shape
-    assert (shape.n_hidden, shape.hidden, shape.visible, model.dtype) == expected
-    assert shape.n_visible == 64
-    assert model.parameters.vector.dtype == np.float64
-    assert not model.parameters.vector.any()

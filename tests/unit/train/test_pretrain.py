@@ -19,6 +19,7 @@ from tests.support.pipeline import (
     TABLES,
     async_plan,
     data,
+    each_epoch,
     new_states,
 )
 
@@ -67,17 +68,12 @@ def test_outputs_by_hand(streamed):
     """What layer 2 sees is what layer 1 hid: on the way, or at the end of the epoch."""
     met = []
 
-    def watch(state):
+    def watch(state, rows):
         if state.index == 1:
-            trained = state.train_epoch
+            met.append(rows.copy())
 
-            def train_epoch(rows, *rest):
-                met.append(rows.copy())
-                trained(rows, *rest)
-
-            state.train_epoch = train_epoch
-
-    train(TablePlan(lockstep(FOUR, (2, 0, 0, 0)), streamed), prepare=watch)
+    plan = TablePlan(lockstep(FOUR, (2, 0, 0, 0)), streamed)
+    train(plan, prepare=each_epoch(watch))
     rows, state = data().train, new_states()[0]
     for epoch, found in enumerate(met, start=1):
         on_the_way = np.empty_like(found)
@@ -110,16 +106,7 @@ def test_errors_by_hand(streamed):
 def test_one_rank_interleaves_its_layers():
     """The layer furthest behind goes first, so nobody is far ahead."""
     done = []
-
-    def note(state):
-        trained = state.train_epoch
-
-        def train_epoch(*arguments):
-            done.append(state.index)
-            trained(*arguments)
-
-        state.train_epoch = train_epoch
-
+    note = each_epoch(lambda state, _: done.append(state.index))
     train(TablePlan(lockstep(FOUR, (0,) * 4), True), prepare=note)
     assert done == [0, 1, 2, 3] * EPOCHS
 
