@@ -18,10 +18,8 @@ from typing import Any
 from mpilayer import environment
 
 _USUAL_WIDTH = 80
-
 # The reader of a pipe, or the terminal, has gone; or there was none from the start.
 _NOBODY_LISTENS = (errno.EPIPE, errno.EIO, errno.EBADF)
-
 _IN_ASCII = {"–": "-", "·": "."}
 
 
