@@ -9,15 +9,16 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import contents
 from tests.support import launch
+from tests.support.command import call, refuse, said
 
 JOBS = launch.ROOT / "jobs"
 RECORDED = sorted(path.stem for path in JOBS.glob("*.sh"))
@@ -45,7 +46,7 @@ if act == "save":
     (run / f"waits-{{start}}-{{rank}}").write_text("!")
     while not heard:
         time.sleep(0.02)
-    time.sleep(float(os.environ.get("SAVING", "0.3")) * (rank + 1))
+    time.sleep(0.3 * (rank + 1))
     (run / f"saved-{{start}}-{{rank}}").touch()
     sys.exit(75)
 if act in ("end", "crash") and rank == 0:
@@ -65,6 +66,7 @@ wait $!
 wait $!
 exit 143
 """
+EXECUTE = ("-c", "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])")
 SCONTROL = '#!/bin/bash\necho "$@" >>requests\n'
 
 
@@ -105,109 +107,87 @@ def test_recorded_scripts_are_what_their_commands_write(tmp_path, name):
 
 
 def test_only_the_folder_of_a_log_is_made(tmp_path):
-    arguments = ["pretrain", "a.h5", "--run", "runs/new/first", "-o", "jobs/job.sh"]
-    launch.run("job", *arguments, cwd=tmp_path).ok()
-    assert set(contents(tmp_path)) == {"jobs", "jobs/job.sh"}
-    arguments += ["--log", "logs/new/%j.out", "--replace"]
-    result = launch.run("job", *arguments, cwd=tmp_path).ok()
+    line = "job pretrain a.h5 --run runs/new/first -o jobs/job.sh"
+    said(tmp_path, line)
+    before = contents(tmp_path)
+    assert set(before) == {"jobs", "jobs/job.sh"}
+    said(tmp_path, f"{line} --replace")  # which is not recorded
+    assert contents(tmp_path) == before
+    result = call(tmp_path, f"{line} --log logs/new/%j.out --replace").ok()
     assert set(contents(tmp_path)) == {"jobs", "jobs/job.sh", "logs", "logs/new"}
     assert "sbatch jobs/job.sh" in result.stderr
     assert "a.h5 is not there yet" in result.stderr
 
 
 def test_standard_output_writes_nothing(tmp_path):
-    result = launch.run("job", "sparse", "a.h5", *JOB[:3], "-", cwd=tmp_path).ok()
-    assert result.stdout.startswith("#!/bin/bash\n# mpilayer job sparse a.h5")
+    text = said(tmp_path, "job sparse a.h5 --run run -o -")
+    assert text.startswith("#!/bin/bash\n# mpilayer job sparse a.h5")
     assert contents(tmp_path) == {}
-
-
-def test_replacing_works_and_is_not_recorded(tmp_path):
-    arguments = ["job", "pretrain", "a.h5", *JOB]
-    launch.run(*arguments, cwd=tmp_path).ok()
-    before = contents(tmp_path)
-    launch.run(*arguments, "--replace", cwd=tmp_path).ok()
-    assert contents(tmp_path) == before
 
 
 def test_settings_are_passed_on_as_given(tmp_path):
     (tmp_path / "a.toml").write_text("[pretrain]\nepochs = [3]\n[finetune]\nepochs=2\n")
-    options = ["--layers", "9,5", "--extra-epochs=-1,2", "--no-cut-short"]
-    options += ["--checkpoint-every", "9", "--config", "a.toml"]
-    options += ["--then", "finetune,evaluate"]
-    job = ["job", "pretrain", "a.h5", "--run", "run", "-o", "chain", *options]
-    launch.run(*job, cwd=tmp_path).ok()
+    settings = "--layers 9,5 --extra-epochs=-1,2 --no-cut-short"
+    more = "--checkpoint-every 9 --config a.toml --then finetune,evaluate"
+    said(tmp_path, f"job pretrain a.h5 --run run -o chain {settings} {more}")
     names = ("evaluate", "finetune", "pretrain", "submit")
     texts = [(tmp_path / "chain" / f"{name}.sh").read_text() for name in names]
     evaluate, finetune, pretrain, _ = (re.sub(r"\\\n +", "", text) for text in texts)
-    settings = "--layers 9,5 --extra-epochs=-1,2 --no-cut-short"
     assert f'--config a.toml --checkpoint-every 9 {settings} "$@"\n' in pretrain
     assert finetune.count('--config a.toml "$@"\n') == 1
     assert "--config" not in evaluate.partition("set -u")[2]
 
 
 @pytest.mark.parametrize("name", ["pretrain", "scaling"])
-def test_help_of_each_command(name):
-    result = launch.run("job", name, "--help", variables={"COLUMNS": "80"}).ok()
-    assert result.stdout.startswith(f"usage: mpilayer job {name} ")
-    assert max(map(len, result.stdout.splitlines())) <= 80
-    assert "--cpus-per-task" in result.stdout
-    assert "--minibatch" in result.stdout
+def test_help_of_each_command(tmp_path, name):
+    text = said(tmp_path, f"job {name} --help", variables={"COLUMNS": "80"})
+    assert text.startswith(f"usage: mpilayer job {name} ")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "--cpus-per-task" in text
+    assert "--minibatch" in text
 
 
 # --- what is refused
 
-TO_RUN = ("--run", "run")
+PRETRAIN = "pretrain a.h5 --run run -o job.sh"
+SCALING = "scaling a.h5 --run run -o job.sh"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("line", "words"),
     [
-        ([], ["COMMAND must come first", "pretrain"]),
-        (["pretrian", "a.h5", *JOB], ["unknown command", "mean 'pretrain'"]),
-        (["pretrain", "a.h5", "-o", "x.sh"], ["required: --run"]),
-        (["pretrain", "a.h5", *TO_RUN], ["required: -o"]),
-        (["pretrain", "a.h5", *JOB, "--ntasks", "x"], ["--ntasks", "'x'"]),
-        (
-            ["pretrain", "a.h5", *JOB, "--layers", "20", "--ntasks", "4"],
-            ["got 4 ranks for 1 layer. Start at most 1 rank."],
-        ),
-        (
-            [
-                *("scaling", "a.h5", *JOB, "--mode", "pretrain"),
-                *("--layers", "20,10", "--ntasks", "4"),
-            ],
-            ["got 4 ranks for 2 layers. Start at most 2 ranks."],
-        ),
-        (["pretrain", "a.h5", *JOB, "--time", "90"], ["--time must be", "'90'"]),
-        (["pretrain", "a.h5", *JOB, "--evaluations", "9"], ["unrecognized arguments"]),
-        (["pretrain", "a.h5", *JOB, "--epochs", "0"], ["epochs must be at least 1"]),
-        (["pretrain", "a.h5", *JOB, "--config", "no.toml"], ["no.toml", "readable"]),
-        (["finetune", "a.h5", *JOB, "--optimizer", "l-bfgs"], ["sgd, momentum, adam"]),
-        (["sparse", "a.h5", *JOB, "--sparsity-target", "1"], ["less than 1"]),
-        (["pretrain", "a.h5", *JOB, "--seeds", "1", "--seed", "2"], ["exclude"]),
-        (["pretrain", "a.h5", *JOB, "--then", "encode"], ["unknown follower"]),
-        (["sparse", "a.h5", *JOB, "--then", "finetune"], ["after sparse can come"]),
-        (["pretrain", "a.h5", *TO_RUN, "--then", "finetune", "-o", "-"], ["a folder"]),
-        (["scaling", "a.h5", *JOB, "--mode", "finetune"], ["unknown mode 'finetune'"]),
-        (["scaling", "a.h5", *JOB, "--seeds", "1"], ["unrecognized arguments"]),
-        (
-            ["pretrain", "a.h5", *TO_RUN, "-o", "old.sh"],
-            ["old.sh is there", "--replace"],
-        ),
-        (["pretrain", "a.h5", *TO_RUN, "-o", "old.sh/x"], ["old.sh", "writable"]),
-        (["pretrain", "a.h5", *TO_RUN, "-o", "."], ["already"]),
-        (["pretrain", "a.h5", *JOB, "--then", "evaluate"], ["evaluate.sh is there"]),
+        ("", ("COMMAND must come first", "pretrain")),
+        ("pretrian a.h5 --run run -o x.sh", ("unknown command", "mean 'pretrain'")),
+        ("pretrain a.h5 -o x.sh", ("required: --run",)),
+        ("pretrain a.h5 --run run", ("required: -o",)),
+        (f"{PRETRAIN} --ntasks x", ("--ntasks", "'x'")),
+        (f"{PRETRAIN} --layers 20 --ntasks 4",
+         ("got 4 ranks for 1 layer. Start at most 1 rank.",)),
+        (f"{SCALING} --mode pretrain --layers 20,10 --ntasks 4",
+         ("got 4 ranks for 2 layers. Start at most 2 ranks.",)),
+        (f"{PRETRAIN} --time 90", ("--time must be", "'90'")),
+        (f"{PRETRAIN} --evaluations 9", ("unrecognized arguments",)),
+        (f"{PRETRAIN} --epochs 0", ("epochs must be at least 1",)),
+        (f"{PRETRAIN} --config no.toml", ("no.toml", "readable")),
+        ("finetune a.h5 --run run -o x.sh --optimizer l-bfgs",
+         ("sgd, momentum, adam",)),
+        ("sparse a.h5 --run run -o x.sh --sparsity-target 1", ("less than 1",)),
+        (f"{PRETRAIN} --seeds 1 --seed 2", ("exclude",)),
+        (f"{PRETRAIN} --then encode", ("unknown follower",)),
+        ("sparse a.h5 --run run -o x.sh --then finetune", ("after sparse can come",)),
+        ("pretrain a.h5 --run run --then finetune -o -", ("a folder",)),
+        (f"{SCALING} --mode finetune", ("unknown mode 'finetune'",)),
+        (f"{SCALING} --seeds 1", ("unrecognized arguments",)),
+        ("pretrain a.h5 --run run -o old.sh", ("old.sh is there", "--replace")),
+        ("pretrain a.h5 --run run -o old.sh/x", ("old.sh", "writable")),
+        ("pretrain a.h5 --run run -o .", ("already",)),
+        ("pretrain a.h5 --run run -o old --then evaluate", ("evaluate.sh is there",)),
     ],
-)
-def test_what_is_refused(tmp_path, arguments, words):
+)  # fmt: skip
+def test_what_is_refused(tmp_path, line, words):
     (tmp_path / "old.sh").touch()
-    if "evaluate" in arguments:
-        program(tmp_path / "job.sh" / "evaluate.sh", "")
-    before = contents(tmp_path)
-    result = launch.run("job", *arguments, cwd=tmp_path)
-    launch.assert_user_error(result, *words)
-    assert result.stdout == ""
-    assert contents(tmp_path) == before
+    program(tmp_path / "old" / "evaluate.sh", "")
+    refuse(tmp_path, f"job {line}", *words)
 
 
 # --- how a script runs: bash alone, with stand-ins for what it calls
@@ -218,33 +198,17 @@ def bash(tmp_path):
     """Give a function that starts a script as SLURM would."""
     for name, text in {"mpiexec": MPIEXEC, "srun": SRUN, "scontrol": SCONTROL}.items():
         program(tmp_path / "bin" / name, text)
-    jobs = []
+    with ExitStack() as jobs:
 
-    def start(restarts=0, arguments=(), saving="0.3", task=0, **plans):
-        slurm = {
-            "SLURM_JOB_ID": "7",
-            "SLURM_NTASKS": "2",
-            "SLURM_CPUS_PER_TASK": "3",
-            "SLURM_RESTART_COUNT": str(restarts),
-            "SLURM_ARRAY_TASK_ID": str(task),
-            "SAVING": saving,
-        }
-        process = subprocess.Popen(
-            ["bash", "job.sh", *arguments],
-            cwd=tmp_path,
-            env=launch.environment() | slurm | variables(tmp_path, **plans),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        jobs.append((launch.Job(process, 30), process))
-        return jobs[-1][0]
+        def start(*arguments, task=0, **plans):
+            slurm = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}
+            slurm |= {"SLURM_CPUS_PER_TASK": "3", "SLURM_RESTART_COUNT": "0"}
+            slurm |= {"SLURM_ARRAY_TASK_ID": str(task)} | variables(tmp_path, **plans)
+            how = {"program": EXECUTE, "cwd": tmp_path, "variables": slurm}
+            words = ("bash", "job.sh", *arguments)
+            return jobs.enter_context(launch.started(*words, **how, limit=30))
 
-    yield start
-    for job, process in jobs:
-        job.end()
-        process.communicate()
+        yield start
 
 
 def calls(folder):
@@ -252,15 +216,9 @@ def calls(folder):
     return [line.split(" ", 2) for line in (folder / "calls").read_text().splitlines()]
 
 
-def requests(folder):
-    """Return what scontrol was asked for."""
-    path = folder / "requests"
-    return path.read_text().splitlines() if path.exists() else []
-
-
 def test_the_mark_ends_a_job_well(bash, tmp_path):
     write_job(tmp_path, "pretrain", "a.h5", *JOB, "--layers", "9,5")
-    bash(arguments=("--epochs", "2")).finish().ok()
+    bash("--epochs", 2).finish().ok()
     words = "pretrain a.h5 --run run --resume auto --threads 3 --layers 9,5 --epochs 2"
     assert calls(tmp_path) == [["0", "end", words]]
     assert (tmp_path / "ranks").read_text() == "2\n"
@@ -284,7 +242,7 @@ def test_a_warning_reaches_the_ranks_and_the_job_is_requeued(bash, tmp_path, lau
     result = job.finish()
     assert (tmp_path / "run" / "saved-0-0").exists()
     assert result.code == 75
-    assert requests(tmp_path) == ["requeue 7"]
+    assert (tmp_path / "requests").read_text() == "requeue 7\n"
     assert "pretrain has saved; requeue 1 of 5" in result.stderr
 
 

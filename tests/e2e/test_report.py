@@ -1,11 +1,13 @@
 """The report as users get it: written by the command, opened in a real browser."""
 
+import json
 import os
 import re
 import shutil
 import signal
 from html.parser import HTMLParser
 from importlib.util import find_spec
+from itertools import product
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from mpilayer import hdf5
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.store import checkpoint
-from tests.e2e.conftest import read_summary, write_pixels
+from tests.e2e.conftest import read_summary, records, write_pixels
 from tests.support import launch
 from tests.support.browser import browser
 from tests.support.command import call, refuse, said
@@ -118,14 +120,20 @@ def test_large_runs_make_a_small_page(tmp_path):
     wide = ",".join(["5"] * 64)
     for line in (
         "pretrain data.h5 --run deep --layers 1000,300,30 --epochs 3 --minibatch 60",
-        f"pretrain data.h5 --run wide --layers {wide} --epochs 20 --minibatch 60",
+        f"pretrain data.h5 --run wide --layers {wide} --epochs 4 --minibatch 60",
         "finetune deep --epochs 2 --minibatch 60",
         "sparse small.h5 --run sparse-1 --hidden 50 --evaluations 5000",
     ):
         said(tmp_path, line)
     for path in (tmp_path / "wide" / "metrics").glob("layer-*"):
-        rank = f'"rank": {int(path.stem.partition("-")[2]) - 1}'
-        path.write_text(path.read_text().replace('"rank": 0', rank))
+        rank = int(path.stem.partition("-")[2]) - 1
+        lines = records(tmp_path / "wide", path.stem)
+        later = [  # as of 20 epochs
+            {**line, "rank": rank, "epoch": line["epoch"] + 4 * k}
+            | {"used": line["used"] + 4 * k, "started": line["started"] + 40 * k}
+            for k, line in product(range(5), lines)
+        ]
+        path.write_text("".join(json.dumps(line) + "\n" for line in later))
     for ranks in (8, 64):
         run = shutil.copytree(tmp_path / "sparse-1", tmp_path / f"sparse-{ranks}")
         RunDirectory(run).write_summary({"ranks": ranks})

@@ -1,15 +1,14 @@
 """Whoever reads the output, or nobody, or in ASCII: training goes on to its end."""
 
 import os
-import pty
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from tests.support import launch
+from tests.support.command import call, said
+from tests.support.terminal import Terminal
 
 OPTIONS = ("--layers", "8,4", "--epochs", 3, "--minibatch", 50)
 
@@ -26,19 +25,16 @@ NO_TERMINAL = "m, s = pty.openpty(); [os.dup2(s, n) for n in {}]; os.close(m)"
 FULL = "f = os.open('/dev/full', os.O_WRONLY); [os.dup2(f, n) for n in {}]"
 
 
-def become(change, numbers):
+def become(change, *numbers):
     """Return a program for ``launch.run``, some of whose streams are changed."""
     return ("-c", BECOME.format(change=change.format(numbers)))
 
 
-def pretrain(tiny, run, **options):
-    """Pre-train a small stack; return how that ended."""
-    return launch.run("pretrain", tiny, "--run", run, *OPTIONS, **options)
-
-
-def assert_trained(run):
-    """Demand a run that is complete."""
+def pretrain(data, run, **options):
+    """Pre-train a small stack to its end; return what was written."""
+    done = launch.run("pretrain", data, "--run", run, *OPTIONS, **options).ok()
     assert (run / "complete").read_text().split() == ["pretrain"]
+    return done
 
 
 @pytest.mark.parametrize(
@@ -57,82 +53,61 @@ def assert_trained(run):
     ],
 )
 def test_nobody_listens(tiny, tmp_path, change, numbers, ranks):
-    run = tmp_path / "run"
-    done = pretrain(tiny, run, program=become(change, numbers), ranks=ranks).ok()
+    program = become(change, *numbers)
+    done = pretrain(tiny, tmp_path / "run", program=program, ranks=ranks)
     assert "Traceback" not in done.stderr, done
     assert ("Pre-training took" in done.stdout) == (1 not in numbers), done
     assert ("layer 2: 3/3" in done.stderr) == (2 not in numbers), done
-    assert_trained(run)
 
 
-def test_a_full_disk_for_the_results_of_training(tiny, tmp_path):
-    run = tmp_path / "run"
-    done = pretrain(tiny, run, program=become(FULL, (1,))).ok()
-    assert "warning: standard output must take all results; no space" in done.stderr
-    assert_trained(run)
-
-
-def test_a_full_disk_for_results_alone(pretrained):
-    done = launch.run("evaluate", pretrained, "--json", program=become(FULL, (1,)))
-    launch.assert_user_error(done, "standard output must take all results; no space")
+def test_a_full_disk_for_the_results(tiny, tmp_path):
+    """Training has others, an evaluation has none."""
+    words = "standard output must take all results; no space"
+    done = pretrain(tiny, tmp_path / "run", program=become(FULL, 1))
+    assert f"warning: {words}" in done.stderr
+    done = call(tmp_path, "evaluate run --json", program=become(FULL, 1))
+    launch.assert_user_error(done, words)
 
 
 def test_an_error_that_nobody_reads(tmp_path):
-    program = become(CLOSED, (2,))
-    assert launch.run("data", "info", tmp_path / "x.h5", program=program).code == 2
+    assert call(tmp_path, "data info x.h5", program=become(CLOSED, 2)).code == 2
 
 
 def test_the_terminal_is_closed_on_the_way(tiny, tmp_path):
     # Without mpiexec: MPICH's ends its ranks when it cannot write.
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "mpilayer", "pretrain"]
-    options = ["--layers", "8,4", "--epochs", "1000", "--minibatch", "50"]
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [*command, tiny, "--run", run, *options],
-        env=launch.environment(),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-    ) as process:
-        os.close(theirs)
-        try:
-            # The live view is drawn, so training is under way.
-            while b"layer 2" not in os.read(ours, 9999):
-                pass
-            os.close(ours)
-            assert process.wait(launch.LIMIT) == 0
-        finally:
-            process.kill()
-    assert_trained(run)
+    run, more = tmp_path / "run", ("--epochs", 1000)
+    ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    words = ("pretrain", tiny, "--run", run, *OPTIONS, *more)
+    with Terminal(*words, **ignore) as screen:
+        # The live view is drawn, so training is under way.
+        screen.wait_for("layer 2")
+        screen.close()
+        assert screen.process.wait(launch.LIMIT) == 0
+    assert (run / "complete").read_text().split() == ["pretrain"]
 
 
 def test_an_encoding_that_lacks_letters(tmp_path):
     # Without validation rows there is no error of theirs, but a dash.
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((90, 5)))
-    data, run = tmp_path / "x.h5", tmp_path / "run"
     variables = {"PYTHONIOENCODING": "ascii"}
-    launch.run("data", "prepare", tmp_path / "x.npy", "-o", data).ok()
-    done = pretrain(data, run, variables=variables).ok()
+    said(tmp_path, "data prepare x.npy -o x.h5")
+    done = pretrain(tmp_path / "x.h5", tmp_path / "run", variables=variables)
     assert "Pre-training took" in done.stdout
-    assert_trained(run)
     # Texts about options have signs that ASCII lacks.
-    for words in (["config"], ["pretrain", "--help"], ["sparse", "--help"]):
-        text = launch.run(*words, variables=variables).ok().stdout
+    for line in ("config", "pretrain --help", "sparse --help"):
+        text = said(tmp_path, line, variables=variables)
         assert "momentum" in text or "sparsity" in text
 
 
 def test_no_animation_in_logs(tiny, tmp_path):
     # Names are no markup.
     run, variables = tmp_path / "r[" / "b]x[bold]:smile:", {"FORCE_COLOR": "1"}
-    done = pretrain(tiny, run, variables=variables).ok()
+    done = pretrain(tiny, run, variables=variables)
     assert "\x1b" not in done.stderr
-    watched = launch.run("watch", run, variables=variables)
-    assert "\x1b[1A" not in watched.ok().stdout
+    watched = said(tmp_path, f"watch {run}", variables=variables)
+    assert "\x1b[1A" not in watched
     assert f"Next: mpilayer finetune {run}" in done.stdout
-    assert str(run) in watched.stdout.replace("\n", "")
+    assert str(run) in watched.replace("\n", "")
 
 
 # --- text files and names of files
@@ -145,24 +120,22 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 def test_names_that_are_not_utf_8(tiny, tmp_path, ranks):
     data, run = (tmp_path / os.fsdecode(name) for name in (b"d\xff.h5", b"r\xe9"))
     data.write_bytes(tiny.read_bytes())
-    pretrain(data, run, ranks=ranks).ok()
+    pretrain(data, run, ranks=ranks)
     assert os.fsencode(f'path = "{data}"') in (run / "config.toml").read_bytes()
-    launch.run("resume", run, ranks=ranks).ok()
+    call(tmp_path, f"resume {run}", ranks=ranks).ok()
     for variables in (ASCII, {}):
-        launch.run("evaluate", run, variables=variables).ok()
-    if ranks:
-        return
-    launch.run("finetune", run, "--epochs", 1).ok()
-    launch.run("watch", run).ok()
-    launch.run("report", run, "-o", tmp_path / "page.html").ok()
-    launch.run("export", run, "-o", run / "model.safetensors").ok()
+        said(tmp_path, f"evaluate {run}", variables=variables)
+    uses = (f"finetune {run} --epochs 1", f"watch {run}", f"report {run} -o page.html")
+    if not ranks:
+        for line in (*uses, f"export {run} -o {run}.safetensors"):
+            said(tmp_path, line)
 
 
 @pytest.mark.parametrize("ranks", [0, 2])
 def test_a_name_that_the_locale_lacks(tiny, tmp_path, ranks):
     data, run = tmp_path / "données.h5", tmp_path / "josé"
     data.write_bytes(tiny.read_bytes())
-    pretrain(data, run, variables=ASCII, ranks=ranks).ok()
+    pretrain(data, run, variables=ASCII, ranks=ranks)
     assert f'path = "{data}"' in (run / "config.toml").read_text(encoding="utf-8")
-    for variables in (ASCII, None):
-        launch.run("evaluate", run, variables=variables).ok()
+    for variables in (ASCII, {}):
+        said(tmp_path, f"evaluate {run}", variables=variables)

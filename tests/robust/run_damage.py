@@ -31,9 +31,8 @@ from mpilayer.cli.main import main as mpilayer
 from tests.e2e.conftest import write_pixels
 
 LIMIT = 60
-for _name in ("training", "use", "report", "resume"):
-    import_module(f"mpilayer.cli.{_name}")  # once, not in every child
-import_module("mpilayer.report.build")
+for _name in ("cli.training", "cli.use", "report.build"):
+    import_module(f"mpilayer.{_name}")  # once, not in every child
 
 COMMANDS = ("resume", "watch", "report", "evaluate", "again")
 _SMALL = ("--minibatch", "50", "--threads", "1", "--checkpoint-every", "1")
@@ -106,7 +105,7 @@ class Runs:
         shutil.rmtree(run.parent, ignore_errors=True)
         shutil.copytree(self.made[name], run)
         victim = rng.choice(sorted(p for p in run.rglob("*") if p.name != ".lock"))
-        if not WAYS[way](victim, rng):
+        if not damaged(way, victim, rng):
             return "", ""
         command = rng.choice(COMMANDS)
         kind = victim.relative_to(run).as_posix()
@@ -172,83 +171,47 @@ def child(line: list[str]) -> tuple[int, str]:
         return code, output.read()
 
 
-def _flip(path: Path, rng: random.Random) -> bool:
-    content = bytearray(path.read_bytes()) if path.is_file() else bytearray()
-    for _ in range(rng.choice([1, 1, 1, 3, 20])):
-        if content:
-            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-    return _put(path, bytes(content))
+def _flip(content: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(content)
+    for _ in range(rng.choice([1, 1, 1, 3, 20]) if changed else 0):
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
 
 
-def _cut(path: Path, rng: random.Random) -> bool:
-    content = path.read_bytes() if path.is_file() else b""
-    return _put(path, content[: rng.randrange(len(content) + 1)])
+def _cut(content: bytes, rng: random.Random) -> bytes:
+    return content[: rng.randrange(len(content) + 1)]
 
 
-def _zeros(path: Path, rng: random.Random) -> bool:
-    content = bytearray(path.read_bytes()) if path.is_file() else bytearray()
-    start = rng.randrange(len(content) + 1)
-    content[start:] = bytes(len(content) - start)
-    return _put(path, bytes(content))
+def _zeros(content: bytes, rng: random.Random) -> bytes:
+    return _cut(content, rng).ljust(len(content), b"\0")
 
 
-def _rubbish(path: Path, rng: random.Random) -> bool:
-    return _put(path, rng.randbytes(rng.choice([0, 1, 100, 5000])))
+def _rubbish(content: bytes, rng: random.Random) -> bytes:
+    return rng.randbytes(rng.choice([0, 1, 100, 5000]))
 
 
-def _put(path: Path, content: bytes) -> bool:
-    if not path.is_file() or content == path.read_bytes():
-        return False
-    path.write_bytes(content)
-    return True
-
-
-def _folder(path: Path, rng: random.Random) -> bool:
-    _gone(path, rng)
-    path.mkdir()
-    return True
-
-
-def _pipe(path: Path, rng: random.Random) -> bool:
-    _gone(path, rng)
-    os.mkfifo(path)
-    return True
-
-
-def _file(path: Path, rng: random.Random) -> bool:
-    if not path.is_dir():
-        return False
-    shutil.rmtree(path)
-    path.write_bytes(b"rubbish")
-    return True
-
-
-def _gone(path: Path, rng: random.Random) -> bool:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-    return True
-
-
-_OTHERS = (None, True, -1, 10**30, 1e308, "x", [], {}, [1, "x"], float("nan"), -0.5)
-
-
-def _other_type(path: Path, rng: random.Random) -> bool:
-    """Give a value of a JSON file or a line of metrics another type."""
-    if path.suffix not in (".json", ".jsonl"):
-        return False
-    lines = (
-        path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
-    )
-    if not lines:
-        return False
+def _other_type(content: bytes, rng: random.Random) -> bytes:
+    """Give a value of a line of JSON, or of all lines, another type."""
+    try:
+        lines = [json.dumps(json.loads(content))]
+    except json.JSONDecodeError:
+        lines = content.decode().splitlines()
     number = rng.randrange(len(lines))
     values = json.loads(lines[number])
     _change(values, rng)
     lines[number] = json.dumps(values)
-    path.write_text("\n".join(lines) + "\n")
-    return True
+    return "\n".join([*lines, ""]).encode()
+
+
+def _unsealed(content: bytes, rng: random.Random) -> bytes:
+    """Likewise, in a file as an older version has written it."""
+    values = json.loads(content)
+    values.pop("seal", None)
+    _change(values, rng)
+    return json.dumps(values).encode()
+
+
+_OTHERS = (None, True, -1, 10**30, 1e308, "x", [], {}, [1, "x"], float("nan"), -0.5)
 
 
 def _change(values: Any, rng: random.Random) -> None:
@@ -264,42 +227,51 @@ def _change(values: Any, rng: random.Random) -> None:
         values[key] = rng.choice(_OTHERS)
 
 
-def _unsealed(path: Path, rng: random.Random) -> bool:
-    """Likewise, in a file as an older version has written it."""
-    if path.suffix != ".json":
-        return False
-    values = json.loads(path.read_text())
-    values.pop("seal", None)
-    _change(values, rng)
-    path.write_text(json.dumps(values))
-    return True
-
-
-def _torn(path: Path, rng: random.Random) -> bool:
+def _torn(content: bytes, rng: random.Random) -> bytes:
     """Tear a line, and go on with the next one."""
-    lines = path.read_bytes().split(b"\n") if path.suffix == ".jsonl" else []
+    lines = content.split(b"\n")
     if len(lines) < 2:
-        return False
+        return content
     number = rng.randrange(len(lines) - 1)
-    lines[number] = lines[number][: rng.randrange(len(lines[number]) + 1)]
+    lines[number] = _cut(lines[number], rng)
     if rng.random() < 0.5:
         lines[number : number + 2] = [lines[number] + lines[number + 1]]
-    return _put(path, b"\n".join(lines))
+    return b"\n".join(lines)
 
 
-WAYS: dict[str, Callable[[Path, random.Random], bool]] = {
+CONTENTS: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "flip": _flip,
     "cut": _cut,
     "zeros": _zeros,
     "rubbish": _rubbish,
-    "folder": _folder,
-    "pipe": _pipe,
-    "file": _file,
-    "gone": _gone,
     "other type": _other_type,
     "unsealed": _unsealed,
     "torn": _torn,
 }
+ENDINGS = {"other type": (".json", ".jsonl"), "unsealed": ".json", "torn": ".jsonl"}
+PLACES: dict[str, Callable[[Path], object]] = {
+    "folder": Path.mkdir,
+    "pipe": os.mkfifo,
+    "file": lambda path: path.write_bytes(b"rubbish"),
+    "gone": lambda path: None,
+}
+WAYS = (*CONTENTS, *PLACES)
+
+
+def damaged(way: str, path: Path, rng: random.Random) -> bool:
+    """Damage a file, or put something else in its place; tell whether that was done."""
+    if way in PLACES:
+        if way == "file" and not path.is_dir():
+            return False
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        PLACES[way](path)
+        return True
+    if not path.is_file() or not path.name.endswith(ENDINGS.get(way, "")):
+        return False
+    before = path.read_bytes()
+    after = CONTENTS[way](before, rng) if before or way == "rubbish" else before
+    path.write_bytes(after)
+    return after != before
 
 
 def campaign(folder: Path, tries: int, seed: int) -> tuple[Counter[str], list[str]]:

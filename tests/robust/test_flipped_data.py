@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -16,7 +15,7 @@ from mpilayer.data.dataset import KIND, Dataset, write_dataset
 from mpilayer.data.split import Split
 from mpilayer.errors import DataError
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.resume import resume
+from mpilayer.runs.drive import resume
 from mpilayer.runs.tasks import data_of_run
 from mpilayer.runs.use import evaluate
 from tests.support.runs import pretrain, run_finetune
@@ -32,65 +31,49 @@ CONFIG = PretrainConfig(
 
 def splits(kind):
     """Return small splits of that type of values."""
-    rng = np.random.default_rng(0)
-    pixels = {n: rng.integers(0, 256, (n, 12), np.uint8) for n in (90, 30)}
-    return {
-        name: Split(
-            pixels[n] if kind == np.uint8 else (pixels[n] / 9 - 11).astype(kind),
-            np.arange(n) % 7,
-        )
-        for name, n in (("train", 90), ("validation", 30))
-    }
+    rng, found = np.random.default_rng(0), {}
+    for name, n in (("train", 90), ("validation", 30)):
+        x = rng.integers(0, 256, (n, 12), np.uint8)
+        x = x if kind == np.uint8 else (x / 9 - 11).astype(kind)
+        found[name] = Split(x, np.arange(n) % 7)
+    return found
 
 
-def write(path, kind, packed, checksums):
+def write(path, kind=np.float32, packed=False, checksums=True):
     """Write a data set, as now or, without checksums, as older versions did."""
     scale = 1 / 255 if kind == np.uint8 else 1.0
     if checksums and packed == (kind == np.uint8):
         write_dataset(path, splits(kind), name="small", origin="", scale=scale)
         return
-    packing = {"compression": "gzip"} if packed else {}
-    with h5py.File(
-        path, "w", libver=("v110" if checksums else "earliest", "v110")
-    ) as f:
+    oldest = "v110" if checksums else "earliest"
+    with h5py.File(path, "w", libver=(oldest, "v110")) as f:
+        tell = hdf5.set_text if checksums else lambda f, *fact: f.attrs.create(*fact)
         texts = {"kind": KIND, "creator": "mpilayer 0", "name": "small", "origin": ""}
         for name, text in texts.items():
-            if checksums:
-                hdf5.set_text(f, name, text)
-            else:
-                f.attrs[name] = text
+            tell(f, name, text)
         f.attrs["format_version"] = 1
+        checked = {"fletcher32": checksums}
         for name, split in splits(kind).items():
-            group = f.create_group(name)
-            options = {"chunks": (25, 12), "fletcher32": checksums, **packing}
-            group.create_dataset("x", data=split.x, **options).attrs["scale"] = scale
+            options = {"chunks": (25, 12), "compression": "gzip" if packed else None}
+            x = f.create_dataset(f"{name}/x", data=split.x, **options, **checked)
+            x.attrs["scale"] = scale
             chunks = (len(split),) if checksums else None
-            group.create_dataset(
-                "labels", data=split.labels, chunks=chunks, fletcher32=checksums
-            )
-        digest = hdf5.content_digest(f)
-        if checksums:
-            hdf5.set_text(f, "digest", digest)
-        else:
-            f.attrs["digest"] = digest
+            labels = {"data": split.labels, "chunks": chunks}
+            f.create_dataset(f"{name}/labels", **labels, **checked)
+        tell(f, "digest", hdf5.content_digest(f))
 
 
 def content(path):
     """Return all that training takes from a data set."""
-    with Dataset.open(path) as dataset:
-        return [
-            (split, dataset.rows(split).tobytes(), dataset.labels(split).tobytes())
-            for split in dataset.splits
-        ]
-
-
-@contextmanager
-def limited():
-    """End this process loudly if HDF5 never comes back: no signal handler runs then."""
+    # HDF5 may never come back, and no signal handler runs then: this process ends.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(LIMIT)
     try:
-        yield
+        with Dataset.open(path) as dataset:
+            return [
+                (split, dataset.rows(split).tobytes(), dataset.labels(split).tobytes())
+                for split in dataset.splits
+            ]
     finally:
         signal.alarm(0)
 
@@ -104,29 +87,20 @@ def heap(path):
     return range(start, start + int.from_bytes(data[start + 8 : start + 16], "little"))
 
 
-@pytest.mark.parametrize("checksums", [True, False], ids=["new", "old"])
-@pytest.mark.parametrize("packed", [True, False], ids=["gzip", "plain"])
-@pytest.mark.parametrize("kind", [np.uint8, np.float32], ids=["uint8", "float32"])
-def test_flips(tmp_path, kind, packed, checksums):
-    path, run = tmp_path / "data.h5", tmp_path / "run"
-    write(path, kind, packed, checksums)
-    pretrain(path, run, CONFIG, make_session())
-    directory, expected, whole = RunDirectory(run), content(path), path.read_bytes()
-    texts = heap(path)
-    assert not (checksums and texts)
+def assert_flips_are_seen(path, look, avoid=()):
+    """Flip bits one after the other, in place: data are refused, or as they were."""
     rng, refused, harmless = np.random.default_rng(3), 0, 0
-    stamp = path.stat()
+    whole, expected, stamp = path.read_bytes(), look(), path.stat()
     while refused + harmless < FLIPS:
         where, bit = divmod(int(rng.integers(len(whole) * 8)), 8)
-        if where in texts:
+        if where in avoid:
             continue
         with path.open("r+b") as file:
             file.seek(where)
             file.write(bytes([whole[where] ^ 1 << bit]))
         assert path.stat().st_ino == stamp.st_ino
         try:
-            with limited():
-                found = content(data_of_run(directory, None))
+            found = look()
         except DataError:
             refused += 1
         else:
@@ -134,42 +108,51 @@ def test_flips(tmp_path, kind, packed, checksums):
             harmless += 1
         path.write_bytes(whole)
     assert refused > FLIPS / 5
-    assert content(data_of_run(directory, None)) == expected
+    assert look() == expected
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "data.h5"
+
+
+@pytest.fixture
+def trained(path, tmp_path):
+    """Give a function that trains on the data; it returns the run."""
+
+    def train():
+        pretrain(path, tmp_path / "run", CONFIG, make_session())
+        return tmp_path / "run"
+
+    return train
+
+
+@pytest.mark.parametrize("checksums", [True, False], ids=["new", "old"])
+@pytest.mark.parametrize("packed", [True, False], ids=["gzip", "plain"])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32], ids=["uint8", "float32"])
+def test_flips(path, trained, kind, packed, checksums):
+    write(path, kind, packed, checksums)
+    directory, texts = RunDirectory(trained()), heap(path)
+    assert not (checksums and texts)
+    assert_flips_are_seen(path, lambda: content(data_of_run(directory, None)), texts)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32], ids=["uint8", "float32"])
-def test_flips_that_leave_the_stamp(tmp_path, kind):
+def test_flips_that_leave_the_stamp(path, kind):
     """What a disk does: nobody has written the file, so only its checksums tell."""
-    path = tmp_path / "data.h5"
-    write(path, kind, kind == np.uint8, True)
-    expected, whole = content(path), path.read_bytes()
-    rng, refused = np.random.default_rng(4), 0
-    for _ in range(FLIPS):
-        where, bit = divmod(int(rng.integers(len(whole) * 8)), 8)
-        damaged = bytearray(whole)
-        damaged[where] ^= 1 << bit
-        path.write_bytes(damaged)
-        try:
-            with limited():
-                found = content(path)
-        except DataError:
-            refused += 1
-        else:
-            assert found == expected, f"bit {bit} of byte {where}"
-    assert refused > FLIPS / 5
+    write(path, kind, kind == np.uint8)
+    assert_flips_are_seen(path, lambda: content(path))
 
 
-def test_rows_that_a_program_changes(tmp_path):
+def test_rows_that_a_program_changes(path, trained):
     """In place, with right checksums, the digest and the time of writing as before."""
-    path, run = tmp_path / "data.h5", tmp_path / "run"
-    write(path, np.float32, False, True)
-    pretrain(path, run, CONFIG, make_session())
-    before = path.stat()
+    write(path)
+    run, before = trained(), path.stat()
     with h5py.File(path, "r+") as file:
         file["train/x"][7, 3] += 1
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert path.stat().st_mtime_ns == before.st_mtime_ns
-    assert path.stat().st_size == before.st_size
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
     message = "data.h5 must hold what was written; .* damaged, or was changed"
     for use in (
         lambda: resume(run, make_session()),
@@ -180,34 +163,27 @@ def test_rows_that_a_program_changes(tmp_path):
             use()
 
 
-def test_a_copy_is_as_good(tmp_path):
-    path, run = tmp_path / "data.h5", tmp_path / "run"
-    write(path, np.float32, False, True)
-    pretrain(path, run, CONFIG, make_session())
+def test_a_copy_is_as_good_and_what_is_whole_is_not_read_twice(
+    path, trained, tmp_path, monkeypatch
+):
+    write(path)
+    directory = RunDirectory(trained())
     copy = Path(shutil.copy(path, tmp_path / "copy.h5"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "verify", lambda _: pytest.fail("read as a whole"))
+        assert data_of_run(directory, None) == path
     path.unlink()
-    assert data_of_run(RunDirectory(run), copy) == copy
+    assert data_of_run(directory, copy) == copy
 
 
 @pytest.mark.parametrize("checksums", [True, False], ids=["new", "old"])
-def test_damage_is_found_before_a_run_is_made(tmp_path, checksums):
-    path, run = tmp_path / "data.h5", tmp_path / "run"
-    write(path, np.float32, False, checksums)
+def test_damage_is_found_before_a_run_is_made(path, trained, tmp_path, checksums):
+    write(path, checksums=checksums)
     with h5py.File(path) as file:
-        where = file["train/x"].id.get_chunk_info(0).byte_offset
-    with path.open("r+b") as file:
-        file.seek(where + 40)
-        (value,) = file.read(1)
-        file.seek(where + 40)
-        file.write(bytes([value ^ 1]))
+        where = file["train/x"].id.get_chunk_info(0).byte_offset + 40
+    whole = bytearray(path.read_bytes())
+    whole[where] ^= 1
+    path.write_bytes(whole)
     with pytest.raises(DataError, match="damaged"):
-        pretrain(path, run, CONFIG, make_session())
-    assert not run.exists()
-
-
-def test_what_is_whole_is_not_read_twice(tmp_path, monkeypatch):
-    path, run = tmp_path / "data.h5", tmp_path / "run"
-    write(path, np.float32, False, True)
-    pretrain(path, run, CONFIG, make_session())
-    monkeypatch.setattr(Dataset, "verify", lambda _: pytest.fail("read as a whole"))
-    assert data_of_run(RunDirectory(run), None) == path
+        trained()
+    assert not (tmp_path / "run").exists()

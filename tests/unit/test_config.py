@@ -25,18 +25,6 @@ from mpilayer.config import (
 )
 from mpilayer.errors import ConfigError
 
-OPTIONS = [
-    pytest.param(cls, item, id=f"{cls.__name__}.{item.name}")
-    for cls in (PretrainConfig, FinetuneConfig, SparseConfig)
-    for item in fields(cls)
-]
-
-
-@pytest.mark.parametrize(("cls", "item"), OPTIONS)
-def test_every_option_has_help_and_a_legal_default(cls, item):
-    assert len(item.metadata["help"]) > 5
-    assert as_values(cls(**{item.name: item.default})) == as_values(cls())
-
 
 @pytest.mark.parametrize(
     ("cls", "values", "words"),
@@ -200,28 +188,19 @@ def test_toml_round_trip(tmp_path, config):
 
 
 def test_presets():
-    assert from_values(SparseConfig, {}) == SparseConfig()
-    assert from_values(SparseConfig, {"preset": "paper"}) == SparseConfig()
-    found = from_values(SparseConfig, {"preset": "ufldl"})
     usual = as_values(SparseConfig())
-    changes = {k: v for k, v in as_values(found).items() if v != usual[k]}
-    assert changes == {"preset": "ufldl", **PRESETS["ufldl"]}
     for name in PRESETS:
-        assert from_values(SparseConfig, {"preset": name}).preset == name
-
-
-def test_settings_count_more_than_their_preset():
+        found = as_values(from_values(SparseConfig, {"preset": name}))
+        changes = {k: v for k, v in found.items() if v != usual[k]}
+        assert {**changes, "preset": name} == {**PRESETS[name], "preset": name}
     values = {"hidden": 30, "preset": "ufldl", "weight_decay": 0}
     found = from_values(SparseConfig, values)
     assert (found.hidden, found.weight_decay) == (30, 0.0)
     assert (found.activation, found.sparsity_target) == ("sigmoid", 0.01)
     assert from_values(SparseConfig, as_values(found)) == found
-
-
-@pytest.mark.parametrize("preset", ["ufdl", 3, ""])
-def test_unknown_presets(preset):
-    with pytest.raises(ConfigError, match="preset"):
-        from_values(SparseConfig, {"preset": preset})
+    for preset in ("ufdl", 3, ""):
+        with pytest.raises(ConfigError, match="preset"):
+            from_values(SparseConfig, {"preset": preset})
 
 
 @pytest.mark.parametrize(
@@ -261,20 +240,16 @@ def test_bad_files(tmp_path, content, words):
         ("method", "rbm", "rbm"),
         ("tied", "false", False),
         ("tied", "true", True),
+        *(("layers", "7,", None), ("minibatch", "1.5", None), ("tied", "yes", None)),
     ],
 )
 def test_values_from_the_command_line(name, text, expected):
-    found = options_of(PretrainConfig)[name].from_text(text)
-    assert found == expected
-    assert type(found) is type(expected)
-
-
-@pytest.mark.parametrize(
-    ("name", "text"), [("layers", "7,"), ("minibatch", "1.5"), ("tied", "yes")]
-)
-def test_bad_values_from_the_command_line(name, text):
-    with pytest.raises(ValueError, match=r"invalid literal|not in"):
-        options_of(PretrainConfig)[name].from_text(text)
+    read = options_of(PretrainConfig)[name].from_text
+    if expected is None:
+        with pytest.raises(ValueError, match=r"invalid literal|not in"):
+            read(text)
+    else:
+        assert (read(text), type(read(text))) == (expected, type(expected))
 
 
 def test_defaults_that_depend_on_the_optimizer():
@@ -288,11 +263,3 @@ def test_defaults_that_depend_on_the_optimizer():
         assert found.resolved() == found
     given = SparseConfig(optimizer="sgd", initial="positive", output="linear")
     assert given.resolved() == given
-
-
-def test_settings_that_an_optimizer_does_not_read():
-    sgd = {"minibatch", "learning_rate", "measure_every", "memory"}
-    sgd |= {"sgd_sparsity", "sgd_bias_weight"}
-    assert SparseConfig().unused == sgd
-    assert SparseConfig(optimizer="cg").unused == sgd | {"corrections"}
-    assert SparseConfig(optimizer="sgd").unused == {"corrections"}

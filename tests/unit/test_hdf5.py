@@ -32,34 +32,13 @@ def test_round_trip(tmp_path):
     assert names(tmp_path) == ["a.h5"]
 
 
-def test_an_error_in_the_block_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = write(tmp_path / "a.h5")
-    before = path.read_bytes()
-
-    def fail():
-        with hdf5.create(path, kind=KIND, version=1) as file:
-            file["half"] = np.zeros(5)
-            raise RuntimeError("in the middle")
-
-    with pytest.raises(RuntimeError, match="in the middle"):
-        fail()
-    assert path.read_bytes() == before
-    assert names(tmp_path) == ["a.h5"]
-
-
-@pytest.mark.parametrize("folder", ["missing", "file"])
-def test_a_folder_that_cannot_be_written(tmp_path, folder):
+@pytest.mark.parametrize("name", ["missing/a.h5", "file/a.h5", "folder"])
+def test_what_cannot_be_written(tmp_path, name):
     (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match=r"must be writable.*Nothing was written"):
-        write(tmp_path / folder / "a.h5")
-    assert names(tmp_path) == ["file"]
-
-
-def test_a_folder_in_the_place_of_the_file(tmp_path):
-    (tmp_path / "a.h5").mkdir()
-    with pytest.raises(DataError, match="must be writable"):
-        write(tmp_path / "a.h5")
-    assert names(tmp_path) == ["a.h5"]
+        write(tmp_path / name)
+    assert names(tmp_path) == ["file", "folder"]
 
 
 def read(path, **options):
@@ -67,49 +46,35 @@ def read(path, **options):
         return hdf5.text(file, "kind")
 
 
-def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(DataError, match=r"found nothing there. Make one"):
-        read(tmp_path / "a.h5", advise=lambda file: "Make one.")
-    with pytest.raises(DataError, match="found a folder there"):
-        read(tmp_path)
+def found(file):
+    return f"Found {', '.join(file)}."
 
 
-def test_not_hdf5(tmp_path):
-    path = tmp_path / "a.h5"
-    path.write_bytes(b"something else" * 100)
-    with pytest.raises(DataError, match="a whole HDF5 file; it is not an HDF5 file"):
-        read(path)
-    path.write_bytes(b"")
-    with pytest.raises(DataError, match="must be a whole HDF5 file; it is empty"):
-        read(path)
-
-
-def test_truncated(tmp_path):
-    path = write(tmp_path / "a.h5", np.zeros(5000))
-    path.write_bytes(path.read_bytes()[:-4096])
-    with pytest.raises(
-        CheckpointError, match=r"must be a whole HDF5 file; .*truncated"
-    ):
-        read(path, error=CheckpointError)
-
-
-def test_another_kind_and_another_program(tmp_path):
-    path = write(tmp_path / "a.h5")
-    with pytest.raises(DataError, match="of kind 'other'; found 'mpilayer-test'"):
-        read(path, kind="other")
-    with h5py.File(tmp_path / "b.h5", "w") as file:
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("none", {"advise": lambda file: "Make one."}, "nothing there. Make one"),
+        (".", {}, "found a folder there"),
+        ("text", {}, "a whole HDF5 file; it is not an HDF5 file"),
+        ("empty", {}, "must be a whole HDF5 file; it is empty"),
+        ("cut", {}, r"must be a whole HDF5 file; .*truncated"),
+        ("whole", {"kind": "other"}, "of kind 'other'; found 'mpilayer-test'"),
+        ("foreign", {}, "found 'a file of another program'"),
+        ("foreign", {"advise": found}, "Found x"),
+        ("whole", {"version": 2}, r"version 1 to 2; found 3. Use the mpilayer"),
+    ],
+)
+@pytest.mark.parametrize("error", [DataError, CheckpointError])
+def test_other_files(tmp_path, name, options, words, error):
+    whole = write(tmp_path / "whole", np.zeros(5000), version=3)
+    (tmp_path / "cut").write_bytes(whole.read_bytes()[:-4096])
+    (tmp_path / "text").write_bytes(b"something else" * 100)
+    (tmp_path / "empty").write_bytes(b"")
+    with h5py.File(tmp_path / "foreign", "w") as file:
         file["x"] = 1
-    with pytest.raises(DataError, match="found 'a file of another program'"):
-        read(tmp_path / "b.h5")
-    with pytest.raises(DataError, match="Found x"):
-        read(tmp_path / "b.h5", advise=lambda file: f"Found {', '.join(file)}.")
-
-
-def test_a_newer_version(tmp_path):
-    path = write(tmp_path / "a.h5", version=3)
-    with pytest.raises(DataError, match=r"version 1 to 2; found 3. Use the mpilayer"):
-        read(path, version=2)
-    assert read(path, version=3) == KIND
+    with pytest.raises(error, match=words):
+        read(tmp_path / name, error=error, **options)
+    assert read(whole, version=3) == KIND
 
 
 def test_digest_sees_one_flipped_byte(tmp_path):

@@ -27,30 +27,27 @@ def test_defaults():
     assert parsed() == parsed(starts=False) == Safety()
 
 
+def test_times():
+    times = {"90": 90, "0": 0, "0.5": 0.5, "1:30": 90, "90:00": 5400}
+    times |= {"2:00:00": 7200, "23:59:59": 86399, "00:00:01": 1}
+    for text, seconds in times.items():
+        assert parsed("--max-time", text).max_time == seconds
+        assert parsed("--checkpoint-seconds", text).checkpoint_seconds == seconds
+
+
+BAD_TIMES = ("", "soon", "-1", "1:-1", "1:2:3:4", ":", "1:", "inf", "nan", "1h", "1:x")
+
+
 @pytest.mark.parametrize(
-    ("text", "seconds"),
+    ("option", "text", "words"),
     [
-        ("90", 90),
-        ("0", 0),
-        ("0.5", 0.5),
-        ("1:30", 90),
-        ("90:00", 5400),
-        ("2:00:00", 7200),
-        ("23:59:59", 86399),
-        ("00:00:01", 1),
+        *(("max-time", text, "MM:SS") for text in BAD_TIMES),
+        *(("checkpoint-every", text, "0 or more") for text in ("-1", "1.5", "many")),
     ],
 )
-def test_times(text, seconds):
-    assert parsed("--max-time", text).max_time == seconds
-    assert parsed("--checkpoint-seconds", text).checkpoint_seconds == seconds
-
-
-@pytest.mark.parametrize(
-    "text", ["", "soon", "-1", "1:-1", "1:2:3:4", ":", "1:", "inf", "nan", "1h", "1:x"]
-)
-def test_bad_times(text):
-    with pytest.raises(argparse.ArgumentError, match="MM:SS"):
-        parsed(f"--max-time={text}")
+def test_bad_times_and_intervals(option, text, words):
+    with pytest.raises(argparse.ArgumentError, match=words):
+        parsed(f"--{option}={text}")
 
 
 def compared(tmp_path, text, *arguments):
@@ -74,12 +71,6 @@ def test_compare_reads_its_own_section_over_that_of_sparse(tmp_path):
     for section in ("sparse", "compare"):
         with pytest.raises(ConfigError, match=rf"\[{section}\]: hidden must be at"):
             compared(tmp_path, f"[{section}]\nhidden = 0\n")
-
-
-@pytest.mark.parametrize("text", ["-1", "1.5", "many"])
-def test_bad_intervals(text):
-    with pytest.raises(argparse.ArgumentError, match="0 or more"):
-        parsed(f"--checkpoint-every={text}")
 
 
 def test_a_run_goes_on_or_begins_anew():

@@ -60,22 +60,11 @@ def test_how_far_something_is(lines, goal, done, value, unit, left):
     assert row.rate(60) == (unit and pytest.approx(60 / unit))
 
 
-@pytest.mark.parametrize(
-    ("layers", "behind"),
-    [
-        ([layer_lines(9), layer_lines(7), layer_lines(7)], [None, 2, 0]),
-        ([layer_lines(9), layer_lines(7, behind=3)], [None, 5]),
-        ([layer_lines(3), [], layer_lines(1)], [None, None, 0]),
-    ],
-)
-def test_staleness_is_measured_against_the_layer_below(layers, behind):
-    assert view.behind(layers) == behind
-
-
-def test_the_longest_time_counts():
-    assert view.longest([3.0, 7.0, 0.0]) == 7
-    assert view.longest([3.0, None]) is None
-    assert view.longest([]) == 0
+def test_staleness_is_measured_against_the_layer_below():
+    nine, seven = layer_lines(9), layer_lines(7)
+    assert view.behind([nine, seven, seven]) == [None, 2, 0]
+    assert view.behind([nine, layer_lines(7, behind=3)]) == [None, 5]
+    assert view.behind([layer_lines(3), [], layer_lines(1)]) == [None, None, 0]
 
 
 @pytest.mark.parametrize(
@@ -99,22 +88,27 @@ def test_the_condition_of_a_run(complete, still, unit, at_work, words):
 
 
 def test_times_in_words():
-    times = [0, 0.2, 59.5, 61, 3661, None]
-    shown = ["0:00", "0:01", "1:00", "1:01", "1:01:01", "?"]
-    assert [view.duration(seconds) for seconds in times] == shown
+    times = {
+        0: "0:00",
+        0.2: "0:01",
+        59.5: "1:00",
+        61: "1:01",
+        3661: "1:01:01",
+        None: "?",
+    }
+    assert {seconds: view.duration(seconds) for seconds in times} == times
+    longest = [view.longest(found) for found in ([3.0, 7.0, 0.0], [3.0, None], [])]
+    assert longest == [7, None, 0]
 
 
-@pytest.mark.parametrize(
-    ("values", "height", "shown"),
-    [
+def test_a_curve_falls_from_left_to_right():
+    for values, height, shown in (
         ([8.0, 4.0, 2.0, 1.0], 1, ["█▆▃▁"]),
         ([4.0, 1.0], 2, ["█ ", "█▁"]),
         ([], 3, []),
         ([2.0, 2.0], 1, ["▁▁"]),
-    ],
-)
-def test_a_curve_falls_from_left_to_right(values, height, shown):
-    assert view.curve(values, 10, height, ascii=False) == shown
+    ):
+        assert view.curve(values, 10, height, ascii=False) == shown
 
 
 def test_a_curve_has_the_width_and_height_it_is_given():

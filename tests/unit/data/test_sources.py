@@ -66,19 +66,27 @@ def test_images_are_flattened_and_bytes_alone_are_pixels(tmp_path, name, array, 
     assert (source.name, source.origin, source.scale) == ("a", name, scale)
 
 
+@pytest.mark.parametrize("given", [LABELS.astype(float), LABELS + 0.5])
 @pytest.mark.parametrize(
-    ("name", "x", "labels"),
+    ("name", "x", "labels", "asked"),
     [
         # Reading a .mat file takes a process of its own; the names are all the same.
-        ("a.mat", "x", "labels"),
-        ("a.npz", "x", "y"),
-        ("a.npz", "train_x", "train_labels"),
-        ("a.h5", "x_train", "y_train"),
+        ("a.mat", "x", "labels", ""),
+        ("a.npz", "x", "y", ""),
+        ("a.npz", "train_x", "train_labels", ""),
+        ("a.h5", "x_train", "y_train", ""),
+        ("a.h5", "data", "target", "target"),  # as scikit-learn calls them
+        ("a.h5", "x", "target", "target"),
+        ("a.h5", "x_train", "target_train", "target"),
+        ("a.h5", "train_x", "train_target", "target"),
     ],
 )
-def test_names(tmp_path, name, x, labels):
-    path = save(tmp_path / name, **{x: X, labels: LABELS.astype(float)})
-    assert_train(read_source(path), X, LABELS)
+def test_names(tmp_path, name, x, labels, asked, given):
+    path = save(tmp_path / name, **{x: X, labels: given})
+    source = read_source(path, LabelColumn(asked))
+    assert_train(source, X, given.astype("f"))
+    assert source.splits["train"].labels.dtype.kind in "if"
+    assert source.preparation.labels == asked
 
 
 def test_all_splits(tmp_path):
@@ -226,22 +234,6 @@ def test_a_matlab_file_that_the_process_cannot_hold(tmp_path, monkeypatch):
         read_source(path)
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("data", "target"),  # as scikit-learn calls them
-        ("x", "target"),
-        ("x_train", "target_train"),
-        ("train_x", "train_target"),
-    ],
-)
-def test_labels_of_any_name(tmp_path, names):
-    path = save(tmp_path / "a.h5", **dict(zip(names, (X, LABELS), strict=True)))
-    source = read_source(path, LabelColumn("target"))
-    assert_train(source, X, LABELS)
-    assert source.preparation.labels == "target"
-
-
 @pytest.mark.parametrize("ending", [".npz", ".mat"])
 def test_texts_are_classes_of_all_splits(tmp_path, ending):
     texts = np.array(["dog", "cat", "cat", "dog", "cat", "dog"])
@@ -252,11 +244,6 @@ def test_texts_are_classes_of_all_splits(tmp_path, ending):
     assert_train(source, X, [2, 1, 1, 2, 1, 2])
     assert source.splits["test"].labels.tolist() == [0]
     assert source.preparation.classes == ("ant", "cat", "dog")
-
-
-def test_real_numbers_are_labels(tmp_path):
-    path = save(tmp_path / "a.npz", x=X, y=LABELS + 0.5)
-    assert_train(read_source(path), X, np.float32(LABELS + 0.5))
 
 
 def test_an_array_that_is_not_there(tmp_path):

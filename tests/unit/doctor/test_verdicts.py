@@ -6,7 +6,11 @@ import pytest
 
 from mpilayer.cli.doctor import shortened
 from mpilayer.doctor.facts import (
+    NOTE,
+    OK,
+    PROBLEM,
     Facts,
+    Finding,
     Folder,
     Job,
     Launch,
@@ -17,23 +21,17 @@ from mpilayer.doctor.facts import (
     Software,
     Space,
     Sum,
+    family,
+    size,
+    spans,
 )
-from mpilayer.doctor.finding import NOTE, OK, PROBLEM, Finding, family, size, spans
-from mpilayer.doctor.finding import worst as worst_of
+from mpilayer.doctor.facts import worst as worst_of
 from mpilayer.doctor.verdicts import judge
 
 GB, MIB = 10**9, 1 << 20
-VERSIONS = {
-    "Python": "3.12.1",
-    "mpilayer": "1.0",
-    "NumPy": "2.1",
-    "SciPy": "1.14",
-    "h5py": "3.12",
-    "HDF5": "1.14.4",
-    "mpi4py": "4.1.0",
-}
+NAMES = ("Python", "mpilayer", "NumPy", "SciPy", "h5py", "HDF5", "mpi4py")
+VERSIONS = dict.fromkeys(NAMES, "1.0") | {"Python": "3.12.1"}
 NUMPY_POOL = Pool("openblas", "0.3.28", "SkylakeX", 1, "/site/numpy.libs/blas.so")
-SCIPY_POOL = replace(NUMPY_POOL, path="/site/scipy.libs/blas.so")
 WEAK = replace(NUMPY_POOL, kernels="Haswell")
 OLD = replace(NUMPY_POOL, kernels="Nehalem")
 RANK = Rank(
@@ -91,9 +89,8 @@ def ranks(*changes):
 
 
 def links(*pairs, left_out=0, sums=()):
-    return replace(
-        PAIR, links=Links(tuple(PingPong(*p) for p in pairs), left_out, sums)
-    )
+    found = tuple(PingPong(*pair) for pair in pairs)
+    return replace(PAIR, links=Links(found, left_out, sums))
 
 
 def shm(size, free, n_ranks=2, mpi="MPICH 4.2.3", **settings):
@@ -102,8 +99,12 @@ def shm(size, free, n_ranks=2, mpi="MPICH 4.2.3", **settings):
     return changed("software", facts, mpi=mpi, launcher_version=mpi)
 
 
-def folder(**values):
-    return changed("folder", **values)
+def folder(facts=ALONE, **values):
+    return changed("folder", facts, **values)
+
+
+def software(facts=ALONE, **values):
+    return changed("software", facts, **values)
 
 
 def claims(size, **values):
@@ -112,112 +113,67 @@ def claims(size, **values):
 
 
 BOUND = ranks({"cores": (0,)}, {"cores": (0,)}, {"cores": (1, 2)})
-OTHER_PYTHON = {"host": "b", "versions": ("Python 3.11.9", "NumPy 2.1")}
+OTHER = {"host": "b", "versions": ("Python 3.11.9", "NumPy 2.1")}
+UNBOUND = changed("launch", BOUND, claims={"SLURM_STEP_NUM_TASKS": 3})
+GRANTED = {"cores": tuple(range(8)), "threads": 8, "quota": 2.0}
+LATE = replace(ALONE, job=Job("7", "n[1-2]", "pmi2", 60.0))
 SMALL = (64 * MIB, 64 * MIB)
-APART = "the launcher started 2 processes, but MPI joined 1. Start it with mpiexec."
+APART = "2 processes, but MPI joined 1. Start it with mpiexec."
 
 # Subject, verdict, part of what was found, part of the remedy.
 COMPLAINTS = {
-    "Python | note | Python 3.12.1 on rank 0 | one Python environment": ranks(
-        {}, OTHER_PYTHON
+    "Python | note | Python 3.12.1 on rank 0 | one Python": ranks({}, OTHER),
+    "MPI | note | mpi4py is not installed | install mpilayer[mpi]": software(
+        versions=VERSIONS | {"mpi4py": ""}
     ),
-    "MPI | note | mpi4py is not installed | install mpilayer[mpi]": changed(
-        "software", versions=VERSIONS | {"mpi4py": ""}
+    "MPI | note | no MPI library: it | MPI module": software(mpi="", mpi_failure="it"),
+    "launcher | note | no mpiexec | MPI": software(launcher="", launcher_version=""),
+    "launcher | note | is not that of MPICH 4.2.3 | mpiexec of MPICH 4.2.3": software(
+        launcher_version="mpirun (Open MPI) 4.1.6"
     ),
-    "MPI | note | finds no MPI library: no libmpi.so | MPI module": changed(
-        "software", mpi="", mpi_failure="no libmpi.so"
-    ),
-    "launcher | note | no mpiexec | MPI module": changed(
-        "software", launcher="", launcher_version=""
-    ),
-    "launcher | note | is not that of MPICH 4.2.3 | mpiexec of MPICH 4.2.3": changed(
-        "software", launcher_version="mpirun (Open MPI) 4.1.6"
-    ),
-    "SLURM | note | 7 on n[1-2], srun --mpi=pmi2, 1 minutes left | --time": replace(
-        ALONE, job=Job("7", "n[1-2]", "pmi2", 60.0)
-    ),
-    "launch | problem | MPI joined 1 | Start it with mpiexec.": changed(
-        "launch", failure=APART
-    ),
-    "launch | problem | FLUX_JOB_SIZE=4, but this process is alone | mpiexec": claims(
-        1, FLUX_JOB_SIZE=4
-    ),
-    "launch | note | 1 rank in a job of 8 tasks | mpiexec -n 8": claims(
-        1, SLURM_NTASKS=8
-    ),
-    "threads | note | ranks 0-2 run 3 threads on cores 0-1 | fewer ranks or": ranks(
-        {}, {}, {}
-    ),
-    "threads | note | rank 0 run 4 threads on cores 0-1 | --threads 1": ranks(
-        {"threads": 4}
-    ),
+    "SLURM | note | 7 on n[1-2], srun --mpi=pmi2, 1 minutes left | --time": LATE,
+    "launch | problem | 1 | with mpiexec.": changed("launch", failure=APART),
+    "launch | problem | F_SIZE=4, but this process is alone | mpi": claims(1, F_SIZE=4),
+    "launch | note | 1 rank in a job of 8 tasks | -n 8": claims(1, SLURM_NTASKS=8),
+    "threads | note | ranks 0-2 run 3 threads on cores 0-1 | fewer": ranks({}, {}, {}),
+    "threads | note | 4 threads on cores 0-1 | --threads 1": ranks({"threads": 4}),
     "threads | note | ranks 0-1 run 2 threads on core 0 | give them more": BOUND,
-    "threads | note | on core 0 | srun --cpus-per-task": changed(
-        "launch", BOUND, claims={"SLURM_STEP_NUM_TASKS": 3}
-    ),
-    "threads | note | on core 0 | mpirun --bind-to none": changed(
-        "software", BOUND, mpi=OPEN_MPI
-    ),
-    "threads | note | a control group grants 2 | --threads 2": ranks(
-        {"cores": tuple(range(8)), "threads": 8, "quota": 2.0}
-    ),
+    "threads | note | on core 0 | srun --cpus-per-task": UNBOUND,
+    "threads | note | on core 0 | --bind-to none": software(BOUND, mpi=OPEN_MPI),
+    "threads | note | a control group grants 2 | --threads 2": ranks(GRANTED),
     "BLAS | note | on a processor with AVX-512 | Unset OPENBLAS_CORETYPE=Zen": ranks(
         {"pools": (WEAK,), "kernels_asked": "Zen"}
     ),
-    "BLAS | note | Haswell kernels | Try OPENBLAS_CORETYPE=SkylakeX": ranks(
-        {"pools": (WEAK,)}
-    ),
+    "BLAS | note | Haswell kernels | CORETYPE=SkylakeX": ranks({"pools": (WEAK,)}),
     "BLAS | note | Nehalem kernels | Try OPENBLAS_CORETYPE=Haswell": ranks(
         {"pools": (OLD,), "vectors": "AVX2"}
     ),
     "BLAS | note | rank 0: no BLAS library | OMP_NUM_THREADS": ranks({"pools": ()}),
-    "/dev/shm | problem | 67.1 MB free: ranks may crash | MPIR_CVAR_NOLOCAL=1": shm(
-        *SMALL
-    ),
-    "/dev/shm | problem | 10.5 MB free | docker --shm-size=1g, or --ipc=host), or": shm(
-        8 * GB, 10 * MIB
-    ),
+    "/dev/shm | problem | 67.1 MB free: ranks may crash | NOLOCAL=1": shm(*SMALL),
+    "/dev/shm | problem | 10.5 MB free | size=1g, or --ipc=host)": shm(GB, 10 * MIB),
     "/dev/shm | note | several ranks may crash | --shm-size": shm(*SMALL, n_ranks=1),
-    "/dev/shm | problem | may crash | OMPI_MCA_btl_sm_backing_directory=/tmp": shm(
-        *SMALL, mpi=OPEN_MPI
-    ),
-    "/dev/shm | problem | may crash | I_MPI_FABRICS=ofi": shm(
-        *SMALL, mpi="Intel(R) MPI Library 2021.13"
-    ),
+    "/dev/shm | problem | may crash | sm_backing": shm(*SMALL, mpi=OPEN_MPI),
+    "/dev/shm | problem | may crash | FABRICS=ofi": shm(*SMALL, mpi="Intel(R) MPI"),
     "/dev/shm | problem | may crash | --ipc=host).": shm(*SMALL, mpi="?"),
-    "RAM | note | a: 500 MB available for each rank | --mem": ranks(
-        {"memory": GB}, {"memory": GB}
-    ),
-    "ping-pong | note | 0 and 1: 500 µs for 8 B, 5 GB/s | cores of their own": links(
-        (1, "a", 5e-4, 5e9)
-    ),
+    "RAM | note | a: 500 MB available for each | --mem": ranks(*2 * [{"memory": GB}]),
+    "ping-pong | note | 1: 500 µs for 8 B, 5 GB/s | own": links((1, "a", 5e-4, 5e9)),
     "ping-pong | note | 0.1 GB/s | idle machine": links((1, "a", 1e-6, 1e8)),
-    "ping-pong | note | 0 and 1 on b: 50 µs | fine-tune on one": links(
-        (1, "b", 5e-5, 1.1e8)
-    ),
-    "disk | note | (nfs4), a network file system | Runs work there": folder(
-        type="nfs4"
-    ),
+    "ping-pong | note | 1 on b: 50 µs | on one": links((1, "b", 5e-5, 1.1e8)),
+    "disk | note | (nfs4), a network file system | work there": folder(type="nfs4"),
     "disk | note | BeeGFS | Runs work there": folder(type="fuse.beegfs"),
     "disk | note | gone when | Copy": folder(type="tmpfs"),
     "disk | note | ends with the container | Mount a folder": folder(type="overlay"),
-    "room | problem | 1e+03 MB of 100 GB free | Remove": folder(
-        space=Space(100 * GB, GB - 1)
-    ),
+    "room | problem | 1e+03 MB of 5 GB | Remove": folder(space=Space(5 * GB, GB - 1)),
     "room | note | 2 GB of 100 GB free | Remove": folder(space=Space(100 * GB, 2 * GB)),
-    "writing | problem | /home/me/runs must be a writable folder; no | name": folder(
-        failure="no"
-    ),
-    "writing | problem | unable to lock file | HDF5_USE_FILE_LOCKING=FALSE": folder(
-        hdf5_failure="unable to lock file", lock_failure="no locks"
+    "writing | problem | must be a writable folder; no | name": folder(failure="no"),
+    "writing | problem | no flock | HDF5_USE_FILE_LOCKING=FALSE": folder(
+        hdf5_failure="no flock", lock_failure="no locks"
     ),
     "writing | problem | differs | another file system": folder(hdf5_failure="differs"),
     "writing | note | in 3.00 s | faster disk": folder(seconds=3.0),
-    "locks | note | no locks available | HDF5_USE_FILE_LOCKING=FALSE": folder(
-        lock_failure="no locks available"
-    ),
-    "shared | problem | rank 1 on b cannot see what rank 0 writes | all hosts": changed(
-        "folder", ranks({}, {"host": "b"}), seen=(0.0, None)
+    "locks | note | no locks | FILE_LOCKING=FALSE": folder(lock_failure="no locks"),
+    "shared | problem | rank 1 on b cannot see what rank 0 writes | all hosts": folder(
+        ranks({}, {"host": "b"}), seen=(0.0, None)
     ),
     "shared | note | after 2.50 s | lookupcache": folder(seen=(0.0, 2.5)),
 }
@@ -235,40 +191,44 @@ def test_verdict_and_remedy(expected):
 
 TWO_HOSTS = ranks({}, {"host": "b", "cores": (0,)})
 KNOWING = {"MPIR_CVAR_NOLOCAL": "1", "UCX_TLS": "tcp,self"}
-PLAIN_BLAS = replace(NUMPY_POOL, path="/usr/lib/libblas.so")
+APIECE = ({"cores": (0, 1)}, {"cores": (2, 3)})
+
+
+def job(seconds_left):
+    return replace(ALONE, job=Job("7", "", "", seconds_left))
+
+
+def blas(*found, **values):
+    return ranks({"pools": found, **values})
+
+
+BLIS = replace(WEAK, library="blis", version="0.3")
+TOLD = shm(*SMALL, **KNOWING)
 FINE = {
     "launch | 2 ranks (PMI_SIZE=2)": PAIR,
     "launch | 2 ranks (SLURM_STEP_NUM_TASKS=1)": claims(2, SLURM_STEP_NUM_TASKS=1),
     "launch | 1 rank (no launcher)": ALONE,
     "SLURM | ": ALONE,
-    "SLURM | 7": replace(ALONE, job=Job("7", "", "", None)),
-    "SLURM | 7, 120 minutes left": replace(ALONE, job=Job("7", "", "", 7200)),
+    "SLURM | 7": job(None),
+    "SLURM | 7, 120 minutes left": job(7200),
     "launcher | ": PAIR,
-    "launcher | /usr/bin/mpiexec (of unknown make)": changed(
-        "software", launcher_version=""
-    ),
+    "launcher | /usr/bin/mpiexec (of unknown make)": software(launcher_version=""),
     "host | a: rank 0 | b: rank 1": TWO_HOSTS,
-    "binding | a: rank 0 on 0-1, 1 on 2-3": ranks({"cores": (0, 1)}, {"cores": (2, 3)}),
-    "BLAS | NumPy's openblas 0.3.28, SkylakeX kernels, 1 thread": ranks(
-        {"pools": (SCIPY_POOL, NUMPY_POOL)}
+    "binding | a: rank 0 on 0-1, 1 on 2-3": ranks(*APIECE),
+    "BLAS | NumPy's openblas 0.3.28, SkylakeX kernels, 1 thread": blas(
+        replace(NUMPY_POOL, path="/site/scipy.libs/blas.so"), NUMPY_POOL
     ),
-    "BLAS | openblas 0.3.28, SkylakeX kernels, 1 thread": ranks(
-        {"pools": (PLAIN_BLAS,)}
+    "BLAS | openblas 0.3.28, SkylakeX kernels, 1 thread": blas(
+        replace(NUMPY_POOL, path="/usr/lib/libblas.so")
     ),
-    "BLAS | NumPy's blis 0.3.28, Haswell kernels, 1 thread": ranks(
-        {"pools": (replace(WEAK, library="blis"),)}
-    ),
-    "BLAS | NumPy's openblas 0.3.28, Nehalem kernels, 1 thread": ranks(
-        {"pools": (OLD,), "vectors": ""}
-    ),
+    "BLAS | NumPy's blis 0.3, Haswell kernels, 1 thread": blas(BLIS),
+    "BLAS | NumPy's openblas 0.3.28, Nehalem kernels, 1 thread": blas(OLD, vectors=""),
     "ping-pong | 1 more host not measured, for want of time": links(left_out=1),
     "Allreduce | 32 kB in 20 µs (1.6 GB/s); 11 MB in 2000 µs (5.5 GB/s)": links(
         sums=(Sum(32_000, 2e-5), Sum(11_000_000, 2e-3))
     ),
     "/dev/shm | ": ranks({"shm": None}),
-    "/dev/shm | a: 67.1 MB, 67.1 MB free; MPI is told not to use it": shm(
-        *SMALL, **KNOWING
-    ),
+    "/dev/shm | a: 67.1 MB, 67.1 MB free; MPI is told not to use it": TOLD,
     "RAM | ": ranks({"memory": None}),
     "disk | ": folder(type=""),
     "room | ": folder(space=None),

@@ -35,29 +35,25 @@ def limits(monkeypatch):
 
 
 ALL = range(4)
-PLACES = {
-    "alone": ([("a", ALL)], (4,), ""),
-    "two on a host": ([("a", ALL)] * 2, (2, 2), ""),
-    "three on four cores": ([("a", ALL)] * 3, (1, 1, 1), ""),
+PLACES = [
+    ([("a", ALL)], (4,), ""),
+    ([("a", ALL)] * 2, (2, 2), ""),
+    ([("a", ALL)] * 3, (1, 1, 1), ""),
     # Here six thirds fall short of two in floating point.
-    "three on six cores": ([("a", range(6))] * 3, (2,) * 3, ""),
-    "as many as cores": ([("a", ALL)] * 4, (1, 1, 1, 1), ""),
-    "more than cores": ([("a", ALL)] * 5, (1,) * 5, "5 BLAS threads .*4 cores of a"),
-    "two hosts": ([("a", ALL), ("b", range(2))], (4, 2), ""),
-    "bound": ([("a", {0, 1}), ("a", {2}), ("a", {3})], (2, 1, 1), ""),
-    "bound to one": ([("a", {0})] * 2, (1, 1), "2 BLAS threads .*1 cores of a"),
-    "overlapping": ([("a", {0, 1, 2}), ("a", {2, 3})], (2, 1), ""),
-    "one crowded host": (
-        [("a", ALL), ("b", {0}), ("b", {0})],
-        (4, 1, 1),
-        "1 cores of b",
-    ),
-}
+    ([("a", range(6))] * 3, (2,) * 3, ""),
+    ([("a", ALL)] * 4, (1, 1, 1, 1), ""),
+    ([("a", ALL)] * 5, (1,) * 5, "5 BLAS threads .*4 cores of a"),
+    ([("a", ALL), ("b", range(2))], (4, 2), ""),
+    # Bound to cores of their own, to one, and to some in common.
+    ([("a", {0, 1}), ("a", {2}), ("a", {3})], (2, 1, 1), ""),
+    ([("a", {0})] * 2, (1, 1), "2 BLAS threads .*1 cores of a"),
+    ([("a", {0, 1, 2}), ("a", {2, 3})], (2, 1), ""),
+    ([("a", ALL), ("b", {0}), ("b", {0})], (4, 1, 1), "1 cores of b"),
+]
 
 
-@pytest.mark.parametrize("name", PLACES)
-def test_shares(limits, name):
-    everyone, threads, crowded = PLACES[name]
+@pytest.mark.parametrize(("everyone", "threads", "crowded"), PLACES)
+def test_shares(limits, everyone, threads, crowded):
     for rank in range(len(everyone)):
         placement = start.place(Fake(everyone, rank))
         assert placement.threads == threads
@@ -68,26 +64,23 @@ def test_shares(limits, name):
 
 
 @pytest.mark.parametrize(
-    ("asked", "requested", "expected"), [(3, 0, 3), (0, 2, 2), (3, 2, 3)]
+    ("asked", "requested", "found"), [(3, 0, 3), (0, 2, 2), (3, 2, 3)]
 )
-def test_what_the_user_asks_for_counts(limits, monkeypatch, asked, requested, expected):
+def test_what_the_user_asks_for_counts(limits, monkeypatch, asked, requested, found):
     monkeypatch.setattr(environment, "_requested", requested)
     placement = start.place(Fake([("a", ALL)] * 2, 1), asked)
-    assert placement.threads == (expected, expected)
-    assert limits == [expected]
-    assert bool(placement.crowded) == (2 * expected > 4)
+    assert placement.threads == (found, found)
+    assert limits == [found]
+    assert bool(placement.crowded) == (2 * found > 4)
 
 
-@pytest.mark.parametrize(
-    ("hosts", "threads", "expected"),
-    [
-        (("a",), (1,), "1 rank on 1 host, 1 BLAS thread each, MPI: none"),
-        (("a", "a"), (2, 2), "2 ranks on 1 host, 2 BLAS threads each, MPI: none"),
-        (("a", "b"), (4, 2), "2 ranks on 2 hosts, 2-4 BLAS threads each, MPI: none"),
-    ],
-)
-def test_description(hosts, threads, expected):
-    assert start.Placement(hosts, threads, "", "none").describe() == expected
+def test_description():
+    for hosts, threads, expected in (
+        ("a", (1,), "1 rank on 1 host, 1 BLAS thread each, MPI: none"),
+        ("aa", (2, 2), "2 ranks on 1 host, 2 BLAS threads each, MPI: none"),
+        ("ab", (4, 2), "2 ranks on 2 hosts, 2-4 BLAS threads each, MPI: none"),
+    ):
+        assert start.Placement((*hosts,), threads, "", "none").describe() == expected
 
 
 @pytest.fixture
