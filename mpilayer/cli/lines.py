@@ -97,10 +97,7 @@ def shown(text: str) -> str:
 
 
 def wrapped(text: str, columns: int) -> str:
-    """Return lines that fit into columns (0: any number); those that do stay.
-
-    Others are broken between words.
-    """
+    """Return lines that fit into columns (0: any number); those that do stay."""
     shown = text.split("\n")
     for number, line in enumerate(shown):
         if columns and len(line) > columns:

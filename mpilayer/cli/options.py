@@ -120,10 +120,7 @@ def safety_from(args: argparse.Namespace) -> Safety:
 
 
 def config_from(args: argparse.Namespace, cls: type[Config], section: str) -> Config:
-    """Return the configuration: flags over the file over defaults.
-
-    ConfigError: a wrong key, type or range, in the words of the flag or file.
-    """
+    """Return the configuration, checked: flags over the file over defaults."""
     in_file = {} if args.config is None else read_toml(args.config, section)
     found = {name: getattr(args, name) for name in options_of(cls)}
     given = {name: value for name, value in found.items() if value is not None}

@@ -19,10 +19,7 @@ from mpilayer.words import count
 def show_result(
     command: str, run: Path, summary: dict[str, Any], alone: bool = True
 ) -> None:
-    """Print what a training has reached: errors or cost, and times.
-
-    If it stands ``alone``, also what may follow.
-    """
+    """Print what a training has reached and, if it is ``alone``, what may follow."""
     out = show.console()
     tell = partial(out.print, soft_wrap=True)
     if command == COMPARE:

@@ -13,10 +13,15 @@ import numpy as np
 
 from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray
-from mpilayer.data.array_files import load_mat, load_npy, load_npz, shapes
+from mpilayer.data.array_files import (
+    load_mat,
+    load_npy,
+    load_npz,
+    read_idx_folder,
+    shapes,
+)
 from mpilayer.data.csv import read_csv
 from mpilayer.data.dataset import KIND, PIXEL_SCALE, SPLITS, Dataset
-from mpilayer.data.idx import read_idx_folder
 from mpilayer.data.images import is_image_folder, read_image_folder
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split, label_vector, numbered, told_of, warn_of_labels
