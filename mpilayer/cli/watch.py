@@ -91,10 +91,7 @@ def _period(text: str) -> float:
 
 
 class Watched:
-    """A run, or the runs of a comparison or of a whole experiment.
-
-    CheckpointError: the path is none of these.
-    """
+    """A run, or the runs of a comparison or of a whole experiment."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

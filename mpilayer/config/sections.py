@@ -148,10 +148,7 @@ def compared(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def read_sections(
     path: Path, legal: Sequence[str] = _SECTIONS
 ) -> dict[str, dict[str, Any]]:
-    """Return all sections of a configuration file.
-
-    ConfigError: the file is missing or no TOML, or has a section that is not legal.
-    """
+    """Return all sections of a configuration file, if all are ``legal``."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8", errors=files.NAMES))
     except OSError as error:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mpilayer import memory
-from mpilayer.data.idx import read_idx, read_idx_folder
+from mpilayer.data.array_files import read_idx, read_idx_folder
 from mpilayer.errors import DataError
 from tests.support.idx import digits, idx_bytes, write_idx, write_idx_folder
 
