@@ -48,11 +48,8 @@ class Attendant:
     def attend(self, command: Sequence[str], run: Path) -> None:
         """Run a command to its end, and end the job unless the mark is there then.
 
-        Raises
-        ------
-        SystemExit
-            With the status of the command, or 1 if that is 0: alone it is no proof.
-            With ``EXIT_RESUME`` the command has saved, and the job is requeued.
+        With the status of the command, or 1 if that is 0: alone it is no proof. With
+        ``EXIT_RESUME`` the command has saved, and the job is requeued.
         """
         status = self._status(command)
         if self.is_done(run):
@@ -141,11 +138,9 @@ def on_ranks(command: Sequence[str], ranks: int, part: Path) -> list[str]:
         "%nodes": str((ranks * nodes - 1) // ntasks + 1),
         "%run": str(part),
     }
-    words = []
-    for word in command:
-        for name, value in filled.items():
-            word = word.replace(name, value)
-        words.append(word)
+    words = list(command)
+    for name, value in filled.items():
+        words = [word.replace(name, value) for word in words]
     return words
 
 

@@ -37,8 +37,10 @@ _CLAIMS = (
 )
 _LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
 # What makes a process a rank.
-_OF_RANKS = ("PMI_", "PMIX_", "OMPI_COMM_WORLD_", "MPI_LOCAL")
-_OF_TASKS = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+_OF_RANKS = (
+    *("PMI_", "PMIX_", "OMPI_COMM_WORLD_", "MPI_LOCAL"),
+    *("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
 
 
 def use_utf8() -> None:
@@ -67,7 +69,7 @@ def prepare() -> None:
         return
     if _of_another_rank():
         for name in [*os.environ]:
-            if name.startswith(_OF_RANKS) or name in _OF_TASKS:
+            if name.startswith(_OF_RANKS):
                 del os.environ[name]
     # OpenMP takes a list: a number for each level of nesting.
     given = (_number(name, until=",") for name in _THREAD_VARIABLES)
@@ -165,11 +167,18 @@ def launcher_variables() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def mpiexec() -> str:
-    """Return the launcher: the one beside this Python, else the one on the path.
+def installed(package: str) -> str:
+    """Return the version of a package, empty if it is not installed."""
+    from importlib import metadata  # takes a while
 
-    Empty if there is none.
-    """
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def mpiexec() -> str:
+    """Return the launcher beside this Python, else that on the path; empty without."""
     beside = Path(sys.executable).with_name("mpiexec")
     return str(beside) if beside.exists() else shutil.which("mpiexec") or ""
 

@@ -125,13 +125,7 @@ class Step:
 
 
 def seconds(time: str) -> int:
-    """Return a limit of time in seconds.
-
-    Raises
-    ------
-    ConfigError
-        It is not written as ``[DAYS-]HH:MM:SS``.
-    """
+    """Return a limit of time, ``[DAYS-]HH:MM:SS`` (else ConfigError), in seconds."""
     found = _TIME.fullmatch(time)
     if found is None:
         raise ConfigError(
@@ -143,13 +137,7 @@ def seconds(time: str) -> int:
 
 
 def check_chain(commands: Sequence[str]) -> None:
-    """Check that each command can run on the result of the one before.
-
-    Raises
-    ------
-    ConfigError
-        Names the first that cannot.
-    """
+    """Check that each command can run on the result of the one before."""
     for before, after in pairwise(commands):
         if after not in FOLLOWERS:
             raise ConfigError(unknown("follower", after, ("finetune", "evaluate")))

@@ -16,7 +16,7 @@ from mpilayer import environment
 from mpilayer.cli import show
 from mpilayer.cli.options import add_threads
 from mpilayer.doctor.examine import examine
-from mpilayer.doctor.finding import NOTE, OK, PROBLEM, Finding, worst
+from mpilayer.doctor.facts import NOTE, OK, PROBLEM, Finding, worst
 from mpilayer.doctor.verdicts import judge
 from mpilayer.words import count
 

@@ -12,8 +12,7 @@ from mpilayer.cli.options import add_safety, add_threads, safety_from
 from mpilayer.cli.results import show_result
 from mpilayer.errors import ConfigError
 from mpilayer.report.build import write_report
-from mpilayer.runs.experiment import Experiment
-from mpilayer.runs.plan import Plan, read_plan
+from mpilayer.runs.experiment import Experiment, Plan, read_plan
 from mpilayer.runs.session import Session
 
 _ERRORS = {

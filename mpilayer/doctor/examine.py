@@ -1,20 +1,28 @@
-"""The order of an examination: the job, the ranks, their facts, then measurements."""
+"""The order of an examination: the job, the ranks, their facts, then measurements.
+
+Of messages between ranks there are few and short ones, and every rank takes part in
+each step. Who measures how often is rank 0's word, heard by all: nobody waits for a
+message that does not come.
+"""
 
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from threading import Timer
-from time import sleep
+from time import perf_counter, sleep
+
+import numpy as np
 
 from mpilayer import environment
-from mpilayer.doctor import folder, links, machine
-from mpilayer.doctor.facts import Facts, Space
-from mpilayer.doctor.finding import size
+from mpilayer.arrays import AnyArray
+from mpilayer.doctor import folder, machine
+from mpilayer.doctor.facts import Facts, Links, PingPong, Space, Sum, size
 from mpilayer.doctor.verdicts import more_shm, shm_suffices
 from mpilayer.errors import CommunicationError
-from mpilayer.parallel.comm import Communicator, SerialCommunicator
+from mpilayer.parallel.comm import Communicator, SerialCommunicator, wait_until
 from mpilayer.parallel.start import place, start
 
 Say = Callable[[str], None]
@@ -22,6 +30,17 @@ Say = Callable[[str], None]
 _PATIENCE = 120.0
 _HEARD_SECONDS = 0.3
 _LAST_WORDS_SECONDS = 3.0
+_SMALL, _LARGE = 8, 4_000_000
+# Bytes of the gradients of a small layer, and of the stack 784-1000-500-250-30.
+_SUMS = (32_000, 11_000_000)
+
+# Seconds for all ping-pongs, for those of one pair, and for the sums of one size.
+_PAIRS_BUDGET = 0.8
+_PAIR_BUDGET = 0.2
+_SUM_BUDGET = 0.3
+_MOST_ROUNDS = 100
+_EAGER = 1.0
+_TAG = 77
 _NO_ANSWER = (
     "mpilayer: error: ranks must be able to reach one another; after {seconds:.0f} s "
     "nobody answers. See that no firewall is between the hosts, and that MPI uses a "
@@ -49,7 +68,7 @@ def examine(directory: Path, threads: int, say: Say) -> tuple[Communicator, Fact
             job=job,
             ranks=tuple(comm.allgather(mine)),
             folder=folder.examine(directory, comm),
-            links=links.measure(comm, placement.hosts),
+            links=_measure(comm, placement.hosts),
         )
     return comm, facts
 
@@ -112,3 +131,75 @@ def patience(seconds: float, say: Say) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def _measure(comm: Communicator, hosts: tuple[str, ...]) -> Links:
+    """Return the speed of messages between ranks. Collective; a second or two."""
+    if comm.size == 1:
+        return Links()
+    began = perf_counter()
+    partners = partners_of(hosts)
+    pairs = []
+    for partner in partners:
+        if not comm.on_root(lambda: perf_counter() - began < _PAIRS_BUDGET):
+            break
+        latency, seconds = (
+            _trip(comm, partner, np.zeros(n, np.uint8)) for n in (_SMALL, _LARGE)
+        )
+        pairs.append(PingPong(partner, hosts[partner], latency, _LARGE / seconds))
+    sums = tuple(Sum(n, _sum_time(comm, n)) for n in _SUMS)
+    return Links(tuple(pairs), len(partners) - len(pairs), sums)
+
+
+def partners_of(hosts: tuple[str, ...]) -> list[int]:
+    """Return the first rank on each other host than rank 0's; rank 1 without any."""
+    others = {host: hosts.index(host) for host in hosts if host != hosts[0]}
+    return list(others.values()) or [1]
+
+
+def _trip(comm: Communicator, partner: int, array: AnyArray) -> float:
+    """Return the seconds of a message, half of there and back; equal on all ranks."""
+    other = partner - comm.rank
+
+    def send() -> None:
+        wait_until(comm.start_send(array, other, _TAG).test, _EAGER)
+
+    def receive() -> None:
+        wait_until(comm.start_receive(array, other, _TAG).test, _EAGER)
+
+    ways = {0: (send, receive), partner: (receive, send)}.get(comm.rank, ())
+    times = _times(comm, lambda: [way() for way in ways], _PAIR_BUDGET)
+    return comm.on_root(lambda: median(times) / 2)
+
+
+def _sum_time(comm: Communicator, n_bytes: int) -> float:
+    """Return the seconds of a sum on the slowest rank; the same on all ranks."""
+    array = np.ones(n_bytes // 4, np.float32)
+
+    def add() -> None:
+        array.fill(1)
+        wait_until(comm.start_sum(array).test, _EAGER)
+
+    times = _times(comm, add, _SUM_BUDGET)
+    seconds: float = max(comm.allgather(median(times)))
+    return seconds
+
+
+def _times(
+    comm: Communicator, work: Callable[[], object], budget: float
+) -> list[float]:
+    """Return the seconds of each round, as many as there is time for. Collective."""
+
+    def clocked() -> float:
+        began = perf_counter()
+        work()
+        return perf_counter() - began
+
+    comm.barrier()
+    warm_up = clocked()
+    rounds = comm.on_root(
+        lambda: min(_MOST_ROUNDS, max(1, int(budget / max(warm_up, 1e-6))))
+    )
+    times = [clocked() for _ in range(rounds)]
+    comm.barrier()
+    return times

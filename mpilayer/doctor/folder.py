@@ -26,10 +26,7 @@ _LOOK_EVERY = 0.02
 
 
 def examine(path: Path, comm: Communicator) -> Folder:
-    """Return what can be done in a folder. Collective; rank 0 tries, all look.
-
-    Everything that was written is removed again.
-    """
+    """Return what can be done in a folder; leave nothing there. Collective."""
     tried = comm.on_root(lambda: attempt(path))
     if tried.failure or comm.size == 1:
         return tried

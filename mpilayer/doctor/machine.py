@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from mpilayer import __version__, environment, memory
-from mpilayer.doctor.facts import Job, Launch, Pool, Rank, Software, Space
-from mpilayer.doctor.finding import family
+from mpilayer.doctor.facts import Job, Launch, Pool, Rank, Software, Space, family
 from mpilayer.environment import GROUPS, cpu_quota, read
 
 SHM = Path("/dev/shm")
@@ -113,11 +111,7 @@ def software(mpi: str | None) -> Software:
     likewise. That starts processes, which is no good once MPI is running.
     """
     versions = {"Python": sys.version.split()[0], "mpilayer": __version__}
-    for name, package in _PACKAGES.items():
-        try:
-            versions[name] = version(package)
-        except PackageNotFoundError:
-            versions[name] = ""
+    versions |= {name: environment.installed(p) for name, p in _PACKAGES.items()}
     launcher = environment.mpiexec()
     failure = launcher_version = ""
     if mpi is None:
@@ -144,8 +138,7 @@ def launch(size: int, failure: str) -> Launch:
 def refusal() -> str:
     """Return why MPI would end this process at its start, empty if it would not.
 
-    An MPICH that does not speak PMIx, the protocol of Open MPI's launcher and of
-    ``srun --mpi=pmix``, ends the process without a chance to report.
+    An MPICH without PMIx, Open MPI's and ``srun --mpi=pmix``'s protocol, does so.
     """
     if "PMIX_NAMESPACE" not in os.environ or "PMI_SIZE" in os.environ:
         return ""

@@ -6,11 +6,16 @@ Pure: facts in, findings out.
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mpilayer.doctor.facts import Facts, Folder, PingPong, Pool, Rank, Space
-from mpilayer.doctor.finding import (
+from mpilayer.doctor.facts import (
     NOTE,
     PROBLEM,
+    Facts,
     Finding,
+    Folder,
+    PingPong,
+    Pool,
+    Rank,
+    Space,
     family,
     judged,
     numbered,
@@ -38,10 +43,9 @@ _WEAK_KERNELS = {
 }
 _NFS = "a network file system: small files and new names take long to get around"
 _ELSEWHERE = "Runs work there; a local disk or scratch may be faster on one host."
-_COPY = "Copy what you want to keep."
+_IN_MEMORY = "in memory, and gone when the machine is switched off"
 _FILE_SYSTEMS = {
-    "nfs": (_NFS, _ELSEWHERE),
-    "nfs4": (_NFS, _ELSEWHERE),
+    **dict.fromkeys(("nfs", "nfs4"), (_NFS, _ELSEWHERE)),
     "cifs": (
         "a network file system without POSIX locks",
         "Keep runs on another file system if a check below fails.",
@@ -53,8 +57,7 @@ _FILE_SYSTEMS = {
         "a container's own layer, which ends with the container",
         "Mount a folder of the host, and keep runs there.",
     ),
-    "tmpfs": ("in memory, and gone when the machine is switched off", _COPY),
-    "ramfs": ("in memory, and gone when the machine is switched off", _COPY),
+    **dict.fromkeys(("tmpfs", "ramfs"), (_IN_MEMORY, "Copy what you want to keep.")),
 }
 """Type to what is to be known of it, and to what to do."""
 
@@ -362,10 +365,8 @@ def _sharing(facts: Facts) -> Finding:
 
 def _by_host(facts: Facts) -> dict[str, list[Rank]]:
     """Return the ranks of each host, in their order."""
-    hosts: dict[str, list[Rank]] = {}
-    for rank in facts.ranks:
-        hosts.setdefault(rank.host, []).append(rank)
-    return hosts
+    hosts = dict.fromkeys(rank.host for rank in facts.ranks)
+    return {host: [r for r in facts.ranks if r.host == host] for host in hosts}
 
 
 def _numbers(ranks: Iterable[Rank]) -> str:

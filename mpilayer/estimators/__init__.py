@@ -13,8 +13,7 @@ except ImportError as error:
 
 from mpilayer.estimators.arguments import SettingError
 from mpilayer.estimators.base import InputError
-from mpilayer.estimators.layer import RBM, Autoencoder
-from mpilayer.estimators.sparse import SparseAutoencoder
+from mpilayer.estimators.layer import RBM, Autoencoder, SparseAutoencoder
 from mpilayer.estimators.stack import StackedAutoencoder
 
 __all__ = [

@@ -27,22 +27,13 @@ class SettingError(ConfigError, ValueError):
 
 @dataclass(frozen=True)
 class Fields:
-    """Fields of a configuration that are arguments of an estimator.
-
-    Attributes
-    ----------
-    config, without, fixed : type, collection, mapping
-        The configuration; its fields that keep their defaults, or have one value here.
-    names : mapping of str to str
-        Fields that are called otherwise as arguments.
-    choices, words : mapping
-        Values and help of arguments for which those of the command line do not fit.
-    """
+    """Fields of a configuration that are arguments of an estimator."""
 
     config: type
-    without: Collection[str] = ()
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
+    without: Collection[str] = ()  # keep their defaults
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # have one value here
+    names: Mapping[str, str] = field(default_factory=dict)  # what some are called
+    # Values and help for which those of the command line do not fit.
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
 
@@ -56,13 +47,7 @@ class Fields:
         return found
 
     def read(self, values: Mapping[str, Any]) -> Any:
-        """Return the configuration that arguments mean.
-
-        Raises
-        ------
-        SettingError
-            In the words of the constructor, not of the command line.
-        """
+        """Return the configuration that arguments mean, or raise SettingError."""
         for name, legal in self.choices.items():
             if values[name] not in legal:
                 raise SettingError(unknown(name, str(values[name]), legal))
@@ -88,15 +73,9 @@ class Fields:
 def takes(*sources: Fields, **defaults: Any) -> Callable[[type[T]], type[T]]:
     """Return a decorator that gives an estimator its constructor.
 
-    Only the first argument may stand without its name, and ``comm`` is the last.
-    ``{parameters}`` in the class's docstring gives way to a description of all.
-
-    Parameters
-    ----------
-    *sources : Fields
-        What the arguments are; a later one adds those that are new.
-    **defaults
-        Of arguments whose default is not that of the field.
+    Only the first argument may stand without its name, and ``comm`` is the last. Of the
+    sources a later one adds those that are new; ``defaults`` are where those of fields
+    do not hold. ``{parameters}`` in the class's docstring gives way to a description.
     """
     entries: dict[str, str] = {}
     values: dict[str, Any] = {}

@@ -41,25 +41,14 @@ class InputError(DataError, ValueError):
 
 
 class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """An estimator that encodes rows and decodes codes.
-
-    Attributes
-    ----------
-    n_features_in_ : int
-        Columns of the rows.
-    parameters_ : dict of str to ndarray
-        Weights and biases by the names they have in checkpoints.
-    shapes_ : tuple of LayerShape
-        Sizes and units of the layers.
-    """
+    """An estimator that encodes rows and decodes codes."""
 
     comm: Any
-    n_features_in_: int
-    parameters_: dict[str, AnyArray]
-    shapes_: tuple[LayerShape, ...]
+    n_features_in_: int  # columns of the rows
+    parameters_: dict[str, AnyArray]  # by the names they have in checkpoints
+    shapes_: tuple[LayerShape, ...]  # sizes and units of the layers
     _sources: tuple[Fields, ...]
-    _units: ClassVar = "visible"
-    """The argument that says the units of the reconstruction."""
+    _units: ClassVar = "visible"  # the argument on the units of the reconstruction
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
         """Train on the rows, from the beginning. Collective with ``comm``.
@@ -70,8 +59,6 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             Of this rank. Sparse rows are made dense by the minibatch or by blocks; as a
             whole where ranks exchange rows (``StackedAutoencoder``, sgd of
             ``SparseAutoencoder``).
-        y
-            Ignored.
 
         Raises
         ------

@@ -1,18 +1,21 @@
-"""One layer as an estimator: a restricted Boltzmann machine, or an autoencoder."""
+"""One layer as an estimator: an RBM, an autoencoder, or a sparse one."""
 
-from typing import Any, Self, cast
+from collections import deque
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from mpilayer.arrays import AnyArray, Array32
-from mpilayer.config import PretrainConfig
+from mpilayer.config import PretrainConfig, SparseConfig
 from mpilayer.errors import ConfigError
 from mpilayer.estimators.arguments import Fields, SettingError, takes
 from mpilayer.estimators.base import Reconstructor, checked, joined
-from mpilayer.estimators.rows import Bounds
+from mpilayer.estimators.rows import Bounds, by_strata
 from mpilayer.parallel.comm import Communicator
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
+from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
+from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.sums import Sums
 
 _ONE = {"n_hidden": 256, "epochs": 20, "learning_rate": 0.1}
@@ -38,18 +41,10 @@ def _fields(method: str, *others: str) -> Fields:
 
 
 class LayerEstimator(Reconstructor):
-    """One layer, trained on minibatches; partial fits go on where the last one ended.
+    """One layer, trained on minibatches; partial fits go on where the last ended."""
 
-    Attributes
-    ----------
-    n_epochs_ : int
-        Passes over rows so far: part of the addresses of random numbers.
-    velocity_ : ndarray
-        What momentum remembers, in the order of ``parameters_``.
-    """
-
-    n_epochs_: int
-    velocity_: Array32
+    n_epochs_: int  # passes over rows so far: part of the addresses of random numbers
+    velocity_: Array32  # what momentum remembers, in the order of parameters_
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
         """Pass once over the rows, going on from what was learned. See ``fit``."""
@@ -147,6 +142,58 @@ class Autoencoder(LayerEstimator):
     """
 
 
+@takes(Fields(SparseConfig, without={"preset"}))
+class SparseAutoencoder(Reconstructor):
+    """Autoencoder with one hidden layer whose units seldom fire.
+
+    ``mpilayer sparse`` with the same settings finds the same weights (Lahiri et al.
+    2010). Its ``--preset`` is ``SparseAutoencoder(**PRESETS["ufldl"])`` here, with the
+    dictionary from :mod:`mpilayer.config`. With a sigmoid output rows must be in
+    [0, 1].
+
+    {parameters}
+
+    Attributes
+    ----------
+    cost_, exact_cost_ : float
+        What was minimized, at the end; and with the sparsity term of all rows together.
+    mean_activation_ : ndarray (hidden,)
+        Firing probability of each unit over all rows.
+    n_evaluations_ : int
+        Evaluations of the cost.
+    stopped_by_ : str
+        Why training ended, in words.
+    """
+
+    _units: ClassVar = "output"
+
+    def _configs(self) -> list[Any]:
+        return [config.resolved() for config in super()._configs()]
+
+    def _check_configs(self, *configs: Any) -> None:
+        make_model(configs[0], 1)
+
+    def _minibatches(self) -> list[str]:
+        return ["minibatch"] if self.optimizer == "sgd" else []
+
+    def _train(
+        self, rows: Any, bounds: Bounds, comm: Communicator, *configs: Any
+    ) -> None:
+        (config,) = configs
+        if config.optimizer == "sgd":
+            rows, _ = by_strata(rows, bounds, config.minibatch, comm)
+        model = make_model(config, self.n_features_in_)
+        start_weights(model, config)
+        cost = ShardedCost(model, rows, config, comm)
+        descent = Descent(cost, config)
+        (last,) = deque(descent.states(), maxlen=1)
+        final = cost.measure(last.position)
+        self._keep([model.shape], model.parameters)
+        self.cost_, self.exact_cost_ = final.cost, final.exact_cost
+        self.mean_activation_ = cost.mean_activation
+        self.n_evaluations_, self.stopped_by_ = cost.evaluations, descent.stopped_by
+
+
 @np.errstate(over="ignore", invalid="ignore")
 def train_shared_epoch(
     state: LayerState, rows: Any, bounds: Bounds, comm: Communicator
@@ -154,20 +201,10 @@ def train_shared_epoch(
     """Pass once over the rows of all ranks, which stay where they are. Collective.
 
     Every minibatch is that of one rank with all rows in rank order. Each rank adds up
-    the gradient over those that it has, and the gradients are summed: so results agree
-    with one rank's to rounding. See ``LayerState.minibatches`` for errors.
+    the gradient over those of ``rows`` (n_samples, n_visible) that it has, and the
+    gradients are summed: so results agree with one rank's to rounding, and the state is
+    equal on all ranks. See ``LayerState.minibatches`` for errors.
 
-    Parameters
-    ----------
-    state : LayerState
-        Equal on all ranks; trained in place.
-    rows, bounds : ndarray (n_samples, n_visible), sequence of (int, int)
-        Those of this rank; start and stop of each rank's.
-    comm : Communicator
-        All ranks.
-
-    Notes
-    -----
     In contrastive divergence every rank draws the random numbers of the whole minibatch
     and uses those of its rows. A rounding error can turn a sample over: about one in
     ten million.

@@ -8,6 +8,7 @@ from scipy.sparse import issparse
 
 from mpilayer.arrays import ROW_BLOCK, AnyArray, row_blocks
 from mpilayer.parallel.comm import Communicator, wait_until
+from mpilayer.train.strata import Strata
 
 Bounds: TypeAlias = Sequence[tuple[int, int]]
 """Start and stop of each rank's rows, in rows of all ranks."""
@@ -19,15 +20,7 @@ _MESSAGE_BYTES = 256 << 20
 class SparseRows:
     """Rows of a sparse matrix, made dense only where training looks at them.
 
-    Parameters
-    ----------
-    matrix : scipy.sparse matrix or array in CSR form, (n_samples, n_visible)
-        As checked.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        As that of an array.
+    The matrix (n_samples, n_visible) is in CSR form.
     """
 
     def __init__(self, matrix: Any) -> None:
@@ -82,12 +75,8 @@ def redistribute(
 ) -> AnyArray:
     """Return the rows that this rank wants, from whoever has them. Collective.
 
-    Parameters
-    ----------
-    rows : ndarray or SparseRows (n_samples, n_columns)
-        Those that this rank has; as many columns on all ranks.
-    now, wanted : sequence of (int, int)
-        What each rank has, and what it shall get.
+    ``rows`` (n_samples, n_columns) are those that it has; ``now`` and ``wanted`` say
+    what each rank has, and what it shall get.
     """
     dense = rows.toarray() if isinstance(rows, SparseRows) else rows
     have, me = np.ascontiguousarray(dense), comm.rank
@@ -107,6 +96,19 @@ def redistribute(
     for request in requests:
         wait_until(request.test)
     return out
+
+
+def by_strata(
+    rows: Any, bounds: Bounds, minibatch: int, comm: Communicator
+) -> tuple[Any, Strata]:
+    """Return the rows of this rank's part in every minibatch, and which. Collective."""
+    shares = [
+        Strata.of_rank(bounds[-1][1], minibatch, rank, comm.size)
+        for rank in range(comm.size)
+    ]
+    if comm.size > 1:
+        rows = redistribute(rows, bounds, [share.rows for share in shares], comm)
+    return rows, shares[comm.rank]
 
 
 def _part(rows: AnyArray, own: tuple[int, int], other: tuple[int, int]) -> AnyArray:

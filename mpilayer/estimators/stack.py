@@ -1,7 +1,7 @@
 """The deep autoencoder as an estimator: pre-training of all layers, fine-tuning."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from mpilayer.arrays import Array32
 from mpilayer.config import FinetuneConfig, PretrainConfig
 from mpilayer.estimators.arguments import Fields, takes
 from mpilayer.estimators.base import Reconstructor
-from mpilayer.estimators.rows import Bounds, redistribute
+from mpilayer.estimators.rows import Bounds, by_strata, redistribute
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.losses import check_loss
 from mpilayer.parallel.comm import Communicator
@@ -28,7 +28,6 @@ from mpilayer.train.layer import (
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Keeper, Pipeline
 from mpilayer.train.schedule import Schedule, greedy, lockstep
-from mpilayer.train.strata import Strata
 
 _PRETRAINING = Fields(
     PretrainConfig,
@@ -119,12 +118,8 @@ def _pretrain(
     owners = layers_to_ranks(loads, min(comm.size, len(shapes)))
     mine = owners[comm.rank] if comm.rank < len(owners) else ()
     states = [LayerState(config, shapes, index) for index in mine]
-    first = SimpleNamespace(
-        rank=comm.rank,
-        size=len(owners),
-        start_send=comm.start_send,
-        start_receive=comm.start_receive,
-    )
+    first = copy(comm)  # without the idle ranks, for messages alone
+    first.size = len(owners)
     errors = comm.everywhere(lambda: _run(states, config, rows, shape, table, first))
     parts = comm.allgather(
         {s.index: (s.layer.parameters.vector, errors[s]) for s in states}
@@ -177,11 +172,7 @@ def _finetune(
     comm: Communicator,
 ) -> list[float]:
     """Train the stack in place; return the losses. Collective."""
-    n_rows, size = bounds[-1][1], config.minibatch
-    shares = [Strata.of_rank(n_rows, size, r, comm.size) for r in range(comm.size)]
-    if comm.size > 1:
-        rows = redistribute(rows, bounds, [share.rows for share in shares], comm)
+    rows, share = by_strata(rows, bounds, config.minibatch, comm)
     none: Array32 = np.empty((0, stack.shapes[0].n_visible), np.float32)
     state = FinetuneState(stack, config)
-    records = finetune(state, shares[comm.rank], rows, none, comm)
-    return [record.train_loss for record in records]
+    return [one.train_loss for one in finetune(state, share, rows, none, comm)]

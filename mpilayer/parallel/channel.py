@@ -2,33 +2,39 @@
 
 A channel has an *outlet*, where the lower layer leaves its outputs, and an *inlet*,
 where the upper layer takes them. Both layers on one rank share a :class:`LocalChannel`;
-on neighbouring ranks an ``Outbox`` sends to an ``Inbox`` (``mailbox.py``). Each end has
-two buffers, one in use and one under way; where newer outputs replace older ones the
-inlet has a third, so that the newest can arrive while another one is ready.
+on neighbouring ranks an ``Outbox`` sends to an ``Inbox``. Each end has two buffers, one
+in use and one under way; where newer outputs replace older ones the inlet has a third,
+so that the newest can arrive while another one is ready.
+
+On the wire an output is a header (epoch, epoch of the last checkpoint) and then its
+rows in blocks, so that no message nears 2³¹ elements. A receive for a header is always
+posted; those for the rows follow when it has come. A header's sending is complete when
+it was received: small rows may leave at once, but no queue of outputs grows.
 """
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mpilayer.arrays import Array32, row_blocks
+from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.parallel.comm import Communicator, Request, Requests
 
 BLOCK_BYTES = 8 << 20
+
+_HEADER_TAG, _ROWS_TAG, _STOP_TAG = 1, 2, 3
+# In the place of an epoch.
+_END, _PAUSE = -1, -2
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Inputs of a layer.
+    """Inputs of a layer: arrays (n_samples, n_visible).
 
-    Attributes
-    ----------
-    train : ndarray (n_samples, n_visible)
-        One row a sample.
-    sample, validation : ndarray (n_samples, n_visible)
-        Training rows and other ones on which errors are measured; perhaps none. Apart
-        from ``train``, because both are always encoded with the same weights: those at
-        the end of the epoch.
+    Errors are measured on ``sample``, training rows, and ``validation``; perhaps none.
+    They are apart, because both are always encoded with the same weights: those at the
+    end of the epoch.
     """
 
     train: Array32
@@ -61,19 +67,14 @@ Output = tuple[int, Rows]
 
 
 class Outlet:
-    """Where a layer leaves its outputs; this one has no room for any.
+    """Where a layer leaves its outputs; as it is, for the last one: no room for any."""
 
-    Attributes
-    ----------
-    dropped : list of int
-        Epochs whose outputs a newer one replaced before they could leave.
-    saved : int
-        Epoch of the lower layer's last checkpoint; every output and the end tell it.
-    """
+    saved = 0
+    """Epoch of the lower layer's last checkpoint; every output and the end tell it."""
 
     def __init__(self) -> None:
         self.dropped: list[int] = []
-        self.saved = 0
+        """Epochs whose outputs a newer one replaced before they could leave."""
 
     def has_room(self) -> bool:
         """Tell whether ``acquire`` would return a buffer."""
@@ -99,22 +100,12 @@ class Outlet:
 
 
 class Inlet:
-    """Where a layer takes its inputs.
+    """Where a layer takes its inputs."""
 
-    Attributes
-    ----------
-    stopped : bool
-        The layer below said that everything stops.
-    ended, paused : bool
-        Nothing newer will come; ``paused``: because the layer below was interrupted.
-    saved : int
-        Epoch of the last checkpoint of the layer below, as its newest message says.
-    only_newest : bool
-        Set it when nothing is taken for now: outputs give way to newer ones at once.
-    """
-
-    stopped = ended = paused = only_newest = False
-    saved = 0
+    stopped = False  # the layer below said that everything stops
+    ended = paused = False  # nothing newer will come; paused: it was interrupted
+    only_newest = False  # set it when nothing is taken: outputs give way at once
+    saved = 0  # epoch of the lower layer's last checkpoint, by its newest message
     _current: Output | None = None  # in use
     _ready: Output | None = None  # arrived whole, not taken yet
 
@@ -151,10 +142,6 @@ class Source(Inlet):
         self._current = 0, rows
 
 
-class Sink(Outlet):
-    """The outlet of the last layer: nobody wants its outputs."""
-
-
 class LocalChannel(Outlet, Inlet):
     """Both ends of a channel within one rank; nothing travels.
 
@@ -189,3 +176,175 @@ class LocalChannel(Outlet, Inlet):
         """Say that nothing newer will come."""
         self.paused, self.ended = pause, not pause
         self.stopped = self.stopped or stop
+
+
+class Outbox(Outlet):
+    """The sending end of a channel between ranks; ``replace`` as of ``LocalChannel``.
+
+    ``destination`` is the rank of the layer above; the buffers are two.
+    """
+
+    def __init__(
+        self,
+        comm: Communicator,
+        destination: int,
+        buffers: Sequence[Rows],
+        replace: bool,
+    ) -> None:
+        super().__init__()
+        self._comm, self._destination = comm, destination
+        self._free, self._replace = list(buffers), replace
+        self._flying: deque[tuple[Rows, Requests]] = deque()
+        self._waiting: Output | None = None
+        self._farewell = Requests()
+        self.bytes_sent = 0
+
+    def has_room(self) -> bool:
+        """Tell whether a buffer is free, or holds what may be replaced."""
+        return bool(self._free) or (self._replace and self._waiting is not None)
+
+    def acquire(self) -> Rows:
+        """Return a buffer that is not under way."""
+        if not self._free:
+            self._drop_waiting()
+        return self._free[0]
+
+    def leave(self, epoch: int, rows: Rows, fill: Fill) -> None:
+        """Fill the buffer; each block is sent while the next one is computed."""
+        self._drop_waiting()
+        self._free = [other for other in self._free if other is not rows]
+        if self._replace and self._flying:
+            for block, which, where in rows.blocks():
+                fill(block, which, where)
+            self._waiting = epoch, rows
+            self.progress()
+        else:
+            self._send(epoch, rows, fill)
+
+    def end(self, stop: bool, pause: bool = False) -> None:
+        """Say that nothing newer will come, once what waits has been sent."""
+        if stop:
+            self._drop_waiting()
+        self._send_waiting()
+        last = np.array([_PAUSE if pause else _END, self.saved], np.int64)
+        stops = np.array([0 if stop else 1], np.int64)
+        words = [(last, _HEADER_TAG), (stops, _STOP_TAG)]
+        if stop:
+            words.reverse()  # the more urgent one first
+        for array, tag in words:
+            self._farewell.add(self._start(array, tag))
+
+    def progress(self) -> bool:
+        """Move messages on; tell whether everything has been sent."""
+        while self._flying and self._flying[0][1].test():
+            self._free.append(self._flying.popleft()[0])
+        if not self._flying:
+            self._send_waiting()
+        gone = self._farewell.test()
+        return gone and not (self._flying or self._waiting)
+
+    def _drop_waiting(self) -> None:
+        if self._waiting is not None:
+            self.dropped.append(self._waiting[0])
+            self._free.append(self._waiting[1])
+            self._waiting = None
+
+    def _send_waiting(self) -> None:
+        if self._waiting is not None:
+            (epoch, rows), self._waiting = self._waiting, None
+            self._send(epoch, rows)
+
+    def _send(self, epoch: int, rows: Rows, fill: Fill | None = None) -> None:
+        header = np.array([epoch, self.saved], np.int64)
+        # Synchronous: rows may be small enough to leave at once, one after the other.
+        requests = Requests(self._start(header, _HEADER_TAG, synchronous=True))
+        for block, which, where in rows.blocks():
+            if fill is not None:
+                fill(block, which, where)
+            requests.add(self._start(block, _ROWS_TAG))
+            self.bytes_sent += block.nbytes
+        self._flying.append((rows, requests))
+
+    def _start(self, array: AnyArray, tag: int, synchronous: bool = False) -> Request:
+        return self._comm.start_send(array, self._destination, tag, synchronous)
+
+
+class Inbox(Inlet):
+    """The receiving end of a channel between ranks.
+
+    ``source`` is the rank of the layer below; the buffers are two, or three with
+    ``replace``: an output that was not taken gives way to a newer one as soon as that
+    is there. What is ready is always the newest that has arrived (Santara et al. 2016
+    §3.1).
+    """
+
+    def __init__(
+        self, comm: Communicator, source: int, buffers: Sequence[Rows], replace: bool
+    ) -> None:
+        self._comm, self._source = comm, source
+        self._free, self._replace = list(buffers), replace
+        self._arriving: tuple[Output, Requests] | None = None
+        self._header, self._stop = np.zeros(2, np.int64), np.zeros(1, np.int64)
+        self._header_request: Request | None = None
+        self._header_waits = False
+        self._stop_request: Request | None = self._start(self._stop, _STOP_TAG)
+        self._expect_header()
+
+    def progress(self) -> bool:
+        """Move messages on; tell whether nothing is under way or still to come."""
+        if self._stop_request is not None and self._stop_request.test():
+            self._stop_request = None
+            self.stopped = self._stop[0] == 0
+        while self._move_on():
+            # Small outputs have all arrived together: go on to the newest.
+            pass
+        return (self.ended or self.paused) and self._stop_request is None
+
+    def _move_on(self) -> bool:
+        """Take one step in receiving; tell whether another may follow at once."""
+        arrived = False
+        if self._arriving is not None:
+            output, requests = self._arriving
+            if not requests.test():
+                return False
+            self._arriving, arrived = None, True
+            self._drop_ready()
+            self._ready = output
+            self._expect_header()
+        if self._header_request is not None and self._header_request.test():
+            self._header_request = None
+            self._header_waits = True
+        if self._header_waits:
+            self._read_header()
+        return arrived or self._arriving is not None
+
+    def _expect_header(self) -> None:
+        self._header_request = self._start(self._header, _HEADER_TAG)
+
+    def _read_header(self) -> None:
+        epoch, self.saved = map(int, self._header)
+        if epoch in (_END, _PAUSE):
+            # Who hears of an end knows whether it is that of everything.
+            if self._stop_request is None:
+                self._header_waits = False
+                self.ended, self.paused = epoch == _END, epoch == _PAUSE
+            return
+        if self.stopped or self.only_newest:
+            # Nobody will use it: make room for what must still be received.
+            self._drop_ready()
+        if self._free and (self._replace or self._ready is None):
+            self._header_waits = False
+            rows = self._free.pop()
+            parts = (self._start(block, _ROWS_TAG) for block, _, _ in rows.blocks())
+            self._arriving = (epoch, rows), Requests(*parts)
+
+    def _drop_ready(self) -> None:
+        if self._ready is not None:
+            self._free_again(self._ready[1])
+            self._ready = None
+
+    def _free_again(self, rows: Rows) -> None:
+        self._free.append(rows)
+
+    def _start(self, array: AnyArray, tag: int) -> Request:
+        return self._comm.start_receive(array, self._source, tag)

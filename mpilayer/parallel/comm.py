@@ -51,22 +51,13 @@ class Communicator:
     library = "none"
 
     def on_root(self, work: Callable[[], T]) -> T:
-        """Do ``work`` on rank 0 and return its result everywhere. Collective.
-
-        Raises
-        ------
-        MpilayerError
-            That of rank 0, raised on every rank.
-        """
+        """Return rank 0's result everywhere, or raise its MpilayerError. Collective."""
         return self.everywhere(work)
 
     def everywhere(self, work: Callable[[], T]) -> T:
         """Do ``work`` on every rank and return the rank's own result. Collective.
 
-        Raises
-        ------
-        MpilayerError
-            If it is raised on any rank: that of the lowest such rank, on every rank.
+        An MpilayerError of any rank, the lowest such one, is raised on every rank.
         """
         try:
             with file_errors():
@@ -86,10 +77,7 @@ class Communicator:
     def start_send(
         self, array: AnyArray, destination: int, tag: int, synchronous: bool = False
     ) -> Request:
-        """Start sending a contiguous array. Local.
-
-        ``synchronous``: complete only when its receiving has begun.
-        """
+        """Start sending, ``synchronous``: done only when its receiving began. Local."""
         raise NotImplementedError("one rank alone has nobody to send to")
 
     def start_receive(self, array: AnyArray, source: int, tag: int) -> Request:
@@ -109,15 +97,8 @@ def wait_until(
 ) -> float:
     """Wait until ``ready()`` holds, without burning the core; return the seconds.
 
-    Parameters
-    ----------
-    ready : callable
-        Asked again and again; asking moves messages on.
-    eager : float
-        Seconds during which the core is only offered to others between two questions,
-        not left. For waits that are short as a rule.
-    at_most : float
-        Seconds after which to return, ready or not.
+    In the first ``eager`` seconds the core is only offered to others, for waits that
+    are short as a rule; after ``at_most`` it returns, ready or not.
     """
     began = time.perf_counter()
     pause = _FIRST_PAUSE

@@ -1,12 +1,21 @@
-"""The door to mpi4py: starts MPI, wraps its calls, ends all ranks on a defect."""
+"""The door to mpi4py: starts MPI, wraps its calls, ends all ranks on a defect.
+
+MPICH's launcher does not notice a process that exits before MPI has joined it to the
+others, and MPI itself waits for it for ever. So the ranks of a host first meet: each
+opens a door that has its process's number, and waits for those of its siblings. If one
+is gone, all ranks end. Other launchers notice by themselves.
+"""
 
 import atexit
+import os
 import pickle
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +23,7 @@ import numpy as np
 from mpilayer import ending, environment
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import CommunicationError, MpilayerError, file_errors
-from mpilayer.parallel import sentinel, siblings
+from mpilayer.parallel import sentinel
 from mpilayer.parallel.comm import Communicator, Request, wait_until
 
 try:
@@ -31,6 +40,13 @@ except ImportError as error:
     ) from error
 
 T = TypeVar("T")
+
+_LAUNCHER = "hydra_pmi_proxy"
+_PAUSE = 0.02
+# The launcher may be busy starting siblings.
+_MISSING_SECONDS = 2.0
+# Whoever does not come in this time is another program, which has no door.
+_PATIENCE = 60.0
 
 
 class _Request:
@@ -112,20 +128,13 @@ class MPICommunicator(Communicator):
 
 
 def world(failure: MpilayerError | None = None) -> MPICommunicator:
-    """Return all ranks; from now on an unexpected exception on one rank ends them all.
+    """Return all ranks, as ``start`` does. Collective, also where there is a failure.
 
-    Collective, also on a rank where something has gone wrong before: the ``failure``.
-
-    Raises
-    ------
-    CommunicationError
-        The launcher started several processes, but each of them is alone.
-    MpilayerError
-        The failure of the lowest rank that has one, on every rank.
+    From now on an unexpected exception on one rank ends them all.
     """
     ending.share_fate(environment.launched_rank())
     if not MPI.Is_initialized():
-        with siblings.met():
+        with _met():
             MPI.Init_thread(MPI.THREAD_FUNNELED)  # one thread a rank calls MPI
     comm = MPICommunicator(MPI.COMM_WORLD.Dup())
     launched = environment.launched_size()
@@ -133,14 +142,11 @@ def world(failure: MpilayerError | None = None) -> MPICommunicator:
         raise CommunicationError(_wrong_world(launched, comm.size))
     if comm.size > 1:
         ending.share_fate(comm.rank, abort)
-        comm.everywhere(lambda: _raise(failure))
+        failures = [one for one in comm.allgather(failure) if one is not None]
+        if failures:
+            raise failures[0].of_all_ranks()
         _watch(comm)
     return comm
-
-
-def _raise(failure: MpilayerError | None) -> None:
-    if failure is not None:
-        raise failure
 
 
 def library() -> str:
@@ -209,3 +215,60 @@ def _wrong_world(launched: int, size: int) -> str:
         f"joined {size}: every process would be alone and overwrite the others' files. "
         f"{advice}. ({listing})"
     )
+
+
+@contextmanager
+def _met() -> Iterator[None]:
+    """Begin the block when all siblings have come to it, or end all. Collective."""
+    parent, expected = os.getppid(), os.environ.get("MPI_LOCALNRANKS", "")
+    name = environment.read(Path(f"/proc/{parent}/comm")).strip()
+    if not expected.isdigit() or name != _LAUNCHER:
+        yield
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+        with suppress(OSError):  # somebody has taken the name: it only takes longer
+            door.bind(_address(os.getpid()))
+            door.listen(1024)
+        _wait_for_all(parent, int(expected))
+        yield
+
+
+def _wait_for_all(parent: int, expected: int) -> None:
+    complete = began = time.monotonic()
+    while (now := time.monotonic()) < began + _PATIENCE:
+        alive = _children(parent)
+        if os.getpid() not in alive:
+            return  # this system does not tell
+        if len(alive) >= expected:
+            complete = now
+            if all(map(_is_open, alive)):
+                return
+        elif now > complete + _MISSING_SECONDS and os.getpid() == min(alive):
+            ending.say(
+                f"mpilayer: {expected - len(alive)} of {expected} processes of this "
+                "host ended before MPI joined the ranks; ending all ranks. What they "
+                "have printed may say why.\n"
+            )
+            ending.end_all(1)
+        time.sleep(_PAUSE)
+
+
+def _children(pid: int) -> list[int]:
+    found = environment.read(Path(f"/proc/{pid}/task/{pid}/children")).split()
+    return [child for child in map(int, found) if sentinel.lives(child)]
+
+
+def _address(pid: int) -> str:
+    return f"\0mpilayer-joins-{pid}"
+
+
+def _is_open(pid: int) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
+        visitor.setblocking(False)
+        try:
+            visitor.connect(_address(pid))
+        except BlockingIOError:
+            return True  # so many have come already
+        except OSError:
+            return False
+    return True

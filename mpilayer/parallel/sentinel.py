@@ -82,12 +82,7 @@ def start(host: str) -> str:
 def watch(name: str, rank: int, abort: Callable[[], object]) -> Watched:
     """Connect this rank to the sentinel that ``start`` has named. Local.
 
-    ``abort`` ends all ranks; it is called when another one has died.
-
-    Raises
-    ------
-    OSError
-        There is no such sentinel.
+    ``abort`` ends all ranks, when one has died. Without a sentinel: OSError.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_CONNECT_SECONDS)
@@ -132,10 +127,7 @@ def guard(listener: socket.socket, host: str) -> None:
 
 
 def _welcome(listener: socket.socket) -> _Rank | None:
-    """Return a rank that has come; None for another user's process, or a broken word.
-
-    Which process is at the other end, the kernel says.
-    """
+    """Return a rank that has come; None for another user's, or a broken word."""
     connection, _ = listener.accept()
     option = socket.SO_PEERCRED
     found = connection.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)

@@ -39,13 +39,7 @@ def start(failure: MpilayerError | None = None) -> Communicator:
     """Return the world; MPI is started only if a launcher started several processes.
 
     ``failure`` is what has gone wrong before on this rank: the others must not wait.
-
-    Raises
-    ------
-    CommunicationError
-        mpi4py is missing, or does not fit the launcher.
-    MpilayerError
-        The failure of the lowest rank that has one, on every rank.
+    Raises that of the lowest rank on all; CommunicationError if they cannot be joined.
     """
     if environment.launched_size() == 1:
         return SerialCommunicator()
@@ -84,9 +78,11 @@ def place(comm: Communicator, threads: int = 0) -> Placement:
     """
     host, mine = socket.gethostname(), environment.cores()
     everyone: list[tuple[str, frozenset[int]]] = comm.allgather((host, mine))
-    shares = [max(1, int(_share(everyone, rank) + 1e-9)) for rank in range(comm.size)]
+    # A core is split among those that may use it.
+    users = Counter((name, core) for name, cores in everyone for core in cores)
+    shares = (sum(1 / users[name, core] for core in cores) for name, cores in everyone)
     given = threads or environment.requested_threads()
-    used = tuple(given or share for share in shares)
+    used = tuple(given or max(1, int(share + 1e-9)) for share in shares)
     # The limits stay until the process ends.
     threadpool_limits(limits=used[comm.rank])
     return Placement(
@@ -95,13 +91,6 @@ def place(comm: Communicator, threads: int = 0) -> Placement:
         crowded=_crowding(everyone, used),
         library=comm.library,
     )
-
-
-def _share(everyone: list[tuple[str, frozenset[int]]], rank: int) -> float:
-    """Return a rank's share of cores; a core is split among those that may use it."""
-    host, mine = everyone[rank]
-    users = Counter(core for name, cores in everyone if name == host for core in cores)
-    return sum(1 / users[core] for core in mine)
 
 
 def _crowding(

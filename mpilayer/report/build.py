@@ -5,7 +5,6 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from mpilayer.files import PAGES, check_output
 from mpilayer.report import deep, figures, sparse
 from mpilayer.report.html import (
     NOTHING,
+    VARIABLES,
     Figure,
     Markup,
     Section,
@@ -26,7 +26,6 @@ from mpilayer.report.html import (
     table,
 )
 from mpilayer.report.run import PREDICTORS, Run, collect
-from mpilayer.report.style import VARIABLES
 from mpilayer.report.words import (
     at,
     count,
@@ -58,15 +57,10 @@ def write_report(
 
     Raises
     ------
-    ConfigError
-        matplotlib is missing, ``out`` has another ending than ``.html`` or ``.htm`` or
-        exists, or a run is named twice.
-    DataError
-        ``data`` is not a data set, or that of no run.
-    FileError
-        ``out`` or a figure can't be written.
-    CheckpointError
-        There is no run.
+    ConfigError, FileError
+        matplotlib is missing, a run is named twice, or a file can't be written so.
+    DataError, CheckpointError
+        ``data`` is not a data set, or that of no run; there is no run.
     """
     figures.check_available()
     _check_out(out, replace)
@@ -168,16 +162,10 @@ def _overview(runs: Sequence[Run]) -> Markup:
         common, others = settings(some)
         own |= zip((run.place for run in some), others, strict=True)
         shared += f" All {kind} runs: {common}." if common else ""
-    rows = [
-        [
-            element("a", run.name, href=f"#run-{run.place}"),
-            run.kind,
-            own[run.place],
-            _result(run),
-            state(run),
-        ]
-        for run in runs
-    ]
+    rows = []
+    for run in runs:
+        name = element("a", run.name, href=f"#run-{run.place}")
+        rows.append([name, run.kind, own[run.place], _result(run), state(run)])
     return table(
         f"The runs, their main settings, and what they have reached.{shared}",
         ("run", "kind", "settings", "result", "state"),
@@ -186,30 +174,23 @@ def _overview(runs: Sequence[Run]) -> Markup:
 
 
 def _result(run: Run) -> str:
-    pca = digits(at(run.summary, "pca", "test"))
-    results = {
-        "deep": {
-            "{} wrong classes": percent(label_error(run, "classify", "test")),
-            "root mean square error of labels {}": digits(
-                label_error(run, "regress", "test")
-            ),
-            f"reconstruction error {{}} (PCA {pca})": digits(
-                run.summary.get("test_error")
-            ),
-        },
-        "sparse": {"cost {}": short(run.summary.get("cost"), ".5g")},
-        "comparison": {
-            "gap {}": short(at(run.comparison, "runs", "exact", "gap", "measured"))
-        },
-    }
     if run.comparison.get("ranks") == 1:
         return NOTHING  # both runs are the same
-    found = [
-        words.format(value)
-        for words, value in results[run.kind].items()
-        if value != NOTHING
-    ]
-    return ", ".join(found) or NOTHING
+    classes, labels = (label_error(run, task, "test") for task in PREDICTORS)
+    error = digits(run.summary.get("test_error"))
+    pca = digits(at(run.summary, "pca", "test"))
+    gap = at(run.comparison, "runs", "exact", "gap", "measured")
+    results = {
+        "deep": {
+            "{} wrong classes": percent(classes),
+            "root mean square error of labels {}": digits(labels),
+            f"reconstruction error {{}} (PCA {pca})": error,
+        },
+        "sparse": {"cost {}": short(run.summary.get("cost"), ".5g")},
+        "comparison": {"gap {}": short(gap)},
+    }
+    known = {text: v for text, v in results[run.kind].items() if v != NOTHING}
+    return ", ".join(text.format(v) for text, v in known.items()) or NOTHING
 
 
 def _ending(runs: Sequence[Run]) -> Iterator[Markup]:
@@ -225,7 +206,7 @@ def _ending(runs: Sequence[Run]) -> Iterator[Markup]:
     here = [
         ["mpilayer", __version__],
         ["Python", sys.version.split()[0]],
-        *([name, _version(name)] for name in _PACKAGES),
+        *([p, environment.installed(p) or "not installed"] for p in _PACKAGES),
         ["system", f"{platform.system()} {platform.release()}, {platform.machine()}"],
         ["host", platform.node()],
         ["cores", f"{len(environment.cores())} of {os.cpu_count()}"],
@@ -260,20 +241,9 @@ def _environments(runs: Sequence[Run]) -> Markup:
 
 
 def _library(one: dict[str, Any]) -> str:
-    details = [
-        str(one.get("internal_api", "?")),
-        str(one.get("version") or ""),
-        str(one.get("architecture") or ""),
-        count(one.get("num_threads"), "thread"),
-    ]
-    return " ".join(part for part in details if part)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+    names = one.get("internal_api", "?"), one.get("version"), one.get("architecture")
+    threads = count(one.get("num_threads"), "thread")
+    return " ".join([*map(str, filter(None, names)), threads])
 
 
 def _in_words(listed: Markup) -> Markup:

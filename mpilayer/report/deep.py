@@ -30,7 +30,7 @@ from mpilayer.report.html import (
     table,
 )
 from mpilayer.report.images import code_space, first_layer, reconstructions
-from mpilayer.report.run import Run, listing, number
+from mpilayer.report.run import PREDICTORS, Run, listing, number
 from mpilayer.report.words import (
     ERROR,
     SPLITS,
@@ -102,33 +102,24 @@ def alone(run: Run) -> Iterator[Part]:
 
 def _highlights(run: Run) -> Markup:
     summary = run.summary
+    classes, labels = (label_error(run, task, "test") for task in PREDICTORS)
     errors = {
         "finetune": {
             "reconstruction error, test": digits(summary.get("test_error")),
             "PCA's error, test": digits(at(summary, "pca", "test")),
         },
-        "classify": {
-            "wrong classes, test": percent(label_error(run, "classify", "test")),
-        },
-        "regress": {
-            "root mean square error of labels, test": digits(
-                label_error(run, "regress", "test")
-            ),
-        },
+        "classify": {"wrong classes, test": percent(classes)},
+        "regress": {"root mean square error of labels, test": digits(labels)},
     }
     # What was trained last comes first.
     last = next((step for step in reversed(run.complete) if step in errors), "")
     shown = errors.pop(last, {})
     for others in errors.values():
         shown |= others
-    return facts(
-        {
-            **shown,
-            "pre-training": seconds(summary.get("pretrain_seconds")),
-            "fine-tuning": seconds(summary.get("finetune_seconds")),
-            "ranks, pre-training": short(summary.get("ranks"), ".0f"),
-        }
-    )
+    shown["pre-training"] = seconds(summary.get("pretrain_seconds"))
+    shown["fine-tuning"] = seconds(summary.get("finetune_seconds"))
+    shown["ranks, pre-training"] = short(summary.get("ranks"), ".0f")
+    return facts(shown)
 
 
 def _like_the_papers(runs: Sequence[Run]) -> bool:
@@ -138,14 +129,9 @@ def _like_the_papers(runs: Sequence[Run]) -> bool:
 
 def architecture_table(runs: Sequence[Run]) -> Markup:
     """Return the layers of each run; the paper's below. Table 1 of the paper."""
-    papers = [
-        SANTARA,
-        "-".join(map(str, SANTARA_LAYERS)),
-        _shares(SANTARA_LAYERS),
-        "rbm, sigmoid",
-        _each(SANTARA_EPOCHS),
-        _each(SANTARA_EXTRA),
-    ]
+    units, shares = "-".join(map(str, SANTARA_LAYERS)), _shares(SANTARA_LAYERS)
+    epochs = _each(SANTARA_EPOCHS), _each(SANTARA_EXTRA)
+    papers = [SANTARA, units, shares, "rbm, sigmoid", *epochs]
     return table(
         "Architecture of the encoder, whose mirror image decodes. Products: each "
         "layer's part of an epoch's multiplications, in %; with one worker a layer "
@@ -163,8 +149,8 @@ def _architecture(run: Run) -> list[str]:
     usual = max(units.values(), key=list(units.values()).count)
     others = [f"{key} {unit}" for key, unit in units.items() if unit != usual]
     # Of each layer, what the schedule usually has included.
-    keys = {"layers", "schedule", "extra_epochs"} & config.keys()
-    values = {k: config[k] for k in keys}
+    keys = ("layers", "schedule", "extra_epochs")
+    values = {key: config[key] for key in keys if key in config}
     extra: Sequence[int] = ()
     with suppress(ConfigError):  # of another version
         extra = from_values(PretrainConfig, values).extra
@@ -197,10 +183,7 @@ def _each(values: Sequence[Any]) -> str:
 
 
 def errors_table(runs: Sequence[Run]) -> Markup:
-    """Return the errors of PCA, pre-trained and fine-tuned stacks; the paper's beside.
-
-    Table 2 of Santara et al. 2016.
-    """
+    """Return the errors of PCA and stacks beside Table 2 of Santara et al. 2016."""
     kinds = {
         "pca": "PCA, as many components",
         "pretrained": "pre-trained",
@@ -257,8 +240,7 @@ def pretraining_table(runs: Sequence[Run]) -> Markup:
 def _pretraining(run: Run, runs: Sequence[Run]) -> list[str]:
     took = number(run.summary.get("pretrain_seconds"))
     virtual = number(run.summary.get("simulated_seconds"))
-    if _is_crowded(run):
-        virtual = math.nan
+    virtual = math.nan if _is_crowded(run) else virtual
     simulated = run.section("pretrain").get("schedule") == "simulate"
     compared, label = (virtual, "× (simulated)") if simulated else (took, "×")
     greedy = _greedy_seconds(run, runs)
@@ -297,14 +279,9 @@ def _comparable(run: Run) -> tuple[Any, ...]:
 
 
 def _space_time(run: Run) -> Iterator[Part]:
-    """Yield the diagram of all layers, and some epochs of one.
-
-    Figures 3 and 4 of Santara et al. 2016.
-    """
-    sizes = [
-        run.section("data").get("n_visible", "?"),
-        *listing(run.section("pretrain").get("layers")),
-    ]
+    """Yield Figures 3 and 4 of Santara et al. 2016: all layers, some epochs of one."""
+    n_visible = run.section("data").get("n_visible", "?")
+    sizes = [n_visible, *listing(run.section("pretrain").get("layers"))]
     lanes = []
     for index, epochs in enumerate(run.layers):
         held = sorted({epoch.rank for epoch in epochs if epoch.rank >= 0})

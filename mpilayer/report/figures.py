@@ -1,6 +1,6 @@
 """The door to matplotlib, which the ``plot`` extra brings.
 
-Charts are SVG whose colours follow the page (:mod:`mpilayer.report.style`) and whose
+Charts are SVG whose colours follow the page (:mod:`mpilayer.report.html`) and whose
 text is text; arrays become PNG files. The same input gives the same bytes.
 """
 
@@ -21,8 +21,7 @@ import numpy as np
 from mpilayer import files
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import ConfigError
-from mpilayer.report.html import Figure, Picture
-from mpilayer.report.style import LIGHT, SERIES, with_variables
+from mpilayer.report.html import LIGHT, SERIES, Figure, Picture, with_variables
 
 _PIXELS = 150
 
@@ -64,10 +63,7 @@ _SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Line:
-    """Numbers over numbers.
-
-    What is not finite (or not positive, on a logarithmic axis) is left out.
-    """
+    """Numbers over numbers; what cannot be drawn, such as NaN, is left out."""
 
     label: str
     x: Sequence[float]
@@ -118,10 +114,7 @@ class Chart:
             return self._of(figure)
 
     def scatter(self, x: AnyArray, y: AnyArray, labels: AnyArray | None) -> Figure:
-        """Return points (n,) over its axes, each as its label.
-
-        Integers are drawn as such, float32 as colours; without labels there are dots.
-        """
+        """Return points (n,), each as its label (a number or a colour), or a dot."""
         with self._drawn(_WIDTH) as (figure, axes):
             if labels is None:
                 axes.scatter(x, y, s=14, color=LIGHT[SERIES[0]], linewidths=0)
@@ -166,13 +159,7 @@ def available() -> bool:
 
 
 def check_available() -> None:
-    """Check that matplotlib is installed.
-
-    Raises
-    ------
-    ConfigError
-        It is not.
-    """
+    """Check that matplotlib is installed; raises ConfigError."""
     if not available():
         raise ConfigError(
             "a report needs matplotlib for its figures; it is not installed. "
@@ -184,12 +171,7 @@ def draw_filters(filters: AnyArray, path: Path, title: str) -> None:
     """Draw what each hidden unit responds to most into a file, whose ending tells how.
 
     ``filters`` (n_hidden, height, width) become tiles in grey, each of its own scale,
-    symmetric about grey = 0.
-
-    Raises
-    ------
-    ConfigError
-        matplotlib cannot draw or write it.
+    symmetric about grey = 0. Raises ConfigError if matplotlib cannot.
     """
     columns = int(np.ceil(np.sqrt(1.3 * len(filters))))
     rows = -(-len(filters) // columns)

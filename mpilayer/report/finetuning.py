@@ -37,8 +37,7 @@ def stack_curves(runs: Sequence[Run]) -> Iterator[Figure]:
     """Yield the unrolled stack's error over time: Figure 6 of Santara et al. 2016."""
     lines = []
     for place, run in enumerate(runs):
-        points = list(_stack_points(run))
-        if points:
+        if points := list(_stack_points(run)):
             x, y = zip(*points, strict=True)
             lines.append(Line(run.name, x, y, place))
     if not lines:
@@ -63,11 +62,7 @@ def stack_curves(runs: Sequence[Run]) -> Iterator[Figure]:
 
 
 def finetuning_curves(runs: Sequence[Run]) -> Iterator[Figure]:
-    """Yield the autoencoder's errors over the epochs of fine-tuning, beside PCA's.
-
-    Where that of the training rows goes on falling and that of the validation rows
-    rises, the stack over-fits.
-    """
+    """Yield errors over the epochs of fine-tuning, which tell of over-fitting."""
     tuned = [run for run in runs if run.metrics["finetune"]]
     lines, missing = [], []
     for place, run in enumerate(tuned):
@@ -139,10 +134,7 @@ def _stack_points(run: Run) -> Iterator[tuple[float, float]]:
 
 
 def predictions(runs: Sequence[Run]) -> Iterator[Part]:
-    """Yield the errors of classifiers, then of regressors, and how they came about.
-
-    After those of classifiers, which classes are taken for which.
-    """
+    """Yield errors of classifiers, what they confuse, errors of regressors; curves."""
     for task, kind in PREDICTORS.items():
         some = [run for run in runs if run.metrics[task]]
         if some:
@@ -153,15 +145,12 @@ def predictions(runs: Sequence[Run]) -> Iterator[Part]:
 
 
 def _errors_table(runs: Sequence[Run], task: str) -> Markup:
-    rows = [
-        [
-            run.name,
-            *(digits(label_error(run, task, split)) for split in SPLITS),
-            short(run.summary.get(f"{task}_best_epoch"), ".0f"),
-            seconds(run.summary.get(f"{task}_seconds")),
-        ]
-        for run in runs
-    ]
+    rows = []
+    for run in runs:
+        errors = (digits(label_error(run, task, split)) for split in SPLITS)
+        best = short(run.summary.get(f"{task}_best_epoch"), ".0f")
+        took = seconds(run.summary.get(f"{task}_seconds"))
+        rows.append([run.name, *errors, best, took])
     return table(
         f"{PREDICTORS[task].capitalize()}s: {_ERRORS[task]}. A dash: training has not "
         f"come to its end, or there are no such rows. {finetunings(runs, task)}.",
@@ -172,15 +161,12 @@ def _errors_table(runs: Sequence[Run], task: str) -> Markup:
 
 def _curves(runs: Sequence[Run], task: str, kind: str) -> Iterator[Figure]:
     """Yield the training loss and the error of validation rows over epochs."""
+    error = _ERRORS[task]
+    loss = f"{_LOSSES[task]}, as met in training"
+    measured = f"{error}, of the validation rows"
     for word, what, key, axis, says in (
-        (
-            *("loss", "training", "train_loss", "training loss"),
-            f"{_LOSSES[task]}, as met in training",
-        ),
-        (
-            *("error", "validation", "validation_error", _ERRORS[task]),
-            f"{_ERRORS[task]}, of the validation rows",
-        ),
+        ("loss", "training", "train_loss", "training loss", loss),
+        ("error", "validation", "validation_error", error, measured),
     ):
         lines = []
         for place, run in enumerate(runs):

@@ -1,7 +1,8 @@
 """The page: pieces of HTML, in which everything foreign is escaped; pure functions.
 
 Text is escaped when it enters an element, unless it is :class:`Markup`, which only the
-functions of this package make.
+functions of this package make. Colours are CSS variables, so that a picture follows the
+page; the style sheet is in ``style.css``.
 """
 
 import base64
@@ -9,9 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.resources import files
 from itertools import groupby
-
-from mpilayer.report.style import STYLE, VARIABLES
 
 NOTHING = "–"
 """What stands where there is no number."""
@@ -25,6 +25,41 @@ _OPTION = re.compile(r"(?<!\S)(--[a-z][a-z-]+)")
 
 # Characters of cells, and of facts without spaces, that stay on one line.
 _SHORT_CELL, _SHORT_FACT = 20, 12
+
+# Those of Okabe and Ito (2008), which the colour-blind tell apart: darker on light
+# paper, lighter on dark paper. Nothing is told by colour alone: lines differ in dashes
+# and markers, bars in pattern and height, too.
+_COLOURS = {
+    "ink": ("#1f2328", "#e6edf3"),
+    "soft": ("#59636e", "#9da7b3"),
+    "rule": ("#d1d9e0", "#3d444d"),
+    "paper": ("#ffffff", "#0d1117"),
+    "card": ("#f6f8fa", "#161b22"),
+    "c0": ("#0072b2", "#56b4e9"),
+    "c1": ("#bf4400", "#ff9457"),
+    "c2": ("#007a5a", "#3ccf9f"),
+    "c3": ("#a13d86", "#e59bd0"),
+    "c4": ("#866a00", "#f0e442"),
+    "c5": ("#4b5563", "#b4bcc6"),
+}
+LIGHT = {name: light for name, (light, _) in _COLOURS.items()}
+DARK = {name: dark for name, (_, dark) in _COLOURS.items()}
+SERIES = ("c0", "c1", "c2", "c3", "c4", "c5")
+"""Names of the colours of lines, in the order in which they are used."""
+
+
+def _variables(colours: dict[str, str]) -> str:
+    return "".join(f"--{name}:{colour};" for name, colour in colours.items())
+
+
+VARIABLES = (
+    f":root{{{_variables(LIGHT)}}}\n"
+    "@media screen and (prefers-color-scheme:dark)"
+    f"{{:root{{{_variables(DARK)}}}}}\n"
+)
+"""The style sheet that defines the colours; on paper they are always light."""
+
+STYLE = files("mpilayer.report").joinpath("style.css").read_text("utf-8")
 
 
 class Markup(str):
@@ -95,10 +130,7 @@ def paragraph(*content: str) -> Markup:
 
 
 def note(text: str) -> Markup:
-    """Return a paragraph that says what is missing, or what to take care of.
-
-    Options in it, such as ``--code``, are never broken at a hyphen.
-    """
+    """Return a paragraph on what is missing; an option in it is never broken."""
     marked = (
         element("code", piece) if _OPTION.fullmatch(piece) else piece
         for piece in _OPTION.split(text)
@@ -221,11 +253,23 @@ def _contents(sections: Sequence[Section]) -> Markup:
 def _section(section: Section) -> Markup:
     level = "h3" if section.within else "h2"
     parts = []
-    for abreast, group in groupby(section.content, _is_chart):
+    # Charts stand abreast; text has no layout.
+    for layout, group in groupby(section.content, lambda p: getattr(p, "layout", "")):
         drawn = [figure(p) if isinstance(p, Figure) else p for p in group]
-        parts += [element("div", *drawn, class_="grid")] if abreast else drawn
+        parts += [element("div", *drawn, class_="grid")] if layout == "chart" else drawn
     return element("section", element(level, section.title), *parts, id=section.name)
 
 
-def _is_chart(part: Part) -> bool:
-    return isinstance(part, Figure) and part.layout == "chart"
+def colour(name: str) -> str:
+    """Return a colour for CSS: the page's, or the light one outside of a page."""
+    return f"var(--{name},{LIGHT[name]})"
+
+
+def with_variables(svg: str) -> str:
+    """Return a picture whose colours of light paper have become the page's."""
+    names = {value: name for name, value in LIGHT.items()}
+    return re.sub(
+        r"(?<!,)#[0-9a-f]{6}\b",
+        lambda found: colour(names[found[0]]) if found[0] in names else found[0],
+        svg,
+    )

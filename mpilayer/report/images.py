@@ -24,10 +24,9 @@ def as_images(rows: AnyArray, run: Run) -> AnyArray | None:
 
 
 def reconstructions(runs: Sequence[Run], name: str) -> Iterator[Part]:
-    """Yield originals beside what the runs make of them, a figure a data set.
+    """Yield Figure 5 of Santara et al. 2016 for each data set, by name and number.
 
-    As in Figure 5 of Santara et al. 2016. The name is that of the figures. A line says
-    which data have no images, here and in the sections on each run.
+    A line says which data have no images, here and in the sections on each run.
     """
     tables = [run for run in runs if run.weights is not None and not run.image_size]
     if tables:
@@ -45,10 +44,7 @@ def reconstructions(runs: Sequence[Run], name: str) -> Iterator[Part]:
 
 
 def first_layer(run: Run) -> Iterator[Figure]:
-    """Yield the weights of the first layer's units as images, if rows are images.
-
-    Those of a sparse autoencoder are Figure 2.3.1 of Lahiri et al. 2010.
-    """
+    """Yield the first layer's weights as images: Figure 2.3.1 of Lahiri et al. 2010."""
     images = None if run.weights is None else as_images(run.weights.T, run)
     if images is None:
         return

@@ -21,7 +21,7 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.errors import CheckpointError, ConfigError, DataError, MpilayerError
 from mpilayer.report.sample import Sample, first_weights, image_size_of, sample_of
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.lock import at_work
+from mpilayer.runs.session import at_work
 from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.record import KINDS, end_of
 
@@ -30,6 +30,7 @@ T = TypeVar("T")
 PREDICTORS = {"classify": "classifier", "regress": "regressor"}
 """Tasks of fine-tuning that learn labels, and what each makes."""
 
+_MEASURED = ("train", "validation")
 _METRICS = ("stack", "finetune", "sparse", *PREDICTORS)
 
 
@@ -116,16 +117,7 @@ def listing(value: Any) -> Sequence[Any]:
 def collect(paths: Sequence[Path], data: Path | None = None) -> list[Run]:
     """Read runs; a comparison is followed by its two runs.
 
-    ``data`` is where the data set of one of them, or of several, is now.
-
-    Raises
-    ------
-    ConfigError
-        A directory is named twice.
-    DataError
-        ``data`` is not a data set, or that of no run.
-    CheckpointError
-        There is no run, or its ``config.toml`` is damaged.
+    ``data`` is where the data set of one is now. Raises what ``write_report`` does.
     """
     directories = [RunDirectory.open(path) for path in paths]
     seen: dict[Path, Path] = {}
@@ -258,12 +250,7 @@ def _epochs(lines: Sequence[Mapping[str, Any]]) -> Iterator[Epoch]:
         if not all(map(math.isfinite, (*counts, *seconds.values()))):
             continue
         rank = number(line.get("rank"))
-        yield Epoch(
-            epoch=int(counts[0]),
-            used=int(counts[1]),
-            rank=-1 if math.isnan(rank) else int(rank),
-            started=counts[2],
-            seconds=seconds,
-            train_error=number(line.get("train_error")),
-            validation_error=number(line.get("validation_error")),
-        )
+        rank = -1 if math.isnan(rank) else int(rank)
+        errors = (number(line.get(f"{split}_error")) for split in _MEASURED)
+        epoch, used = map(int, counts[:2])
+        yield Epoch(epoch, used, rank, counts[2], seconds, *errors)

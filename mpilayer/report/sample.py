@@ -16,12 +16,7 @@ from mpilayer.errors import DataError, UnfinishedWarning
 from mpilayer.models.stack import DeepAutoencoder, Stack
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import (
-    is_finetuned,
-    load_predictor,
-    load_stack,
-    load_trained,
-)
+from mpilayer.runs.model import is_finetuned, load_predictor, load_stack, load_trained
 from mpilayer.runs.rows import local_blocks, preparation_of
 from mpilayer.runs.tasks import data_of_run, trained_last
 from mpilayer.store import checkpoint
@@ -69,10 +64,7 @@ def first_weights(directory: RunDirectory, kind: str) -> AnyArray | None:
 
 
 def image_size_of(directory: RunDirectory, data: Path | None) -> int:
-    """Return height and width of a run's rows if they are images, else 0.
-
-    The path is as for :func:`sample_of`; without the data set the run's own files tell.
-    """
+    """Return height and width of a run's rows if they are images, else 0."""
     about = directory.read_config()["data"]
     n_visible, origin = int(about.get("n_visible", 0)), ""
     with suppress(DataError), Dataset.open(data or Path(about["path"])) as dataset:
@@ -82,10 +74,7 @@ def image_size_of(directory: RunDirectory, data: Path | None) -> int:
 
 
 def sample_of(directory: RunDirectory, kind: str, data: Path | None) -> Sample | None:
-    """Return rows of the data with their reconstructions and codes.
-
-    The path is where the data set is now, by default where the run has it.
-    """
+    """Return rows with reconstructions and codes; ``data`` as of ``write_report``."""
     models = _models(directory, kind)
     if not models:
         return None
@@ -162,10 +151,7 @@ def _newest(
 
 @lru_cache(maxsize=8)
 def _pca(path: Path, n_components: int) -> PCA | None:
-    """Return components of the training rows, the same for all runs on a data set.
-
-    None where they are as many as the columns, which leaves no error, or take too long.
-    """
+    """Return components of the training rows; None if there are too many for it."""
     comm = SerialCommunicator()
     with Dataset.open(path) as dataset:
         n_rows, n_visible = shape = dataset.n_samples("train"), dataset.n_visible

@@ -13,8 +13,8 @@ from html import escape
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+from mpilayer.report.html import colour
 from mpilayer.report.run import Epoch
-from mpilayer.report.style import colour
 from mpilayer.train.record import KINDS
 
 _WIDTH, _LEFT, _RIGHT = 1040, 150, 74
@@ -138,10 +138,7 @@ def window_of(lane: Lane, n_epochs: int) -> tuple[float, float]:
 
 
 def _numbers(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str]:
-    """Yield the number of each epoch, or of every second, fifth ... if they are short.
-
-    In colours of their own: short epochs lie below them, with waiting between.
-    """
+    """Yield numbers of epochs, of every second, fifth ... if they are short."""
     seen = []
     for epoch in epochs:
         start, stop = epoch.started, epoch.started + epoch.seconds["training"]
@@ -249,10 +246,7 @@ def _refreshes(
 
 
 def _taken_up(below: Lane, lane: Lane, frame: _Frame) -> Iterator[tuple[Epoch, float]]:
-    """Yield the epochs that took up a new output, and when it had left.
-
-    Of those that would lie too near to one another in the picture only the first.
-    """
+    """Yield epochs that took up a new output, and when it had left; few of a crowd."""
     left = {epoch.epoch: epoch.left for epoch in below.epochs}
     used, latest = 0, -math.inf
     for epoch in lane.epochs:

@@ -81,10 +81,11 @@ def _speed_up(groups: Sequence[Sequence[Run]]) -> Figure:
         for machine, sizes in _theirs(groups).items():
             if size in sizes:
                 shown[f"{_source(machine)}, {size:,} rows"] = sizes[size]
-    lines = [
-        speed_line(label, seconds, place)
-        for place, (label, seconds) in enumerate(shown.items())
-    ]
+    lines = []
+    for place, (label, seconds) in enumerate(shown.items()):
+        workers = sorted(seconds)
+        base = seconds[workers[0]] * workers[0]  # the fewest count as that many of one
+        lines.append(Line(label, workers, [base / seconds[n] for n in workers], place))
     most = max(max(line.x) for line in lines)
     says = (
         f" Beside them {LAHIRI} on a desktop with about as many rows, and the qjam "
@@ -114,13 +115,6 @@ def _theirs(
     return LAHIRI_SECONDS if as_wide else {}
 
 
-def speed_line(label: str, seconds: Mapping[int, float], style: int) -> Line:
-    """Return the speed against the fewest workers, which count as that many of one."""
-    workers = sorted(seconds)
-    base = seconds[workers[0]] * workers[0]
-    return Line(label, workers, [base / seconds[n] for n in workers], style)
-
-
 def _seconds(group: Sequence[Run]) -> dict[int, float]:
     """Return the paper's many evaluations' seconds by ranks; the fastest run counts."""
     best: dict[int, float] = {}
@@ -133,15 +127,12 @@ def _seconds(group: Sequence[Run]) -> dict[int, float]:
 def _same(run: Run) -> str:
     """Return all that must be equal for runs to differ in their ranks alone."""
     values = run.section("sparse")
-    ignored = _LIMITS | _without_effect(str(values.get("optimizer")))
+    # Another optimizer's settings have no effect, and a preset is a word for values.
+    others = of_others(SparseConfig, str(values.get("optimizer")))
+    ignored = {*_LIMITS, "preset", *others}
     config = {k: v for k, v in values.items() if k not in ignored}
     threads = run.summary.get("threads_per_rank")
     return repr((sorted(config.items()), run.section("data").get("digest"), threads))
-
-
-def _without_effect(optimizer: str) -> set[str]:
-    """Return another optimizer's settings, and the preset: a word for values."""
-    return {"preset", *of_others(SparseConfig, optimizer)}
 
 
 def _source(machine: str) -> str:

@@ -30,12 +30,7 @@ from typing import Any
 
 from mpilayer import files
 from mpilayer.config import to_toml
-from mpilayer.errors import (
-    CheckpointError,
-    ConfigError,
-    DamageWarning,
-    ScheduleError,
-)
+from mpilayer.errors import CheckpointError, ConfigError, DamageWarning, ScheduleError
 from mpilayer.store import checkpoint
 from mpilayer.train.plans import Candidate
 from mpilayer.train.schedule import Schedule
@@ -93,6 +88,11 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.monitor = path / "monitor"
         self.filters = path / "filters.npy"
+
+    @property
+    def go_on(self) -> str:
+        """The command that goes on with the run, in quotes."""
+        return f"'mpilayer resume {self.path}'"
 
     @staticmethod
     def check_free(path: Path, replace: bool) -> None:
@@ -296,6 +296,23 @@ class RunDirectory:
         summary = {**self.read_summary(), **values}
         files.write_json(self.path / "summary.json", summary)
         return summary
+
+
+def read_schedule(path: Path, n_layers: int) -> Schedule:
+    """Return the schedule of so many layers that is to be replayed. Local."""
+    if not path.is_file():
+        raise ConfigError(
+            f"--schedule replay:FILE must name the schedule.json of a run; {path} is "
+            "not a file. Give another one."
+        )
+    # Perhaps written by hand: without the seal of a run's own.
+    schedule = Schedule.from_json(path.read_text("utf-8", "replace"), str(path))
+    if schedule.n_layers != n_layers:
+        raise ConfigError(
+            f"a schedule must have a row for every layer; {path} has "
+            f"{schedule.n_layers}, --layers {n_layers}. Give the same number of layers."
+        )
+    return schedule
 
 
 def check_links(path: Path, folders: Collection[str] = ()) -> None:

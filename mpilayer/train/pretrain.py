@@ -14,9 +14,16 @@ import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.errors import TrainingError
-from mpilayer.parallel.channel import Inlet, LocalChannel, Outlet, Rows, Sink, Source
+from mpilayer.parallel.channel import (
+    Inbox,
+    Inlet,
+    LocalChannel,
+    Outbox,
+    Outlet,
+    Rows,
+    Source,
+)
 from mpilayer.parallel.comm import Communicator, wait_until
-from mpilayer.parallel.mailbox import Inbox, Outbox
 from mpilayer.parallel.notice import Consent, Notice
 from mpilayer.train.layer import LayerState, monitored_errors
 from mpilayer.train.pilot import Move, Pilot
@@ -368,5 +375,5 @@ def _connect(
         elif comm.rank + 1 < comm.size:
             outlets[index] = Outbox(comm, comm.rank + 1, buffers(columns), replace)
         else:
-            outlets[index] = Sink()
+            outlets[index] = Outlet()
     return inlets, outlets

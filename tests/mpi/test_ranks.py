@@ -5,9 +5,8 @@ import pytest
 
 from mpilayer.errors import ConfigError, DataError
 from mpilayer.parallel import channel
-from mpilayer.parallel.channel import Rows
+from mpilayer.parallel.channel import Inbox, Outbox, Rows
 from mpilayer.parallel.comm import wait_until
-from mpilayer.parallel.mailbox import Inbox, Outbox
 from tests.support.together import FailedTogether, together
 
 pytestmark = pytest.mark.mpi(min_size=2)

@@ -99,25 +99,6 @@ def test_lost_at_any_moment(world, name, streamed):
             assert_same(ended, whole)
 
 
-def test_serial_checkpoints_go_on_on_several_ranks(world):
-    whole = alone(world, LOCKSTEP, Memory(1))
-    for n in range(0, len(whole.kept), 3):
-        ended = train(world, LOCKSTEP, None, Stage(whole.kept[:n], whole.records))
-        with together(world):
-            assert_same(ended, whole)
-
-
-def test_stopped_again_and_again(world):
-    stage, launches = Stage(), 0
-    expected = alone(world, LOCKSTEP)
-    while not stage.digests or stage.interrupted:
-        stage = interrupted(world, LOCKSTEP, launches % world.size, 1, stage)
-        launches += 1
-    with together(world):
-        assert launches > 1
-        assert_same(stage, expected)
-
-
 @pytest.mark.parametrize("end", ["stipulated", "all", "first-layer"])
 @pytest.mark.parametrize("extra", [0, 2])
 @pytest.mark.parametrize("streamed", [True, False])

@@ -10,7 +10,6 @@ import pytest
 
 from mpilayer import environment
 from mpilayer.doctor import examine as doctor
-from mpilayer.doctor import links
 from mpilayer.doctor.facts import Links, Space
 from mpilayer.errors import CommunicationError
 from mpilayer.parallel.comm import SerialCommunicator
@@ -104,4 +103,4 @@ def test_a_silence_is_ended(monkeypatch):
     [("aa", [1]), ("aaab", [3]), ("aabbcc", [2, 4]), ("abab", [1])],
 )
 def test_who_is_measured(hosts, partners):
-    assert links.partners_of(tuple(hosts)) == partners
+    assert doctor.partners_of(tuple(hosts)) == partners

@@ -134,7 +134,7 @@ def program(path, text):
 def test_the_launcher_s_version(tmp_path, monkeypatch, script, expected):
     launcher = program(tmp_path / "mpiexec", script)
     monkeypatch.setattr(machine, "_PATIENCE", 1.0)
-    monkeypatch.setattr(machine, "version", lambda _: "")
+    monkeypatch.setattr(machine.environment, "installed", lambda _: "")
     monkeypatch.setattr(machine.environment, "mpiexec", lambda: launcher)
     found = machine.software(None)
     assert (found.launcher, found.launcher_version) == (launcher, expected)
@@ -148,11 +148,9 @@ def test_the_launcher_s_version(tmp_path, monkeypatch, script, expected):
         ("exit 7", "", "exit code 7"),
     ],
 )
-def test_mpi_is_asked_in_a_process_of_its_own(
-    tmp_path, monkeypatch, script, mpi, failure
-):
+def test_mpi_is_asked_in_its_own_process(tmp_path, monkeypatch, script, mpi, failure):
     monkeypatch.setattr(sys, "executable", program(tmp_path / "python", script))
-    monkeypatch.setattr(machine, "version", lambda _: "4.1")
+    monkeypatch.setattr(machine.environment, "installed", lambda _: "4.1")
     found = machine.software(None)
     assert found.mpi == mpi
     assert failure in found.mpi_failure
@@ -160,10 +158,7 @@ def test_mpi_is_asked_in_a_process_of_its_own(
 
 
 def test_without_mpi4py_and_launcher(monkeypatch):
-    def version(name):
-        raise machine.PackageNotFoundError(name)
-
-    monkeypatch.setattr(machine, "version", version)
+    monkeypatch.setattr(machine.environment, "installed", lambda _: "")
     monkeypatch.setattr(machine.environment, "mpiexec", lambda: "")
     found = machine.software(None)
     assert (found.mpi, found.mpi_failure, found.launcher_version) == ("", "", "")
@@ -181,9 +176,7 @@ def test_without_mpi4py_and_launcher(monkeypatch):
         ({"PMIX_NAMESPACE": "x", "PMI_SIZE": "2"}, MPICH, False),
     ],
 )
-def test_a_launcher_that_mpi_does_not_understand(
-    tmp_path, monkeypatch, variables, library, refused
-):
+def test_an_unknown_launcher(tmp_path, monkeypatch, variables, library, refused):
     monkeypatch.setattr(os, "environ", variables)
     python = program(tmp_path / "python", f"echo '{library}'")
     monkeypatch.setattr(sys, "executable", python)

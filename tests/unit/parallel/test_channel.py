@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from mpilayer.parallel import channel
-from mpilayer.parallel.channel import LocalChannel, Rows, Sink, Source
-from mpilayer.parallel.mailbox import Inbox, Outbox
+from mpilayer.parallel.channel import Inbox, LocalChannel, Outbox, Outlet, Rows, Source
 from tests.support.wire import Wire
 
 COUNTS, COLUMNS = (10, 2, 4), 3
@@ -222,18 +221,8 @@ def test_a_local_table_waits():
         local.take(2)
 
 
-@pytest.mark.parametrize("stop", [True, False])
-def test_the_end_of_a_local_channel(stop):
-    local = LocalChannel(buffers(), replace=True)
-    assert (local.ended, local.stopped) == (False, False)
-    leave(local, 1)
-    local.end(stop)
-    assert (local.ended, local.stopped) == (True, stop)
-    assert_output(local.take(1), 1)
-
-
 def test_the_data_and_the_void():
-    rows, sink = Rows.empty((3, 1, 2), 1), Sink()
+    rows, sink = Rows.empty((3, 1, 2), 1), Outlet()
     source = Source(rows)
     assert (source.newest(), source.ended, source.stopped) == (0, True, False)
     assert source.take(0) is rows

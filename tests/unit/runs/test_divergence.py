@@ -12,8 +12,8 @@ from mpilayer.errors import CheckpointError, TrainingError
 from mpilayer.report.run import collect
 from mpilayer.runs import use
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.drive import resume
 from mpilayer.runs.model import load_stack
-from mpilayer.runs.resume import resume
 from mpilayer.runs.use import export
 from mpilayer.store import checkpoint
 from tests.support.runs import pretrain, run_finetune

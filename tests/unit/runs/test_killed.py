@@ -11,7 +11,7 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.recipe import make_data
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.resume import resume
+from mpilayer.runs.drive import resume
 from mpilayer.store import checkpoint
 from tests.support.runs import pretrain, run_finetune
 from tests.unit.runs.conftest import STACK, TUNE, digests, make_session

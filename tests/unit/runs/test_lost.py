@@ -16,7 +16,7 @@ from mpilayer.errors import (
 )
 from mpilayer.interrupt import Interrupted
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.resume import resume
+from mpilayer.runs.drive import resume
 from mpilayer.runs.use import evaluate
 from mpilayer.store import checkpoint
 from tests.support.runs import pretrain, run_finetune, run_sparse

@@ -6,7 +6,7 @@ import pytest
 
 from mpilayer.config import to_toml
 from mpilayer.errors import ConfigError
-from mpilayer.runs.plan import read_plan, to_sections
+from mpilayer.runs.experiment import read_plan, to_sections
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DEEP = "[data]\npath = 'x.h5'\n[pretrain]\nlayers = [5, 2]\n[finetune]\nepochs = 2\n"
