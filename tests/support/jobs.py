@@ -34,16 +34,9 @@ GARBLED = "mpi/pmi2: invalid client request"
 
 
 class Place:
-    """A folder in which jobs are written, submitted, and waited for.
+    """A new folder in which jobs are written, submitted, and waited for.
 
-    Parameters
-    ----------
-    folder : Path
-        New.
-    data : Path
-        The data set.
-    stopped : threading.Event
-        Set when nobody is interested any more.
+    ``stopped`` is set when nobody is interested any more.
     """
 
     def __init__(self, folder, data, stopped):
