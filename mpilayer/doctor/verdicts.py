@@ -158,13 +158,11 @@ def _ranks(facts: Facts) -> Iterator[Finding]:
 
 def _cores(facts: Facts) -> Iterator[Finding]:
     for host, ranks in _by_host(facts).items():
-        each = spans({r.threads for r in ranks})
+        each = {r.threads for r in ranks}
         cores = {core for r in ranks for core in r.cores}
-        text = (
-            f"{host}: {count(len(ranks), 'rank')} x {each} BLAS "
-            f"{plural('thread', max(r.threads for r in ranks))} on "
-            f"{count(len(cores), 'core')}"
-        )
+        threads = f"{spans(each)} BLAS {plural('thread', max(each))}"
+        there = f"{threads} on {count(len(cores), 'core')}"
+        text = f"{host}: {count(len(ranks), 'rank')} x {there}"
         crowd = _crowd(ranks)
         crowded = (crowd, NOTE, f"{text}: {crowd}", _fewer(facts))
         quota = min((r.quota for r in ranks if r.quota), default=float(len(cores)))
@@ -259,9 +257,9 @@ def _shm(facts: Facts, host: str, shm: Space, n_ranks: int) -> Finding:
         "intel": given.get("I_MPI_FABRICS") == "ofi",
         "mpich": given.get("MPIR_CVAR_NOLOCAL") == "1"
         and set(given.get("UCX_TLS", "").split(",")) <= {"tcp", "self"},
-    }.get(make, False)
+    }
     text = f"{host}: {size(shm.size)}, {size(shm.free)} free"
-    if unused:
+    if unused.get(make):
         return judged("memory", "/dev/shm", f"{text}; MPI is told not to use it")
     scarce, remedy = not shm_suffices(shm, n_ranks), more_shm(make)
     crash = (scarce and n_ranks > 1, PROBLEM, f"{text}: ranks may crash", remedy)
@@ -282,17 +280,14 @@ def _messages(facts: Facts) -> Iterator[Finding]:
     if sums:
         yield judged("messages", "Allreduce", "; ".join(sums))
     if links.left_out:
-        hosts = count(links.left_out, "more host")
-        text = f"{hosts} not measured, for want of time"
+        text = f"{count(links.left_out, 'more host')} not measured, for want of time"
         yield judged("messages", "ping-pong", text)
 
 
 def _ping_pong(pair: PingPong, inside: bool) -> Finding:
-    text = (
-        f"0 and {pair.rank}{'' if inside else f' on {pair.host}'}: "
-        f"{1e6 * pair.latency:.3g} µs for 8 B, "
-        f"{pair.bandwidth / 1e9:.3g} GB/s for 4 MB"
-    )
+    where = "" if inside else f" on {pair.host}"
+    took = f"{1e6 * pair.latency:.3g} µs for 8 B"
+    text = f"0 and {pair.rank}{where}: {took}, {pair.bandwidth / 1e9:.3g} GB/s for 4 MB"
     latency, bandwidth = _SLOW_INSIDE if inside else _SLOW_OUTSIDE
     remedy = "See that ranks have cores of their own, and try again on an idle machine."
     if not inside:

@@ -57,16 +57,15 @@ def working_in(run: str) -> Iterator[None]:
 
     A run of an inner block goes on with that of the outer one.
     """
-    mpi = sys.modules.get("mpilayer.parallel.mpi")
-    tells = mpi is not None and not _runs
+    mpi = None if _runs else sys.modules.get("mpilayer.parallel.mpi")
     _runs.append(run)
     try:
-        if mpi is not None and tells:
+        if mpi is not None:
             mpi.name_run(run)
         yield
     finally:
         _runs.pop()
-        if mpi is not None and tells:
+        if mpi is not None:
             mpi.name_run("")
 
 

@@ -278,23 +278,19 @@ def _frame(axes: Any, drawn: Chart) -> None:
 
 
 def _draw_line(axes: Any, line: Line, drawn: Chart) -> None:
-    kept = [
-        (a, b)
-        for a, b in zip(line.x, line.y, strict=True)
-        if np.isfinite([a, b]).all()
-        and (a > 0 or not drawn.x_log)
-        and (b > 0 or not drawn.y_log)
-    ]
+    x, y = np.array([line.x, line.y], float)
+    kept = np.isfinite(x) & np.isfinite(y)
+    kept &= ((x > 0) | (not drawn.x_log)) & ((y > 0) | (not drawn.y_log))
     style = line.style
     axes.plot(
-        [a for a, _ in kept],
-        [b for _, b in kept],
+        x[kept],
+        y[kept],
         color=LIGHT[SERIES[style % len(SERIES)]],
         linestyle=_DASHES[style % len(_DASHES)] if line.joined else "none",
         linewidth=1 if line.bare else 2,
         marker="" if line.bare else _MARKERS[style % len(_MARKERS)],
         markersize=5,
-        markevery=max(1, len(kept) // _MOST_MARKERS) if line.joined else 1,
+        markevery=max(1, int(kept.sum()) // _MOST_MARKERS) if line.joined else 1,
         # A dollar sign begins a formula.
         label=line.label.replace("$", r"\$"),
     )

@@ -267,14 +267,10 @@ def _errors(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str]
     highest and the lowest, to the right the last ones.
     """
     seen = [e for e in epochs if frame.first <= e.ended <= frame.last]
-    errors = {
-        "c0": [(e.ended, e.train_error) for e in seen],
-        "c4": [(e.ended, e.validation_error) for e in seen],
-    }
-    known = {
-        hue: [(frame.x(t), error) for t, error in own if math.isfinite(error)]
-        for hue, own in errors.items()
-    }
+    known: dict[str, list[tuple[float, float]]] = {"c0": [], "c4": []}
+    for e in seen:
+        for hue, error in (("c0", e.train_error), ("c4", e.validation_error)):
+            known[hue] += [(frame.x(e.ended), error)] if math.isfinite(error) else []
     values = [error for own in known.values() for _, error in own]
     if not values:
         return

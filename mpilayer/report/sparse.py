@@ -148,15 +148,10 @@ def distances(runs: Sequence[Run]) -> Iterator[Figure]:
             known.append((run, key, lowest))
     if len(known) < 2:
         return
-    lines = [
-        Line(
-            run.name,
-            run.column("sparse", "evaluation"),
-            (lowest - best[key]).tolist(),
-            place,
-        )
-        for place, (run, key, lowest) in enumerate(known)
-    ]
+    lines = []
+    for place, (run, key, lowest) in enumerate(known):
+        x, y = run.column("sparse", "evaluation"), (lowest - best[key]).tolist()
+        lines.append(Line(run.name, x, y, place))
     yield Chart(
         "cost-distance",
         "Distance from the lowest cost",
@@ -253,19 +248,15 @@ def _gaps(run: Run) -> Iterator[Part]:
     lying = listing(at(run.comparison, "shards", "as_they_lie"))
     ordered = listing(at(run.comparison, "shards", "sorted_by_norm"))
     pairs = list(zip(lying, ordered, strict=False))
+    rows = []
+    for one, other in pairs:
+        shards, bound = short(at(one, "shards"), ",.0f"), _bound(at(one, "bound"))
+        gaps = short(at(one, "measured")), short(at(one, "predicted"))
+        rows.append([shards, *gaps, bound, short(at(other, "measured"))])
     yield table(
         "Gap at the exact solution, were the rows cut into so many shards.",
         ("shards", "as they lie", "predicted", "99 % bound", "sorted by norm"),
-        [
-            [
-                short(at(one, "shards"), ",.0f"),
-                short(at(one, "measured")),
-                short(at(one, "predicted")),
-                _bound(at(one, "bound")),
-                short(at(other, "measured")),
-            ]
-            for one, other in pairs
-        ],
+        rows,
     )
     if not pairs:
         return

@@ -19,6 +19,8 @@ from mpilayer.report.words import digits, names, short
 _LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
 """Settings that end a run; an evaluation takes as long whatever they are."""
 
+_Groups = Sequence[Sequence[Run]]
+
 
 def per_evaluation(run: Run) -> float:
     """Return the seconds of an evaluation, NaN before there are any."""
@@ -45,7 +47,7 @@ def speeds(runs: Sequence[Run]) -> Iterator[Part]:
         yield _speed_up(several)
 
 
-def _seconds_table(groups: Sequence[Sequence[Run]]) -> Markup:
+def _seconds_table(groups: _Groups) -> Markup:
     """Return the seconds of as many evaluations as the paper's, by workers."""
     ours = [(names(group), _rows(group), _seconds(group)) for group in groups]
     theirs = [
@@ -72,7 +74,7 @@ def _seconds_table(groups: Sequence[Sequence[Run]]) -> Markup:
     )
 
 
-def _speed_up(groups: Sequence[Sequence[Run]]) -> Figure:
+def _speed_up(groups: _Groups) -> Figure:
     """Return the speed over ranks of runs that differ in nothing else."""
     shown: dict[str, Mapping[int, float]]
     shown = {names(group): _seconds(group) for group in groups}
@@ -107,9 +109,7 @@ def _speed_up(groups: Sequence[Sequence[Run]]) -> Figure:
     ).figure()
 
 
-def _theirs(
-    groups: Sequence[Sequence[Run]],
-) -> Mapping[str, Mapping[int, Mapping[int, float]]]:
+def _theirs(groups: _Groups) -> Mapping[str, Mapping[int, Mapping[int, float]]]:
     """Return the paper's seconds if there are rows as wide as its patches."""
     as_wide = any(run.n_visible == LAHIRI_COLUMNS for group in groups for run in group)
     return LAHIRI_SECONDS if as_wide else {}
