@@ -23,7 +23,7 @@ from mpilayer.bench.rows import patches
 from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.runs.sparse import filters
+from mpilayer.runs.outcome import filters
 from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
 from mpilayer.train.sparse.descent import Descent
 

@@ -6,8 +6,8 @@ Usage: python data/make_sample.py FOLDER [OUT.h5]
 import sys
 from pathlib import Path
 
+from mpilayer.data.array_files import read_idx_folder
 from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
-from mpilayer.data.idx import read_idx_folder
 from mpilayer.data.split import Split, set_apart
 
 SEED = 0

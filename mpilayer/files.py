@@ -13,6 +13,7 @@ import tomllib
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ def read_json(
     path: Path, error: type[MpilayerError] = CheckpointError
 ) -> dict[str, Any]:
     """Return the object of a JSON file, perhaps sealed; raises as ``read_text``."""
-    return _parsed(path, _json, error)[0]
+    # Python's reader takes numbers that JSON does not have.
+    parse = partial(json.loads, parse_constant=_finite, parse_float=_finite)
+    return _parsed(path, parse, error)[0]
 
 
 def read_toml(path: Path, strict: bool) -> dict[str, Any]:
@@ -209,12 +212,7 @@ def _parsed(
     return content, seal is not None
 
 
-def _json(text: str) -> Any:
-    return json.loads(text, parse_constant=_finite, parse_float=_finite)
-
-
 def _finite(text: str) -> float:
-    """Return a number; Python's reader takes some that JSON does not have."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text} is not a finite number")

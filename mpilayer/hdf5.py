@@ -172,10 +172,7 @@ def verify_digest(file: Any, path: Path, error: type[MpilayerError]) -> None:
 
 
 def content_digest(group: Any) -> str:
-    """Return the SHA-256 of all names, types, shapes, values and attributes.
-
-    The attributes ``digest`` and ``creator`` do not count.
-    """
+    """Return the SHA-256 of all names, types, shapes, values and attributes but two."""
     hasher = hashlib.sha256()
 
     def add_attributes(name: str, attributes: Any) -> None:
@@ -284,10 +281,7 @@ def _part_fault(source: Any, file: Any) -> str:
 
 
 def _check_written(file: Any, path: Path, error: type[MpilayerError]) -> None:
-    """Refuse data sets with values that nobody wrote; HDF5 would make them up.
-
-    So none is larger than its file can hold, whatever its shape says.
-    """
+    """Refuse values that nobody wrote: HDF5 would make them up, in any number."""
     for name, item in datasets(file).items():
         if item.is_virtual or not item.size:
             continue

@@ -21,13 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     mark = "what the command leaves in DIR/complete"
     parser.add_argument("--mark", required=True, help=mark)
-    parser.add_argument(
-        "--requeues",
-        type=int,
-        default=5,
-        metavar="N",
-        help="how often the job may start again by itself (default: 5)",
-    )
+    often = "how often the job may start again by itself (default: 5)"
+    parser.add_argument("--requeues", type=int, default=5, metavar="N", help=often)
     parser.add_argument(
         "--ranks",
         type=numbers,

@@ -18,10 +18,8 @@ from typing import Any
 from mpilayer import environment
 
 _USUAL_WIDTH = 80
-
 # The reader of a pipe, or the terminal, has gone; or there was none from the start.
 _NOBODY_LISTENS = (errno.EPIPE, errno.EIO, errno.EBADF)
-
 _IN_ASCII = {"–": "-", "·": "."}
 
 
@@ -99,10 +97,7 @@ def shown(text: str) -> str:
 
 
 def wrapped(text: str, columns: int) -> str:
-    """Return lines that fit into columns (0: any number); those that do stay.
-
-    Others are broken between words.
-    """
+    """Return lines that fit into columns (0: any number); those that do stay."""
     shown = text.split("\n")
     for number, line in enumerate(shown):
         if columns and len(line) > columns:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, NoReturn, Protocol, TextIO, cast
+from typing import Any, NoReturn
 
 from mpilayer import __version__, ending, environment
 from mpilayer.cli import lines
@@ -46,21 +46,15 @@ COMMANDS = {
     "bench": "measure speed as ratios, in paired runs",
     "doctor": "look for what would break or slow down a run",
 }
-"""Name to summary; the modules ``NAME``, ``training`` or ``use`` hold the command."""
+"""Name to summary; the module of that name holds the command, or one of these."""
 
 _HOMES = {
-    **dict.fromkeys(
-        ("pretrain", "finetune", "sparse", "compare", "resume"), "training"
-    ),
-    **dict.fromkeys(("evaluate", "encode", "predict", "reconstruct"), "use"),
-    **dict.fromkeys(("export", "report"), "use"),
+    "training": ("pretrain", "finetune", "sparse", "compare", "resume"),
+    "use": ("evaluate", "encode", "predict", "reconstruct", "export", "report"),
 }
-_TRAINING = ("pretrain", "finetune", "sparse", "compare", "run", "resume")
+_TRAINING = (*_HOMES["training"], "run")
 # Those of one process.
-_ALONE = (
-    *("data", "config", "watch", "encode", "predict", "reconstruct", "report"),
-    *("export", "job", "attend"),
-)
+_ALONE = {*_HOMES["use"], "data", "config", "watch", "job", "attend"} - {"evaluate"}
 
 EXIT_USER_ERROR = 2
 
@@ -68,16 +62,6 @@ EXIT_USER_ERROR = 2
 _LAST_WORDS = 1.0
 # Seconds after which an interrupt that had no effect is repeated; enough to clean up.
 _HEARD_AFTER = 1.0
-
-
-class Command(Protocol):
-    """What a command's module offers."""
-
-    def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments."""
-
-    def run(self, args: argparse.Namespace) -> None:
-        """Carry the command out."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -165,19 +149,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _warn(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
+    message: Warning | str, category: type[Warning], *where: Any, **more: Any
 ) -> None:
     """Print our own warnings as all lines are, once; others as Python does.
 
     What one rank knows alone is said by that rank.
     """
     if not issubclass(category, RunWarning):
-        _python_warns(message, category, filename, lineno, file, line)
+        _python_warns(message, category, *where, **more)
     elif environment.launched_rank() == 0 or issubclass(category, FileWarning):
         lines.to_stderr(f"warning: {message}")
 
@@ -220,30 +199,27 @@ def _dispatch(arguments: list[str]) -> None:
         return
     if chosen.command not in COMMANDS:
         raise ConfigError(unknown("command", chosen.command, COMMANDS))
-    command = _found(chosen.command)
-    parser = Parser(
-        prog=f"mpilayer {chosen.command}", description=COMMANDS[chosen.command] + "."
-    )
+    name = chosen.command
+    home = next((home for home, names in _HOMES.items() if name in names), "")
+    # What only other commands need is not imported.
+    command: Any = import_module(f"mpilayer.cli.{home or name}")
+    if home:
+        command = command.COMMANDS[name]
+    parser = Parser(prog=f"mpilayer {name}", description=f"{COMMANDS[name]}.")
     command.configure(parser)
     args, n_ranks = parser.parse_args(chosen.rest), environment.launched_size()
-    if chosen.command in _ALONE and n_ranks > 1:
+    if name in _ALONE and n_ranks > 1:
         raise ConfigError(
-            f"'mpilayer {chosen.command}' must run as one process; found {n_ranks} "
+            f"'mpilayer {name}' must run as one process; found {n_ranks} "
             "ranks. Start it without mpiexec."
         )
     command.run(args)
     if reason := lines.lost():
         words = f"standard output must take all results; {reason.lower()}"
-        if chosen.command not in _TRAINING:
+        if name not in _TRAINING:
             raise DataError(f"{words}. Make room, and repeat the command.")
         # The exit code tells of the training.
         lines.to_stderr(f"warning: {words}. All of them are in the run's folder.")
-
-
-def _found(name: str) -> Command:
-    """Return a command; what only others need is not imported."""
-    module = import_module(f"mpilayer.cli.{_HOMES.get(name, name)}")
-    return cast(Command, module.COMMANDS[name] if name in _HOMES else module)
 
 
 def _report(error: MpilayerError) -> int:

@@ -74,20 +74,14 @@ def add_threads(
     parser: argparse.ArgumentParser, usual: str = "its share of the cores"
 ) -> None:
     """Add ``--threads``, 0 unless given."""
-    parser.add_argument(
-        "--threads",
-        type=_count,
-        default=0,
-        metavar="N",
-        help=f"BLAS threads of each rank (default: {usual})",
-    )
+    help = f"BLAS threads of each rank (default: {usual})"
+    parser.add_argument("--threads", type=_count, default=0, metavar="N", help=help)
 
 
 def add_task(parser: argparse.ArgumentParser, help: str) -> None:
     """Add ``--task``, None unless given: which of a run's models to use."""
-    parser.add_argument(
-        "--task", choices=TASKS, help=f"{help} (default: what was trained last)"
-    )
+    help = f"{help} (default: what was trained last)"
+    parser.add_argument("--task", choices=TASKS, help=help)
 
 
 def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
@@ -95,11 +89,8 @@ def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
     usual = Safety()
     group = parser.add_argument_group("checkpoints and time (change no result)")
     if starts:
-        group.add_argument(
-            "--resume",
-            choices=("auto",),
-            help="auto: go on with the run if it is there, else start it",
-        )
+        auto = "auto: go on with the run if it is there, else start it"
+        group.add_argument("--resume", choices=("auto",), help=auto)
 
     def add(name: str, type_: Callable[[str], float], metavar: str, help: str) -> None:
         default = getattr(usual, name)
@@ -129,10 +120,7 @@ def safety_from(args: argparse.Namespace) -> Safety:
 
 
 def config_from(args: argparse.Namespace, cls: type[Config], section: str) -> Config:
-    """Return the configuration: flags over the file over defaults.
-
-    ConfigError: a wrong key, type or range, in the words of the flag or file.
-    """
+    """Return the configuration, checked: flags over the file over defaults."""
     in_file = {} if args.config is None else read_toml(args.config, section)
     found = {name: getattr(args, name) for name in options_of(cls)}
     given = {name: value for name, value in found.items() if value is not None}

@@ -1,6 +1,6 @@
 """What is shown at the end of a training, by the command that it was."""
 
-from functools import reduce
+from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
@@ -19,41 +19,34 @@ from mpilayer.words import count
 def show_result(
     command: str, run: Path, summary: dict[str, Any], alone: bool = True
 ) -> None:
-    """Print what a training has reached: errors or cost, and times.
-
-    If it stands ``alone``, also what may follow.
-    """
+    """Print what a training has reached and, if it is ``alone``, what may follow."""
     out = show.console()
+    tell = partial(out.print, soft_wrap=True)
     if command == COMPARE:
         show_comparison(summary)
     elif command == SPARSE:
         out.print(show.cost_table(summary))
-        out.print(
+        tell(
             f"{count(summary['evaluations'], 'evaluation')}, "
             f"{count(summary['iterations'], 'iteration')} in "
             f"{summary['seconds']:.1f} s, {summary['allreduce_seconds']:.1f} s of them "
-            f"in Allreduce; stopped by {summary['stopped_by']}.",
-            soft_wrap=True,
+            f"in Allreduce; stopped by {summary['stopped_by']}."
         )
-        out.print(_draw_filters(RunDirectory(run), summary), soft_wrap=True)
+        tell(_draw_filters(RunDirectory(run), summary))
     elif command == PRETRAIN:
         out.print(show.time_table(summary))
         out.print(show.error_table(summary))
         following = f" Next: mpilayer finetune {run}" if alone else ""
-        out.print(
-            f"Pre-training took {summary['pretrain_seconds']:.1f} s.{following}",
-            soft_wrap=True,
-        )
+        tell(f"Pre-training took {summary['pretrain_seconds']:.1f} s.{following}")
     else:
         if command == TASKS["autoencode"].name:
             out.print(show.error_table(summary))
         else:
             out.print(show.prediction_table(summary[f"{command}_error"], command))
-        out.print(
+        tell(
             f"Fine-tuning took {summary[f'{command}_seconds']:.1f} s, "
             f"{summary[f'{command}_allreduce']:.1f} s of them in Allreduce; the best "
-            f"weights are those after epoch {summary[f'{command}_best_epoch']}.",
-            soft_wrap=True,
+            f"weights are those after epoch {summary[f'{command}_best_epoch']}."
         )
 
 
@@ -125,10 +118,8 @@ def _shards_table(result: dict[str, Any]) -> Table:
 def _remarks(result: dict[str, Any]) -> list[str]:
     lines = ["With one rank both are the same: start several with mpiexec."]
     if result["ranks"] > 1:
-        paper, seconds = (
-            result["paper"],
-            result["runs"]["exact"]["seconds_per_evaluation"],
-        )
+        paper = result["paper"]
+        seconds = result["runs"]["exact"]["seconds_per_evaluation"]
         low, high = paper["exact_slower_by_seconds"]
         lines = [
             f"Distance of the weights: {result['weights_distance']:.3g}, "

@@ -12,14 +12,11 @@ from mpilayer.cli.options import add_safety, add_threads, safety_from
 from mpilayer.cli.results import show_result
 from mpilayer.errors import ConfigError
 from mpilayer.report.build import write_report
-from mpilayer.runs.experiment import Experiment
-from mpilayer.runs.plan import Plan, read_plan
+from mpilayer.runs.experiment import Experiment, Plan, read_plan
 from mpilayer.runs.session import Session
 
-_ERRORS = {
-    "classifier": "wrong classes, percent",
-    "regressor": "root mean square error of the labels",
-}
+_REGRESSION = "root mean square error of the labels"
+_ERRORS = {"classifier": "wrong classes, percent", "regressor": _REGRESSION}
 _RECONSTRUCTION = "reconstruction (sum over columns, mean over rows)"
 
 
@@ -31,13 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "complete steps are skipped and an interrupted one goes on where it was saved."
     )
     parser.add_argument("file", type=Path, metavar="EXPERIMENT.toml", help="what to do")
+    key = "SECTION.KEY=VALUE"
+    over = "settings over those of the file, such as finetune.epochs=3"
     parser.add_argument(
-        "--set",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="settings over those of the file, such as finetune.epochs=3",
+        "--set", action="extend", nargs="+", default=[], metavar=key, help=over
     )
     results = "directory of all results (default: what the file says, or runs/NAME)"
     parser.add_argument("--run", type=Path, metavar="DIR", help=results)
@@ -83,12 +77,8 @@ def _evaluation(summary: dict[str, Any]) -> Table:
     for column in ("rows", "error", "PCA error", "components"):
         table.add_column(column, justify="right")
     for name, result in summary.items():
-        table.add_row(
-            name,
-            result["model"],
-            f"{result['n_samples']} {result['split']}",
-            show.number(result["error"]),
-            show.number(result.get("pca_error")),
-            str(result.get("n_code", "–")),
-        )
+        rows = f"{result['n_samples']} {result['split']}"
+        errors = map(show.number, (result["error"], result.get("pca_error")))
+        components = str(result.get("n_code", "–"))
+        table.add_row(name, result["model"], rows, *errors, components)
     return table

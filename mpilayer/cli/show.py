@@ -225,12 +225,9 @@ def time_table(summary: dict[str, Any]) -> Table:
 
 def cost_table(summary: dict[str, Any]) -> Table:
     """Return the parts of a sparse autoencoder's cost, and its activations."""
-    parts = {
-        "half the squared error, mean over rows": "reconstruction",
-        "decay of the weights": "decay",
-        "sparsity term": "sparsity",
-        "cost": "cost",
-    }
+    parts = {"half the squared error, mean over rows": "reconstruction"}
+    parts |= {"decay of the weights": "decay", "sparsity term": "sparsity"}
+    parts["cost"] = "cost"
     if summary["kl"] == "average":
         parts["cost with the exact sparsity term"] = "exact_cost"
     parts["mean firing probability"] = "mean_activation"

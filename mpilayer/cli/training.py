@@ -17,7 +17,7 @@ from mpilayer.cli.options import (
     safety_from,
 )
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, read_toml
-from mpilayer.runs.resume import TRAININGS, resume
+from mpilayer.runs.drive import resume, training_of
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import TASKS, command_of, noted_threads
 
@@ -55,7 +55,7 @@ class TrainingCommand:
             )
             add_replace(parser, "a run that is there already")
         add_threads(
-            parser, str(TRAININGS[self.name].threads or "its share of the cores")
+            parser, str(training_of(self.name).threads or "its share of the cores")
         )
         add_safety(parser)
         if self.name == "compare":
@@ -69,9 +69,9 @@ class TrainingCommand:
         safety = safety_from(args)
         # With other threads than the run began with, bits would differ.
         noted = noted_threads(args.run, name) if safety.resume else 0
-        threads = args.threads or noted or TRAININGS[name].threads
+        threads = args.threads or noted or training_of(name).threads
         session = Session.begin(threads, show.say, show.progress, safety)
-        training = TRAININGS[name](args.run, session, config, args.data, args.replace)
+        training = training_of(name)(args.run, session, config, args.data, args.replace)
         summary = training.drive()
         if session.comm.rank > 0:
             return

@@ -15,10 +15,10 @@ from rich.text import Text
 
 from mpilayer.cli import show, view
 from mpilayer.runs import experiment
-from mpilayer.runs.directory import RunDirectory, may_become_run
-from mpilayer.runs.lock import at_work
+from mpilayer.runs.directory import EXPERIMENT, RunDirectory, may_become_run
+from mpilayer.runs.experiment import FOLDERS, is_experiment
 from mpilayer.runs.model import run_shapes
-from mpilayer.runs.plan import FILE, FOLDERS, is_experiment
+from mpilayer.runs.session import at_work
 from mpilayer.runs.tasks import (
     COMPARE,
     PRETRAIN,
@@ -91,10 +91,7 @@ def _period(text: str) -> float:
 
 
 class Watched:
-    """A run, or the runs of a comparison or of a whole experiment.
-
-    CheckpointError: the path is none of these.
-    """
+    """A run, or the runs of a comparison or of a whole experiment."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -102,7 +99,7 @@ class Watched:
         self._followers: dict[Path, Follower] = {}
         again = f"mpilayer resume {path}"
         if is_experiment(path):
-            again = f"mpilayer run {path / FILE} --resume auto"
+            again = f"mpilayer run {path / EXPERIMENT} --resume auto"
         else:
             RunDirectory.open(path)
         self._advice = f"go on with '{again}'"
@@ -222,7 +219,7 @@ def _runs(path: Path) -> Iterator[Path]:
     """Yield the directories of the runs that have begun, in their order."""
     parts: Iterable[str] = ()
     if is_experiment(path):
-        parts = FOLDERS
+        parts = dict.fromkeys(FOLDERS.values())
     elif command_of(path) == COMPARE:
         parts = ("average", "exact")
     else:

@@ -20,8 +20,8 @@ from mpilayer.config.sections import DataConfig as DataConfig
 from mpilayer.config.sections import ExperimentConfig as ExperimentConfig
 from mpilayer.config.sections import ReportConfig as ReportConfig
 from mpilayer.config.sections import as_values as as_values
-from mpilayer.config.sections import compared as compared
 from mpilayer.config.sections import from_values as from_values
+from mpilayer.config.sections import read_experiment as read_experiment
 from mpilayer.config.sections import read_sections as read_sections
 from mpilayer.config.sections import read_toml as read_toml
 from mpilayer.config.sections import to_toml as to_toml

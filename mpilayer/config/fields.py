@@ -181,10 +181,7 @@ def flag(name: str) -> str:
 
 
 def per_layer(name: str, values: tuple[Value, ...], n_layers: int) -> tuple[Value, ...]:
-    """Return one value a layer; a single value holds for all.
-
-    FieldError: neither one value nor one a layer.
-    """
+    """Return one value a layer; a single value holds for all, others are refused."""
     n = len(values)
     if n == 1:
         return values * n_layers

@@ -148,10 +148,7 @@ def compared(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def read_sections(
     path: Path, legal: Sequence[str] = _SECTIONS
 ) -> dict[str, dict[str, Any]]:
-    """Return all sections of a configuration file.
-
-    ConfigError: the file is missing or no TOML, or has a section that is not legal.
-    """
+    """Return all sections of a configuration file, if all are ``legal``."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8", errors=files.NAMES))
     except OSError as error:
@@ -189,6 +186,52 @@ def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:
             raise FieldError(unknown_key(name, options), name)
     values = {**PRESETS.get(str(values.get("preset")), {}), **values}
     return cls(**{name: options[name].from_file(v) for name, v in values.items()})
+
+
+def read_experiment(
+    file: Path, changes: Iterable[str] = ()
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the settings of all sections of an experiment, and what the file says.
+
+    Each of the ``changes``, ``section.key=value``, comes before that; a comparison
+    has the settings of [sparse], too. A ``ConfigError`` says what is wrong in it.
+    """
+    sections = read_sections(file, tuple(SECTIONS))
+    for change in changes:
+        section, key, value = _change(change)
+        sections.setdefault(section, {})[key] = value
+    if "compare" in sections:
+        sections["compare"] = compared(sections)
+    configs: dict[str, Any] = {}
+    for name, cls in SECTIONS.items():
+        try:
+            configs[name] = from_values(cls, sections.get(name, {}))
+        except ConfigError as error:
+            raise ConfigError(f"{file}, [{name}]: {error}") from error
+    return configs, sections
+
+
+def _change(text: str) -> tuple[str, str, Any]:
+    """Return section, key and value of a ``--set``; else a ``ConfigError``."""
+    place, equals, value = text.partition("=")
+    section, dot, key = place.strip().partition(".")
+    if not (equals and dot):
+        raise ConfigError(
+            f"--set needs SECTION.KEY=VALUE; got {text!r}. Give for example "
+            "--set finetune.epochs=3."
+        )
+    if section not in SECTIONS:
+        raise ConfigError(f"--set {text}: {unknown('section', section, SECTIONS)}")
+    options = options_of(SECTIONS[section])
+    if key not in options:
+        raise ConfigError(f"--set {text}: {unknown_key(key, options)}")
+    try:
+        return section, key, options[key].from_text(value.strip())
+    except ValueError:
+        raise ConfigError(
+            f"--set {text}: {key} must be {options[key].noun}; got {value!r}. See "
+            f"'mpilayer config {'experiment' if section != 'compare' else 'sparse'}'."
+        ) from None
 
 
 def unknown_key(name: str, legal: Iterable[str]) -> str:

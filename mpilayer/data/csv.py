@@ -235,10 +235,7 @@ def _numbers(
 def _first_fault(
     rows: list[tuple[int, str]], free: set[int | None], header: list[str]
 ) -> str | None:
-    """Return the first bad line's fault and its remedy; NumPy does not tell its number.
-
-    What is in the ``free`` columns is no fault.
-    """
+    """Return fault and remedy of the first bad line, which NumPy does not number."""
     n_columns = len(_cells(rows[0][1]))
     for number, line in rows:
         cells = _cells(line)

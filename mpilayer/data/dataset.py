@@ -93,7 +93,8 @@ class Dataset:
         self._closing = ExitStack()
         self.splits = tuple(name for name in SPLITS if name in file)
         if "train" not in self.splits:
-            raise DataError(f"{path} must have a group 'train'; found {_listed(file)}.")
+            found = ", ".join(sorted(file)) or "nothing"
+            raise DataError(f"{path} must have a group 'train'; found {found}.")
         self._splits = {n: _checked_split(path, n, file[n]) for n in self.splits}
         self.n_visible = int(self._splits["train"].x.shape[1])
         for name, stored in self._splits.items():
@@ -351,7 +352,7 @@ def _check_splits(splits: Mapping[str, Split]) -> None:
     if "train" not in splits or not set(splits) <= set(SPLITS):
         raise ConfigError(
             "a data set must have a split 'train', may have 'validation' and 'test'; "
-            f"found {_listed(splits)}."
+            f"found {', '.join(sorted(splits)) or 'nothing'}."
         )
     train = splits["train"].x
     for name, split in splits.items():
@@ -378,8 +379,3 @@ def _write_split(group: Any, split: Split, scale: float) -> None:
     if split.labels is not None:
         n = min(n, _CHUNK_BYTES // split.labels.itemsize)
         group.create_dataset("labels", data=split.labels, chunks=(n,), fletcher32=True)
-
-
-def _listed(names: Any) -> str:
-    """Return names in words."""
-    return ", ".join(sorted(names)) or "nothing"

@@ -161,10 +161,7 @@ _READERS: dict[str, Callable[[Path], Array32]] = {
 def _stack(
     path: Path, stored: Any, layout: str, n_dims: tuple[int, ...], count: int = 0
 ) -> Array32:
-    """Return the images of an array, or of what an open file holds.
-
-    Its dimension ``count`` is that of the images, if there are three.
-    """
+    """Return the images of an array; ``count`` is their dimension, if it has three."""
     full = isinstance(stored, np.ndarray | hdf5.Dataset)
     shape = stored.shape if full else None
     if shape is None or len(shape) not in n_dims or 0 in shape:

@@ -8,7 +8,7 @@ UFLDL tutorial, for the range.
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from mpilayer.arrays import Array32, Array64, row_blocks
+from mpilayer.arrays import Array32, row_blocks
 from mpilayer.errors import ConfigError, DataError
 from mpilayer.rng import stream
 
@@ -32,7 +32,9 @@ def whiten(images: Array32) -> Array32:
     """
     if all(image.min() == image.max() for image in images):
         raise DataError("images must have contrast to be whitened; all are constant.")
-    gains = _gains(*images.shape[1:])
+    height, width = images.shape[1:]
+    f = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
+    gains = f * np.exp(-((f / CUT_OFF) ** 4))
     whitened = np.empty_like(images)
     variances = np.empty(len(images))
     for i, image in enumerate(images):
@@ -104,13 +106,6 @@ def into_range(train: Array32, validation: Array32, low: float, high: float) -> 
         block *= scale
         block += middle
         np.clip(block, np.float32(low), np.float32(high), out=block)
-
-
-def _gains(height: int, width: int) -> Array64:
-    """Return the filter, for the frequencies that ``rfft2`` gives."""
-    f = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
-    gains: Array64 = f * np.exp(-((f / CUT_OFF) ** 4))
-    return gains
 
 
 def _cut(images: Array32, size: int, positions: np.ndarray) -> Array32:

@@ -50,7 +50,13 @@ class Scaling:
             )
         offset, width = low, span
         if method == "standard":
-            offset, width = _moments(rows)
+            mean = rows.mean(axis=0, dtype=np.float64)
+            squares = np.zeros_like(mean)
+            for block in row_blocks(len(rows)):
+                squares += np.square(rows[block] - mean).sum(axis=0)
+            with np.errstate(under="ignore"):
+                offset = mean.astype(np.float32)
+                width = np.sqrt(squares / len(rows)).astype(np.float32)
         constant = ~((span > _NARROWEST) & (width > _NARROWEST))
         offset = np.where(constant, low, offset)
         factor = np.reciprocal(np.where(constant, np.float32(1), width))
@@ -140,16 +146,6 @@ class Preparation:
         """Return the names of classes; of numbers themselves."""
         names = dict(enumerate(self.classes))
         return [names.get(k, k) for k in classes.tolist()]
-
-
-def _moments(rows: Array32) -> tuple[Array32, Array32]:
-    """Return mean and standard deviation of each column, from float64 sums."""
-    mean = rows.mean(axis=0, dtype=np.float64)
-    squares = np.zeros_like(mean)
-    for block in row_blocks(len(rows)):
-        squares += np.square(rows[block] - mean).sum(axis=0)
-    with np.errstate(under="ignore"):
-        return mean.astype(np.float32), np.sqrt(squares / len(rows)).astype(np.float32)
 
 
 def _parsed(content: Mapping[str, Any], n_visible: int) -> Preparation:

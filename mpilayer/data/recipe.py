@@ -80,32 +80,22 @@ def _prepare(config: DataConfig, out: Path, like: Like | None) -> None:
             f"--scale and --like exclude one another; got {config.scale} and "
             f"{config.like}, whose scaling is taken over. Leave out one of them."
         )
-    source = _read(config, like)
+    path, labels = Path(config.source), LabelColumn(config.labels)
+    if like is not None:
+        before, named = like.preparation, bool(config.labels)
+        column = config.labels or before.labels
+        labels = LabelColumn(column, named, before.classes, config.like)
+    source = read_source(path, labels)
+    if like is not None:
+        like.check(source, path)
     _set_apart(source, config)
     preparation = _scaled(source, config, like)
-    is_scaled_now = preparation.scaling != source.preparation.scaling
-    write_dataset(
-        out,
-        source.splits,
-        name=config.name or source.name,
-        origin=source.origin,
-        # Values as they are in the source are scaled: bytes, too, are no pixels then.
-        scale=1.0 if is_scaled_now else source.scale,
-        preparation=preparation,
-    )
-
-
-def _read(config: DataConfig, like: Like | None) -> Source:
-    path = Path(config.source)
-    if like is None:
-        return read_source(path, LabelColumn(config.labels))
-    before = like.preparation
-    labels = LabelColumn(
-        config.labels or before.labels, bool(config.labels), before.classes, config.like
-    )
-    source = read_source(path, labels)
-    like.check(source, path)
-    return source
+    name, scale = config.name or source.name, source.scale
+    # Values as they are in the source are scaled: bytes, too, are no pixels then.
+    if preparation.scaling != source.preparation.scaling:
+        scale = 1.0
+    about = {"name": name, "origin": source.origin}
+    write_dataset(out, source.splits, **about, scale=scale, preparation=preparation)
 
 
 def _set_apart(source: Source, config: DataConfig) -> None:

@@ -13,10 +13,15 @@ import numpy as np
 
 from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray
-from mpilayer.data.array_files import load_mat, load_npy, load_npz, shapes
+from mpilayer.data.array_files import (
+    load_mat,
+    load_npy,
+    load_npz,
+    read_idx_folder,
+    shapes,
+)
 from mpilayer.data.csv import read_csv
 from mpilayer.data.dataset import KIND, PIXEL_SCALE, SPLITS, Dataset
-from mpilayer.data.idx import read_idx_folder
 from mpilayer.data.images import is_image_folder, read_image_folder
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split, label_vector, numbered, told_of, warn_of_labels
@@ -99,11 +104,8 @@ def read_source(path: Path, labels: LabelColumn = _ANY) -> Source:
             f"pictures; found the ending {path.suffix!r}."
         )
     found = reader(path, labels)
-    vectors = {
-        split: label_vector(part.labels)
-        for split, part in found.parts.items()
-        if part.labels is not None
-    }
+    labelled = {k: part for k, part in found.parts.items() if part.labels is not None}
+    vectors = {split: label_vector(part.labels) for split, part in labelled.items()}
     with told_of(path):
         numbers, classes = numbered(vectors, labels.classes, labels.known_from)
     splits = {}
@@ -111,13 +113,8 @@ def read_source(path: Path, labels: LabelColumn = _ANY) -> Source:
         with told_of(part.where):
             splits[name] = Split(part.x, numbers.get(name))
     usual = PIXEL_SCALE if splits["train"].x.dtype == np.uint8 else 1.0
-    return Source(
-        splits,
-        found.scale or usual,
-        path.resolve().stem,
-        found.origin,
-        replace(found.preparation, classes=classes),
-    )
+    name, preparation = path.resolve().stem, replace(found.preparation, classes=classes)
+    return Source(splits, found.scale or usual, name, found.origin, preparation)
 
 
 def _read_npy(path: Path, labels: LabelColumn) -> _Found:
@@ -127,11 +124,9 @@ def _read_npy(path: Path, labels: LabelColumn) -> _Found:
 
 def _read_csv(path: Path, labels: LabelColumn) -> _Found:
     table = read_csv(path, labels.name, labels.needed)
-    return _Found(
-        {"train": _Part(table.x, table.labels, path)},
-        f"{_name(path)} ({table.remark})",
-        Preparation(table.columns, labels.name),
-    )
+    parts, origin = {"train": _Part(table.x, table.labels, path)}, _name(path)
+    preparation = Preparation(table.columns, labels.name)
+    return _Found(parts, f"{origin} ({table.remark})", preparation)
 
 
 def _read_hdf5(path: Path, labels: LabelColumn) -> _Found:

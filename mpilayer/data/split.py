@@ -46,22 +46,9 @@ class Split:
         if self.x.dtype.kind == "f":
             for block in row_blocks(len(self)):
                 check_finite(self.x[block], block.start, "x")
-        if self.labels is not None:
-            self._check_labels(self.labels)
-
-    def __len__(self) -> int:
-        return int(self.x.shape[0])
-
-    @property
-    def is_real(self) -> bool:
-        """Tell whether labels are real numbers, and no classes."""
-        return self.labels is not None and self.labels.dtype.kind == "f"
-
-    def take(self, rows: npt.NDArray[np.intp]) -> "Split":
-        """Return the samples of some rows, in the order given."""
-        return Split(self.x[rows], None if self.labels is None else self.labels[rows])
-
-    def _check_labels(self, labels: AnyArray) -> None:
+        labels = self.labels
+        if labels is None:
+            return
         if labels.ndim != 1 or labels.dtype.kind not in "iuf":
             raise DataError(
                 "labels must be one number a sample; "
@@ -75,6 +62,18 @@ class Split:
         checked = as_labels(labels)
         if self.is_real:
             object.__setattr__(self, "labels", checked)
+
+    def __len__(self) -> int:
+        return int(self.x.shape[0])
+
+    @property
+    def is_real(self) -> bool:
+        """Tell whether labels are real numbers, and no classes."""
+        return self.labels is not None and self.labels.dtype.kind == "f"
+
+    def take(self, rows: npt.NDArray[np.intp]) -> "Split":
+        """Return the samples of some rows, in the order given."""
+        return Split(self.x[rows], None if self.labels is None else self.labels[rows])
 
 
 def set_apart(
@@ -103,7 +102,12 @@ def set_apart(
         )
     rng = stream(seed, split)
     taken = np.zeros(len(train), dtype=bool)
-    wanted = _wanted(train, n) if balanced else {}
+    classes, wanted = [], {}
+    if balanced and train.labels is not None and not train.is_real:
+        classes = np.unique(train.labels).tolist()
+    if 0 < len(classes) <= n:
+        each, more = divmod(n, len(classes))
+        wanted = {label: each + (i < more) for i, label in enumerate(classes)}
     for label, n_wanted in wanted.items():
         rows = np.flatnonzero(train.labels == label)
         if n_wanted >= len(rows):
@@ -176,15 +180,6 @@ def told_of(where: object) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
-
-
-def _wanted(train: Split, n: int) -> dict[int, int]:
-    """Return how many of ``n`` rows each class should have, none without classes."""
-    classes = [] if train.labels is None else np.unique(train.labels).tolist()
-    if train.is_real or not 0 < len(classes) <= n:
-        return {}
-    each, more = divmod(n, len(classes))
-    return {label: each + (i < more) for i, label in enumerate(classes)}
 
 
 # --- labels as sources have them, numbers or texts, as a data set has them: numbers

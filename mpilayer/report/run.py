@@ -21,7 +21,7 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.errors import CheckpointError, ConfigError, DataError, MpilayerError
 from mpilayer.report.sample import Sample, first_weights, image_size_of, sample_of
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.lock import at_work
+from mpilayer.runs.session import at_work
 from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.record import KINDS, end_of
 

@@ -1,9 +1,10 @@
 """Checkpoints of a run: written while it trains, found again when it goes on."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +12,8 @@ from typing import Any, Protocol
 
 from mpilayer import files
 from mpilayer.arrays import AnyArray
-from mpilayer.errors import CheckpointError, MpilayerError
+from mpilayer.config import PretrainConfig, as_values, flag
+from mpilayer.errors import CheckpointError, ConfigError, MpilayerError
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.parallel.comm import Communicator, wait_until
 from mpilayer.parallel.notice import Notice
@@ -19,9 +21,10 @@ from mpilayer.runs.directory import LOCK, PREPARATION, RunDirectory, remove
 from mpilayer.runs.session import Session
 from mpilayer.store import checkpoint
 from mpilayer.train.layer import LayerState
-from mpilayer.train.plans import BEGINNING, Candidate, Plan
+from mpilayer.train.plans import BEGINNING, Candidate, Plan, plan_of
 from mpilayer.train.pretrain import Keeper, Snapshot
 from mpilayer.train.restart import newest_cut, outputs_again, worth_keeping
+from mpilayer.train.schedule import Schedule
 
 _UNFINISHED = re.compile(r"\.(config\.toml|(preparation|schedule)\.json)\.\d+\.tmp")
 
@@ -80,11 +83,8 @@ def restore_replicas(
 
     Returns the seconds of training until then, and a remark if a file was damaged.
 
-    Raises
-    ------
-    CheckpointError
-        On all ranks: there is none that is whole; or one rank has other parameters than
-        rank 0, for they do not see the same files.
+    A ``CheckpointError`` says, on all ranks: there is none that is whole; or one rank
+    has other parameters than rank 0, for they do not see the same files.
     """
     _, numbers, remark = comm.everywhere(lambda: restore(path, state))
     digests = comm.allgather(parameters.digest())
@@ -124,13 +124,7 @@ class Saver:
         self._under_way = self._thread.submit(write)
 
     def finish(self) -> None:
-        """Wait until everything is written.
-
-        Raises
-        ------
-        MpilayerError
-            What the last writing has raised.
-        """
+        """Wait until everything is written; raise what the last writing has raised."""
         if self._under_way is not None:
             under_way, self._under_way = self._under_way, None
             # Not by its lock, in which a rank would be deaf to signals, and silent.
@@ -254,6 +248,65 @@ class Cut:
                     remove(directory.layer_file(index, other))
             if not mine.final:
                 remove(directory.layer_checkpoint(index))
+
+
+def restore_layers(
+    directory: RunDirectory, states: Sequence[LayerState], cut: Cut, comm: Communicator
+) -> list[Snapshot]:
+    """Put each rank's layers where the cut is; return snapshots of all. Collective."""
+
+    def snapshot(state: LayerState) -> Snapshot:
+        candidate = cut.candidates[state.index]
+        if candidate == BEGINNING:
+            return Snapshot(candidate)
+        file = directory.layer_file(state.index, candidate)
+        arrays, numbers, _ = restore(file, state)
+        return Snapshot.restore(candidate, arrays, numbers)
+
+    mine = comm.everywhere(lambda: {s.index: snapshot(s) for s in states})
+    comm.on_root(lambda: cut.make_so(directory))
+    found = dict(ChainMap(*comm.allgather(mine)))
+    return [found[index] for index in sorted(found)]
+
+
+def lengthen(
+    directory: RunDirectory,
+    before: PretrainConfig,
+    asked: PretrainConfig,
+    old: Schedule,
+    new: Schedule,
+) -> None:
+    """Let a run have more epochs: the weights will be those of such a run.
+
+    Not if a layer has used outputs that it would not have used then, or one that was
+    the last and is not now: then a ``ConfigError``. Local, on one rank.
+    """
+    plans = plan_of(before, old), plan_of(before, new)
+    cut = Cut.newest(directory, plans[0], old.n_layers)
+    for layer, candidate in enumerate(cut.candidates):
+        used, then = (table.used[layer][: candidate.epoch] for table in (old, new))
+        below = set(used) if layer else set[int]()
+        if used != then or any(
+            plans[0].streams(layer - 1, output) != plans[1].streams(layer - 1, output)
+            for output in below
+        ):
+            key = "epochs" if before.epochs != asked.epochs else "extra_epochs"
+            was, now = (",".join(map(str, getattr(c, key))) for c in (before, asked))
+            raise ConfigError(
+                f"a longer run must begin as this one did; {flag(key)} was {was}, is "
+                f"{now}, and layer {layer + 1} would have been trained on other "
+                "outputs. Leave it out, or begin another run."
+            )
+    # First: in a complete run, checkpoints that are not final would be removed.
+    directory.set_complete("pretrain", False)
+    for layer, candidate in enumerate(cut.candidates):
+        if candidate.final and candidate.epoch < len(new.used[layer]):
+            later = replace(candidate, final=False)
+            directory.layer_file(layer, candidate).rename(
+                directory.layer_file(layer, later)
+            )
+    directory.write_config({"pretrain": as_values(asked)})
+    directory.write_table(new)
 
 
 def remove_cuts(directory: RunDirectory, n_layers: int) -> None:

@@ -17,8 +17,7 @@ from mpilayer.papers import LAHIRI, LAHIRI_EXACT
 from mpilayer.runs.checkpoints import restore
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import Summary
-from mpilayer.runs.lock import holding
-from mpilayer.runs.session import finite
+from mpilayer.runs.session import finite, holding
 from mpilayer.runs.sparse import SparseTerms, SparseTraining, make_cost
 from mpilayer.runs.tasks import COMPARE, SPARSE, is_run
 from mpilayer.train.sparse.cost import ShardedCost
@@ -42,22 +41,17 @@ class Comparison(SparseTraining):
         return ()  # not even limits
 
     def _look(self) -> SparseTerms:
-        terms = super()._look()
-        # One at its end may have any ranks.
-        if not self.found():
-            self._check_ranks()
-        return terms
-
-    def _check_ranks(self) -> None:
-        n_ranks = self.session.comm.size
+        terms, n_ranks = super()._look(), self.session.comm.size
         launch = self.directory.read_config().get("launch", {})
         began = launch.get(_RANKS, n_ranks)
-        if n_ranks != began:
+        # One at its end may have any ranks.
+        if n_ranks != began and not self.found():
             raise CommunicationError(
                 "a comparison must go on with as many ranks as it began with, for the "
                 f"average sparsity term depends on them; it began with {began}, got "
                 f"{n_ranks}. Start as many, or begin another comparison."
             )
+        return terms
 
     def _nothing_left(self, terms: SparseTerms) -> str:  # noqa: ARG002
         if not self.found():
@@ -82,8 +76,8 @@ class Comparison(SparseTraining):
         terms: SparseTerms,
         rows: AnyArray,
         again: bool,  # noqa: ARG002
-    ) -> Summary:
-        comm, config, path = self.session.comm, terms.config, self.run / "compare.json"
+    ) -> Any:
+        comm, config = self.session.comm, terms.config
         self.announce(terms)
         costs: dict[str, ShardedCost] = {}
         positions: dict[str, Array64] = {}
@@ -97,7 +91,7 @@ class Comparison(SparseTraining):
             try:
                 summaries[name] = self._train_one(name, own, cost)
             except Interrupted:
-                raise self.session.interrupted(self.directory) from None
+                raise self.session.interrupted(self.directory.go_on) from None
             except TrainingError:
                 if not summaries:
                     comm.on_root(self._clear_refused)
@@ -106,9 +100,14 @@ class Comparison(SparseTraining):
             positions[name] = comm.everywhere(
                 partial(_last_position, below, Descent(cost, own.config))
             )
-        result = _compared(costs, positions, summaries)
+        return costs, positions, summaries
+
+    def _conclude(self, terms: SparseTerms, trained: Any) -> Summary:  # noqa: ARG002
+        costs, positions, _ = trained
+        result = _compared(*trained)
         result["shards"] = _shards(costs["exact"], positions["exact"])
-        comm.on_root(lambda: files.write_json(path, result))
+        path = self.run / "compare.json"
+        self.session.comm.on_root(lambda: files.write_json(path, result))
         return result
 
     def _train_one(self, name: str, terms: SparseTerms, cost: ShardedCost) -> Summary:
@@ -122,7 +121,7 @@ class Comparison(SparseTraining):
                 comm.on_root(lambda: one._begin(terms))
             elif comm.on_root(lambda: one._nothing_left(terms)):
                 return comm.on_root(one.found)
-            summary = one.descend(cost, terms.config, again)
+            summary = one._conclude(terms, one.descend(cost, terms.config, again))
             comm.on_root(lambda: one.directory.set_complete(SPARSE))
             return summary
 

@@ -30,12 +30,7 @@ from typing import Any
 
 from mpilayer import files
 from mpilayer.config import to_toml
-from mpilayer.errors import (
-    CheckpointError,
-    ConfigError,
-    DamageWarning,
-    ScheduleError,
-)
+from mpilayer.errors import CheckpointError, ConfigError, DamageWarning, ScheduleError
 from mpilayer.store import checkpoint
 from mpilayer.train.plans import Candidate
 from mpilayer.train.schedule import Schedule
@@ -94,15 +89,17 @@ class RunDirectory:
         self.monitor = path / "monitor"
         self.filters = path / "filters.npy"
 
+    @property
+    def go_on(self) -> str:
+        """The command that goes on with the run, in quotes."""
+        return f"'mpilayer resume {self.path}'"
+
     @staticmethod
     def check_free(path: Path, replace: bool) -> None:
         """Check that a run can be made at ``path``, without making anything.
 
-        Raises
-        ------
-        ConfigError
-            Something is there already and ``replace`` is not given, or it is not a run;
-            the folder around it is missing or read-only.
+        A ``ConfigError`` says: something is there already and ``replace`` is not given,
+        or it is not a run; the folder around it is missing or read-only.
         """
         if path.exists():
             if not path.is_dir():
@@ -129,13 +126,7 @@ class RunDirectory:
 
     @staticmethod
     def open(path: Path) -> "RunDirectory":
-        """Open an existing run.
-
-        Raises
-        ------
-        CheckpointError
-            There is no run.
-        """
+        """Open an existing run; a ``CheckpointError`` says that there is none."""
         if (path / "config.toml").is_file():
             return RunDirectory(path)
         if (path / EXPERIMENT).is_file():
@@ -298,15 +289,30 @@ class RunDirectory:
         return summary
 
 
+def read_schedule(path: Path, n_layers: int) -> Schedule:
+    """Return the schedule of so many layers that is to be replayed. Local."""
+    if not path.is_file():
+        raise ConfigError(
+            f"--schedule replay:FILE must name the schedule.json of a run; {path} is "
+            "not a file. Give another one."
+        )
+    # Perhaps written by hand: without the seal of a run's own.
+    schedule = Schedule.from_json(path.read_text("utf-8", "replace"), str(path))
+    if schedule.n_layers != n_layers:
+        raise ConfigError(
+            f"a schedule must have a row for every layer; {path} has "
+            f"{schedule.n_layers}, --layers {n_layers}. Give the same number of layers."
+        )
+    return schedule
+
+
 def check_links(path: Path, folders: Collection[str] = ()) -> None:
     """Check that nothing which a launch writes or removes in a run is a link. Local.
 
     The run itself may be one. A launch also writes into ``folders``.
 
-    Raises
-    ------
-    CheckpointError
-        Something is: a stranger could let it point to files of the user's.
+    A ``CheckpointError`` says that something is: a stranger could let it point to files
+    of the user's.
     """
     names = (LOCK, *_CONTENT, *folders)
     whole = [path / name for name in ("metrics", "monitor", "checkpoints")]

@@ -6,7 +6,8 @@ all ranks.
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -16,16 +17,31 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError
 from mpilayer.runs.checkpoints import remove_false_start
 from mpilayer.runs.directory import PREPARATION, RunDirectory
-from mpilayer.runs.lock import holding
 from mpilayer.runs.rows import Facts
-from mpilayer.runs.session import Session
-from mpilayer.runs.tasks import data_of_run, is_run
+from mpilayer.runs.session import Session, holding
+from mpilayer.runs.tasks import (
+    COMPARE,
+    PRETRAIN,
+    SPARSE,
+    TASKS,
+    command_of,
+    data_of_run,
+    is_run,
+    task_of_command,
+)
 from mpilayer.train.schedule import Schedule
 
 C = TypeVar("C")
 
 Summary: TypeAlias = dict[str, Any]
 """What a training has reached, by name."""
+
+_TRAININGS = {
+    PRETRAIN: "pretrain.Pretraining",
+    **{task.name: "finetune.Finetuning" for task in TASKS.values()},
+    SPARSE: "sparse.SparseTraining",
+    COMPARE: "compare.Comparison",
+}
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,10 @@ class Training(ABC, Generic[C]):
             rows = comm.everywhere(lambda: self._read(terms))
             if not again:
                 comm.on_root(lambda: self._begin(terms))
-            result = self._train(terms, rows, again)
+            trained = self._train(terms, rows, again)
+            # Measuring reads the data once more: there may not be room for both.
+            del rows
+            result = self._conclude(terms, trained)
             comm.on_root(lambda: self.directory.set_complete(self.name))
             comm.on_root(self._clear_up)
             return result
@@ -173,8 +192,27 @@ class Training(ABC, Generic[C]):
         """Return this rank's rows, or all that it trains with. On every rank."""
 
     def _begin(self, terms: Terms[C]) -> None:
-        """Make the run."""
-        make_run(self.directory, terms, self._sections(terms), self.replace)
+        """Make the run directory, and the file that lets the run go on."""
+        directory, facts = self.directory, terms.facts
+        with Dataset.open(terms.data) as dataset:
+            # Damage, as far as it cannot be seen when rows are read.
+            dataset.ensure()
+            preparation = dataset.preparation
+        RunDirectory.create(self.run, self.replace)
+        # Before the configuration: who finds that can go on.
+        if terms.table is not None:
+            directory.write_table(terms.table)
+        if preparation:
+            files.write_json(self.run / PREPARATION, preparation.to_json())
+        identity = {
+            "path": str(terms.data.absolute()),
+            "name": facts.data_name,
+            "digest": facts.data_digest,
+            "stamp": list(facts.data_stamp),
+            "n_visible": facts.n_visible,
+        }
+        own, made_by = self._sections(terms), {"mpilayer": __version__}
+        directory.write_config({"data": identity, **own, "created_by": made_by})
 
     def _sections(self, terms: Terms[C]) -> dict[str, dict[str, Any]]:
         """Return what is new in ``config.toml``."""
@@ -185,48 +223,15 @@ class Training(ABC, Generic[C]):
         return {f"{self.name}_threads": max(self.session.placement.threads)}
 
     @abstractmethod
-    def _train(self, terms: Terms[C], rows: Any, again: bool) -> Summary:
-        """Train from the beginning, or ``again`` from where the run was. Collective.
+    def _train(self, terms: Terms[C], rows: Any, again: bool) -> Any:
+        """Train from the beginning, or ``again`` from where the run was. Collective."""
 
-        Returns what was reached, which is written down.
-        """
+    @abstractmethod
+    def _conclude(self, terms: Terms[C], trained: Any) -> Summary:
+        """Measure what was trained; write down, and return it. Collective."""
 
     def _clear_up(self) -> None:
         """Remove what nobody needs after the end."""
-
-
-def make_run(
-    directory: RunDirectory,
-    terms: Terms[Any],
-    sections: dict[str, dict[str, Any]],
-    replace: bool,
-) -> None:
-    """Make a run directory, and the file that lets the run go on; on rank 0.
-
-    Raises
-    ------
-    DataError
-        The data set is damaged, as far as it cannot be seen when rows are read.
-    """
-    with Dataset.open(terms.data) as dataset:
-        dataset.ensure()
-        preparation = dataset.preparation
-    RunDirectory.create(directory.path, replace)
-    # Before the configuration: who finds that can go on.
-    if terms.table is not None:
-        directory.write_table(terms.table)
-    if preparation:
-        files.write_json(directory.path / PREPARATION, preparation.to_json())
-    facts = terms.facts
-    identity = {
-        "path": str(terms.data.absolute()),
-        "name": facts.data_name,
-        "digest": facts.data_digest,
-        "stamp": list(facts.data_stamp),
-        "n_visible": facts.n_visible,
-    }
-    made_by = {"mpilayer": __version__}
-    directory.write_config({"data": identity, **sections, "created_by": made_by})
 
 
 def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
@@ -234,10 +239,7 @@ def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
 
     Those named in ``harmless`` may differ, and those that are declared so.
 
-    Raises
-    ------
-    ConfigError
-        Names every such setting, with both values.
+    A ``ConfigError`` names every such setting, with both values.
     """
     before, now = as_values(run), as_values(asked)
     options = options_of(type(run))
@@ -256,3 +258,38 @@ def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
 
 def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def training_of(command: str) -> type[Training[Any]]:
+    """Return the training of a command, by its mark; no other one is imported."""
+    module, _, name = _TRAININGS[command].partition(".")
+    found: type[Training[Any]] = getattr(import_module(f"mpilayer.runs.{module}"), name)
+    return found
+
+
+def resume(
+    run: Path, session: Session, data: Path | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Go on with a run where it was, to the end of the command that began last.
+
+    Collective; perhaps on another number of ranks than before. ``data`` says where the
+    data set is now. Returns the command, and its summary.
+
+    An error says on every rank, before training: no run, other data, no whole
+    checkpoint.
+    """
+    comm = session.comm
+    session = replace(session, safety=replace(session.safety, resume=True))
+
+    def look() -> tuple[str, Any]:
+        command = command_of(run)
+        if command in (PRETRAIN, SPARSE, COMPARE):
+            return command, None
+        return command, task_of_command(command).config(RunDirectory(run))
+
+    command, config = comm.on_root(look)
+    summary = training_of(command)(run, session, config, data).drive()
+    if command == PRETRAIN and comm.on_root(lambda: command_of(run)) != command:
+        # What pre-training had left was lost, after fine-tuning had begun.
+        return resume(run, session, data)
+    return command, summary

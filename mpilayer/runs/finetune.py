@@ -1,7 +1,7 @@
 """Fine-tuning as a run: goes on from a pre-trained run directory."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -12,34 +12,21 @@ from mpilayer.arrays import Array32
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError, TrainingError
-from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
+from mpilayer.models.stack import Predictor, Stack
 from mpilayer.numerics.losses import check_loss
 from mpilayer.optim.minibatch import DEFAULT_RATES
 from mpilayer.partition import shard_bounds
-from mpilayer.runs import advice
-from mpilayer.runs.checkpoints import (
-    Saver,
-    remove_unfinished,
-    restore_replicas,
-    saving,
-)
+from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas, saving
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
-from mpilayer.runs.model import (
-    check_pretrained,
-    load_stack,
-    progress,
-    run_shapes,
-)
+from mpilayer.runs.model import check_pretrained, load_stack, progress, run_shapes
+from mpilayer.runs.outcome import conclude_finetuning
 from mpilayer.runs.rows import (
     Facts,
-    always_of,
     check_all_labels,
     check_range,
     classes_of,
-    confusion_of,
     data_facts,
-    errors_of,
     labelled_splits,
     read_labels,
 )
@@ -48,25 +35,15 @@ from mpilayer.runs.tasks import TASKS, data_of_run
 from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
 from mpilayer.train.evaluate import sum_over_ranks, targets
-from mpilayer.train.finetune import (
-    FinetuneRecord,
-    FinetuneState,
-    finetune,
-    random_weights,
-)
+from mpilayer.train.finetune import FinetuneRecord, FinetuneState, finetune, first_stack
 from mpilayer.train.strata import Strata
 
 _Terms: TypeAlias = Terms[FinetuneConfig]
+# See ``finetune``: what is trained, on what; and targets.
+_Pair: TypeAlias = tuple[Array32, Array32]
+_Rows: TypeAlias = tuple[Stack, tuple[Strata, Array32, Array32], _Pair | None]
+_Trained: TypeAlias = tuple[FinetuneState, list[dict[str, Any]], float]
 _HARMLESS = frozenset({"epochs", "patience"})
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What a rank trains and measures on; see ``finetune``."""
-
-    stack: Stack
-    own: tuple[Strata, Array32, Array32]
-    targets: tuple[Array32, Array32] | None = None
 
 
 class Finetuning(Training[FinetuneConfig]):
@@ -154,10 +131,16 @@ class Finetuning(Training[FinetuneConfig]):
         return ""
 
     def _read(self, terms: _Terms) -> _Rows:
-        comm, n_train = self.session.comm, terms.facts.n_train
-        stack = _new_stack(terms.data, self.directory, terms.config)
-        strata = Strata.of_rank(n_train, terms.config.minibatch, comm.rank, comm.size)
+        comm, config, n_train = self.session.comm, terms.config, terms.facts.n_train
+        shapes, pretrained, labels = run_shapes(self.directory)[1], None, None
+        if not config.from_scratch:
+            pretrained = load_stack(self.directory, pretrained=True)
+        strata = Strata.of_rank(n_train, config.minibatch, comm.rank, comm.size)
         with Dataset.open(terms.data) as dataset:
+            if config.task != "autoencode":
+                labels = read_labels(dataset, "train")
+            classes = None if labels is None else classes_of(labels, config.task)
+            stack = first_stack(config, shapes, pretrained, labels, classes)
             train = dataset.rows("train", *strata.rows)
             check_range(train, stack.shapes[0].visible, terms.data)
             predicts = isinstance(stack, Predictor)
@@ -168,12 +151,12 @@ class Finetuning(Training[FinetuneConfig]):
                 part = ("validation", *shards[comm.rank])
             validation = dataset.rows(*part)
             if not isinstance(stack, Predictor):
-                return _Rows(stack, (strata, train, validation))
+                return stack, (strata, train, validation), None
             wanted, measured = (
                 targets(read_labels(dataset, *place), stack.classes)
                 for place in (("train", *strata.rows), part)
             )
-            return _Rows(stack, (strata, train, validation), (wanted, measured))
+            return stack, (strata, train, validation), (wanted, measured)
 
     def _begin(self, terms: _Terms) -> None:
         self._keep_until(terms.config, 0, self._launch_facts())
@@ -197,58 +180,35 @@ class Finetuning(Training[FinetuneConfig]):
         directory.write_config(sections)
         return lines
 
-    def _train(self, terms: _Terms, rows: _Rows, again: bool) -> Summary:
+    def _train(self, terms: _Terms, rows: _Rows, again: bool) -> _Trained:
         session, directory, config = self.session, self.directory, terms.config
-        comm, state = session.comm, FinetuneState(rows.stack, config)
-        before, remark, lines = 0.0, "", list[dict[str, Any]]()
+        comm, (stack, own, wanted) = session.comm, rows
+        state, before, remark = FinetuneState(stack, config), 0.0, ""
+        lines = list[dict[str, Any]]()
         if again:
             path = directory.checkpoint(self.task.model)
-            before, remark = restore_replicas(path, state, rows.stack.parameters, comm)
+            before, remark = restore_replicas(path, state, stack.parameters, comm)
             lines = comm.on_root(lambda: self._keep_until(config, state.epoch, {}))
         session.announce()
         session.warn(remark)
         if again:
             session.say(f"going on after epoch {state.epoch}")
         session.warn_of_idle_ranks(config.minibatch)
-        seconds = self._loop(state, rows, lines, before)
-        comm.on_root(self._saving(state, seconds))
-        summary = self._reached(terms.data, state, lines, seconds)
-        return comm.on_root(lambda: directory.write_summary(summary))
-
-    def _loop(
-        self,
-        state: FinetuneState,
-        rows: _Rows,
-        lines: list[dict[str, Any]],
-        before: float,
-    ) -> float:
-        """Train, with metrics and checkpoints; return the seconds. Collective.
-
-        Raises
-        ------
-        Interrupted
-            On every rank, after saving.
-        TrainingError
-            On every rank, after saving what the last finite epoch has left.
-        """
-        session, comm, config = self.session, self.session.comm, state.config
         finite: Callable[[], None] | None = None
         comm.barrier()
         origin = perf_counter() - before
         saver = Saver(session, state.epoch)
         with (
-            session.display(self.directory, {self.name: config.epochs}),
+            session.display(directory, {self.name: config.epochs}),
             session.listening(),
-            MetricsWriter(self.directory.metrics_file(self.name)) as writer,
+            MetricsWriter(directory.metrics_file(self.name)) as writer,
         ):
             try:
-                records = finetune(state, *rows.own, comm, session.eager, rows.targets)
-                for record in records:
+                for record in finetune(state, *own, comm, session.eager, wanted):
                     lines.append(asdict(record))
-                    if comm.rank == 0:
-                        writer.write(asdict(record))
                     stopping = self._stopping(record)
                     if comm.rank == 0:
+                        writer.write(asdict(record))
                         finite = self._saving(state, perf_counter() - origin)
                         if stopping or saver.is_due(state.epoch):
                             saver.start(finite)
@@ -256,14 +216,20 @@ class Finetuning(Training[FinetuneConfig]):
                     if stopping and state.epoch < config.epochs:
                         saver.finish()
                         comm.barrier()
-                        raise session.interrupted(self.directory)
+                        raise session.interrupted(directory.go_on)
             except TrainingError:
                 saver.finish()
                 if finite is not None:
                     finite()
                 raise
             saver.finish()
-        return perf_counter() - origin
+        seconds = perf_counter() - origin
+        comm.on_root(self._saving(state, seconds))
+        return state, lines, seconds
+
+    def _conclude(self, terms: _Terms, trained: _Trained) -> Summary:
+        where = self.directory, self.session, terms.data
+        return conclude_finetuning(*where, self.task, *trained)
 
     def _stopping(self, record: FinetuneRecord) -> bool:
         """Tell whether any rank was asked to end. Collective."""
@@ -276,103 +242,3 @@ class Finetuning(Training[FinetuneConfig]):
         model = self.task.model
         path = self.directory.checkpoint(model)
         return saving(path, state, keep=True, content=model, seconds=seconds)
-
-    # --- what was reached
-
-    def _reached(
-        self,
-        data: Path,
-        state: FinetuneState,
-        lines: Sequence[Mapping[str, Any]],
-        seconds: float,
-    ) -> Summary:
-        """Measure the trained model; return its part of the summary. Collective.
-
-        ``lines`` are the metrics of all epochs.
-        """
-        session, name = self.session, self.name
-        parts = ("training", "allreduce", "evaluating")
-        times = {part: sum(line[part] for line in lines) for part in parts}
-        work = f"minibatches of {state.config.minibatch} rows"
-        session.warn(
-            advice.costly_allreduce(
-                times["allreduce"], seconds, session.comm.size, work
-            )
-        )
-        if isinstance(state.stack, Predictor):
-            errors = self._prediction_errors(data, state, state.stack)
-        else:
-            errors = self._errors(data, state)
-        return {
-            # Keys of pre-training stay; those of this step are told by their prefix.
-            **{f"{name}_{k}": v for k, v in session.facts().items()},
-            f"{name}_seconds": seconds,
-            f"{name}_optimizer": state.config.optimizer,
-            f"{name}_epochs": state.epoch,
-            f"{name}_best_epoch": state.best_epoch,
-            **{f"{name}_{part}": value for part, value in times.items()},
-            **errors,
-        }
-
-    def _errors(self, data: Path, state: FinetuneState) -> dict[str, Any]:
-        """Return the errors of the autoencoder. Collective."""
-        comm, shapes = self.session.comm, state.stack.shapes
-        errors = errors_of(state.stack, data, comm)
-
-        def advise() -> str:
-            pca = self.directory.read_summary().get("pca") or {}
-            remedies = advice.after_finetuning(
-                state.config,
-                run_shapes(self.directory)[0],
-                state.epoch,
-                state.best_epoch,
-                advice.over_fits(errors, pca),
-            )
-            return advice.worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
-
-        worse = comm.on_root(advise)
-        self.session.warn(worse)
-        return {
-            **{f"{split}_error": error for split, error in errors.items()},
-            "finetuned": errors,
-            "worse_than_pca": worse,
-        }
-
-    def _prediction_errors(
-        self, data: Path, state: FinetuneState, model: Predictor
-    ) -> dict[str, Any]:
-        """Return the errors of a predictor. Collective."""
-        comm, task = self.session.comm, self.task
-        errors = errors_of(model, data, comm)
-        usual = errors_of(always_of(data, model.classes, comm), data, comm)
-        worse = advice.no_better_than_always(
-            task.model, errors, usual, state.config, state.epoch
-        )
-        self.session.warn(worse)
-        found = {f"{task.name}_error": errors, f"{task.name}_no_better": worse}
-        if not len(model.classes):
-            return found
-        split = "train" if errors["test"] is None else "test"
-        table = confusion_of(model, data, split, comm)
-        return {**found, **table, "confusion_split": split}
-
-
-def _new_stack(path: Path, directory: RunDirectory, config: FinetuneConfig) -> Stack:
-    """Return what is going to be trained, as it is before the first epoch. Local."""
-    shapes = run_shapes(directory)[1]
-    if config.task == "autoencode":
-        if not config.from_scratch:
-            return load_stack(directory, pretrained=True)
-        stack = DeepAutoencoder(shapes)
-        random_weights(stack, config.seed)
-        return stack
-    with Dataset.open(path) as dataset:
-        labels = read_labels(dataset, "train")
-    model = Predictor(shapes, classes_of(labels, config.task))
-    random_weights(model, config.seed, 0 if config.from_scratch else len(shapes))
-    if not config.from_scratch:
-        model.take_encoder(load_stack(directory, pretrained=True))
-    if config.task == "regress":
-        # Numbers may lie far from zero; the weights are for what differs.
-        model.parameters[f"bias_{len(shapes)}"][:] = labels.mean(dtype=np.float64)
-    return model

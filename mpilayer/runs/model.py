@@ -1,15 +1,25 @@
-"""The models that a run has trained, and whether they are at their end."""
+"""The models of a run, at their end and on the way there."""
 
+import math
 import warnings
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from mpilayer import files
+from mpilayer.arrays import Array32
 from mpilayer.config import PretrainConfig
+from mpilayer.data.dataset import Dataset
 from mpilayer.errors import CheckpointError, UnfinishedWarning
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
+from mpilayer.numerics.losses import squared_error
 from mpilayer.numerics.parameters import Parameters
-from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.lock import at_work
+from mpilayer.parallel.comm import Communicator
+from mpilayer.runs.directory import RunDirectory, remove
+from mpilayer.runs.session import at_work
 from mpilayer.runs.tasks import (
     COMPARE,
     PRETRAIN,
@@ -23,25 +33,23 @@ from mpilayer.runs.tasks import (
     trained_last,
 )
 from mpilayer.store import checkpoint
-from mpilayer.train.layer import layer_shapes, make_layer
+from mpilayer.store.metrics import lines_of
+from mpilayer.train.layer import LayerState, layer_shapes, make_layer, monitored_rows
+from mpilayer.train.record import EpochRecord
 from mpilayer.train.sparse.cost import make_model
+
+_GAPS = "the picture of the whole stack over time will have gaps"
+_MOMENTS = 40
+"""Moments at which the stack is looked at, at most."""
 
 
 def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
     """Return what a run has trained, and what that is. Local.
 
     That is ``sparse``, ``pretrained`` or ``finetuned``; a sparse autoencoder is a stack
-    of one layer.
-
-    Raises
-    ------
-    CheckpointError
-        The run is not finished, or a checkpoint is missing or damaged.
-
-    Warns
-    -----
-    UnfinishedWarning
-        Fine-tuning has begun, but not come to its end.
+    of one layer. A ``CheckpointError`` says that the run is not finished, or that a
+    checkpoint is missing or damaged; an ``UnfinishedWarning``, that fine-tuning has
+    begun, but not come to its end.
     """
     kind = kind_of(directory)
     if kind == COMPARE:
@@ -128,13 +136,7 @@ def warn_if_unfinished(directory: RunDirectory, task: Task) -> None:
 
 
 def progress(directory: RunDirectory, task: Task) -> str:
-    """Return how many epochs a task has saved, and of how many. Local.
-
-    Raises
-    ------
-    CheckpointError
-        There is no checkpoint that is whole.
-    """
+    """Return how many epochs of how many a task has saved; an error if none. Local."""
     _, saved, _ = checkpoint.load_newest(directory.checkpoint(task.model))
     return f"{saved['epoch']} of {task.config(directory).epochs}"
 
@@ -160,10 +162,8 @@ def load_stack(directory: RunDirectory, pretrained: bool = False) -> DeepAutoenc
 
     ``pretrained``: the unrolled layers even if the run was fine-tuned.
 
-    Raises
-    ------
-    CheckpointError
-        A checkpoint is missing or damaged, or the run is not finished.
+    A ``CheckpointError`` says: a checkpoint is missing or damaged, or the run is not
+    finished.
     """
     config, shapes = run_shapes(directory)
     if not pretrained and is_finetuned(directory):
@@ -181,10 +181,7 @@ def load_stack(directory: RunDirectory, pretrained: bool = False) -> DeepAutoenc
 def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape]]:
     """Return the configuration of pre-training and the shapes of the layers.
 
-    Raises
-    ------
-    CheckpointError
-        The run's ``config.toml`` lacks what a run writes.
+    A ``CheckpointError`` says: the run's ``config.toml`` lacks what a run writes.
     """
     config = settings_of(directory, PRETRAIN, PretrainConfig)
     return config, layer_shapes(config, _n_visible(directory))
@@ -193,10 +190,7 @@ def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape
 def check_pretrained(directory: RunDirectory, weights: bool = True) -> None:
     """Check that pre-training has come to its end, or begun if no weights are needed.
 
-    Raises
-    ------
-    CheckpointError
-        It was interrupted, or a layer's checkpoint is missing.
+    A ``CheckpointError`` says: it was interrupted, or a layer's checkpoint is missing.
     """
     kind = kind_of(directory)
     if kind != PRETRAIN:
@@ -247,3 +241,133 @@ def _n_visible(directory: RunDirectory) -> int:
             f"{directory.path / 'config.toml'} must have what training wrote; {error} "
             "is missing. Restore it, or train again."
         ) from error
+
+
+# --- the error of the whole stack while its layers are trained
+#
+# No rank has all layers, and none shall wait for the others. So every layer leaves its
+# parameters after some of its epochs, and the errors are computed when training ends.
+
+
+def leave_parameters(
+    directory: RunDirectory, state: LayerState, config: PretrainConfig
+) -> None:
+    """Write a layer's parameters, if it is time to. Local to the layer's rank."""
+    if _is_kept(config, state.index, state.epoch):
+        path = _file(directory, state.index, state.epoch)
+        with files.optional(directory.monitor, _GAPS):
+            directory.monitor.mkdir(exist_ok=True)
+            files.write_array(path, state.layer.parameters.vector)
+
+
+def stack_over_time(
+    directory: RunDirectory,
+    data: Path,
+    config: PretrainConfig,
+    shapes: Sequence[LayerShape],
+    records: Mapping[int, Sequence[EpochRecord]],
+    comm: Communicator,
+) -> None:
+    """Write the unrolled stack's error over time to ``metrics/stack.jsonl``.
+
+    The error is Σ over columns of (x − x̂)², mean over the monitored validation rows.
+    Collective, for the ranks share the work; ``records`` are those of all layers. What
+    ``leave_parameters`` has left is removed.
+    """
+    moments = _moments(records, config)
+    rows = comm.everywhere(lambda: _rows(data, config))
+    mine = {
+        i: _error_then(directory, config, shapes, moments[i][1], rows)
+        for i in range(comm.rank, len(moments), comm.size)
+        if len(rows)
+    }
+    found = ChainMap(*comm.allgather(mine))
+    lines = [
+        {"seconds": seconds, "epochs": epochs, "validation_error": found[i]}
+        for i, (seconds, epochs) in enumerate(moments)
+        if i in found
+    ]
+
+    def finish() -> None:
+        path = directory.metrics_file("stack")
+        lost = "there will be no picture of the whole stack over time"
+        with files.optional(path, lost):
+            files.write(path, lines_of(lines))
+        with files.optional(directory.monitor, "it stays, and may be removed"):
+            remove(directory.monitor)
+
+    comm.on_root(finish)
+
+
+def _is_kept(config: PretrainConfig, index: int, epoch: int) -> bool:
+    """Tell whether a layer leaves its parameters after an epoch."""
+    usual = max(1, config.stipulated_epochs[index] // _MOMENTS)
+    every = config.monitor_every or usual
+    return every > 0 and epoch % every == 0
+
+
+def _moments(
+    records: Mapping[int, Sequence[EpochRecord]], config: PretrainConfig
+) -> list[tuple[float, list[int]]]:
+    """Return moments, and the epoch whose parameters each layer had left by then."""
+    ends = [
+        (r.ended, layer, r.epoch)
+        for layer, own in records.items()
+        for r in own
+        if _is_kept(config, layer, r.epoch)
+    ]
+    epochs = [0] * len(records)
+    moments: list[tuple[float, list[int]]] = []
+    for seconds, layer, epoch in sorted(ends):
+        epochs[layer] = epoch
+        moments.append((seconds, list(epochs)))
+    if not moments:
+        return []
+    some = np.unique(np.linspace(0, len(moments) - 1, _MOMENTS).astype(int))
+    return [moments[i] for i in some]
+
+
+def _rows(data: Path, config: PretrainConfig) -> Array32:
+    with Dataset.open(data) as dataset:
+        if "validation" not in dataset.splits:
+            return np.empty((0, dataset.n_visible), np.float32)
+        rows = dataset.rows("validation")
+    result: Array32 = rows[monitored_rows(len(rows), config.monitor_rows)]
+    return result
+
+
+def _error_then(
+    directory: RunDirectory,
+    config: PretrainConfig,
+    shapes: Sequence[LayerShape],
+    epochs: Sequence[int],
+    rows: Array32,
+) -> float:
+    """Return the error with the parameters that layers left after some of their epochs.
+
+    NaN if they are not there, or are damaged.
+    """
+    layers = [LayerState(config, shapes, index).layer for index in range(len(shapes))]
+    for index, (layer, epoch) in enumerate(zip(layers, epochs, strict=True)):
+        if epoch:
+            path, read = _file(directory, index, epoch), False
+            if path.exists():  # else the run began without --monitor-every
+                with files.optional(path, _GAPS):
+                    _fill_whole(layer.parameters.vector, path)
+                    read = True
+            if not read:
+                return math.nan
+    stack = DeepAutoencoder.unroll(layers)
+    with np.errstate(all="ignore"):  # who knows what the file holds
+        return squared_error(rows, stack.reconstruct(rows)) / len(rows)
+
+
+def _fill_whole(vector: Array32, path: Path) -> None:
+    found = files.read_array(path)
+    if found.shape != vector.shape or found.dtype != vector.dtype:
+        raise CheckpointError(f"{path} must hold the parameters of a layer.")
+    vector[:] = found
+
+
+def _file(directory: RunDirectory, index: int, epoch: int) -> Path:
+    return directory.monitor / f"layer-{index + 1}.e{epoch:06}.npy"

@@ -1,4 +1,4 @@
-"""What pre-training has come to: records, times, the summary, errors along the way."""
+"""What a training has come to: records, times, and the summary of each command."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,31 +8,30 @@ from typing import Any
 
 import numpy as np
 
-from mpilayer import files
-from mpilayer.arrays import Array32
+from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import PretrainConfig
-from mpilayer.data.dataset import Dataset
-from mpilayer.errors import CheckpointError
-from mpilayer.models.base import LayerShape
-from mpilayer.models.stack import DeepAutoencoder
-from mpilayer.numerics.losses import squared_error
-from mpilayer.parallel.comm import Communicator
-from mpilayer.runs.advice import after_pretraining, over_fits, worse_than_pca
+from mpilayer.models.stack import Predictor
+from mpilayer.runs.advice import (
+    Errors,
+    after_finetuning,
+    after_pretraining,
+    costly_allreduce,
+    no_better_than_always,
+    over_fits,
+    worse_than_pca,
+)
 from mpilayer.runs.checkpoints import Cut
-from mpilayer.runs.directory import RunDirectory, remove
-from mpilayer.runs.model import load_stack
-from mpilayer.runs.rows import errors_of, pca_of
+from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.model import load_stack, run_shapes, stack_over_time
+from mpilayer.runs.rows import always_of, confusion_of, errors_of, pca_of
 from mpilayer.runs.session import Session, finite
-from mpilayer.store.metrics import keep_until, lines_of
-from mpilayer.train.layer import LayerState, monitored_rows
-from mpilayer.train.pretrain import Pipeline
+from mpilayer.runs.tasks import SPARSE, Task
+from mpilayer.store.metrics import MetricsReader, keep_until
+from mpilayer.train.finetune import FinetuneState
 from mpilayer.train.record import KINDS, EpochRecord
 from mpilayer.train.schedule import Schedule, finish_times
-
-_GAPS = "the picture of the whole stack over time will have gaps"
-_MOMENTS = 40
-"""Moments at which the stack is looked at, at most."""
-
+from mpilayer.train.sparse.descent import Descent
+from mpilayer.train.sparse.firing import dead_units
 
 # --- what pre-training has done
 
@@ -41,29 +40,29 @@ _MOMENTS = 40
 class LayerOutcome:
     """What a rank tells the others about one of its layers."""
 
+    rank: int
     records: list[EpochRecord]
     digest: str
     used: tuple[int, ...]
     dropped: tuple[int, ...]
 
-
-def outcomes_of(
-    pipeline: Pipeline, records: list[EpochRecord]
-) -> dict[int, LayerOutcome]:
-    """Return the outcome of each of this rank's layers."""
-    return {
-        index: LayerOutcome(
-            records=[record for record in records if record.layer == index],
-            digest=state.layer.parameters.digest(),
-            used=pipeline.row(index),
-            dropped=pipeline.dropped(index),
-        )
-        for index, state in pipeline.states.items()
-    }
+    def facts(self, index: int) -> dict[str, Any]:
+        """Return what the summary says of the layer: errors, and seconds."""
+        last = self.records[-1] if self.records else None
+        return {
+            "layer": index + 1,
+            "rank": self.rank,
+            "epochs": len(self.records),
+            "digest": self.digest,
+            "train_error": finite(last.train_error) if last else None,
+            "validation_error": finite(last.validation_error) if last else None,
+            **{kind: sum(r.seconds[kind] for r in self.records) for kind in KINDS},
+        }
 
 
 def recorded_table(config: PretrainConfig, layers: Sequence[LayerOutcome]) -> Schedule:
     """Return the table that an asynchronous run has filled."""
+    names = ("end", "cut_short", "activations")
     return Schedule(
         "async",
         tuple(layer.used for layer in layers),
@@ -71,9 +70,7 @@ def recorded_table(config: PretrainConfig, layers: Sequence[LayerOutcome]) -> Sc
         dropped=tuple(layer.dropped for layer in layers),
         settings={
             "extra_epochs": list(config.extra),
-            "end": config.end,
-            "cut_short": config.cut_short,
-            "activations": config.activations,
+            **{name: getattr(config, name) for name in names},
         },
     )
 
@@ -95,41 +92,22 @@ def former_records(directory: RunDirectory, cut: Cut) -> dict[int, list[EpochRec
     return former
 
 
-def layer_times(
-    layers: dict[int, LayerOutcome], owners: Sequence[range]
-) -> list[dict[str, Any]]:
-    """Return where the time of each layer went, in seconds."""
-    rank_of = {layer: rank for rank, own in enumerate(owners) for layer in own}
-    result = []
-    for index in sorted(layers):
-        records = layers[index].records
-        sums = {kind: sum(r.seconds[kind] for r in records) for kind in KINDS}
-        last = records[-1] if records else None
-        result.append(
-            {
-                "layer": index + 1,
-                "rank": rank_of[index],
-                "epochs": len(records),
-                "digest": layers[index].digest,
-                "train_error": finite(last.train_error) if last else None,
-                "validation_error": finite(last.validation_error) if last else None,
-                **sums,
-            }
-        )
-    return result
-
-
-def summarize(
-    data: Path,
+def conclude_pretraining(
     directory: RunDirectory,
-    config: PretrainConfig,
     session: Session,
-    schedule: Schedule,
-    times: list[dict[str, Any]],
+    data: Path,
+    config: PretrainConfig,
+    table: Schedule | None,
+    layers: Sequence[LayerOutcome],
     seconds: float,
 ) -> dict[str, Any]:
-    """Measure the stack beside PCA; write and return the summary. Collective."""
+    """Measure the stack beside PCA; write and return the summary. Collective.
+
+    The schedule, and the error of the stack over time, are written, too.
+    """
     comm = session.comm
+    schedule = table or recorded_table(config, layers)
+    comm.on_root(lambda: directory.write_table(schedule))
     short = short_of_epochs(config, schedule)
     session.warn(short)
     stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
@@ -138,6 +116,7 @@ def summarize(
     remedies = after_pretraining(config, over_fits(errors, pca))
     worse = worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
     session.warn(worse)
+    times = [layer.facts(index) for index, layer in enumerate(layers)]
     summary = {
         **session.facts(),
         "schedule": config.schedule,
@@ -152,7 +131,10 @@ def summarize(
         "worse_than_pca": worse,
         "layers": times,
     }
-    return comm.on_root(lambda: directory.write_summary(summary))
+    written = comm.on_root(lambda: directory.write_summary(summary))
+    records = {index: layer.records for index, layer in enumerate(layers)}
+    stack_over_time(directory, data, config, stack.shapes, records, comm)
+    return written
 
 
 def short_of_epochs(config: PretrainConfig, schedule: Schedule) -> str:
@@ -194,131 +176,152 @@ def _simulated_seconds(schedule: Schedule, times: Sequence[dict[str, Any]]) -> f
     return max(finish_times(schedule, costs))
 
 
-# --- the error of the whole stack while its layers are trained
-#
-# No rank has all layers, and none shall wait for the others. So every layer leaves its
-# parameters after some of its epochs, and the errors are computed when training ends.
+# --- what fine-tuning has reached
 
 
-def leave_parameters(
-    directory: RunDirectory, state: LayerState, config: PretrainConfig
-) -> None:
-    """Write a layer's parameters, if it is time to. Local to the layer's rank."""
-    if _is_kept(config, state.index, state.epoch):
-        path = _file(directory, state.index, state.epoch)
-        with files.optional(directory.monitor, _GAPS):
-            directory.monitor.mkdir(exist_ok=True)
-            files.write_array(path, state.layer.parameters.vector)
-
-
-def stack_over_time(
+def conclude_finetuning(
     directory: RunDirectory,
+    session: Session,
     data: Path,
-    config: PretrainConfig,
-    shapes: list[LayerShape],
-    records: Mapping[int, Sequence[EpochRecord]],
-    comm: Communicator,
-) -> None:
-    """Write the unrolled stack's error over time to ``metrics/stack.jsonl``.
+    task: Task,
+    state: FinetuneState,
+    lines: Sequence[Mapping[str, Any]],
+    seconds: float,
+) -> dict[str, Any]:
+    """Measure the trained model; write and return the summary. Collective.
 
-    The error is Σ over columns of (x − x̂)², mean over the monitored validation rows.
-    Collective, for the ranks share the work; ``records`` are those of all layers. What
-    ``leave_parameters`` has left is removed.
+    ``lines`` are the metrics of all epochs.
     """
-    moments = _moments(records, config)
-    rows = comm.everywhere(lambda: _rows(data, config))
-    mine = {
-        i: _error(directory, config, shapes, moments[i][1], rows)
-        for i in range(comm.rank, len(moments), comm.size)
-        if len(rows)
+    comm, config, name = session.comm, state.config, task.name
+    parts = ("training", "allreduce", "evaluating")
+    times = {part: sum(line[part] for line in lines) for part in parts}
+    work = f"minibatches of {config.minibatch} rows"
+    session.warn(costly_allreduce(times["allreduce"], seconds, comm.size, work))
+    errors = errors_of(state.stack, data, comm)
+    if isinstance(state.stack, Predictor):
+        own = _of_predictor(session, state, state.stack, errors, data, task)
+    else:
+        own = _of_autoencoder(directory, session, state, errors)
+    own_times = {
+        **session.facts(),
+        "seconds": seconds,
+        "optimizer": config.optimizer,
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        **times,
     }
-    found = {i: error for part in comm.allgather(mine) for i, error in part.items()}
-    lines = []
-    for i in sorted(found):
-        seconds, epochs = moments[i]
-        line = {"seconds": seconds, "epochs": epochs, "validation_error": found[i]}
-        lines.append(line)
-
-    def finish() -> None:
-        path = directory.metrics_file("stack")
-        lost = "there will be no picture of the whole stack over time"
-        with files.optional(path, lost):
-            files.write(path, lines_of(lines))
-        with files.optional(directory.monitor, "it stays, and may be removed"):
-            remove(directory.monitor)
-
-    comm.on_root(finish)
+    # Keys of pre-training stay; those of this step are told by their prefix.
+    summary = {**{f"{name}_{key}": value for key, value in own_times.items()}, **own}
+    return comm.on_root(lambda: directory.write_summary(summary))
 
 
-def _is_kept(config: PretrainConfig, index: int, epoch: int) -> bool:
-    """Tell whether a layer leaves its parameters after an epoch."""
-    usual = max(1, config.stipulated_epochs[index] // _MOMENTS)
-    every = config.monitor_every or usual
-    return every > 0 and epoch % every == 0
+def _of_autoencoder(
+    directory: RunDirectory, session: Session, state: FinetuneState, errors: Errors
+) -> dict[str, Any]:
+    """Return the errors of the autoencoder, beside PCA. Collective."""
+
+    def advise() -> str:
+        pca = directory.read_summary().get("pca") or {}
+        remedies = after_finetuning(
+            state.config,
+            run_shapes(directory)[0],
+            state.epoch,
+            state.best_epoch,
+            over_fits(errors, pca),
+        )
+        shapes = state.stack.shapes
+        return worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
+
+    worse = session.comm.on_root(advise)
+    session.warn(worse)
+    own = {f"{split}_error": error for split, error in errors.items()}
+    return {**own, "finetuned": errors, "worse_than_pca": worse}
 
 
-def _moments(
-    records: Mapping[int, Sequence[EpochRecord]], config: PretrainConfig
-) -> list[tuple[float, list[int]]]:
-    """Return moments, and the epoch whose parameters each layer had left by then."""
-    ends = [
-        (r.ended, layer, r.epoch)
-        for layer, own in records.items()
-        for r in own
-        if _is_kept(config, layer, r.epoch)
-    ]
-    epochs = [0] * len(records)
-    moments: list[tuple[float, list[int]]] = []
-    for seconds, layer, epoch in sorted(ends):
-        epochs[layer] = epoch
-        moments.append((seconds, list(epochs)))
-    if not moments:
-        return []
-    some = np.unique(np.linspace(0, len(moments) - 1, _MOMENTS).astype(int))
-    return [moments[i] for i in some]
+def _of_predictor(
+    session: Session,
+    state: FinetuneState,
+    model: Predictor,
+    errors: Errors,
+    data: Path,
+    task: Task,
+) -> dict[str, Any]:
+    """Return the errors of a predictor. Collective."""
+    comm = session.comm
+    usual = errors_of(always_of(data, model.classes, comm), data, comm)
+    worse = no_better_than_always(task.model, errors, usual, state.config, state.epoch)
+    session.warn(worse)
+    found = {f"{task.name}_error": errors, f"{task.name}_no_better": worse}
+    if not len(model.classes):
+        return found
+    split = "train" if errors["test"] is None else "test"
+    table = confusion_of(model, data, split, comm)
+    return {**found, **table, "confusion_split": split}
 
 
-def _rows(data: Path, config: PretrainConfig) -> Array32:
-    with Dataset.open(data) as dataset:
-        if "validation" not in dataset.splits:
-            return np.empty((0, dataset.n_visible), np.float32)
-        rows = dataset.rows("validation")
-    result: Array32 = rows[monitored_rows(len(rows), config.monitor_rows)]
-    return result
+# --- what a sparse training has reached
 
 
-def _error(
-    directory: RunDirectory,
-    config: PretrainConfig,
-    shapes: list[LayerShape],
-    epochs: Sequence[int],
-    rows: Array32,
-) -> float:
-    """Return the error with the parameters that layers left after some of their epochs.
+def conclude_sparse(
+    directory: RunDirectory, session: Session, descent: Descent, seconds: float
+) -> dict[str, Any]:
+    """Measure the last iteration; write and return the summary. Collective."""
+    cost, config, state, comm = (
+        descent.cost,
+        descent.config,
+        descent.state,
+        session.comm,
+    )
+    if state is None:
+        raise RuntimeError("a descent without evaluations")
+    dead, final = dead_units(cost, state.position), cost.measure(state.position)
 
-    NaN if they are not there, or are damaged.
+    def times() -> dict[str, float]:
+        # Of rank 0, in all evaluations.
+        lines = list(MetricsReader(directory.metrics_file(SPARSE)).new_lines())
+        kinds = ("computing", "allreduce")
+        return {f"{kind}_seconds": sum(line[kind] for line in lines) for kind in kinds}
+
+    spent, warning = comm.on_root(times), dead.warning(final)
+    allreduce, work = spent["allreduce_seconds"], f"{cost.n_rows} rows"
+    session.warn(warning)
+    session.warn(costly_allreduce(allreduce, seconds, comm.size, work))
+    terms = ("cost", "exact_cost", "reconstruction", "decay", "sparsity")
+    summary = {
+        **session.facts(),
+        "kl": config.kl,
+        "optimizer": config.optimizer,
+        **{name: finite(getattr(final, name)) for name in (*terms, "gradient_norm")},
+        "evaluations": cost.evaluations,
+        "iterations": state.iteration,
+        "stopped_by": descent.stopped_by,
+        "dead_units": dead.units,
+        "warning": warning,
+        "mean_activation": float(cost.mean_activation.mean()),
+        "mean_activations": cost.mean_activation.tolist(),
+        "digest": cost.model.parameters.digest(),
+        "n_visible": cost.model.shape.n_visible,
+        "n_hidden": cost.model.shape.n_hidden,
+        "n_rows": cost.n_rows,
+        "seconds": seconds,
+        **spent,
+    }
+    return comm.on_root(lambda: directory.write_summary(summary))
+
+
+def filters(weights: Array64) -> AnyArray:
+    """Return the input of norm 1 that each hidden unit responds to most.
+
+    Parameters
+    ----------
+    weights : ndarray (n_visible, n_hidden)
+        W₁.
+
+    Returns
+    -------
+    ndarray (n_hidden, n_visible), or (n_hidden, size, size) of square patches
     """
-    layers = [LayerState(config, shapes, index).layer for index in range(len(shapes))]
-    for index, (layer, epoch) in enumerate(zip(layers, epochs, strict=True)):
-        if epoch:
-            path, read = _file(directory, index, epoch), False
-            if path.exists():  # else the run began without --monitor-every
-                with files.optional(path, _GAPS):
-                    _fill(layer.parameters.vector, path)
-                    read = True
-            if not read:
-                return math.nan
-    stack = DeepAutoencoder.unroll(layers)
-    with np.errstate(all="ignore"):  # who knows what the file holds
-        return squared_error(rows, stack.reconstruct(rows)) / len(rows)
-
-
-def _fill(vector: Array32, path: Path) -> None:
-    found = files.read_array(path)
-    if found.shape != vector.shape or found.dtype != vector.dtype:
-        raise CheckpointError(f"{path} must hold the parameters of a layer.")
-    vector[:] = found
-
-
-def _file(directory: RunDirectory, index: int, epoch: int) -> Path:
-    return directory.monitor / f"layer-{index + 1}.e{epoch:06}.npy"
+    norms = np.maximum(np.linalg.norm(weights, axis=0), np.finfo(np.float64).tiny)
+    rows: AnyArray = (weights / norms).T.astype(np.float32)
+    size = round(rows.shape[1] ** 0.5)
+    return rows.reshape(-1, size, size) if size * size == rows.shape[1] else rows

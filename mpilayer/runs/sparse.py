@@ -4,30 +4,23 @@ from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from typing import TypeAlias
-
-import numpy as np
+from typing import Any, TypeAlias
 
 from mpilayer import files
-from mpilayer.arrays import AnyArray, Array64
+from mpilayer.arrays import AnyArray
 from mpilayer.config import SparseConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import TrainingError
 from mpilayer.optim.search import Iterate
 from mpilayer.partition import shard_bounds
-from mpilayer.runs.advice import costly_allreduce
-from mpilayer.runs.checkpoints import (
-    Saver,
-    remove_unfinished,
-    restore_replicas,
-    saving,
-)
+from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas, saving
 from mpilayer.runs.drive import Summary, Terms, Training
+from mpilayer.runs.outcome import conclude_sparse, filters
 from mpilayer.runs.rows import Facts, check_range, data_facts
-from mpilayer.runs.session import Session, finite
+from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import SPARSE, sparse_config
 from mpilayer.store.checkpoint import exists, forget_damaged
-from mpilayer.store.metrics import MetricsReader, MetricsWriter, keep_until
+from mpilayer.store.metrics import MetricsWriter, keep_until
 from mpilayer.train.sparse.cost import (
     Evaluation,
     ShardedCost,
@@ -35,7 +28,6 @@ from mpilayer.train.sparse.cost import (
     start_weights,
 )
 from mpilayer.train.sparse.descent import Descent
-from mpilayer.train.sparse.firing import dead_units
 from mpilayer.train.strata import Strata
 
 SparseTerms: TypeAlias = Terms[SparseConfig]
@@ -82,10 +74,13 @@ class SparseTraining(Training[SparseConfig]):
         check_range(rows, config.output, terms.data, "give --output tanh or linear")
         return rows.astype(config.dtype, copy=False)
 
-    def _train(self, terms: SparseTerms, rows: AnyArray, again: bool) -> Summary:
+    def _train(self, terms: SparseTerms, rows: AnyArray, again: bool) -> Any:
         self.announce(terms)
         cost = make_cost(rows, terms.config, terms.facts, self.session)
         return self.descend(cost, terms.config, again)
+
+    def _conclude(self, terms: SparseTerms, trained: Any) -> Summary:  # noqa: ARG002
+        return conclude_sparse(self.directory, self.session, *trained)
 
     def announce(self, terms: SparseTerms) -> None:
         """Say where the ranks run, and what works, but not as the user may think."""
@@ -105,29 +100,17 @@ class SparseTraining(Training[SparseConfig]):
                 "there is no sparsity term"
             )
 
-    def descend(self, cost: ShardedCost, config: SparseConfig, again: bool) -> Summary:
-        """Descend to the end, and write down what was reached. Collective.
+    def descend(
+        self, cost: ShardedCost, config: SparseConfig, again: bool
+    ) -> tuple[Descent, float]:
+        """Descend to the end; return the descent, and its seconds. Collective.
 
-        Raises
-        ------
-        TrainingError
-            The cost is not a number; the last good weights are in the checkpoint. If it
-            was none from the start, nothing of the run is left.
+        A ``TrainingError`` says that the cost is not a number; the last good weights
+        are in the checkpoint. If it was none from the start, nothing is left.
         """
-        comm, directory = self.session.comm, self.directory
         descent = Descent(cost, config)
         before = self._restore(descent) if again else 0.0
-        seconds = self._loop(descent, before)
-        state = descent.state
-        if state is None:
-            raise RuntimeError("a descent without evaluations")
-        summary = _reached(descent, state, self.session)
-        times = comm.on_root(self._times)
-        self.session.warn(summary["warning"])
-        allreduce, work = times["allreduce_seconds"], f"{cost.n_rows} rows"
-        self.session.warn(costly_allreduce(allreduce, seconds, comm.size, work))
-        summary |= {"seconds": seconds, **times}
-        return comm.on_root(lambda: directory.write_summary(summary))
+        return descent, self._loop(descent, before)
 
     def _restore(self, descent: Descent) -> float:
         """Go where the run was, if that was saved; return its seconds. Collective."""
@@ -195,7 +178,7 @@ class SparseTraining(Training[SparseConfig]):
                 saver.finish()
             comm.barrier()
             if descent.stopped_by == "time":
-                raise session.interrupted(directory)
+                raise session.interrupted(directory.go_on)
         return perf_counter() - origin
 
     def _save(
@@ -226,14 +209,6 @@ class SparseTraining(Training[SparseConfig]):
         full.collective = error.collective
         return full
 
-    def _times(self) -> dict[str, float]:
-        """Return where rank 0's time went in all evaluations; on rank 0."""
-        lines = list(MetricsReader(self.directory.metrics_file(SPARSE)).new_lines())
-        return {
-            f"{kind}_seconds": sum(line[kind] for line in lines)
-            for kind in ("computing", "allreduce")
-        }
-
 
 def sparse_facts(data: Path, config: SparseConfig) -> Facts:
     """Return what the data set says, checked against the settings. Local."""
@@ -247,45 +222,3 @@ def make_cost(
     model = make_model(config, facts.n_visible)
     start_weights(model, config)
     return ShardedCost(model, rows, config, session.comm, session.eager)
-
-
-def filters(weights: Array64) -> AnyArray:
-    """Return the input of norm 1 that each hidden unit responds to most.
-
-    Parameters
-    ----------
-    weights : ndarray (n_visible, n_hidden)
-        W₁.
-
-    Returns
-    -------
-    ndarray (n_hidden, n_visible), or (n_hidden, size, size) of square patches
-    """
-    norms = np.maximum(np.linalg.norm(weights, axis=0), np.finfo(np.float64).tiny)
-    rows: AnyArray = (weights / norms).T.astype(np.float32)
-    size = round(rows.shape[1] ** 0.5)
-    return rows.reshape(-1, size, size) if size * size == rows.shape[1] else rows
-
-
-def _reached(descent: Descent, state: Iterate, session: Session) -> Summary:
-    """Return what the last iteration has reached. Collective."""
-    cost, config = descent.cost, descent.config
-    dead, final = dead_units(cost, state.position), cost.measure(state.position)
-    terms = ("cost", "exact_cost", "reconstruction", "decay", "sparsity")
-    return {
-        **session.facts(),
-        "kl": config.kl,
-        "optimizer": config.optimizer,
-        **{name: finite(getattr(final, name)) for name in (*terms, "gradient_norm")},
-        "evaluations": cost.evaluations,
-        "iterations": state.iteration,
-        "stopped_by": descent.stopped_by,
-        "dead_units": dead.units,
-        "warning": dead.warning(final),
-        "mean_activation": float(cost.mean_activation.mean()),
-        "mean_activations": cost.mean_activation.tolist(),
-        "digest": cost.model.parameters.digest(),
-        "n_visible": cost.model.shape.n_visible,
-        "n_hidden": cost.model.shape.n_hidden,
-        "n_rows": cost.n_rows,
-    }

@@ -32,10 +32,7 @@ def kind_of(directory: RunDirectory) -> str:
 def is_run(run: Path, command: str) -> bool:
     """Tell whether there is a run to go on with by a command. Local.
 
-    Raises
-    ------
-    ConfigError
-        There is one, but another command has begun it.
+    A ``ConfigError`` says: there is one, but another command has begun it.
     """
     if not (run / "config.toml").is_file():
         return False
@@ -52,11 +49,8 @@ def is_run(run: Path, command: str) -> bool:
 def settings_of(directory: RunDirectory, section: str, cls: type[Config]) -> Config:
     """Return the settings that a section of a run's ``config.toml`` holds. Local.
 
-    Raises
-    ------
-    CheckpointError
-        There is no such section, or it has what this version does not know: another
-        one has written it.
+    A ``CheckpointError`` says: there is no such section, or it has what this version
+    does not know: another one has written it.
     """
     path, sections = directory.path / "config.toml", directory.read_config()
     values = sections.get(section)
@@ -97,10 +91,8 @@ def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
 
     ``data`` says where it is now; by default it is where it was.
 
-    Raises
-    ------
-    DataError
-        Missing, damaged, changed, or not the data the run was pre-trained on.
+    A ``DataError`` says: missing, damaged, changed, or not the data that the run was
+    trained on.
     """
     trained_on = directory.read_config().get("data", {})
     path = data or Path(trained_on.get("path", ""))
@@ -218,10 +210,7 @@ def trained_last(directory: RunDirectory) -> Task | None:
 def command_of(run: Path) -> str:
     """Return what a run was doing last. Local.
 
-    Raises
-    ------
-    CheckpointError
-        There is no run.
+    A ``CheckpointError`` says: there is no run.
     """
     directory = RunDirectory.open(run)
     kind, task = kind_of(directory), begun_last(directory)

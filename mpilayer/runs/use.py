@@ -58,12 +58,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return the errors of a run on one split. Collective.
 
-    Parameters
-    ----------
-    data : Path, optional
-        A data set to evaluate on; by default the one the run was trained on.
-    task : str, optional
-        Which of the run's models, see ``TASKS``; by default what was trained last.
+    The ``data`` are by default those of the run, the ``task``, one of ``TASKS``, what
+    was trained last.
 
     Returns
     -------
@@ -155,8 +151,6 @@ def write_rows(
         The file; its ending says the format. ``.h5`` and ``.hdf5`` hold a data set with
         all splits, ``.npy`` and ``.csv`` the rows of one split; ``.csv`` has the labels
         as its last column.
-    replace : bool
-        Replace an older file.
     split : str, optional
         The split for ``.npy`` and ``.csv``; not needed if the data have only one.
     task : str, optional
@@ -291,16 +285,10 @@ def export(
 ) -> store.Model:
     """Write a trained model of a run, and return what was written. One process.
 
-    Parameters
-    ----------
-    out : Path
-        The file; its ending, one of ``store.ENDINGS``, says the format.
-    part : str
-        ``whole``, or ``encoder`` for the steps to the code alone.
-    replace : bool
-        Replace an older file; of ``.h5`` files only exported models are replaced.
-    task : str, optional
-        Which of the run's models, one of ``TASKS``; by default what was trained last.
+    The ending of ``out``, one of ``store.ENDINGS``, says the format. The ``part`` is
+    ``whole``, or ``encoder`` for the steps to the code alone. With ``replace`` an older
+    file gives way, of ``.h5`` files only an exported model. The ``task``, one of
+    ``TASKS``, is by default what was trained last.
     """
     if part not in PARTS:
         raise ConfigError(unknown("part", part, PARTS))

@@ -3,7 +3,7 @@
 See :mod:`mpilayer.train.strata` for what a rank holds.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import TrainingError
-from mpilayer.models.stack import Masks, Predictor, Stack
+from mpilayer.models.base import LayerShape
+from mpilayer.models.stack import DeepAutoencoder, Masks, Predictor, Stack
 from mpilayer.numerics.losses import SOFTMAX
 from mpilayer.optim.minibatch import DEFAULT_RATES, Optimizer, make_optimizer
 from mpilayer.parallel.comm import Communicator
@@ -204,6 +205,34 @@ class FinetuneState:
             f"epoch {self.epoch}: training diverges. Give a learning rate below "
             f"{self.learning_rate:g}, another optimizer, or scale the data."
         ).of_all_ranks()
+
+
+def first_stack(
+    config: FinetuneConfig,
+    shapes: Sequence[LayerShape],
+    pretrained: DeepAutoencoder | None = None,
+    labels: AnyArray | None = None,
+    classes: AnyArray | None = None,
+) -> Stack:
+    """Return what is going to be trained, as it is before the first epoch.
+
+    It begins with what is ``pretrained``, if anything. With ``labels``, those of all
+    training rows, it predicts them, or which of the ``classes`` they are.
+    """
+    if labels is None or classes is None:
+        if pretrained is not None:
+            return pretrained
+        stack = DeepAutoencoder(shapes)
+        random_weights(stack, config.seed)
+        return stack
+    model = Predictor(shapes, classes)
+    random_weights(model, config.seed, 0 if pretrained is None else len(shapes))
+    if pretrained is not None:
+        model.take_encoder(pretrained)
+    if not len(classes):
+        # Numbers may lie far from zero; the weights are for what differs.
+        model.parameters[f"bias_{len(shapes)}"][:] = labels.mean(dtype=np.float64)
+    return model
 
 
 def finetune(

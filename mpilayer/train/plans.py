@@ -6,10 +6,12 @@ come is in its *track*: the outputs of the layer below that its epochs used.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from mpilayer.train.schedule import AsyncLayer, Schedule
+from mpilayer.config import PretrainConfig
+from mpilayer.models.base import LayerShape
+from mpilayer.train.schedule import AsyncLayer, Schedule, greedy, lockstep, simulate
 
 
 @dataclass(frozen=True, order=True)
@@ -271,3 +273,55 @@ class AsyncPlan(Plan):
         if mine.final:
             return None
         return below.epoch if below.final else below.epoch + 1
+
+
+# --- from the settings
+
+
+def effective(config: PretrainConfig, table: Schedule | None) -> PretrainConfig:
+    """Return the settings with the defaults that depend on others filled in."""
+    activations = config.activations
+    if activations == "auto":
+        name = config.schedule.partition(":")[0]
+        activations = "transformed" if name in ("async", "simulate") else "streamed"
+        if name == "replay" and table is not None:
+            activations = table.settings.get("activations", activations)
+    return replace(config, extra_epochs=config.extra, activations=activations)
+
+
+def table_of(
+    config: PretrainConfig,
+    shapes: Sequence[LayerShape],
+    replayed: Schedule | None = None,
+) -> Schedule | None:
+    """Return the table of the settings, or the one to be ``replayed`` with them.
+
+    None if it comes about as outputs arrive.
+    """
+    epochs, extra = config.stipulated_epochs, config.extra
+    if config.schedule == "async":
+        return None
+    if replayed is not None:
+        table = replayed
+    elif config.schedule == "greedy":
+        table = greedy(epochs, extra)
+    elif config.schedule == "lockstep":
+        lag = config.lag[0] if len(config.lag) == 1 else config.lag
+        table = lockstep(epochs, extra, lag, config.refresh_every)
+    else:
+        pairs = zip(config.epoch_costs, shapes, strict=True)
+        costs = [given or shape.cost for given, shape in pairs]
+        n_cores = config.cores or len(shapes)
+        table = simulate(epochs, extra, costs, n_cores, config.end, config.cut_short)
+    activations = effective(config, table).activations
+    return replace(table, settings={**table.settings, "activations": activations})
+
+
+def plan_of(config: PretrainConfig, table: Schedule | None) -> Plan:
+    """Return who trains when, and which checkpoints of the layers go together."""
+    streamed = config.activations == "streamed"
+    if table is not None:
+        return TablePlan(table, streamed)
+    return AsyncPlan(
+        config.stipulated_epochs, config.extra, streamed, config.end, config.cut_short
+    )

@@ -27,13 +27,16 @@ def pixels(n_rows: int, n_columns: int = 20, seed: int = 0) -> np.ndarray:
     return np.where(bright, 255 - 60 * noise, 60 * noise).astype(np.uint8)
 
 
-def write_pixels(path: Path, n_columns: int = 20, n_rows: int = 230) -> Path:
-    """Write a small data set; training rows are not a whole number of minibatches."""
-    sizes = {"train": n_rows, "validation": 70, "test": 60}
-    splits = {
-        name: Split(pixels(n, n_columns, seed), np.arange(n) % 10)
-        for seed, (name, n) in enumerate(sizes.items())
-    }
+def write_pixels(path: Path, n_columns=20, n_rows=230, more=(70, 60), labels=None):
+    """Write a small data set; training rows are not a whole number of minibatches.
+
+    Labels are a function of split and rows; otherwise they go round from 0 to 9.
+    """
+    splits = {}
+    sizes = zip(("train", "validation", "test"), (n_rows, *more), strict=True)
+    for seed, (name, n) in enumerate(sizes):
+        x = pixels(n, n_columns, seed)
+        splits[name] = Split(x, labels(name, x) if labels else np.arange(n) % 10)
     write_dataset(path, splits, name="tiny", origin="made up", scale=PIXEL_SCALE)
     return path
 

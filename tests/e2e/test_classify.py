@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.traces import different, weights
-from mpilayer.data.dataset import PIXEL_SCALE, Dataset, write_dataset
-from mpilayer.data.split import Split
-from tests.e2e.conftest import contents, pixels, read_summary, records
+from mpilayer.data.dataset import Dataset
+from tests.e2e.conftest import contents, read_summary, records, write_pixels
 from tests.support.command import call, found, refuse, said
 
 SETTINGS = "--optimizer adam --learning-rate 0.01 --minibatch 30 --threads 1"
@@ -18,7 +17,7 @@ SETTINGS += " --learning-rate-decay 0.98 --weight-decay 0.001"
 CLASSIFY = f"finetune run --task classify {SETTINGS}"
 REGRESS = f"finetune run --task regress {SETTINGS}"
 PRETRAIN = "--layers 14,8 --minibatch 50 --threads 1"
-SIZES = {"train": 330, "validation": 90, "test": 80}
+SPLITS = ("train", "validation", "test")
 CLASSES = [-4, 7, 8, 30]
 
 
@@ -32,14 +31,9 @@ def resized(**known):
     return lambda split, x: np.resize(known[split], len(x)) if split in known else None
 
 
-def write(path, labels=causes, seed=0):
+def write(path, labels=causes):
     """Write a data set, whose labels a function of split and rows says."""
-    splits = {}
-    for i, (split, n) in enumerate(SIZES.items()):
-        x = pixels(n, 20, seed + i)
-        splits[split] = Split(x, labels(split, x))
-    write_dataset(path, splits, name="tiny", origin="made up", scale=PIXEL_SCALE)
-    return path
+    write_pixels(path, n_rows=330, more=(90, 80), labels=labels)
 
 
 def trained(run):
@@ -106,7 +100,7 @@ def test_a_classifier_adds_to_the_run(classified, pretrained):
     names = trained(folder / "run")["classifier/classes"]
     np.testing.assert_array_equal(names, CLASSES)
     errors = [
-        [read_summary(folder / "run")["classify_error"][split] for split in SIZES]
+        [read_summary(folder / "run")["classify_error"][split] for split in SPLITS]
         for folder, _ in classified.values()
     ]
     assert max(errors[0]) < 25
@@ -274,7 +268,7 @@ def test_validation_rows_without_labels(tmp_path):
 
 
 def test_evaluating_on_other_labels(ready):
-    write(ready / "other.h5", lambda s, x: causes(s, x, [-4, 7, 8, 31]), seed=4)
+    write(ready / "other.h5", lambda s, x: causes(s, x, [-4, 7, 8, 31]))
     write(ready / "bare.h5", resized())
     for name, ranks, words in (
         ("other", 0, "found 31"),

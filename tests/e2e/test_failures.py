@@ -94,8 +94,8 @@ def test_an_interrupt_by_the_terminal_saves_and_ends_the_job(tiny, tmp_path, ran
 
 
 HASTY = """
-from mpilayer.runs import lock
-lock.PATIENCE = 0.2
+from mpilayer.runs import session
+session.PATIENCE = 0.2
 """
 
 

@@ -3,8 +3,7 @@
 import pytest
 
 from tests.support import launch
-
-OPTIONS = ("--layers", "8,4", "--epochs", 3, "--minibatch", 50)
+from tests.support.command import call, said
 
 # A rank of somebody's program, which starts mpilayer's commands.
 RANK = """
@@ -33,9 +32,8 @@ LEFT_OVER = {
 
 
 def test_training_takes_no_notice(tiny, tmp_path):
-    run = tmp_path / "run"
-    done = launch.run("pretrain", tiny, "--run", run, *OPTIONS, variables=LEFT_OVER)
-    assert "layer 2: 3/3" in done.ok().stderr
+    line = f"pretrain {tiny} --run run --layers 8,4 --epochs 3 --minibatch 50"
+    assert "layer 2: 3/3" in call(tmp_path, line, variables=LEFT_OVER).ok().stderr
 
 
 @pytest.mark.parametrize("shell", [False, True])
@@ -48,8 +46,6 @@ def test_a_command_that_a_rank_starts(pretrained, shell):
 def test_a_folder_of_the_same_name_is_not_the_package(tmp_path):
     # Such as the checkout, for who works in the folder above it.
     (tmp_path / "mpilayer").symlink_to(launch.ROOT)
-    where = {"cwd": tmp_path, "variables": {"PYTHONPATH": ""}}
     program = ("-c", "from mpilayer import RBM; print(RBM.__module__)")
-    assert launch.run(program=program, **where).ok().stdout.split() == [
-        "mpilayer.estimators.layer"
-    ]
+    text = said(tmp_path, "", program=program, variables={"PYTHONPATH": ""})
+    assert text.split() == ["mpilayer.estimators.layer"]

@@ -10,21 +10,16 @@ import sys
 import pytest
 from mpilayer import environment
 
-folder, *files = sys.argv[1:]
+suite, folder = sys.argv[1:]
 options = [f"--basetemp={folder}/rank-{environment.launched_rank()}"]
 options += ["--with-mpi", "-q", "--color=no", "-p", "no:cacheprovider"]
-raise SystemExit(pytest.main([*files, *options]))
+raise SystemExit(pytest.main([suite, *options]))
 """
 
 
-# Sums over ranks and shares of rows are the same for all numbers above 2; layers lie on
-# 3 ranks by ones and twos, and on 4 each alone.
-SUITES = {3: ["."], 4: ["test_pipeline.py", "test_restart.py", "test_divergence.py"]}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", SUITES)
+@pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_the_mpi_suite(ranks, tmp_path):
-    files = [launch.ROOT / "tests" / "mpi" / name for name in SUITES[ranks]]
+    arguments = [launch.ROOT / "tests" / "mpi", tmp_path]
     options = {"program": ("-c", PROGRAM), "cwd": launch.ROOT, "limit": 600}
-    launch.run(tmp_path, *files, ranks=ranks, **options).ok()
+    launch.run(*arguments, ranks=ranks, **options).ok()

@@ -16,22 +16,15 @@ KINDS = ("ash", "beech", "elm")
 NAMES = ("height (m)", "leaf, mm", "age")
 SPLITS = "--validation 24 --test 30"
 EXPERIMENT = """
-[experiment]
-steps = ["data", "pretrain", "finetune", "evaluate"]
 [data]
 source = "{source}"
 labels = "kind"
 validation = 24
 test = 30
 scale = "minmax"
-[pretrain]
-layers = [5, 3]
-epochs = 1
-minibatch = 10
-[finetune]
-task = "classify"
-epochs = 1
-minibatch = 10
+[sparse]
+hidden = 3
+evaluations = 2
 """
 
 

@@ -59,8 +59,9 @@ def beside(*cases):
 @beside(*LAUNCHERS)
 def a_run_longer_than_its_time_goes_on_again_and_again(place, launcher):
     job = ["--nodes", 2, "--ntasks", 4, "--launcher", launcher]
-    place.write("pretrain", *LONG, *job, "--environment", NEARLY_OVER, slowly=True)
-    (job,) = place.submit()
+    job = place.start(
+        "pretrain", *LONG, *job, "--environment", NEARLY_OVER, slowly=True
+    )
     place.wait_until(lambda: "requeue 1 of 5" in place.everything())
     before = place.epochs()
     place.wait_until(lambda: place.epochs() > before)
@@ -79,8 +80,7 @@ def a_run_longer_than_its_time_goes_on_again_and_again(place, launcher):
 
 @beside()
 def a_cancelled_run_goes_on_by_hand(place):
-    place.write("pretrain", *LONG, "--ntasks", 4, slowly=True)
-    (job,) = place.submit()
+    job = place.start("pretrain", *LONG, "--ntasks", 4, slowly=True)
     place.wait_until(place.epochs)
     cancel(job)
     assert place.ended(job)["JobState"] == "CANCELLED"
@@ -93,8 +93,7 @@ def a_cancelled_run_goes_on_by_hand(place):
 @beside(*LAUNCHERS)
 def a_job_whose_ranks_were_killed_can_be_requeued(place, launcher):
     often = ["--checkpoint-every", 5, "--launcher", launcher]
-    place.write("pretrain", *LONG, *often, "--ntasks", 4, slowly=True)
-    (job,) = place.submit()
+    job = place.start("pretrain", *LONG, *often, "--ntasks", 4, slowly=True)
     place.wait_until(lambda: place.epochs() > 5)
     cancel("--signal=KILL", f"{job}.0")
     assert place.ended(job)["JobState"] == "FAILED", place.everything()
@@ -108,8 +107,7 @@ def a_job_whose_ranks_were_killed_can_be_requeued(place, launcher):
 @beside()
 def a_run_is_looked_at_while_it_is_in_a_job(place):
     endless = [*LAYERS, "--epochs", 1_000_000, "--minibatch", 50]
-    place.write("pretrain", *endless, "--nodes", 2, "--ntasks", 4, slowly=True)
-    (job,) = place.submit()
+    job = place.start("pretrain", *endless, "--nodes", 2, "--ntasks", 4, slowly=True)
 
     def watch():
         """Return the epochs of all layers in a view that says that the run goes on."""
@@ -143,8 +141,7 @@ def a_run_is_looked_at_while_it_is_in_a_job(place):
 @beside(*LAUNCHERS)
 def scaling_of_the_sparse_mode(place, launcher):
     options = ["--evaluations", 5, "--nodes", 2, "--ntasks", 4, "--launcher", launcher]
-    place.write("scaling", *options)
-    (job,) = place.submit()
+    job = place.start("scaling", *options)
     place.assert_completed(job)
     table = r"ranks  seconds  speed-up\n +1 .* 1\.00\n +2 .*\n +4 "
     assert re.search(table, place.everything())
@@ -155,8 +152,7 @@ def scaling_of_the_sparse_mode(place, launcher):
 @beside(*LAUNCHERS)
 def a_comparison_on_two_nodes(place, launcher):
     options = ["--hidden", 6, "--evaluations", 30, "--launcher", launcher]
-    place.write("compare", *options, "--nodes", 2, "--ntasks", 4)
-    (job,) = place.submit()
+    job = place.start("compare", *options, "--nodes", 2, "--ntasks", 4)
     place.assert_completed(job)
     assert (place.run / "complete").read_text() == "compare\n"
     result = json.loads((place.run / "compare.json").read_text())

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from mpilayer.cli import watch
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.lock import RunLock
+from mpilayer.runs.session import RunLock
 from mpilayer.store.metrics import MetricsWriter
 from tests.support.command import call, refuse, said
 from tests.support.terminal import Terminal

@@ -1,5 +1,7 @@
 """A layer whose weights become infinite ends the training of all ranks."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,8 @@ from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Keeper
 from mpilayer.train.strata import Strata
-from tests.support.pipeline import EPOCHS, TABLES, async_plan, train
-from tests.support.together import left_in_flight, together
+from tests.support.pipeline import EPOCHS, TABLES, async_plan, each_epoch, train
+from tests.support.together import caught, left_in_flight, together
 from tests.support.toys import randomize, rows
 
 pytestmark = pytest.mark.mpi(min_size=2)
@@ -32,26 +34,11 @@ PLANS = {
 def diverging(layer, epoch):
     """Return what lets a layer diverge in an epoch."""
 
-    def prepare(state):
-        trained = state.train_epoch
+    def steepen(state, _):
+        if (state.index, state.epoch + 1) == (layer, epoch):
+            state.learning_rate = 1e30
 
-        def train_epoch(*arguments):
-            if (state.index, state.epoch + 1) == (layer, epoch):
-                state.learning_rate = 1e30
-            trained(*arguments)
-
-        state.train_epoch = train_epoch
-
-    return prepare
-
-
-def error_of(work):
-    """Return what some work raises."""
-    try:
-        work()
-    except TrainingError as error:
-        return error.collective, str(error)
-    return None
+    return each_epoch(steepen)
 
 
 # When the first layer's end is the end, those above may not come so far.
@@ -67,17 +54,13 @@ CASES = [
 def test_a_layer_that_diverges_ends_all_ranks(world, name, layer):
     for epoch in (1, 2):
         notice = Notice(world)
-        found = error_of(
-            lambda notice=notice, epoch=epoch: train(
-                world, PLANS[name], Keeper(notice), prepare=diverging(layer, epoch)
-            )
-        )
+        options = {"prepare": diverging(layer, epoch)}
+        found = caught(partial(train, world, PLANS[name], Keeper(notice), **options))
         notice.close()
         waiting = left_in_flight(world)
         everywhere = world.allgather(found)
         with together(world):
-            assert found is not None
-            assert found[0]
+            assert found[::2] == (TrainingError, True)
             assert f"layer {layer + 1} are not after epoch {epoch}:" in found[1]
             assert everywhere == [found] * world.size
             assert not waiting
@@ -85,20 +68,14 @@ def test_a_layer_that_diverges_ends_all_ranks(world, name, layer):
 
 def test_fine_tuning_that_diverges(world):
     stack = DeepAutoencoder([LayerShape(12, 8, "linear"), LayerShape(8, 4)])
-    randomize(stack)
-    config = FinetuneConfig(
-        epochs=5, minibatch=20, optimizer="sgd", learning_rate=1e6, loss="squared"
-    )
+    settings = {"minibatch": 20, "optimizer": "sgd", "loss": "squared"}
+    config = FinetuneConfig(epochs=5, learning_rate=1e6, **settings)
     strata = Strata.of_rank(90, 20, world.rank, world.size)
-    start, stop = strata.rows
-    state = FinetuneState(stack, config)
-    found = error_of(
-        lambda: list(finetune(state, strata, rows(90)[start:stop], rows(0), world))
-    )
+    mine, state = rows(90)[slice(*strata.rows)], FinetuneState(randomize(stack), config)
+    found = caught(lambda: list(finetune(state, strata, mine, rows(0), world)))
     everywhere = world.allgather(found)
     with together(world):
-        assert found is not None
-        assert found[0]
+        assert found[::2] == (TrainingError, True)
         assert "fine-tuning" in found[1]
         assert everywhere == [found] * world.size
         assert np.isfinite(state.best).all()

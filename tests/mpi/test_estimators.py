@@ -1,5 +1,7 @@
 """Estimators on several ranks, each with rows of its own: what one rank would find."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from mpilayer.estimators import InputError, SettingError
 from mpilayer.estimators.rows import current_bounds, redistribute
 from tests.support.estimators import small
 from tests.support.sparse import patches
-from tests.support.together import SPLITS, shares, together
+from tests.support.together import SPLITS, caught, shares, together
 from tests.support.toys import rows
 
 pytestmark = [
@@ -30,12 +32,22 @@ def share(comm, data, split="even"):
     return shares(data, comm.size, split)[comm.rank]
 
 
+def fitted(world, make, tolerance, data=X, split="even", **changes):
+    """Fit on all ranks and alone; return both.
+
+    Demand the same bits on all ranks, and one rank's result but for rounding.
+    """
+    alone = world.on_root(lambda: make(None, **changes).fit(data))
+    found = make(world, **changes).fit(share(world, data, split))
+    assert_agrees(world, found, alone, tolerance)
+    return found, alone
+
+
 def vector(estimator) -> Array32:
     return np.concatenate([view.ravel() for view in estimator.parameters_.values()])
 
 
 def assert_agrees(world, found, alone, tolerance):
-    """Demand the same bits on all ranks, and one rank's result but for rounding."""
     vectors = world.allgather(vector(found))
     with together(world):
         assert all(np.array_equal(v, vectors[0]) for v in vectors)
@@ -58,9 +70,8 @@ def layer(name, comm=None, **changes):
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize(("name", "changes"), LAYERS)
 def test_one_layer(world, name, changes, split):
-    alone = world.on_root(lambda: layer(name, **changes).fit(X))
-    found = layer(name, world, **changes).fit(share(world, X, split))
-    assert_agrees(world, found, alone, 1e-5)
+    make = partial(layer, name)
+    found, alone = fitted(world, make, 1e-5, split=split, **changes)
     score = found.score(share(world, X, split))
     with together(world):
         assert score == pytest.approx(alone.score(X), rel=1e-5)
@@ -78,10 +89,7 @@ def test_partial_fits_and_sparse_rows(world, name):
 
 def test_many_sizes_of_shares(world):
     options = {"minibatch": 64, "epochs": 15}
-    data = rows(1300)
-    alone = world.on_root(lambda: layer("Autoencoder", **options).fit(data))
-    found = layer("Autoencoder", world, **options).fit(share(world, data))
-    assert_agrees(world, found, alone, 1e-4)
+    fitted(world, partial(layer, "Autoencoder"), 1e-4, rows(1300), **options)
 
 
 def stack(comm=None, **changes):
@@ -89,29 +97,22 @@ def stack(comm=None, **changes):
     return small("StackedAutoencoder", comm=comm, **usual | changes)
 
 
+@pytest.mark.parametrize("layers", [(8, 6, 3), (5,)])
 @pytest.mark.parametrize("schedule", ["lockstep", "greedy"])
 @pytest.mark.parametrize("split", SPLITS)
-def test_pretraining_has_the_bits_of_one_rank(world, split, schedule):
-    alone = world.on_root(lambda: stack(schedule=schedule).fit(X))
-    found = stack(world, schedule=schedule).fit(share(world, X, split))
-    assert_agrees(world, found, alone, 0)
+def test_pretraining_has_the_bits_of_one_rank(world, split, schedule, layers):
+    """Also with more ranks than layers."""
+    options = {"split": split, "schedule": schedule, "layers": layers}
+    found, alone = fitted(world, stack, 0, **options)
     with together(world):
         assert found.layer_errors_ == alone.layer_errors_
-
-
-def test_more_ranks_than_layers(world):
-    alone = world.on_root(lambda: stack(layers=(5,)).fit(X))
-    assert_agrees(world, stack(world, layers=(5,)).fit(share(world, X)), alone, 0)
 
 
 @pytest.mark.parametrize("minibatch", [20, 3, 500])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_finetuning_agrees_with_one_rank(world, optimizer, minibatch):
-    options = {"finetune_epochs": 3, "optimizer": optimizer}
-    options["finetune_minibatch"] = minibatch
-    alone = world.on_root(lambda: stack(**options).fit(X))
-    found = stack(world, **options).fit(share(world, X))
-    assert_agrees(world, found, alone, 1e-4)
+    options = {"finetune_epochs": 3, "finetune_minibatch": minibatch}
+    found, alone = fitted(world, stack, 1e-4, optimizer=optimizer, **options)
     with together(world):
         assert found.finetune_losses_ == pytest.approx(alone.finetune_losses_, rel=1e-4)
 
@@ -132,10 +133,8 @@ def sparse(comm=None, **changes):
 )
 @pytest.mark.parametrize("split", SPLITS)
 def test_exact_sparsity_agrees_with_one_rank(world, split, optimizer, kl):
-    data, options = patches(97), {"optimizer": optimizer, "kl": kl}
-    alone = world.on_root(lambda: sparse(**options).fit(data))
-    found = sparse(world, **options).fit(share(world, data, split))
-    assert_agrees(world, found, alone, 1e-8)
+    options = {"optimizer": optimizer, "kl": kl}
+    found, alone = fitted(world, sparse, 1e-8, patches(97), split, **options)
     with together(world):
         assert found.cost_ == pytest.approx(alone.cost_, rel=1e-9)
 
@@ -149,46 +148,26 @@ def test_average_sparsity_says_the_exact_cost(world):
 # --- communicators, errors, searches -------------------------------------------------
 
 
-def test_communicators_of_mpi4py(world):
-    from mpi4py import MPI
-
-    alone = world.on_root(lambda: layer("RBM").fit(X))
-    found = layer("RBM", MPI.COMM_WORLD).fit(share(world, X))
-    assert_agrees(world, found, alone, 1e-5)
-
-
-@pytest.mark.parametrize("make", [lambda c: layer("RBM", c), stack, sparse])
+@pytest.mark.parametrize("make", [partial(layer, "RBM"), stack, sparse])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_rows_that_are_bad_on_one_rank(world, make, bad):
+def test_rows_that_are_bad_on_one_rank_or_none_at_all(world, make, bad):
     mine = share(world, X).copy()
     if world.rank == world.size - 1:
         mine[2, 3] = bad
-    caught = None
-    try:
-        make(world).fit(mine)
-    except InputError as error:
-        caught = error
+    found = caught(lambda: make(world).fit(mine))
     with together(world):
-        assert caught is not None
-        assert caught.collective
-        assert "Input X contains" in str(caught)
-
-
-@pytest.mark.parametrize("make", [lambda c: layer("RBM", c), stack, sparse])
-def test_no_rows_at_all(world, make):
+        assert found[::2] == (InputError, True)
+        assert "Input X contains" in found[1]
     with pytest.raises(InputError, match="no rank has any"):
         make(world).fit(X[:0])
 
 
-def test_other_arguments_on_one_rank(world):
-    estimator = layer("RBM", world, epochs=1 + (world.rank == 1))
+@pytest.mark.parametrize(("more_epochs", "fewer_columns"), [(1, 0), (0, 1)])
+def test_other_arguments_or_columns_on_one_rank(world, more_epochs, fewer_columns):
+    mine = world.rank == 1
+    estimator = layer("RBM", world, epochs=1 + more_epochs * mine)
     with pytest.raises(SettingError, match="rank 1 differs from rank 0"):
-        estimator.fit(share(world, X))
-
-
-def test_other_columns_on_one_rank(world):
-    with pytest.raises(SettingError, match="rank 1 differs from rank 0"):
-        layer("RBM", world).fit(share(world, X)[:, : 12 - (world.rank == 1)])
+        estimator.fit(share(world, X)[:, : 12 - fewer_columns * mine])
 
 
 def test_all_ranks_find_the_same_best_of_a_grid(world):
@@ -232,15 +211,12 @@ LAYERS_OF_RANKS = {"layers": (8, 6, 5), "finetune_epochs": 0}
     ],
 )
 def test_divergence_is_an_error_of_all_ranks(world, name, options):
+    """With a communicator of mpi4py, as its users have it."""
     model = small(name, **options, comm=world._comm)
-    found = None
-    try:
-        model.fit(share(world, X))
-    except TrainingError as error:
-        found = str(error), error.collective
+    found = caught(lambda: model.fit(share(world, X)))
     everywhere = world.allgather(found)
     with together(world):
-        assert found is not None
-        assert "training diverges" in found[0]
-        assert everywhere == [(found[0], True)] * world.size
+        assert found[::2] == (TrainingError, True)
+        assert "training diverges" in found[1]
+        assert everywhere == [found] * world.size
         assert not hasattr(model, "parameters_")

@@ -16,6 +16,7 @@ from tests.support.pipeline import (
     assert_same,
     async_plan,
     data,
+    each_epoch,
     train,
 )
 from tests.support.together import left_in_flight, together
@@ -115,19 +116,12 @@ def test_an_asynchronous_run_can_be_replayed(world, end, case):
 def test_a_slow_rank_above_lets_outputs_drop(world):
     """Rank 0 has ended before the others have done their first epoch."""
 
-    def prepare(state):
-        if world.rank > 0:
-            trained = state.train_epoch
-
-            def late(*arguments):
-                if state.epoch == 0:
-                    time.sleep(0.5)
-                trained(*arguments)
-
-            state.train_epoch = late
+    def late(state, _):
+        if world.rank > 0 and state.epoch == 0:
+            time.sleep(0.5)
 
     options = {"rows": LARGE, "config": COARSE}
-    recorded = train(world, async_plan(), **options, prepare=prepare)
+    recorded = train(world, async_plan(), **options, prepare=each_epoch(late))
     serial = alone(world, TablePlan(recorded.schedule(), True), LARGE, COARSE)
     with together(world):
         assert_sensible(recorded, "all")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from mpilayer.errors import ConfigError, DataError
+from mpilayer.errors import DataError
 from mpilayer.parallel import channel
 from mpilayer.parallel.channel import Inbox, Outbox, Rows
 from mpilayer.parallel.comm import wait_until
-from tests.support.together import FailedTogether, together
+from tests.support.together import FailedTogether, caught, together
 
 pytestmark = pytest.mark.mpi(min_size=2)
 
@@ -22,7 +22,7 @@ def test_objects_of_different_sizes(world):
         ]
 
 
-def test_rank_0_works_for_all(world):
+def test_rank_0_works_for_all_or_each_for_itself(world):
     calls = []
 
     def work():
@@ -31,44 +31,25 @@ def test_rank_0_works_for_all(world):
 
     array, text = world.on_root(work)
     nothing = world.on_root(lambda: None)
+    own = world.everywhere(lambda: world.rank**2)
     with together(world):
         assert calls == [0] * (world.rank == 0)
         assert (array.tolist(), text) == ([0, 1, 2, 3, 4], "text")
         assert nothing is None
+        assert own == world.rank**2
 
 
-def test_each_rank_works_for_itself(world):
-    found = world.everywhere(lambda: world.rank**2)
-    with together(world):
-        assert found == world.rank**2
-
-
-def caught(work):
-    """Return the error that a collective call raises."""
-    try:
-        work()
-    except (ConfigError, DataError) as error:
-        return type(error), str(error), error.collective
-    return None
-
-
-def test_an_error_of_rank_0_is_raised_on_all(world):
-    def fail():
-        raise ConfigError("layers must be at least 1; got 0")
-
-    found = caught(lambda: world.on_root(fail))
-    with together(world):
-        assert found == (ConfigError, "layers must be at least 1; got 0", True)
-
-
-def test_the_error_of_the_lowest_rank_is_raised_on_all(world):
-    def fail():
-        if world.rank > 0:
+def test_the_error_of_rank_0_or_of_the_lowest_is_raised_on_all(world):
+    def fail(least=0):
+        if world.rank >= least:
             raise DataError(f"rank {world.rank} cannot read")
 
-    found = caught(lambda: world.everywhere(fail))
+    found = [
+        caught(lambda: world.on_root(fail)),
+        caught(lambda: world.everywhere(lambda: fail(1))),
+    ]
     with together(world):
-        assert found == (DataError, "rank 1 cannot read", True)
+        assert found == [(DataError, f"rank {r} cannot read", True) for r in (0, 1)]
 
 
 def test_sums(world):

@@ -16,6 +16,7 @@ from tests.support.pipeline import (
     Stage,
     assert_same,
     async_plan,
+    each_epoch,
     train,
 )
 from tests.support.together import left_in_flight, together
@@ -39,17 +40,11 @@ def interrupted(world, plan, rank, epochs, before=None, every=0, delay=0.0):
             notice.raise_it()
         return notice.is_raised()
 
-    def prepare(state):
-        trained = state.train_epoch
+    def count(*_):
+        done.append(0)
+        time.sleep(delay)
 
-        def train_epoch(*arguments):
-            done.append(0)
-            time.sleep(delay)
-            trained(*arguments)
-
-        state.train_epoch = train_epoch
-
-    stage = train(world, plan, Memory(every, stop), before, prepare=prepare)
+    stage = train(world, plan, Memory(every, stop), before, prepare=each_epoch(count))
     notice.close()
     return stage
 
@@ -97,25 +92,6 @@ def test_lost_at_any_moment(world, name, streamed):
         ended = train(world, plan, None, stage)
         with together(world):
             assert_same(ended, whole)
-
-
-def test_serial_checkpoints_go_on_on_several_ranks(world):
-    whole = alone(world, LOCKSTEP, Memory(1))
-    for n in range(0, len(whole.kept), 3):
-        ended = train(world, LOCKSTEP, None, Stage(whole.kept[:n], whole.records))
-        with together(world):
-            assert_same(ended, whole)
-
-
-def test_stopped_again_and_again(world):
-    stage, launches = Stage(), 0
-    expected = alone(world, LOCKSTEP)
-    while not stage.digests or stage.interrupted:
-        stage = interrupted(world, LOCKSTEP, launches % world.size, 1, stage)
-        launches += 1
-    with together(world):
-        assert launches > 1
-        assert_same(stage, expected)
 
 
 @pytest.mark.parametrize("end", ["stipulated", "all", "first-layer"])
@@ -202,19 +178,14 @@ def test_a_notice_of_any_rank_reaches_all(world, times):
             assert all(found)
 
 
-def test_a_notice_of_all_or_none(world):
-    for _ in range(3):
-        found = noticed(world, [], late=0.001 * world.rank)
-        with together(world):
-            assert not any(found)
-    found = noticed(world, list(range(world.size)))
-    with together(world):
-        assert all(found)
-
-
-def test_a_notice_when_the_others_are_closing(world):
+def test_a_notice_of_all_or_none_or_when_the_others_are_closing(world):
     """The last rank raises it although nobody looks any more."""
     last = world.size - 1
-    found = noticed(world, [last], late=0.02 * (world.rank == last))
-    with together(world):
-        assert all(found)
+    for raised_by, late in (
+        ([], 0.001 * world.rank),
+        (list(range(world.size)), 0.0),
+        ([last], 0.02 * (world.rank == last)),
+    ):
+        found = noticed(world, raised_by, late)
+        with together(world):
+            assert set(found) == {bool(raised_by)}

@@ -31,9 +31,8 @@ from mpilayer.cli.main import main as mpilayer
 from tests.e2e.conftest import write_pixels
 
 LIMIT = 60
-for _name in ("training", "use", "report", "resume"):
-    import_module(f"mpilayer.cli.{_name}")  # once, not in every child
-import_module("mpilayer.report.build")
+for _name in ("cli.training", "cli.use", "report.build"):
+    import_module(f"mpilayer.{_name}")  # once, not in every child
 
 COMMANDS = ("resume", "watch", "report", "evaluate", "again")
 _SMALL = ("--minibatch", "50", "--threads", "1", "--checkpoint-every", "1")

@@ -18,11 +18,10 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -78,24 +77,19 @@ class Fault:
 class Place:
     """A folder in which runs of all modes can be made, and their results compared."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.here = folder / "here"
-        self._base = folder / "base"
+    def __init__(self, folder):
+        self.folder, self.here, self._base = folder, folder / "here", folder / "base"
         self._base.mkdir(parents=True)
         write_pixels(self._base / "data.h5", n_rows=120)
         plan = _PLAN.format(data=self.here / "data.h5")
         (self._base / "plan.toml").write_text(plan)
-        self.shim = folder / "shim.so"
-        source = Path(__file__).with_suffix(".c")
+        self.shim, source = folder / "shim.so", Path(__file__).with_suffix(".c")
         command = [_compiler(), "-shared", "-fPIC", "-O1", "-o", self.shim, source]
         subprocess.run([*command, "-ldl"], check=True)
         self.counts = cache(self._counts)
         self.expected = cache(self._expected)
 
-    def launch(
-        self, mode: str, ranks: int, *more: object, **variables: object
-    ) -> launch.Result:
+    def launch(self, mode, ranks, *more, **variables):
         """Start a mode, with the shim."""
         names = {"DATA": "data.h5", "RUN": "run", "PLAN": "plan.toml"}
         words = [self.here / names[w] if w in names else w for w in MODES[mode].split()]
@@ -103,7 +97,7 @@ class Place:
         settings |= {"LD_PRELOAD": str(self.shim), "SHIM_FOLDER": str(self.here)}
         return launch.run(*words, *more, ranks=ranks, limit=LIMIT, variables=settings)
 
-    def prepare(self, mode: str) -> None:
+    def prepare(self, mode):
         """Put there what a mode begins with."""
         if mode == "finetune":
             self.expected("pretrain", 0)
@@ -112,30 +106,25 @@ class Place:
         if mode == "finetune":
             shutil.copytree(self.folder / "pretrain-0", self.here / "run")
 
-    def result(self) -> dict[str, Any]:
-        """Return what was trained, and the errors; not the times."""
-        found = {}
+    def result(self):
+        """Return the arrays that were trained, and texts: errors, not times."""
+        arrays, texts = {}, {}
         for path in sorted((self.here / "run").rglob("summary.json")):
-            where = path.parent.relative_to(self.here)
-            arrays = weights(path.parent).items()
+            run, where = path.parent, path.parent.relative_to(self.here)
             # What is of no use any more may be left.
-            found |= {f"{where}/{k}": v for k, v in arrays if ".e0" not in k}
-            numbers = json.dumps(errors(path.parent))
-            found[f"{where}/errors"] = numbers
-            found[f"{where}/complete"] = (path.parent / "complete").read_text()
-        return found
+            own = {k: v for k, v in weights(run).items() if ".e0" not in k}
+            arrays |= {f"{where}/{k}": v for k, v in own.items()}
+            texts[f"{where}/errors"] = json.dumps(errors(run))
+            texts[f"{where}/complete"] = (run / "complete").read_text()
+        return arrays, texts
 
-    def differences(self, mode: str, ranks: int) -> list[str]:
+    def differences(self, mode, ranks):
         """Return what is not as if nothing had happened."""
-        found, expected = self.result(), self.expected(mode, ranks)
-        texts = {k for k, v in (found | expected).items() if isinstance(v, str)}
-        wrong = [k for k in texts if found.get(k) != expected.get(k)]
-        for name in texts:
-            found.pop(name, None)
-        arrays = {k: v for k, v in expected.items() if k not in texts}
-        return wrong + different(found, arrays)
+        (arrays, texts), (others, told) = self.result(), self.expected(mode, ranks)
+        wrong = [k for k in texts | told if texts.get(k) != told.get(k)]
+        return wrong + different(arrays, others)
 
-    def try_one(self, fault: Fault) -> str:
+    def try_one(self, fault):
         """Return ``right``, ``resumed``, or what is wrong."""
         self.prepare(fault.mode)
         number = getattr(errno, fault.error)
@@ -152,8 +141,9 @@ class Place:
             return f"no message, or several\n{result}"
         if os.strerror(number).lower() not in words.lower():
             return f"no reason\n{result}"
-        begun = (self.here / "run" / "config.toml").exists() and fault.mode != "run"
-        if begun and fault.mode != "finetune" and "mpilayer resume" not in words:
+        begun = (self.here / "run" / "config.toml").exists()
+        resumable = begun and fault.mode not in ("run", "finetune")
+        if resumable and "mpilayer resume" not in words:
             return f"no way on\n{result}"
         again = self.launch(fault.mode, fault.ranks, "--resume", "auto")
         if again.code:
@@ -161,14 +151,14 @@ class Place:
         wrong = self.differences(fault.mode, fault.ranks)
         return f"other result {wrong}\n{result}\n{again}" if wrong else "resumed"
 
-    def _expected(self, mode: str, ranks: int) -> dict[str, Any]:
+    def _expected(self, mode, ranks):
         self._counts(mode, ranks)
         kept = self.folder / f"{mode}-{ranks}"
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(self.here / "run", kept)
         return self.result()
 
-    def _counts(self, mode: str, ranks: int) -> dict[int, dict[str, int]]:
+    def _counts(self, mode, ranks):
         """Return the calls of each rank and kind of an undisturbed launch."""
         self.prepare(mode)
         prefix = self.folder / f"count-{mode}-{ranks}"
@@ -180,14 +170,14 @@ class Place:
         return found
 
 
-def _compiler() -> str:
+def _compiler():
     found = shutil.which("cc") or shutil.which("gcc")
     if found is None or sys.platform != "linux":
         pytest.skip("needs a C compiler and Linux")
     return found
 
 
-def faults(place: Place, rng: random.Random, modes: list[str]) -> Iterator[Fault]:
+def faults(place, rng, modes):
     """Yield faults without end: all modes, ranks, kinds and errors in turn."""
     while True:
         for mode in modes:
@@ -195,8 +185,7 @@ def faults(place: Place, rng: random.Random, modes: list[str]) -> Iterator[Fault
                 ranks = rng.choice([0, 2])
                 counts = place.counts(mode, ranks)
                 rank = rng.randrange(len(counts))
-                if not counts[rank][kind]:
-                    rank = 0
+                rank = rank if counts[rank][kind] else 0
                 # The few calls of the beginning and end matter as much as all others.
                 n = counts[rank][kind]
                 spread = [rng.randint(1, n), rng.randint(1, min(n, 12))]
@@ -206,35 +195,26 @@ def faults(place: Place, rng: random.Random, modes: list[str]) -> Iterator[Fault
                 yield Fault(mode, ranks, rank, kind, error, rng.choice(spread), lasting)
 
 
-def campaign(
-    place: Place, n: int, seed: int, modes: list[str]
-) -> Counter[tuple[str, str]]:
-    """Try so many faults; print what is wrong; return the outcomes of each mode."""
-    outcomes: Counter[tuple[str, str]] = Counter()
-    source = faults(place, random.Random(seed), modes)
-    for number in range(n):
-        fault = next(source)
-        try:
-            outcome = place.try_one(fault)
-        except (pytest.fail.Exception, Exception) as error:
-            outcome = f"hang, or files that cannot be read: {error!r}"
-        short = outcome.splitlines()[0].split(" [")[0]
-        outcomes[fault.mode, short] += 1
-        if short not in ("right", "resumed"):
-            print(f"--- {number}: {fault}\n{outcome}\n", flush=True)
-    return outcomes
-
-
-def main() -> int:
-    """Print the table."""
+def main():
+    """Try faults; print what is wrong, and a table of the outcomes of each mode."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--modes", default=",".join(MODES))
     args = parser.parse_args()
+    outcomes = Counter()
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder).resolve() / "place")
-        outcomes = campaign(place, args.faults, args.seed, args.modes.split(","))
+        source = faults(place, random.Random(args.seed), args.modes.split(","))
+        for number, fault in enumerate(islice(source, args.faults)):
+            try:
+                outcome = place.try_one(fault)
+            except (pytest.fail.Exception, Exception) as error:
+                outcome = f"hang, or files that cannot be read: {error!r}"
+            short = outcome.splitlines()[0].split(" [")[0]
+            outcomes[fault.mode, short] += 1
+            if short not in ("right", "resumed"):
+                print(f"--- {number}: {fault}\n{outcome}\n", flush=True)
     for (mode, outcome), count in sorted(outcomes.items()):
         print(f"{mode:10} {outcome:40} {count}")
     return int(any(outcome not in ("right", "resumed") for _, outcome in outcomes))

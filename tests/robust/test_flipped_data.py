@@ -15,7 +15,7 @@ from mpilayer.data.dataset import KIND, Dataset, write_dataset
 from mpilayer.data.split import Split
 from mpilayer.errors import DataError
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.resume import resume
+from mpilayer.runs.drive import resume
 from mpilayer.runs.tasks import data_of_run
 from mpilayer.runs.use import evaluate
 from tests.support.runs import pretrain, run_finetune

@@ -66,43 +66,36 @@ OFTEN = ("--checkpoint-every", 1)
 
 
 class Trainings:
-    """Trainings of every kind, the same ones again and again.
+    """Trainings of every kind on two data sets, the same ones again and again.
 
-    Parameters
-    ----------
-    folder : Path
-        For runs that nobody breaks off.
-    dense, patches : Path
-        Data sets.
+    ``folder`` is for runs that nobody breaks off.
     """
 
-    def __init__(self, folder: Path, dense: Path, patches: Path) -> None:
+    def __init__(self, folder, dense, patches):
         self.folder, self.data = folder, {"pretrain": dense, "sparse": patches}
         self.whole = cache(self._whole)
 
-    def begin(self, kind: str, run: Path, *options: object) -> list[object]:
+    def begin(self, kind, run, *options):
         """Return the command; fine-tuning gets a stack to begin with."""
         if kind != "finetune":
-            words: list[object] = [kind, self.data[kind], "--run", run]
+            words = [kind, self.data[kind], "--run", run]
         else:
             words = [kind, run]
             if not run.exists():
                 shutil.copytree(self.whole("pretrain"), run)
         return [*words, *OPTIONS[kind].split(), *options]
 
-    def _whole(self, kind: str, ranks: int = 0, *options: object) -> Path:
+    def _whole(self, kind, ranks=0, *options):
         run = self.folder / f"{len(list(self.folder.iterdir()))}"
         launch.run(*self.begin(kind, run, *options), ranks=ranks).ok()
         return run
 
-    def broken(self, kind: str, run: Path, *options: object, **how: object) -> Path:
+    def broken(self, kind, run, *options, **how):
         """Break a new training off, and return its run."""
         interrupt(run, METRICS[kind], *self.begin(kind, run, *options), **how)
         return run
 
-    def assert_whole(
-        self, run: Path, kind: str = "pretrain", ranks: int = 0, *options: object
-    ) -> None:
+    def assert_whole(self, run, kind="pretrain", ranks=0, *options):
         """Demand all that an unbroken run on so many ranks has, to the bit."""
         assert_same(run, self.whole(kind, ranks, *options))
 
@@ -119,17 +112,10 @@ def slowly(seconds: float = 0.03) -> tuple[str, ...]:
     return launch.driver(SLOW.format(seconds=seconds))
 
 
-def interrupt(
-    run: Path,
-    metrics: str,
-    *arguments: object,
-    lines: int = 3,
-    number: signal.Signals = signal.SIGTERM,
-    ranks: int = 0,
-) -> None:
+def interrupt(run, metrics, *arguments, lines=3, number=signal.SIGTERM, ranks=0):
     """Start, send a signal when there are so many lines, and demand a good end."""
     options = {"ranks": ranks, "program": slowly(), "limit": 60}
-    with launch.started(*arguments, **options) as job:  # type: ignore[arg-type]
+    with launch.started(*arguments, **options) as job:
         job.wait_for(run / "metrics" / f"{metrics}.jsonl", lines)
         job.signal(number)
         result = job.finish()

@@ -14,10 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -34,77 +31,61 @@ _HOME = "--user-data-dir="
 class Browser:
     """A page in Chromium; ``events`` are what it has told without being asked."""
 
-    def __init__(self, commands: int, answers: int) -> None:
+    def __init__(self, commands, answers):
         self._commands, self._answers = commands, answers
-        self._buffer = b""
-        self._number = 0
-        self.events: list[dict[str, Any]] = []
+        self._buffer, self._number, self._where = b"", 0, {}
+        self.events = []
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
-        self._session: str | None = attached["sessionId"]
+        self._where = {"sessionId": attached["sessionId"]}
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable")
 
-    _session: str | None = None
-
-    def ask(self, method: str, **parameters: object) -> dict[str, Any]:
+    def ask(self, method, **parameters):
         """Send a command, and return its result."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._commands, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._receive()
-            if answer.get("id") == self._number:
-                assert "error" not in answer, answer
-                return answer["result"]
+        os.write(self._commands, json.dumps(message | self._where).encode() + b"\0")
+        while (answer := self._receive()).get("id") != self._number:
             self.events.append(answer)
+        assert "error" not in answer, answer
+        return answer["result"]
 
-    def show(self, path: Path, width: int = 1280, dark: bool = False) -> None:
+    def show(self, path, width=1280, dark=False):
         """Load a page from a file, at a width, and wait until it is there."""
-        self.resize(width)
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.ask("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()
         self.ask("Page.navigate", url=path.absolute().as_uri())
-        while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
+        while not self._told("Page.loadEventFired"):
             self.events.append(self._receive())
 
-    def resize(self, width: int) -> None:
-        """Give the window another width."""
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        self.ask("Emulation.setDeviceMetricsOverride", **size)
-
-    def value(self, expression: str) -> Any:
+    def value(self, expression):
         """Return what an expression of JavaScript gives."""
         found = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def complaints(self) -> list[dict[str, Any]]:
+    def complaints(self):
         """Return what stands on the console, errors of the page included."""
         console = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown")
-        methods = (*console, "Log.entryAdded")
-        return [e for e in self.events if e.get("method") in methods]
+        return self._told(*console, "Log.entryAdded")
 
-    def requests(self) -> list[str]:
+    def requests(self):
         """Return the addresses that were asked for."""
-        sent = [
-            e for e in self.events if e.get("method") == "Network.requestWillBeSent"
-        ]
+        sent = self._told("Network.requestWillBeSent")
         return [event["params"]["request"]["url"] for event in sent]
 
-    def picture(self, path: Path) -> None:
-        """Write a screenshot of the whole page."""
-        shot = self.ask("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(shot["data"]))
-
-    def print(self) -> bytes:
+    def print(self):
         """Return the page as PDF."""
         return base64.b64decode(self.ask("Page.printToPDF")["data"])
 
-    def _receive(self) -> dict[str, Any]:
+    def _told(self, *methods):
+        return [event for event in self.events if event.get("method") in methods]
+
+    def _receive(self):
         end = time.monotonic() + _LIMIT
         while b"\0" not in self._buffer:
             left = end - time.monotonic()
@@ -118,7 +99,7 @@ class Browser:
 
 
 @contextmanager
-def browser() -> Iterator[Browser]:
+def browser():
     """Start Chromium; skip, with the reason, where it is not installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:

@@ -34,16 +34,9 @@ GARBLED = "mpi/pmi2: invalid client request"
 
 
 class Place:
-    """A folder in which jobs are written, submitted, and waited for.
+    """A new folder in which jobs are written, submitted, and waited for.
 
-    Parameters
-    ----------
-    folder : Path
-        New.
-    data : Path
-        The data set.
-    stopped : threading.Event
-        Set when nobody is interested any more.
+    ``stopped`` is set when nobody is interested any more.
     """
 
     def __init__(self, folder, data, stopped):
@@ -59,13 +52,15 @@ class Place:
         place.undisturbed, place.pretrained = self.undisturbed, self.pretrained
         return place
 
-    def write(self, command, *arguments, slowly=False):
-        """Write the batch script of a command with a run in the folder."""
+    def start(self, command, *arguments, slowly=False):
+        """Submit the batch script of a command with a run in the folder."""
         if slowly:
             text = f"#!{sys.executable}\n" + launch.driver(SLOWLY)[1]
             program(self.folder / "bin" / "mpilayer", text)
         arguments = ("job", command, self.data, *JOB, *arguments)
         launch.run(*arguments, cwd=self.folder, limit=LIMIT).ok()
+        (job,) = self.submit()
+        return job
 
     def write_stand_in(self, *arguments):
         """Write the batch script of a pre-training that does what its plan says."""

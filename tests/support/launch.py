@@ -62,12 +62,12 @@ class Result:
     stderr: str
     seconds: float
 
-    def ok(self) -> "Result":
+    def ok(self):
         """Demand success; return the result."""
         assert self.code == 0, self
         return self
 
-    def __str__(self) -> str:
+    def __str__(self):
         return (
             f"code {self.code} after {self.seconds:.1f} s\n"
             f"--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"

@@ -217,6 +217,23 @@ def train(
     return Stage(kept, merged(records), interrupted, merged(digests), merged(dropped))
 
 
+def each_epoch(
+    do: Callable[[LayerState, np.ndarray], object],
+) -> Callable[[LayerState], None]:
+    """Return what lets something be done before each epoch of a layer, on its rows."""
+
+    def prepare(state: LayerState) -> None:
+        trained = state.train_epoch
+
+        def train_epoch(rows: np.ndarray, *rest: Any) -> None:
+            do(state, rows)
+            trained(rows, *rest)
+
+        state.train_epoch = train_epoch  # type: ignore[method-assign]
+
+    return prepare
+
+
 def lines(stage: Stage) -> list[list[tuple[Any, ...]]]:
     """Return what a run's records say apart from its seconds."""
     return [

@@ -1,10 +1,11 @@
 """Assertions of all ranks: a test fails on every rank, or on none."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 
+from mpilayer.errors import MpilayerError
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import shard_bounds
 
@@ -20,6 +21,15 @@ SPLITS = {
 def shares(rows: np.ndarray, ranks: int, split: str = "even") -> list[np.ndarray]:
     """Return each rank's rows."""
     return np.split(rows, np.cumsum(SPLITS[split](len(rows), ranks))[:-1])
+
+
+def caught(work: Callable[[], object]) -> tuple[type, str, bool] | None:
+    """Return the kind of an error, its words, and whether all ranks raise it."""
+    try:
+        work()
+    except MpilayerError as error:
+        return type(error), str(error), error.collective
+    return None
 
 
 class FailedTogether(AssertionError):

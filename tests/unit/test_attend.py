@@ -19,14 +19,18 @@ WAITING = (
 )
 
 
+def program(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
 @pytest.fixture
 def said(monkeypatch, tmp_path):
     """Give what is said; requests to SLURM land in ``requests``."""
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/requests\n')
-    scontrol.chmod(0o755)
+    program(tmp_path / "scontrol", f'echo "$@" >>{tmp_path}/requests')
     before = {n: signal.getsignal(n) for n in (signal.SIGUSR1, signal.SIGTERM)}
     yield []
     for number, handler in before.items():
@@ -59,20 +63,18 @@ def test_the_mark_alone_is_the_end(said, tmp_path):
     assert not (tmp_path / "requests").exists()
 
 
-@pytest.mark.parametrize(
-    ("starts", "requeued"), [("", True), ("1", True), ("2", False)]
-)
-def test_what_has_saved_starts_again(said, monkeypatch, tmp_path, starts, requeued):
+@pytest.mark.parametrize(("starts", "again"), [("", True), ("1", True), ("2", False)])
+def test_what_has_saved_starts_again(said, monkeypatch, tmp_path, starts, again):
     monkeypatch.setenv("SLURM_RESTART_COUNT", starts)
     assert ended(Attendant("sparse", 2, said.append), shell("exit 75"), tmp_path) == 75
-    assert (tmp_path / "requests").exists() == requeued
+    assert (tmp_path / "requests").exists() == again
     number = int(starts or 0) + 1
-    expected = f"requeue {number} of 2" if requeued else "not ended in 2 requeues"
+    expected = f"requeue {number} of 2" if again else "not ended in 2 requeues"
     assert expected in said[-1]
 
 
-def test_a_requeue_that_is_refused(said, monkeypatch, tmp_path):
-    (tmp_path / "scontrol").write_text("#!/bin/sh\nexit 1\n")
+def test_a_requeue_that_is_refused(said, tmp_path):
+    program(tmp_path / "scontrol", "exit 1")
     assert ended(Attendant("sparse", 2, said.append), shell("exit 75"), tmp_path) == 75
     assert said[-1] == "not requeued; submit it to go on"
 
@@ -101,18 +103,14 @@ def test_a_signal_reaches_the_command(said, tmp_path, number):
 
 @pytest.mark.parametrize("status", [137, 143])
 def test_ranks_that_srun_ends_after_the_first_have_saved(said, tmp_path, status):
-    srun = tmp_path / "srun"
-    srun.write_text(f"#!/bin/sh\nexit {status}\n")
-    srun.chmod(0o755)
-    assert ended(Attendant("sparse", 5, said.append), ["srun"], tmp_path) == status
-    srun.write_text(f'#!/bin/sh\ntrap "" USR1\nkill -USR1 $PPID\nexit {status}\n')
-    assert ended(Attendant("sparse", 5, said.append), ["srun"], tmp_path) == 75
+    for before, expected in (("", status), ('trap "" USR1; kill -USR1 $PPID', 75)):
+        program(tmp_path / "srun", f"{before}\nexit {status}")
+        attendant = Attendant("sparse", 5, said.append)
+        assert ended(attendant, ["srun"], tmp_path) == expected
 
 
 def test_steps_are_skipped_after_a_restart(said, monkeypatch, tmp_path):
-    srun = tmp_path / "srun"
-    srun.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/steps\n')
-    srun.chmod(0o755)
+    program(tmp_path / "srun", f'echo "$@" >>{tmp_path}/steps')
     Attendant("sparse", 5, said.append).skip_steps(3)
     assert not (tmp_path / "steps").exists()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")

@@ -253,11 +253,11 @@ def test_values_from_the_command_line(name, text, expected):
 
 
 def test_defaults_that_depend_on_the_optimizer():
-    for name, initial in {
-        "lbfgs": "positive",
-        "cg": "positive",
-        "sgd": "symmetric",
-    }.items():
+    for name, initial in (
+        ("lbfgs", "positive"),
+        ("cg", "positive"),
+        ("sgd", "symmetric"),
+    ):
         found = SparseConfig(optimizer=name, activation="sigmoid").resolved()
         assert (found.output, found.initial) == ("sigmoid", initial)
         assert found.resolved() == found

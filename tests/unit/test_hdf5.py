@@ -32,19 +32,13 @@ def test_round_trip(tmp_path):
     assert names(tmp_path) == ["a.h5"]
 
 
-@pytest.mark.parametrize("folder", ["missing", "file"])
-def test_a_folder_that_cannot_be_written(tmp_path, folder):
+@pytest.mark.parametrize("name", ["missing/a.h5", "file/a.h5", "folder"])
+def test_what_cannot_be_written(tmp_path, name):
     (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match=r"must be writable.*Nothing was written"):
-        write(tmp_path / folder / "a.h5")
-    assert names(tmp_path) == ["file"]
-
-
-def test_a_folder_in_the_place_of_the_file(tmp_path):
-    (tmp_path / "a.h5").mkdir()
-    with pytest.raises(DataError, match="must be writable"):
-        write(tmp_path / "a.h5")
-    assert names(tmp_path) == ["a.h5"]
+        write(tmp_path / name)
+    assert names(tmp_path) == ["file", "folder"]
 
 
 def read(path, **options):

@@ -52,7 +52,7 @@ def test_known_splits():
         assert [len(part) for part in layers_to_ranks(costs, n_ranks)] == sizes
 
 
-@pytest.mark.parametrize("n_ranks", [0, 4])
-def test_impossible_numbers_of_ranks(n_ranks):
-    with pytest.raises(ValueError, match=f"3 layers cannot go to {n_ranks} ranks"):
-        layers_to_ranks([1, 1, 1], n_ranks)
+def test_impossible_numbers_of_ranks():
+    for n_ranks in (0, 4):
+        with pytest.raises(ValueError, match=f"3 layers cannot go to {n_ranks} ranks"):
+            layers_to_ranks([1, 1, 1], n_ranks)

@@ -30,11 +30,12 @@ def test_different_addresses_give_independent_numbers():
 
 
 def test_what_was_drawn_elsewhere_does_not_matter():
-    first = stream(0, "weights", 3)
-    expected = first.random(5)
-    stream(0, "sample", 3).random(1000)
-    np.testing.assert_array_equal(stream(0, "weights", 3).random(5), expected)
-    assert first.random() != expected[0]
+    for address in ADDRESSES:
+        first = stream(*address)
+        expected = first.random(5)
+        stream(0, "sample", 3).random(1000)
+        np.testing.assert_array_equal(stream(*address).random(5), expected)
+        assert first.random() != expected[0]
 
 
 def test_numbers_stay_what_they_were():

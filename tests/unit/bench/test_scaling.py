@@ -32,35 +32,23 @@ def test_ratios_are_taken_round_by_round():
     assert found.speed_up(1000, 2) == pytest.approx(1 / 1.4)
 
 
-@pytest.mark.parametrize(
-    ("table", "lines"),
-    [
-        (
-            SECONDS,
-            [
-                "1,000 rows: 1 rank is 1.40 times faster than 2",
-                "1,000 rows: 1 rank is 2.00 times faster than 4",
-                "50,000 rows: 2 ranks are 1.10 times faster than 4",
-            ],
-        ),
-        # After two rounds line and table say the same: a speed of 0.65.
-        (
-            {(10, 1): [1.0, 2.0], (10, 2): [2.0, 2.5]},
-            [f"10 rows: 1 rank is {1 / 0.65:.2f} times faster than 2"],
-        ),
-        ({(10, 1): [1.0], (10, 2): [1.004]}, []),
-        ({(10, 2): [1.0]}, []),
-    ],
-)
-def test_it_says_where_fewer_ranks_are_faster(table, lines):
-    assert scaling(table).faster_with_fewer() == lines
-
-
-def test_it_says_which_runs_stopped_early():
+def test_it_says_where_fewer_ranks_are_faster_and_runs_stopped_early():
     done = {label(1000, 1): 500, label(1000, 2): 123}
-    assert scaling(SECONDS, done).stopped_early(500) == [
+    found = scaling(SECONDS, done)
+    assert found.faster_with_fewer() == [
+        "1,000 rows: 1 rank is 1.40 times faster than 2",
+        "1,000 rows: 1 rank is 2.00 times faster than 4",
+        "50,000 rows: 2 ranks are 1.10 times faster than 4",
+    ]
+    assert found.stopped_early(500) == [
         "1,000 rows, 2 ranks: 123 evaluations, no step lowered the cost any more"
     ]
+    # After two rounds line and table say the same: a speed of 0.65.
+    two = scaling({(10, 1): [1.0, 2.0], (10, 2): [2.0, 2.5]})
+    line = f"10 rows: 1 rank is {1 / 0.65:.2f} times faster than 2"
+    assert two.faster_with_fewer() == [line]
+    for table in ({(10, 1): [1.0], (10, 2): [1.004]}, {(10, 2): [1.0]}):
+        assert scaling(table).faster_with_fewer() == []
 
 
 def test_ranks_beside_one(capsys):

@@ -89,9 +89,8 @@ def values(folder, split="train"):
 
 def test_prepare_and_info(data, made, digits):
     found = made("prepare", digits, "--validation", 20)
-    assert (found["name"], found["n_visible"], found["verified"]) == (
-        *("digits", 16, True),
-    )
+    assert (found["name"], found["n_visible"]) == ("digits", 16)
+    assert found["verified"]
     assert list(found["splits"]) == ["train", "validation", "test"]
     counts = found["splits"]["validation"]["label_counts"]
     assert counts == dict.fromkeys(map(str, range(10)), 2)
@@ -140,9 +139,7 @@ WRONG = {
         ("--range 0,1e99", "got '0,1e99'"),
         ("--range=", "got ''"),
     ],
-    "patches scenes.h5 --count 20 --replace": [
-        ("-o ./scenes.h5", "another file than SOURCE"),
-    ],
+    "patches scenes.h5 --replace": [("-o ./scenes.h5", "another file than SOURCE")],
     "prepare digits": [
         (f"-o {output}", "-o must")
         for output in ("none/out.h5", "file/out.h5", "digits", ".", "out.txt", "out")

@@ -1,4 +1,4 @@
-"""Lines on standard error: whole in logs, broken between words on a terminal."""
+"""What is shown: lines whole in logs, broken between words on a terminal."""
 
 import os
 import time
@@ -8,7 +8,8 @@ from threading import Thread
 import pytest
 
 from mpilayer import environment
-from mpilayer.cli import lines, show
+from mpilayer.cli import lines, results, show
+from mpilayer.errors import CheckpointError
 from mpilayer.words import count
 
 PATH = "/a/" + "long-name/" * 5 + "run"
@@ -91,3 +92,12 @@ def test_what_is_lost_is_known_where_somebody_listens():
     assert outlet.write(b"text") == 4
     assert outlet.lost == ""
     outlet.close()
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"ranks": "x"}, {"ranks": 1, "runs": []}, {"ranks": 1, "runs": {}}]
+)
+def test_results_that_no_run_tells(told):
+    message = "what a tells of its end must be as it was written; .*'mpilayer resume a'"
+    with pytest.raises(CheckpointError, match=message), show.told_by(Path("a")):
+        results.show_comparison(told)

@@ -35,12 +35,19 @@ def test_times():
         assert parsed("--checkpoint-seconds", text).checkpoint_seconds == seconds
 
 
+BAD_TIMES = ("", "soon", "-1", "1:-1", "1:2:3:4", ":", "1:", "inf", "nan", "1h", "1:x")
+
+
 @pytest.mark.parametrize(
-    "text", ["", "soon", "-1", "1:-1", "1:2:3:4", ":", "1:", "inf", "nan", "1h", "1:x"]
+    ("option", "text", "words"),
+    [
+        *(("max-time", text, "MM:SS") for text in BAD_TIMES),
+        *(("checkpoint-every", text, "0 or more") for text in ("-1", "1.5", "many")),
+    ],
 )
-def test_bad_times(text):
-    with pytest.raises(argparse.ArgumentError, match="MM:SS"):
-        parsed(f"--max-time={text}")
+def test_bad_times_and_intervals(option, text, words):
+    with pytest.raises(argparse.ArgumentError, match=words):
+        parsed(f"--{option}={text}")
 
 
 def compared(tmp_path, text, *arguments):
@@ -64,12 +71,6 @@ def test_compare_reads_its_own_section_over_that_of_sparse(tmp_path):
     for section in ("sparse", "compare"):
         with pytest.raises(ConfigError, match=rf"\[{section}\]: hidden must be at"):
             compared(tmp_path, f"[{section}]\nhidden = 0\n")
-
-
-@pytest.mark.parametrize("text", ["-1", "1.5", "many"])
-def test_bad_intervals(text):
-    with pytest.raises(argparse.ArgumentError, match="0 or more"):
-        parsed(f"--checkpoint-every={text}")
 
 
 def test_a_run_goes_on_or_begins_anew():

@@ -67,12 +67,6 @@ def test_staleness_is_measured_against_the_layer_below():
     assert view.behind([layer_lines(3), [], layer_lines(1)]) == [None, None, 0]
 
 
-def test_the_longest_time_counts():
-    assert view.longest([3.0, 7.0, 0.0]) == 7
-    assert view.longest([3.0, None]) is None
-    assert view.longest([]) == 0
-
-
 @pytest.mark.parametrize(
     ("complete", "still", "unit", "at_work", "words"),
     [
@@ -94,9 +88,17 @@ def test_the_condition_of_a_run(complete, still, unit, at_work, words):
 
 
 def test_times_in_words():
-    times = [0, 0.2, 59.5, 61, 3661, None]
-    shown = ["0:00", "0:01", "1:00", "1:01", "1:01:01", "?"]
-    assert [view.duration(seconds) for seconds in times] == shown
+    times = {
+        0: "0:00",
+        0.2: "0:01",
+        59.5: "1:00",
+        61: "1:01",
+        3661: "1:01:01",
+        None: "?",
+    }
+    assert {seconds: view.duration(seconds) for seconds in times} == times
+    longest = [view.longest(found) for found in ([3.0, 7.0, 0.0], [3.0, None], [])]
+    assert longest == [7, None, 0]
 
 
 def test_a_curve_falls_from_left_to_right():

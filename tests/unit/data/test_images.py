@@ -1,4 +1,4 @@
-"""Reading stacks of images."""
+"""Reading stacks of images, and folders of whole pictures."""
 
 import os
 import sys
@@ -10,8 +10,9 @@ import scipy.io
 import scipy.sparse
 from PIL import Image
 
-from mpilayer.data.images import read_images
-from mpilayer.errors import DataError
+from mpilayer.data.images import is_image_folder, read_image_folder, read_images
+from mpilayer.data.sources import LabelColumn, read_source
+from mpilayer.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 6, 5)).astype(np.float32)
@@ -43,10 +44,7 @@ def save_folder(folder, arrays, ending=".png"):
     [
         (X, X),
         (PIXELS, PIXELS / 255),
-        *(
-            (PIXELS.astype(kind), PIXELS)
-            for kind in (np.int16, np.uint16, np.float64, ">f4", bool)
-        ),
+        *((PIXELS.astype(kind), PIXELS) for kind in ("i2", "u2", "f8", ">f4", "?")),
     ],
 )
 def test_bytes_alone_become_0_to_1(tmp_path, ending, array, expected):
@@ -83,15 +81,13 @@ def test_folder(tmp_path, ending):
     assert (images.name, images.origin) == ("scenes", "the folder scenes")
 
 
-@pytest.mark.parametrize("ending", [".tif", ".gif"])
-def test_every_page_is_an_image(tmp_path, ending):
+@pytest.mark.parametrize(("ending", "atol"), [(".tif", 1e-6), (".gif", 0.003)])
+def test_every_page_is_an_image(tmp_path, ending, atol):
     first, *others = (Image.fromarray(array) for array in PIXELS)
     path = tmp_path / f"a{ending}"
     first.save(path, save_all=True, append_images=others)
     x = read_images(path).x
-    np.testing.assert_allclose(
-        x, PIXELS / 255, atol=0.003 if ending == ".gif" else 1e-6
-    )
+    np.testing.assert_allclose(x, PIXELS / 255, atol=atol)
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".tif", ".png"])
@@ -178,34 +174,27 @@ def test_complex_numbers(tmp_path, ending):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "message"),
+    ("name", "arrays", "message"),
     [
-        ({"images": X[0]}, r"height, width\); found shape \(6, 5\)"),
-        ({"scenes": X, "train/x": X}, r"found scenes \(3, 6, 5\), train. Rename"),
-        ({"images/part": X}, "must have a dataset 'images'"),
+        ("a.h5", {"images": X[0]}, r"height, width\); found shape \(6, 5\)"),
+        ("a.h5", {"scenes": X, "train/x": X}, r"found scenes \(3, 6, 5\), train. Re"),
+        ("a.h5", {"images/part": X}, "must have a dataset 'images'"),
+        ("a.mat", {"a": X, "b": X}, r"found a \(3, 6, 5\), b \(3, 6, 5\)"),
+        ("a.mat", {"images": scipy.sparse.csc_matrix(X[0])}, "grey .* found csc_"),
+        ("a.csv", {}, r"found the ending '.csv'"),
+        ("none", {}, "found nothing there"),
+        ("", {}, r"must hold image files.*none among 1 files"),
     ],
 )
-def test_hdf5_without_images(tmp_path, arrays, message):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.update(arrays)
+def test_files_without_images(tmp_path, name, arrays, message):
+    (tmp_path / "a.csv").write_text("1,2")
+    if name == "a.h5":
+        with h5py.File(tmp_path / name, "w") as file:
+            file.update(arrays)
+    elif name == "a.mat":
+        scipy.io.savemat(tmp_path / name, arrays)
     with pytest.raises(DataError, match=message):
-        read_images(tmp_path / "a.h5")
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"a": X, "b": X}, r"found a \(3, 6, 5\), b \(3, 6, 5\)"),
-        (
-            {"images": scipy.sparse.csc_matrix(X[0])},
-            "must hold grey images .* found csc_",
-        ),
-    ],
-)
-def test_mat_files_without_images(tmp_path, arrays, message):
-    scipy.io.savemat(tmp_path / "a.mat", arrays)
-    with pytest.raises(DataError, match=message):
-        read_images(tmp_path / "a.mat")
+        read_images(tmp_path / name)
 
 
 def test_images_of_different_sizes(tmp_path):
@@ -239,19 +228,112 @@ def test_a_damaged_part_of_an_hdf5_file(tmp_path):
         read_images(path)
 
 
-def test_missing_things(tmp_path):
-    with pytest.raises(DataError, match="found nothing there"):
-        read_images(tmp_path / "none")
-    (tmp_path / "a.csv").write_text("1,2")
-    with pytest.raises(DataError, match=r"found the ending '.csv'"):
-        read_images(tmp_path / "a.csv")
-    with pytest.raises(DataError, match=r"must hold image files.*none among 1 files"):
-        read_images(tmp_path)
-
-
 def test_without_pillow(tmp_path, monkeypatch):
     folder = save_folder(tmp_path / "a", PIXELS)
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(DataError, match=r"pip install 'mpilayer\[images\]'"):
         read_images(folder)
     assert read_images(save(tmp_path / "a.npy", X)).x.shape == X.shape
+
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (6, 3, 4), dtype=np.uint8)
+
+
+def save_picture(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Give a folder with three cats and two dogs, and things that are none."""
+    folder = tmp_path / "pets"
+    for k in range(5):
+        save_picture(folder / ("cat" if k < 3 else "dog") / f"{k}.png", PICTURES[k])
+    (folder / "cat" / "._1.png").write_bytes(b"of a Macintosh")
+    (folder / "dog" / "notes.txt").write_text("these are dogs")
+    (folder / ".thumbnails").mkdir()
+    (folder / "README").write_text("pets")
+    return folder
+
+
+def test_class_folders(pets):
+    source = read_source(pets)
+    train = source.splits["train"]
+    expected = PICTURES[:5].reshape(5, -1) * np.float32(1 / 255)
+    np.testing.assert_array_equal(train.x, expected)
+    assert train.labels.tolist() == [0, 0, 0, 1, 1]
+    assert source.preparation.classes == ("cat", "dog")
+    assert (source.name, source.origin) == ("pets", "pictures of the folder pets")
+
+
+def test_pictures_without_folders(pets):
+    source = read_source(pets / "cat")
+    assert source.splits["train"].x.shape == (3, 12)
+    assert source.splits["train"].labels is None
+
+
+def test_folders_of_splits(pets, tmp_path):
+    (tmp_path / "all").mkdir()
+    pets.rename(tmp_path / "all" / "train")
+    save_picture(tmp_path / "all" / "test" / "dog" / "a.png", PICTURES[5])
+    splits = read_source(tmp_path / "all").splits
+    assert [(name, split.labels.tolist()) for name, split in splits.items()] == [
+        ("train", [0, 0, 0, 1, 1]),
+        ("test", [1]),
+    ]
+    np.testing.assert_allclose(
+        splits["test"].x[0] * 255, PICTURES[5].ravel(), rtol=1e-6
+    )
+
+
+def test_pages_are_pictures_of_one_class(tmp_path):
+    save_picture(tmp_path / "a" / "one.png", PICTURES[0])
+    pages = [Image.fromarray(p) for p in PICTURES[1:3]]
+    (tmp_path / "b").mkdir()
+    pages[0].save(tmp_path / "b" / "pages.tif", save_all=True, append_images=pages[1:])
+    found = read_source(tmp_path).splits["train"]
+    np.testing.assert_allclose(found.x * 255, PICTURES[:3].reshape(3, -1), rtol=1e-6)
+    assert found.labels.tolist() == [0, 1, 1]
+
+
+def test_other_sizes(pets):
+    save_picture(pets / "dog" / "big.png", np.zeros((3, 5), np.uint8))
+    message = r"one size; found 3 x 4 .* in cat/0.png and 3 x 5 in dog/big.png. Crop"
+    with pytest.raises(DataError, match=message):
+        read_source(pets)
+
+
+def test_an_empty_class(pets):
+    (pets / "bird").mkdir()
+    (pets / "fish").mkdir()
+    (pets / "fish" / "._0.png").write_bytes(b"hidden")
+    with pytest.raises(DataError, match=r"found none in bird, fish. Remove"):
+        read_source(pets)
+
+
+def test_pictures_beside_classes(pets):
+    save_picture(pets / "cover.png", PICTURES[0])
+    with pytest.raises(DataError, match="found both, such as the folder cat"):
+        read_source(pets)
+
+
+def test_labels_of_folders_have_no_name(pets):
+    with pytest.raises(ConfigError, match="folder, whose labels have their own place"):
+        read_source(pets, LabelColumn("kind"))
+
+
+def test_a_folder_without_pictures_is_none(pets, tmp_path):
+    assert is_image_folder(tmp_path)
+    assert not is_image_folder(tmp_path, depth=1)
+    (tmp_path / "none").mkdir()
+    assert not is_image_folder(tmp_path / "none")
+    with pytest.raises(DataError, match="or image files; found nothing"):
+        read_source(tmp_path / "none")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+def test_a_closed_folder(pets):
+    (pets / "dog").chmod(0)
+    with pytest.raises(DataError, match="must be a folder that can be read"):
+        read_image_folder(pets)

@@ -76,26 +76,16 @@ def test_positions_are_equally_probable_and_rows_in_random_order():
 
 
 @pytest.mark.parametrize(
-    ("size", "n_train", "n_validation", "message"),
+    ("size", "numbers", "message"),
     [
-        *(
-            (2, *numbers, "asked for {1} and {2}")
-            for numbers in ((0, 0), (-1, 2), (1, -1))
-        ),
-        *(
-            (
-                2,
-                *numbers,
-                "2 images of 4 x 4 can give 18 patches of 2 x 2; asked for {1}",
-            )
-            for numbers in ((19, 0), (18, 1), (10**12, 0))
-        ),
-        *((size, 1, 0, "images are 4 x 4; asked for {0}") for size in (-1, 0, 5)),
+        *((2, n, f"for {n[0]} and {n[1]}") for n in ((0, 0), (-1, 2), (1, -1))),
+        *((2, n, "18 patches of 2 x 2") for n in ((19, 0), (18, 1), (10**12, 0))),
+        *((size, (1, 0), f"are 4 x 4; asked for {size}") for size in (-1, 0, 5)),
     ],
 )
-def test_numbers_out_of_range(size, n_train, n_validation, message):
-    with pytest.raises(ConfigError, match=message.format(size, n_train, n_validation)):
-        draw(numbered(2, 4, 4), size, n_train, n_validation, seed=0)
+def test_numbers_out_of_range(size, numbers, message):
+    with pytest.raises(ConfigError, match=message):
+        draw(numbered(2, 4, 4), size, *numbers, seed=0)
 
 
 def plain_range(patches, train, low, high):

@@ -1,14 +1,17 @@
-"""How columns are scaled, and what a data set tells of its source."""
+"""How columns are scaled, what a data set tells of its source, and how it is made."""
 
 import json
 
 import numpy as np
 import pytest
 
+from mpilayer.config import DataConfig
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.preparation import Preparation, Scaling
+from mpilayer.data.recipe import make_data
 from mpilayer.data.split import Split
-from mpilayer.errors import DataError
+from mpilayer.errors import ConfigError, DataError
+from mpilayer.runs.rows import like_of
 
 RNG = np.random.default_rng(0)
 ROWS = (
@@ -64,9 +67,8 @@ def test_constant_columns_become_0_and_are_told(method):
         scaling, constant = Scaling.fit(method, rows)
     assert constant == [0, 1, 2]
     np.testing.assert_array_equal(scaled(scaling, rows)[:, :2], 0)
-    np.testing.assert_array_equal(
-        scaling.undo(scaled(scaling, rows))[:, :3], rows[:, :3]
-    )
+    undone = scaling.undo(scaled(scaling, rows))
+    np.testing.assert_array_equal(undone[:, :3], rows[:, :3])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -92,9 +94,8 @@ def test_rows_of_a_data_set_are_scaled_when_they_are_read(tmp_path, method):
     with written(tmp_path, splits, prepared(method)) as dataset:
         assert dataset.preparation == prepared(method)
         np.testing.assert_array_equal(dataset.rows("train"), scaled(scaling, ROWS))
-        np.testing.assert_array_equal(
-            dataset.rows("test", 2, 4), scaled(scaling, NEW)[2:4]
-        )
+        found = dataset.rows("test", 2, 4)
+        np.testing.assert_array_equal(found, scaled(scaling, NEW)[2:4])
         np.testing.assert_array_equal(dataset.stored("test").x, NEW)
         facts = dataset.summary()
         train = facts["splits"]["train"]
@@ -155,3 +156,53 @@ def test_labels_without_a_name_are_numbers():
     named = Preparation(classes=("cat", "dog"))
     assert named.names(np.array([1, 0, 2, -1])) == ["dog", "cat", 2, -1]
     assert Preparation().names(np.array([1, 0])) == [1, 0]
+
+
+BYTES = np.random.default_rng(0).integers(20, 230, (40, 5), dtype=np.uint8)
+
+
+def made_rows(folder, **options):
+    """Make a data set; return its training rows."""
+    config = DataConfig(**options)
+    make_data(config, folder / "out.h5", like_of(config.like))
+    with Dataset.open(folder / "out.h5") as dataset:
+        return dataset.rows("train")
+
+
+@pytest.mark.parametrize("scale", ["minmax", "standard"])
+def test_equal_values_are_scaled_alike_be_they_bytes_or_not(tmp_path, scale):
+    np.save(tmp_path / "bytes.npy", BYTES)
+    np.savetxt(tmp_path / "table.csv", BYTES, "%d", ",")
+    files = [str(tmp_path / name) for name in ("bytes.npy", "table.csv")]
+    for first, then in (files, files[::-1]):
+        expected = made_rows(tmp_path, source=first, scale=scale)
+        (tmp_path / "out.h5").rename(tmp_path / "first.h5")
+        found = made_rows(tmp_path, source=then, like=str(tmp_path / "first.h5"))
+        np.testing.assert_array_equal(found, expected)
+        assert np.ptp(found) > 0.99
+        # A data set that is a source keeps both.
+        again = made_rows(tmp_path, source=str(tmp_path / "first.h5"))
+        np.testing.assert_array_equal(again, expected)
+
+
+def test_scaling_is_that_of_the_rows_that_stay_for_training(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(60.0).reshape(30, 2))
+    source = str(tmp_path / "a.npy")
+    found = made_rows(tmp_path, source=source, scale="minmax", validation=8, test=8)
+    assert (len(found), found.min(), found.max()) == (14, 0, 1)
+    with Dataset.open(tmp_path / "out.h5") as dataset:
+        stored = dataset.stored("train").x
+        scaling = dataset.preparation.scaling
+        np.testing.assert_array_equal(scaling.offset, stored.min(axis=0))
+        outside = [dataset.rows(split) for split in ("validation", "test")]
+    assert max(r.max() for r in outside) > 1 or min(r.min() for r in outside) < 0
+
+
+def test_rows_must_be_left_for_training(tmp_path):
+    np.save(tmp_path / "a.npy", BYTES)
+    source = str(tmp_path / "a.npy")
+    for validation, test in ((20, 20), (39, 1), (60, 1)):
+        message = f"leave rows for training; asked for {validation} and {test} of 40"
+        with pytest.raises(ConfigError, match=message):
+            made_rows(tmp_path, source=source, validation=validation, test=test)
+    assert len(made_rows(tmp_path, source=source, validation=20, test=19)) == 1

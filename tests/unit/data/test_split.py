@@ -1,13 +1,23 @@
-"""Samples in memory, and validation samples."""
+"""Samples in memory, validation samples, and labels as sources have them."""
+
+import warnings
 
 import numpy as np
 import pytest
 
-from mpilayer.data.split import Split, set_apart, whole_numbers
-from mpilayer.errors import ConfigError, DataError
+from mpilayer.data.split import (
+    Split,
+    label_vector,
+    numbered,
+    numbers_or_texts,
+    set_apart,
+    warn_of_labels,
+    whole_numbers,
+)
+from mpilayer.errors import ConfigError, DataError, RunWarning
 
 
-def numbered(n, labels=None):
+def counted(n, labels=None):
     """Return samples that know their row."""
     return Split(np.arange(2 * n, dtype=np.float32).reshape(n, 2), labels)
 
@@ -29,10 +39,7 @@ def test_all_but_bytes_become_float32(dtype):
             (np.zeros(shape), r"rows of a table.*found shape")
             for shape in ((3,), (2, 3, 4), (0, 3), (3, 0))
         ),
-        *(
-            (np.zeros((2, 3), dtype), "must be real numbers; found")
-            for dtype in (complex, object, "U3")
-        ),
+        *((np.zeros((2, 3), kind), "must be real numbers; found") for kind in "DOU"),
     ],
 )
 def test_other_shapes_and_types(x, message):
@@ -51,7 +58,7 @@ def test_other_shapes_and_types(x, message):
 )
 def test_refused_labels(labels, message):
     with pytest.raises(DataError, match=message):
-        numbered(4, labels)
+        counted(4, labels)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +83,7 @@ def test_whole_numbers():
     [(3, 12, [4, 4, 4]), (4, 10, [3, 3, 2, 2]), (None, 20, None)],
 )
 def test_validation_is_balanced_random_and_keeps_the_order(n_classes, n, counts):
-    split = numbered(60, n_classes and np.arange(60) % n_classes)
+    split = counted(60, n_classes and np.arange(60) % n_classes)
     train, validation = set_apart(split, n, seed=7)
     assert rows(train) == sorted(rows(train))
     assert rows(validation) == sorted(rows(validation))
@@ -94,11 +101,11 @@ def test_validation_is_balanced_random_and_keeps_the_order(n_classes, n, counts)
 @pytest.mark.parametrize("n", [-1, 0, 50, 51])
 def test_validation_rows_out_of_range(n):
     with pytest.raises(ConfigError, match=f"asked for {n} of 50"):
-        set_apart(numbered(50), n, seed=0)
+        set_apart(counted(50), n, seed=0)
 
 
 def test_too_few_rows_of_a_label():
-    split = numbered(50, np.array([0] * 46 + [1] * 4))
+    split = counted(50, np.array([0] * 46 + [1] * 4))
     # A class without any row for training could not be learned.
     for n in (20, 8):
         message = f"2 labels and .*: {n // 2} of label 1; found 4.*--unbalanced"
@@ -113,17 +120,90 @@ def test_too_few_rows_of_a_label():
 @pytest.mark.parametrize("kind", ["real", "more classes than rows"])
 def test_numbers_are_no_classes_to_balance(kind):
     labels = np.arange(50) + 0.5 * (kind == "real")
-    _, taken = set_apart(numbered(50, labels), 20, seed=0)
+    _, taken = set_apart(counted(50, labels), 20, seed=0)
     # Not those of the smallest labels, as one each of the first classes would be.
     assert taken.labels.max() > 40
     assert taken.labels.min() < 10
 
 
 def test_test_rows_leave_the_validation_rows_as_they_were():
-    split = numbered(100, np.arange(100) % 10)
+    split = counted(100, np.arange(100) % 10)
     train, validation = set_apart(split, 20, seed=7)
     train, test = set_apart(train, 30, seed=7, split="test")
     assert rows(validation) == rows(set_apart(split, 20, seed=7)[1])
     assert np.bincount(test.labels).tolist() == [3] * 10
     everything = rows(train) + rows(validation) + rows(test)
     assert sorted(everything) == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["3", "-1", "9007199254740993"], np.int64),
+        (["3", "1e-3"], np.float64),
+        (["3", "cat"], np.str_),
+        # Python reads these as numbers.
+        (["1_2", "12"], np.str_),
+    ],
+)
+def test_cells(cells, kind):
+    found = numbers_or_texts(cells, cells)
+    assert issubclass(found.dtype.type, kind)
+    assert found.tolist() == [kind(cell) for cell in cells]
+
+
+@pytest.mark.parametrize("cell", ["", "NaN", "NA", "null"])
+def test_missing_cells(cell):
+    with pytest.raises(DataError, match=f"must have a label; line 2 has '{cell}'"):
+        numbers_or_texts(["a", cell], ["line 1", "line 2"])
+
+
+def test_texts_become_places_in_the_alphabet_of_all_splits():
+    labels = {"train": np.array(["b", "c"]), "test": np.array(["a", "c"])}
+    found, classes = numbered(labels)
+    assert found["train"].tolist() == [1, 2]
+    assert found["test"].tolist() == [0, 2]
+    assert classes == ("a", "b", "c")
+
+
+def test_known_classes_keep_their_places():
+    found, classes = numbered({"train": np.array(["c"])}, ("b", "c"), "other.h5")
+    assert (found["train"].tolist(), classes) == ([1], ("b", "c"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "known", "message"),
+    [
+        ([["d", "a"]], ("b", "c"), r"one of the 2 of o\.h5; found 'a', 'd'"),
+        ([["a"], [1]], (), "texts in all; found <U1 in train and int64"),
+        ([[1]], ("a",), r"texts in all, as in o\.h5; found int64"),
+        ([["a", ""]], (), "must have a label; found ''"),
+    ],
+)
+def test_labels_that_are_refused(labels, known, message):
+    splits = dict(zip(("train", "test"), map(np.array, labels), strict=False))
+    with pytest.raises(DataError, match=message):
+        numbered(splits, known, "o.h5" if known else "")
+
+
+@pytest.mark.parametrize(("other", "kind"), [(3.0, "i"), (3.5, "f")])
+def test_whole_numbers_are_integers_if_all_are(other, kind):
+    found, _ = numbered({"train": np.array([1.0, 2.0]), "test": np.array([other])})
+    assert {a.dtype.kind for a in found.values()} == {kind}
+
+
+def test_vectors_of_matlab_and_bytes():
+    cells = np.array([["cat"], ["dog "]], object)
+    assert label_vector(cells).tolist() == ["cat", "dog"]
+    assert label_vector(np.array([[1.0], [2.0]])).tolist() == [1, 2]
+    assert label_vector(np.array([b"cat"])).tolist() == ["cat"]
+
+
+def test_likely_labels_are_told():
+    for names, told in (("a Target", "Target"), ("species b", "species"), ("a y", "y")):
+        words = f"column '{told}' is a sample's. If it(.*)--labels {told}."
+        with pytest.warns(RunWarning, match=words):
+            warn_of_labels(names.split(), "column", "is a sample's")
+    with warnings.catch_warnings(action="error"):
+        warn_of_labels(["x", "y"], "column", "is a sample's")
+        warn_of_labels(["a", "b"], "column", "is a sample's")

@@ -148,9 +148,7 @@ def test_the_launcher_s_version(tmp_path, monkeypatch, script, expected):
         ("exit 7", "", "exit code 7"),
     ],
 )
-def test_mpi_is_asked_in_a_process_of_its_own(
-    tmp_path, monkeypatch, script, mpi, failure
-):
+def test_mpi_is_asked_in_its_own_process(tmp_path, monkeypatch, script, mpi, failure):
     monkeypatch.setattr(sys, "executable", program(tmp_path / "python", script))
     monkeypatch.setattr(machine.environment, "installed", lambda _: "4.1")
     found = machine.software(None)
@@ -178,9 +176,7 @@ def test_without_mpi4py_and_launcher(monkeypatch):
         ({"PMIX_NAMESPACE": "x", "PMI_SIZE": "2"}, MPICH, False),
     ],
 )
-def test_a_launcher_that_mpi_does_not_understand(
-    tmp_path, monkeypatch, variables, library, refused
-):
+def test_an_unknown_launcher(tmp_path, monkeypatch, variables, library, refused):
     monkeypatch.setattr(os, "environ", variables)
     python = program(tmp_path / "python", f"echo '{library}'")
     monkeypatch.setattr(sys, "executable", python)

@@ -89,9 +89,8 @@ def ranks(*changes):
 
 
 def links(*pairs, left_out=0, sums=()):
-    return replace(
-        PAIR, links=Links(tuple(PingPong(*p) for p in pairs), left_out, sums)
-    )
+    found = tuple(PingPong(*pair) for pair in pairs)
+    return replace(PAIR, links=Links(found, left_out, sums))
 
 
 def shm(size, free, n_ranks=2, mpi="MPICH 4.2.3", **settings):
@@ -127,20 +126,14 @@ COMPLAINTS = {
     "MPI | note | mpi4py is not installed | install mpilayer[mpi]": software(
         versions=VERSIONS | {"mpi4py": ""}
     ),
-    "MPI | note | finds no MPI library: it | MPI module": software(
-        mpi="", mpi_failure="it"
-    ),
-    "launcher | note | no mpiexec | MPI module": software(
-        launcher="", launcher_version=""
-    ),
+    "MPI | note | no MPI library: it | MPI module": software(mpi="", mpi_failure="it"),
+    "launcher | note | no mpiexec | MPI": software(launcher="", launcher_version=""),
     "launcher | note | is not that of MPICH 4.2.3 | mpiexec of MPICH 4.2.3": software(
         launcher_version="mpirun (Open MPI) 4.1.6"
     ),
     "SLURM | note | 7 on n[1-2], srun --mpi=pmi2, 1 minutes left | --time": LATE,
     "launch | problem | 1 | with mpiexec.": changed("launch", failure=APART),
-    "launch | problem | F_SIZE=4, but this process is alone | mpiexec": claims(
-        1, F_SIZE=4
-    ),
+    "launch | problem | F_SIZE=4, but this process is alone | mpi": claims(1, F_SIZE=4),
     "launch | note | 1 rank in a job of 8 tasks | -n 8": claims(1, SLURM_NTASKS=8),
     "threads | note | ranks 0-2 run 3 threads on cores 0-1 | fewer": ranks({}, {}, {}),
     "threads | note | 4 threads on cores 0-1 | --threads 1": ranks({"threads": 4}),
@@ -209,6 +202,8 @@ def blas(*found, **values):
     return ranks({"pools": found, **values})
 
 
+BLIS = replace(WEAK, library="blis", version="0.3")
+TOLD = shm(*SMALL, **KNOWING)
 FINE = {
     "launch | 2 ranks (PMI_SIZE=2)": PAIR,
     "launch | 2 ranks (SLURM_STEP_NUM_TASKS=1)": claims(2, SLURM_STEP_NUM_TASKS=1),
@@ -226,18 +221,14 @@ FINE = {
     "BLAS | openblas 0.3.28, SkylakeX kernels, 1 thread": blas(
         replace(NUMPY_POOL, path="/usr/lib/libblas.so")
     ),
-    "BLAS | NumPy's blis 0.3.28, Haswell kernels, 1 thread": blas(
-        replace(WEAK, library="blis")
-    ),
+    "BLAS | NumPy's blis 0.3, Haswell kernels, 1 thread": blas(BLIS),
     "BLAS | NumPy's openblas 0.3.28, Nehalem kernels, 1 thread": blas(OLD, vectors=""),
     "ping-pong | 1 more host not measured, for want of time": links(left_out=1),
     "Allreduce | 32 kB in 20 µs (1.6 GB/s); 11 MB in 2000 µs (5.5 GB/s)": links(
         sums=(Sum(32_000, 2e-5), Sum(11_000_000, 2e-3))
     ),
     "/dev/shm | ": ranks({"shm": None}),
-    "/dev/shm | a: 67.1 MB, 67.1 MB free; MPI is told not to use it": shm(
-        *SMALL, **KNOWING
-    ),
+    "/dev/shm | a: 67.1 MB, 67.1 MB free; MPI is told not to use it": TOLD,
     "RAM | ": ranks({"memory": None}),
     "disk | ": folder(type=""),
     "room | ": folder(space=None),

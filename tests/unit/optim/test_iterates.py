@@ -178,9 +178,8 @@ def test_states_stay_as_they_were(method):
     kept = start.copy()
     start += 1
     np.testing.assert_array_equal(begin.position, kept)
-    states = [
-        (s, method.restored(s)) for s in islice(method.iterate(objective, begin), 30)
-    ]
+    states = islice(method.iterate(objective, begin), 30)
+    states = [(state, method.restored(state)) for state in states]
     for state, copy in states:
         assert_same(state, copy)
 

@@ -153,9 +153,7 @@ def test_both_farewells_are_awaited(stop, tags):
 
 
 @pytest.mark.parametrize("kind", [Pair, LocalPair])
-@pytest.mark.parametrize(
-    ("replace", "stop"), [(True, False), (True, True), (False, False)]
-)
+@pytest.mark.parametrize(("replace", "stop"), [(1, 0), (1, 1), (0, 0)])
 @pytest.mark.parametrize("seed", range(40))
 def test_any_order_of_events(kind, replace, stop, seed):
     """Random steps of both layers and of the wire: nothing wrong, nothing left."""
@@ -219,16 +217,6 @@ def test_a_local_table_waits():
     assert local.has_room()
     with pytest.raises(RuntimeError, match="output 2 was asked for"):
         local.take(2)
-
-
-@pytest.mark.parametrize("stop", [True, False])
-def test_the_end_of_a_local_channel(stop):
-    local = LocalChannel(buffers(), replace=True)
-    assert (local.ended, local.stopped) == (False, False)
-    leave(local, 1)
-    local.end(stop)
-    assert (local.ended, local.stopped) == (True, stop)
-    assert_output(local.take(1), 1)
 
 
 def test_the_data_and_the_void():

@@ -64,14 +64,14 @@ def test_shares(limits, everyone, threads, crowded):
 
 
 @pytest.mark.parametrize(
-    ("asked", "requested", "expected"), [(3, 0, 3), (0, 2, 2), (3, 2, 3)]
+    ("asked", "requested", "found"), [(3, 0, 3), (0, 2, 2), (3, 2, 3)]
 )
-def test_what_the_user_asks_for_counts(limits, monkeypatch, asked, requested, expected):
+def test_what_the_user_asks_for_counts(limits, monkeypatch, asked, requested, found):
     monkeypatch.setattr(environment, "_requested", requested)
     placement = start.place(Fake([("a", ALL)] * 2, 1), asked)
-    assert placement.threads == (expected, expected)
-    assert limits == [expected]
-    assert bool(placement.crowded) == (2 * expected > 4)
+    assert placement.threads == (found, found)
+    assert limits == [found]
+    assert bool(placement.crowded) == (2 * found > 4)
 
 
 def test_description():

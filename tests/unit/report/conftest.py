@@ -9,28 +9,11 @@ from mpilayer.report import build, figures
 from mpilayer.report.html import Figure, Picture, page
 from mpilayer.report.run import collect
 
-EPOCH = {
-    "layer": 1,
-    "epoch": 1,
-    "used": 0,
-    "rank": 0,
-    "started": 0.0,
-    "training": 1.0,
-    "transform": 0.1,
-    "monitor": 0.1,
-    "waiting": 0.0,
-    "sending": 0.0,
-    "train_error": 2.0,
-    "validation_error": None,
-}
-TUNING = {
-    "epoch": 1,
-    "train_loss": 2.0,
-    "validation_error": 20.0,
-    "training": 1.0,
-    "allreduce": 0.0,
-    "evaluating": 0.1,
-}
+EPOCH = dict.fromkeys(("used", "rank", "started", "waiting", "sending"), 0)
+EPOCH |= {"layer": 1, "epoch": 1, "training": 1.0, "transform": 0.1, "monitor": 0.1}
+EPOCH |= {"train_error": 2.0, "validation_error": None}
+TUNING = {"epoch": 1, "train_loss": 2.0, "validation_error": 20.0}
+TUNING |= {"training": 1.0, "allreduce": 0.0, "evaluating": 0.1}
 EVALUATION = {"iteration": 1, "computing": 0.1, "allreduce": 0.0}
 
 

@@ -1,6 +1,7 @@
 """Pictures, and the filters that they show."""
 
 import re
+from dataclasses import replace
 from io import BytesIO
 from xml.etree import ElementTree as ET
 
@@ -9,7 +10,7 @@ import pytest
 
 from mpilayer.errors import ConfigError
 from mpilayer.report import figures
-from mpilayer.runs.sparse import filters
+from mpilayer.runs.outcome import filters
 
 
 @pytest.mark.parametrize(
@@ -19,10 +20,8 @@ def test_filters_have_norm_1(n_visible, shape):
     weights = np.random.default_rng(0).standard_normal((n_visible, 7))
     found = filters(weights)
     assert (found.shape, found.dtype) == (shape, np.float32)
-    norms = np.linalg.norm(found.reshape(7, -1), axis=1)
-    np.testing.assert_allclose(norms, 1, rtol=1e-6)
-    first = weights[:, 0] / np.linalg.norm(weights[:, 0])
-    np.testing.assert_allclose(found[0].ravel(), first, rtol=1e-6)
+    expected = (weights / np.linalg.norm(weights, axis=0)).T
+    np.testing.assert_allclose(found.reshape(7, -1), expected, rtol=1e-6)
     assert not filters(np.zeros((16, 2))).any()  # of a unit without weights
 
 
@@ -37,23 +36,22 @@ def test_a_picture_of_filters(tmp_path, drawing, n_filters):
 
 
 LINE = figures.Line("a $x$ < b", (1, 2, 3), (1.0, np.nan, -2.0), 0)
+BARE = replace(LINE, bare=True)
 
 
 @pytest.mark.parametrize("log", [False, True])
-@pytest.mark.parametrize("lines", [(), (LINE,), tuple([LINE] * 9)])
+@pytest.mark.parametrize("lines", [(), (LINE,), (LINE, BARE) * 5])
 def test_a_chart_is_svg_that_follows_the_page(drawing, lines, log):
     look = {"x_log": log, "y_log": log, "levels": {"PCA": 0.5}}
     drawn = figures.Chart("name", "title", "says", lines, "x", "y", "alt < ", **look)
     (picture,) = drawn.figure().pictures
     svg = picture.content
     root = ET.fromstring(svg)
-    assert root.get("role") == "img"
-    assert root.get("aria-label") == "alt < "
+    assert (root.get("role"), root.get("aria-label")) == ("img", "alt < ")
     assert "var(--ink,#1f2328)" in svg
     assert not re.search(r'(href|src)="(?!#)', svg)
     assert drawn.figure().pictures == [picture]
-    if lines:
-        assert "a $x$ &lt; b" in svg
+    assert ("a $x$ &lt; b" in svg) == bool(lines)
 
 
 @pytest.fixture
@@ -85,31 +83,19 @@ def test_what_lies_above_the_frame_leaves_no_room_beside_it(axes_of):
     assert 100 < right < 105
 
 
-def test_a_bare_line_is_thin_and_goes_with_its_marked_one(axes_of):
-    lines = [figures.Line("a", (1, 2), (1, 2), 1, bare=bare) for bare in (False, True)]
-    thick, thin = axes_of(*lines).get_lines()
-    assert thin.get_linewidth() < thick.get_linewidth()
-    assert thin.get_color() == thick.get_color()
-    assert (thin.get_marker(), thick.get_marker()) == ("", "s")
-
-
 def test_tiles_are_grey_and_show_every_image(drawing):
     from PIL import Image
 
     images = np.zeros((3, 4, 4))
     images[1] = 1
-
-    def sheet_of(images, **how):
-        return np.asarray(Image.open(BytesIO(figures.tiles(images, "", **how).content)))
-
-    sheet = sheet_of(images)
-    assert sheet.shape == (11, 11)
-    assert (sheet[1:5, 1:5] == 0).all()
-    assert (sheet[1:5, 6:10] == 255).all()
-    assert (sheet[6:10, 1:5] == 0).all()
-    signed = sheet_of(-images, signed=True)
-    assert (signed[1:5, 1:5] == 128).all()
-    assert (signed[1:5, 6:10] == 0).all()
+    corners = ((1, 1), (1, 6), (6, 1))
+    cases = (images, False, (0, 255, 0)), (-images, True, (128, 0))
+    for shown, signed, tones in cases:
+        made = figures.tiles(shown, "", signed=signed).content
+        sheet = np.asarray(Image.open(BytesIO(made)))
+        assert sheet.shape == (11, 11)
+        for (y, x), tone in zip(corners, tones, strict=False):
+            assert (sheet[y : y + 4, x : x + 4] == tone).all()
 
 
 def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):

@@ -25,27 +25,37 @@ from tests.unit.report.conftest import (
 )
 
 EVIL = "<script>alert(1)</script>"
+DONE = "epochs 1, 0 of layers 1 to 2"
+ONE = {"layer_1": [EPOCH]}
 
 
-def test_a_run_that_has_just_begun(tmp_path):
-    run = deep_run(tmp_path / "run")
+@pytest.mark.parametrize(
+    ("metrics", "complete", "at_work", "told"),
+    [
+        ({}, "", False, "interrupted: epochs 0, 0 of layers 1 to 2; go on with '"),
+        (ONE, "", False, f"interrupted: {DONE}; go on with 'mpilayer resume DIR'"),
+        (ONE, "", None, f"still running, or broken off: {DONE}; the last line was"),
+        (ONE, "", True, f"still running: {DONE}; the last line was"),
+        (
+            {"classify": [TUNING], "regress": [TUNING]},
+            "pretrain\nclassify\n",
+            False,
+            "interrupted: pre-trained and with a classifier, a regressor for 1 epoch; ",
+        ),
+    ],
+)
+def test_the_state_of_a_run(tmp_path, metrics, complete, at_work, told):
+    run = deep_run(tmp_path / "run", **metrics)
+    if complete:
+        (run / "complete").write_text(complete)
+    if at_work is None:
+        (run / ".lock").write_text("elsewhere 17")
     (found,) = collect([run])
-    assert (found.kind, found.layers, found.sample) == ("deep", [[], []], None)
-    assert math.isinf(found.silent)
-    assert "interrupted: epochs 0, 0 of layers 1 to 2" in text_of([run])
-
-
-def test_at_work_interrupted_or_nobody_knows(tmp_path):
-    run = deep_run(tmp_path / "run", layer_1=[EPOCH])
-    done = "epochs 1, 0 of layers 1 to 2"
-    advice = f"; go on with 'mpilayer resume {run}'"
-    (found,) = collect([run])
-    assert words.state(found) == f"interrupted: {done}{advice}"
-    (run / ".lock").write_text("elsewhere 17")
-    (found,) = collect([run])
-    assert words.state(found).startswith(f"still running, or broken off: {done}; the ")
-    known = replace(found, at_work=True)
-    assert words.state(known).startswith(f"still running: {done}; the last line was")
+    assert (found.kind, len(found.layers), found.sample) == ("deep", 2, None)
+    assert math.isinf(found.silent) == (not metrics)
+    if at_work:
+        found = replace(found, at_work=True)
+    assert words.state(found).startswith(told.replace("DIR", str(run)))
 
 
 def test_epochs_are_read_and_broken_lines_are_not(tmp_path):
@@ -55,10 +65,10 @@ def test_epochs_are_read_and_broken_lines_are_not(tmp_path):
     with path.open("a") as file:
         file.write('{"half a li')  # still being written
     (found,) = collect([run])
-    assert [e.epoch for e in found.layers[0]] == [1, 2]
-    assert found.layers[0][0].left == pytest.approx(1.1)
-    assert found.layers[0][0].ended == pytest.approx(1.2)
-    assert math.isnan(found.layers[0][0].validation_error)
+    first, last = found.layers[0]
+    assert (first.epoch, last.epoch) == (1, 2)
+    assert (first.left, first.ended) == pytest.approx((1.1, 1.2))
+    assert math.isnan(first.validation_error)
     (remark,) = found.remarks
     assert f"{path} is damaged: 2 of its lines" in remark
 
@@ -75,7 +85,7 @@ def test_epochs_are_read_and_broken_lines_are_not(tmp_path):
     ],
 )
 def test_what_is_damaged_is_said_and_the_rest_is_shown(tmp_path, charts, name, content):
-    run = deep_run(tmp_path / "run", layer_1=[EPOCH])
+    run = deep_run(tmp_path / "run", **ONE)
     (run / name).write_bytes(content)
     (found,) = collect([run])
     assert "spacetime-run" in figures_of(build.sections_of([found]))
@@ -86,28 +96,21 @@ def test_what_is_damaged_is_said_and_the_rest_is_shown(tmp_path, charts, name, c
 @pytest.mark.parametrize("odd", [7, "text", [1], {"a": [None]}, None, EVIL])
 def test_summaries_may_hold_anything(tmp_path, drawing, odd):
     keys = (
-        *("pca", "pretrained", "finetuned", "test_error", "pretrain_seconds", "ranks"),
-        *("simulated_seconds", "confusion", "class_error", "layers", "mpi", "hosts"),
-        *("mean_activations", "evaluations", "seconds", "cost", "n_rows"),
+        "pca pretrained finetuned test_error pretrain_seconds ranks simulated_seconds "
+        "confusion class_error layers mpi hosts mean_activations evaluations seconds "
+        "cost n_rows"
     )
-    summary = dict.fromkeys(keys, odd)
-    runs = [deep_run(tmp_path / "a", summary, layer_1=[EPOCH])]
-    runs.append(sparse_run(tmp_path / "b"))
+    summary = dict.fromkeys(keys.split(), odd)
+    runs = [deep_run(tmp_path / "a", summary, **ONE), sparse_run(tmp_path / "b")]
     (runs[1] / "summary.json").write_text(json.dumps(summary))
     assert EVIL not in text_of(runs)
 
 
 def test_names_of_files_are_escaped_everywhere(tmp_path, drawing):
-    run = deep_run(
-        tmp_path / "<b>$x$&",
-        {"mpi": EVIL},
-        layer_1=[EPOCH],
-        settings={"schedule": EVIL},
-    )
-    sparse = sparse_run(tmp_path / "<i>$", optimizer=EVIL, kl=EVIL)
-    made = text_of([run, sparse])
-    for foreign in (EVIL, "<b>$", "<i>$"):
-        assert foreign not in made
+    odd = {"settings": {"schedule": EVIL}, **ONE}
+    run = deep_run(tmp_path / "<b>$x$&", {"mpi": EVIL}, **odd)
+    made = text_of([run, sparse_run(tmp_path / "<i>$", optimizer=EVIL, kl=EVIL)])
+    assert not any(foreign in made for foreign in (EVIL, "<b>$", "<i>$"))
     assert "&lt;b&gt;$x$&amp;" in made
 
 
@@ -122,28 +125,23 @@ def test_runs_that_are_none(tmp_path):
         collect([run])
 
 
-def test_names_and_places_tell_runs_apart(tmp_path):
-    paths = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+def test_names_places_and_widths_tell_runs_apart(tmp_path):
+    paths = [tmp_path / name for name in ("a/run", "b/run", "other")]
     assert names(paths[:1]) == ["run"]
-    paths.append(tmp_path / "other")
     assert names(paths) == ["a/run", "b/run", "other"]
-    runs = [deep_run(tmp_path / name) for name in ("x y", "x-y", "X.y", "…")]
-    assert [r.place for r in collect(runs)] == ["x-y", "x-y-2", "x-y-3", "run"]
+    runs = [deep_run(tmp_path / name) for name in ("x y", "x-y", "X.y")]
+    runs.append(deep_run(tmp_path / "…", settings={"layers": [9] * 63 + [2]}))
+    found = collect(runs)
+    assert [run.place for run in found] == ["x-y", "x-y-2", "x-y-3", "run"]
+    told = [words.widths(run) for run in found[2:]]
+    assert told == ["4-3-2", "4-9-9-9-…-9-2 (64 layers)"]
 
 
 def test_numbers():
     assert number(2) == 2.0
     assert all(math.isnan(number(v)) for v in (None, "2", True, [1], math.nan))
-    assert [words.seconds(v) for v in (None, 3, 600, 9000)] == [
-        *("–", "3 s", "10.0 min", "2.5 h")
-    ]
-
-
-def test_many_layers_are_told_in_short(tmp_path):
-    few = deep_run(tmp_path / "few")
-    many = deep_run(tmp_path / "many", settings={"layers": [9] * 63 + [2]})
-    told = [words.widths(run) for run in collect([few, many])]
-    assert told == ["4-3-2", "4-9-9-9-…-9-2 (64 layers)"]
+    told = [words.seconds(v) for v in (None, 3, 600, 9000)]
+    assert told == ["–", "3 s", "10.0 min", "2.5 h"]
 
 
 def test_common_settings_are_said_once(tmp_path, charts):
@@ -155,35 +153,21 @@ def test_common_settings_are_said_once(tmp_path, charts):
     )
     assert words.settings(runs[:1]) == ("", [f"{alone}, 1 rank"])
     assert words.settings(runs) == (alone, ["1 rank", "2 ranks"])
-    deep_too = deep_run(tmp_path / "c", {"ranks": 1}, layer_1=[EPOCH], tuning={})
+    deep_too = deep_run(tmp_path / "c", {"ranks": 1}, tuning={}, **ONE)
     text = re.sub(r'aria-label="[^"]*"', "", text_of([*paths, deep_too]))
     for said in (f"All sparse runs: {alone}.", "4-3-2, lockstep, lag 0", alone):
         assert text.count(said) == 1
 
 
 def test_common_settings_of_fine_tuning_are_said_once(tmp_path):
-    found = collect(
-        [
-            deep_run(tmp_path / name, tuning={"optimizer": "adam", "minibatch": size})
-            for name, size in {"a": 50, "b": 50, "c": 70}.items()
-        ]
-    )
+    tunings = [{"optimizer": "adam", "minibatch": size} for size in (50, 50, 70)]
+    paths = zip("abc", tunings, strict=True)
+    found = collect([deep_run(tmp_path / name, tuning=how) for name, how in paths])
     common = "adam, rate –, minibatch 50, ranks unknown"
     assert words.finetunings(found[:1]) == f"a: {common}"
     assert words.finetunings(found[:2]) == f"All: {common}"
-    assert words.finetunings(found) == (
-        "All: adam, rate –, ranks unknown; "
-        "a: minibatch 50; b: minibatch 50; c: minibatch 70"
-    )
-
-
-def test_what_is_trained_with_labels_is_told(tmp_path):
-    run = deep_run(tmp_path / "a", {}, classify=[TUNING], regress=[TUNING])
-    (run / "complete").write_text("pretrain\nclassify\n")
-    (found,) = collect([run])
-    assert words.state(found).startswith(
-        "interrupted: pre-trained and with a classifier, a regressor for 1 epoch; go on"
-    )
+    own = "a: minibatch 50; b: minibatch 50; c: minibatch 70"
+    assert words.finetunings(found) == f"All: adam, rate –, ranks unknown; {own}"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +204,6 @@ def test_rows_are_spread_over_a_split(tmp_path):
     write_dataset(data, splits, name="data", origin="", scale=PIXEL_SCALE)
     with Dataset.open(data) as dataset:
         rows, labels = spread(dataset, "test")
-        assert labels is not None
         assert {labels[0], labels[-1]} == {0, 99}
         assert len(rows) == len(labels) == len(set(labels))
         assert spread(dataset, "train")[1] is None

@@ -26,49 +26,49 @@ def rows_of(made, width):
     return [cells[i : i + width] for i in range(width, len(cells), width)]
 
 
+def deep_runs(folder, summaries, **options):
+    """Write and read deep runs."""
+    paths = [deep_run(folder / name, s, **options) for name, s in summaries.items()]
+    return collect(paths)
+
+
 # --- deep runs
 
 
 def test_rows_of_another_width_than_the_papers_stand_alone(tmp_path):
-    found = collect([deep_run(tmp_path / "deep", {"pretrain_seconds": 8.0})])
+    found = deep_runs(tmp_path, {"deep": {"pretrain_seconds": 8.0}})
     for show in (deep.architecture_table, deep.errors_table, deep.pretraining_table):
         assert "deep" in show(found)
         assert not re.search("Santara|paper|MNIST", show(found))
 
 
 def test_equal_pca_errors_are_said_once(tmp_path):
-    summary = {"pca": {"train": 1.0, "validation": 2.0, "test": 3.0}}
-    runs = collect([deep_run(tmp_path / name, summary) for name in "ab"])
-    assert deep.errors_table(runs).count("PCA") == 1
+    pca = {"train": 1.0, "validation": 2.0, "test": 3.0}
+    all_pca = {"a": pca, "b": pca, "c": {**pca, "test": 3.5}}
+    runs = deep_runs(tmp_path, {name: {"pca": own} for name, own in all_pca.items()})
+    counts = [deep.errors_table(runs[:n]).count("PCA") for n in (1, 2, 3)]
+    assert counts == [1, 1, 3]
     assert "a: PCA" in deep.errors_table(runs[:1])
-    other = {"pca": {"train": 1.0, "validation": 2.0, "test": 3.5}}
-    runs += collect([deep_run(tmp_path / "c", other)])
-    assert deep.errors_table(runs).count("PCA") == 3
 
 
 def test_the_architecture_stands_beside_the_papers(tmp_path):
     settings = {"layers": [20, 5], "epochs": [3, 7], "extra_epochs": [-1]}
     settings |= {"schedule": "async", "method": "rbm", "visible": "sigmoid"}
     settings |= {"hidden": "sigmoid", "code": "linear"}
-    run = deep_run(tmp_path / "a", n_visible=10, settings=settings)
-    made = deep.architecture_table(
-        collect([run, deep_run(tmp_path / "b", n_visible=784)])
-    )
-    rows = rows_of(made, 6)
+    # Nothing is said of another version's settings, and little of many layers.
+    odd = {"layers": [9] * 9, "epochs": [*range(9)], "extra_epochs": ["x"]}
+    paths = [
+        deep_run(tmp_path / "a", n_visible=10, settings=settings),
+        deep_run(tmp_path / "b", n_visible=784),
+        deep_run(tmp_path / "c", settings=odd),
+    ]
+    first, second, third, theirs = rows_of(deep.architecture_table(collect(paths)), 6)
     kinds = "rbm, sigmoid, code linear"
-    assert rows[0] == ["a", "10-20-5", "67 / 33", kinds, "3 / 7", "0 / 1"]
-    assert rows[1][:3] == ["b", "784-3-2", "1e+02 / 0.25"]
+    assert first == ["a", "10-20-5", "67 / 33", kinds, "3 / 7", "0 / 1"]
+    assert second[:3] == ["b", "784-3-2", "1e+02 / 0.25"]
+    assert (third[2], *third[4:]) == ("–", "0 / … / 8", "–")
     paper = ["784-1000-500-250-30", "55 / 35 / 8.8 / 0.53", "rbm, sigmoid", "20"]
-    assert rows[2] == ["Santara et al. 2016", *paper, "0 / 5 / 20 / 40"]
-    # What nobody knows of another version's settings, or of many layers, is left out.
-    settings = {"layers": [9] * 9, "epochs": [*range(9)], "extra_epochs": ["x"]}
-    (row,) = rows_of(
-        deep.architecture_table(
-            collect([deep_run(tmp_path / "c", settings=settings)]),
-        ),
-        6,
-    )
-    assert (row[2], *row[4:]) == ("–", "0 / … / 8", "–")
+    assert theirs == ["Santara et al. 2016", *paper, "0 / 5 / 20 / 40"]
 
 
 def test_the_speed_against_a_greedy_run(tmp_path):
@@ -84,22 +84,21 @@ def test_the_speed_against_a_greedy_run(tmp_path):
 @pytest.mark.parametrize(
     ("facts", "schedule", "virtual", "shown"),
     [
-        ({"ranks": 4, "crowded": False}, "lockstep", 2.5, "2.5"),
-        ({"ranks": 4, "crowded": True}, "lockstep", 2.5, ""),
-        ({"ranks": 4}, "lockstep", 2.5, ""),  # of a former version: nobody knows
-        ({"ranks": 1}, "lockstep", 2.5, "2.5"),
-        ({"ranks": 1}, "lockstep", 0.02, ""),  # says nothing
-        ({"ranks": 1}, "simulate", 0.02, "0.020"),
+        ({"ranks": 4, "crowded": False}, "lockstep", 2.5, ["2.5"]),
+        ({"ranks": 4, "crowded": True}, "lockstep", 2.5, []),
+        ({"ranks": 4}, "lockstep", 2.5, []),  # of a former version: nobody knows
+        ({"ranks": 1}, "lockstep", 2.5, ["2.5"]),
+        ({"ranks": 1}, "lockstep", 0.02, []),  # says nothing
+        ({"ranks": 1}, "simulate", 0.02, ["0.020"]),
     ],
 )
 def test_simulated_seconds_need_a_core_for_each_thread_and_to_say_something(
     tmp_path, facts, schedule, virtual, shown
 ):
     times = {"pretrain_seconds": 0.031, "simulated_seconds": virtual}
-    run = deep_run(tmp_path / "a", times | facts, settings={"schedule": schedule})
-    made = deep.pretraining_table(collect([run]))
-    cells = re.findall(r"<td[^>]*>([^<]*)</td>", made)
-    assert cells[2:] == ["0.031", *([shown] if shown else [])]
+    runs = deep_runs(tmp_path, {"a": times | facts}, settings={"schedule": schedule})
+    made = deep.pretraining_table(runs)
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", made)[2:] == ["0.031", *shown]
     assert ("Simulated" in made) == bool(shown)
     crowded = facts.get("crowded", facts["ranks"] > 1)
     assert ("more BLAS threads than cores" in made) == crowded
@@ -108,12 +107,11 @@ def test_simulated_seconds_need_a_core_for_each_thread_and_to_say_something(
 
 @pytest.mark.parametrize(("factor", "unit"), [(1e-3, "Milliseconds"), (1, "Seconds")])
 def test_times_of_short_runs_are_milliseconds(tmp_path, factor, unit):
-    epoch = EPOCH | {"training": factor, "waiting": 0.2 * factor}
-    epoch |= {"transform": 0.0, "monitor": 0.0}
-    (found,) = collect([deep_run(tmp_path / "a", layer_1=[epoch])])
-    made = deep.times_table(found)
-    cells = re.findall(r"<td[^>]*>([^<]*)</td>", made)
+    times = {"training": 1, "waiting": 0.2, "transform": 0, "monitor": 0}
+    epoch = EPOCH | {kind: factor * seconds for kind, seconds in times.items()}
+    made = deep.times_table(*deep_runs(tmp_path, {"a": None}, layer_1=[epoch]))
     assert f"{unit} of each layer" in made
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", made)
     assert cells[2:8] == ["1.00", "0.00", "0.00", "0.00", "0.20", "17%"]
 
 
@@ -162,25 +160,22 @@ def test_training_errors_that_are_none_are_left_out(tmp_path, charts):
 
 def test_a_confusion_matrix_is_shown_if_it_is_one(tmp_path):
     summary = {"confusion": [[8, 2], [1, 9]], "class_error": 0.15}
-    (run,) = collect([deep_run(tmp_path / "a", summary)])
+    run, odd = deep_runs(tmp_path, {"a": summary, "b": {"confusion": [[1, 2]]}})
     (made,) = finetuning.confusion(run)
     assert "15\N{NO-BREAK SPACE}% of 20 are wrong" in made
     assert made.count('class="right"') == 2
-    odd = {"confusion": [[1, 2]]}
-    assert not [*finetuning.confusion(collect([deep_run(tmp_path / "b", odd)])[0])]
+    assert not [*finetuning.confusion(odd)]
 
 
 def test_classifiers_and_regressors_have_curves_and_a_table(tmp_path, charts):
     lines = [TUNING, {**TUNING, "epoch": 2, "train_loss": 1.0}]
-    summary = {
-        "classify_error": {"train": 1.0, "validation": 12.0, "test": 12.5},
-        "confusion": [[8, 2], [1, 9]],
-        "confusion_split": "test",
-    }
+    errors = {"train": 1.0, "validation": 12.0, "test": 12.5}
+    summary = {"confusion": [[8, 2], [1, 9]], "confusion_split": "test"}
+    summary["classify_error"] = errors
     run = deep_run(tmp_path / "a", summary, classify=lines, regress=lines[:1])
     text = text_of([run])
-    for said in ("classify-loss", "classify-error", "regress-loss", "regress-error"):
-        assert f'id="{said}"' in text
+    for name in ("classify-loss", "classify-error", "regress-loss", "regress-error"):
+        assert f'id="{name}"' in text
     assert "Confusion matrix of a: test rows" in text
     assert "12.5\N{NO-BREAK SPACE}% wrong classes" in text
     # Without validation rows there is no such curve.
@@ -305,6 +300,5 @@ def test_a_comparison_under_way_and_at_its_end(tmp_path, charts):
     cuts = {"as_they_lie": [gap], "sorted_by_norm": [gap], "exchangeable": False}
     found = {"ranks": 2, "n_rows": 9, "runs": {"average": {"gap": gap}}, "shards": cuts}
     (run / "compare.json").write_text(json.dumps(found))
-    made = text_of([run])
-    for said in ('id="gap-run"', "infinite", "Warning: the shards differ"):
-        assert said in made
+    said = ('id="gap-run"', "infinite", "Warning: the shards differ")
+    assert all(text in text_of([run]) for text in said)

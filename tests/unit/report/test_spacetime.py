@@ -32,12 +32,6 @@ def lanes():
     return [lane(*first), lane(*second, title="layer 2")]
 
 
-def many():
-    """Return a layer of more epochs than there are pixels."""
-    some = (epoch(i, 0.01 * i, training=0.01, error=1 / i) for i in range(1, 5001))
-    return lane(*some)
-
-
 def bars(svg, wanted=""):
     """Return kind, left and right of the bars, by what they say when pointed at."""
     told = r'<path d="M([\d.]+) [\d.]+h([\d.]+)[^"]*" style="[^"]*"><title>([^<]*)'
@@ -51,7 +45,7 @@ def bars(svg, wanted=""):
 
 def y_of(svg, words):
     """Return how low some words stand."""
-    return float(re.search(rf'<text x="[^"]*" y="([^"]*)"[^>]*>{words}</text>', svg)[1])
+    return next(y for _, _, y, said in texts(svg) if said == words)
 
 
 def texts(svg):
@@ -73,12 +67,10 @@ def circles_of(svg):
 
 def test_bars_lie_where_the_seconds_are():
     svg, scale = diagram(lanes()), (RIGHT - LEFT) / 4
-    expected = [(LEFT + i * scale, LEFT + (i + 1) * scale) for i in (0, 1, 2, 1, 2, 3)]
-    training = [(a, b) for _, a, b in bars(svg, "training")]
-    assert training == [pytest.approx(pair) for pair in expected]
-    assert [(a, b) for _, a, b in bars(svg, "waiting")] == [
-        (LEFT, pytest.approx(LEFT + scale))
-    ]
+    lefts = [LEFT + i * scale for i in (0, 1, 2, 1, 2, 3, 0)]
+    found = [*bars(svg, "training"), *bars(svg, "waiting")]
+    assert [left for _, left, _ in found] == pytest.approx(lefts)
+    assert [b - a for _, a, b in found] == pytest.approx([scale] * 7)
 
 
 def test_every_output_goes_up_to_the_epoch_that_first_used_it():
@@ -116,14 +108,14 @@ def test_short_epochs_have_numbers_that_do_not_overlap(n):
     assert str(step)[0] in "125"
 
 
-def test_sending_can_be_seen_however_short_it_is_or_is_not_there():
-    for seconds in (0.005, 1e-6):
-        times = {"training": 0.98, "sending": seconds}
-        svg = diagram([lane(*(epoch(i, i - 1.0, **times) for i in range(1, 11)))])
-        assert (">sending</text>" in svg) == (seconds == 0.005)
-        widths = [right - left for _, left, right in bars(svg, "sending")]
-        assert len(widths) == (10 if seconds == 0.005 else 0)
-        assert min(widths, default=2) >= 2
+@pytest.mark.parametrize(("seconds", "seen"), [(0.005, 10), (1e-6, 0)])
+def test_sending_can_be_seen_however_short_it_is_or_is_not_there(seconds, seen):
+    times = {"training": 0.98, "sending": seconds}
+    svg = diagram([lane(*(epoch(i, i - 1.0, **times) for i in range(1, 11)))])
+    assert (">sending</text>" in svg) == bool(seen)
+    widths = [right - left for _, left, right in bars(svg, "sending")]
+    assert len(widths) == seen
+    assert min(widths, default=2) >= 2
 
 
 def test_all_kinds_are_in_the_legend_and_drawn():
@@ -149,7 +141,8 @@ def test_what_the_rank_did_otherwise_is_left_blank():
 
 
 def test_many_epochs_stay_few_bars_and_circles_that_do_not_overlap():
-    svg = diagram([many()])
+    some = (epoch(i, 0.01 * i, training=0.01, error=1 / i) for i in range(1, 5001))
+    svg = diagram([lane(*some)])
     assert len(bars(svg)) < 1200
     assert max(b for _, _, b in bars(svg)) == pytest.approx(RIGHT, abs=1)
     x = [left for left, _ in circles_of(svg)[-1]]

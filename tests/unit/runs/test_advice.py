@@ -5,7 +5,7 @@ from shutil import copytree
 
 import pytest
 
-from mpilayer.config import FinetuneConfig, PretrainConfig
+from mpilayer.config import FinetuneConfig
 from mpilayer.data.dataset import write_dataset
 from mpilayer.data.split import Split
 from mpilayer.models.base import LayerShape
@@ -23,9 +23,8 @@ from mpilayer.runs.advice import (
 from mpilayer.runs.use import evaluate
 from tests.support.runs import pretrain, run_finetune
 from tests.support.toys import rows
-from tests.unit.runs.conftest import make_session
+from tests.unit.runs.conftest import STACK, make_session
 
-STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
 TUNE = FinetuneConfig(epochs=1, minibatch=10, optimizer="sgd")
 ADAM = replace(TUNE, optimizer="adam")
 LINEAR = replace(STACK, code="linear")

@@ -1,7 +1,7 @@
 """Checkpoints damaged at any place: the one before is used, never wrong weights."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +10,10 @@ from mpilayer.errors import CheckpointError
 from mpilayer.interrupt import Interrupted
 from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.drive import resume
 from mpilayer.runs.model import run_shapes
-from mpilayer.runs.pretrain import plan_of
-from mpilayer.runs.resume import resume
 from mpilayer.store import checkpoint
+from mpilayer.train.plans import plan_of
 from tests.support.runs import pretrain, run_finetune, run_sparse
 from tests.unit.runs.conftest import SPARSE, STACK, digests, make_session
 from tests.unit.runs.conftest import TUNE as SHORT
@@ -51,14 +51,6 @@ def assert_same_content(found, expected):
     assert found[1] == expected[1]
 
 
-@dataclass(frozen=True)
-class Broken:
-    """A run that was interrupted, and one that was not."""
-
-    run: RunDirectory
-    summary: dict
-
-
 def stopped(work):
     """Demand that a run is asked to end on its way."""
     with pytest.raises(Interrupted):
@@ -66,37 +58,33 @@ def stopped(work):
 
 
 @pytest.fixture(scope="module")
-def stack(small, tmp_path_factory):
-    """Give a pre-training that was interrupted after half of its epochs."""
-    folder = tmp_path_factory.mktemp("stack")
-    whole = pretrain(small, folder / "whole", LONG, make_session())
-    stopped(lambda: pretrain(small, folder / "run", LONG, make_session(7)))
-    return Broken(RunDirectory(folder / "run"), whole)
+def broken(small, tmp_path_factory):
+    """Give interrupted runs by the name of a file, and summaries of uninterrupted ones.
+
+    A pre-training, a fine-tuning and a sparse run, each about half way.
+    """
+    folder = tmp_path_factory.mktemp("broken")
+    runs = [folder / name for name in ("layer-1", "finetuned", "sparse")]
+    stack, tuned, sparse = runs
+    stopped(lambda: pretrain(small, stack, LONG, make_session(7)))
+    whole = [pretrain(small, tuned, LONG, make_session())]
+    shutil.copytree(tuned, folder / "whole")
+    whole.append(run_finetune(folder / "whole", TUNE, make_session()))
+    stopped(lambda: run_finetune(tuned, TUNE, make_session(3)))
+    whole.append(run_sparse(small, folder / "other", MORE, make_session()))
+    stopped(lambda: run_sparse(small, sparse, MORE, make_session(9)))
+    return {run.name: (run, summary) for run, summary in zip(runs, whole, strict=True)}
 
 
-@pytest.fixture(scope="module")
-def tuned(small, tmp_path_factory):
-    """Give a fine-tuning that was interrupted on its way."""
-    folder = tmp_path_factory.mktemp("tuned")
-    pretrain(small, folder / "run", LONG, make_session())
-    shutil.copytree(folder / "run", folder / "whole")
-    whole = run_finetune(folder / "whole", TUNE, make_session())
-    stopped(lambda: run_finetune(folder / "run", TUNE, make_session(3)))
-    return Broken(RunDirectory(folder / "run"), whole)
-
-
-@pytest.fixture(scope="module")
-def sparse(small, tmp_path_factory):
-    """Give a sparse run that was interrupted on its way."""
-    folder = tmp_path_factory.mktemp("sparse")
-    whole = run_sparse(small, folder / "whole", MORE, make_session())
-    stopped(lambda: run_sparse(small, folder / "run", MORE, make_session(9)))
-    return Broken(RunDirectory(folder / "run"), whole)
+@pytest.fixture
+def copy(broken, tmp_path):
+    """Give a function that copies an interrupted run."""
+    return lambda name: shutil.copytree(broken[name][0], tmp_path / name)
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_layers_go_back_to_checkpoints_that_are_whole(stack, tmp_path, layer):
-    run = RunDirectory(shutil.copytree(stack.run.path, tmp_path / "run"))
+def test_layers_go_back_to_checkpoints_that_are_whole(copy, layer):
+    run = RunDirectory(copy("layer-1"))
     plan = plan_of(run_shapes(run)[0], run.read_table())
     newest = Cut.newest(run, plan, 2).candidates
     path = run.layer_file(layer, newest[layer])
@@ -140,11 +128,9 @@ def test_a_layer_that_has_ended_is_not_lost_with_its_file(small, tmp_path, sched
 
 
 @pytest.mark.parametrize("name", ["finetuned", "sparse"])
-def test_the_last_one_or_the_one_before_it(tuned, sparse, tmp_path, name):
+def test_the_last_one_or_the_one_before_it(copy, name):
     """Whatever is damaged, and with a remark."""
-    broken = tuned if name == "finetuned" else sparse
-    run = RunDirectory(shutil.copytree(broken.run.path, tmp_path / "run"))
-    path = run.checkpoint(name)
+    path = RunDirectory(copy(name)).checkpoint(name)
     previous = path.with_name(f"{name}.previous.h5")
     last, before = checkpoint.load(path), checkpoint.load(previous)
     whole, found = path.read_bytes(), 0
@@ -162,29 +148,28 @@ def test_the_last_one_or_the_one_before_it(tuned, sparse, tmp_path, name):
         checkpoint.load_newest(path)
 
 
-def test_what_goes_on_after_damage_is_what_was_never_damaged(
-    stack, tuned, sparse, tmp_path
-):
+@pytest.mark.parametrize("name", ["layer-1", "finetuned", "sparse"])
+def test_what_goes_on_after_damage_is_what_was_never_damaged(broken, copy, name):
     """And the whole checkpoint is kept until there is a newer one."""
-    runs = {"layer-1": stack, "finetuned": tuned, "sparse": sparse}
-    for name, broken in runs.items():
-        run = shutil.copytree(broken.run.path, tmp_path / name)
-        path = sorted((run / "checkpoints").glob(f"{name}.e*.h5"), reverse=True)
-        path = path[0] if path else run / "checkpoints" / f"{name}.h5"
-        whole = path.read_bytes()
-        path.write_bytes(_flip(len(whole) // 2, 1)(whole))
-        session = make_session()
-        _, summary = resume(run, session)
-        assert any(line.startswith(f"warning: {path}") for line in session.said)
-        for key in ("train_error", "validation_error", "digest", "pretrained"):
-            assert summary.get(key) == broken.summary.get(key), (name, key)
-        if name == "layer-1":
-            assert digests(summary) == digests(broken.summary)
+    run, (_, expected) = copy(name), broken[name]
+    *_, path = [
+        run / "checkpoints" / f"{name}.h5",
+        *sorted((run / "checkpoints").glob(f"{name}.e*.h5")),
+    ]
+    whole = path.read_bytes()
+    path.write_bytes(_flip(len(whole) // 2, 1)(whole))
+    session = make_session()
+    _, summary = resume(run, session)
+    assert any(line.startswith(f"warning: {path}") for line in session.said)
+    for key in ("train_error", "validation_error", "digest", "pretrained"):
+        assert summary.get(key) == expected.get(key), key
+    if name == "layer-1":
+        assert digests(summary) == digests(expected)
 
 
-def test_a_damaged_file_does_not_take_the_place_of_a_whole_one(tuned, tmp_path):
+def test_a_damaged_file_does_not_take_the_place_of_a_whole_one(copy):
     """Killed right after it went on, before the next checkpoint is in its place."""
-    run = shutil.copytree(tuned.run.path, tmp_path / "run")
+    run = copy("finetuned")
     path = run / "checkpoints" / "finetuned.h5"
     path.write_bytes(path.read_bytes()[:-7000])
     stopped(lambda: run_finetune(run, TUNE, make_session(0, resume=True)))

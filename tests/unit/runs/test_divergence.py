@@ -12,8 +12,8 @@ from mpilayer.errors import CheckpointError, TrainingError
 from mpilayer.report.run import collect
 from mpilayer.runs import use
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.drive import resume
 from mpilayer.runs.model import load_stack
-from mpilayer.runs.resume import resume
 from mpilayer.runs.use import export
 from mpilayer.store import checkpoint
 from tests.support.runs import pretrain, run_finetune
@@ -60,16 +60,16 @@ def run(small, tmp_path):
 @pytest.mark.parametrize("every", [1, 1000])
 def test_fine_tuning_keeps_what_was_finite(run, every):
     directory = RunDirectory(run)
-    session = make_session(checkpoint_every=every)
     with pytest.raises(TrainingError, match="fine-tuning") as caught:
-        run_finetune(run, TUNE, session)
+        run_finetune(run, TUNE, make_session(checkpoint_every=every))
     assert caught.value.collective
     assert directory.completed() == ["pretrain"]
     path = directory.checkpoint("finetuned")
-    epoch = checkpoint.attributes(path)["epoch"]
-    assert f"after epoch {epoch + 1}:" in str(caught.value)
-    for group in ("best/", "parameters/"):
-        assert finite(path, group)
+    assert f"after epoch {checkpoint.attributes(path)['epoch'] + 1}:" in str(
+        caught.value
+    )
+    assert finite(path, "best/")
+    assert finite(path, "parameters/")
     assert load_stack(directory).parameters.is_finite()
 
 

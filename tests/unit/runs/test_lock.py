@@ -13,16 +13,16 @@ import pytest
 
 from mpilayer.errors import CheckpointError, ConfigError, DataError, FileError
 from mpilayer.interrupt import Interrupted
-from mpilayer.runs import lock as module
+from mpilayer.runs import session as module
 from mpilayer.runs.directory import LOCK
-from mpilayer.runs.lock import RunLock, at_work, holding
+from mpilayer.runs.session import RunLock, at_work, holding
 from tests.support.runs import pretrain
 from tests.unit.runs.conftest import STACK, make_session
 
 HOLD = """
 import sys
 from pathlib import Path
-from mpilayer.runs.lock import holding
+from mpilayer.runs.session import holding
 from tests.unit.runs.conftest import make_session
 with holding(Path(sys.argv[1]), make_session()):
     print("held", flush=True)
@@ -58,7 +58,7 @@ def enter(run, session=None):
         pass
 
 
-def test_the_holder_is_named(holder, hasty, tmp_path):
+def test_the_holder_is_named_until_it_is_killed(holder, hasty, tmp_path):
     run = tmp_path / "run"
     words = (
         f"only one launch at a time may work in a run; process {holder.pid} on "
@@ -69,43 +69,35 @@ def test_the_holder_is_named(holder, hasty, tmp_path):
             enter(run)
         assert str(caught.value) == words
         assert caught.value.collective
-    assert [p.name for p in run.iterdir()] == [LOCK]
-
-
-def test_a_killed_holder_is_none(holder, hasty, tmp_path):
-    holder.kill()
-    holder.wait()
-    assert (tmp_path / "run" / LOCK).exists()
-    enter(tmp_path / "run")
-    assert not (tmp_path / "run" / LOCK).exists()
-
-
-def test_who_is_at_work(holder, tmp_path):
-    run = tmp_path / "run"
-    assert at_work(run)
-    assert at_work(run)
+        assert at_work(run)
     assert [p.name for p in run.iterdir()] == [LOCK]
     holder.kill()
     holder.wait()
+    assert (run / LOCK).exists()
     assert at_work(run) is False
-    (run / LOCK).unlink()
+    enter(run)
+    assert not (run / LOCK).exists()
     assert at_work(run) is False
     with holding(run, make_session()):
         assert at_work(run) is False  # nobody else
 
 
+def no_locks(number):
+    """Return what a file system without locks does."""
+
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    return flock
+
+
 def test_nobody_knows_who_is_at_work(monkeypatch, tmp_path):
     path = tmp_path / LOCK
-    for holder, found in ((socket.gethostname(), False), ("elsewhere", None)):
+    for holder, found in (("elsewhere", None), (socket.gethostname(), False)):
         path.write_text(f"{holder} 17")
         assert at_work(tmp_path) is found
     assert at_work(tmp_path / "none") is None
-
-    def flock(*_):
-        raise OSError(errno.ENOLCK, "no locks")
-
-    path.write_text(f"{socket.gethostname()} 17")
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", no_locks(errno.ENOLCK))
     assert at_work(tmp_path) is None
 
 
@@ -163,10 +155,7 @@ def test_the_file_stays_where_others_may_still_write(tmp_path, alone):
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks(monkeypatch, tmp_path, number):
-    def flock(*_):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", no_locks(number))
     enter(tmp_path)
     with holding(tmp_path, make_session()):
         enter(tmp_path)
@@ -185,58 +174,61 @@ def test_a_file_that_was_removed_meanwhile_is_not_held(monkeypatch, tmp_path):
         assert path.exists()
 
 
-@pytest.mark.parametrize("number", [errno.EROFS, errno.EDQUOT, errno.ENOSPC])
-def test_files_that_cannot_be_written(tmp_path, number):
-    path = tmp_path / "metrics" / "layer-1.jsonl"
-    (tmp_path / "config.toml").touch()
-    with pytest.raises(DataError) as caught, holding(tmp_path, make_session()):
-        raise OSError(number, os.strerror(number), str(path))
-    message = str(caught.value)
-    assert message.startswith(f"{path} must be writable; {os.strerror(number).lower()}")
-    assert message.endswith(f"go on with 'mpilayer resume {tmp_path}'.")
+RESUME = "go on with 'mpilayer resume RUN'."
+AGAIN = "go on with the same command and --resume auto."
 
 
-def test_before_there_is_a_run_it_is_begun_again(tmp_path):
-    with pytest.raises(FileError) as caught, holding(tmp_path, make_session()):
-        raise OSError(errno.EIO, "", "some/file")
-    words = "some/file must be usable; input/output error."
-    assert str(caught.value).startswith(words)
-    assert str(caught.value).endswith("go on with the same command and --resume auto.")
-
-
-def test_other_errors_are_not_hidden(tmp_path):
-    with pytest.raises(ConnectionResetError), holding(tmp_path, make_session()):
-        raise ConnectionResetError(errno.ECONNRESET, "gone")
-    with pytest.raises(ZeroDivisionError), holding(tmp_path, make_session()):
-        raise ZeroDivisionError
+@pytest.mark.parametrize(
+    ("error", "begun", "kind", "start", "end"),
+    [
+        *(
+            (OSError(number, "", "a/file"), True, DataError, "writable", RESUME)
+            for number in (errno.EROFS, errno.EDQUOT, errno.ENOSPC)
+        ),
+        (OSError(errno.EIO, "", "a/file"), False, FileError, "usable", AGAIN),
+        (
+            ConnectionResetError(errno.ECONNRESET, ""),
+            False,
+            ConnectionResetError,
+            "",
+            "",
+        ),
+        (ZeroDivisionError(), False, ZeroDivisionError, "", ""),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_errors_of_files_are_told_and_no_others(
+    tmp_path, error, begun, kind, start, end
+):
+    if begun:
+        (tmp_path / "config.toml").touch()
+    with pytest.raises(kind) as caught, holding(tmp_path, make_session()):
+        raise error
+    if start:
+        words = f"a/file must be {start}; {os.strerror(error.errno).lower()}"
+        assert str(caught.value).startswith(words)
+        assert str(caught.value).endswith(end.replace("RUN", str(tmp_path)))
 
 
 @pytest.mark.parametrize("name", [LOCK, "metrics", "monitor/a.npy", "config.toml"])
 def test_links_in_a_run_are_refused(tmp_path, name):
+    """But the run itself may be one."""
     mine, run = tmp_path / "mine", tmp_path / "run"
     mine.write_text("mine")
-    (run / name).parent.mkdir(parents=True)
+    run.mkdir()
+    (tmp_path / "link").symlink_to(run)
+    with holding(tmp_path / "link", make_session()):
+        assert (run / LOCK).exists()
+    (run / name).parent.mkdir(exist_ok=True)
     (run / name).symlink_to(mine)
-    with (
-        pytest.raises(CheckpointError, match=f"{name} must lie in the run itself"),
-        holding(run, make_session()),
-    ):
-        pass
+    with pytest.raises(CheckpointError, match=f"{name} must lie in the run itself"):
+        enter(run)
     assert mine.read_text() == "mine"
 
 
-def test_the_run_itself_may_be_a_link(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "run")
-    with holding(tmp_path / "link", make_session()):
-        assert (tmp_path / "run" / LOCK).exists()
-
-
-def test_a_killed_launch_left_the_file_alone(small, tmp_path):
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_killed_launch_left_the_file_alone(small, tmp_path, goes_on):
     """Such a folder is new, with and without ``--resume auto``."""
-    for name, goes_on in (("one", False), ("two", True)):
-        run = tmp_path / name
-        run.mkdir()
-        (run / LOCK).write_text("gone 1")
-        pretrain(small, run, STACK, make_session(resume=goes_on))
-        assert not (run / LOCK).exists()
+    (tmp_path / LOCK).write_text("gone 1")
+    pretrain(small, tmp_path, STACK, make_session(resume=goes_on))
+    assert not (tmp_path / LOCK).exists()

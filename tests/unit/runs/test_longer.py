@@ -8,7 +8,7 @@ import pytest
 from mpilayer.config import FinetuneConfig
 from mpilayer.errors import ConfigError
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.resume import resume
+from mpilayer.runs.drive import resume
 from mpilayer.store import checkpoint
 from tests.support.runs import pretrain, run_finetune
 from tests.unit.runs.conftest import STACK, make_session

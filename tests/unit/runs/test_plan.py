@@ -6,7 +6,7 @@ import pytest
 
 from mpilayer.config import to_toml
 from mpilayer.errors import ConfigError
-from mpilayer.runs.plan import read_plan, to_sections
+from mpilayer.runs.experiment import read_plan, to_sections
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DEEP = "[data]\npath = 'x.h5'\n[pretrain]\nlayers = [5, 2]\n[finetune]\nepochs = 2\n"
@@ -24,15 +24,20 @@ def plan(tmp_path):
     return read
 
 
-def test_sections_decide_the_steps(plan):
-    assert plan(DEEP).steps == ("data", "pretrain", "finetune", "evaluate", "report")
-    text = "[data]\npath = 'x.h5'\n[sparse]\n[compare]\n"
-    assert plan(text).steps == ("data", "sparse", "compare", "evaluate", "report")
-
-
-def test_steps_can_be_chosen(plan):
-    chosen = plan(DEEP, "experiment.steps=evaluate,pretrain")
-    assert chosen.steps == ("data", "pretrain", "evaluate")
+@pytest.mark.parametrize(
+    ("text", "changes", "steps"),
+    [
+        (DEEP, (), "data pretrain finetune evaluate report"),
+        (DEEP, ("experiment.steps=evaluate,pretrain",), "data pretrain evaluate"),
+        (
+            "[data]\npath = 'x.h5'\n[sparse]\n[compare]\n",
+            (),
+            "data sparse compare evaluate report",
+        ),
+    ],
+)
+def test_sections_decide_the_steps(plan, text, changes, steps):
+    assert plan(text, *changes).steps == tuple(steps.split())
 
 
 def test_names_and_places(plan):
@@ -62,20 +67,9 @@ def test_overrides_of_every_type(plan):
 
 def test_compare_goes_on_from_sparse(plan):
     text = "[data]\npath = 'x.h5'\n[sparse]\nhidden = 7\nevaluations = 9\n[compare]\n"
-    compared = plan(text + "evaluations = 5\n").training["compare"]
-    assert (compared.hidden, compared.evaluations) == (7, 5)
-
-
-@pytest.mark.parametrize("name", ["lahiri2010", "lahiri2010-small"])
-def test_the_examples_compare_what_they_train(name):
-    """But for what [compare] says itself."""
-    own = {"lahiri2010": {"kl"}, "lahiri2010-small": {"kl", "evaluations"}}[name]
-    found = to_sections(read_plan(EXAMPLES / f"{name}.toml", ["sparse.hidden=9"]))
-    differ = {k for k, v in found["compare"].items() if found["sparse"][k] != v}
-    assert differ == own
-    corrections = {"lahiri2010": 10, "lahiri2010-small": 40}[name]
-    assert found["compare"]["corrections"] == corrections
-    assert found["compare"]["hidden"] == 9
+    compared = plan(text + "evaluations = 5\n", "sparse.corrections=40")
+    found = compared.training["compare"]
+    assert (found.hidden, found.evaluations, found.corrections) == (7, 5, 40)
 
 
 def test_effective_settings_read_back(plan, tmp_path):

@@ -15,14 +15,12 @@ import numpy as np
 import pytest
 
 from mpilayer.config import FinetuneConfig
-from mpilayer.errors import CheckpointError
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.optim.lbfgs import LBFGSState
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.checkpoints import restore, saving
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.store import checkpoint
 from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.plans import Candidate
 from mpilayer.train.pretrain import Snapshot
@@ -33,7 +31,6 @@ from tests.support.pipeline import data, new_states
 from tests.support.toys import randomize, rows
 
 FILES = Path(__file__).parents[2] / "reference" / "checkpoints"
-NAMES = ("layer-1.e000002.u000000", "finetuned", "sparse")
 SERIAL = SerialCommunicator()
 
 
@@ -66,14 +63,6 @@ def assert_same_content(path, *states, **facts):
         for name in names:
             assert new.attrs[name] == old.attrs[name]
             assert new.attrs.get_id(name).dtype == old.attrs.get_id(name).dtype
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_they_are_of_version_1(name):
-    found = checkpoint.attributes(FILES / f"{name}.h5")
-    assert found["format_version"] == 1
-    assert found["creator"].startswith("mpilayer ")
-    assert (FILES / f"{name}.h5").stat().st_size < 100_000
 
 
 def test_a_layer(directory):
@@ -152,12 +141,3 @@ def test_a_sparse_autoencoder(directory):
     assert last.iteration == whole.iteration == 8
     close(last.position, whole.position)
     assert last.cost == pytest.approx(whole.cost, rel=1e-6)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_newer_version_is_refused(directory, name):
-    path = directory.checkpoint(name)
-    with h5py.File(path, "r+") as file:
-        file.attrs["format_version"] = 2
-    with pytest.raises(CheckpointError, match="format version 1 to 1; found 2"):
-        checkpoint.load_newest(path)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mpilayer.config import FinetuneConfig, PretrainConfig
+from mpilayer.config import FinetuneConfig
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split
@@ -15,9 +15,7 @@ from mpilayer.train.evaluate import PCA
 from tests.support import launch
 from tests.support.runs import pretrain, run_finetune
 from tests.support.toys import rows
-from tests.unit.runs.conftest import make_session
-
-STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
+from tests.unit.runs.conftest import STACK, make_session
 
 
 def made(path, x, labels=None, **options):
@@ -44,15 +42,12 @@ def pca_error(fitted, judged):
 
 def test_pca_is_fitted_on_the_rows_of_the_run(run, tmp_path):
     """Six rows have five components: those of their own would leave nothing."""
-    few = rows(6, seed=3)
-    other, session = made(tmp_path / "few.h5", few), make_session()
-    with Dataset.open(other) as dataset:
-        few = dataset.rows("train")
-    with Dataset.open(tmp_path / "own.h5") as dataset:
-        train = dataset.rows("train")
+    other, session = made(tmp_path / "few.h5", rows(6, seed=3)), make_session()
+    with Dataset.open(other) as few, Dataset.open(tmp_path / "own.h5") as own:
+        judged, train = few.rows("train"), own.rows("train")
     found = evaluate(run, "train", session, data=other)["pca_error"]
-    assert found == pytest.approx(pca_error(train, few), rel=1e-6)
-    assert found > 1e3 * abs(pca_error(few, few))
+    assert found == pytest.approx(pca_error(train, judged), rel=1e-6)
+    assert found > 1e3 * abs(pca_error(judged, judged))
     assert session.said == []
 
 
@@ -99,7 +94,8 @@ def test_like_what_is_not_there(tmp_path):
         like_of(str(tmp_path / "no"))
 
 
-def test_a_table_is_to_be_prepared_like_the_run(run, tmp_path):
+def test_what_is_no_data_set(run, tmp_path):
+    """A table is to be prepared like the run, and a run is to be looked at."""
     table = tmp_path / "table.csv"
     table.write_text("1,2\n")
     words = f"data prepare {table} --like {run} -o {tmp_path / 'table.h5'}"
@@ -107,12 +103,7 @@ def test_a_table_is_to_be_prepared_like_the_run(run, tmp_path):
         write_rows("codes", run, table, tmp_path / "codes.csv")
     with pytest.raises(DataError, match=words):
         evaluate(run, "train", make_session(), data=table)
-
-
-def test_a_run_is_no_data_set(run):
-    words = (
-        f"It is a run: look at it with 'mpilayer evaluate {run}' or 'mpilayer report"
-    )
+    words = f"It is a run: look at it with 'mpilayer evaluate {run}' or 'mpilayer repor"
     with pytest.raises(DataError, match=words):
         Dataset.open(run)
 

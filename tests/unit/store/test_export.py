@@ -111,24 +111,21 @@ def test_onnx_is_well_formed_and_old(written):
     assert operators == ["Gemm", "Tanh", "Gemm", "Gemm", "Relu", "Gemm", "Sigmoid"]
 
 
-def test_onnx_runs_with_any_number_of_rows(written):
-    pytest.importorskip("onnx", reason="needs mpilayer[export]")
-    running = session(written(".onnx"))
-    assert [item.name for item in running.get_inputs()] == ["visible"]
-    assert [item.name for item in running.get_outputs()] == ["code", "reconstruction"]
-    for n in (7, 1):
-        code, reconstruction = running.run(None, {"visible": ROWS[:n]})
-        np.testing.assert_allclose(code, expected(make(), 2)[:n], atol=1e-5)
-        np.testing.assert_allclose(reconstruction, expected(make(), 4)[:n], atol=1e-5)
+CASES = [((kind,), {"prediction": 1}) for kind in (*ACTIVATIONS, "softmax")]
+CASES += [(KINDS, {"code": 2, "reconstruction": 4})]
 
 
-@pytest.mark.parametrize("kind", [*ACTIVATIONS, "softmax"])
-def test_onnx_has_all_activations(written, kind):
+@pytest.mark.parametrize(("kinds", "outputs"), CASES)
+def test_onnx_runs_with_all_activations_and_any_number_of_rows(written, kinds, outputs):
     pytest.importorskip("onnx", reason="needs mpilayer[export]")
-    model = make([kind], (6, 4), {"prediction": 1})
+    model = make(kinds, SIZES[: len(kinds) + 1], outputs)
     running = session(written(".onnx", model))
-    (found,) = running.run(["prediction"], {"visible": ROWS})
-    np.testing.assert_allclose(found, expected(model, 1), atol=1e-5)
+    assert [item.name for item in running.get_inputs()] == ["visible"]
+    assert [item.name for item in running.get_outputs()] == list(outputs)
+    for n in (7, 1):
+        found = running.run(None, {"visible": ROWS[:n]})
+        for array, n_steps in zip(found, outputs.values(), strict=True):
+            np.testing.assert_allclose(array, expected(model, n_steps)[:n], atol=1e-5)
 
 
 def test_onnx_cannot_hold_more_than_2_gib(written, monkeypatch):

@@ -115,9 +115,7 @@ def fail_once(monkeypatch, number, half=True):
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_a_line_that_cannot_be_written_is_written_with_the_next(
-    path, monkeypatch, half
-):
+def test_a_line_that_was_not_written_is_written_with_the_next(path, monkeypatch, half):
     with MetricsWriter(path) as writer:
         fail_once(monkeypatch, errno.ENOSPC, half)
         with pytest.warns(FileWarning, match="no space left on device"):

@@ -49,10 +49,16 @@ def test_central_differences(hidden, output, mode):
     np.testing.assert_allclose(cost(vector)[1], expected, rtol=0, atol=1e-8)
 
 
+def recorded(**changes):
+    """Return a cost of a few rows, its position, and where its records go."""
+    cost, records = make_cost(settings(**changes), patches(30)), []
+    cost.on_evaluation = records.append
+    return cost, cost.model.parameters.vector.copy(), records
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_the_gradient_is_the_caller_s(mode):
-    cost = make_cost(settings(kl=mode), patches(11))
-    vector = cost.model.parameters.vector.copy()
+    cost, vector, _ = recorded(kl=mode)
     _, gradient = cost(vector)
     before = gradient.copy()
     _, other = cost(vector + 1)
@@ -93,9 +99,7 @@ def _kl_far_off(cost, config):
 def test_units_that_never_or_always_fire_cost_infinity(mode, bias):
     """Unless there is no sparsity term."""
     for weight, value in ((0.5, np.inf), (0.0, 0.0)):
-        config = settings(dtype="float32", kl=mode, sparsity_weight=weight)
-        cost = make_cost(config, patches(30))
-        vector = cost.model.parameters.vector.copy()
+        cost, vector, _ = recorded(dtype="float32", kl=mode, sparsity_weight=weight)
         vector[cost.model.parameters.span("hidden_bias")] = bias
         found, gradient = cost(vector)
         assert cost.latest.sparsity == value
@@ -109,21 +113,18 @@ def test_units_that_never_or_always_fire_cost_infinity(mode, bias):
 
 
 def test_evaluations_are_counted_and_recorded():
-    cost, records = make_cost(settings(), patches(30)), []
-    cost.on_evaluation = records.append
-    vector = cost.model.parameters.vector.copy()
+    cost, vector, records = recorded()
     values = []
-    for iteration in range(4):
-        cost.iteration = iteration
-        values.append(cost(vector + iteration))
-    assert [r.evaluation for r in records] == [1, 2, 3, 4]
-    assert [r.iteration for r in records] == [0, 1, 2, 3]
-    assert [r.cost for r in records] == [value for value, _ in values]
+    for cost.iteration in range(4):
+        values.append(cost(vector + cost.iteration))
+    numbers = [(r.evaluation, r.iteration) for r in records]
+    assert numbers == [(i + 1, i) for i in range(4)]
     assert cost.evaluations == 4
     assert cost.latest is records[-1]
     for record, (value, gradient) in zip(records, values, strict=True):
         parts = record.reconstruction + record.decay + record.sparsity
         assert parts == pytest.approx(value, rel=1e-15)
+        assert record.cost == value
         assert record.exact_cost == pytest.approx(value, rel=1e-15)
         assert record.gradient_norm == pytest.approx(np.linalg.norm(gradient))
         assert min(record.computing, record.allreduce, record.seconds) >= 0
@@ -132,24 +133,20 @@ def test_evaluations_are_counted_and_recorded():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_parts_of_the_cost(mode):
-    config, x = settings(kl=mode), patches(30)
-    cost = make_cost(config, x)
-    shape, vector = cost.model.shape, cost.model.parameters.vector.copy()
+    cost, vector, _ = recorded(kl=mode)
     cost(vector)
     off = {"sparsity_weight": 0.0, "weight_decay": 0.0}
-    for name in ("sparsity_weight", "weight_decay", "none"):
-        changes = {key: 0.0 for key in off if key != name}
-        value, _ = sparse.exact(shape, vector, x, settings(**changes))
-        parts = [cost.latest.reconstruction]
-        parts += [cost.latest.sparsity] * (name == "sparsity_weight")
-        parts += [cost.latest.decay] * (name == "weight_decay")
-        assert sum(parts) == pytest.approx(value, rel=1e-12)
+    for name, part in (("sparsity_weight", "sparsity"), ("weight_decay", "decay")):
+        shape, x = cost.model.shape, patches(30)
+        without, _ = sparse.exact(shape, vector, x, settings(**off))
+        others = {key: 0.0 for key in off if key != name}
+        value, _ = sparse.exact(shape, vector, x, settings(**others))
+        assert cost.latest.reconstruction == pytest.approx(without, rel=1e-12)
+        assert getattr(cost.latest, part) == pytest.approx(value - without, rel=1e-9)
 
 
 def test_measuring_is_not_counted():
-    cost, records = make_cost(settings(), patches(30)), []
-    cost.on_evaluation = records.append
-    vector = cost.model.parameters.vector.copy()
+    cost, vector, records = recorded()
     value, _ = cost(vector)
     latest = cost.latest
     found, other = cost.measure(vector), cost.measure(vector + 1)
@@ -162,28 +159,19 @@ def test_measuring_is_not_counted():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_cost_that_is_no_number(mode):
-    cost, records = make_cost(settings(kl=mode), patches(30)), []
-    cost.on_evaluation = records.append
-    vector = cost.model.parameters.vector.copy()
-    cost(vector)
-    vector[3] = np.nan
-    with pytest.raises(TrainingError, match="evaluation 2 found NaN") as caught:
-        cost(vector)
-    assert caught.value.collective
-    assert [r.evaluation for r in records] == [1, 2]
-    assert np.isnan(records[-1].cost)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_rank_that_wants_to_stop(mode):
-    cost = make_cost(settings(kl=mode), patches(30))
-    vector = cost.model.parameters.vector.copy()
+def test_a_rank_that_wants_to_stop_and_a_cost_that_is_no_number(mode):
+    cost, vector, records = recorded(kl=mode)
     cost(vector)
     assert not cost.stopping
     cost.time_over = lambda: True
     cost(vector)
     assert cost.stopping
+    vector[3] = np.nan
+    with pytest.raises(TrainingError, match="evaluation 3 found NaN") as caught:
+        cost(vector)
+    assert caught.value.collective
+    assert [r.evaluation for r in records] == [1, 2, 3]
+    assert np.isnan(records[-1].cost)
 
 
 # --- the first weights
@@ -209,26 +197,8 @@ def test_first_weights(initial):
         assert least <= relative.min() < least + 0.01
         assert 0.99 < relative.max() <= 1
         assert relative.mean() == pytest.approx((1 + least) / 2, abs=0.05)
-    assert not p["hidden_bias"].any()
-    assert not p["visible_bias"].any()
+    assert not np.any([*p["hidden_bias"], *p["visible_bias"]])
     one, same, other = (first(initial=initial, seed=seed) for seed in (3, 3, 4))
     assert one.digest() == same.digest() != other.digest()
     square = first(16, hidden=16, initial=initial)
     assert (square["weights"] != square["decode_weights"]).all()
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, (30, "tanh", "tanh", np.float32)),
-        ({"preset": "ufldl"}, (25, "sigmoid", "sigmoid", np.float32)),
-        ({"output": "linear", "dtype": "float64"}, (30, "tanh", "linear", np.float64)),
-    ],
-)
-def test_the_model_of_a_configuration(changes, expected):
-    model = make_model(from_values(SparseConfig, changes), 64)
-    shape = model.shape
-    assert (shape.n_hidden, shape.hidden, shape.visible, model.dtype) == expected
-    assert shape.n_visible == 64
-    assert model.parameters.vector.dtype == np.float64
-    assert not model.parameters.vector.any()

@@ -37,41 +37,39 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("optimizer", KINDS)
 def test_the_cost_falls(optimizer):
     """And states stay as they are."""
-    descent, copies = make(optimizer=optimizer, evaluations=40), []
-    states = []
-    for state in descent.states():
-        states.append(state)
-        copies.append(pickle.loads(pickle.dumps(state)))
-    assert [state.iteration for state in states] == list(range(len(states)))
-    costs = [state.cost for state in states]
+    descent = make(optimizer=optimizer, evaluations=40)
+    kept = [(s, pickle.loads(pickle.dumps(s))) for s in descent.states()]
+    for number, (state, copy) in enumerate(kept):
+        assert_same(state, copy)
+        assert state.iteration == number
+    costs = [state.cost for state, _ in kept]
     assert costs[-1] < 0.8 * costs[0]
     if optimizer in LINE_SEARCHES:
         assert costs == sorted(costs, reverse=True)
-    assert descent.state is states[-1]
-    assert type(states[0]) is KINDS[optimizer]
-    for state, copy in zip(states, copies, strict=True):
-        assert_same(state, copy)
+    assert descent.state is kept[-1][0]
+    assert type(descent.state) is KINDS[optimizer]
 
 
 @pytest.mark.parametrize("optimizer", KINDS)
 @pytest.mark.parametrize("most", [1, 2, 17])
-def test_evaluations_at_most(optimizer, most):
-    descent = make(optimizer=optimizer, evaluations=most)
-    states = list(descent.states())
-    assert descent.cost.evaluations == most
-    assert descent.stopped_by == "evaluations"
-    assert len(states) <= most
+def test_evaluations_at_most_or_until_the_time_is_over(optimizer, most):
+    counted, timed = (
+        make(optimizer=optimizer, evaluations=most),
+        make(optimizer=optimizer),
+    )
+    timed.cost.time_over = lambda: timed.cost.evaluations >= most
+    for descent, reason in ((counted, "evaluations"), (timed, "time")):
+        states = list(descent.states())
+        assert descent.cost.evaluations == most >= len(states)
+        assert descent.stopped_by == reason
+        assert descent.state is states[-1]
 
 
 @pytest.mark.parametrize("optimizer", KINDS)
-def test_iterations_at_most(optimizer):
+def test_iterations_at_most_or_until_gradient_or_decrease_is_small(optimizer):
     descent = make(optimizer=optimizer, iterations=3)
     assert [state.iteration for state in descent.states()] == [0, 1, 2, 3]
     assert descent.stopped_by == "iterations"
-
-
-@pytest.mark.parametrize("optimizer", KINDS)
-def test_a_small_gradient_or_decrease(optimizer):
     descent = make(optimizer=optimizer, gradient_norm=0.3)
     *before, last = [np.linalg.norm(s.gradient) for s in descent.states()]
     assert last <= 0.3 < min(before)
@@ -81,18 +79,6 @@ def test_a_small_gradient_or_decrease(optimizer):
     *before, last = -np.diff(costs) / costs[1:]
     assert last <= 0.01 < min(before)
     assert descent.stopped_by == "a small decrease"
-
-
-@pytest.mark.parametrize("optimizer", KINDS)
-@pytest.mark.parametrize("most", [1, 5])
-def test_the_time_is_over(optimizer, most):
-    descent = make(optimizer=optimizer)
-    cost = descent.cost
-    cost.time_over = lambda: cost.evaluations >= most
-    states = list(descent.states())
-    assert cost.evaluations == most
-    assert descent.stopped_by == "time"
-    assert descent.state is states[-1]
 
 
 @pytest.mark.parametrize("mode", MODES)

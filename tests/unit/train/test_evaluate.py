@@ -21,11 +21,10 @@ from tests.support import plain
 from tests.support.toys import randomize, rows
 
 SERIAL = SerialCommunicator()
-BLOCKS = [slice(0, 30), slice(30, 31), slice(31, 31), slice(31, 80)]
 
 
 def blocks(v):
-    return (v[where] for where in BLOCKS)
+    return np.split(v, [30, 31, 31])
 
 
 def test_reconstruction_error():
@@ -35,61 +34,43 @@ def test_reconstruction_error():
     expected = ((v - output) ** 2).sum(axis=1).mean()
     found = reconstruction_error(stack, blocks(v), SERIAL)
     assert found == pytest.approx(expected, rel=1e-6)
+    for nothing in ([], [rows(0)]):
+        assert np.isnan(reconstruction_error(stack, nothing, SERIAL))
+        assert np.isnan(PCA([v], v.shape, 3, SERIAL).error(nothing, SERIAL))
 
 
-def test_without_rows():
-    stack = DeepAutoencoder([LayerShape(12, 5)])
-    assert np.isnan(reconstruction_error(stack, [], SERIAL))
-    assert np.isnan(reconstruction_error(stack, [rows(0)], SERIAL))
-    pca = PCA([rows(20)], (20, 12), 3, SERIAL)
-    assert np.isnan(pca.error([], SERIAL))
-
-
-def test_what_components_make_of_rows():
-    train, v = rows(40), rows(80)
-    pca = PCA([train], train.shape, 3, SERIAL)
-    found = pca.reconstruct(v)
-    error = ((v - found) ** 2).sum(axis=1).mean()
-    assert error == pytest.approx(pca.error([v], SERIAL), rel=1e-6)
-    np.testing.assert_allclose(pca.reconstruct(found), found, rtol=1e-9)
+@pytest.mark.parametrize("large", [1, 10**9], ids=["products", "whole"])
+@pytest.mark.parametrize(
+    ("shape", "n_components"),
+    [
+        *(((80, 12), n) for n in (0, 1, 3, 12)),
+        *(((n, m), 4) for n, m in ((300, 80), (80, 300), (300, 300))),
+    ],
+)
+def test_principal_components_against_singular_values(
+    monkeypatch, shape, n_components, large
+):
+    """Also fewer rows than columns, and few components of a large matrix."""
+    monkeypatch.setattr(evaluate, "_LARGE", large)
+    train, test = rows(*shape), rows(40, shape[1], seed=1)
+    mean = train.mean(axis=0, dtype=float)
+    basis = np.linalg.svd(train - mean, full_matrices=False)[2][:n_components]
+    pca = PCA(blocks(train), shape, n_components, SERIAL)
+    np.testing.assert_allclose(pca.mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(pca.basis.T @ pca.basis, np.eye(n_components), atol=1e-9)
+    for v in (train, test):
+        centred = v - mean
+        expected = ((centred - centred @ basis.T @ basis) ** 2).sum(axis=1).mean()
+        close = pytest.approx(expected, rel=1e-4, abs=1e-6)
+        assert pca.error(np.array_split(v, 3), SERIAL) == close
+        made = pca.reconstruct(v)
+        assert ((v - made) ** 2).sum(axis=1).mean() == close
 
 
 def test_a_sum_over_one_rank():
     values = np.arange(3.0)
     assert sum_over_ranks(SERIAL, values) is values
     assert values.tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("n_components", [0, 1, 3, 12])
-def test_principal_components_against_singular_values(n_components):
-    train, test = rows(80), rows(40, seed=1)
-    mean = train.mean(axis=0, dtype=float)
-    basis = np.linalg.svd(train - mean)[2][:n_components]
-    pca = PCA(blocks(train), train.shape, n_components, SERIAL)
-    np.testing.assert_allclose(pca.mean, mean, rtol=1e-6)
-    for v in (train, test):
-        centred = v - mean
-        expected = ((centred - centred @ basis.T @ basis) ** 2).sum(axis=1).mean()
-        parts = np.array_split(v, 3)
-        found = pca.error(parts, SERIAL)
-        assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
-
-
-@pytest.mark.parametrize("large", [1, 10**9], ids=["products", "whole"])
-@pytest.mark.parametrize("shape", [(300, 80), (80, 300), (300, 300)])
-def test_both_ways_to_principal_components(monkeypatch, shape, large):
-    """Fewer rows than columns, and a matrix of which few components are wanted."""
-    monkeypatch.setattr(evaluate, "_LARGE", large)
-    train, test = rows(shape[0], shape[1]), rows(40, shape[1], seed=1)
-    mean = train.mean(axis=0, dtype=float)
-    basis = np.linalg.svd(train - mean, full_matrices=False)[2][:4]
-    parts = [train[:200], train[200:]]
-    pca = PCA(parts, shape, 4, SERIAL)
-    np.testing.assert_allclose(pca.basis.T @ pca.basis, np.eye(4), atol=1e-9)
-    for v in (train, test):
-        centred = v - mean
-        expected = ((centred - centred @ basis.T @ basis) ** 2).sum(axis=1).mean()
-        assert pca.error([v], SERIAL) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("n_components", [3, 30])
@@ -106,12 +87,18 @@ def test_principal_components_of_few_rows_with_many_columns(n_components):
         assert error == pytest.approx(squares.sum() / 10, rel=1e-4)
 
 
-def test_what_is_too_large_for_principal_components():
-    assert PCA.fits(60_000, 784)
-    assert PCA.fits(60, 20_000)
-    assert PCA.fits(5, 10**7)
-    assert not PCA.fits(10**6, 20_000)
-    assert not PCA.fits(5_000, 10**6)
+@pytest.mark.parametrize(
+    ("shape", "fits"),
+    [
+        ((60_000, 784), True),
+        ((60, 20_000), True),
+        ((5, 10**7), True),
+        ((10**6, 20_000), False),
+        ((5_000, 10**6), False),
+    ],
+)
+def test_what_is_too_large_for_principal_components(shape, fits):
+    assert PCA.fits(*shape) == fits
 
 
 # --- labels

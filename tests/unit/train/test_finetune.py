@@ -131,8 +131,19 @@ def test_nothing_better_than_the_start():
     assert state.stack.parameters.digest() == start
 
 
-def test_patience_is_not_lost_while_the_error_falls():
-    assert len(run(make(epochs=6, patience=3))) == 6
+@pytest.mark.parametrize(
+    ("changes", "n_epochs"),
+    [
+        ({"epochs": 6, "patience": 3}, 6),  # not lost while the error falls
+        ({"minibatch": 500}, 5),  # larger than the data
+        ({"epochs": 0}, 0),
+    ],
+)
+def test_so_many_epochs(changes, n_epochs):
+    state = make(**changes)
+    before = state.stack.parameters.digest()
+    assert len(run(state)) == n_epochs
+    assert (state.stack.parameters.digest() == before) == (not n_epochs)
 
 
 @pytest.mark.parametrize("task", ["autoencode", "classify"])
@@ -176,22 +187,13 @@ def test_a_state_goes_on_where_another_stood(optimizer, task):
     ("optimizer", "usual"), [("sgd", 0.001), ("momentum", 0.0002), ("adam", 0.001)]
 )
 def test_learning_rates(optimizer, usual):
-    state = make(optimizer=optimizer, learning_rate=0.0, learning_rate_decay=0.5)
-    rates = []
+    state, rates = (
+        make(optimizer=optimizer, learning_rate=0.0, learning_rate_decay=0.5),
+        [],
+    )
     for state.epoch in range(3):
         rates.append(state.learning_rate)
     assert rates == [usual, usual / 2, usual / 4]
-
-
-def test_no_epochs():
-    state = make(epochs=0)
-    before = state.stack.parameters.digest()
-    assert run(state) == []
-    assert state.stack.parameters.digest() == before
-
-
-def test_minibatches_larger_than_the_data():
-    assert len(run(make(minibatch=500))) == 5
 
 
 @pytest.mark.parametrize("first", [0, 2])

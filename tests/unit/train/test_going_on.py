@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.train.plans import BEGINNING, TablePlan
+from mpilayer.train.plans import TablePlan
 from mpilayer.train.restart import consistent, newest_cut
 from tests.support.pipeline import (
     CONFIG,
     EPOCHS,
-    N_LAYERS,
     TABLES,
     Memory,
     Stage,
@@ -45,49 +44,29 @@ def after(steps):
     return lambda: next(asked) >= steps
 
 
-def moments(kept):
-    """Yield what is on disk after each save."""
-    for n in range(len(kept) + 1):
-        yield kept[:n]
-
-
 @pytest.fixture(scope="module")
 def whole():
     """Give a function that trains a table to the end, once, with all its saves."""
 
     @cache
-    def get(name, streamed=True, every=1, config=CONFIG):
+    def get(name, streamed=True, config=CONFIG):
         plan = TablePlan(TABLES[name], streamed)
-        found = train(SERIAL, plan, Memory(every), config=config)
+        found = train(SERIAL, plan, Memory(1), config=config)
         assert_same(found, train(SERIAL, plan, config=config))
         return found
 
     return get
 
 
-@pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("streamed", [True, False])
-@SOME
-def test_lost_after_any_save(whole, name, streamed, every):
-    plan = TablePlan(TABLES[name], streamed)
-    expected, done = whole(name, streamed, every), set()
-    for kept in moments(expected.kept):
-        before = Stage(kept, expected.records)
-        cut = before.cut(plan)
-        if cut not in done:
-            assert_same(train(SERIAL, plan, None, before, cut), expected)
-        done.add(cut)
-    assert len(done) > 1
-
-
 @pytest.mark.parametrize("method", ["rbm", "autoencoder"])
 @SOME
-def test_any_checkpoints_that_go_together_will_do(whole, name, method):
+def test_any_checkpoints_that_go_together_will_do(whole, name, method, streamed):
     config = replace(CONFIG, method=method, weight_decay=0.001)
-    plan = TablePlan(TABLES[name], True)
-    expected, rng = whole(name, config=config), np.random.default_rng(5)
+    plan = TablePlan(TABLES[name], streamed)
+    expected = whole(name, streamed, config=config)
+    rng, before = np.random.default_rng(5), Stage(expected.kept, expected.records)
     saved, done = candidates(expected.kept), set()
-    before = Stage(expected.kept, expected.records)
     for _ in range(40):
         some = [[c for c in own if rng.random() < 0.4] for own in saved]
         cut = newest_cut(plan, some)
@@ -116,13 +95,6 @@ def test_stopped_at_any_moment(whole, name, streamed):
     assert len(done) > 4
 
 
-def test_a_request_before_anything_is_done():
-    stage = train(SERIAL, LOCKSTEP, Memory(0, lambda: True))
-    assert stage.interrupted
-    assert stage.epochs == (0,) * N_LAYERS
-    assert stage.cut(LOCKSTEP) == (BEGINNING,) * N_LAYERS
-
-
 def test_a_request_when_all_is_done_comes_too_late(whole):
     expected = whole("lockstep")
     stage = train(SERIAL, LOCKSTEP, Memory(0, after(10**6)))
@@ -149,8 +121,8 @@ def assert_replays(stage, streamed, end):
 def test_an_asynchronous_run_lost_after_any_save(end, extra, streamed, cut_short):
     plan = async_plan(end, extra, streamed, cut_short)
     first, done = train(SERIAL, plan, Memory(1)), set()
-    for kept in moments(first.kept):
-        before = Stage(kept, first.records)
+    for n_saved in range(len(first.kept) + 1):
+        before = Stage(first.kept[:n_saved], first.records)
         cut = before.cut(plan)
         assert consistent(plan, cut)
         if cut not in done:

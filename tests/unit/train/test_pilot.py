@@ -360,12 +360,3 @@ def test_asynchronous_layers_are_interrupted_anywhere(end, cut_short):
     for world in worlds(end, cut_short):
         go_through(world)
         assert_replays(world)
-
-
-def test_asking_changes_nothing():
-    plan = AsyncPlan((2, 2), (0, 1), streamed=True)
-    world = World(plan, 2, [range(2)], random.Random(0), every=1)
-    while any(pilot.busy for pilot in world.pilots):
-        if not world.under_way[0]:
-            assert world.move(0) == world.move(0)
-        assert world.step()

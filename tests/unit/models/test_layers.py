@@ -1,0 +1,215 @@
+"""Layers that are trained alone, and what every model promises of its gradient."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from mpilayer.errors import ConfigError
+from mpilayer.models.autoencoder import Autoencoder
+from mpilayer.models.base import LayerShape
+from mpilayer.models.rbm import RBM
+from mpilayer.models.stack import DeepAutoencoder
+from tests.support import plain
+from tests.support.toys import ignore, layer_gradient, randomize, rows, stack_gradient
+
+MODES = [
+    (visible, hidden, tied, loss)
+    for hidden in ("sigmoid", "tanh", "relu", "linear")
+    for tied in (True, False)
+    for visible, loss in (
+        ("sigmoid", "squared"),
+        ("sigmoid", "cross-entropy"),
+        ("linear", "squared"),
+    )
+]
+
+
+def make(visible="sigmoid", hidden="sigmoid", tied=True, loss="squared"):
+    return randomize(Autoencoder(LayerShape(12, 5, visible, hidden), tied, loss))
+
+
+def reconstruct(model, vector, v):
+    """Return the hidden activations and the reconstruction, in float64."""
+    p = plain.named(model.parameters.shapes, vector)
+    back = p["weights"].T if model.tied else p["decode_weights"]
+    hidden = plain.FUNCTIONS[model.shape.hidden](v @ p["weights"] + p["hidden_bias"])
+    output = hidden @ back + p["visible_bias"]
+    return hidden, plain.FUNCTIONS[model.shape.visible](output)
+
+
+@pytest.mark.parametrize(("visible", "hidden", "tied", "loss"), MODES)
+def test_cost_and_gradient(visible, hidden, tied, loss):
+    model, v = make(visible, hidden, tied, loss), rows(15)
+
+    def cost(vector):
+        return plain.loss(loss, v, reconstruct(model, vector, v)[1])
+
+    vector = model.parameters.vector
+    expected = 0.5 * plain.central_differences(cost, vector)
+    found, _ = layer_gradient(model, v, scale=0.5)
+    np.testing.assert_allclose(found.vector, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_encode_and_decode(tied):
+    model, v = make("linear", "tanh", tied), rows(9)
+    expected = reconstruct(model, model.parameters.vector, v)
+    hidden, out = model.encode(v), np.empty((9, 12), np.float32)
+    assert model.decode(hidden, out) is out
+    np.testing.assert_allclose(hidden, expected[0], atol=1e-6)
+    np.testing.assert_allclose(out, expected[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_gradient_leaves_the_minibatch_and_returns_its_activations(tied):
+    model, v = make(tied=tied), rows(20)
+    before, expected = v.copy(), model.encode(v)
+    found, hidden = layer_gradient(model, v)
+    np.testing.assert_array_equal(v, before)
+    np.testing.assert_array_equal(hidden, expected)
+    own = model.minibatch(20)
+    own[:] = v
+    again, _ = layer_gradient(model, own)
+    np.testing.assert_array_equal(again.vector, found.vector)
+
+
+def test_cross_entropy_of_linear_units_is_refused():
+    with pytest.raises(ConfigError, match="sigmoid output"):
+        make("linear", loss="cross-entropy")
+
+
+UNITS = list(product(["sigmoid", "linear"], repeat=2))
+
+
+def machine(n_visible=12, n_hidden=7, visible="sigmoid", hidden="sigmoid", steps=1):
+    # Small weights: Gaussian units on both sides would run away from larger ones.
+    shape = LayerShape(n_visible, n_hidden, visible, hidden)
+    return randomize(RBM(shape, steps), deviation=0.2)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(("visible", "hidden"), UNITS)
+def test_gradient_is_that_of_contrastive_divergence(visible, hidden, steps):
+    rbm, v = machine(visible=visible, hidden=hidden, steps=steps), rows(30)
+    found, _ = layer_gradient(rbm, v, seed=5, scale=0.25)
+    p = plain.named(rbm.parameters.shapes, rbm.parameters.vector)
+    rng = np.random.default_rng(5)
+    expected = plain.contrastive_divergence(p, visible, hidden, v, rng, steps)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], 0.25 * values, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("visible", "hidden"), UNITS)
+def test_the_machine_s_encode_and_decode(visible, hidden):
+    rbm, v = machine(visible=visible, hidden=hidden), rows(9)
+    p = plain.named(rbm.parameters.shapes, rbm.parameters.vector)
+    h = plain.FUNCTIONS[hidden](v @ p["weights"] + p["hidden_bias"])
+    back = plain.FUNCTIONS[visible](h @ p["weights"].T + p["visible_bias"])
+    out = np.empty((9, 7), np.float32)
+    assert rbm.encode(v, out) is out
+    np.testing.assert_array_equal(out, rbm.encode(v))
+    np.testing.assert_allclose(out, h, atol=1e-6)
+    np.testing.assert_allclose(rbm.decode(out), back, atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", ["sigmoid", "linear"])
+def test_a_minibatch_may_lie_anywhere_and_be_of_any_size(hidden):
+    rbm, v = machine(hidden=hidden), rows(20)
+    before = v.copy()
+    found, _ = layer_gradient(rbm, v)
+    layer_gradient(rbm, v[5:])
+    np.testing.assert_array_equal(v, before)
+    own = rbm.minibatch(20)
+    own[:] = v
+    again, _ = layer_gradient(rbm, own)
+    np.testing.assert_array_equal(again.vector, found.vector)
+
+
+def test_returned_activations_are_those_before_the_step():
+    rbm, v = machine(), rows(20)
+    expected = rbm.encode(v)
+
+    def descend(part, gradient):
+        rbm.parameters.vector[part] -= 1
+
+    hidden = rbm.gradient(v, np.random.default_rng(0), 0.1, descend)
+    np.testing.assert_array_equal(hidden, expected)
+    assert np.abs(rbm.encode(v) - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["tanh", "relu"])
+@pytest.mark.parametrize("side", ["visible", "hidden"])
+def test_other_units_are_refused(side, kind):
+    with pytest.raises(ConfigError, match=f"sigmoid .*or linear .*found {kind}"):
+        RBM(LayerShape(3, 2, **{side: kind}))
+
+
+def test_all_random_numbers_come_from_the_generator():
+    rbm, v, out = machine(), rows(20), machine().parameters.like()
+    rng = np.random.default_rng(2)
+    keep = out.vector.__setitem__
+    rbm.gradient(v, rng, 1.0, keep)
+    first = out.copy()
+    rbm.gradient(v, rng, 1.0, keep)
+    assert first.digest() != out.digest()
+    rbm.gradient(v, np.random.default_rng(2), 1.0, keep)
+    assert first.digest() == out.digest()
+
+
+# An odd number of visible units: the halves of a matrix are not equal.
+ODD = LayerShape(13, 7)
+MODELS = {
+    "rbm": lambda: RBM(ODD),
+    "rbm, 3 steps": lambda: RBM(ODD, 3),
+    "rbm, Gaussian": lambda: RBM(LayerShape(13, 7, "linear", "linear")),
+    "rbm, one visible unit": lambda: RBM(LayerShape(1, 7)),
+    "autoencoder, tied": lambda: Autoencoder(ODD),
+    "autoencoder, untied": lambda: Autoencoder(ODD, tied=False),
+    "stack": lambda: DeepAutoencoder([ODD, LayerShape(7, 4)]),
+}
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    """Give one model after the other."""
+    return randomize(MODELS[request.param](), deviation=0.2)
+
+
+def made_gradient(model, done):
+    """Return gradient and activations (or loss) of a minibatch."""
+    is_stack = isinstance(model, DeepAutoencoder)
+    n_visible = (model.shapes[0] if is_stack else model.shape).n_visible
+    made = stack_gradient if is_stack else layer_gradient
+    return made(model, rows(20, n_visible), done=done)
+
+
+def test_each_part_comes_once(model):
+    met = np.zeros(model.parameters.vector.size, int)
+
+    def count(part, gradient):
+        met[part] += 1
+        assert len(gradient) == part.stop - part.start
+
+    made_gradient(model, count)
+    assert (met == 1).all()
+
+
+def test_parts_are_complete_and_their_parameters_free(model):
+    expected, value = made_gradient(model, ignore)
+    out = model.parameters.like()
+    early = np.empty_like(out.vector)
+
+    def take_and_spoil(part, gradient):
+        early[part] = gradient
+        gradient[:] = np.nan
+        model.parameters.vector[part] = np.nan
+
+    n_visible = next(iter(model.parameters.shapes.values()))[0]
+    v = rows(20, n_visible)
+    if isinstance(model, DeepAutoencoder):
+        again = model.gradient(v, "squared", out, 1.0, take_and_spoil)
+    else:
+        again = model.gradient(v, np.random.default_rng(0), 1.0, take_and_spoil)
+    np.testing.assert_array_equal(early, expected.vector)
+    np.testing.assert_array_equal(again, value)
