@@ -155,7 +155,6 @@ def write_rows(
         The split for ``.npy`` and ``.csv``; not needed if the data have only one.
     task : str, optional
         Whose encoder, or who predicts, see ``TASKS``; by default what was trained last.
-        Reconstructions are the autoencoder's.
     """
     directory = RunDirectory.open(run)
     ending = files.check_output(out, OUTPUT_ENDINGS, replace)

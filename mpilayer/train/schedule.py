@@ -284,20 +284,12 @@ def simulate(
 ) -> Schedule:
     """Return the table that asynchronous training would fill on ``n_cores`` cores.
 
-    Parameters
-    ----------
-    epochs, extra_epochs : sequence of int
-        As for ``lockstep``; extra epochs are per newer output here.
-    costs : sequence of float
-        Time an epoch of each layer takes on a core of its own, in any unit.
-    n_cores : int
-        Cores that the layers, one worker each, share evenly when more are busy.
-    end : str
-        When training ends, and what runs then is not done: ``stipulated``, all layers
-        have done their stipulated epochs; ``all``, no layer has anything left to do;
-        ``first-layer``, layer 1 has done its own.
-    cut_short : bool
-        See ``AsyncLayer``.
+    Epochs are those of ``lockstep``, but extra ones are per newer output. ``costs`` are
+    the times of an epoch of each layer on a core of its own, in any unit; the layers,
+    one worker each, share the cores evenly when more are busy. What runs at the end is
+    not done: when all layers have done their ``stipulated`` epochs; when ``all`` have
+    nothing left to do; when ``first-layer`` has done its own. See ``AsyncLayer`` for
+    ``cut_short``.
     """
     # Santara et al. 2016 §3, and §5.2 for the experiment. Discrete events in virtual
     # time: the next one is the end of the epoch with the least remaining work.
