@@ -71,7 +71,8 @@ def break_off(trainings, kind, run, ranks, trouble, *words):
     There is no way to go on either; what it would go on from stays.
     """
     arguments = trainings.begin(kind, run, *OFTEN)
-    options = {"ranks": ranks, "program": slowly(), "limit": 60}
+    # So slowly that a busy machine brings the trouble before the end.
+    options = {"ranks": ranks, "program": slowly(0.15), "limit": 60}
     with launch.started(*arguments, **options) as job:
         job.wait_for(run / "metrics" / f"{METRICS[kind]}.jsonl", 3)
         with trouble(run):
