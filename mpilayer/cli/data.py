@@ -59,7 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         _add_output(made[name], "OUT.h5", "the data set to write")
         add_replace(made[name], "OUT.h5")
         for item in _settings(name).values():
-            text = item.help.removeprefix(f"{name}: ")
+            text, _, of_patches = item.help.partition("; patches: ")
+            text = (name == "patches" and of_patches) or text.removeprefix(f"{name}: ")
             add_option(made[name], item, item.default, text)
     fetching, info = made["fetch"], made["info"]
     fetching.set_defaults(carry_out=_fetch)

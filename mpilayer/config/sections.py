@@ -54,7 +54,7 @@ class DataConfig(Settings):
     validation: int = option(
         0,
         "rows to set apart for validation, equally many of each class; patches: "
-        "further ones",
+        "further patches, for validation",
         least=0,
     )
     test: int = option(0, "further rows to set apart, for tests", least=0, of="prepare")
@@ -83,10 +83,14 @@ class DataConfig(Settings):
         metavar="RUN|DATA.h5",
         of="prepare",
     )
-    seed: int = option(0, "chooses the rows to set apart, or the patches", least=0)
+    seed: int = option(
+        0, "chooses the rows to set apart; patches: chooses the patches", least=0
+    )
     name: str = option("", "what to call it; empty: as the source", metavar="NAME")
     count: int = option(100_000, "training patches to draw", least=1, of="patches")
-    size: int = option(8, "height and width in pixels", least=1, of="patches")
+    size: int = option(
+        8, "height and width of a patch in pixels", least=1, of="patches"
+    )
     whiten: bool = option(
         False,
         "flatten the images' spectrum first, as Olshausen and Field do",

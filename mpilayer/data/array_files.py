@@ -225,7 +225,9 @@ def _find(folder: Path, stem: str, kind: str) -> Path | None:
 
 
 if __name__ == "__main__":
-    # What is in the file, or what is wrong with it.
+    # What is in the file, or what is wrong with it. SciPy's own code is not limited.
+    import scipy.io  # noqa: F401
+
     memory.limit_process()
     answer: dict[str, Any] | str
     try:

@@ -242,13 +242,12 @@ def numbered(
     names = sorted({str(name) for array in labels.values() for name in array})
     _refuse_missing(names, repeat("found"))
     classes = tuple(known or names)
-    strange = [repr(name) for name in names if name not in classes]
-    if strange:
+    places = {name: place for place, name in enumerate(classes)}
+    if strange := [repr(name) for name in names if name not in places]:
         raise DataError(
             f"every label must be one of the {len(known)} of {known_from}; found "
             f"{', '.join(strange[:_LISTED])}. Leave out such rows."
         )
-    places = {name: place for place, name in enumerate(classes)}
     return {
         split: np.array([places[str(name)] for name in array])
         for split, array in labels.items()

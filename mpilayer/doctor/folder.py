@@ -127,7 +127,8 @@ def _seen(path: Path, comm: Communicator) -> tuple[float | None, ...]:
         return tuple(comm.allgather(_look(path / name)))
     finally:
         if comm.rank == 0:
-            (path / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (path / name).unlink()
 
 
 def _leave(path: Path) -> str:

@@ -142,6 +142,10 @@ class Training(ABC, Generic[C]):
         """Tell whether there is a run to go on with, and that is wished."""
         if not self.session.safety.resume:
             return False
+        if self.asked is None:
+            # There was one, which another launch may have taken away meanwhile.
+            RunDirectory.open(self.run)
+            return True
         if is_run(self.run, self.name):
             return True
         remove_false_start(self.run)

@@ -118,6 +118,10 @@ class Stopwatch:
         self._kind, self._mark = kind, now
         return now - self._origin
 
+    def skip(self) -> None:
+        """Let the seconds since the last switch be of no kind."""
+        self._mark = time.perf_counter()
+
     def take(self) -> dict[str, float]:
         """Return the seconds of each kind since they were taken last."""
         taken, self._seconds = self._seconds, dict.fromkeys(KINDS, 0.0)
@@ -210,12 +214,14 @@ class Pipeline:
                     continue
                 yield self.states[move.layer], record
                 # What the caller did with it is not waiting.
-                self._watch.switch("waiting")
-                self._watch.take()
+                self._watch.skip()
             elif move.kind == "again":
                 self._send_again(move)
             else:
+                self._watch.switch("waiting")
                 self._save(move)
+                # Nor is what the keeper did.
+                self._watch.skip()
         wait_until(self._at_rest)
 
     def check(self) -> None:

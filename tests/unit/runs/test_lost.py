@@ -3,6 +3,7 @@
 import re
 import shutil
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from mpilayer.errors import (
     UnfinishedWarning,
 )
 from mpilayer.interrupt import Interrupted
+from mpilayer.runs import drive
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
 from mpilayer.runs.use import evaluate
@@ -52,6 +54,18 @@ def copy(half, tmp_path):
 def ended(whole, tmp_path):
     """Give a copy of the other."""
     return shutil.copytree(whole, tmp_path / "run")
+
+
+def test_a_run_that_is_taken_away_while_it_is_waited_for(copy, monkeypatch):
+    @contextmanager
+    def waiting(run, session):
+        (run / "config.toml").unlink()
+        yield
+
+    monkeypatch.setattr(drive, "holding", waiting)
+    with pytest.raises(CheckpointError, match="must be the directory of a run"):
+        resume(copy, make_session())
+    assert any((copy / "checkpoints").iterdir())
 
 
 def picture(run):

@@ -1,5 +1,6 @@
 """Plans and the pipeline, on one rank."""
 
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -17,6 +18,7 @@ from tests.support.pipeline import (
     EPOCHS,
     FOUR,
     TABLES,
+    Memory,
     async_plan,
     data,
     each_epoch,
@@ -126,6 +128,22 @@ def test_records():
             # The last layer's outputs go nowhere.
             assert (r.transform > 0) == (layer == 0) or 0 < layer < 3
     assert records[0][-1].train_error < records[0][0].train_error
+
+
+def test_saving_is_no_kind_of_seconds(monkeypatch):
+    """What a layer waits for are inputs, and room for outputs."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    class Slow(Memory):
+        def save(self, state, snapshot):
+            clock[0] += 1.0
+            super().save(state, snapshot)
+
+    keeper = Slow(1)
+    records = train(TablePlan(TABLES["lockstep"], True), keeper).records
+    assert clock[0] > len(records)
+    assert {s for row in records for r in row for s in r.seconds.values()} == {0.0}
 
 
 def test_without_validation_rows_and_a_single_layer():
