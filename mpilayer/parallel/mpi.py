@@ -60,7 +60,7 @@ class _Request:
 class MPICommunicator(Communicator):
     """A communicator of MPI."""
 
-    def __init__(self, comm: MPI.Comm) -> None:
+    def __init__(self, comm: MPI.Intracomm) -> None:
         self._comm = comm
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
@@ -143,7 +143,7 @@ class MPICommunicator(Communicator):
 class _Windows(SharedMemory):
     """Windows of MPI-3, each one the first rank's, which the others look into."""
 
-    def __init__(self, comm: MPI.Comm) -> None:
+    def __init__(self, comm: MPI.Intracomm) -> None:
         self._comm = comm
         self._windows: list[MPI.Win] = []
 

@@ -76,7 +76,7 @@ class Team:
 
         ``meanwhile`` is called again and again while nothing is heard.
         """
-        order: Order = self._comm.broadcast(None, meanwhile)
+        order: Order = self._comm.broadcast((), meanwhile)
         return order
 
     def columns(self, n: int) -> slice:

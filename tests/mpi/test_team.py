@@ -6,7 +6,6 @@ import pytest
 from mpilayer.parallel.start import start
 from mpilayer.parallel.team import Team
 
-
 pytestmark = pytest.mark.mpi(min_size=2)
 
 
