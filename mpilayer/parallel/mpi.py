@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -125,7 +125,8 @@ class MPICommunicator(Communicator):
 
     def split(self, colour: int) -> "MPICommunicator":
         """Return the group of the ranks with this rank's colour."""
-        return MPICommunicator(self._comm.Split(colour, self.rank))
+        part = self._comm.Split(colour, self.rank)
+        return MPICommunicator(cast(MPI.Intracomm, part))
 
     def shared_memory(self) -> SharedMemory:
         """Return what allocates MPI-3 windows, where there is somebody to share."""
