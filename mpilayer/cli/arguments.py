@@ -1,29 +1,36 @@
 """Arguments that many commands have, without loading NumPy."""
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
-def add_data(
-    parser: argparse.ArgumentParser, help: str = "where the run's data set is now"
+class Command(NamedTuple):
+    """A command of a room that has several."""
+
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+_USUAL: Mapping[str, Mapping[str, Any]] = {
+    "run": {"type": Path, "metavar": "DIR"},
+    "--run": {"type": Path, "metavar": "DIR"},
+    "data": {"type": Path, "metavar": "DATA.h5", "help": "the data set"},
+    "--data": {"type": Path, "metavar": "DATA.h5"},
+    "-o": {"type": Path, "dest": "out"},
+    "--replace": {"action": "store_true"},
+    "--json": {"action": "store_true", "help": "print JSON"},
+}
+"""What arguments of a name have in common."""
+
+
+def add(
+    parser: argparse.ArgumentParser, name: str, help: str = "", **more: Any
 ) -> None:
-    """Add ``--data``."""
-    parser.add_argument("--data", type=Path, metavar="DATA.h5", help=help)
-
-
-def add_out(
-    parser: argparse.ArgumentParser, metavar: str, help: str, **options: Any
-) -> None:
-    """Add ``-o``."""
-    parser.add_argument(
-        "-o", dest="out", type=Path, metavar=metavar, help=help, **options
-    )
-
-
-def add_replace(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add ``--replace``."""
-    parser.add_argument("--replace", action="store_true", help=f"replace {what}")
+    """Add an argument, with what those of its name have in common."""
+    told = {"help": help} if help else {}
+    parser.add_argument(name, **{**_USUAL.get(name, {}), **told, **more})
 
 
 def numbers(text: str) -> tuple[int, ...]:

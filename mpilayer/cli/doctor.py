@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mpilayer import environment
 from mpilayer.cli import show
+from mpilayer.cli.arguments import add
 from mpilayer.cli.options import add_threads
 from mpilayer.doctor.examine import examine
 from mpilayer.doctor.facts import NOTE, OK, PROBLEM, Finding, worst
@@ -31,10 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Exit code: 0, or 1 when something would break a run."
     )
     where = "where runs are to be (default: here)"
-    parser.add_argument(
-        "directory", type=Path, nargs="?", default=Path(), metavar="DIR", help=where
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    usual = {"type": Path, "nargs": "?", "default": Path(), "metavar": "DIR"}
+    add(parser, "directory", where, **usual)
+    add(parser, "--json")
     add_threads(parser)
 
 

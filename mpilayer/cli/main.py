@@ -49,10 +49,9 @@ COMMANDS = {
 """Name to summary; the module of that name holds the command, or one of these."""
 
 _HOMES = {
-    "training": ("pretrain", "finetune", "sparse", "compare", "resume"),
+    "training": ("pretrain", "finetune", "sparse", "compare", "resume", "run"),
     "use": ("evaluate", "encode", "predict", "reconstruct", "export", "report"),
 }
-_TRAINING = (*_HOMES["training"], "run")
 # Those of one process.
 _ALONE = {*_HOMES["use"], "data", "config", "watch", "job", "attend"} - {"evaluate"}
 
@@ -216,7 +215,7 @@ def _dispatch(arguments: list[str]) -> None:
     command.run(args)
     if reason := lines.lost():
         words = f"standard output must take all results; {reason.lower()}"
-        if name not in _TRAINING:
+        if home != "training":
             raise DataError(f"{words}. Make room, and repeat the command.")
         # The exit code tells of the training.
         lines.to_stderr(f"warning: {words}. All of them are in the run's folder.")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mpilayer.cli.arguments import add
 from mpilayer.config import (
     TASKS,
     Config,
@@ -29,9 +30,8 @@ def add_config(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
     group = parser.add_argument_group("settings (also keys of --config)")
     for item in options_of(cls).values():
         add_option(group, item)
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE.toml", help="read settings from a file"
-    )
+    text = "read settings from a file"
+    add(parser, "--config", text, type=Path, metavar="FILE.toml")
 
 
 def add_option(
@@ -75,13 +75,12 @@ def add_threads(
 ) -> None:
     """Add ``--threads``, 0 unless given."""
     help = f"BLAS threads of each rank (default: {usual})"
-    parser.add_argument("--threads", type=_count, default=0, metavar="N", help=help)
+    add(parser, "--threads", help, type=_count, default=0, metavar="N")
 
 
 def add_task(parser: argparse.ArgumentParser, help: str) -> None:
     """Add ``--task``, None unless given: which of a run's models to use."""
-    help = f"{help} (default: what was trained last)"
-    parser.add_argument("--task", choices=TASKS, help=help)
+    add(parser, "--task", f"{help} (default: what was trained last)", choices=TASKS)
 
 
 def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:

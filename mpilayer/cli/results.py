@@ -15,6 +15,12 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.tasks import COMPARE, PRETRAIN, SPARSE, TASKS
 from mpilayer.words import count
 
+_ERRORS = {
+    "classifier": "wrong classes, percent",
+    "regressor": "root mean square error of the labels",
+}
+_RECONSTRUCTION = "reconstruction (sum over columns, mean over rows)"
+
 
 def show_result(
     command: str, run: Path, summary: dict[str, Any], alone: bool = True
@@ -68,6 +74,20 @@ def _draw_filters(directory: RunDirectory, summary: dict[str, Any]) -> str:
     with files.optional(picture, "there is no picture of the filters"):
         figures.draw_filters(filters, picture, title)
     return f"Filters: {picture if picture.exists() else source}"
+
+
+def evaluation_table(summary: dict[str, Any]) -> Table:
+    """Return the errors of all models of an experiment, of whatever kind."""
+    kinds = [_ERRORS.get(r["model"], _RECONSTRUCTION) for r in summary.values()]
+    table = Table("run", "model", title=f"Error: {'; '.join(dict.fromkeys(kinds))}")
+    for column in ("rows", "error", "PCA error", "components"):
+        table.add_column(column, justify="right")
+    for name, result in summary.items():
+        rows = f"{result['n_samples']} {result['split']}"
+        errors = map(show.number, (result["error"], result.get("pca_error")))
+        components = str(result.get("n_code", "–"))
+        table.add_row(name, result["model"], rows, *errors, components)
+    return table
 
 
 # --- a comparison

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mpilayer.cli import show, view
+from mpilayer.cli.arguments import add
 from mpilayer.runs import experiment
 from mpilayer.runs.directory import EXPERIMENT, RunDirectory, may_become_run
 from mpilayer.runs.experiment import FOLDERS, is_experiment
@@ -43,10 +44,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "files, so it works from any machine that sees them, while the run is in a "
         "job. Ctrl-C ends the view, not the run."
     )
-    parser.add_argument("run", type=Path, metavar="DIR", help="the run")
-    parser.add_argument("--once", action="store_true", help="show it once, and end")
+    add(parser, "run", "the run")
+    add(parser, "--once", "show it once, and end", action="store_true")
     looks = "seconds between two looks (default: 1)"
-    parser.add_argument("--every", type=_period, default=1.0, metavar="S", help=looks)
+    add(parser, "--every", looks, type=_period, default=1.0, metavar="S")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -63,9 +63,7 @@ def write_report(
         ``data`` is not a data set, or that of no run; there is no run.
     """
     figures.check_available()
-    _check_out(out, replace)
-    if folder is not None:
-        _check_folder(folder, replace)
+    _check_outputs(out, folder, replace)
     found = collect(runs, data)
     sections = sections_of(found)
     names = [run.name for run in found]
@@ -116,17 +114,16 @@ def _write_figures(sections: Sequence[Section], folder: Path) -> None:
             files.write(folder / f"{name}.svg", f"{opening}>{look}</style>{rest}\n")
 
 
-def _check_out(out: Path, replace: bool) -> None:
-    """Check that the page can be written, before anything is read."""
+def _check_outputs(out: Path, folder: Path | None, replace: bool) -> None:
+    """Check that page and figures can be written, before anything is read."""
     if out.is_dir():
         raise ConfigError(
             f"-o must name a file; {out} is a folder. Give -o {out / 'report.html'}."
         )
     check_output(out, PAGES, replace)
     _check_parent(out, "-o")
-
-
-def _check_folder(folder: Path, replace: bool) -> None:
+    if folder is None:
+        return
     if folder.exists() and not folder.is_dir():
         raise ConfigError(
             f"--figures must name a folder; {folder} is a file. Choose another name."
@@ -140,17 +137,14 @@ def _check_folder(folder: Path, replace: bool) -> None:
 
 
 def _check_parent(path: Path, option: str) -> None:
-    parent = path.absolute().parent
+    parent, found = path.absolute().parent, ""
     if not parent.is_dir():
-        raise ConfigError(
-            f"{option} must lie in a folder that exists; there is no {parent}. Make "
-            "it, or choose another one."
-        )
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"{option} must lie in a folder that can be written; {parent} can't be. "
-            "Choose another one, or mend its permissions."
-        )
+        found = f"exists; there is no {parent}. Make it, or choose another one."
+    elif not os.access(parent, os.W_OK | os.X_OK):
+        found = f"can be written; {parent} can't be. Choose another one, or mend its "
+        found += "permissions."
+    if found:
+        raise ConfigError(f"{option} must lie in a folder that {found}")
 
 
 def _overview(runs: Sequence[Run]) -> Markup:

@@ -6,16 +6,10 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
+from mpilayer import papers
 from mpilayer.config import PretrainConfig, from_values
 from mpilayer.errors import ConfigError
-from mpilayer.papers import (
-    SANTARA,
-    SANTARA_EPOCHS,
-    SANTARA_ERRORS,
-    SANTARA_EXTRA,
-    SANTARA_LAYERS,
-    SANTARA_SECONDS,
-)
+from mpilayer.papers import SANTARA
 from mpilayer.report import spacetime
 from mpilayer.report.finetuning import finetuning_curves, predictions, stack_curves
 from mpilayer.report.html import (
@@ -124,21 +118,24 @@ def _highlights(run: Run) -> Markup:
 
 def _like_the_papers(runs: Sequence[Run]) -> bool:
     """Tell whether there are runs on images of MNIST's size: others have no equal."""
-    return any(run.n_visible == SANTARA_LAYERS[0] for run in runs)
+    return any(run.n_visible == papers.SANTARA_LAYERS[0] for run in runs)
 
 
 def architecture_table(runs: Sequence[Run]) -> Markup:
     """Return the layers of each run; the paper's below. Table 1 of the paper."""
-    units, shares = "-".join(map(str, SANTARA_LAYERS)), _shares(SANTARA_LAYERS)
-    epochs = _each(SANTARA_EPOCHS), _each(SANTARA_EXTRA)
-    papers = [SANTARA, units, shares, "rbm, sigmoid", *epochs]
+    units, shares = (
+        "-".join(map(str, papers.SANTARA_LAYERS)),
+        _shares(papers.SANTARA_LAYERS),
+    )
+    epochs = _each(papers.SANTARA_EPOCHS), _each(papers.SANTARA_EXTRA)
+    theirs = [SANTARA, units, shares, "rbm, sigmoid", *epochs]
     return table(
         "Architecture of the encoder, whose mirror image decodes. Products: each "
         "layer's part of an epoch's multiplications, in %; with one worker a layer "
         "training cannot be faster than the largest part lets it.",
         ("", "units", "products, %", "layers", "epochs", "extra epochs"),
         map(_architecture, runs),
-        [papers] if _like_the_papers(runs) else (),
+        [theirs] if _like_the_papers(runs) else (),
     )
 
 
@@ -209,7 +206,7 @@ def errors_table(runs: Sequence[Run]) -> Markup:
             "784-1000-500-250-30, after fine-tuning; its data and settings may differ "
             "from those of the runs."
         )
-        for kind, (train, test) in SANTARA_ERRORS.items():
+        for kind, (train, test) in papers.SANTARA_ERRORS.items():
             theirs.append([f"{SANTARA}: {kind}", digits(train), NOTHING, digits(test)])
     title = f"Reconstruction error ({ERROR}).{says}"
     return table(title, ("", *SPLITS), rows, theirs)
@@ -218,10 +215,10 @@ def errors_table(runs: Sequence[Run]) -> Markup:
 def pretraining_table(runs: Sequence[Run]) -> Markup:
     """Return how long pre-training took, beside Table 3 of Santara et al. 2016."""
     rows = [_pretraining(run, runs) for run in runs]
-    base = SANTARA_SECONDS["greedy"]
+    base = papers.SANTARA_SECONDS["greedy"]
     theirs = [
         [SANTARA, kind, "4 threads", f"{took:,}", NOTHING, f"{base / took:.4g} ×"]
-        for kind, took in SANTARA_SECONDS.items()
+        for kind, took in papers.SANTARA_SECONDS.items()
         if _like_the_papers(runs)
     ]
     head = ("", "schedule", "ranks", "measured, s", *_PRETRAINING)
