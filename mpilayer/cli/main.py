@@ -228,22 +228,15 @@ def _report(error: MpilayerError) -> int:
         if ending.is_joined():
             lines.to_stderr(f"mpilayer: error: {error}")
             ending.end_all(EXIT_USER_ERROR)
-        error = _found_together(error)
+        # That of the lowest rank that has one; ranks that have none wait for this one,
+        # or will.
+        try:
+            import_module("mpilayer.parallel.start").start(error)
+        except MpilayerError as found:
+            error = found if found.collective else error
     if environment.launched_rank() == 0:
         lines.to_stderr(f"mpilayer: error: {error}")
     elif not error.collective:
         # A launcher that sees a rank end with an error may end the others.
         time.sleep(_LAST_WORDS)
     return EXIT_USER_ERROR
-
-
-def _found_together(error: MpilayerError) -> MpilayerError:
-    """Return the error of the lowest rank that has one. Collective.
-
-    The ranks that have none wait for this one, or will.
-    """
-    try:
-        import_module("mpilayer.parallel.start").start(error)
-    except MpilayerError as found:
-        return found if found.collective else error
-    return error

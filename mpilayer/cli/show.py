@@ -29,9 +29,8 @@ _LIVE_EVERY = 0.5
 _LINES_EVERY = 5.0
 
 
-def say(line: str) -> None:
-    """Print a line to stderr: results alone go to stdout."""
-    lines.to_stderr(line)
+say = lines.to_stderr
+"""Print a line to stderr: results alone go to stdout."""
 
 
 def number(value: float | None, places: int = 2) -> str:

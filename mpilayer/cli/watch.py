@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> None:
         return
     try:
         with Live(console=console, auto_refresh=False) as live:
-            while _is_awaited(args.run):
+            # While there is no run yet, and may be one soon.
+            while not _has_begun(args.run) and may_become_run(args.run):
                 words = f"{args.run}: waiting for a run to begin; Ctrl-C ends"
                 live.update(Text(words, overflow="fold"), refresh=True)
                 time.sleep(args.every)
@@ -73,10 +74,8 @@ def run(args: argparse.Namespace) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _is_awaited(run: Path) -> bool:
-    """Tell whether there is no run yet, and may be one soon."""
-    begun = (run / "config.toml").is_file() or is_experiment(run)
-    return not begun and may_become_run(run)
+def _has_begun(run: Path) -> bool:
+    return (run / "config.toml").is_file() or is_experiment(run)
 
 
 def _period(text: str) -> float:
@@ -98,12 +97,12 @@ class Watched:
         self.path = path
         self.complete = False
         self._followers: dict[Path, Follower] = {}
-        again = f"mpilayer resume {path}"
+        self._advice = f"go on with 'mpilayer resume {path}'"
         if is_experiment(path):
             again = f"mpilayer run {path / EXPERIMENT} --resume auto"
+            self._advice = f"go on with '{again}'"
         else:
             RunDirectory.open(path)
-        self._advice = f"go on with '{again}'"
 
     def look(self, console: Console) -> Group:
         """Read what is new; return the view."""
@@ -218,13 +217,13 @@ class Follower:
 
 def _runs(path: Path) -> Iterator[Path]:
     """Yield the directories of the runs that have begun, in their order."""
-    parts: Iterable[str] = ()
     if is_experiment(path):
-        parts = dict.fromkeys(FOLDERS.values())
+        parts: Iterable[str] = dict.fromkeys(FOLDERS.values())
     elif command_of(path) == COMPARE:
         parts = ("average", "exact")
     else:
         yield path
+        return
     for name in parts:
         if (path / name / "config.toml").is_file():
             yield from _runs(path / name)
@@ -239,9 +238,9 @@ def _still(directory: RunDirectory, command: str) -> float | None:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table(head[0], box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in (*head[1:], "left"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("trend", no_wrap=True)
+    for name in (*head[1:], "left", "trend"):
+        where: JustifyMethod = "left" if name == "trend" else "right"
+        table.add_column(name, justify=where, no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
