@@ -3,7 +3,9 @@
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Command(NamedTuple):
@@ -33,11 +35,18 @@ def add(
     parser.add_argument(name, **{**_USUAL.get(name, {}), **told, **more})
 
 
-def numbers(text: str) -> tuple[int, ...]:
-    """Return whole numbers that are separated by commas, for argparse."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"must be a list of numbers; got {text!r}"
-        ) from None
+def reader(noun: str, read: Callable[[str], T]) -> Callable[[str], T]:
+    """Return what reads a value for argparse: a ValueError says that it is no noun."""
+
+    def convert(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError:
+            message = f"must be {noun}; got {text!r}"
+            raise argparse.ArgumentTypeError(message) from None
+
+    return convert
+
+
+numbers = reader("a list of numbers", lambda text: tuple(map(int, text.split(","))))
+"""Return whole numbers that are separated by commas, for argparse."""

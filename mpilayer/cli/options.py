@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mpilayer.cli.arguments import add
+from mpilayer.cli.arguments import add, reader
 from mpilayer.config import (
     TASKS,
     Config,
@@ -50,20 +50,13 @@ def add_option(
         group.add_argument(name, action=switch, default=default, help=text + told)
         return
 
-    def convert(word: str) -> Any:
-        try:
-            return item.from_text(word)
-        except ValueError:
-            message = f"must be {item.noun}; got {word!r}"
-            raise argparse.ArgumentTypeError(message) from None
-
     metavar = {int: "N", float: "X"}.get(item.type, "TEXT")
     metavar = "N[,N...]" if item.is_list else metavar
     if item.choices:
         metavar = "{" + ",".join(item.choices) + "}"
     group.add_argument(
         name,
-        type=convert,
+        type=reader(item.noun, item.from_text),
         default=default,
         metavar=item.metavar or metavar,
         help=text if usual == "" else f"{text} (default: {usual})",
@@ -144,19 +137,18 @@ def with_flags() -> Iterator[None]:
         raise ConfigError(str(error).replace(found, wanted)) from error
 
 
-def _seconds(text: str) -> float:
-    try:
-        values = [float(part) for part in text.split(":")]
-    except ValueError:
-        values = [-1.0]
+def _to_seconds(text: str) -> float:
+    values = [float(part) for part in text.split(":")]
     if len(values) > 3 or not all(0 <= value < math.inf for value in values):
-        raise argparse.ArgumentTypeError(
-            f"must be seconds, MM:SS or HH:MM:SS; got {text!r}"
-        )
+        raise ValueError
     return sum(60.0**i * value for i, value in enumerate(reversed(values)))
 
 
-def _count(text: str) -> int:
+def _to_count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a number, 0 or more; got {text!r}")
+        raise ValueError
     return int(text)
+
+
+_seconds = reader("seconds, MM:SS or HH:MM:SS", _to_seconds)
+_count = reader("a number, 0 or more", _to_count)

@@ -79,15 +79,15 @@ def _draw_filters(directory: RunDirectory, summary: dict[str, Any]) -> str:
 def evaluation_table(summary: dict[str, Any]) -> Table:
     """Return the errors of all models of an experiment, of whatever kind."""
     kinds = [_ERRORS.get(r["model"], _RECONSTRUCTION) for r in summary.values()]
-    table = Table("run", "model", title=f"Error: {'; '.join(dict.fromkeys(kinds))}")
-    for column in ("rows", "error", "PCA error", "components"):
-        table.add_column(column, justify="right")
+    rows = []
     for name, result in summary.items():
-        rows = f"{result['n_samples']} {result['split']}"
+        size = f"{result['n_samples']} {result['split']}"
         errors = map(show.number, (result["error"], result.get("pca_error")))
         components = str(result.get("n_code", "–"))
-        table.add_row(name, result["model"], rows, *errors, components)
-    return table
+        rows.append([name, result["model"], size, *errors, components])
+    head = ("run", "model", "rows", "error", "PCA error", "components")
+    title = f"Error: {'; '.join(dict.fromkeys(kinds))}"
+    return show.table(title, head, rows, left=2)
 
 
 # --- a comparison
@@ -132,7 +132,7 @@ def _shards_table(result: dict[str, Any]) -> Table:
         gaps = (lying["measured"], lying["predicted"], lying["bound"])
         cells = [_shown(gap, ".2e") for gap in (*gaps, ordered["measured"])]
         rows.append([str(lying["shards"]), *cells])
-    return show.table(title, columns, rows, "right")
+    return show.table(title, columns, rows, left=0)
 
 
 def _remarks(result: dict[str, Any]) -> list[str]:

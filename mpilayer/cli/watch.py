@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mpilayer.cli import show, view
-from mpilayer.cli.arguments import add
+from mpilayer.cli.arguments import add, reader
 from mpilayer.runs import experiment
 from mpilayer.runs.directory import EXPERIMENT, RunDirectory, may_become_run
 from mpilayer.runs.experiment import FOLDERS, is_experiment
@@ -78,16 +78,13 @@ def _has_begun(run: Path) -> bool:
     return (run / "config.toml").is_file() or is_experiment(run)
 
 
-def _period(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.05 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(
-            f"must be seconds, from 0.05 to 3600; got {text!r}"
-        )
+def _to_period(text: str) -> float:
+    if not 0.05 <= (seconds := float(text)) <= 3600:
+        raise ValueError
     return seconds
+
+
+_period = reader("seconds, from 0.05 to 3600", _to_period)
 
 
 class Watched:

@@ -214,7 +214,12 @@ def errors_table(runs: Sequence[Run]) -> Markup:
 
 def pretraining_table(runs: Sequence[Run]) -> Markup:
     """Return how long pre-training took, beside Table 3 of Santara et al. 2016."""
-    rows = [_pretraining(run, runs) for run in runs]
+    greedy = {
+        _comparable(run): number(run.summary.get("pretrain_seconds"))
+        for run in reversed(runs)
+        if run.section("pretrain").get("schedule") == "greedy"
+    }
+    rows = [_pretraining(run, greedy.get(_comparable(run), math.nan)) for run in runs]
     base = papers.SANTARA_SECONDS["greedy"]
     theirs = [
         [SANTARA, kind, "4 threads", f"{took:,}", NOTHING, f"{base / took:.4g} ×"]
@@ -232,13 +237,13 @@ def pretraining_table(runs: Sequence[Run]) -> Markup:
     return table(title, names, cells[: len(rows)], cells[len(rows) :])
 
 
-def _pretraining(run: Run, runs: Sequence[Run]) -> list[str]:
+def _pretraining(run: Run, greedy: float) -> list[str]:
+    """Return a row; ``greedy`` are the seconds that its speed is against."""
     took = number(run.summary.get("pretrain_seconds"))
     virtual = number(run.summary.get("simulated_seconds"))
     virtual = math.nan if _is_crowded(run) else virtual
     simulated = run.section("pretrain").get("schedule") == "simulate"
     compared, label = (virtual, "× (simulated)") if simulated else (took, "×")
-    greedy = _greedy_seconds(run, runs)
     return [
         run.name,
         schedule(run),
@@ -258,19 +263,11 @@ def _seconds(value: float) -> str:
     return digits(value, 3 if value < 1 else 1)
 
 
-def _greedy_seconds(run: Run, runs: Sequence[Run]) -> float:
-    """Return the seconds of the greedy run that a run can be compared with."""
-    for other in runs:
-        is_greedy = other.section("pretrain").get("schedule") == "greedy"
-        if is_greedy and _comparable(other) == _comparable(run):
-            return number(other.summary.get("pretrain_seconds"))
-    return math.nan
-
-
-def _comparable(run: Run) -> tuple[Any, ...]:
+def _comparable(run: Run) -> str:
+    """Return all that must be equal for seconds to be comparable."""
     config = run.section("pretrain")
     keys = ("layers", "epochs", "minibatch", "method")
-    return (run.section("data").get("digest"), *(str(config.get(k)) for k in keys))
+    return repr((run.section("data").get("digest"), [config.get(k) for k in keys]))
 
 
 def _space_time(run: Run) -> Iterator[Part]:

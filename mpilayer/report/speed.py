@@ -12,7 +12,7 @@ from mpilayer.papers import (
     QJAM,
 )
 from mpilayer.report.figures import Chart, Line
-from mpilayer.report.html import NOTHING, Figure, Markup, Part, table
+from mpilayer.report.html import Figure, Markup, Part, table
 from mpilayer.report.run import Run, number
 from mpilayer.report.words import digits, names, short
 
@@ -60,10 +60,11 @@ def _seconds_table(groups: _Groups) -> Markup:
         f"{QJAM}. Fifteen years of hardware lie between them."
     )
     workers = sorted({n for _, _, seconds in [*ours, *theirs] for n in seconds})
-    cells = [
-        [name, short(rows, ",.0f"), *(_took(seconds.get(n)) for n in workers)]
-        for name, rows, seconds in [*ours, *theirs]
-    ]
+    cells = []
+    for name, rows, seconds in [*ours, *theirs]:
+        took = [seconds.get(n, math.nan) for n in workers]
+        shown = [digits(t, 0 if t >= 100 or t % 1 == 0 else 1) for t in took]
+        cells.append([name, short(rows, ",.0f"), *shown])
     return table(
         f"Seconds of {LAHIRI_EVALUATIONS} evaluations by ranks (workers); ours are "
         f"{LAHIRI_EVALUATIONS} times those of one evaluation."
@@ -137,12 +138,6 @@ def _same(run: Run) -> str:
 
 def _source(machine: str) -> str:
     return "Lahiri et al., desktop" if machine == "desktop" else machine
-
-
-def _took(seconds: float | None) -> str:
-    if seconds is None:
-        return NOTHING
-    return digits(seconds, 0 if seconds >= 100 or seconds == int(seconds) else 1)
 
 
 def _rows(group: Sequence[Run]) -> float:
