@@ -7,15 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpilayer.cli import results, show
+from mpilayer.cli import options, results, show
 from mpilayer.cli.arguments import Command, add
-from mpilayer.cli.options import (
-    add_config,
-    add_safety,
-    add_threads,
-    config_from,
-    safety_from,
-)
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, read_toml
 from mpilayer.errors import ConfigError
 from mpilayer.runs.drive import resume, training_of
@@ -47,17 +40,17 @@ class TrainingCommand:
             add(parser, "--run", "the run directory to make", required=True)
         add(parser, "--replace", anew)
         usual = training_of(self.name).threads or "its share of the cores"
-        add_threads(parser, str(usual))
-        add_safety(parser)
+        options.add_threads(parser, str(usual))
+        options.add_safety(parser)
         if self.name == "compare":
             add(parser, "--json")
-        add_config(parser, self.config)
+        options.add_config(parser, self.config)
 
     def run(self, args: argparse.Namespace) -> None:
         """Train, and print what was reached."""
-        config = config_from(args, self.config, self.section(args))
+        config = options.config_from(args, self.config, self.section(args))
         name = TASKS[config.task].name if self.name == "finetune" else self.name
-        safety = safety_from(args)
+        safety = options.safety_from(args)
         # With other threads than the run began with, bits would differ.
         noted = noted_threads(args.run, name) if safety.resume else 0
         threads = args.threads or noted or training_of(name).threads
@@ -90,14 +83,14 @@ def _configure_resume(parser: argparse.ArgumentParser) -> None:
     )
     add(parser, "run", "the run")
     add(parser, "--data", _MOVED)
-    add_threads(parser, "as when the run began")
-    add_safety(parser, starts=False)
+    options.add_threads(parser, "as when the run began")
+    options.add_safety(parser, starts=False)
 
 
 def _resume(args: argparse.Namespace) -> None:
     """Go on, and print what the command itself would."""
     threads = args.threads or noted_threads(args.run, command_of(args.run))
-    session = Session.begin(threads, show.say, show.progress, safety_from(args))
+    session = Session.begin(threads, show.say, show.progress, options.safety_from(args))
     command, summary = resume(args.run, session, args.data)
     if session.comm.rank == 0:
         with show.told_by(args.run):
@@ -117,14 +110,16 @@ def _configure_experiment(parser: argparse.ArgumentParser) -> None:
     where = "directory of all results (default: what the file says, or runs/NAME)"
     add(parser, "--run", where)
     add(parser, "--replace", "replace an experiment that is there already")
-    add_threads(parser, "in each step as its command has them")
-    add_safety(parser)
+    options.add_threads(parser, "in each step as its command has them")
+    options.add_safety(parser)
 
 
 def _carry_out(args: argparse.Namespace) -> None:
     """Check everything, then carry out all steps."""
     plan = read_plan(args.file, args.set, args.run)
-    session = Session.begin(args.threads, show.say, show.progress, safety_from(args))
+    session = Session.begin(
+        args.threads, show.say, show.progress, options.safety_from(args)
+    )
     experiment = Experiment(plan, session, _show_step, _report, args.threads)
     experiment.carry_out(args.replace)
     if session.comm.rank == 0:

@@ -10,7 +10,7 @@ from mpilayer import papers
 from mpilayer.config import PretrainConfig, from_values
 from mpilayer.errors import ConfigError
 from mpilayer.papers import SANTARA
-from mpilayer.report import spacetime
+from mpilayer.report import spacetime, words
 from mpilayer.report.finetuning import finetuning_curves, predictions, stack_curves
 from mpilayer.report.html import (
     NOTHING,
@@ -25,19 +25,6 @@ from mpilayer.report.html import (
 )
 from mpilayer.report.images import code_space, first_layer, reconstructions
 from mpilayer.report.run import PREDICTORS, Run, listing, number
-from mpilayer.report.words import (
-    ERROR,
-    SPLITS,
-    at,
-    digits,
-    label_error,
-    percent,
-    ranks,
-    schedule,
-    seconds,
-    short,
-    widths,
-)
 from mpilayer.train.record import KINDS
 
 _MOST_PARTS = 8
@@ -86,8 +73,8 @@ def alone(run: Run) -> Iterator[Part]:
     yield from map(note, run.remarks)
     warnings = ("short_of_epochs", "worse_than_pca")
     for key in (*warnings, "classify_no_better", "regress_no_better"):
-        if words := run.summary.get(key):
-            yield note(f"Warning: {words}")
+        if told := run.summary.get(key):
+            yield note(f"Warning: {told}")
     yield from _space_time(run)
     yield times_table(run)
     yield from first_layer(run)
@@ -96,23 +83,23 @@ def alone(run: Run) -> Iterator[Part]:
 
 def _highlights(run: Run) -> Markup:
     summary = run.summary
-    classes, labels = (label_error(run, task, "test") for task in PREDICTORS)
+    classes, labels = (words.label_error(run, task, "test") for task in PREDICTORS)
     errors = {
         "finetune": {
-            "reconstruction error, test": digits(summary.get("test_error")),
-            "PCA's error, test": digits(at(summary, "pca", "test")),
+            "reconstruction error, test": words.digits(summary.get("test_error")),
+            "PCA's error, test": words.digits(words.at(summary, "pca", "test")),
         },
-        "classify": {"wrong classes, test": percent(classes)},
-        "regress": {"root mean square error of labels, test": digits(labels)},
+        "classify": {"wrong classes, test": words.percent(classes)},
+        "regress": {"root mean square error of labels, test": words.digits(labels)},
     }
     # What was trained last comes first.
     last = next((step for step in reversed(run.complete) if step in errors), "")
     shown = errors.pop(last, {})
     for others in errors.values():
         shown |= others
-    shown["pre-training"] = seconds(summary.get("pretrain_seconds"))
-    shown["fine-tuning"] = seconds(summary.get("finetune_seconds"))
-    shown["ranks, pre-training"] = short(summary.get("ranks"), ".0f")
+    shown["pre-training"] = words.seconds(summary.get("pretrain_seconds"))
+    shown["fine-tuning"] = words.seconds(summary.get("finetune_seconds"))
+    shown["ranks, pre-training"] = words.short(summary.get("ranks"), ".0f")
     return facts(shown)
 
 
@@ -153,7 +140,7 @@ def _architecture(run: Run) -> list[str]:
         extra = from_values(PretrainConfig, values).extra
     return [
         run.name,
-        widths(run),
+        words.widths(run),
         _shares(sizes),
         ", ".join([str(config.get("method", "?")), usual, *others]),
         _each(listing(config.get("epochs"))),
@@ -171,7 +158,7 @@ def _shares(sizes: Sequence[Any]) -> str:
 
 def _each(values: Sequence[Any]) -> str:
     """Return one number for each layer, or the one that holds for all."""
-    shown = [short(value) for value in values]
+    shown = [words.short(value) for value in values]
     if len(set(shown)) == 1:
         shown = shown[:1]
     elif len(shown) > _MOST_PARTS:
@@ -187,7 +174,10 @@ def errors_table(runs: Sequence[Run]) -> Markup:
         "finetuned": "fine-tuned",
     }
     found = [
-        {key: [digits(at(run.summary, key, s)) for s in SPLITS] for key in kinds}
+        {
+            key: [words.digits(words.at(run.summary, key, s)) for s in words.SPLITS]
+            for key in kinds
+        }
         for run in runs
     ]
     rows = []
@@ -207,9 +197,11 @@ def errors_table(runs: Sequence[Run]) -> Markup:
             "from those of the runs."
         )
         for kind, (train, test) in papers.SANTARA_ERRORS.items():
-            theirs.append([f"{SANTARA}: {kind}", digits(train), NOTHING, digits(test)])
-    title = f"Reconstruction error ({ERROR}).{says}"
-    return table(title, ("", *SPLITS), rows, theirs)
+            theirs.append(
+                [f"{SANTARA}: {kind}", words.digits(train), NOTHING, words.digits(test)]
+            )
+    title = f"Reconstruction error ({words.ERROR}).{says}"
+    return table(title, ("", *words.SPLITS), rows, theirs)
 
 
 def pretraining_table(runs: Sequence[Run]) -> Markup:
@@ -246,8 +238,8 @@ def _pretraining(run: Run, greedy: float) -> list[str]:
     compared, label = (virtual, "× (simulated)") if simulated else (took, "×")
     return [
         run.name,
-        schedule(run),
-        ranks(run.summary) or NOTHING,
+        words.schedule(run),
+        words.ranks(run.summary) or NOTHING,
         _seconds(took),
         _seconds(virtual) if simulated or virtual >= _LEAST_SIMULATED else NOTHING,
         f"{greedy / compared:.3g} {label}" if greedy > 0 < compared else NOTHING,
@@ -260,7 +252,7 @@ def _is_crowded(run: Run) -> bool:
 
 
 def _seconds(value: float) -> str:
-    return digits(value, 3 if value < 1 else 1)
+    return words.digits(value, 3 if value < 1 else 1)
 
 
 def _comparable(run: Run) -> str:
@@ -284,18 +276,17 @@ def _space_time(run: Run) -> Iterator[Part]:
     if not begun:
         yield note("No layer has come to the end of an epoch: there is no diagram yet.")
         return
-    alt = "Space-time diagram: for each layer what it did over the seconds of training"
-    yield Figure(
-        f"spacetime-{run.place}",
-        "Space-time diagram",
-        "What each layer did over the seconds of training, with numbers of "
-        f"epochs; above each row the layer's own reconstruction error ({ERROR} of the "
+    title, name = "Space-time diagram", f"spacetime-{run.place}"
+    alt = f"{title}: for each layer what it did over the seconds of training"
+    says = (
+        "What each layer did over the seconds of training, with numbers of epochs; "
+        f"above each row the layer's own reconstruction error ({words.ERROR} of the "
         "monitored rows, at the end of each epoch; each layer has its own scale), and "
         "arrows from where an output left a layer to the epoch above that first used "
-        "it.",
-        [Picture(spacetime.diagram(lanes, alt=f"{alt} of {run.name}"), alt)],
-        "wide",
+        "it."
     )
+    picture = Picture(spacetime.diagram(lanes, alt=f"{alt} of {run.name}"), alt)
+    yield Figure(name, title, says, [picture], "wide")
     zoomed = begun[:2][-1]
     window = spacetime.window_of(zoomed, _ZOOMED_EPOCHS)
     shown = [
@@ -303,16 +294,15 @@ def _space_time(run: Run) -> Iterator[Part]:
         for lane in begun[:2]
         if any(e.ended > window[0] and e.started < window[1] for e in lane.epochs)
     ]
+    title, name = f"Some epochs of {zoomed.title}", f"zoom-{run.place}"
     alt = f"The same, for some epochs of {zoomed.title}"
-    yield Figure(
-        f"zoom-{run.place}",
-        f"Some epochs of {zoomed.title}",
+    says = (
         f"The same between {window[0]:.3g} and {window[1]:.3g} seconds, for "
         f"{zoomed.title}{' and the one below it' if len(shown) > 1 else ''}: which "
-        "output each epoch used, and where its seconds went.",
-        [Picture(spacetime.diagram(shown, window, f"{alt} of {run.name}"), alt)],
-        "wide",
+        "output each epoch used, and where its seconds went."
     )
+    picture = Picture(spacetime.diagram(shown, window, f"{alt} of {run.name}"), alt)
+    yield Figure(name, title, says, [picture], "wide")
 
 
 def times_table(run: Run) -> Markup:
@@ -329,7 +319,11 @@ def times_table(run: Run) -> Markup:
         held = ",".join(map(str, sorted({e.rank for e in epochs}))) or NOTHING
         total = sum(sums.values())
         share = f"{sums['waiting'] / total:.0%}" if total else NOTHING
-        cells = [held, str(len(epochs)), *(digits(factor * sums[k]) for k in KINDS)]
+        cells = [
+            held,
+            str(len(epochs)),
+            *(words.digits(factor * sums[k]) for k in KINDS),
+        ]
         rows.append([f"layer {index + 1}", *cells, share])
     return table(
         f"{unit} of each layer in pre-training, by kind.",

@@ -139,18 +139,13 @@ def costs(runs: Sequence[Run]) -> Iterator[Figure]:
             Line(run.name, run.column("sparse", key), run.column("sparse", "cost"), n)
             for n, run in enumerate(known)
         ]
-        yield Chart(
-            f"cost-{key}",
-            f"Cost over {words}",
+        title, axes = f"Cost over {words}", (words, "cost")
+        says = (
             "The cost that is minimized (half the squared error a row, decay of the "
-            f"weights, sparsity term) over {words}{scale}.",
-            lines,
-            words,
-            "cost",
-            f"Cost over {words}",
-            y_log=y_log,
-            top=top,
-        ).figure()
+            f"weights, sparsity term) over {words}{scale}."
+        )
+        about = (f"cost-{key}", title, says, lines)
+        yield Chart(*about, *axes, title, y_log=y_log, top=top).figure()
 
 
 def range_of_costs(runs: Sequence[Run]) -> tuple[float, float, float]:
@@ -189,18 +184,15 @@ def distances(runs: Sequence[Run]) -> Iterator[Figure]:
     for place, (run, key, lowest) in enumerate(known):
         x, y = run.column("sparse", "evaluation"), (lowest - best[key]).tolist()
         lines.append(Line(run.name, x, y, place))
-    yield Chart(
-        "cost-distance",
-        "Distance from the lowest cost",
+    title = "Distance from the lowest cost"
+    axes = ("evaluations of the cost", "cost above the lowest")
+    says = (
         "The lowest cost so far, minus the lowest that any of these runs with the same "
         "data, hidden units and weights of the terms has reached, over evaluations of "
-        "the cost, on a logarithmic scale; the run that has reached it ends there.",
-        lines,
-        "evaluations of the cost",
-        "cost above the lowest",
-        "Distance from the lowest cost over evaluations of the cost",
-        y_log=True,
-    ).figure()
+        "the cost, on a logarithmic scale; the run that has reached it ends there."
+    )
+    about = ("cost-distance", title, says, lines)
+    yield Chart(*about, *axes, f"{title} over {axes[0]}", y_log=True).figure()
 
 
 def _firing(run: Run) -> Iterator[Part]:
@@ -210,20 +202,17 @@ def _firing(run: Run) -> Iterator[Part]:
         yield note("Firing probabilities are known when the run has come to its end.")
         return
     target = number(run.section("sparse").get("sparsity_target"))
-    yield Chart(
-        f"firing-{run.place}",
-        "Firing probabilities",
+    lines = [Line("units", range(1, len(values) + 1), values, joined=False)]
+    axes = ("hidden units, in order of their probability", "firing probability")
+    says = (
         "Mean over all rows of the probability that a hidden unit fires, a marker a "
         "unit, on a logarithmic scale, against the target that the sparsity term pulls "
-        "it to.",
-        [Line("units", range(1, len(values) + 1), values, joined=False)],
-        "hidden units, in order of their probability",
-        "firing probability",
-        f"Firing probability of each hidden unit of {run.name}, and the target",
-        y_log=True,
-        levels={f"target ρ = {short(target)}": target},
-        whole=True,
-    ).figure()
+        "it to."
+    )
+    about = (f"firing-{run.place}", "Firing probabilities", says, lines)
+    alt = f"Firing probability of each hidden unit of {run.name}, and the target"
+    levels = {f"target ρ = {short(target)}": target}
+    yield Chart(*about, *axes, alt, y_log=True, levels=levels, whole=True).figure()
 
 
 def _compared(run: Run) -> Iterator[Part]:
@@ -274,19 +263,15 @@ def _gaps(run: Run) -> Iterator[Part]:
         Line(gap[1], x, list(map(number, values)), place)
         for place, (values, gap) in enumerate(zip(columns, _GAPS, strict=True))
     ]
-    yield Chart(
-        f"gap-{run.place}",
-        "The gap over shards",
+    says = (
         "What averaging the sparsity term would add to the cost at the exact solution, "
         "over the number of shards, both on logarithmic scales; infinite bounds are "
-        "left out.",
-        lines,
-        "shards",
-        "average − exact cost",
-        "Gap between average and exact cost over the number of shards",
-        x_log=True,
-        y_log=True,
-    ).figure()
+        "left out."
+    )
+    about = (f"gap-{run.place}", "The gap over shards", says, lines)
+    axes = ("shards", "average − exact cost")
+    alt = "Gap between average and exact cost over the number of shards"
+    yield Chart(*about, *axes, alt, x_log=True, y_log=True).figure()
 
 
 def _conclusions(found: Mapping[str, Any]) -> Iterator[str]:

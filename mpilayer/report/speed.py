@@ -90,24 +90,19 @@ def _speed_up(groups: _Groups) -> Figure:
         base = seconds[workers[0]] * workers[0]  # the fewest count as that many of one
         lines.append(Line(label, workers, [base / seconds[n] for n in workers], place))
     most = max(max(line.x) for line in lines)
-    says = (
+    theirs = (
         f" Beside them {LAHIRI} on a desktop with about as many rows, and the qjam "
         f"cluster, whose seconds are from {QJAM}."
     )
-    return Chart(
-        "speed-up",
-        "Speed-up over ranks",
+    says = (
         "Evaluations of the cost a second, relative to the run with the fewest ranks, "
         "over ranks, both on logarithmic scales, of runs that differ in nothing else "
-        f"that matters: {ours}.{says if len(lines) > len(groups) else ''}",
-        [*lines, Line("ideal", (1, most), (1, most), len(lines))],
-        "ranks",
-        "speed against fewest ranks",
-        "Speed-up over the number of ranks",
-        x_log=True,
-        y_log=True,
-        whole=True,
-    ).figure()
+        f"that matters: {ours}.{theirs if len(lines) > len(groups) else ''}"
+    )
+    lines.append(Line("ideal", (1, most), (1, most), len(lines)))
+    about = ("speed-up", "Speed-up over ranks", says, lines)
+    axes = ("ranks", "speed against fewest ranks", "Speed-up over the number of ranks")
+    return Chart(*about, *axes, x_log=True, y_log=True, whole=True).figure()
 
 
 def _theirs(groups: _Groups) -> Mapping[str, Mapping[int, Mapping[int, float]]]:
