@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.traces import different, weights
 from mpilayer.data.dataset import Dataset
-from tests.e2e.conftest import contents, read_summary, records, write_pixels
 from tests.support.command import call, found, refuse, said
+from tests.support.small import contents, read_summary, records, write_pixels
 
 SETTINGS = "--optimizer adam --learning-rate 0.01 --minibatch 30 --threads 1"
 SETTINGS += " --dropout 0.1 --input-dropout 0.05"

@@ -9,10 +9,10 @@ import pytest
 
 from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.split import Split
-from tests.e2e.conftest import contents
 from tests.support import launch
 from tests.support.command import refuse, said
 from tests.support.plain import FUNCTIONS
+from tests.support.small import contents
 
 # Run, task, what it is said to be, and the activations.
 MODELS = {

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import contents
 from tests.support import launch
 from tests.support.command import call, refuse, said
+from tests.support.small import contents
 
 JOBS = launch.ROOT / "jobs"
 RECORDED = sorted(path.stem for path in JOBS.glob("*.sh"))

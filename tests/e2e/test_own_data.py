@@ -8,9 +8,9 @@ import pytest
 
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.preparation import Preparation
-from tests.e2e.conftest import read_summary
 from tests.support.command import call, found, refuse, said
 from tests.support.plain import FUNCTIONS
+from tests.support.small import read_summary
 
 KINDS = ("ash", "beech", "elm")
 NAMES = ("height (m)", "leaf, mm", "age")

@@ -14,9 +14,9 @@ import pytest
 
 from mpilayer.data.dataset import write_dataset
 from mpilayer.data.split import Split
-from tests.e2e.conftest import contents, flip, records, write_patches, write_pixels
 from tests.support import launch
 from tests.support.command import call, found, refuse, said
+from tests.support.small import contents, flip, records, write_patches, write_pixels
 
 SMALL = "--layers 6,4 --epochs 1 --minibatch 50"
 PRETRAIN = f"pretrain tiny.h5 --run new {SMALL}"

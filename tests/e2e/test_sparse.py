@@ -11,10 +11,10 @@ from mpilayer.config import PRESETS, SparseConfig, as_values, flag
 from mpilayer.data.dataset import Dataset
 from mpilayer.models.base import LayerShape
 from mpilayer.store import checkpoint
-from tests.e2e.conftest import contents, read_summary, records, write_patches
 from tests.support import launch, sparse
 from tests.support.command import call, found, said
 from tests.support.plain import FUNCTIONS, named
+from tests.support.small import contents, read_summary, records, write_patches
 
 RANKS = (0, 1, 3)
 SETTINGS = {

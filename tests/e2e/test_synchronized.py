@@ -10,9 +10,10 @@ import pytest
 from mpilayer.config import FinetuneConfig, PretrainConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.train.schedule import Schedule, simulate
-from tests.e2e.conftest import LAYERS, contents, digests, read_summary, records
+from tests.e2e.conftest import LAYERS
 from tests.support import launch
 from tests.support.command import call, found, refuse, said, told
+from tests.support.small import contents, digests, read_summary, records
 
 RANKS = (0, 2, 4)
 SPLITS = ("train", "validation", "test")

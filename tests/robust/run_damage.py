@@ -29,7 +29,7 @@ from typing import Any
 
 from benchmarks.traces import different, weights
 from mpilayer.cli.main import main as mpilayer
-from tests.e2e.conftest import write_pixels
+from tests.support.small import write_pixels
 
 LIMIT = 60
 for _name in ("cli.training", "cli.use", "cli.data", "report.build"):

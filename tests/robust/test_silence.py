@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.e2e.conftest import write_pixels
 from tests.support import launch
 from tests.support.breaks import KILL, STOP, acting
+from tests.support.small import write_pixels
 
 LAYERS = ("--layers", "8,6,4", "--minibatch", 50, "--epochs")
 SPARSE = ("--hidden", 6, "--evaluations")

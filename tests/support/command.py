@@ -5,8 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.conftest import contents
 from tests.support import launch
+from tests.support.small import contents
 
 
 def call(folder: Path, line: str, ranks: int = 0, **options: object) -> launch.Result:
