@@ -174,7 +174,7 @@ def _overview(runs: Sequence[Run]) -> Markup:
 
 
 def _result(run: Run) -> str:
-    if run.comparison.get("ranks") == 1:
+    if at(run.comparison, "runs", "exact", "gap", "shards") == 1:
         return NOTHING  # both runs are the same
     classes, labels = (label_error(run, task, "test") for task in PREDICTORS)
     error = digits(run.summary.get("test_error"))
