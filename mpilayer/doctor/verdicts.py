@@ -168,7 +168,9 @@ def _cores(facts: Facts) -> Iterator[Finding]:
         quota = min((r.quota for r in ranks if r.quota), default=float(len(cores)))
         scarce = quota < sum(r.threads for r in ranks)
         granted = f"{text}, of which a control group grants {quota:g}"
-        remedy = f"Give --threads {max(1, int(quota / len(ranks)))}, or more CPU."
+        most = int(quota / len(ranks))
+        fewer = f"Give --threads {most}" if most else "Start fewer ranks"
+        remedy = f"{fewer}, or give them more CPU."
         limited = (scarce, NOTE, granted, remedy)
         yield judged("cores", "threads", text, crowded, limited)
     for host, ranks in _by_host(facts).items():
@@ -209,7 +211,7 @@ def _fewer(facts: Facts) -> str:
 def _blas(rank: Rank) -> Iterator[Finding]:
     if not rank.pools:
         text = f"rank {rank.rank}: no BLAS library that threadpoolctl knows"
-        remedy = "Set OMP_NUM_THREADS, since --threads has no effect on it."
+        remedy = "Use a NumPy with OpenBLAS, MKL or BLIS: --threads has no effect here."
         yield Finding("cores", "BLAS", NOTE, text, remedy)
     # mpilayer computes with NumPy's; SciPy's wheels bring another one.
     numpy_s = [p for p in rank.pools if "numpy" in Path(p.path).parent.name]

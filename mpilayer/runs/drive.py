@@ -5,7 +5,7 @@ all ranks.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +27,7 @@ from mpilayer.runs.tasks import (
     command_of,
     data_of_run,
     is_run,
+    noted_threads,
     task_of_command,
 )
 from mpilayer.train.schedule import Schedule
@@ -77,12 +78,9 @@ class Training(ABC, Generic[C]):
     ----------
     name : str
         The section of ``config.toml``, and the mark in ``complete``.
-    threads : int
-        BLAS threads of each rank as a rule; 0: its share of the cores.
     """
 
     name: str
-    threads = 0
 
     def __init__(
         self,
@@ -114,6 +112,8 @@ class Training(ABC, Generic[C]):
         comm.on_root(self._check_first)
         with holding(self.run, self.session):
             again = comm.on_root(self._goes_on)
+            threads = comm.on_root(lambda: self._threads(again))
+            self.session = self.session.with_threads(threads)
             terms = comm.on_root(self._look if again else self._check)
             if again and (words := comm.on_root(lambda: self._nothing_left(terms))):
                 self.session.say(words)
@@ -150,6 +150,14 @@ class Training(ABC, Generic[C]):
             return True
         remove_false_start(self.run)
         return False
+
+    def _threads(self, again: bool) -> int:
+        """Return the BLAS threads of each rank: a run goes on with those it has."""
+        asked = self.session.threads
+        noted = noted_threads(self.run, self.name) if again else 0
+        if asked and noted and asked != noted:
+            raise _differing([("threads", noted, asked)])
+        return asked or noted or 1
 
     def _check(self) -> Terms[C]:
         """Check all that can be known before a new run; nothing is written."""
@@ -224,7 +232,7 @@ class Training(ABC, Generic[C]):
 
     def _launch_facts(self) -> dict[str, Any]:
         """Return the BLAS threads of each rank: other numbers round differently."""
-        return {f"{self.name}_threads": max(self.session.placement.threads)}
+        return {f"{self.name}_threads": self.session.placement.threads}
 
     @abstractmethod
     def _train(self, terms: Terms[C], rows: Any, again: bool) -> Any:
@@ -250,14 +258,19 @@ def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
     legal = {*harmless, *(name for name, item in options.items() if item.harmless)}
     different = [k for k in before if before[k] != now[k] and k not in legal]
     if different:
-        listing = "; ".join(
-            f"{flag(name)} was {_shown(before[name])}, is {_shown(now[name])}"
-            for name in different
-        )
-        raise ConfigError(
-            f"a run must go on with the settings it began with; {listing}. Leave them "
-            "out, or begin another run."
-        )
+        raise _differing([(name, before[name], now[name]) for name in different])
+
+
+def _differing(settings: Iterable[tuple[str, Any, Any]]) -> ConfigError:
+    """Return what refuses settings, each with the value of the run and the new one."""
+    listing = "; ".join(
+        f"{flag(name)} was {_shown(before)}, is {_shown(now)}"
+        for name, before, now in settings
+    )
+    return ConfigError(
+        f"a run must go on with the settings it began with; {listing}. Leave them "
+        "out, or begin another run."
+    )
 
 
 def _shown(value: Any) -> str:

@@ -35,13 +35,12 @@ from mpilayer.data.recipe import make_data, patch_range
 from mpilayer.errors import ConfigError, DataError, FileError
 from mpilayer.interrupt import Interrupted
 from mpilayer.numerics.losses import check_loss
-from mpilayer.parallel.start import place
 from mpilayer.runs import rows
 from mpilayer.runs.directory import EXPERIMENT, RunDirectory, check_links, remove
 from mpilayer.runs.drive import check_same, training_of
 from mpilayer.runs.session import Session
 from mpilayer.runs.sparse import sparse_facts
-from mpilayer.runs.tasks import TASKS, noted_threads
+from mpilayer.runs.tasks import TASKS
 from mpilayer.runs.use import evaluate
 from mpilayer.train.layer import check_layer, layer_shapes
 
@@ -194,15 +193,13 @@ Report = Callable[[Plan], tuple[bool, str]]
 class Experiment:
     """An experiment on the ranks of a session.
 
-    ``shown`` and ``report`` are called on rank 0. ``threads`` are BLAS threads of each
-    rank; 0: as each step began, or its usual ones.
+    ``shown`` and ``report`` are called on rank 0.
     """
 
     plan: Plan
     session: Session
     shown: Shown
     report: Report
-    threads: int = 0
 
     @property
     def directory(self) -> RunDirectory:
@@ -256,16 +253,13 @@ class Experiment:
         return True
 
     def _train(self, step: str) -> None:
-        """Train to the end, from where the step was, with its own threads."""
+        """Train to the end, from where the step was."""
         plan, comm = self.plan, self.session.comm
         mark, run = plan.mark(step), plan.folder(step)
-        kind, noted = training_of(mark), comm.on_root(lambda: noted_threads(run, mark))
-        session = replace(
-            self.session,
-            safety=replace(self.session.safety, resume=True),
-            placement=place(comm, self.threads or noted or kind.threads),
-        )
-        training = kind(run, session, plan.training[step], plan.data_path)
+        safety = replace(self.session.safety, resume=True)
+        session = replace(self.session, safety=safety)
+        kind, config = training_of(mark), plan.training[step]
+        training = kind(run, session, config, plan.data_path)
         done = comm.on_root(lambda: training.directory.is_complete(mark))
         former = comm.on_root(training.found) if done else {}
         result = training.drive()

@@ -32,7 +32,7 @@ from mpilayer.train.plans import Plan, effective, plan_of, table_of
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
 from mpilayer.train.schedule import Schedule
-from mpilayer.train.teams import places_for, team_up, with_slices
+from mpilayer.train.teams import places_for, team_up, useful_ranks, with_slices
 
 _Terms: TypeAlias = Terms[PretrainConfig]
 # Settings that make a run longer or shorter.
@@ -124,7 +124,8 @@ class Pretraining(Training[PretrainConfig]):
         cut = self._cut(plan, len(config.layers)) if again else None
         places = self._places(config, terms.facts, terms.table)
         shapes = layer_shapes(config, terms.facts.n_visible)
-        session.announce()
+        # A run that began has its slices, for whatever ranks.
+        session.announce(useful_ranks(config if again else self.asked or config))
         session.say(describe(places, [terms.facts.n_visible, *config.layers]))
         with team_up(session.comm, places, session.eager) as (team, own, heads):
             states = [LayerState(config, shapes, index, team) for index in own]

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,8 @@ class Session:
 
     ``say`` tells a line, ``display`` shows progress, both from rank 0 alone. At the
     ``deadline``, in seconds since 1970, everything must be saved; infinite if never.
+    ``threads`` are the BLAS threads of each rank that the user has asked for, 0 for
+    those that the run has, or 1; ``placement`` says how many there are.
     """
 
     comm: Communicator
@@ -85,6 +87,7 @@ class Session:
     display: Display = field(default=_no_display)
     safety: Safety = field(default_factory=Safety)
     deadline: float = math.inf
+    threads: int = 0
 
     @staticmethod
     def begin(
@@ -101,7 +104,7 @@ class Session:
         ends = [job_end - _JOB_RESERVE if job_end else math.inf]
         if safety.max_time:
             ends.append(began + safety.max_time)
-        placement = place(comm, threads)
+        placement = place(comm, threads or 1)
         watchdog.watch(comm, safety.peer_timeout)
         return Session(
             comm,
@@ -110,7 +113,14 @@ class Session:
             display if comm.rank == 0 else _no_display,
             safety,
             min(ends),
+            threads,
         )
+
+    def with_threads(self, threads: int) -> "Session":
+        """Return the session with so many BLAS threads a rank. Collective."""
+        if threads == self.placement.threads:
+            return self
+        return replace(self, placement=place(self.comm, threads))
 
     def must_stop(self, unit_seconds: float) -> bool:
         """Tell whether this rank was asked to end, or time would run out. Local.
@@ -139,10 +149,14 @@ class Session:
             f"saved and stopped{where} because of {reason}; go on with {go_on}"
         )
 
-    def announce(self) -> None:
-        """Say where the ranks run: once it is sure that there is something to do."""
-        self.say(self.placement.describe())
+    def announce(self, useful: int = 0) -> None:
+        """Say where the ranks run: once it is sure that there is something to do.
+
+        If cores are idle, and so many ranks are ``useful``, it says that, too.
+        """
+        self.say(self.placement.describe(useful))
         self.warn(self.placement.crowded)
+        self.warn(self.placement.mixed)
 
     def warn(self, words: str) -> None:
         """Tell the user what is odd; nothing if there are no words for it."""
@@ -165,10 +179,9 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """Return what a summary says about the ranks."""
-        threads = sorted(set(self.placement.threads))
         return {
             "ranks": self.comm.size,
-            "threads_per_rank": threads[0] if len(threads) == 1 else threads[-1],
+            "threads_per_rank": self.placement.threads,
             "hosts": len(set(self.placement.hosts)),
             "crowded": bool(self.placement.crowded),
             "mpi": self.placement.library,

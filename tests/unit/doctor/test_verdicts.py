@@ -141,6 +141,9 @@ COMPLAINTS = {
     "threads | note | on core 0 | srun --cpus-per-task": UNBOUND,
     "threads | note | on core 0 | --bind-to none": software(BOUND, mpi=OPEN_MPI),
     "threads | note | a control group grants 2 | --threads 2": ranks(GRANTED),
+    "threads | note | a control group grants 2 | fewer ranks": ranks(
+        *3 * [{**GRANTED, "threads": 1}]
+    ),
     "BLAS | note | on a processor with AVX-512 | Unset OPENBLAS_CORETYPE=Zen": ranks(
         {"pools": (WEAK,), "kernels_asked": "Zen"}
     ),
@@ -148,7 +151,7 @@ COMPLAINTS = {
     "BLAS | note | Nehalem kernels | Try OPENBLAS_CORETYPE=Haswell": ranks(
         {"pools": (OLD,), "vectors": "AVX2"}
     ),
-    "BLAS | note | rank 0: no BLAS library | OMP_NUM_THREADS": ranks({"pools": ()}),
+    "BLAS | note | rank 0: no BLAS library | OpenBLAS, MKL": ranks({"pools": ()}),
     "/dev/shm | problem | 67.1 MB free: ranks may crash | NOLOCAL=1": shm(*SMALL),
     "/dev/shm | problem | 10.5 MB free | size=1g, or --ipc=host)": shm(GB, 10 * MIB),
     "/dev/shm | note | several ranks may crash | --shm-size": shm(*SMALL, n_ranks=1),

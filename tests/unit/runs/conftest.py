@@ -39,7 +39,7 @@ def make_session(limit=10**9, comm=None, **safety):
     said = []
     return Counted(
         comm or SerialCommunicator(),
-        Placement(("here",), (1,), "", "none"),
+        Placement(("here",), 1, "", "none"),
         said.append,
         safety=Safety(**{"checkpoint_every": 1, **safety}),
         limit=limit,
