@@ -113,14 +113,21 @@ def _runs_table(result: dict[str, Any]) -> Table:
         row("milliseconds an evaluation", ".2f", "seconds_per_evaluation", unit=1e3),
         row("share of Allreduce", ".1%", "allreduce_share"),
     ]
-    if result["ranks"] > 1:
+    if _n_shards(result) > 1:
         rows[2:2] = [
             row("gap, measured", ".2e", "gap", "measured"),
             row("gap, predicted to second order", ".2e", "gap", "predicted"),
             row("gap, 99 % bound", ".2e", "gap", "bound"),
         ]
-    title = f"Two runs from one start, {count(result['ranks'], 'rank')}"
+    shards, ranks = count(_n_shards(result), "shard"), count(result["ranks"], "rank")
+    title = f"Two runs from one start, {shards}, {ranks}"
     return show.table(title, ("", *(f"trained on\n{name}" for name in runs)), rows)
+
+
+def _n_shards(result: dict[str, Any]) -> int:
+    """Return over how many shards the average was taken."""
+    found: int = result["runs"]["exact"]["gap"]["shards"]
+    return found
 
 
 def _shards_table(result: dict[str, Any]) -> Table:
@@ -136,8 +143,10 @@ def _shards_table(result: dict[str, Any]) -> Table:
 
 
 def _remarks(result: dict[str, Any]) -> list[str]:
-    lines = ["With one rank both are the same: start several with mpiexec."]
-    if result["ranks"] > 1:
+    lines = [
+        "With one shard both are the same: give --shards N, or start several ranks."
+    ]
+    if _n_shards(result) > 1:
         paper = result["paper"]
         seconds = result["runs"]["exact"]["seconds_per_evaluation"]
         low, high = paper["exact_slower_by_seconds"]

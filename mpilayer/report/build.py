@@ -150,7 +150,7 @@ def _overview(runs: Sequence[Run]) -> html.Markup:
 
 
 def _result(run: Run) -> str:
-    if run.comparison.get("ranks") == 1:
+    if words.at(run.comparison, "runs", "exact", "gap", "shards") == 1:
         return html.NOTHING  # both runs are the same
     classes, labels = (words.label_error(run, task, "test") for task in PREDICTORS)
     error = words.digits(run.summary.get("test_error"))

@@ -219,7 +219,7 @@ def _compared(run: Run) -> Iterator[Part]:
     """Yield what the average of the sparsity term changes against the exact one."""
     found = run.comparison
     yield paragraph(
-        "Two runs from one start: the sparsity term averaged over the ranks, and "
+        "Two runs from one start: the sparsity term averaged over shards, and "
         "exact. The average is never below the exact cost; the gap between them is "
         "what averaging adds."
     )

@@ -125,7 +125,8 @@ def _same(run: Run) -> str:
     values = run.section("sparse")
     # Another optimizer's settings have no effect, and a preset is a word for values.
     others = of_others(SparseConfig, str(values.get("optimizer")))
-    ignored = {*_LIMITS, "preset", *others}
+    # By default there are as many shards as ranks.
+    ignored = {*_LIMITS, "preset", "shards", *others}
     config = {k: v for k, v in values.items() if k not in ignored}
     threads = run.summary.get("threads_per_rank")
     return repr((sorted(config.items()), run.section("data").get("digest"), threads))

@@ -14,10 +14,10 @@ import pytest
 
 from mpilayer import hdf5
 from mpilayer.store import checkpoint
-from tests.e2e.conftest import read_summary, records, write_pixels
 from tests.support import launch
 from tests.support.browser import browser
 from tests.support.command import call, refuse, said
+from tests.support.small import read_summary, records, write_pixels
 
 pytestmark = pytest.mark.skipif(
     find_spec("matplotlib") is None, reason="needs mpilayer[plot]"
