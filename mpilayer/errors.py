@@ -17,7 +17,7 @@ Anything else is a defect of mpilayer and aborts all ranks.
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Self
@@ -185,6 +185,12 @@ def _words(error: Exception) -> str:
         return os.strerror(error.errno).lower()
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= _MOST_WORDS else f"{words[:_MOST_WORDS]}…"
+
+
+def check_known(what: str, name: str, legal: Collection[str]) -> None:
+    """Check that a name is a legal one. Raises ConfigError, see :func:`unknown`."""
+    if name not in legal:
+        raise ConfigError(unknown(what, name, legal))
 
 
 def unknown(what: str, name: str, legal: Iterable[str]) -> str:

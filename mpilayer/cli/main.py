@@ -92,10 +92,8 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Answer a wrong command of a command as one of the program's."""
         choices = action.choices
-        if action.nargs == argparse.PARSER and choices and value not in choices:
-            raise errors.ConfigError(
-                errors.unknown("command", str(value), map(str, choices))
-            )
+        if action.nargs == argparse.PARSER and choices:
+            errors.check_known("command", str(value), list(map(str, choices)))
         super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
@@ -189,8 +187,7 @@ def _dispatch(arguments: list[str]) -> None:
     if chosen.command is None:
         top.print_help()
         return
-    if chosen.command not in COMMANDS:
-        raise errors.ConfigError(errors.unknown("command", chosen.command, COMMANDS))
+    errors.check_known("command", chosen.command, COMMANDS)
     name = chosen.command
     home = next((home for home, names in _HOMES.items() if name in names), "")
     # What only other commands need is not imported.
