@@ -126,18 +126,19 @@ def program(path, text):
     [
         (f"echo '{HYDRA}'", "MPICH 5.0.2"),
         ("echo 'mpirun (Open MPI) 4.1.6'; echo; echo Bugs", "mpirun (Open MPI) 4.1.6"),
-        ("true", ""),
         ("echo 4.1; exit 1", ""),
         ("exec sleep 9", ""),
+        ("", ""),  # there is none
     ],
 )
 def test_the_launcher_s_version(tmp_path, monkeypatch, script, expected):
-    launcher = program(tmp_path / "mpiexec", script)
+    launcher = script and program(tmp_path / "mpiexec", script)
     monkeypatch.setattr(machine, "_PATIENCE", 1.0)
     monkeypatch.setattr(machine.environment, "installed", lambda _: "")
     monkeypatch.setattr(machine.environment, "mpiexec", lambda: launcher)
     found = machine.software(None)
     assert (found.launcher, found.launcher_version) == (launcher, expected)
+    assert (found.mpi, found.mpi_failure, found.versions["mpi4py"]) == ("", "", "")
 
 
 @pytest.mark.parametrize(
@@ -155,14 +156,6 @@ def test_mpi_is_asked_in_its_own_process(tmp_path, monkeypatch, script, mpi, fai
     assert found.mpi == mpi
     assert failure in found.mpi_failure
     assert bool(failure) == bool(found.mpi_failure)
-
-
-def test_without_mpi4py_and_launcher(monkeypatch):
-    monkeypatch.setattr(machine.environment, "installed", lambda _: "")
-    monkeypatch.setattr(machine.environment, "mpiexec", lambda: "")
-    found = machine.software(None)
-    assert (found.mpi, found.mpi_failure, found.launcher_version) == ("", "", "")
-    assert found.versions["mpi4py"] == ""
 
 
 @pytest.mark.parametrize(
