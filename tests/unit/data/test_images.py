@@ -8,10 +8,12 @@ import pytest
 import scipy.sparse
 from PIL import Image
 
+from mpilayer.data.dataset import PIXEL_SCALE
 from mpilayer.data.images import is_image_folder, read_image_folder, read_images
 from mpilayer.data.sources import LabelColumn, read_source
 from mpilayer.errors import ConfigError, DataError
 from tests.support.arrays import save
+from tests.support.idx import write_idx_folder
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 6, 5)).astype(np.float32)
@@ -270,6 +272,9 @@ def test_a_folder_without_pictures_is_none(pets, tmp_path):
     assert not is_image_folder(tmp_path / "none")
     with pytest.raises(DataError, match="or image files; found nothing"):
         read_source(tmp_path / "none")
+    source = read_source(write_idx_folder(tmp_path / "none"))
+    assert (source.scale, list(source.splits)) == (PIXEL_SCALE, ["train", "test"])
+    assert (source.name, source.origin) == ("none", "IDX files of the folder none")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")

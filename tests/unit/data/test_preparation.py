@@ -141,6 +141,7 @@ def test_malformed(value):
 def test_labels_without_a_name_are_numbers():
     named = Preparation(classes=("cat", "dog"))
     assert named.names(np.array([1, 0, 2, -1])) == ["dog", "cat", 2, -1]
+    assert Preparation.from_json(named.to_json(), 6, "it") == named
 
 
 BYTES = np.random.default_rng(0).integers(20, 230, (40, 5), dtype=np.uint8)

@@ -144,6 +144,8 @@ def test_files_with_the_ending_of_others(tmp_path, right, wrong, words):
     path = save(tmp_path / f"a.{right}", x=X).rename(tmp_path / f"b.{wrong}")
     with pytest.raises(DataError, match=words):
         read_source(path)
+    with pytest.raises(DataError, match="found nothing there"):
+        read_source(tmp_path / f"a.{right}")
 
 
 def test_a_small_archive_of_a_large_array(tmp_path, monkeypatch):

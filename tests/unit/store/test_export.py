@@ -140,7 +140,8 @@ def test_onnx_cannot_hold_more_than_2_gib(written, monkeypatch):
 
 def test_hdf5(written):
     path = written(".h5")
-    export.check_replaceable(path, ".h5")
+    for replaceable in (path, path.with_name("none.h5")):
+        export.check_replaceable(replaceable, ".h5")
     with h5py.File(path) as file:
         hdf5.verify_digest(file, path, DataError)
         assert FACTS.items() <= dict(file.attrs).items()
