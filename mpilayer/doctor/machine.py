@@ -71,7 +71,8 @@ def pools(found: list[dict[str, Any]]) -> tuple[Pool, ...]:
     """Return the BLAS libraries among what threadpoolctl finds."""
     keys = ("internal_api", "version", "architecture", "num_threads", "filepath")
     blas = [pool for pool in found if pool["user_api"] == "blas"]
-    return tuple(Pool(*(pool.get(key) or "" for key in keys)) for pool in blas)
+    values: list[list[Any]] = [[pool.get(key) or "" for key in keys] for pool in blas]
+    return tuple(Pool(*each) for each in values)
 
 
 def vectors(cpuinfo: str) -> str:
