@@ -11,7 +11,7 @@ import pytest
 
 from mpilayer.cli import data as command
 from mpilayer.data import catalog
-from mpilayer.data.catalog import KnownDataset, RemoteFile, fetch
+from mpilayer.data.catalog import KnownDataset, fetch
 from mpilayer.errors import ConfigError, DataError
 
 CONTENT = bytes(range(256)) * 1000
@@ -96,17 +96,15 @@ def _without_proxy(monkeypatch):
 def fetch_from(server, tmp_path):
     """Give a function that fetches from some of the server's folders."""
 
-    def run(*folders, of_content=True, mirrors=(), progress=None):
+    def run(*folders, of_content=True, mirrors=(), progress=lambda *_: None):
         server.asked.clear()
         base = f"http://127.0.0.1:{server.server_port}/"
         if of_content:
             checksum = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
         else:
             checksum = "md5:" + hashlib.md5(PACKED).hexdigest()
-        known = KnownDataset(
-            files=(RemoteFile(NAME, checksum, of_content),),
-            mirrors=tuple(base + folder for folder in folders),
-        )
+        own = tuple(base + folder for folder in folders)
+        known = KnownDataset({NAME: checksum}, own, of_content)
         mirrors = [base + mirror for mirror in mirrors]
         return fetch("tiny", tmp_path / "out", mirrors, progress, {"tiny": known})
 
@@ -126,10 +124,8 @@ def test_good_mirror(fetch_from, tmp_path, folder, of_content):
         with pytest.raises(DataError, match=r"md5 is \w{12} instead of \w{12}"):
             fetch_from(folder, **options)
         return
-    [file] = fetch_from(folder, **options)
-    assert file.path == tmp_path / "out" / NAME
-    assert file.url.endswith(f"/{folder}/{NAME}")
-    assert file.path.read_bytes() == content
+    assert fetch_from(folder, **options)[NAME].endswith(f"/{folder}/{NAME}")
+    assert (tmp_path / "out" / NAME).read_bytes() == content
     assert names(tmp_path / "out") == [NAME]
     size = None if folder in ("unsized", "odd") else len(content)
     assert seen[0] == (NAME, 0, size)
@@ -156,8 +152,8 @@ def test_a_server_that_goes_on_for_ever(fetch_from, tmp_path, monkeypatch, bad, 
 
 
 def test_a_bad_mirror_is_followed_by_the_next(fetch_from, server, tmp_path):
-    [file] = fetch_from("missing", mirrors=["short", "good/"])
-    assert file.url.endswith(f"/good/{NAME}")
+    found = fetch_from("missing", mirrors=["short", "good/"])
+    assert found[NAME].endswith(f"/good/{NAME}")
     assert server.asked == [f"/short/{NAME}", f"/good/{NAME}"]
     assert names(tmp_path / "out") == [NAME]
 
@@ -188,8 +184,7 @@ def test_only_a_good_file_replaces_a_damaged_one(fetch_from, server, tmp_path):
     assert path.read_bytes() == b"half"
     fetch_from("good")
     assert path.read_bytes() == PACKED
-    [file] = fetch_from("missing")
-    assert (file.url, server.asked) == (None, [])
+    assert (fetch_from("missing"), server.asked) == ({NAME: ""}, [])
 
 
 @pytest.mark.parametrize(
