@@ -219,9 +219,8 @@ def test_damage_is_found_when_read(pixels):
 
 
 def test_closed_after_the_block_and_after_an_error(pixels, malformed):
-    with Dataset.open(pixels) as dataset:
+    with Dataset.open(pixels):
         pass
-    dataset.close()
     with pytest.raises(DataError):
         Dataset.open(malformed({"test/x": FLOATS}))
     for path in pixels.parent.iterdir():
