@@ -62,16 +62,6 @@ def test_every_position_is_drawn_once(height, width, size):
     assert sorted(patches[:, 0]) == sorted(possible)
 
 
-def test_positions_are_equally_probable_and_rows_in_random_order():
-    images = numbered(2, 3, 3)
-    firsts = np.array([draw(images, 2, 3, 0, seed)[0][:, 0] for seed in range(2000)])
-    for column in firsts.T:
-        _, counts = np.unique(column, return_counts=True)
-        # 8 positions, 250 times each, with a standard deviation of 15.
-        assert len(counts) == 8
-        assert np.all(abs(counts - 250) < 75)
-
-
 @pytest.mark.parametrize(
     ("size", "numbers", "message"),
     [
@@ -110,10 +100,9 @@ def test_range(low, high):
 
 def test_constant_images_and_patches():
     images = np.full((2, 8, 8), 0.1, np.float32)
-    with pytest.raises(DataError, match="must have contrast"):
-        whiten(images)
     train = images[0] * np.arange(1, 9, dtype=np.float32)[:, np.newaxis]
-    with pytest.raises(DataError, match="must have contrast"):
-        into_range(train, train[:0].copy(), 0.1, 0.9)
+    for work in (lambda: whiten(images), lambda: into_range(train, train[:0], 0, 1)):
+        with pytest.raises(DataError, match="must have contrast"):
+            work()
     images[1] = natural(1, 8, 8)
     assert abs(whiten(images)[0]).max() < 1e-6

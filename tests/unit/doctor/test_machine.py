@@ -39,40 +39,6 @@ def test_blas_pools():
     )
 
 
-NEW, OLD = "0::/job/step\n", "9:memory:/job\n4:cpu,cpuacct:/job\n0::/\n"
-UNLIMITED = {"job/step/memory.max": "max", "job/step/memory.current": 10}
-SHARED = UNLIMITED | {
-    "job/memory.max": 1000,
-    "job/memory.current": 400,
-    "job/memory.stat": "anon 1\ninactive_file 150",
-}
-OLD_JOB = {
-    "memory/memory.limit_in_bytes": 2**63 - 4096,
-    "memory/job/memory.limit_in_bytes": 1000,
-    "memory/job/memory.usage_in_bytes": 400,
-    "memory/job/memory.stat": "inactive_file 5\ntotal_inactive_file 100",
-}
-
-
-@pytest.mark.parametrize(
-    ("groups", "files", "room"),
-    [
-        (NEW, {}, None),
-        (NEW, UNLIMITED, None),
-        (NEW, SHARED, 750),
-        (NEW, SHARED | {"memory.max": 100, "memory.current": 400}, 0),
-        (OLD, {"memory/memory.limit_in_bytes": 2**63 - 4096}, None),
-        (OLD, OLD_JOB, 700),
-        *((groups, {}, None) for groups in ("", "\n", "nonsense", "0::/a:b\n")),
-    ],
-)
-def test_memory_of_groups(tmp_path, groups, files, room):
-    for name, value in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"{value}\n")
-    assert memory.room(tmp_path, groups) == room
-
-
 def test_without_the_files_of_linux(monkeypatch, tmp_path):
     for module in (memory, machine):
         monkeypatch.setattr(module, "read", lambda _: "")
