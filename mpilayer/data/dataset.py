@@ -280,10 +280,7 @@ class Dataset(AbstractContextManager["Dataset"]):
 
 
 def _advice(path: Path, like: Path | None, file: Any) -> str:
-    """Return what to do with a path that is no data set, perhaps an open HDF5 ``file``.
-
-    Where a run is known, the data set is to be ``like`` its data.
-    """
+    """Return what to do with a path, perhaps an open ``file``, that is no data set."""
     if file is not None:
         if not isinstance(file.get("images"), hdf5.Dataset):
             return _ADVICE

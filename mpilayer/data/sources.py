@@ -55,13 +55,8 @@ class LabelColumn:
     known_from: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Rows and labels of a split as they were found, and where, for messages."""
-
-    x: AnyArray
-    labels: object
-    where: object
+_Part = tuple[AnyArray, object, object]
+"""Rows and labels of a split as they were found, and where, for messages."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +99,14 @@ def read_source(path: Path, labels: LabelColumn = _ANY) -> Source:
             f"pictures; found the ending {path.suffix!r}."
         )
     found = reader(path, labels)
-    labelled = {k: part for k, part in found.parts.items() if part.labels is not None}
-    vectors = {split: label_vector(part.labels) for split, part in labelled.items()}
+    labelled = {k: given for k, (_, given, _) in found.parts.items()}
+    vectors = {k: label_vector(v) for k, v in labelled.items() if v is not None}
     with told_of(path):
         numbers, classes = numbered(vectors, labels.classes, labels.known_from)
     splits = {}
-    for name, part in found.parts.items():
-        with told_of(part.where):
-            splits[name] = Split(part.x, numbers.get(name))
+    for name, (x, _, where) in found.parts.items():
+        with told_of(where):
+            splits[name] = Split(x, numbers.get(name))
     usual = PIXEL_SCALE if splits["train"].x.dtype == np.uint8 else 1.0
     name, preparation = path.resolve().stem, replace(found.preparation, classes=classes)
     return Source(splits, found.scale or usual, name, found.origin, preparation)
@@ -124,9 +119,9 @@ def _read_npy(path: Path, labels: LabelColumn) -> _Found:
 
 def _read_csv(path: Path, labels: LabelColumn) -> _Found:
     table = read_csv(path, labels.name, labels.needed)
-    parts, origin = {"train": _Part(table.x, table.labels, path)}, _name(path)
+    origin = f"{_name(path)} ({table.remark})"
     preparation = Preparation(table.columns, labels.name)
-    return _Found(parts, f"{origin} ({table.remark})", preparation)
+    return _Found({"train": (table.x, table.labels, path)}, origin, preparation)
 
 
 def _read_hdf5(path: Path, labels: LabelColumn) -> _Found:
@@ -142,7 +137,7 @@ def _read_hdf5(path: Path, labels: LabelColumn) -> _Found:
             stored, found = dataset.stored(split), None
             if stored.labels is not None:
                 found = np.array(preparation.names(stored.labels))
-            parts[split] = _Part(stored.x, found, path)
+            parts[split] = stored.x, found, path
         origin = f"the data set {_name(path)} ({dataset.digest[:12]})"
         return _Found(parts, origin, preparation, dataset.scale)
 
@@ -154,7 +149,7 @@ def _read_folder(path: Path, labels: LabelColumn) -> _Found:
     else:
         splits = read_idx_folder(path)
         what, pairs = "IDX files", {k: (s.x, s.labels) for k, s in splits.items()}
-    parts = {split: _Part(*pair, path) for split, pair in pairs.items()}
+    parts = {split: (*pair, path) for split, pair in pairs.items()}
     return _Found(parts, f"{what} of the folder {_name(path)}")
 
 
@@ -242,4 +237,4 @@ def _part(path: Path, name: str, x: object, labels: object) -> _Part:
             f"{path} must hold samples as the rows of a full array of at least two "
             f"dimensions; found {found} in {name!r}."
         )
-    return _Part(x.reshape(len(x), -1), labels, f"{path}, array {name!r}")
+    return x.reshape(len(x), -1), labels, f"{path}, array {name!r}"
