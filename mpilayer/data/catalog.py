@@ -111,7 +111,6 @@ def fetch(
     folder: Path,
     mirrors: Sequence[str] = (),
     progress: Progress = lambda *_: None,
-    catalog: Mapping[str, KnownDataset] = CATALOG,
 ) -> dict[str, str]:
     """Download the files of a known data set into a folder, made if need be; local.
 
@@ -123,11 +122,11 @@ def fetch(
     DataError: all mirrors failed, each with its reason; or the folder cannot be
     written.
     """
-    if name not in catalog:
-        raise ConfigError(unknown("data set", name, catalog))
+    if name not in CATALOG:
+        raise ConfigError(unknown("data set", name, CATALOG))
     for mirror in mirrors:
         _check_url(mirror)
-    known = catalog[name]
+    known = CATALOG[name]
     urls = (*mirrors, *known.mirrors)
     try:
         folder.mkdir(parents=True, exist_ok=True)

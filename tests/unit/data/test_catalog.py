@@ -93,20 +93,21 @@ def _without_proxy(monkeypatch):
 
 
 @pytest.fixture
-def fetch_from(server, tmp_path):
+def fetch_from(server, tmp_path, monkeypatch):
     """Give a function that fetches from some of the server's folders."""
+    checksums = {
+        True: "sha256:" + hashlib.sha256(CONTENT).hexdigest(),
+        False: "md5:" + hashlib.md5(PACKED).hexdigest(),
+    }
 
     def run(*folders, of_content=True, mirrors=(), progress=lambda *_: None):
         server.asked.clear()
         base = f"http://127.0.0.1:{server.server_port}/"
-        if of_content:
-            checksum = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
-        else:
-            checksum = "md5:" + hashlib.md5(PACKED).hexdigest()
         own = tuple(base + folder for folder in folders)
-        known = KnownDataset({NAME: checksum}, own, of_content)
+        known = KnownDataset({NAME: checksums[of_content]}, own, of_content)
+        monkeypatch.setitem(catalog.CATALOG, "tiny", known)
         mirrors = [base + mirror for mirror in mirrors]
-        return fetch("tiny", tmp_path / "out", mirrors, progress, {"tiny": known})
+        return fetch("tiny", tmp_path / "out", mirrors, progress)
 
     return run
 
@@ -206,16 +207,14 @@ def test_other_urls_and_names(tmp_path, name, urls, message):
         fetch("mnist", tmp_path / "out")
 
 
-def test_command_without_a_terminal(fetch_from, monkeypatch, capsys):
+def test_command_without_a_terminal(fetch_from, tmp_path, monkeypatch, capsys):
     parser = argparse.ArgumentParser()
     command.configure(parser)
     arguments = parser.parse_args(["fetch", "tiny", "-o", "out"])
-    for folder in ("good", "missing"):
-
-        def fetch_tiny(name, output, mirrors, progress, folder=folder):
-            return fetch_from(folder, progress=progress)
-
-        monkeypatch.setattr(command, "fetch", fetch_tiny)
+    fetch_from("good")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out" / NAME).unlink()
+    for _ in range(2):
         command.run(arguments)
     captured = capsys.readouterr()
     assert captured.err == f"{NAME}: downloading (0.0 MB)\n"
