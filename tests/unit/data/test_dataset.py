@@ -205,19 +205,6 @@ def test_endless_values_are_found_when_read(malformed, monkeypatch, scale, value
                 dataset.summary()
 
 
-def test_damage_is_found_when_read(pixels):
-    with h5py.File(pixels) as file:
-        chunk = file["train/x"].id.get_chunk_info(0)
-    content = bytearray(pixels.read_bytes())
-    place = chunk.byte_offset
-    content[place : place + chunk.size] = b"\xff" * chunk.size
-    pixels.write_bytes(content)
-    with Dataset.open(pixels) as dataset:
-        for read in (lambda: dataset.rows("train"), dataset.verify):
-            with pytest.raises(DataError, match=r"whole HDF5 file; .*damaged"):
-                read()
-
-
 def test_closed_after_the_block_and_after_an_error(pixels, malformed):
     with Dataset.open(pixels):
         pass

@@ -51,7 +51,11 @@ def test_one_process(tmp_path, monkeypatch):
     comm, facts = doctor.examine(tmp_path, 1, pytest.fail)
     assert comm.size == facts.launch.size == len(facts.ranks) == 1
     assert (facts.software, facts.links) == (None, Links())
-    assert (facts.ranks[0].threads, facts.folder.path) == (1, str(tmp_path))
+    assert facts.ranks[0].threads == 1
+    found = facts.folder
+    assert (found.path, found.seconds > 0, found.seen) == (str(tmp_path), True, ())
+    assert not found.failure + found.hdf5_failure + found.lock_failure
+    assert list(tmp_path.iterdir()) == []
     door = SimpleNamespace(library=lambda: "MPICH 5")
     monkeypatch.setitem(sys.modules, "mpilayer.parallel.mpi", door)
     assert doctor.library() == "MPICH 5"

@@ -37,14 +37,6 @@ def test_the_mount_of_a_path(path, mount, kind):
     assert folder.mount_of(Path(path), "") == ("", "")
 
 
-def test_a_good_folder(tmp_path):
-    found = folder.examine(tmp_path, SerialCommunicator())
-    assert found.path == str(tmp_path)
-    assert (found.failure, found.hdf5_failure, found.lock_failure) == ("", "", "")
-    assert (found.seconds > 0, found.seen) == (True, ())
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_folder_that_is_none_and_one_whose_files_cannot_be_moved(
     tmp_path, monkeypatch
 ):
