@@ -265,7 +265,7 @@ def test_numbers_and_sizes():
 def test_the_report_of_many_hosts_is_shortened():
     many = [Finding("ranks", "host", OK, f"host {number}") for number in range(9)]
     few = [*many[:4], replace(many[4], subject="x")]
-    assert shortened(few) == few
+    assert list(shortened(few)) == few
     many[6] = replace(many[6], verdict=NOTE)
     found = [finding.found for finding in shortened(many)]
     some = [f"host {number}" for number in (0, 1, 2, 3, 6)]
