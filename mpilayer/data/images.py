@@ -11,7 +11,7 @@ import numpy as np
 
 from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray, Array32
-from mpilayer.data.array_files import load_mat, load_npy, shapes
+from mpilayer.data.array_files import load_mat, load_numpy, shapes
 from mpilayer.data.dataset import SPLITS
 from mpilayer.data.split import check_finite, to_float32
 from mpilayer.errors import DataError, reading
@@ -146,7 +146,7 @@ def _read_mat(path: Path) -> Array32:
 
 def _read_npy(path: Path) -> Array32:
     layout = "(n_images, height, width) or (height, width)"
-    return _stack(path, load_npy(path), layout, (2, 3))
+    return _stack(path, load_numpy(path)["x"], layout, (2, 3))
 
 
 _READERS: dict[str, Callable[[Path], Array32]] = {

@@ -13,13 +13,7 @@ import numpy as np
 
 from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray
-from mpilayer.data.array_files import (
-    load_mat,
-    load_npy,
-    load_npz,
-    read_idx_folder,
-    shapes,
-)
+from mpilayer.data.array_files import load_mat, load_numpy, read_idx_folder, shapes
 from mpilayer.data.csv import read_csv
 from mpilayer.data.dataset import KIND, PIXEL_SCALE, SPLITS, Dataset
 from mpilayer.data.images import is_image_folder, read_image_folder
@@ -114,7 +108,8 @@ def read_source(path: Path, labels: LabelColumn = _ANY) -> Source:
 
 def _read_npy(path: Path, labels: LabelColumn) -> _Found:
     _refuse_labels(path, labels, "holds one array. Save samples and labels as .npz")
-    return _Found({"train": _part(path, "x", load_npy(path), None)}, _name(path))
+    train = _part(path, "x", load_numpy(path)["x"], None)
+    return _Found({"train": train}, _name(path))
 
 
 def _read_csv(path: Path, labels: LabelColumn) -> _Found:
@@ -155,7 +150,7 @@ def _read_folder(path: Path, labels: LabelColumn) -> _Found:
 
 _READERS: dict[str, _Reader] = {
     ".npy": _read_npy,
-    ".npz": lambda path, labels: _named(load_npz(path), path, labels),
+    ".npz": lambda path, labels: _named(load_numpy(path), path, labels),
     ".mat": lambda path, labels: _named(load_mat(path), path, labels),
     ".csv": _read_csv,
     ".h5": _read_hdf5,
