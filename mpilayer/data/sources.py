@@ -171,19 +171,20 @@ def _name(path: Path) -> str:
 
 def _named(arrays: Mapping[str, object], path: Path, labels: LabelColumn) -> _Found:
     """Return the splits among named arrays, or the only array as ``train``."""
-    names = {split: _pick(arrays, _label_names(split, labels.name)) for split in SPLITS}
+    words = (labels.name,) if labels.name else ("labels", "y")
+    names = {split: _pick(arrays, split, *words) for split in SPLITS}
     if labels.name and labels.needed and not any(names.values()):
-        words = unknown("array", labels.name, arrays)
-        raise DataError(f"{path}: --labels: {words}")
+        found = unknown("array", labels.name, arrays)
+        raise DataError(f"{path}: --labels: {found}")
     parts = {}
     for split, name in names.items():
-        x = _pick(arrays, _x_names(split))
+        x = _pick(arrays, split, "x")
         if x is not None:
             parts[split] = _part(path, x, arrays[x], arrays.get(name or ""))
         elif name is not None and split != "train":
             raise DataError(
                 f"{path} must have samples for the labels {name!r}; "
-                f"found {shapes(arrays)}. Call the array {_x_names(split)[0]!r}."
+                f"found {shapes(arrays)}. Call the array '{split}_x'."
             )
     if "train" not in parts:
         tables = [k for k, a in arrays.items() if k not in names.values() and _full(a)]
@@ -195,27 +196,18 @@ def _named(arrays: Mapping[str, object], path: Path, labels: LabelColumn) -> _Fo
                 "with --labels."
             )
         [only] = tables
-        found = arrays.get(names["train"] or "")
-        parts["train"] = _part(path, only, arrays[only], found)
+        own = arrays.get(names["train"] or "")
+        parts["train"] = _part(path, only, arrays[only], own)
     if not any(names.values()):
         warn_of_labels(arrays, "array", "is not used")
     return _Found(parts, _name(path), Preparation(labels=labels.name))
 
 
-def _x_names(split: str) -> tuple[str, ...]:
-    return (f"{split}_x", f"x_{split}") + (("x",) if split == "train" else ())
-
-
-def _label_names(split: str, name: str) -> tuple[str, ...]:
-    names = (f"{split}_{name}", f"{name}_{split}")
-    alone: tuple[str, ...] = (name,)
-    if not name:
-        names, alone = (f"{split}_labels", f"y_{split}"), ("labels", "y")
-    return names + (alone if split == "train" else ())
-
-
-def _pick(arrays: Mapping[str, object], names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in arrays), None)
+def _pick(arrays: Mapping[str, object], split: str, *words: str) -> str | None:
+    """Return which array is a split's: the first word follows it, the last precedes."""
+    names = (f"{split}_{words[0]}", f"{words[-1]}_{split}")
+    alone = words if split == "train" else ()
+    return next((name for name in (*names, *alone) if name in arrays), None)
 
 
 def _full(array: object) -> bool:
