@@ -25,7 +25,7 @@ from tests.support.sparse import (
     plain_descent,
     settings,
 )
-from tests.support.together import SPLITS, caught, shares, together
+from tests.support.together import SPLITS, caught, share, shares, together
 
 pytestmark = pytest.mark.mpi(min_size=2)
 OPTIMIZERS = ("lbfgs", "cg", "sgd")
@@ -35,7 +35,7 @@ UNITS = [("tanh", "tanh"), ("sigmoid", "linear")]
 
 def new_cost(comm, config, x, split="even", make=make_cost):
     """Return the cost of all rows, of which this rank has its shard."""
-    return make(config, shares(x, comm.size, split)[comm.rank], comm)
+    return make(config, share(comm, x, split), comm)
 
 
 def digest(state):
