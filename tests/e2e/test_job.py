@@ -143,15 +143,6 @@ def test_settings_are_passed_on_as_given(tmp_path):
         assert 'attend --mark classify --requeues 5 "$run"' in text
 
 
-@pytest.mark.parametrize("name", ["pretrain", "scaling"])
-def test_help_of_each_command(tmp_path, name):
-    text = said(tmp_path, f"job {name} --help", variables={"COLUMNS": "80"})
-    assert text.startswith(f"usage: mpilayer job {name} ")
-    assert max(map(len, text.splitlines())) <= 80
-    assert "--cpus-per-task" in text
-    assert "--minibatch" in text
-
-
 # --- what is refused
 
 PRETRAIN = "pretrain a.h5 --run run -o job.sh"
