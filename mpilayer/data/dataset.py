@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from mpilayer import hdf5, memory
-from mpilayer.arrays import AnyArray, Array32
+from mpilayer.arrays import AnyArray, Array32, StoredRows
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split, as_labels, check_finite
 from mpilayer.errors import ConfigError, DataError
@@ -152,6 +152,15 @@ class Dataset(AbstractContextManager["Dataset"]):
             if slab.dtype.kind == "f" or self.preparation.scaling is not None:
                 check_finite(out, begin, f"{split}/x of {self.path}", LARGEST)
         return result
+
+    def compact_rows(self, split: str) -> Array32 | StoredRows:
+        """Return the rows of a split, a byte a number where they are stored so."""
+        stored = self._stored(split)
+        if stored.x.dtype != np.uint8 or self.preparation.scaling is not None:
+            return self.rows(split)
+        memory.demand(stored.x.size, self.path)
+        with hdf5.reading(self.path):
+            return StoredRows(stored.x[()], stored.scale)
 
     def stored(self, split: str) -> Split:
         """Return all of a split as it is stored, before any scaling; as ``rows``."""
