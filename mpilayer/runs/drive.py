@@ -121,6 +121,7 @@ class Training(ABC, Generic[C]):
                 comm.on_root(self._clear_up)
                 return comm.on_root(self.found)
             rows = comm.everywhere(lambda: self._read(terms))
+            self._check_room(terms, rows)
             if not again:
                 comm.on_root(lambda: self._begin(terms))
             trained = self._train(terms, rows, again)
@@ -202,6 +203,9 @@ class Training(ABC, Generic[C]):
     @abstractmethod
     def _read(self, terms: Terms[C]) -> Any:
         """Return this rank's rows, or all that it trains with. On every rank."""
+
+    def _check_room(self, terms: Terms[C], rows: Any) -> None:
+        """Check that there is room for what ranks share. Collective."""
 
     def _begin(self, terms: Terms[C]) -> None:
         """Make the run directory, and the file that lets the run go on."""
