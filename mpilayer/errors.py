@@ -1,16 +1,5 @@
 """Errors a user can mend: each says what must hold, what was found, what to do.
 
-::
-
-    MpilayerError
-    ├── ConfigError         an option, a TOML key, a combination of them
-    ├── DataError           a data file that is missing, damaged or of another kind
-    │   └── FileError       what the operating system refuses: a full disk, and the like
-    ├── CheckpointError     likewise for checkpoints and run directories
-    ├── ScheduleError       a table that no training could follow
-    ├── TrainingError       training that cannot go on, such as a cost that is NaN
-    └── CommunicationError  ranks that do not fit the launcher, the machine or the job
-
 The command line prints such an error once, without a traceback, and exits with 2.
 Anything else is a defect of mpilayer and aborts all ranks.
 """
