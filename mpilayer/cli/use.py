@@ -12,9 +12,10 @@ from mpilayer.cli.options import add_task, add_threads
 from mpilayer.data.dataset import SPLITS
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.advice import ALWAYS
+from mpilayer.runs.evaluate import evaluate
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import model_in_words
-from mpilayer.runs.use import PARTS, evaluate, export, write_rows
+from mpilayer.runs.use import PARTS, export, write_rows
 
 
 class Command(NamedTuple):

@@ -161,12 +161,10 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             return rows
 
         rows = checked(comm, check)
-        facts = comm.allgather((self._settings(), rows.shape[1]))
-        others = [rank for rank, theirs in enumerate(facts) if theirs != facts[0]]
-        if others:
+        if other := comm.unlike_first((self._settings(), rows.shape[1])):
             raise SettingError(
                 "all ranks must fit with the same arguments and columns; rank "
-                f"{others[0]} differs from rank 0. Give all ranks the same."
+                f"{other} differs from rank 0. Give all ranks the same."
             ).of_all_ranks()
         bounds = current_bounds(comm, len(rows))
         if not bounds[-1][1]:

@@ -70,6 +70,11 @@ class Communicator:
         """Return every rank's object, in the order of ranks. Collective."""
         return [item]
 
+    def unlike_first(self, item: Any) -> int:
+        """Return the lowest rank with another object than rank 0, or 0. Collective."""
+        items = self.allgather(item)
+        return next((rank for rank, own in enumerate(items) if own != items[0]), 0)
+
     def start_sum(self, array: AnyArray) -> Request:  # noqa: ARG002
         """Start adding an array over all ranks, in place. Collective, non-blocking."""
         return Requests()

@@ -16,8 +16,9 @@ from mpilayer.errors import DataError, UnfinishedWarning
 from mpilayer.models.stack import DeepAutoencoder, Stack
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.evaluate import local_blocks
 from mpilayer.runs.model import is_finetuned, load_predictor, load_stack, load_trained
-from mpilayer.runs.rows import local_blocks, preparation_of
+from mpilayer.runs.rows import preparation_of
 from mpilayer.runs.tasks import data_of_run, trained_last
 from mpilayer.store import checkpoint
 from mpilayer.train.evaluate import PCA

@@ -42,7 +42,7 @@ class Comparison(SparseTraining):
 
     def _look(self) -> SparseTerms:
         terms, n_ranks = super()._look(), self.session.comm.size
-        launch = self.directory.read_config().get("launch", {})
+        launch = self.directory.section("launch")
         began = launch.get(_RANKS, n_ranks)
         # One at its end may have any ranks.
         if n_ranks != began and not self.found():

@@ -25,6 +25,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,6 @@ LOCK = ".lock"
 EXPERIMENT = "experiment.toml"
 """The settings of an experiment, in whose directory the runs lie."""
 
-_LEFT = {
-    "sparse": ("summary.json", "seconds"),
-    "compare": ("compare.json", "runs"),
-    **dict.fromkeys(("data", "evaluate", "report", "experiment"), ("", "")),
-}
-"""File and key that a command leaves at its end; as a rule its seconds."""
-
 WEIGHTS = {
     "finetune": "finetuned",
     "classify": "classifier",
@@ -94,13 +88,13 @@ class RunDirectory:
         """The command that goes on with the run, in quotes."""
         return f"'mpilayer resume {self.path}'"
 
-    @staticmethod
-    def check_free(path: Path, replace: bool) -> None:
-        """Check that a run can be made at ``path``, without making anything.
+    def check_free(self, replace: bool) -> None:
+        """Check that a run can be made here, without making anything.
 
         A ``ConfigError`` says: something is there already and ``replace`` is not given,
         or it is not a run; the folder around it is missing or read-only.
         """
+        path = self.path
         if path.exists():
             if not path.is_dir():
                 raise ConfigError(
@@ -115,14 +109,12 @@ class RunDirectory:
                 "Choose another folder, or mend its permissions."
             )
 
-    @staticmethod
-    def create(path: Path, replace: bool) -> "RunDirectory":
-        """Make an empty run directory, in place of a former run; see ``check_free``."""
-        RunDirectory.check_free(path, replace)
-        RunDirectory(path).clear()
-        for folder in ("metrics", "checkpoints"):
-            (path / folder).mkdir(parents=True)
-        return RunDirectory(path)
+    def create(self, replace: bool) -> None:
+        """Make it, empty, in place of a former run; see ``check_free``."""
+        self.check_free(replace)
+        self.clear()
+        self.metrics.mkdir(parents=True)
+        self.checkpoints.mkdir()
 
     @staticmethod
     def open(path: Path) -> "RunDirectory":
@@ -149,20 +141,24 @@ class RunDirectory:
             remove(self.path / name)
 
     def is_complete(self, command: str) -> bool:
-        """Tell whether a command has come to its end in this run.
+        """Tell whether a command, or a step of an experiment, has come to its end.
 
         Without what it has left at its end it has not: it goes on, and leaves it again.
         """
         if command not in self.completed():
             return False
-        name, key = _LEFT.get(command, ("summary.json", f"{command}_seconds"))
-        if key and self.read_summary(name).get(key) is None:
-            return False
+        if command == "compare":
+            return self.read_summary("compare.json").get("runs") is not None
         if command == "pretrain":
-            layers = range(len(self.read_config().get(command, {}).get("layers", ())))
-            return all(self.layer_checkpoint(index).exists() for index in layers)
-        weights = WEIGHTS.get(command)
-        return weights is None or checkpoint.exists(self.checkpoint(weights))
+            layers = range(len(self.section(command).get("layers", ())))
+            left = [self.layer_checkpoint(index) for index in layers]
+        elif command in WEIGHTS:
+            left = [self.checkpoint(WEIGHTS[command])]
+        else:
+            return True
+        key = "seconds" if command == "sparse" else f"{command}_seconds"
+        is_measured = self.read_summary().get(key) is not None
+        return is_measured and all(map(checkpoint.exists, left))
 
     def set_complete(self, command: str, complete: bool = True) -> None:
         """Note that a command has come to its end, or begins anew."""
@@ -205,20 +201,19 @@ class RunDirectory:
 
     def layer_candidates(self, index: int) -> list[Candidate]:
         """Return a layer's checkpoints; only that of its end is opened."""
-        found = []
         # Unlike glob, iterdir never passes over a folder that cannot be read.
         paths = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
-        for path in paths:
-            match = _CUT.fullmatch(path.name)
-            if match and int(match["layer"]) == index + 1:
-                found.append(Candidate(int(match["epoch"]), int(match["used"])))
-        if self.layer_checkpoint(index).exists():
-            try:
+        cuts = (match for path in paths if (match := _CUT.fullmatch(path.name)))
+        found = [
+            Candidate(int(cut["epoch"]), int(cut["used"]))
+            for cut in cuts
+            if int(cut["layer"]) == index + 1
+        ]
+        # One that is damaged is left out: who reads it says so.
+        with suppress(CheckpointError, KeyError):
+            if self.layer_checkpoint(index).exists():
                 facts = checkpoint.attributes(self.layer_checkpoint(index))
-                last = Candidate(int(facts["epoch"]), int(facts["used"]), True)
-            except (CheckpointError, KeyError):
-                return found  # damaged: who reads it says so
-            found.append(last)
+                found.append(Candidate(int(facts["epoch"]), int(facts["used"]), True))
         return found
 
     def metrics_file(self, name: str) -> Path:
@@ -232,6 +227,11 @@ class RunDirectory:
         not as it was written.
         """
         return files.read_toml(self.path / "config.toml", strict)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Return a section of ``config.toml``, empty if there is none."""
+        found: dict[str, Any] = self.read_config().get(name, {})
+        return found
 
     def write_config(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """Write sections; the others of an existing file stay."""

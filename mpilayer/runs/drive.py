@@ -156,7 +156,7 @@ class Training(ABC, Generic[C]):
         if self.asked is None or self.data is None:
             raise RuntimeError("a new run without settings or data")
         facts = self._facts_of(self.data, self.asked)
-        RunDirectory.check_free(self.run, self.replace)
+        self.directory.check_free(self.replace)
         return self._terms(self.data, self.asked, facts)
 
     def _look(self) -> Terms[C]:
@@ -202,7 +202,7 @@ class Training(ABC, Generic[C]):
             # Damage, as far as it cannot be seen when rows are read.
             dataset.ensure()
             preparation = dataset.preparation
-        RunDirectory.create(self.run, self.replace)
+        directory.create(self.replace)
         # Before the configuration: who finds that can go on.
         if terms.table is not None:
             directory.write_table(terms.table)

@@ -39,10 +39,10 @@ from mpilayer.parallel.start import place
 from mpilayer.runs import rows
 from mpilayer.runs.directory import EXPERIMENT, RunDirectory, check_links, remove
 from mpilayer.runs.drive import check_same, training_of
+from mpilayer.runs.evaluate import evaluate
 from mpilayer.runs.session import Session
 from mpilayer.runs.sparse import sparse_facts
 from mpilayer.runs.tasks import TASKS, noted_threads
-from mpilayer.runs.use import evaluate
 from mpilayer.train.layer import check_layer, layer_shapes
 
 FOLDERS = {
@@ -138,46 +138,42 @@ def to_sections(plan: Plan) -> dict[str, dict[str, Any]]:
 
 def _check(plan: Plan, file: Path) -> None:
     """Check what concerns several sections."""
-    steps, asked = plan.steps, plan.experiment.steps
-    trains = [step for step in steps if step in FOLDERS]
-    lacking = next((step for step in trains if step not in plan.training), "")
-    report = Path(plan.report.file)
-    is_new = report.name == plan.report.file and report.name not in CONTENT
-    for holds, words in (
-        (
-            trains,
+    asked, report = plan.experiment.steps, plan.report.file
+    trains = [step for step in plan.steps if step in FOLDERS]
+    lacking = [step for step in trains if step not in plan.training]
+    is_new = Path(report).name == report and report not in CONTENT
+    fault = ""
+    if not trains:
+        fault = (
             f" must train something; it has none of the sections {', '.join(FOLDERS)}. "
-            "See 'mpilayer config experiment'.",
-        ),
-        (
-            "auto" not in asked or len(asked) == 1,
-            f": steps must be auto alone, or steps; got {', '.join(asked)}. Leave auto "
-            "out.",
-        ),
-        (
-            not lacking,
-            f": step {lacking} needs the section [{lacking}]; there is none. Add it; "
-            "it may be empty.",
-        ),
-        (
-            "finetune" not in trains or "pretrain" in trains,
+            "See 'mpilayer config experiment'."
+        )
+    elif "auto" in asked and len(asked) > 1:
+        found = ", ".join(asked)
+        fault = f": steps must be auto alone, or steps; got {found}. Leave auto out."
+    elif lacking:
+        fault = (
+            f": step {lacking[0]} needs the section [{lacking[0]}]; there is none. Add "
+            "it; it may be empty."
+        )
+    elif "finetune" in trains and "pretrain" not in trains:
+        fault = (
             f": step finetune needs pretrain before it; found {', '.join(trains)}. Add "
-            "the section [pretrain].",
-        ),
-        (
-            plan.data.path or plan.data.source,
+            "the section [pretrain]."
+        )
+    elif not (plan.data.path or plan.data.source):
+        fault = (
             ": [data] must say path, source or both; it says neither. Add it, or give "
-            "--set data.path=DATA.h5.",
-        ),
-        (
-            is_new and report.suffix.lower() in files.PAGES,
+            "--set data.path=DATA.h5."
+        )
+    elif not is_new or Path(report).suffix.lower() not in files.PAGES:
+        fault = (
             ": [report] file must be a new name beside the results that ends in "
-            f"{' or '.join(files.PAGES)}; got {plan.report.file!r}. Give for example "
-            "file = 'report.html'.",
-        ),
-    ):
-        if not holds:
-            raise ConfigError(f"{file}{words}")
+            f"{' or '.join(files.PAGES)}; got {report!r}. Give for example file = "
+            "'report.html'."
+        )
+    if fault:
+        raise ConfigError(f"{file}{fault}")
     patch_range(plan.data.range)
 
 
@@ -244,11 +240,7 @@ class Experiment:
         elif comm.on_root(lambda: self.directory.is_complete(step)):
             session.say(f"{step} is complete; there is nothing to do")
         elif step == "evaluate":
-            results = self._evaluate()
-            text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-            comm.on_root(lambda: files.write(plan.path / EVALUATION, text))
-            if comm.rank == 0:
-                self.shown(step, plan.path, results)
+            self._evaluate()
         else:
             complete, line = comm.on_root(lambda: self.report(plan))
             session.say(line)
@@ -275,21 +267,22 @@ class Experiment:
         if comm.rank == 0:
             self.shown(mark, run, result)
 
-    def _evaluate(self) -> dict[str, Any]:
-        """Return the errors of all models by their folders."""
-        plan, session = self.plan, self.session
-        runs: list[str] = []
-        for folder in dict.fromkeys(FOLDERS[step] for step in plan.training):
-            both = ("compare/average", "compare/exact")
-            runs += both if folder == "compare" else (folder,)
+    def _evaluate(self) -> None:
+        """Write, and show, the errors of all models by their folders."""
+        plan, session, comm = self.plan, self.session, self.session.comm
         results = {}
-        for name in runs:
-            path = plan.path / name
-            task = plan.task if name == FOLDERS["finetune"] else None
-            if path.is_dir():
-                split = session.comm.on_root(partial(_split, plan, task))
-                results[name] = evaluate(path, split, session, plan.data_path, task)
-        return results
+        for folder in dict.fromkeys(FOLDERS[step] for step in plan.training):
+            task = plan.task if folder == FOLDERS["finetune"] else None
+            both = ("compare/average", "compare/exact")
+            for name in both if folder == "compare" else (folder,):
+                if (plan.path / name).is_dir():
+                    split = comm.on_root(partial(_split, plan, task))
+                    where = plan.path / name, split, session, plan.data_path, task
+                    results[name] = evaluate(*where)
+        text = json.dumps(results, indent=2, allow_nan=False) + "\n"
+        comm.on_root(lambda: files.write(plan.path / EVALUATION, text))
+        if comm.rank == 0:
+            self.shown("evaluate", plan.path, results)
 
 
 def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
@@ -346,16 +339,15 @@ def _check_source(plan: Plan) -> None:
     path, source = plan.data_path, plan.data.source
     if path.is_file() or (source and Path(source).exists()):
         return
-    words = (
-        f"the data set must be there, or [data] must say its source; {path} is not a "
-        "file. Give --set data.path=DATA.h5."
-    )
     if source:
-        words = (
+        raise DataError(
             f"the source of the data set must be there; there is no {source}. Give "
             "--set data.source=FILE."
         )
-    raise DataError(words)
+    raise DataError(
+        f"the data set must be there, or [data] must say its source; {path} is not a "
+        "file. Give --set data.path=DATA.h5."
+    )
 
 
 def _make_data(plan: Plan, say: Callable[[str], None]) -> None:

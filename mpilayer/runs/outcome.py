@@ -12,7 +12,6 @@ from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import PretrainConfig
 from mpilayer.models.stack import Predictor
 from mpilayer.runs.advice import (
-    Errors,
     after_finetuning,
     after_pretraining,
     costly_allreduce,
@@ -22,8 +21,9 @@ from mpilayer.runs.advice import (
 )
 from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import load_stack, run_shapes, stack_over_time
-from mpilayer.runs.rows import always_of, confusion_of, errors_of, pca_of
+from mpilayer.runs.evaluate import beside_rival, confusion_of, errors_of
+from mpilayer.runs.model import load_stack, run_shapes
+from mpilayer.runs.monitor import stack_over_time
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.tasks import SPARSE, Task
 from mpilayer.store.metrics import MetricsReader, keep_until
@@ -111,8 +111,7 @@ def conclude_pretraining(
     short = short_of_epochs(config, schedule)
     session.warn(short)
     stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
-    errors = errors_of(stack, data, comm)
-    pca = errors_of(pca_of(data, config.layers[-1], session), data, comm)
+    errors, pca = beside_rival(stack, data, data, session)
     remedies = after_pretraining(config, over_fits(errors, pca))
     worse = worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
     session.warn(worse)
@@ -132,7 +131,7 @@ def conclude_pretraining(
         "layers": times,
     }
     written = comm.on_root(lambda: directory.write_summary(summary))
-    records = {index: layer.records for index, layer in enumerate(layers)}
+    records = [layer.records for layer in layers]
     stack_over_time(directory, data, config, stack.shapes, records, comm)
     return written
 
@@ -197,11 +196,10 @@ def conclude_finetuning(
     times = {part: sum(line[part] for line in lines) for part in parts}
     work = f"minibatches of {config.minibatch} rows"
     session.warn(costly_allreduce(times["allreduce"], seconds, comm.size, work))
-    errors = errors_of(state.stack, data, comm)
     if isinstance(state.stack, Predictor):
-        own = _of_predictor(session, state, state.stack, errors, data, task)
+        own = _of_predictor(session, state, state.stack, data, task)
     else:
-        own = _of_autoencoder(directory, session, state, errors)
+        own = _of_autoencoder(directory, session, state, data)
     own_times = {
         **session.facts(),
         "seconds": seconds,
@@ -216,9 +214,10 @@ def conclude_finetuning(
 
 
 def _of_autoencoder(
-    directory: RunDirectory, session: Session, state: FinetuneState, errors: Errors
+    directory: RunDirectory, session: Session, state: FinetuneState, data: Path
 ) -> dict[str, Any]:
     """Return the errors of the autoencoder, beside PCA. Collective."""
+    shapes, errors = state.stack.shapes, errors_of(state.stack, data, session.comm)
 
     def advise() -> str:
         pca = directory.read_summary().get("pca") or {}
@@ -229,7 +228,6 @@ def _of_autoencoder(
             state.best_epoch,
             over_fits(errors, pca),
         )
-        shapes = state.stack.shapes
         return worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
 
     worse = session.comm.on_root(advise)
@@ -239,23 +237,17 @@ def _of_autoencoder(
 
 
 def _of_predictor(
-    session: Session,
-    state: FinetuneState,
-    model: Predictor,
-    errors: Errors,
-    data: Path,
-    task: Task,
+    session: Session, state: FinetuneState, model: Predictor, data: Path, task: Task
 ) -> dict[str, Any]:
-    """Return the errors of a predictor. Collective."""
-    comm = session.comm
-    usual = errors_of(always_of(data, model.classes, comm), data, comm)
+    """Return the errors of a predictor, beside what predicts always the same."""
+    errors, usual = beside_rival(model, data, data, session)
     worse = no_better_than_always(task.model, errors, usual, state.config, state.epoch)
     session.warn(worse)
     found = {f"{task.name}_error": errors, f"{task.name}_no_better": worse}
     if not len(model.classes):
         return found
     split = "train" if errors["test"] is None else "test"
-    table = confusion_of(model, data, split, comm)
+    table = confusion_of(model, data, split, session.comm)
     return {**found, **table, "confusion_split": split}
 
 

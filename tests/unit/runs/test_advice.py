@@ -20,7 +20,7 @@ from mpilayer.runs.advice import (
     over_fits,
     worse_than_pca,
 )
-from mpilayer.runs.use import evaluate
+from mpilayer.runs.evaluate import evaluate
 from tests.support.runs import pretrain, run_finetune
 from tests.support.toys import rows
 from tests.unit.runs.conftest import STACK, make_session

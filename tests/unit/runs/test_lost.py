@@ -19,7 +19,7 @@ from mpilayer.interrupt import Interrupted
 from mpilayer.runs import drive
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
-from mpilayer.runs.use import evaluate
+from mpilayer.runs.evaluate import evaluate
 from mpilayer.store import checkpoint
 from tests.support.runs import pretrain, run_finetune, run_sparse
 from tests.unit.runs.conftest import SPARSE, STACK, TUNE, digests, make_session

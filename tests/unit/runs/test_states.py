@@ -18,9 +18,10 @@ from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs import model
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
+from mpilayer.runs.evaluate import evaluate
 from mpilayer.runs.model import chosen_model, load_trained
 from mpilayer.runs.session import RunLock
-from mpilayer.runs.use import evaluate, export, write_rows
+from mpilayer.runs.use import export, write_rows
 from mpilayer.train.evaluate import PCA
 from tests.support.runs import pretrain, run_compare, run_finetune, run_sparse
 from tests.unit.runs.conftest import SPARSE, STACK, make_session

@@ -9,8 +9,9 @@ from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split
 from mpilayer.errors import DataError
 from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.runs.evaluate import evaluate
 from mpilayer.runs.rows import like_of
-from mpilayer.runs.use import evaluate, write_rows
+from mpilayer.runs.use import write_rows
 from mpilayer.train.evaluate import PCA
 from tests.support import launch
 from tests.support.runs import pretrain, run_finetune
