@@ -52,10 +52,7 @@ class LayerEstimator(Reconstructor):
         with joined(self.comm) as comm:
             (config,) = checked(comm, self._configs)
             rows, bounds = self._rows_to_fit(X, comm, config, reset=not goes_on)
-            state = self._new_state(config)
-            if goes_on:
-                self._restore(state)
-            self._pass(state, 1, rows, bounds, comm)
+            self._pass(self._state(config, goes_on), 1, rows, bounds, comm)
         return self
 
     @property
@@ -68,7 +65,7 @@ class LayerEstimator(Reconstructor):
         self, rows: Any, bounds: Bounds, comm: Communicator, *configs: Any
     ) -> None:
         (config,) = configs
-        self._pass(self._new_state(config), config.epochs[0], rows, bounds, comm)
+        self._pass(self._state(config), config.epochs[0], rows, bounds, comm)
 
     def _pass(
         self,
@@ -101,11 +98,11 @@ class LayerEstimator(Reconstructor):
             )
         check_layer(config, layer_shapes(config, 1)[0])
 
-    def _new_state(self, config: PretrainConfig) -> LayerState:
-        return LayerState(config, layer_shapes(config, self.n_features_in_), 0)
-
-    def _restore(self, state: LayerState) -> None:
-        """Go on from the layer that was fitted, if the arguments still describe it."""
+    def _state(self, config: PretrainConfig, goes_on: bool = False) -> LayerState:
+        """Return a new layer, or the fitted one if arguments still describe it."""
+        state = LayerState(config, layer_shapes(config, self.n_features_in_), 0)
+        if not goes_on:
+            return state
         layer = state.layer
         if (layer.shape, *layer.parameters) != (*self.shapes_, *self.parameters_):
             raise SettingError(
@@ -116,6 +113,7 @@ class LayerEstimator(Reconstructor):
             view[:] = self.parameters_[name]
         state.optimizer.state["velocity"][:] = self.velocity_
         state.epoch = self.n_epochs_
+        return state
 
 
 @takes(_fields("rbm", "tied", "loss"), **_ONE)

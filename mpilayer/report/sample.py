@@ -128,7 +128,7 @@ def _models(directory: RunDirectory, kind: str) -> dict[str, DeepAutoencoder]:
     if kind != "deep":
         is_trained = checkpoint.exists(directory.checkpoint("sparse"))
         return {"trained": load_trained(directory)[1]} if is_trained else {}
-    if "pretrain_seconds" not in directory.read_object("summary.json"):
+    if "pretrain_seconds" not in directory.read_summary(strict=True):
         return {}
     models = {"pre-trained": load_stack(directory, pretrained=True)}
     if is_finetuned(directory):

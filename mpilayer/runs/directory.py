@@ -24,8 +24,8 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,7 @@ class RunDirectory:
                 raise ConfigError(
                     f"--run must name a folder; {path} is a file. Choose another name."
                 )
-            if _content(path):
-                _check_replaceable(path, replace)
+            _check_replaceable(path, replace)
         parent = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise ConfigError(
@@ -168,21 +167,13 @@ class RunDirectory:
         text = "".join(f"{name}\n" for name in commands)
         files.write(self.path / "complete", text)
 
-    def completed(self) -> list[str]:
-        """Return the commands that have come to their end, in that order.
-
-        None, and a ``DamageWarning``, where nobody can read it.
-        """
-        try:
-            return self.read_completed()
-        except CheckpointError as error:
-            self._take_for_missing(error)
-            return []
-
-    def read_completed(self) -> list[str]:
-        """Return the same, but raise a ``CheckpointError`` where nobody can read it."""
+    def completed(self, strict: bool = False) -> list[str]:
+        """Return the commands that have come to their end; see ``read_summary``."""
         path = self.path / "complete"
-        return files.read_text(path).split() if path.exists() else []
+        with self._missing_if_damaged(strict):
+            if path.exists():
+                return files.read_text(path).split()
+        return []
 
     def checkpoint(self, name: str) -> Path:
         """Return the path of a checkpoint."""
@@ -254,33 +245,34 @@ class RunDirectory:
         """Write the schedule of layers."""
         files.write_json(self.schedule, json.loads(table.to_json()))
 
-    def read_summary(self, name: str = "summary.json") -> dict[str, Any]:
+    def read_summary(
+        self, name: str = "summary.json", strict: bool = False
+    ) -> dict[str, Any]:
         """Return ``summary.json`` or a file like it, empty if there is none.
 
         If it is not as it was written, that is as if there were none, but for a
-        ``DamageWarning``: what it says can be found out again.
-        """
-        try:
-            return self.read_object(name)
-        except CheckpointError as error:
-            self._take_for_missing(error)
-            return {}
-
-    def _take_for_missing(self, error: CheckpointError) -> None:
-        warnings.warn(
-            f"{str(error).partition('. Restore')[0]}. It is taken for missing; "
-            f"'mpilayer resume {self.path}' makes it again.",
-            DamageWarning,
-            stacklevel=3,
-        )
-
-    def read_object(self, name: str) -> dict[str, Any]:
-        """Return what a JSON file holds, nothing if there is none.
-
-        A ``CheckpointError`` says that it is not as it was written.
+        ``DamageWarning``: what it says can be found out again. If ``strict``, it is a
+        ``CheckpointError``.
         """
         path = self.path / name
-        return files.read_json(path) if path.exists() else {}
+        with self._missing_if_damaged(strict):
+            if path.exists():
+                return files.read_json(path)
+        return {}
+
+    @contextmanager
+    def _missing_if_damaged(self, strict: bool) -> Iterator[None]:
+        try:
+            yield
+        except CheckpointError as error:
+            if strict:
+                raise
+            warnings.warn(
+                f"{str(error).partition('. Restore')[0]}. It is taken for missing; "
+                f"{self.go_on} makes it again.",
+                DamageWarning,
+                stacklevel=4,
+            )
 
     def write_summary(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Write values; the others of an existing summary stay. Return all."""
@@ -332,6 +324,8 @@ def may_become_run(path: Path) -> bool:
 
 def _check_replaceable(path: Path, replace: bool) -> None:
     content, others = _content(path), _others(path)
+    if not content:
+        return
     # A launch that was killed at once leaves no more than empty folders.
     empty = all(p.is_dir() and not any(p.iterdir()) for p in content)
     if others or not (empty or (path / "config.toml").exists()):

@@ -56,9 +56,21 @@ def stack_over_time(
     ``leave_parameters`` has left is removed.
     """
     moments = _moments(records, config)
-    rows = comm.everywhere(lambda: _rows(data, config.monitor_rows))
+    rows = comm.everywhere(lambda: _rows(data, config))
+
+    def error_then(epochs: Sequence[int]) -> float:
+        """Return the error after these epochs; NaN if what they left is lost."""
+        layers = [LayerState(config, shapes, i).layer for i in range(len(shapes))]
+        for index, (layer, epoch) in enumerate(zip(layers, epochs, strict=True)):
+            path = _file(directory, index, epoch)
+            if epoch and not _read(layer.parameters.vector, path):
+                return math.nan
+        stack = DeepAutoencoder.unroll(layers)
+        with np.errstate(all="ignore"):  # who knows what the file holds
+            return squared_error(rows, stack.reconstruct(rows)) / len(rows)
+
     mine = {
-        i: _error_then(directory, config, shapes, moments[i][1], rows)
+        i: error_then(moments[i][1])
         for i in range(comm.rank, len(moments), comm.size)
         if len(rows)
     }
@@ -108,30 +120,13 @@ def _moments(
     return [moments[i] for i in np.unique(chosen)]
 
 
-def _rows(data: Path, n_rows: int) -> Array32:
+def _rows(data: Path, config: PretrainConfig) -> Array32:
     with Dataset.open(data) as dataset:
         if "validation" not in dataset.splits:
             return np.empty((0, dataset.n_visible), np.float32)
         rows = dataset.rows("validation")
-    result: Array32 = rows[monitored_rows(len(rows), n_rows)]
+    result: Array32 = rows[monitored_rows(len(rows), config.monitor_rows)]
     return result
-
-
-def _error_then(
-    directory: RunDirectory,
-    config: PretrainConfig,
-    shapes: Sequence[LayerShape],
-    epochs: Sequence[int],
-    rows: Array32,
-) -> float:
-    """Return the error with what layers left after these epochs; NaN if it is lost."""
-    layers = [LayerState(config, shapes, index).layer for index in range(len(shapes))]
-    for index, (layer, epoch) in enumerate(zip(layers, epochs, strict=True)):
-        if epoch and not _read(layer.parameters.vector, _file(directory, index, epoch)):
-            return math.nan
-    stack = DeepAutoencoder.unroll(layers)
-    with np.errstate(all="ignore"):  # who knows what the file holds
-        return squared_error(rows, stack.reconstruct(rows)) / len(rows)
 
 
 def _read(vector: Array32, path: Path) -> bool:

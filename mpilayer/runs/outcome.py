@@ -258,12 +258,8 @@ def conclude_sparse(
     directory: RunDirectory, session: Session, descent: Descent, seconds: float
 ) -> dict[str, Any]:
     """Measure the last iteration; write and return the summary. Collective."""
-    cost, config, state, comm = (
-        descent.cost,
-        descent.config,
-        descent.state,
-        session.comm,
-    )
+    cost, config, state = descent.cost, descent.config, descent.state
+    comm = session.comm
     if state is None:
         raise RuntimeError("a descent without evaluations")
     dead, final = dead_units(cost, state.position), cost.measure(state.position)

@@ -155,7 +155,7 @@ def like_of(name: str) -> Like | None:
 
 def preparation_of(directory: RunDirectory, n_visible: int) -> Preparation:
     """Return how the data of a run were prepared; an error if that is damaged."""
-    content = directory.read_object(PREPARATION)
+    content = directory.read_summary(PREPARATION, strict=True)
     return Preparation.from_json(content, n_visible, directory.path / PREPARATION)
 
 

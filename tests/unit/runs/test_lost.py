@@ -163,7 +163,7 @@ def test_a_layer_that_was_removed_is_trained_again(ended, whole):
         run_finetune(ended, TUNE, make_session())
     with pytest.raises(Interrupted):
         resume(ended, make_session(limit=2))
-    assert RunDirectory(ended).read_completed() == []
+    assert RunDirectory(ended).completed() == []
     session = make_session()
     resume(ended, session)
     assert not [line for line in session.said if "nothing to do" in line]
