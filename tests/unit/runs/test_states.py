@@ -13,7 +13,6 @@ from mpilayer.errors import (
     ConfigError,
     UnfinishedWarning,
 )
-from mpilayer.interrupt import Interrupted
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs import model
 from mpilayer.runs.directory import RunDirectory
@@ -24,7 +23,7 @@ from mpilayer.runs.session import RunLock
 from mpilayer.runs.use import export, write_rows
 from mpilayer.train.evaluate import PCA
 from tests.support.runs import pretrain, run_compare, run_finetune, run_sparse
-from tests.unit.runs.conftest import SPARSE, STACK, make_session
+from tests.unit.runs.conftest import SPARSE, STACK, make_session, stopped
 
 TUNE = FinetuneConfig(epochs=6, minibatch=10)
 
@@ -32,8 +31,7 @@ TUNE = FinetuneConfig(epochs=6, minibatch=10)
 @pytest.fixture
 def begun(run):
     """Give a run whose fine-tuning was interrupted after epoch 4 of 6."""
-    with pytest.raises(Interrupted):
-        run_finetune(run, TUNE, make_session(3))
+    stopped(3, run_finetune, run, TUNE)
     return run
 
 
@@ -84,10 +82,8 @@ def test_fine_tuning_that_was_killed_before_it_saved(run, section, words):
 
 
 def test_what_cannot_be_used_yet(small, tmp_path, monkeypatch):
-    with pytest.raises(Interrupted):
-        pretrain(small, tmp_path / "deep", STACK, make_session(1))
-    with pytest.raises(Interrupted):
-        run_sparse(small, tmp_path / "sparse", SPARSE, make_session(0))
+    stopped(1, pretrain, small, tmp_path / "deep", STACK)
+    stopped(0, run_sparse, small, tmp_path / "sparse", SPARSE)
     for path in (tmp_path / "sparse" / "checkpoints").iterdir():
         path.unlink()
     stands = "it was interrupted. Go on with 'mpilayer resume"
@@ -102,15 +98,10 @@ def test_what_cannot_be_used_yet(small, tmp_path, monkeypatch):
 # --- comparisons
 
 
-@pytest.fixture
-def compared(small, tmp_path):
-    """Give a comparison on one rank."""
-    run_compare(small, tmp_path / "both", SPARSE, make_session())
-    return RunDirectory(tmp_path / "both")
-
-
-def test_a_comparison_goes_on_with_its_ranks(compared, capsys):
+def test_a_comparison_goes_on_with_its_ranks(small, tmp_path, capsys):
     """Whatever they are once it is complete; and one rank has no gap."""
+    run_compare(small, tmp_path / "both", SPARSE, make_session())
+    compared = RunDirectory(tmp_path / "both")
     path = compared.path / "compare.json"
     before, session = path.read_bytes(), make_session()
     assert compared.read_config()["launch"]["compare_ranks"] == 1
@@ -134,17 +125,18 @@ def test_a_comparison_goes_on_with_its_ranks(compared, capsys):
 # --- runs of another kind
 
 
-def test_only_the_same_command_goes_on(small, run, compared, tmp_path):
-    run_sparse(small, tmp_path / "sparse", SPARSE, make_session())
-    session = make_session(resume=True)
-    for work, kind in (
-        (lambda: pretrain(small, tmp_path / "sparse", STACK, session), "a sparse run"),
-        (lambda: run_sparse(small, run, SPARSE, session), "a pre-trained run"),
-        (lambda: run_sparse(small, compared.path, SPARSE, session), "a comparison"),
-        (lambda: run_compare(small, run, SPARSE, session), "a pre-trained run"),
+def test_only_the_same_command_goes_on(small, tmp_path):
+    for train, config, sections, kind in (
+        (pretrain, STACK, ("sparse",), "a sparse run"),
+        (run_sparse, SPARSE, ("pretrain",), "a pre-trained run"),
+        (run_sparse, SPARSE, ("sparse", "compare"), "a comparison"),
+        (run_compare, SPARSE, ("pretrain",), "a pre-trained run"),
     ):
-        with pytest.raises(ConfigError, match=f"is {kind}. Go on with 'mpilayer resu"):
-            work()
+        (tmp_path / "config.toml").unlink(missing_ok=True)
+        RunDirectory(tmp_path).write_config({section: {} for section in sections})
+        words = f"is {kind}. Go on with 'mpilayer resume {tmp_path}'"
+        with pytest.raises(ConfigError, match=words):
+            train(small, tmp_path, config, make_session(resume=True))
 
 
 def test_an_experiment_is_no_run(run):
@@ -167,12 +159,6 @@ def test_wrong_settings_do_not_wait(small, run):
         pretrain(small, run, STACK, session, replace=True)
     lock.release(remove=True)
     assert session.said == []
-
-
-def test_a_run_that_is_there_already(small, run):
-    words = f"Go on with 'mpilayer resume {run}' or --resume auto, replace it"
-    with pytest.raises(ConfigError, match=words):
-        pretrain(small, run, STACK, make_session())
 
 
 def test_principal_components_that_would_take_too_long(small, tmp_path, monkeypatch):
