@@ -17,7 +17,6 @@ from mpilayer.arrays import ROW_BLOCK
 from mpilayer.config import FinetuneConfig, PretrainConfig
 from mpilayer.errors import DataError, TrainingError
 from mpilayer.estimators import InputError, SettingError
-from mpilayer.estimators.layer import train_shared_epoch
 from mpilayer.estimators.rows import SparseRows
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.parallel.comm import SerialCommunicator
@@ -129,17 +128,6 @@ def test_a_layer_is_the_first_of_a_stack(name):
     stack.fit(X)
     np.testing.assert_array_equal(layer.transform(X), stack.transform(X))
     np.testing.assert_array_equal(layer.components_, stack.parameters_["weights_0"].T)
-
-
-@pytest.mark.parametrize("method", ["rbm", "autoencoder"])
-@pytest.mark.parametrize("code", ["sigmoid", "linear"])
-def test_shared_training_of_one_rank_is_training(method, code):
-    config = PretrainConfig(layers=(5,), minibatch=20, method=method, code=code)
-    usual, shared = (LayerState(config, layer_shapes(config, 12), 0) for _ in range(2))
-    for _ in range(3):
-        usual.train_epoch(X)
-        train_shared_epoch(shared, X, [(0, 90)], SERIAL)
-    assert usual.layer.parameters.digest() == shared.layer.parameters.digest()
 
 
 @pytest.mark.parametrize(
