@@ -97,6 +97,13 @@ class Plan:
         """Return the run directory of a training step."""
         return self.path / FOLDERS[step]
 
+    def write(self) -> None:
+        """Write the effective settings, a file that ``read_plan`` reads."""
+        own: dict[str, Any] = {"experiment": self.experiment, "data": self.data}
+        own |= {"report": self.report, **self.training}
+        text = to_toml({name: as_values(config) for name, config in own.items()})
+        files.write(self.path / EXPERIMENT, text)
+
 
 def is_experiment(path: Path) -> bool:
     """Tell whether a directory is that of an experiment. Local."""
@@ -127,13 +134,6 @@ def read_plan(file: Path, changes: Iterable[str] = (), run: Path | None = None) 
     )
     _check(plan, file)
     return plan
-
-
-def to_sections(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Return the effective settings by section."""
-    own: dict[str, Any] = {"experiment": plan.experiment, "data": plan.data}
-    own |= {"report": plan.report, **plan.training}
-    return {name: as_values(config) for name, config in own.items()}
 
 
 def _check(plan: Plan, file: Path) -> None:
@@ -179,25 +179,20 @@ def _check(plan: Plan, file: Path) -> None:
 
 # --- its steps
 
-Shown = Callable[[str, Path, dict[str, Any]], object]
-"""Shows what a step has reached: its mark, its run directory, its summary."""
-
-Report = Callable[[Plan], tuple[bool, str]]
-"""Writes the report; returns whether it did, and a line that says where it is."""
-
 
 @dataclass(frozen=True)
 class Experiment:
     """An experiment on the ranks of a session.
 
-    ``shown`` and ``report`` are called on rank 0. ``threads`` are BLAS threads of each
-    rank; 0: as each step began, or its usual ones.
+    On rank 0 ``shown`` is called with each step's mark, run directory and summary;
+    ``report`` writes the report, and returns whether it did and a line on where.
+    ``threads`` are BLAS threads of each rank; 0: as each step began, or its usual ones.
     """
 
     plan: Plan
     session: Session
-    shown: Shown
-    report: Report
+    shown: Callable[[str, Path, dict[str, Any]], object]
+    report: Callable[[Plan], tuple[bool, str]]
     threads: int = 0
 
     @property
@@ -226,7 +221,7 @@ class Experiment:
                     error.go_on = _WAY_ON
                     raise
                 comm.on_root(partial(self.directory.set_complete, step, complete))
-        comm.on_root(lambda: _write(plan))
+        comm.on_root(plan.write)
         comm.on_root(lambda: self.directory.set_complete(NAME))
 
     def _do(self, step: str) -> bool:
@@ -311,7 +306,7 @@ class Experiment:
 
 def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
     """Make the directory, or look whether it can go on; on rank 0."""
-    path = plan.path
+    path, report = plan.path, plan.report.file
     _check_source(plan)
     check_links(path, FOLDERS.values())
     if is_experiment(path) and resume:
@@ -321,41 +316,32 @@ def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
         RunDirectory(path).set_complete(NAME, False)
         return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        _check_replaceable(plan, replace_run)
-        for name in (*CONTENT, plan.report.file):
+        if not is_experiment(path):
+            raise ConfigError(
+                f"--run must name a new folder or an experiment; {path} holds other "
+                "files. Choose another name."
+            )
+        if not replace_run:
+            raise ConfigError(
+                f"--run must name a new folder; {path} holds an experiment already. Go "
+                "on with --resume auto, begin anew with --replace, or choose another "
+                "name."
+            )
+        if others := sorted({p.name for p in path.iterdir()} - CONTENT - {report}):
+            raise ConfigError(
+                f"--replace removes an experiment and nothing else; {path} holds other "
+                f"files ({', '.join(others[:3])}). Move them, or choose another --run."
+            )
+        for name in (*CONTENT, report):
             remove(path / name)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _write(plan)
+        plan.write()
     except OSError as error:
         raise ConfigError(
             f"{path} must be a folder that can be written; {error.strerror}. Choose "
             "another --run."
         ) from error
-
-
-def _check_replaceable(plan: Plan, replace_run: bool) -> None:
-    path = plan.path
-    if not is_experiment(path):
-        raise ConfigError(
-            f"--run must name a new folder or an experiment; {path} holds other files. "
-            "Choose another name."
-        )
-    others = sorted({p.name for p in path.iterdir()} - CONTENT - {plan.report.file})
-    if replace_run and others:
-        raise ConfigError(
-            f"--replace removes an experiment and nothing else; {path} holds other "
-            f"files ({', '.join(others[:3])}). Move them, or choose another --run."
-        )
-    if not replace_run:
-        raise ConfigError(
-            f"--run must name a new folder; {path} holds an experiment already. Go on "
-            "with --resume auto, begin anew with --replace, or choose another name."
-        )
-
-
-def _write(plan: Plan) -> None:
-    files.write(plan.path / EXPERIMENT, to_toml(to_sections(plan)))
 
 
 def _check_source(plan: Plan) -> None:

@@ -17,8 +17,8 @@ from mpilayer.train.layer import layer_shapes, make_layer
 from mpilayer.train.sparse.cost import make_model
 
 
-def chosen_task(run: Path, name: str | None) -> Task | None:
-    """Return the task whose predictor is to be used, None for the autoencoder. Local.
+def chosen_task(run: Path, name: str | None) -> Task:
+    """Return the task whose model is to be used. Local.
 
     ``name`` is one of ``TASKS``; by default it is what was trained last. A
     ``CheckpointError`` says that there is no run, or no such predictor in it; an
@@ -31,9 +31,7 @@ def chosen_task(run: Path, name: str | None) -> Task | None:
             warn_if_unfinished(directory, begun)
     else:
         task = TASKS[name]
-    if task in (None, AUTOENCODE):
-        return None
-    if not task.is_trained(directory):
+    if task != AUTOENCODE and not task.is_trained(directory):
         raise CheckpointError(
             f"{run} must have a {task.model}; it has none. Train one with 'mpilayer "
             f"finetune {run} --task {task.name}'."
@@ -46,9 +44,9 @@ def chosen_model(directory: RunDirectory, name: str | None) -> tuple[str, Stack]
     return load_model(directory, chosen_task(directory.path, name))
 
 
-def load_model(directory: RunDirectory, task: Task | None) -> tuple[str, Stack]:
-    """Return what ``load_predictor`` or, without a task, ``load_trained`` does."""
-    if task is None:
+def load_model(directory: RunDirectory, task: Task) -> tuple[str, Stack]:
+    """Return a task's model, and what it is called; see ``load_trained``."""
+    if task == AUTOENCODE:
         return load_trained(directory)
     return task.model, load_predictor(directory, task)
 

@@ -182,9 +182,10 @@ def check_like(dataset: Dataset, stack: Stack, directory: RunDirectory) -> None:
         )
     named = isinstance(stack, Predictor) and labelled_splits(dataset)
     if named and wanted.classes != found.classes:
+        mine, theirs = (", ".join(p.classes) or "numbers" for p in (wanted, found))
         raise DataError(
-            f"the classes must be those of the run, {_listed(wanted.classes)}; "
-            f"{dataset.path} has {_listed(found.classes)}. {advice}"
+            f"the classes must be those of the run, {mine}; {dataset.path} has "
+            f"{theirs}. {advice}"
         )
 
 
@@ -196,7 +197,3 @@ def _method(preparation: Preparation) -> str:
     if len(offsets) > 2:
         shown.append("…")
     return f"{preparation.scaling.method} with offsets {', '.join(shown)}"
-
-
-def _listed(classes: tuple[str, ...]) -> str:
-    return ", ".join(classes) or "numbers"

@@ -196,14 +196,11 @@ def begun_last(directory: RunDirectory) -> Task | None:
     return max(begun, key=place, default=None)
 
 
-def trained_last(directory: RunDirectory) -> Task | None:
-    """Return the task whose model came to its end last; None if there is none."""
-    trained = [task for task in TASKS.values() if task.is_trained(directory)]
-    names = directory.completed()
-    ended = [task for task in trained if task.name in names]
-    if ended:
-        return max(ended, key=lambda task: names.index(task.name))
-    return trained[-1] if trained else None
+def trained_last(directory: RunDirectory) -> Task:
+    """Return the task whose model came to its end last; if none, the autoencoder's."""
+    trained = {t.name: t for t in TASKS.values() if t.is_trained(directory)}
+    names = [name for name in directory.completed() if name in trained]
+    return trained[(names or list(trained))[-1]] if trained else AUTOENCODE
 
 
 def command_of(run: Path) -> str:

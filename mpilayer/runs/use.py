@@ -18,6 +18,7 @@ from mpilayer.models.stack import Predictor
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import chosen_model, chosen_task, load_predictor, load_trained
 from mpilayer.runs.rows import check_like, preparation_of
+from mpilayer.runs.tasks import AUTOENCODE
 from mpilayer.store import export as store
 
 _ONE_SPLIT = (".npy", ".csv")
@@ -120,7 +121,7 @@ def _maker(
         kind, autoencoder = load_trained(directory)
         return kind, autoencoder, autoencoder.reconstruct
     chosen = chosen_task(directory.path, task)
-    if chosen is None:
+    if chosen == AUTOENCODE:
         raise CheckpointError(
             f"{directory.path} must have a classifier or regressor that was trained "
             "last, or is chosen by --task; it has none. Train one with 'mpilayer "
