@@ -1,7 +1,7 @@
 """Average against exact: two sparse runs from one start, in one launch."""
 
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from math import isfinite
 from typing import Any
@@ -32,32 +32,6 @@ _SHARDS = (2, 8, 16, 1000)
 _ROWS_OF_A_SHARD = 50
 
 
-@dataclass(frozen=True)
-class _Ended:
-    """One of the runs at its end."""
-
-    cost: ShardedCost
-    position: Array64
-    summary: Summary
-
-    def facts(self) -> dict[str, Any]:
-        """Return its costs under both definitions, and what it took. Collective."""
-        cost, summary = self.cost, self.summary
-        cost.kl = "average"
-        found = cost.measure(self.position)
-        seconds = summary["seconds"]
-        return {
-            "average_cost": finite(found.cost),
-            "exact_cost": finite(found.exact_cost),
-            "gap": _plain(Firing(cost, self.position).gap_of_ranks()),
-            "evaluations": summary["evaluations"],
-            "iterations": summary["iterations"],
-            "seconds": seconds,
-            "seconds_per_evaluation": seconds / summary["evaluations"],
-            "allreduce_share": summary["allreduce_seconds"] / seconds,
-        }
-
-
 class Comparison(SparseTraining):
     """Two sparse runs of the same rows, which every rank reads once."""
 
@@ -68,7 +42,8 @@ class Comparison(SparseTraining):
 
     def _look(self) -> SparseTerms:
         terms, n_ranks = super()._look(), self.session.comm.size
-        began = self.directory.section("launch").get(_RANKS, n_ranks)
+        launch = self.directory.read_config().get("launch", {})
+        began = launch.get(_RANKS, n_ranks)
         # One at its end may have any ranks.
         if n_ranks != began and not self.found():
             raise CommunicationError(
@@ -101,30 +76,36 @@ class Comparison(SparseTraining):
         terms: SparseTerms,
         rows: AnyArray,
         again: bool,  # noqa: ARG002
-    ) -> dict[str, _Ended]:
-        comm, ended = self.session.comm, dict[str, _Ended]()
+    ) -> Any:
+        comm, config = self.session.comm, terms.config
         self.announce(terms)
-        exact = "exact" if terms.config.kl == "average" else terms.config.kl
+        costs: dict[str, ShardedCost] = {}
+        positions: dict[str, Array64] = {}
+        summaries: dict[str, dict[str, Any]] = {}
+        exact = "exact" if config.kl == "average" else config.kl
         for name, kl in {"average": "average", "exact": exact}.items():
             self.session.say(f"{name}:")
-            own = replace(terms, config=replace(terms.config, kl=kl))
+            own = replace(terms, config=replace(config, kl=kl))
             cost = make_cost(rows, own.config, terms.facts, self.session)
+            costs[name] = cost
             try:
-                summary = self._train_one(name, own, cost)
+                summaries[name] = self._train_one(name, own, cost)
             except Interrupted:
                 raise self.session.interrupted(self.directory.go_on) from None
             except TrainingError:
-                if not ended:
+                if not summaries:
                     comm.on_root(self._clear_refused)
                 raise
-            path = RunDirectory(self.run / name).checkpoint(SPARSE)
-            descent = Descent(cost, own.config)
-            arrays, _, _ = comm.everywhere(partial(restore, path, descent))
-            ended[name] = _Ended(cost, arrays["optimizer/position"], summary)
-        return ended
+            below = RunDirectory(self.run / name)
+            positions[name] = comm.everywhere(
+                partial(_last_position, below, Descent(cost, own.config))
+            )
+        return costs, positions, summaries
 
     def _conclude(self, terms: SparseTerms, trained: Any) -> Summary:  # noqa: ARG002
-        result = _compared(**trained)
+        costs, positions, _ = trained
+        result = _compared(*trained)
+        result["shards"] = _shards(costs["exact"], positions["exact"])
         path = self.run / "compare.json"
         self.session.comm.on_root(lambda: files.write_json(path, result))
         return result
@@ -150,20 +131,47 @@ class Comparison(SparseTraining):
             self.directory.clear()
 
 
-def _compared(average: _Ended, exact: _Ended) -> Summary:
+def _last_position(directory: RunDirectory, descent: Descent) -> Array64:
+    """Return where a run has ended; its cost is there, too. Local."""
+    arrays, _, _ = restore(directory.checkpoint(SPARSE), descent)
+    return arrays["optimizer/position"]
+
+
+def _compared(
+    costs: Mapping[str, ShardedCost],
+    positions: Mapping[str, Array64],
+    summaries: Mapping[str, Mapping[str, Any]],
+) -> Summary:
     """Return both runs side by side, each under both definitions. Collective."""
-    distance = float(np.linalg.norm(average.position - exact.position))
-    paces = [e.summary["seconds"] / e.summary["evaluations"] for e in (average, exact)]
+    runs = {}
+    for name, cost in costs.items():
+        cost.kl = "average"
+        found = cost.measure(positions[name])
+        summary = summaries[name]
+        gap = Firing(cost, positions[name]).gap_of_ranks()
+        runs[name] = {
+            "average_cost": finite(found.cost),
+            "exact_cost": finite(found.exact_cost),
+            "gap": _plain(gap),
+            "evaluations": summary["evaluations"],
+            "iterations": summary["iterations"],
+            "seconds": summary["seconds"],
+            "seconds_per_evaluation": summary["seconds"] / summary["evaluations"],
+            "allreduce_share": summary["allreduce_seconds"] / summary["seconds"],
+        }
+    distance = float(np.linalg.norm(positions["average"] - positions["exact"]))
+    size = float(np.linalg.norm(positions["exact"]))
+    average, exact = runs["average"], runs["exact"]
+    slower = exact["seconds_per_evaluation"] / average["seconds_per_evaluation"] - 1
     return {
-        "ranks": exact.cost.comm.size,
-        "n_rows": exact.cost.n_rows,
+        "ranks": costs["exact"].comm.size,
+        "n_rows": costs["exact"].n_rows,
         "risk_of_bounds": RISK,
-        "runs": {"average": average.facts(), "exact": exact.facts()},
+        "runs": runs,
         "weights_distance": distance,
-        "weights_distance_relative": distance / float(np.linalg.norm(exact.position)),
-        "exact_slower_by": paces[1] / paces[0] - 1,
+        "weights_distance_relative": distance / size,
+        "exact_slower_by": slower,
         "paper": {"source": LAHIRI, **LAHIRI_EXACT},
-        "shards": _shards(exact.cost, exact.position),
     }
 
 
