@@ -248,23 +248,7 @@ class Experiment:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.session.say(f"making {path} from {config.source}")
             make_data(config, path, rows.like_of(config.like))
-        with Dataset.open(path) as dataset:
-            n_train, n_visible = dataset.n_samples("train"), dataset.n_visible
-            if self.plan.task not in (None, "autoencode"):
-                rows.check_all_labels(dataset, self.plan.task)
-        training = self.plan.training
-        for step, own in training.items():
-            if step not in self.plan.steps:
-                continue
-            if isinstance(own, SparseConfig):
-                sparse_facts(path, own)
-                continue
-            if isinstance(own, PretrainConfig):
-                for shape in layer_shapes(own, n_visible):
-                    check_layer(own, shape)
-            elif own.task == "autoencode":
-                check_loss(own.loss, training["pretrain"].visible)
-            rows.check_minibatch(own.minibatch, n_train, step)
+        _check_with_data(self.plan)
 
     def _train(self, step: str) -> None:
         """Train to the end, from where the step was, with its own threads."""
@@ -358,6 +342,25 @@ def _check_source(plan: Plan) -> None:
         f"the data set must be there, or [data] must say its source; {path} is not a "
         "file. Give --set data.path=DATA.h5."
     )
+
+
+def _check_with_data(plan: Plan) -> None:
+    """Check the settings of all steps against the data, before the first one."""
+    with Dataset.open(plan.data_path) as dataset:
+        n_train, n_visible = dataset.n_samples("train"), dataset.n_visible
+        if plan.task and plan.task != "autoencode":
+            rows.check_all_labels(dataset, plan.task)
+    for step in plan.steps:
+        config = plan.training.get(step)
+        if isinstance(config, SparseConfig):
+            sparse_facts(plan.data_path, config)
+        elif isinstance(config, PretrainConfig):
+            for shape in layer_shapes(config, n_visible):
+                check_layer(config, shape)
+        elif isinstance(config, FinetuneConfig) and config.task == "autoencode":
+            check_loss(config.loss, plan.training["pretrain"].visible)
+        if isinstance(config, PretrainConfig | FinetuneConfig):
+            rows.check_minibatch(config.minibatch, n_train, step)
 
 
 def _split(plan: Plan, task: str | None) -> str:
