@@ -11,14 +11,7 @@ import numpy as np
 from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import PretrainConfig
 from mpilayer.models.stack import Predictor
-from mpilayer.runs.advice import (
-    after_finetuning,
-    after_pretraining,
-    costly_allreduce,
-    no_better_than_always,
-    over_fits,
-    worse_than_pca,
-)
+from mpilayer.runs import advice
 from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.evaluate import beside_rival, confusion_of, errors_of
@@ -112,8 +105,8 @@ def conclude_pretraining(
     session.warn(short)
     stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
     errors, pca = beside_rival(stack, data, data, session)
-    remedies = after_pretraining(config, over_fits(errors, pca))
-    worse = worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
+    remedies = advice.after_pretraining(config, advice.over_fits(errors, pca))
+    worse = advice.worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
     session.warn(worse)
     times = [layer.facts(index) for index, layer in enumerate(layers)]
     summary = {
@@ -195,7 +188,7 @@ def conclude_finetuning(
     parts = ("training", "allreduce", "evaluating")
     times = {part: sum(line[part] for line in lines) for part in parts}
     work = f"minibatches of {config.minibatch} rows"
-    session.warn(costly_allreduce(times["allreduce"], seconds, comm.size, work))
+    session.warn(advice.costly_allreduce(times["allreduce"], seconds, comm.size, work))
     if isinstance(state.stack, Predictor):
         own = _of_predictor(session, state, state.stack, data, task)
     else:
@@ -221,14 +214,14 @@ def _of_autoencoder(
 
     def advise() -> str:
         pca = directory.read_summary().get("pca") or {}
-        remedies = after_finetuning(
+        remedies = advice.after_finetuning(
             state.config,
             run_shapes(directory)[0],
             state.epoch,
             state.best_epoch,
-            over_fits(errors, pca),
+            advice.over_fits(errors, pca),
         )
-        return worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
+        return advice.worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
 
     worse = session.comm.on_root(advise)
     session.warn(worse)
@@ -241,7 +234,9 @@ def _of_predictor(
 ) -> dict[str, Any]:
     """Return the errors of a predictor, beside what predicts always the same."""
     errors, usual = beside_rival(model, data, data, session)
-    worse = no_better_than_always(task.model, errors, usual, state.config, state.epoch)
+    worse = advice.no_better_than_always(
+        task.model, errors, usual, state.config, state.epoch
+    )
     session.warn(worse)
     found = {f"{task.name}_error": errors, f"{task.name}_no_better": worse}
     if not len(model.classes):
@@ -273,7 +268,7 @@ def conclude_sparse(
     spent, warning = comm.on_root(times), dead.warning(final)
     allreduce, work = spent["allreduce_seconds"], f"{cost.n_rows} rows"
     session.warn(warning)
-    session.warn(costly_allreduce(allreduce, seconds, comm.size, work))
+    session.warn(advice.costly_allreduce(allreduce, seconds, comm.size, work))
     terms = ("cost", "exact_cost", "reconstruction", "decay", "sparsity")
     summary = {
         **session.facts(),

@@ -10,7 +10,6 @@ from mpilayer.data.split import Split
 from mpilayer.errors import DataError
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.evaluate import evaluate
-from mpilayer.runs.rows import like_of
 from mpilayer.runs.use import write_rows
 from mpilayer.train.evaluate import PCA
 from tests.support import launch
@@ -87,12 +86,6 @@ def test_rows_without_labels_have_no_classes(classifier, tmp_path):
     words = "the classes must be those of the run, no, yes; .* has numbers"
     with pytest.raises(DataError, match=words):
         write_rows("codes", classifier, numbered, tmp_path / "others.csv")
-
-
-def test_like_what_is_not_there(tmp_path):
-    words = f"--like must name a run or a data set; found nothing at {tmp_path / 'no'}"
-    with pytest.raises(DataError, match=words):
-        like_of(str(tmp_path / "no"))
 
 
 def test_what_is_no_data_set(run, tmp_path):
