@@ -39,11 +39,6 @@ def chosen_task(run: Path, name: str | None) -> Task:
     return task
 
 
-def chosen_model(directory: RunDirectory, name: str | None) -> tuple[str, Stack]:
-    """Return the model of ``chosen_task``, and what it is called. Local."""
-    return load_model(directory, chosen_task(directory.path, name))
-
-
 def load_model(directory: RunDirectory, task: Task) -> tuple[str, Stack]:
     """Return a task's model, and what it is called; see ``load_trained``."""
     if task == AUTOENCODE:

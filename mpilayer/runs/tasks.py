@@ -170,7 +170,7 @@ TASKS = {"autoencode": AUTOENCODE, **{task.name: task for task in _PREDICT}}
 
 
 def model_in_words(kind: str) -> str:
-    """Return what a model of a run is called, by its kind in ``chosen_model``."""
+    """Return what a model of a run is called, by its kind in ``load_model``."""
     is_predictor = any(kind == task.model for task in _PREDICT)
     return f"the {kind}" if is_predictor else f"the {kind} autoencoder"
 

@@ -16,7 +16,7 @@ from mpilayer.data.split import Split
 from mpilayer.errors import CheckpointError, ConfigError, unknown
 from mpilayer.models.stack import Predictor
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import chosen_model, chosen_task, load_predictor, load_trained
+from mpilayer.runs.model import chosen_task, load_model, load_predictor, load_trained
 from mpilayer.runs.rows import check_like, preparation_of
 from mpilayer.runs.tasks import AUTOENCODE
 from mpilayer.store import export as store
@@ -82,22 +82,16 @@ def write_rows(
         preparation = dataset.preparation
         if what != "reconstructions":
             preparation = _columns(directory, dataset, classes)
-        splits = {}
-        for name in _chosen(dataset, ending, split):
-            rows, labels = dataset.rows(name), dataset.labels(name)
-            x = np.concatenate([make(rows[where]) for where in row_blocks(len(rows))])
-            if classes is not None:
-                labels = classes[x.argmax(axis=1)] if len(classes) else None
-            if preparation.scaling is not None:
-                x = preparation.scaling.undo(x)
-            splits[name] = Split(x, labels)
+        splits = {
+            name: _made(dataset, name, make, classes, preparation.scaling)
+            for name in _chosen(dataset, ending, split)
+        }
         name, digest = dataset.name, dataset.digest[:12]
+    first = next(iter(splits.values()))
     if ending == ".npy":
-        (content,) = splits.values()
-        files.write_array(out, content.x)
+        files.write_array(out, first.x)
     elif ending == ".csv":
-        (content,) = splits.values()
-        files.write(out, csv_text(content, preparation))
+        files.write(out, csv_text(first, preparation))
     else:
         write_dataset(
             out,
@@ -115,7 +109,7 @@ def _maker(
 ) -> tuple[str, Any, Callable[[Array32], Array32]]:
     """Return a model's name, the model, and what of it is applied to rows."""
     if what == "codes":
-        kind, stack = chosen_model(directory, task)
+        kind, stack = load_model(directory, chosen_task(directory.path, task))
         return kind, stack, stack.encode
     if what == "reconstructions":
         kind, autoencoder = load_trained(directory)
@@ -129,6 +123,21 @@ def _maker(
         )
     model = load_predictor(directory, chosen)
     return chosen.model, model, model.predict
+
+
+def _made(
+    dataset: Dataset,
+    split: str,
+    make: Callable[[Array32], Array32],
+    classes: AnyArray | None,
+    scaling: Scaling | None,
+) -> Split:
+    """Return what becomes of a split's rows, as it is to be stored."""
+    rows, labels = dataset.rows(split), dataset.labels(split)
+    x = np.concatenate([make(rows[where]) for where in row_blocks(len(rows))])
+    if classes is not None:
+        labels = classes[x.argmax(axis=1)] if len(classes) else None
+    return Split(x if scaling is None else scaling.undo(x), labels)
 
 
 def _columns(
@@ -192,7 +201,7 @@ def export(
 
 
 def _model(directory: RunDirectory, part: str, task: str | None) -> store.Model:
-    kind, stack = chosen_model(directory, task)
+    kind, stack = load_model(directory, chosen_task(directory.path, task))
     preparation = preparation_of(directory, stack.shapes[0].n_visible)
     data = directory.section("data")
     about = {

@@ -18,7 +18,7 @@ from mpilayer.runs import model
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
 from mpilayer.runs.evaluate import evaluate
-from mpilayer.runs.model import chosen_model, load_trained
+from mpilayer.runs.model import chosen_task, load_model, load_trained
 from mpilayer.runs.session import RunLock
 from mpilayer.runs.use import export, write_rows
 from mpilayer.train.evaluate import PCA
@@ -75,7 +75,7 @@ def test_fine_tuning_that_was_killed_before_it_saved(run, section, words):
     directory = RunDirectory(run)
     directory.write_config({section: as_values(TUNE)})
     with pytest.warns(UnfinishedWarning, match=f"{words} .* has saved nothing yet; "):
-        assert chosen_model(directory, None)[0] == "pretrained"
+        assert load_model(directory, chosen_task(run, None))[0] == "pretrained"
 
 
 # --- at work, or interrupted
