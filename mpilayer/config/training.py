@@ -231,9 +231,15 @@ class SparseConfig(Settings):
     hidden: int = option(30, "hidden units", least=1)
     kl: str = option(
         "average",
-        "sparsity term: 'average' over the ranks, each with its own rows; 'exact', "
-        "by a second Allreduce; 'exact-fused', by a longer one",
+        "sparsity term: 'average' over shards, each with its own rows; 'exact', that "
+        "of all rows; 'exact-fused' likewise, by one longer Allreduce",
         choices=("average", "exact", "exact-fused"),
+    )
+    shards: int = option(
+        0,
+        "--kl average: contiguous parts of the rows over which the sparsity term is "
+        "averaged; a part of what is minimized. 0: as many as ranks, at the start",
+        least=0,
     )
     optimizer: str = option(
         "lbfgs",

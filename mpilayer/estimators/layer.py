@@ -11,10 +11,15 @@ from mpilayer.config import PretrainConfig, SparseConfig
 from mpilayer.errors import ConfigError
 from mpilayer.estimators.arguments import Fields, SettingError, takes
 from mpilayer.estimators.base import Reconstructor, checked, joined
-from mpilayer.estimators.rows import Bounds, by_strata
+from mpilayer.estimators.rows import Bounds, redistribute
 from mpilayer.parallel.comm import Communicator
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
-from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
+from mpilayer.train.sparse.cost import (
+    ShardedCost,
+    cut_of,
+    make_model,
+    start_weights,
+)
 from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.sums import Sums
 
@@ -168,7 +173,13 @@ class SparseAutoencoder(Reconstructor):
         return [config.resolved() for config in super()._configs()]
 
     def _check_configs(self, *configs: Any) -> None:
-        make_model(configs[0], 1)
+        (config,) = configs
+        if config.shards and config.kl != "average":
+            raise ConfigError(
+                f"shards belong to kl='average'; got {config.shards} with "
+                f"kl={config.kl!r}. Leave them out, or choose average."
+            )
+        make_model(config, 1)
 
     def _minibatches(self) -> list[str]:
         return ["minibatch"] if self.optimizer == "sgd" else []
@@ -177,8 +188,16 @@ class SparseAutoencoder(Reconstructor):
         self, rows: Any, bounds: Bounds, comm: Communicator, *configs: Any
     ) -> None:
         (config,) = configs
-        if config.optimizer == "sgd":
-            rows, _ = by_strata(rows, bounds, config.minibatch, comm)
+        n_rows = bounds[-1][1]
+        if config.shards > n_rows:
+            raise SettingError(
+                f"shards must be at most the rows; got {config.shards} with {n_rows} "
+                f"rows. Give at most {n_rows}."
+            ).of_all_ranks()
+        cut = cut_of(config, n_rows, comm.size)
+        dealt = [cut.rows_of(rank, comm.size) for rank in range(comm.size)]
+        if list(bounds) != dealt:
+            rows = redistribute(rows, bounds, dealt, comm)
         model = make_model(config, self.n_features_in_)
         start_weights(model, config)
         cost = ShardedCost(model, rows, config, comm)

@@ -52,6 +52,10 @@ class SparseRows:
         rows: AnyArray = self._matrix.toarray()
         return rows
 
+    def __array__(self, *_: Any, **__: Any) -> AnyArray:
+        """Return all rows as an array: ``numpy.asarray`` asks for it."""
+        return self.toarray()
+
     def take(self, indices: AnyArray, axis: int, out: AnyArray, mode: str) -> AnyArray:  # noqa: ARG002
         """Write some rows into ``out``: ``numpy.take`` asks for it."""
         self._matrix[indices].toarray(out=out)

@@ -114,6 +114,10 @@ class Communicator:
         """Start adding an array over all ranks, in place. Collective, non-blocking."""
         return Requests()
 
+    def start_max(self, array: AnyArray) -> Request:  # noqa: ARG002
+        """Start to find the largest of all ranks, in place. Collective, likewise."""
+        return Requests()
+
     def start_send(
         self, array: AnyArray, destination: int, tag: int, synchronous: bool = False
     ) -> Request:

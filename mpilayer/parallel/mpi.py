@@ -99,6 +99,10 @@ class MPICommunicator(Communicator):
         """Start adding an array over all ranks, in place."""
         return _Request(self._comm.Iallreduce(MPI.IN_PLACE, array, MPI.SUM))
 
+    def start_max(self, array: AnyArray) -> Request:
+        """Start to find the largest of all ranks, in place."""
+        return _Request(self._comm.Iallreduce(MPI.IN_PLACE, array, MPI.MAX))
+
     def start_send(
         self, array: AnyArray, destination: int, tag: int, synchronous: bool = False
     ) -> Request:

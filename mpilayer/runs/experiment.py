@@ -353,7 +353,8 @@ def _check_with_data(plan: Plan) -> None:
     for step in plan.steps:
         config = plan.training.get(step)
         if isinstance(config, SparseConfig):
-            sparse_facts(plan.data_path, config)
+            averages = step == "compare" or config.kl == "average"
+            sparse_facts(plan.data_path, config, averages)
         elif isinstance(config, PretrainConfig):
             for shape in layer_shapes(config, n_visible):
                 check_layer(config, shape)
