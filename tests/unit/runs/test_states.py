@@ -1,6 +1,5 @@
 """What is said of runs that are not at their end, at work, or of another kind."""
 
-import json
 import re
 
 import pytest
@@ -98,28 +97,25 @@ def test_what_cannot_be_used_yet(small, tmp_path, monkeypatch):
 # --- comparisons
 
 
-def test_a_comparison_goes_on_with_its_ranks(small, tmp_path, capsys):
-    """Whatever they are once it is complete; and one rank has no gap."""
+def test_a_comparison_that_is_complete(small, tmp_path, capsys):
+    """One shard has no gap; those of former versions had as many as ranks."""
     run_compare(small, tmp_path / "both", SPARSE, make_session())
     compared = RunDirectory(tmp_path / "both")
-    path = compared.path / "compare.json"
-    before, session = path.read_bytes(), make_session()
-    assert compared.read_config()["launch"]["compare_ranks"] == 1
-    compared.write_config({"launch": {"compare_ranks": 2}})
-    _, found = resume(compared.path, session)
-    assert {**found, "seal": json.loads(before)["seal"]} == json.loads(before)
+    before, session = compared.read_summary("compare.json"), make_session()
+    assert resume(compared.path, session) == ("compare", before)
     assert session.said == [
         f"{compared.path} is compared to the end; there is nothing to do"
     ]
-    show_comparison(found)
+    show_comparison(before)
     told = capsys.readouterr().out
-    assert "With one rank both are the same" in told
+    assert "With one shard both are the same" in told
     for words in ("gap, measured", "gap, 99 %", "against the average", "Distance"):
         assert words not in told
+    former = {**compared.section("sparse"), "shards": 0}
+    compared.write_config({"launch": {"compare_ranks": 2}, "sparse": former})
     compared.set_complete("compare", False)
-    with pytest.raises(CommunicationError, match="it began with 2, got 1"):
-        resume(compared.path, make_session())
-    assert path.read_bytes() == before
+    _, found = resume(compared.path, make_session())
+    assert found["runs"]["average"]["gap"]["shards"] == 2
 
 
 # --- runs of another kind
