@@ -12,9 +12,9 @@ from mpilayer.cli.options import add_config, add_option, add_safety, config_from
 from mpilayer.cli.training import TRAINING
 from mpilayer.config import FinetuneConfig, flag, options_of
 from mpilayer.errors import ConfigError, unknown
-from mpilayer.runs.pretrain import check_ranks
 from mpilayer.runs.session import Safety
 from mpilayer.runs.tasks import TASKS
+from mpilayer.train.teams import places_for
 
 CONFIGS = {name: command.config for name, command in TRAINING.items()}
 """Command to what decides it."""
@@ -111,7 +111,8 @@ def _check(given: argparse.Namespace, command: str) -> None:
     if command != "finetune":  # whose settings are read for its mark
         config = config_from(given, CONFIGS[command], command)
         if command == "pretrain":
-            check_ranks(given.ntasks, config)
+            tasks, nodes = given.ntasks, given.nodes
+            places_for(config, [str(task * nodes // tasks) for task in range(tasks)])
 
 
 def _mark(given: argparse.Namespace, command: str) -> str:

@@ -102,8 +102,8 @@ class Communicator:
         """Return rank 0's object everywhere; ``meanwhile`` is called while waiting."""
         return item
 
-    def split(self, colour: int) -> "Communicator":  # noqa: ARG002
-        """Return the group of the ranks with this rank's colour, in their order."""
+    def split(self, colour: int, key: int = 0) -> "Communicator":  # noqa: ARG002
+        """Return the ranks with this rank's colour, by key and rank. Collective."""
         return self
 
     def shared_memory(self) -> SharedMemory:
