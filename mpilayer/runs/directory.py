@@ -95,12 +95,24 @@ class RunDirectory:
         or it is not a run; the folder around it is missing or read-only.
         """
         path = self.path
-        if path.exists():
-            if not path.is_dir():
-                raise ConfigError(
-                    f"--run must name a folder; {path} is a file. Choose another name."
-                )
-            _check_replaceable(path, replace)
+        if path.exists() and not path.is_dir():
+            raise ConfigError(
+                f"--run must name a folder; {path} is a file. Choose another name."
+            )
+        content, others = _content(path), _others(path)
+        # A launch that was killed at once leaves no more than empty folders.
+        empty = all(p.is_dir() and not any(p.iterdir()) for p in content)
+        if others or not (empty or (path / "config.toml").exists()):
+            raise ConfigError(
+                f"--run must name a new folder or a run; {path} holds other files "
+                f"({', '.join(others[:3])}). Choose another name."
+            )
+        if content and not replace:
+            raise ConfigError(
+                f"--run must name a new folder; {path} holds a run already. Go on with "
+                f"'mpilayer resume {path}' or --resume auto, replace it with "
+                "--replace, or choose another name."
+            )
         parent = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise ConfigError(
@@ -322,25 +334,6 @@ def may_become_run(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not _others(path))
 
 
-def _check_replaceable(path: Path, replace: bool) -> None:
-    content, others = _content(path), _others(path)
-    if not content:
-        return
-    # A launch that was killed at once leaves no more than empty folders.
-    empty = all(p.is_dir() and not any(p.iterdir()) for p in content)
-    if others or not (empty or (path / "config.toml").exists()):
-        raise ConfigError(
-            f"--run must name a new folder or a run; {path} holds other files "
-            f"({', '.join(others[:3])}). Choose another name."
-        )
-    if not replace:
-        raise ConfigError(
-            f"--run must name a new folder; {path} holds a run already. Go on with "
-            f"'mpilayer resume {path}' or --resume auto, replace it with --replace, or "
-            "choose another name."
-        )
-
-
 def _others(path: Path) -> list[str]:
     """Return the names of what no run has."""
     found = {p.name for p in _content(path) if not p.name.endswith(".tmp")}
@@ -348,8 +341,8 @@ def _others(path: Path) -> list[str]:
 
 
 def _content(path: Path) -> list[Path]:
-    """Return what lies in a folder, but for the lock."""
-    return [p for p in path.iterdir() if p.name != LOCK]
+    """Return what lies in a folder, perhaps a missing one, but for the lock."""
+    return [p for p in path.iterdir() if p.name != LOCK] if path.exists() else []
 
 
 def remove(path: Path) -> None:

@@ -347,7 +347,7 @@ def _check_source(plan: Plan) -> None:
 def _check_with_data(plan: Plan) -> None:
     """Check the settings of all steps against the data, before the first one."""
     with Dataset.open(plan.data_path) as dataset:
-        n_train, n_visible = dataset.n_samples("train"), dataset.n_visible
+        n_visible = dataset.n_visible
         if plan.task and plan.task != "autoencode":
             rows.check_all_labels(dataset, plan.task)
     for step in plan.steps:
@@ -361,7 +361,7 @@ def _check_with_data(plan: Plan) -> None:
         elif isinstance(config, FinetuneConfig) and config.task == "autoencode":
             check_loss(config.loss, plan.training["pretrain"].visible)
         if isinstance(config, PretrainConfig | FinetuneConfig):
-            rows.check_minibatch(config.minibatch, n_train, step)
+            rows.data_facts(plan.data_path, config.minibatch, step)
 
 
 def _split(plan: Plan, task: str | None) -> str:

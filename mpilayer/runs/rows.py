@@ -27,8 +27,12 @@ class Facts:
     data_stamp: tuple[int, ...] = ()
 
 
-def data_facts(data: Path, minibatch: int = 0) -> Facts:
-    """Return what a data set says, which must have rows for a minibatch."""
+def data_facts(data: Path, minibatch: int = 0, section: str = "") -> Facts:
+    """Return what a data set says, which must have rows for a minibatch.
+
+    A ``ConfigError`` says that it has not; it speaks of the setting in a ``section`` of
+    a file, or of the flag.
+    """
     with Dataset.open(data) as dataset:
         validated = "validation" in dataset.splits
         facts = Facts(
@@ -39,21 +43,13 @@ def data_facts(data: Path, minibatch: int = 0) -> Facts:
             dataset.n_samples("validation") if validated else 0,
             tuple(dataset.stamp),
         )
-    check_minibatch(minibatch, facts.n_train)
-    return facts
-
-
-def check_minibatch(minibatch: int, n_train: int, section: str = "") -> None:
-    """Check that there are rows enough; a ``ConfigError`` says that there are not.
-
-    It speaks of the setting in a ``section`` of a file, or of the flag.
-    """
-    if minibatch > n_train:
+    if minibatch > facts.n_train:
         where, dashes = (f"in [{section}] ", "") if section else ("", "--")
         raise ConfigError(
             f"a minibatch must not be larger than the data; got {minibatch} {where}"
-            f"with {n_train} training rows. Give a smaller {dashes}minibatch."
+            f"with {facts.n_train} training rows. Give a smaller {dashes}minibatch."
         )
+    return facts
 
 
 def check_range(

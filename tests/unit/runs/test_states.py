@@ -8,11 +8,9 @@ from mpilayer.cli.results import show_comparison
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import (
     CheckpointError,
-    CommunicationError,
     ConfigError,
     UnfinishedWarning,
 )
-from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs import model
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
@@ -145,14 +143,11 @@ def test_an_experiment_is_no_run(run):
         RunDirectory.open(run.parent)
 
 
-def test_wrong_settings_do_not_wait(small, run):
-    class Three(SerialCommunicator):
-        size = 3
-
-    lock, session = RunLock(run), make_session(comm=Three())
+def test_what_is_no_run_is_not_waited_for(tmp_path):
+    lock, session = RunLock(tmp_path), make_session()
     assert lock.take()
-    with pytest.raises(CommunicationError, match="got 3 ranks for 2 layers"):
-        pretrain(small, run, STACK, session, replace=True)
+    with pytest.raises(CheckpointError, match="must be the directory of a run"):
+        run_finetune(tmp_path, TUNE, session)
     lock.release(remove=True)
     assert session.said == []
 
