@@ -93,11 +93,11 @@ def _writing(what: str, task: str = "", more: str = "") -> Command:
     def run(args: argparse.Namespace) -> None:
         if args.split is not None:
             _check_split(args.split)
-        written = write_rows(
+        rows, kind = write_rows(
             what, args.run, args.data, args.out, args.replace, args.split, args.task
         )
-        counts = (f"{count} {split} rows" for split, count in written.rows.items())
-        model = model_in_words(written.model)
+        counts = (f"{count} {split} rows" for split, count in rows.items())
+        model = model_in_words(kind)
         part = "the encoder of " if what == "codes" else ""
         print(f"wrote {', '.join(counts)} to {args.out}, by {part}{model}")
 

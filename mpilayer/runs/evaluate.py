@@ -12,6 +12,7 @@ from mpilayer.data.dataset import SPLITS, Dataset
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import shard_bounds
+from mpilayer.runs.advice import Errors
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.model import chosen_task, load_model
 from mpilayer.runs.rows import check_labels, check_like, labelled_splits, read_labels
@@ -22,13 +23,6 @@ from mpilayer.train.evaluate import PCA, Always
 
 Model: TypeAlias = Stack | PCA | Always
 """What has an error: a run's model, or what it must beat."""
-
-Errors: TypeAlias = dict[str, float | None]
-"""Split to the error; None without such rows, labels, or a model.
-
-Of autoencoders and PCA Σ over columns of (x − x̂)², mean over rows; of classifiers in
-percent; of regressors the squared one, mean over rows.
-"""
 
 
 def evaluate(
@@ -112,7 +106,12 @@ def beside_rival(
 def errors_of(
     model: Model | None, data: Path, comm: Communicator, splits: Sequence[str] = SPLITS
 ) -> Errors:
-    """Return the error of each split. Collective; every rank reads its own rows."""
+    """Return the error of each split; None without such rows, labels, or a model.
+
+    Of autoencoders and PCA Σ over columns of (x − x̂)², mean over rows; of classifiers
+    in percent; of regressors the squared one, mean over rows. Collective; every rank
+    reads its own rows.
+    """
     if model is None:
         return dict.fromkeys(splits)
     with Dataset.open(data) as dataset:

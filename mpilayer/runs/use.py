@@ -1,7 +1,6 @@
 """Using what a run has trained: what it makes of rows, and the model itself."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,6 @@ PARTS = ("whole", "encoder")
 # --- what it makes of rows
 
 
-@dataclass(frozen=True)
-class Written:
-    """Rows written of each split, and the kind of the model that has made them."""
-
-    rows: dict[str, int]
-    model: str
-
-
 def write_rows(
     what: str,
     run: Path,
@@ -48,8 +39,10 @@ def write_rows(
     replace: bool = False,
     split: str | None = None,
     task: str | None = None,
-) -> Written:
+) -> tuple[dict[str, int], str]:
     """Write what a run's model makes of the rows of a data set. One process.
+
+    Returns how many rows of each split, and the kind of the model that has made them.
 
     Parameters
     ----------
@@ -101,7 +94,7 @@ def write_rows(
             scale=1.0,
             preparation=preparation,
         )
-    return Written({name: len(content) for name, content in splits.items()}, kind)
+    return {name: len(content) for name, content in splits.items()}, kind
 
 
 def _maker(

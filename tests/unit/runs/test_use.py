@@ -80,8 +80,8 @@ def classifier(tmp_path):
 
 def test_rows_without_labels_have_no_classes(classifier, tmp_path):
     bare = made(tmp_path / "bare.h5", rows(6))
-    written = write_rows("codes", classifier, bare, tmp_path / "codes.csv")
-    assert written.rows == {"train": 6}
+    rows_of, kind = write_rows("codes", classifier, bare, tmp_path / "codes.csv")
+    assert (rows_of, kind) == ({"train": 6}, "classifier")
     numbered = made(tmp_path / "numbered.h5", rows(6), np.arange(6) % 2)
     words = "the classes must be those of the run, no, yes; .* has numbers"
     with pytest.raises(DataError, match=words):
