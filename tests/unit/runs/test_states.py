@@ -1,6 +1,10 @@
 """What is said of runs that are not at their end, at work, or of another kind."""
 
+import json
 import re
+import shutil
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +15,7 @@ from mpilayer.errors import (
     ConfigError,
     UnfinishedWarning,
 )
+from mpilayer.interrupt import Interrupted
 from mpilayer.runs import model
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
@@ -95,25 +100,78 @@ def test_what_cannot_be_used_yet(small, tmp_path, monkeypatch):
 # --- comparisons
 
 
-def test_a_comparison_that_is_complete(small, tmp_path, capsys):
-    """One shard has no gap; those of former versions had as many as ranks."""
+@pytest.fixture
+def compared(small, tmp_path):
+    """Give a comparison on one rank."""
     run_compare(small, tmp_path / "both", SPARSE, make_session())
-    compared = RunDirectory(tmp_path / "both")
-    before, session = compared.read_summary("compare.json"), make_session()
-    assert resume(compared.path, session) == ("compare", before)
+    return RunDirectory(tmp_path / "both")
+
+
+def without_shards(directory, **launch):
+    """Make a run one of a former version."""
+    config = directory.read_config()
+    del config["sparse"]["shards"]
+    directory.write_config({"sparse": config["sparse"], "launch": launch})
+
+
+def test_a_comparison_of_one_shard(compared, capsys):
+    """There is no gap."""
+    path = compared.path / "compare.json"
+    before, session = path.read_bytes(), make_session()
+    _, found = resume(compared.path, session)
+    assert {**found, "seal": json.loads(before)["seal"]} == json.loads(before)
     assert session.said == [
         f"{compared.path} is compared to the end; there is nothing to do"
     ]
-    show_comparison(before)
+    show_comparison(found)
     told = capsys.readouterr().out
     assert "With one shard both are the same" in told
     for words in ("gap, measured", "gap, 99 %", "against the average", "Distance"):
         assert words not in told
-    former = {**compared.section("sparse"), "shards": 0}
-    compared.write_config({"launch": {"compare_ranks": 2}, "sparse": former})
+    assert path.read_bytes() == before
+
+
+def test_a_comparison_of_a_former_version(compared):
+    """It noted its ranks, which were its shards, and goes on with as many."""
+    without_shards(compared, compare_ranks=3)
     compared.set_complete("compare", False)
+    for name in ("average", "exact"):
+        shutil.rmtree(compared.path / name)
     _, found = resume(compared.path, make_session())
-    assert found["runs"]["average"]["gap"]["shards"] == 2
+    assert [run["gap"]["shards"] for run in found["runs"].values()] == [3, 3]
+    assert found["runs"]["exact"]["gap"]["measured"] > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "shards", "told"), [(None, 1, True), (0, 1, True), (3, 3, False)]
+)
+def test_an_average_of_a_former_version(small, tmp_path, asked, shards, told):
+    """It did not say over how many shards: the ranks of now, or what the user knows."""
+    run, session = tmp_path / "run", make_session(resume=True)
+    config = replace(SPARSE, shards=3)
+    with pytest.raises(Interrupted):
+        run_sparse(small, run, config, make_session(4))
+    without_shards(RunDirectory(run))
+    if asked is None:
+        resume(run, session)
+    else:
+        run_sparse(small, run, replace(SPARSE, shards=asked), session)
+    words = "warning: the run does not say over how many shards it averages"
+    assert any(line.startswith(words) for line in session.said) == told
+    assert RunDirectory(run).read_config()["sparse"]["shards"] == shards
+
+
+def test_what_a_run_averages_over_stays(small, tmp_path):
+    """Whatever the ranks: here it begins as if on three."""
+    runs = [tmp_path / "whole", tmp_path / "broken"]
+    for run, session in zip(runs, (make_session(), make_session(4)), strict=True):
+        with suppress(Interrupted):
+            run_sparse(small, run, replace(SPARSE, shards=3), session)
+    found = run_sparse(small, runs[1], SPARSE, again := make_session(resume=True))
+    assert "sparsity term averaged over 3 shards of 60 rows" in again.said
+    assert found["digest"] == RunDirectory(runs[0]).read_summary()["digest"]
+    with pytest.raises(ConfigError, match="--shards was 3, is 2"):
+        run_sparse(small, runs[1], replace(SPARSE, shards=2), again)
 
 
 # --- runs of another kind
