@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32
+from mpilayer.arrays import AnyArray, Array32, StoredRows
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.recipe import Like
@@ -53,14 +53,18 @@ def data_facts(data: Path, minibatch: int = 0, section: str = "") -> Facts:
 
 
 def check_range(
-    rows: Array32,
+    rows: Array32 | StoredRows,
     visible: str,
     path: Path,
     advice: str = "give --visible linear and a learning rate of 0.001 to 0.01",
 ) -> None:
     """Check that sigmoid visible units see values in [0, 1]; else a ``DataError``."""
     if visible == "sigmoid" and len(rows):
-        least, most = float(rows.min()), float(rows.max())
+        least, most = (
+            rows.limits()
+            if isinstance(rows, StoredRows)
+            else (float(rows.min()), float(rows.max()))
+        )
         if least < 0 or most > 1:
             raise DataError(
                 f"sigmoid visible units need data in [0, 1]; {path} has {least:g} to "
