@@ -16,7 +16,7 @@ from tests.support.pipeline import (
     Stage,
     assert_same,
     async_plan,
-    each_epoch,
+    interrupted,
     train,
 )
 from tests.support.together import left_in_flight, together
@@ -29,24 +29,6 @@ LOCKSTEP = TablePlan(TABLES["lockstep"], True)
 def alone(world, plan, *others):
     """Return what one rank alone does, on all ranks."""
     return world.on_root(lambda: train(SERIAL, plan, *others))
-
-
-def interrupted(world, plan, rank, epochs, before=None, every=0, delay=0.0):
-    """Train until a rank asks to end after so many epochs of its own; all save."""
-    notice, done = Notice(world), []
-
-    def stop():
-        if world.rank == rank and len(done) >= epochs:
-            notice.raise_it()
-        return notice.is_raised()
-
-    def count(*_):
-        done.append(0)
-        time.sleep(delay)
-
-    stage = train(world, plan, Memory(every, stop), before, prepare=each_epoch(count))
-    notice.close()
-    return stage
 
 
 @pytest.mark.parametrize("streamed", [True, False])
