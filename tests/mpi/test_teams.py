@@ -3,19 +3,21 @@
 import numpy as np
 import pytest
 
+from mpilayer.arrays import StoredRows
 from mpilayer.config import PretrainConfig
+from mpilayer.data.dataset import PIXEL_SCALE
 from mpilayer.errors import TrainingError
 from mpilayer.models.base import LayerShape
-from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.team import ALONE, Team
-from mpilayer.train.layer import LayerState
+from mpilayer.train.layer import LayerState, monitored
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Keeper
 from tests.support import toys
 from tests.support.pipeline import (
     EPOCHS,
     TABLES,
+    alone,
     assert_same,
     assert_sensible,
     async_plan,
@@ -25,14 +27,15 @@ from tests.support.pipeline import (
     interrupted,
     train,
 )
-from tests.support.together import caught, left_in_flight, together
+from tests.support.small import pixels
+from tests.support.together import assert_all_received, caught, together
 
 pytestmark = pytest.mark.mpi(min_size=2)
-SERIAL = SerialCommunicator()
 CONFIG = PretrainConfig(
     layers=(195, 130, 70, 64), slices=(3, 2, 1, 1), epochs=(EPOCHS,), minibatch=20
 )
 ROWS = data(81, 30, n_visible=65)
+ONE = {"config": CONFIG, "rows": ROWS}
 # By the number of ranks.
 LAYOUTS = {
     2: ("1-4:2",),
@@ -41,34 +44,32 @@ LAYOUTS = {
 }
 
 
-def layout_of(world, which):
-    """Return one of the layouts for these ranks."""
-    layouts = LAYOUTS[world.size]
-    return layouts[which % len(layouts)]
-
-
-def alone(world, plan, *others):
-    """Return what one rank alone does, on all ranks."""
-    options = {"config": CONFIG, "rows": ROWS}
-    return world.on_root(lambda: train(SERIAL, plan, *others, **options))
+def in_bytes():
+    """Return rows of a byte a number, none to validate."""
+    stored = StoredRows(pixels(81, 65), PIXEL_SCALE)
+    return monitored(stored, np.empty((0, 65), np.float32), 50)
 
 
 def teams(world, which):
     """Return the options of training in teams."""
-    return {"config": CONFIG, "rows": ROWS, "layout": layout_of(world, which)}
+    layouts = LAYOUTS[world.size]
+    return {**ONE, "layout": layouts[which % len(layouts)]}
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_tables(world, name):
+    """With rows in bytes, none to validate, too."""
     which = list(TABLES).index(name)
     plan = TablePlan(TABLES[name], streamed=bool(which % 2))
-    expected = alone(world, plan)
-    found = train(world, plan, **teams(world, which))
-    waiting = left_in_flight(world)
+    made = in_bytes if which % 3 == 0 else lambda: ROWS
+    expected = alone(world, plan, config=CONFIG, rows=made())
+    found = train(world, plan, **{**teams(world, which), "rows": made()})
+    assert_all_received(world)
     with together(world):
         assert found.used == TABLES[name].used
-        assert not waiting
-        assert_same(found, expected)
+        assert found.digests == expected.digests
+        if made is not in_bytes:
+            assert_same(found, expected)
 
 
 SIGMOID, AUTOENCODER = LayerShape(65, 195), {"method": "autoencoder"}
@@ -125,11 +126,10 @@ def test_an_asynchronous_run_can_be_replayed(world, end, hesitant):
             hesitate(state)
 
     recorded = train(world, async_plan(end), **teams(world, 0), prepare=prepare)
-    waiting = left_in_flight(world)
+    assert_all_received(world)
     plan = TablePlan(recorded.schedule(), True)
-    serial, replayed = alone(world, plan), train(world, plan, **teams(world, 1))
+    serial, replayed = alone(world, plan, **ONE), train(world, plan, **teams(world, 1))
     with together(world):
-        assert not waiting
         assert_sensible(recorded, end)
         assert_same(serial, recorded)
         assert_same(replayed, recorded)
@@ -143,17 +143,16 @@ def test_stopped_by_any_rank(world, name):
         stage = interrupted(world, plan, rank, 2, **teams(world, rank))
         cut = stage.cut(plan)
         ended = train(world, plan, None, stage, **teams(world, rank + 1))
-        waiting = left_in_flight(world)
+        assert_all_received(world)
         if name == "async":
-            expected = alone(world, TablePlan(ended.schedule(), True))
+            expected = alone(world, TablePlan(ended.schedule(), True), **ONE)
         else:
-            expected = alone(world, plan)
-            serial = alone(world, plan, None, stage)
+            expected = alone(world, plan, **ONE)
+            serial = alone(world, plan, stage, **ONE)
             with together(world):
                 assert stage.interrupted == (stage.epochs != expected.epochs)
                 assert_same(serial, expected)
         with together(world):
-            assert not waiting
             assert tuple(mine.epoch for mine in cut) == stage.epochs
             assert_same(ended, expected)
 

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mpilayer.config import PretrainConfig
 from mpilayer.parallel.channel import Rows
-from mpilayer.parallel.comm import Communicator
+from mpilayer.parallel.comm import Communicator, SerialCommunicator
 from mpilayer.parallel.notice import Notice
 from mpilayer.placement import place_teams
 from mpilayer.train.layer import LayerState, layer_shapes, monitored
@@ -262,6 +263,12 @@ def hesitate(state: LayerState) -> None:
         return contrast(*arguments)
 
     state.layer.contrast = slow  # type: ignore[method-assign]
+
+
+def alone(world: Communicator, plan: Plan, *before: Any, **options: Any) -> Stage:
+    """Return what one rank alone does, on all ranks. Collective."""
+    work = partial(train, SerialCommunicator(), plan, None, *before, **options)
+    return world.on_root(work)
 
 
 def each_epoch(
