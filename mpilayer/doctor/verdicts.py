@@ -28,6 +28,9 @@ _END_IS_NEAR = 600.0
 _CONTAINER_SHM = 64 << 20
 # MPICH 5 was seen to take 5.4 MB a rank.
 _SHM_OF_RANK = 8 << 20
+# What a team shares for this stack, by measurement, and for a row of pixels more.
+_STACK_BYTES, _STACK_ROW_BYTES = 36e6, 784 + 2 * 4 * (1000 + 500 + 250)
+_FEW_THOUSANDS = 2
 _LEAST_DISK, _LITTLE_DISK = 10**9, 5 * 10**9
 _LITTLE_MEMORY = 10**9
 _SLOW_WRITE = 1.0
@@ -262,11 +265,18 @@ def _shm(facts: Facts, host: str, shm: Space, n_ranks: int) -> Finding:
     }
     text = f"{host}: {size(shm.size)}, {size(shm.free)} free"
     if unused.get(make):
-        return judged("memory", "/dev/shm", f"{text}; MPI is told not to use it")
+        text += "; MPI is told not to use it"
+        if make == "mpich":
+            text += ", so that no layer can have several ranks"
+        return judged("memory", "/dev/shm", text)
     scarce, remedy = not shm_suffices(shm, n_ranks), more_shm(make)
     crash = (scarce and n_ranks > 1, PROBLEM, f"{text}: ranks may crash", remedy)
     others = (scarce, NOTE, f"{text}: several ranks may crash", remedy)
-    return judged("memory", "/dev/shm", text, crash, others)
+    thousands = max(0, int((shm.free - _STACK_BYTES) / _STACK_ROW_BYTES / 1000))
+    rows = f"{1000 * thousands:,} rows" if thousands else "no rows"
+    text += f"; several ranks a layer can train 784-1000-500-250-30 on {rows}"
+    little = (thousands < _FEW_THOUSANDS, NOTE, text, more_shm(""))
+    return judged("memory", "/dev/shm", text, crash, others, little)
 
 
 def _messages(facts: Facts) -> Iterator[Finding]:

@@ -148,6 +148,9 @@ COMPLAINTS = {
     "/dev/shm | problem | 67.1 MB free: ranks may crash | NOLOCAL=1": shm(*SMALL),
     "/dev/shm | problem | 10.5 MB free | size=1g, or --ipc=host)": shm(GB, 10 * MIB),
     "/dev/shm | note | several ranks may crash | --shm-size": shm(*SMALL, n_ranks=1),
+    "/dev/shm | note | 784-1000-500-250-30 on 1,000 rows | 1g, or --ipc=host).": shm(
+        GB, 60 * 10**6
+    ),
     "/dev/shm | problem | may crash | sm_backing": shm(*SMALL, mpi=OPEN_MPI),
     "/dev/shm | problem | may crash | FABRICS=ofi": shm(*SMALL, mpi="Intel(R) MPI"),
     "/dev/shm | problem | may crash | --ipc=host).": shm(*SMALL, mpi="?"),
@@ -218,7 +221,10 @@ FINE = {
         sums=(Sum(32_000, 2e-5), Sum(11_000_000, 2e-3))
     ),
     "/dev/shm | ": ranks({"shm": None}),
-    "/dev/shm | a: 67.1 MB, 67.1 MB free; MPI is told not to use it": TOLD,
+    "/dev/shm | a: 67.1 MB, 67.1 MB free; MPI is told not to use it, so that no layer "
+    "can have several ranks": TOLD,
+    "/dev/shm | a: 2 GB, 1 GB free; several ranks a layer can train "
+    "784-1000-500-250-30 on 65,000 rows": shm(2 * GB, GB),
     "RAM | ": ranks({"memory": None}),
     "disk | ": folder(type=""),
     "room | ": folder(space=None),
