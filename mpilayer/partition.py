@@ -14,6 +14,26 @@ def shard_bounds(n_rows: int, n_shards: int) -> list[tuple[int, int]]:
     return list(pairwise(starts))
 
 
+TILE = 64
+"""Units at whose multiples layers are cut: kernels of BLAS work in such tiles."""
+
+
+def most_slices(n_units: int) -> int:
+    """Return into how many slices of ``TILE`` units a layer can be cut, at least 1."""
+    return max(1, n_units // TILE)
+
+
+def slice_bounds(n_units: int, n_slices: int) -> list[slice]:
+    """Return the units of each slice: whole tiles, as equal as that allows.
+
+    There are fewer slices where these would have less than a tile. The last ones are
+    the wide ones, and the very last takes the rest of the last tile.
+    """
+    n = min(n_slices, most_slices(n_units))
+    edges = [TILE * (-(-n_units // TILE) * i // n) for i in range(n)]
+    return [slice(a, b) for a, b in pairwise([*edges, n_units])]
+
+
 def layers_to_ranks(costs: Sequence[float], n_ranks: int) -> list[range]:
     """Return the contiguous layers of each rank so that the largest load is smallest.
 

@@ -16,7 +16,7 @@ class Parameters:
     """A contiguous ``vector`` (size,) with named, reshaped views.
 
     They lie in it in the order of ``shapes``. float64 is for sums, and for optimizers
-    that need the digits.
+    that need the digits. A ``vector`` that is given is used as it is, not copied.
 
     Examples
     --------
@@ -26,17 +26,19 @@ class Parameters:
     6.0
     """
 
-    def __init__(self, shapes: Shapes, dtype: type = np.float32) -> None:
+    def __init__(
+        self,
+        shapes: Shapes,
+        dtype: type = np.float32,
+        vector: AnyArray | None = None,
+    ) -> None:
         self.shapes = dict(shapes)
         ends = list(accumulate(map(prod, self.shapes.values()), initial=0))
-        self.vector: AnyArray = np.zeros(ends[-1], dtype)
+        self.vector = np.zeros(ends[-1], dtype) if vector is None else vector
         self._slices = dict(
             zip(self.shapes, starmap(slice, pairwise(ends)), strict=True)
         )
-        self._views: dict[str, AnyArray] = {
-            name: self.vector[where].reshape(self.shapes[name])
-            for name, where in self._slices.items()
-        }
+        self._views = self.views(self.vector)
 
     def __getitem__(self, name: str) -> AnyArray:
         return self._views[name]
@@ -51,6 +53,13 @@ class Parameters:
     def span(self, first: str, last: str = "") -> slice:
         """Return where the views from ``first`` to ``last`` lie in the vector."""
         return slice(self._slices[first].start, self._slices[last or first].stop)
+
+    def views(self, vector: AnyArray) -> dict[str, AnyArray]:
+        """Return views by name into another vector of this layout."""
+        return {
+            name: vector[where].reshape(self.shapes[name])
+            for name, where in self._slices.items()
+        }
 
     def like(self) -> "Parameters":
         """Return zeros of the same layout."""

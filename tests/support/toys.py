@@ -2,6 +2,12 @@
 
 import numpy as np
 
+from mpilayer.optim.minibatch import PlainDescent
+from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.train.backpropagation import Backpropagation
+from mpilayer.train.groups import RowGroups
+from mpilayer.train.slices import OwnSlices
+
 
 def rows(n_rows: int, n_columns: int = 12, seed: int = 0) -> np.ndarray:
     """Return float32 rows in (0, 1) that a few hidden causes explain."""
@@ -37,8 +43,22 @@ def layer_gradient(layer, visible, seed: int = 0, scale: float = 1.0, done=ignor
     return out, hidden.copy()
 
 
-def stack_gradient(stack, visible, loss="squared", scale: float = 1.0, done=ignore):
-    """Return a stack's gradient and the loss."""
-    out = stack.parameters.like()
-    out.vector[:] = np.nan
-    return out, stack.gradient(visible, loss, out, scale, done)
+def stack_gradient(
+    stack, visible, loss="squared", scale=1.0, target=None, masks=(), slices=1
+):
+    """Return a stack's gradient times ``scale``, and the loss: a step of descent."""
+    target = visible if target is None else target
+    groups, before = RowGroups(SerialCommunicator()), stack.parameters.copy()
+    own = OwnSlices(
+        stack, PlainDescent(scale), lambda _: PlainDescent(scale), groups, slices
+    )
+    training = Backpropagation(stack, own, groups, loss, len(visible))
+    factors = dict(enumerate(masks))
+    now = training.meet(0, len(visible), 0, (visible, target), factors.get)
+    own.take()
+    training.step(now, lambda: None)
+    own.give()
+    gradient = stack.parameters.like()
+    gradient.vector[:] = before.vector - stack.parameters.vector
+    stack.parameters.vector[:] = before.vector
+    return gradient, float(training.losses.sum())

@@ -9,9 +9,8 @@ from mpilayer.errors import ConfigError
 from mpilayer.models.autoencoder import Autoencoder
 from mpilayer.models.base import LayerShape
 from mpilayer.models.rbm import RBM
-from mpilayer.models.stack import DeepAutoencoder
 from tests.support import plain
-from tests.support.toys import ignore, layer_gradient, randomize, rows, stack_gradient
+from tests.support.toys import ignore, layer_gradient, randomize, rows
 
 MODES = [
     (visible, hidden, tied, loss)
@@ -166,7 +165,6 @@ MODELS = {
     "rbm, one visible unit": lambda: RBM(LayerShape(1, 7)),
     "autoencoder, tied": lambda: Autoencoder(ODD),
     "autoencoder, untied": lambda: Autoencoder(ODD, tied=False),
-    "stack": lambda: DeepAutoencoder([ODD, LayerShape(7, 4)]),
 }
 
 
@@ -177,11 +175,8 @@ def model(request):
 
 
 def made_gradient(model, done):
-    """Return gradient and activations (or loss) of a minibatch."""
-    is_stack = isinstance(model, DeepAutoencoder)
-    n_visible = (model.shapes[0] if is_stack else model.shape).n_visible
-    made = stack_gradient if is_stack else layer_gradient
-    return made(model, rows(20, n_visible), done=done)
+    """Return gradient and activations of a minibatch."""
+    return layer_gradient(model, rows(20, model.shape.n_visible), done=done)
 
 
 def test_each_part_comes_once(model):
@@ -197,8 +192,7 @@ def test_each_part_comes_once(model):
 
 def test_parts_are_complete_and_their_parameters_free(model):
     expected, value = made_gradient(model, ignore)
-    out = model.parameters.like()
-    early = np.empty_like(out.vector)
+    early = np.empty_like(model.parameters.vector)
 
     def take_and_spoil(part, gradient):
         early[part] = gradient
@@ -207,9 +201,6 @@ def test_parts_are_complete_and_their_parameters_free(model):
 
     n_visible = next(iter(model.parameters.shapes.values()))[0]
     v = rows(20, n_visible)
-    if isinstance(model, DeepAutoencoder):
-        again = model.gradient(v, "squared", out, 1.0, take_and_spoil)
-    else:
-        again = model.gradient(v, np.random.default_rng(0), 1.0, take_and_spoil)
+    again = model.gradient(v, np.random.default_rng(0), 1.0, take_and_spoil)
     np.testing.assert_array_equal(early, expected.vector)
     np.testing.assert_array_equal(again, value)

@@ -10,7 +10,7 @@ from mpilayer.models.base import LayerShape
 from mpilayer.models.rbm import RBM
 from mpilayer.models.stack import DeepAutoencoder, Predictor
 from tests.support import plain
-from tests.support.toys import ignore, randomize, rows, stack_gradient
+from tests.support.toys import randomize, rows, stack_gradient
 
 SHAPES = (
     LayerShape(12, 8, "sigmoid", "tanh"),
@@ -78,14 +78,6 @@ def test_gradients_of_parts_of_a_minibatch_add_up(stack):
     assert not parts[2][0].vector.any()
 
 
-@pytest.mark.parametrize("n_rows", [15, 0])
-def test_steps_are_done_from_the_last_to_the_first(stack, n_rows):
-    done = []
-    stack_gradient(stack, rows(15)[:n_rows], done=lambda part, _: done.append(part))
-    spans = [stack.parameters.span(f"weights_{k}", f"bias_{k}") for k in range(6)]
-    assert done == spans[::-1]
-
-
 def test_a_bad_number_does_not_hide(stack):
     v = rows(15)
     v[3, 2] = nan
@@ -119,13 +111,6 @@ def masks(n_rows, widths=(12, 8, 6)):
     return [(1.5 * (rng.random((n_rows, n)) < 0.7)).astype("f") for n in widths]
 
 
-def gradient(model, v, loss, target, factors=()):
-    out = model.parameters.like()
-    out.vector[:] = np.nan
-    total = model.gradient(v, loss, out, 0.125, ignore, target, factors)
-    return out.vector, total
-
-
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("n_rows", [15, 0])
 @pytest.mark.parametrize(("loss", "classes"), LOSSES)
@@ -143,10 +128,10 @@ def test_loss_and_gradient(loss, classes, n_rows, masked):
             return plain.softmax_loss(target, output)
         return plain.loss(loss, v if target is None else target, output)
 
-    found, total = gradient(model, v, loss, target, factors)
+    found, total = stack_gradient(model, v, loss, 0.125, target, factors)
     assert total == pytest.approx(cost(model.parameters.vector), rel=1e-5)
     expected = plain.central_differences(cost, model.parameters.vector)
-    np.testing.assert_allclose(8 * found, expected, rtol=1e-3, atol=2e-4)
+    np.testing.assert_allclose(8 * found.vector, expected, rtol=1e-3, atol=2e-4)
     np.testing.assert_array_equal(v, rows(n_rows))
     if target is not None:
         np.testing.assert_array_equal(target, wanted(loss, n_rows))
@@ -155,10 +140,10 @@ def test_loss_and_gradient(loss, classes, n_rows, masked):
 def test_masks_of_ones_change_nothing():
     model, v, target = new_predictor(), rows(15), wanted("softmax", 15)
     ones = [np.ones_like(mask) for mask in masks(15)]
-    expected = gradient(model, v, "softmax", target)
+    expected = stack_gradient(model, v, "softmax", target=target)
     for factors in (ones, [None, None, ones[2]], [None]):
-        found = gradient(model, v, "softmax", target, factors)
-        np.testing.assert_array_equal(found[0], expected[0])
+        found = stack_gradient(model, v, "softmax", target=target, masks=factors)
+        np.testing.assert_array_equal(found[0].vector, expected[0].vector)
         assert found[1] == expected[1]
 
 
@@ -185,7 +170,7 @@ def test_scikit_learn_finds_the_same_loss():
     p = model.parameters
     other.coefs_ = [p[f"weights_{k}"] for k in range(3)]
     other.intercepts_ = [p[f"bias_{k}"] for k in range(3)]
-    _, found = gradient(model, v, "softmax", target)
+    _, found = stack_gradient(model, v, "softmax", target=target)
     expected = 40 * log_loss(chosen, other.predict_proba(v), labels=np.arange(4))
     assert found == pytest.approx(expected, rel=1e-5)
     np.testing.assert_array_equal(model.apply(v).argmax(axis=1), other.predict(v))
