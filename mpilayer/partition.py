@@ -1,7 +1,11 @@
 """Who owns what: rows to ranks, layers to ranks. Pure integers."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+
+Bounds = tuple[int, int]
+"""Where a part of all rows starts and stops."""
 
 
 def shard_bounds(n_rows: int, n_shards: int) -> list[tuple[int, int]]:
@@ -14,24 +18,40 @@ def shard_bounds(n_rows: int, n_shards: int) -> list[tuple[int, int]]:
     return list(pairwise(starts))
 
 
-TILE = 64
-"""Units at whose multiples layers are cut: kernels of BLAS work in such tiles."""
+@dataclass(frozen=True)
+class Cut:
+    """Rows cut into contiguous shards, and each of these into blocks.
 
-
-def most_slices(n_units: int) -> int:
-    """Return into how many slices of ``TILE`` units a layer can be cut, at least 1."""
-    return max(1, n_units // TILE)
-
-
-def slice_bounds(n_units: int, n_slices: int) -> list[slice]:
-    """Return the units of each slice: whole tiles, as equal as that allows.
-
-    There are fewer slices where these would have less than a tile. The last ones are
-    the wide ones, and the very last takes the rest of the last tile.
+    Nothing of it depends on ranks: they get whole blocks, so that each block has the
+    same rows whoever works on it.
     """
-    n = min(n_slices, most_slices(n_units))
-    edges = [TILE * (-(-n_units // TILE) * i // n) for i in range(n)]
-    return [slice(a, b) for a, b in pairwise([*edges, n_units])]
+
+    shards: tuple[Bounds, ...]
+    blocks: tuple[Bounds, ...]
+
+    @staticmethod
+    def of(n_rows: int, n_shards: int, longest: int) -> "Cut":
+        """Return the cut into shards equal within one, of blocks that are likewise.
+
+        Blocks begin anew with every shard: a shard is what it would be of whole blocks,
+        though there be fewer of them than shards. None is longer than ``longest``.
+        """
+        shards = shard_bounds(n_rows, n_shards)
+        blocks = [
+            (start + a, start + b)
+            for start, stop in shards
+            for a, b in shard_bounds(stop - start, -(-(stop - start) // longest))
+        ]
+        return Cut(tuple(shards), tuple(blocks))
+
+    def rows_of(self, rank: int, n_ranks: int) -> Bounds:
+        """Return the rows of a rank: contiguous blocks, as many as others within one.
+
+        With more ranks than blocks the last have none.
+        """
+        first, last = shard_bounds(len(self.blocks), n_ranks)[rank]
+        starts = [*(start for start, _ in self.blocks), self.shards[-1][1]]
+        return starts[first], starts[last]
 
 
 def layers_to_ranks(costs: Sequence[float], n_ranks: int) -> list[range]:

@@ -16,11 +16,10 @@ from mpilayer.bench.rows import write_patches
 from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.partition import shard_bounds
 from mpilayer.runs.rows import Facts
 from mpilayer.runs.session import Session
 from mpilayer.runs.sparse import make_cost
-from mpilayer.train.sparse.cost import ShardedCost, make_model
+from mpilayer.train.sparse.cost import ShardedCost, cut_of, make_model
 
 MODES = ("average", "exact", "exact-fused")
 
@@ -84,8 +83,8 @@ def main(data: str, rounds: str) -> None:
     session = Session.begin(threads=1)
     comm = session.comm
     with Dataset.open(Path(data)) as dataset:
-        bounds = shard_bounds(dataset.n_samples("train"), comm.size)
-        shard = dataset.rows("train", *bounds[comm.rank])
+        cut = cut_of(SparseConfig(), dataset.n_samples("train"), comm.size)
+        shard = dataset.rows("train", *cut.rows_of(comm.rank, comm.size))
         rows = dataset.rows("train") if comm.rank == 0 else shard
     comparison = time_modes(rows, shard, session, int(rounds))
     if comm.rank == 0:

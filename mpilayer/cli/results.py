@@ -15,6 +15,12 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.tasks import COMPARE, PRETRAIN, SPARSE, TASKS
 from mpilayer.words import count
 
+_ERRORS = {
+    "classifier": "wrong classes, percent",
+    "regressor": "root mean square error of the labels",
+}
+_RECONSTRUCTION = "reconstruction (sum over columns, mean over rows)"
+
 
 def show_result(
     command: str, run: Path, summary: dict[str, Any], alone: bool = True
@@ -70,6 +76,20 @@ def _draw_filters(directory: RunDirectory, summary: dict[str, Any]) -> str:
     return f"Filters: {picture if picture.exists() else source}"
 
 
+def evaluation_table(summary: dict[str, Any]) -> Table:
+    """Return the errors of all models of an experiment, of whatever kind."""
+    kinds = [_ERRORS.get(r["model"], _RECONSTRUCTION) for r in summary.values()]
+    rows = []
+    for name, result in summary.items():
+        size = f"{result['n_samples']} {result['split']}"
+        errors = map(show.number, (result["error"], result.get("pca_error")))
+        components = str(result.get("n_code", "–"))
+        rows.append([name, result["model"], size, *errors, components])
+    head = ("run", "model", "rows", "error", "PCA error", "components")
+    title = f"Error: {'; '.join(dict.fromkeys(kinds))}"
+    return show.table(title, head, rows, left=2)
+
+
 # --- a comparison
 
 
@@ -93,14 +113,21 @@ def _runs_table(result: dict[str, Any]) -> Table:
         row("milliseconds an evaluation", ".2f", "seconds_per_evaluation", unit=1e3),
         row("share of Allreduce", ".1%", "allreduce_share"),
     ]
-    if result["ranks"] > 1:
+    if _n_shards(result) > 1:
         rows[2:2] = [
             row("gap, measured", ".2e", "gap", "measured"),
             row("gap, predicted to second order", ".2e", "gap", "predicted"),
             row("gap, 99 % bound", ".2e", "gap", "bound"),
         ]
-    title = f"Two runs from one start, {count(result['ranks'], 'rank')}"
+    shards, ranks = count(_n_shards(result), "shard"), count(result["ranks"], "rank")
+    title = f"Two runs from one start, {shards}, {ranks}"
     return show.table(title, ("", *(f"trained on\n{name}" for name in runs)), rows)
+
+
+def _n_shards(result: dict[str, Any]) -> int:
+    """Return over how many shards the average was taken."""
+    found: int = result["runs"]["exact"]["gap"]["shards"]
+    return found
 
 
 def _shards_table(result: dict[str, Any]) -> Table:
@@ -112,12 +139,14 @@ def _shards_table(result: dict[str, Any]) -> Table:
         gaps = (lying["measured"], lying["predicted"], lying["bound"])
         cells = [_shown(gap, ".2e") for gap in (*gaps, ordered["measured"])]
         rows.append([str(lying["shards"]), *cells])
-    return show.table(title, columns, rows, "right")
+    return show.table(title, columns, rows, left=0)
 
 
 def _remarks(result: dict[str, Any]) -> list[str]:
-    lines = ["With one rank both are the same: start several with mpiexec."]
-    if result["ranks"] > 1:
+    lines = [
+        "With one shard both are the same: give --shards N, or start several ranks."
+    ]
+    if _n_shards(result) > 1:
         paper = result["paper"]
         seconds = result["runs"]["exact"]["seconds_per_evaluation"]
         low, high = paper["exact_slower_by_seconds"]

@@ -58,7 +58,7 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         ----------
         X : array or sparse matrix (n_samples, n_features)
             Of this rank. Sparse rows are made dense by the minibatch or by blocks; as a
-            whole where ranks exchange rows (``StackedAutoencoder``, sgd of
+            whole where ranks exchange rows (``StackedAutoencoder``,
             ``SparseAutoencoder``).
 
         Raises

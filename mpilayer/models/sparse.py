@@ -1,17 +1,17 @@
-"""Sparse autoencoder: sums over a shard, in the two steps that the exact KL needs."""
+"""Sparse autoencoder: what blocks of rows add, in the two steps of the exact KL."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from mpilayer.arrays import ROW_BLOCK, AnyArray, Array64, row_blocks
+from mpilayer.arrays import AnyArray, Array64
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.models.base import LayerShape
 from mpilayer.numerics.activations import activation
 from mpilayer.numerics.losses import kl_curvature, kl_divergence, kl_slope
-from mpilayer.numerics.parameters import Parameters
+from mpilayer.numerics.parameters import Parameters, Shapes
 
 # tanh z = 2σ(2z) − 1: firing probabilities are σ(gain · z), also for tanh.
 _GAINS = {"sigmoid": 1, "tanh": 2}
@@ -70,6 +70,36 @@ class _Block(NamedTuple):
         return _Block(*(array[:n_rows] for array in self))
 
 
+class BlockSums:
+    """What every block of rows adds to the sums over all rows.
+
+    Parameters
+    ----------
+    n_blocks : int
+        How many blocks.
+    shapes : mapping
+        Of each sum, by name, as for ``Parameters``.
+    dtype : type
+        That of the products.
+
+    Attributes
+    ----------
+    table : ndarray (n_blocks, size)
+        All of it; ``sums[name]`` is a view (n_blocks, *shape) of the sums of a name.
+    """
+
+    def __init__(self, n_blocks: int, shapes: Shapes, dtype: type) -> None:
+        layout = Parameters(shapes, dtype)
+        self.table: AnyArray = np.zeros((n_blocks, layout.vector.size), dtype)
+        self._views = {
+            name: self.table[:, layout.span(name)].reshape(n_blocks, *shape)
+            for name, shape in layout.shapes.items()
+        }
+
+    def __getitem__(self, name: str) -> AnyArray:
+        return self._views[name]
+
+
 class SparseAutoencoder:
     """One hidden layer with a firing probability of each unit: y = g(f(xW₁+b₁)W₂+b₂).
 
@@ -97,7 +127,9 @@ class SparseAutoencoder:
     σ(2z) of tanh units; everything is computed from s, because in float32 the sum
     ½(1 + tanh z) is 0 for units that are nearly off, and the KL term infinite.
 
-    All calls are local. Rows go through in blocks that stay in the cache.
+    All calls are local. Rows go through in blocks that stay in the cache, and what each
+    block adds is kept apart: a sum that shall not depend on who has which block is made
+    by who knows all of them (:mod:`mpilayer.train.sparse.totals`).
     """
 
     def __init__(self, shape: LayerShape, dtype: type = np.float32) -> None:
@@ -121,101 +153,124 @@ class SparseAutoencoder:
         self._output = activation(shape.visible)
         self.firing: AnyArray = np.empty((0, shape.n_hidden), dtype)
         n_visible, n_hidden = shape.n_visible, shape.n_hidden
-        whole = _Block.of(ROW_BLOCK, n_visible, n_hidden, dtype)
-        self._blocks = {ROW_BLOCK: whole}
+        self._whole = _Block.of(0, n_visible, n_hidden, dtype)
+        self._blocks: dict[int, _Block] = {}
         # The weights as the products use them: gains folded in.
         self._up: AnyArray = np.empty((n_visible, n_hidden), dtype)
         self._out: AnyArray = np.empty((n_hidden, n_visible), dtype)
-        self._up_product, self._out_product = self._up.copy(), self._out.copy()
 
-    def fire(self, rows: AnyArray) -> Array64:
-        """Compute and keep the firing probabilities of all rows of the shard.
-
-        Return their sums over the rows, (n_hidden,), float64.
-        """
-        if len(self.firing) != len(rows):
-            self.firing = np.empty((len(rows), self.shape.n_hidden), self.dtype)
-        self._fold(len(rows))
-        sums = np.zeros(self.shape.n_hidden)
-        for where in row_blocks(len(rows)):
-            sums += self._fire_block(rows[where], self.firing[where])
-        return sums
-
-    def backpropagate(
-        self, rows: AnyArray, slope: Callable[[], Array64], sums: Parameters
-    ) -> float:
-        """Add up the gradient over rows whose firing ``fire`` has kept.
-
-        Return Σ_rows ½‖y − x‖².
+    def fire(self, rows: AnyArray, blocks: Sequence[slice], sums: AnyArray) -> None:
+        """Compute and keep the firing probabilities of all rows.
 
         Parameters
         ----------
         rows : ndarray (n_samples, n_visible)
+            Of the model's type.
+        blocks : sequence of slice
+            Cut the rows, one after the other.
+        sums : ndarray (n_blocks, n_hidden)
+            Overwritten with the sums over the rows of each block.
+        """
+        if len(self.firing) != len(rows):
+            self.firing = np.empty((len(rows), self.shape.n_hidden), self.dtype)
+        self._fold(blocks)
+        for where, own in zip(blocks, sums, strict=True):
+            self._fire_block(np.asarray(rows[where]), self.firing[where], own)
+
+    def backpropagate(
+        self,
+        rows: AnyArray,
+        blocks: Sequence[slice],
+        slopes: Callable[[], Sequence[Array64]],
+        sums: BlockSums,
+    ) -> None:
+        """Compute the gradient over rows whose firing ``fire`` has kept.
+
+        Parameters
+        ----------
+        rows, blocks
             As given to ``fire``, with the same parameters.
-        slope : callable
-            Returns the derivative of the sparsity term by each firing probability,
-            (n_hidden,). Called once, after the output layer of the first block: what it
-            waits for may travel meanwhile.
-        sums : Parameters
+        slopes : callable
+            Returns for each block the derivative of the sparsity term by each firing
+            probability, (n_hidden,); blocks that have the same one share the array.
+            Called once, after the output layer of the first block, if there is one:
+            what it waits for may travel meanwhile.
+        sums : BlockSums
             Its views of the names of ``parameters`` are overwritten with
-            Σ_rows (∂½‖y − x‖²/∂parameters + Σ_j slope_j ∂p_j/∂parameters).
+            Σ_rows (∂½‖y − x‖²/∂parameters + Σ_j slope_j ∂p_j/∂parameters), up to what
+            ``finish`` does, and ``squared`` (1,) with Σ_rows ‖y − x‖².
         """
         if len(self.firing) != len(rows):
             raise RuntimeError("fire comes before backpropagate")
-        sums.vector[sums.span("weights", "visible_bias")] = 0
-        squared, pull = 0.0, None
-        for where in row_blocks(len(rows)):
-            x, firing = rows[where], self.firing[where]
+        found: Sequence[Array64] = ()
+        filled: Array64 | None = None
+        for number, where in enumerate(blocks):
+            x, firing = np.asarray(rows[where]), self.firing[where]
             block = self._block(len(x))
-            squared += self._output_block(x, firing, block)
-            if pull is None:
-                # Once for all blocks, of which none is longer.
-                pull = block.pull
-                pull[:] = slope()
+            sums["squared"][number] = self._output_block(x, firing, block)
+            found = found or list(slopes())
+            if found[number] is not filled:
+                # As long as any: the room is the same for all blocks.
+                filled = found[number]
+                self._whole.pull[:] = filled
             np.add(block.back, block.pull, out=block.back)
-            self._add_gradients(x, firing, block, sums)
-        self._apply_gain(sums)
-        return squared / 2
+            self._keep_gradients(x, firing, block, number, sums)
 
     def backpropagate_fused(
-        self, rows: AnyArray, sums: Parameters
-    ) -> tuple[float, Array64]:
-        """Add up all that the gradient needs in one pass, before any p is known.
+        self, rows: AnyArray, blocks: Sequence[slice], sums: BlockSums
+    ) -> None:
+        """Compute all that the gradient needs in one pass, before any p is known.
 
         The sparsity part of the gradient is linear in the slopes k_j = ∂KL/∂p_j:
         everybody can multiply by them after the sums over all ranks are known. ``sums``
-        become those of ``backpropagate`` with slopes of 0, and ``firing_weights``
+        become those of ``backpropagate`` with slopes of 0, ``firing`` (n_hidden,) the
+        sums of the firing probabilities, and, up to ``finish``, ``firing_weights``
         (n_visible, n_hidden) and ``firing_bias`` (n_hidden,) Σ_rows ∂p_j/∂weights and
-        ∂p_j/∂hidden_bias. Return Σ_rows ½‖y − x‖², and the sums of the firing
-        probabilities (n_hidden,).
+        ∂p_j/∂hidden_bias.
         """
-        sums.vector[sums.span("weights", "visible_bias")] = 0
-        sums["firing_weights"][:] = sums["firing_bias"][:] = 0
-        self._fold(len(rows))
-        squared, fired = 0.0, np.zeros(self.shape.n_hidden)
-        for where in row_blocks(len(rows)):
-            x = rows[where]
+        self._fold(blocks)
+        for number, where in enumerate(blocks):
+            x = np.asarray(rows[where])
             block = self._block(len(x))
-            fired += self._fire_block(x, block.firing)
-            squared += self._output_block(x, block.firing, block)
-            self._add_gradients(x, block.firing, block, sums)
-            sums["firing_weights"][:] += np.dot(x.T, block.spread, self._up_product)
-            sums["firing_bias"][:] += self._column_sums(block.spread, block)
-        self._apply_gain(sums)
-        sums["firing_weights"][:] *= self.gain
-        sums["firing_bias"][:] *= self.gain
-        return squared / 2, fired
+            self._fire_block(x, block.firing, sums["firing"][number])
+            sums["squared"][number] = self._output_block(x, block.firing, block)
+            self._keep_gradients(x, block.firing, block, number, sums)
+            np.dot(x.T, block.spread, sums["firing_weights"][number])
+            np.dot(block.ones, block.spread, sums["firing_bias"][number])
+
+    def finish(self, totals: Parameters) -> None:
+        """Bring the sums over all blocks, in place, to what they are the sums of.
+
+        What all rows have in common is multiplied once, here.
+        """
+        gain = self.gain
+        if gain == 1:
+            return
+        totals["weights"][:] *= gain
+        totals["hidden_bias"][:] *= gain
+        # a = gain·s − (gain − 1)
+        totals["decode_weights"][:] *= gain
+        totals["decode_weights"][:] -= (gain - 1) * totals["visible_bias"]
+        for name in ("firing_weights", "firing_bias"):
+            if name in totals.shapes:
+                totals[name][:] *= gain
 
     def _block(self, n_rows: int) -> _Block:
-        """Return room for so many rows; shorter blocks share that of the whole one."""
+        """Return room for so many rows, at most those of the longest block."""
         if n_rows not in self._blocks:
-            self._blocks[n_rows] = self._blocks[ROW_BLOCK].first(n_rows)
+            self._blocks[n_rows] = self._whole.first(n_rows)
         return self._blocks[n_rows]
 
-    def _fold(self, n_rows: int) -> None:
+    def _fold(self, blocks: Sequence[slice]) -> None:
         """Bring the weights into the form and type that the products need."""
-        p, gain = self.parameters, self.gain
-        block = self._block(min(n_rows, ROW_BLOCK))
+        longest = max((where.stop - where.start for where in blocks), default=0)
+        if longest > len(self._whole.ones):
+            shape = self.shape
+            self._whole = _Block.of(
+                longest, shape.n_visible, shape.n_hidden, self.dtype
+            )
+            self._blocks.clear()
+        p, gain, block = self.parameters, self.gain, self._block(longest)
         np.multiply(p["weights"], -gain, out=self._up)
         np.multiply(p["hidden_bias"], -gain, out=block.up_bias)
         np.multiply(p["decode_weights"], gain, out=self._out)
@@ -223,8 +278,8 @@ class SparseAutoencoder:
         shift = (gain - 1) * p["decode_weights"].sum(axis=0)
         np.subtract(p["visible_bias"], shift, out=block.out_bias)
 
-    def _fire_block(self, x: AnyArray, out: AnyArray) -> AnyArray:
-        """Write 1 / (1 + exp(−gain · z)) into ``out``; return the sums over rows."""
+    def _fire_block(self, x: AnyArray, out: AnyArray, sums: AnyArray) -> None:
+        """Write 1 / (1 + exp(−gain · z)) into ``out``, and its sums over rows."""
         block = self._block(len(x))
         np.dot(x, self._up, out)  # with the sign; on few rows faster than matmul
         out += block.up_bias
@@ -233,7 +288,8 @@ class SparseAutoencoder:
             np.exp(out, out=out)
         out += 1
         np.divide(1, out, out=out)
-        return self._column_sums(out, block)
+        # The sums over rows: BLAS takes a quarter of NumPy's time.
+        np.dot(block.ones, out, sums)
 
     def _output_block(self, x: AnyArray, firing: AnyArray, block: _Block) -> float:
         """Fill ``delta``, and ``back`` with gain · delta W₂ᵀ; return Σ ‖y − x‖²."""
@@ -248,28 +304,21 @@ class SparseAutoencoder:
         np.dot(delta, self._out.T, block.back)
         return squared
 
-    def _add_gradients(
-        self, x: AnyArray, firing: AnyArray, block: _Block, sums: Parameters
+    def _keep_gradients(
+        self,
+        x: AnyArray,
+        firing: AnyArray,
+        block: _Block,
+        number: int,
+        sums: BlockSums,
     ) -> None:
-        """Add what a block gives, but for the gain, which comes once for all."""
+        """Keep what a block gives, but for the gain, which comes once for all."""
         # ∂/∂W₁ = xᵀ((δW₂ᵀ + k) f′), ∂/∂W₂ = aᵀδ; f′ of s is gain · s(1 − s)
         spread, back, delta = block.spread, block.back, block.delta
         np.multiply(firing, firing, out=spread)
         np.subtract(firing, spread, out=spread)  # s (1 − s) = s − s²
         back *= spread
-        up, down = sums["weights"], sums["decode_weights"]
-        up += np.dot(x.T, back, self._up_product)
-        down += np.dot(firing.T, delta, self._out_product)
-        sums["hidden_bias"][:] += self._column_sums(back, block)
-        sums["visible_bias"][:] += self._column_sums(delta, block)
-
-    def _apply_gain(self, sums: Parameters) -> None:
-        gain = self.gain
-        if gain != 1:
-            sums.vector[sums.span("weights", "decode_weights")] *= gain
-            sums["decode_weights"][:] -= (gain - 1) * sums["visible_bias"]
-
-    def _column_sums(self, array: AnyArray, block: _Block) -> AnyArray:
-        """Return the sums over rows: BLAS takes a quarter of NumPy's time."""
-        sums: AnyArray = np.dot(block.ones, array)
-        return sums
+        np.dot(x.T, back, sums["weights"][number])
+        np.dot(firing.T, delta, sums["decode_weights"][number])
+        np.dot(block.ones, back, sums["hidden_bias"][number])
+        np.dot(block.ones, delta, sums["visible_bias"][number])

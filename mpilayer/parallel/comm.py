@@ -97,8 +97,8 @@ class Communicator:
         """Return rank 0's object everywhere; ``meanwhile`` is called while waiting."""
         return item
 
-    def split(self, colour: int) -> "Communicator":  # noqa: ARG002
-        """Return the group of the ranks with this rank's colour, in their order."""
+    def split(self, colour: int, key: int = 0) -> "Communicator":  # noqa: ARG002
+        """Return the ranks with this rank's colour, by key and rank. Collective."""
         return self
 
     def shared_memory(self) -> SharedMemory:
@@ -107,6 +107,10 @@ class Communicator:
 
     def start_sum(self, array: AnyArray) -> Request:  # noqa: ARG002
         """Start adding an array over all ranks, in place. Collective, non-blocking."""
+        return Requests()
+
+    def start_max(self, array: AnyArray) -> Request:  # noqa: ARG002
+        """Start to find the largest of all ranks, in place. Collective, likewise."""
         return Requests()
 
     def start_send(

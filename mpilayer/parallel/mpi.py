@@ -99,6 +99,10 @@ class MPICommunicator(Communicator):
         """Start adding an array over all ranks, in place."""
         return _Request(self._comm.Iallreduce(MPI.IN_PLACE, array, MPI.SUM))
 
+    def start_max(self, array: AnyArray) -> Request:
+        """Start to find the largest of all ranks, in place."""
+        return _Request(self._comm.Iallreduce(MPI.IN_PLACE, array, MPI.MAX))
+
     def start_send(
         self, array: AnyArray, destination: int, tag: int, synchronous: bool = False
     ) -> Request:
@@ -123,9 +127,9 @@ class MPICommunicator(Communicator):
         self._await(self._comm.Ibcast([buffer, MPI.BYTE], 0), meanwhile)
         return item if self.rank == 0 else pickle.loads(buffer.tobytes())
 
-    def split(self, colour: int) -> "MPICommunicator":
-        """Return the group of the ranks with this rank's colour."""
-        part = self._comm.Split(colour, self.rank)
+    def split(self, colour: int, key: int = 0) -> "MPICommunicator":
+        """Return the ranks with this rank's colour, by key and rank."""
+        part = self._comm.Split(colour, key)
         return MPICommunicator(cast(MPI.Intracomm, part))
 
     def shared_memory(self) -> SharedMemory:

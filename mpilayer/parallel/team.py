@@ -16,8 +16,14 @@ from typing import Any
 import numpy as np
 
 from mpilayer.arrays import AnyArray
-from mpilayer.errors import ConfigError
-from mpilayer.parallel.comm import Communicator, Request, wait_until
+from mpilayer.errors import ConfigError, MpilayerError
+from mpilayer.interrupt import Interrupted
+from mpilayer.parallel.comm import (
+    Communicator,
+    Request,
+    SerialCommunicator,
+    wait_until,
+)
 
 # Of a cache line's numbers: two ranks never write to the same line.
 _TILE = 16
@@ -120,9 +126,10 @@ class Team:
 
     def columns(self, n: int) -> slice:
         """Return the part of ``n`` columns that is this rank's to compute."""
-        tiles = -(-n // _TILE)
-        start, stop = (tiles * rank // self.size for rank in (self.rank, self.rank + 1))
-        return slice(start * _TILE, min(stop * _TILE, n))
+        # The last tile takes the rest: NumPy adds a single column in another order.
+        ends = [_TILE * (max(1, n // _TILE) * r // self.size) for r in range(self.size)]
+        ends.append(n)
+        return slice(ends[self.rank], ends[self.rank + 1])
 
     def owns(self, which: int) -> bool:
         """Tell whether a piece of work is this rank's, if they are dealt in turn."""
@@ -141,6 +148,11 @@ class Team:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # After an error of one rank the others may never come: MPI frees it at the end.
-        if error is None:
+        # After a defect of one rank the others never come: then all are ended.
+        expected = error is None or isinstance(error, MpilayerError | Interrupted)
+        if expected and getattr(error, "collective", True):
             self.close()
+
+
+ALONE = Team(SerialCommunicator())
+"""The team of a rank that has its layers for itself."""

@@ -11,14 +11,19 @@ import numpy as np
 from mpilayer import files
 from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig, as_values
-from mpilayer.errors import CommunicationError, TrainingError
+from mpilayer.errors import TrainingError
 from mpilayer.interrupt import Interrupted
 from mpilayer.papers import LAHIRI, LAHIRI_EXACT
 from mpilayer.runs.checkpoints import restore
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import Summary
 from mpilayer.runs.session import finite, holding
-from mpilayer.runs.sparse import SparseTerms, SparseTraining, make_cost
+from mpilayer.runs.sparse import (
+    SparseTerms,
+    SparseTraining,
+    make_cost,
+    rows_of_rank,
+)
 from mpilayer.runs.tasks import COMPARE, SPARSE, is_run
 from mpilayer.train.sparse.cost import ShardedCost
 from mpilayer.train.sparse.descent import Descent
@@ -28,6 +33,8 @@ EXCHANGEABLE = 4.0
 """Variance between shards, over that of sampling, from which on rows are sorted."""
 
 _RANKS = "compare_ranks"
+"""What former versions noted, for there were as many shards."""
+
 _SHARDS = (2, 8, 16, 1000)
 _ROWS_OF_A_SHARD = 50
 
@@ -40,18 +47,22 @@ class Comparison(SparseTraining):
     def _harmless(self, config: SparseConfig) -> Collection[str]:  # noqa: ARG002
         return ()  # not even limits
 
-    def _look(self) -> SparseTerms:
-        terms, n_ranks = super()._look(), self.session.comm.size
+    def _settings(self) -> SparseConfig:
+        config = super()._settings()
         launch = self.directory.read_config().get("launch", {})
-        began = launch.get(_RANKS, n_ranks)
-        # One at its end may have any ranks.
-        if n_ranks != began and not self.found():
-            raise CommunicationError(
-                "a comparison must go on with as many ranks as it began with, for the "
-                f"average sparsity term depends on them; it began with {began}, got "
-                f"{n_ranks}. Start as many, or begin another comparison."
-            )
-        return terms
+        return replace(config, shards=config.shards or int(launch.get(_RANKS, 0)))
+
+    def _averages(self, config: SparseConfig) -> bool:  # noqa: ARG002
+        return True
+
+    def _read(self, terms: SparseTerms) -> AnyArray:
+        return self._read_rows(terms, *self._held(terms))
+
+    def _held(self, terms: SparseTerms) -> tuple[int, int]:
+        """Return the rows that this rank needs for any of the runs. Local."""
+        parts = [rows_of_rank(own, self.session) for own in _runs(terms).values()]
+        some = [part for part in parts if part[0] < part[1]] or [(0, 0)]
+        return min(start for start, _ in some), max(stop for _, stop in some)
 
     def _nothing_left(self, terms: SparseTerms) -> str:  # noqa: ARG002
         if not self.found():
@@ -68,7 +79,7 @@ class Comparison(SparseTraining):
         return {
             SPARSE: as_values(terms.config),
             COMPARE: {"runs": ["average", "exact"]},
-            "launch": {**self._launch_facts(), _RANKS: self.session.comm.size},
+            "launch": self._launch_facts(),
         }
 
     def _train(
@@ -77,16 +88,16 @@ class Comparison(SparseTraining):
         rows: AnyArray,
         again: bool,  # noqa: ARG002
     ) -> Any:
-        comm, config = self.session.comm, terms.config
+        comm, (first, _) = self.session.comm, self._held(terms)
         self.announce(terms)
         costs: dict[str, ShardedCost] = {}
         positions: dict[str, Array64] = {}
         summaries: dict[str, dict[str, Any]] = {}
-        exact = "exact" if config.kl == "average" else config.kl
-        for name, kl in {"average": "average", "exact": exact}.items():
+        for name, own in _runs(terms).items():
             self.session.say(f"{name}:")
-            own = replace(terms, config=replace(config, kl=kl))
-            cost = make_cost(rows, own.config, terms.facts, self.session)
+            start, stop = rows_of_rank(own, self.session)
+            held = rows[max(0, start - first) : max(0, stop - first)]
+            cost = make_cost(held, own.config, terms.facts, self.session)
             costs[name] = cost
             try:
                 summaries[name] = self._train_one(name, own, cost)
@@ -105,7 +116,7 @@ class Comparison(SparseTraining):
     def _conclude(self, terms: SparseTerms, trained: Any) -> Summary:  # noqa: ARG002
         costs, positions, _ = trained
         result = _compared(*trained)
-        result["shards"] = _shards(costs["exact"], positions["exact"])
+        result["shards"] = _shards(costs["average"], positions["exact"])
         path = self.run / "compare.json"
         self.session.comm.on_root(lambda: files.write_json(path, result))
         return result
@@ -131,6 +142,17 @@ class Comparison(SparseTraining):
             self.directory.clear()
 
 
+def _runs(terms: SparseTerms) -> dict[str, SparseTerms]:
+    """Return what is known before each of the runs."""
+    config = terms.config
+    exact = "exact" if config.kl == "average" else config.kl
+    configs = {
+        "average": replace(config, kl="average"),
+        "exact": replace(config, kl=exact, shards=0),
+    }
+    return {name: replace(terms, config=own) for name, own in configs.items()}
+
+
 def _last_position(directory: RunDirectory, descent: Descent) -> Array64:
     """Return where a run has ended; its cost is there, too. Local."""
     arrays, _, _ = restore(directory.checkpoint(SPARSE), descent)
@@ -143,12 +165,11 @@ def _compared(
     summaries: Mapping[str, Mapping[str, Any]],
 ) -> Summary:
     """Return both runs side by side, each under both definitions. Collective."""
-    runs = {}
-    for name, cost in costs.items():
-        cost.kl = "average"
+    runs, cost = {}, costs["average"]
+    for name in costs:
         found = cost.measure(positions[name])
         summary = summaries[name]
-        gap = Firing(cost, positions[name]).gap_of_ranks()
+        gap = Firing(cost, positions[name]).gap_of_shards()
         runs[name] = {
             "average_cost": finite(found.cost),
             "exact_cost": finite(found.exact_cost),
@@ -164,8 +185,8 @@ def _compared(
     average, exact = runs["average"], runs["exact"]
     slower = exact["seconds_per_evaluation"] / average["seconds_per_evaluation"] - 1
     return {
-        "ranks": costs["exact"].comm.size,
-        "n_rows": costs["exact"].n_rows,
+        "ranks": cost.comm.size,
+        "n_rows": cost.n_rows,
         "risk_of_bounds": RISK,
         "runs": runs,
         "weights_distance": distance,

@@ -34,13 +34,13 @@ from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import TASKS, data_of_run
 from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
+from mpilayer.train.backpropagation import shared_bytes
 from mpilayer.train.evaluate import sum_over_ranks, targets
 from mpilayer.train.finetune import (
     FinetuneRecord,
     FinetuneState,
     finetune,
     first_stack,
-    shared_bytes,
     validation_rows,
 )
 from mpilayer.train.groups import (
@@ -215,22 +215,29 @@ class Finetuning(Training[FinetuneConfig]):
         return lines
 
     def _train(self, terms: _Terms, rows: _Rows, again: bool) -> _Trained:
-        session, directory, config = self.session, self.directory, terms.config
-        comm, (stack, groups, own, wanted) = session.comm, rows
+        with rows[1]:
+            return self._train_in(*rows, terms.config, again)
+
+    def _train_in(
+        self,
+        stack: Stack,
+        groups: RowGroups,
+        own: _Own,
+        wanted: _Pair | None,
+        config: FinetuneConfig,
+        again: bool,
+    ) -> _Trained:
+        """Train by groups of ranks. Collective."""
+        session, directory, comm = self.session, self.directory, self.session.comm
         state, before, remark = FinetuneState(stack, config, groups.team), 0.0, ""
         lines = list[dict[str, Any]]()
         if again:
             path = directory.checkpoint(self.task.model)
             before, remark = restore_replicas(path, state, stack.parameters, comm)
             lines = comm.on_root(lambda: self._keep_until(config, state.epoch, {}))
-        session.announce()
-        session.warn(remark)
+        self._announce(config, remark)
         if again:
             session.say(f"going on after epoch {state.epoch}")
-        session.say(how_ranks_share(config))
-        session.warn(idle_ranks(config, comm.size))
-        if config.parallel == "rows":
-            session.warn_of_idle_ranks(config.minibatch)
         finite: Callable[[], None] | None = None
         comm.barrier()
         origin = perf_counter() - before
@@ -263,8 +270,16 @@ class Finetuning(Training[FinetuneConfig]):
         seconds = perf_counter() - origin
         comm.on_root(self._saving(state, seconds))
         state.leave()
-        groups.close()
         return state, lines, seconds
+
+    def _announce(self, config: FinetuneConfig, remark: str) -> None:
+        session = self.session
+        session.announce()
+        session.warn(remark)
+        session.say(how_ranks_share(config))
+        session.warn(idle_ranks(config, session.comm.size))
+        if config.parallel == "rows":
+            session.warn_of_idle_ranks(config.minibatch)
 
     def _conclude(self, terms: _Terms, trained: _Trained) -> Summary:
         where = self.directory, self.session, terms.data

@@ -1,7 +1,7 @@
 """A sparse autoencoder as a run: shards, the descent, and what that has reached."""
 
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -10,9 +10,8 @@ from mpilayer import files
 from mpilayer.arrays import AnyArray
 from mpilayer.config import SparseConfig, as_values
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import TrainingError
+from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.optim.search import Iterate
-from mpilayer.partition import shard_bounds
 from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas, saving
 from mpilayer.runs.drive import Summary, Terms, Training
 from mpilayer.runs.outcome import conclude_sparse, filters
@@ -24,11 +23,12 @@ from mpilayer.store.metrics import MetricsWriter, keep_until
 from mpilayer.train.sparse.cost import (
     Evaluation,
     ShardedCost,
+    cut_of,
     make_model,
     start_weights,
 )
 from mpilayer.train.sparse.descent import Descent
-from mpilayer.train.strata import Strata
+from mpilayer.words import count
 
 SparseTerms: TypeAlias = Terms[SparseConfig]
 """What is known before a sparse training."""
@@ -37,13 +37,17 @@ _LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
 
 
 class SparseTraining(Training[SparseConfig]):
-    """A sparse autoencoder on rows that all ranks share; each reads its own."""
+    """A sparse autoencoder on rows that all ranks share; each reads its own.
+
+    Over how many shards the sparsity term is averaged is what a run goes on with, on
+    any number of ranks: ``shards`` of its settings are those in effect.
+    """
 
     name = SPARSE
     threads = 1  # more slow down products as small as those of a block of rows
 
     def _facts_of(self, data: Path, config: SparseConfig) -> Facts:
-        return sparse_facts(data, config)
+        return sparse_facts(data, config, self._averages(config))
 
     def _settings(self) -> SparseConfig:
         return sparse_config(self.directory)
@@ -54,7 +58,35 @@ class SparseTraining(Training[SparseConfig]):
     def _harmless(self, config: SparseConfig) -> Collection[str]:
         # The rate of sgd comes to its end with the evaluations.
         limits = _LIMITS - {"evaluations"} if config.optimizer == "sgd" else _LIMITS
-        return limits | config.unused
+        # Former versions did not note the shards: the user may know how many.
+        unknown = self._averages(config) and not config.shards
+        return limits | config.unused | ({"shards"} if unknown else set())
+
+    def _averages(self, config: SparseConfig) -> bool:
+        """Tell whether the run has a use for shards."""
+        return config.kl == "average"
+
+    def _look(self) -> SparseTerms:
+        before, asked = self._settings(), self.asked
+        if asked is not None and self._averages(asked) and not asked.shards:
+            self.asked = replace(asked, shards=before.shards)
+        terms = super()._look()
+        known = before.shards or (asked is not None and asked.shards)
+        if self._averages(before) and not known:
+            self.session.warn(
+                "the run does not say over how many shards it averages, as it is one "
+                f"of a former version; taking {terms.config.shards}, for the ranks of "
+                "now. If it began on others, give --resume auto --shards and their "
+                "number"
+            )
+        return terms
+
+    def _terms(self, data: Path, config: SparseConfig, facts: Facts) -> SparseTerms:
+        terms = super()._terms(data, config, facts)
+        usual = min(self.session.comm.size, facts.n_train)
+        if self._averages(config) and not config.shards:
+            terms = replace(terms, config=replace(terms.config, shards=usual))
+        return terms
 
     def _nothing_left(self, terms: SparseTerms) -> str:
         before = self._settings()
@@ -64,15 +96,14 @@ class SparseTraining(Training[SparseConfig]):
         return ""
 
     def _read(self, terms: SparseTerms) -> AnyArray:
-        comm, config, n_train = self.session.comm, terms.config, terms.facts.n_train
-        start, stop = shard_bounds(n_train, comm.size)[comm.rank]
-        if config.optimizer == "sgd":
-            strata = Strata.of_rank(n_train, config.minibatch, comm.rank, comm.size)
-            start, stop = strata.rows
+        return self._read_rows(terms, *rows_of_rank(terms, self.session))
+
+    def _read_rows(self, terms: SparseTerms, start: int, stop: int) -> AnyArray:
         with Dataset.open(terms.data) as dataset:
             rows = dataset.rows("train", start, stop)
-        check_range(rows, config.output, terms.data, "give --output tanh or linear")
-        return rows.astype(config.dtype, copy=False)
+        output, advice = terms.config.output, "give --output tanh or linear"
+        check_range(rows, output, terms.data, advice)
+        return rows.astype(terms.config.dtype, copy=False)
 
     def _train(self, terms: SparseTerms, rows: AnyArray, again: bool) -> Any:
         self.announce(terms)
@@ -86,14 +117,23 @@ class SparseTraining(Training[SparseConfig]):
         """Say where the ranks run, and what works, but not as the user may think."""
         session, config, n_train = self.session, terms.config, terms.facts.n_train
         n_ranks = session.comm.size
+        cut = cut_of(config, n_train, n_ranks)
+        idle = n_ranks - len(cut.blocks)
         session.announce()
-        if n_ranks > n_train:
+        if config.kl == "average":
+            shards = count(len(cut.shards), "shard")
+            session.say(f"sparsity term averaged over {shards} of {n_train} rows")
+        if idle > 0:
+            blocks = count(len(cut.blocks), "block")
             session.warn(
-                f"{n_ranks} ranks share {n_train} training rows; {n_ranks - n_train} "
+                f"{n_ranks} ranks share {n_train} training rows in {blocks}; {idle} "
                 "have none. Start fewer ranks."
             )
-        if config.optimizer == "sgd":
-            session.warn_of_idle_ranks(config.minibatch)
+        if config.optimizer == "sgd" and n_ranks > 1:
+            session.say(
+                "sgd: every rank makes every step; the ranks share the evaluations of "
+                "the whole cost"
+            )
         if config.kl != "average" and not config.sparsity_weight:
             session.warn(
                 f"--kl {config.kl} makes no difference: --sparsity-weight is 0, so "
@@ -210,9 +250,30 @@ class SparseTraining(Training[SparseConfig]):
         return full
 
 
-def sparse_facts(data: Path, config: SparseConfig) -> Facts:
-    """Return what the data set says, checked against the settings. Local."""
-    return data_facts(data, config.minibatch if config.optimizer == "sgd" else 0)
+def sparse_facts(data: Path, config: SparseConfig, averages: bool) -> Facts:
+    """Return what the data set says, checked against the settings. Local.
+
+    ``averages``: something is trained on the average over shards.
+    """
+    if config.shards and not averages:
+        raise ConfigError(
+            f"--shards belongs to --kl average; got {config.shards} with --kl "
+            f"{config.kl}. Leave it out, or choose average."
+        )
+    facts = data_facts(data, config.minibatch if config.optimizer == "sgd" else 0)
+    if config.shards > facts.n_train:
+        raise ConfigError(
+            f"every shard must have a row; got {config.shards} shards with "
+            f"{facts.n_train} training rows. Give at most {facts.n_train}."
+        )
+    return facts
+
+
+def rows_of_rank(terms: SparseTerms, session: Session) -> tuple[int, int]:
+    """Return the training rows that this rank holds. Local."""
+    comm = session.comm
+    cut = cut_of(terms.config, terms.facts.n_train, comm.size)
+    return cut.rows_of(comm.rank, comm.size)
 
 
 def make_cost(

@@ -11,16 +11,19 @@ Between two pairs there are two barriers each way: all slices are there; all row
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 
 import numpy as np
 
 from mpilayer.arrays import Array32, Array64
+from mpilayer.config import FinetuneConfig
 from mpilayer.models.base import Workspace, affine
 from mpilayer.models.stack import Stack
 from mpilayer.numerics.activations import activation
 from mpilayer.numerics.losses import output_delta, row_losses
+from mpilayer.optim.minibatch import make_optimizer
 from mpilayer.train.groups import RowGroups
-from mpilayer.train.slices import OwnSlices, Pair
+from mpilayer.train.slices import OwnSlices, Pair, pairs_of
 
 _NONE: Array32 = np.empty(0, np.float32)
 
@@ -90,6 +93,18 @@ def shared_shapes(
         for width in (into * (pair.first > 0), out * (not pair.alone)):
             largest = max(largest, len(pair.slices) * n * width)
     return {**shapes, "parts": (largest,)}
+
+
+def shared_bytes(stack: Stack, config: FinetuneConfig, groups: RowGroups) -> int:
+    """Return how much memory a team of several ranks shares."""
+    if groups.team.size == 1:
+        return 0
+    n_states = len(make_optimizer(config.optimizer, 1, 1.0).state)
+    batch = groups.of_team(config.minibatch)
+    pairs = pairs_of(stack.steps, config.slices or 1)
+    shapes = shared_shapes(stack, pairs, batch.stop - batch.start)
+    vectors = (2 + n_states) * stack.parameters.vector.size
+    return 4 * (vectors + sum(map(prod, shapes.values())))
 
 
 class Backpropagation:

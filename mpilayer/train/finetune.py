@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from math import prod
 from time import perf_counter
 from typing import Any
 
@@ -26,18 +25,14 @@ from mpilayer.parallel.comm import Communicator, SerialCommunicator
 from mpilayer.parallel.team import Team
 from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
-from mpilayer.train.backpropagation import (
-    Backpropagation,
-    Minibatch,
-    shared_shapes,
-)
+from mpilayer.train.backpropagation import Backpropagation, Minibatch
 from mpilayer.train.evaluate import (
     prediction_error,
     reconstruction_error,
     sum_over_ranks,
 )
 from mpilayer.train.groups import RowGroups
-from mpilayer.train.slices import OwnSlices, pairs_of
+from mpilayer.train.slices import OwnSlices
 from mpilayer.train.strata import Dropout, Strata
 
 # Validation rows are measured in blocks of so many.
@@ -244,18 +239,6 @@ def first_stack(
         # Numbers may lie far from zero; the weights are for what differs.
         model.parameters[f"bias_{len(shapes)}"][:] = labels.mean(dtype=np.float64)
     return model
-
-
-def shared_bytes(stack: Stack, config: FinetuneConfig, groups: RowGroups) -> int:
-    """Return how much memory a team of several ranks shares."""
-    if groups.team.size == 1:
-        return 0
-    n_states = len(make_optimizer(config.optimizer, 1, 1.0).state)
-    batch = groups.of_team(config.minibatch)
-    pairs = pairs_of(stack.steps, config.slices or 1)
-    shapes = shared_shapes(stack, pairs, batch.stop - batch.start)
-    vectors = (2 + n_states) * stack.parameters.vector.size
-    return 4 * (vectors + sum(map(prod, shapes.values())))
 
 
 def finetune(

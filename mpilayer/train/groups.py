@@ -6,13 +6,15 @@ And what ranks share, units or rows: decided by settings alone, never by the ran
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, Self
 
 from mpilayer.config import FinetuneConfig
 from mpilayer.errors import ConfigError
 from mpilayer.models.base import LayerShape
 from mpilayer.parallel.comm import Communicator, SerialCommunicator
 from mpilayer.parallel.team import Team
-from mpilayer.partition import TILE, most_slices, shard_bounds
+from mpilayer.partition import shard_bounds
+from mpilayer.train.layer import TILE, most_slices
 from mpilayer.train.strata import Strata
 from mpilayer.train.sums import EAGER_SECONDS
 from mpilayer.words import count
@@ -112,7 +114,7 @@ def idle_ranks(config: FinetuneConfig, n_ranks: int) -> str:
 
 
 class RowGroups:
-    """All ranks, in teams of one size. Collective to make and to close.
+    """All ranks, in teams of one size. Collective to make and, as a context, to leave.
 
     A team cuts its rows' work by slices of units; ranks of the same place in their
     teams have the same slices, and add up what they find for them.
@@ -180,6 +182,8 @@ class RowGroups:
         last = self._first + self.team.size - 1
         return slice(bounds[self._first][0], bounds[last][1])
 
-    def close(self) -> None:
-        """Give shared memory back; its arrays must not be used any more."""
-        self.team.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.team.__exit__(*error)

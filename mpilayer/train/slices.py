@@ -13,8 +13,9 @@ from mpilayer.arrays import AnyArray, Array32
 from mpilayer.models.stack import Stack, Step
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.optim.minibatch import Optimizer
-from mpilayer.partition import shard_bounds, slice_bounds
+from mpilayer.partition import layers_to_ranks
 from mpilayer.train.groups import RowGroups
+from mpilayer.train.layer import most_slices, slice_bounds
 from mpilayer.train.sums import Sums
 
 
@@ -42,12 +43,12 @@ class Pair:
 
 def pairs_of(steps: Sequence[Step], n_slices: int) -> list[Pair]:
     """Return the pairs of a stack's steps, first ones first."""
-    return [
-        Pair(k, tuple(slice_bounds(steps[k][1], n_slices)))
-        if k + 1 < len(steps)
-        else Pair(k, (slice(0, steps[k][1]),), alone=True)
-        for k in range(0, len(steps), 2)
-    ]
+    pairs = []
+    for k in range(0, len(steps), 2):
+        n_units, alone = steps[k][1], k + 1 == len(steps)
+        n = 1 if alone else min(n_slices, most_slices(n_units))
+        pairs.append(Pair(k, tuple(slice_bounds(n_units, n)), alone))
+    return pairs
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,12 @@ class OwnSlices:
         self._gradients: Array32 = np.empty(size, np.float32)
 
     def mine(self, pair: Pair) -> range:
-        """Return this rank's slices: neighbours, as many as others within one."""
+        """Return this rank's slices: neighbours, with as few units as can be."""
         if pair.alone:
             return range(int(self._has_the_rest))
-        n, team = len(pair.slices), self._team
-        return range(*shard_bounds(n, team.size)[team.rank])
+        widths, team = [own.stop - own.start for own in pair.slices], self._team
+        dealt = layers_to_ranks(widths, min(len(widths), team.size))
+        return dealt[team.rank] if team.rank < len(dealt) else range(0)
 
     @property
     def _has_the_rest(self) -> bool:

@@ -40,8 +40,22 @@ class Sums:
 
     def start(self, array: AnyArray, then: Callable[[], object] = lambda: None) -> None:
         """Start adding an array over all ranks, in place; ``then`` follows the sum."""
+        self._begin(self._comm.start_sum, array, then)
+
+    def start_max(
+        self, array: AnyArray, then: Callable[[], object] = lambda: None
+    ) -> None:
+        """Start to find the largest of all ranks, in place; ``then`` follows it."""
+        self._begin(self._comm.start_max, array, then)
+
+    def _begin(
+        self,
+        start: Callable[[AnyArray], Request],
+        array: AnyArray,
+        then: Callable[[], object],
+    ) -> None:
         began = perf_counter()
-        self._under_way.append((self._comm.start_sum(array), then))
+        self._under_way.append((start(array), then))
         done = self._under_way[0][0].test()
         self.waited += perf_counter() - began
         if done:

@@ -54,6 +54,11 @@ def tuned(groups, task="autoencode", validation=VALIDATION, start=None, **settin
     usual = {"epochs": 3, "minibatch": 20, "optimizer": "sgd", "task": task}
     usual |= {"learning_rate": RATES[settings.get("optimizer", "sgd")], "slices": 5}
     config = FinetuneConfig(**usual | TASKS[task] | settings)
+    with groups:
+        return in_groups(groups, task, validation, start, config, n_layers)
+
+
+def in_groups(groups, task, validation, start, config, n_layers):
     state = FinetuneState(new_stack(task, n_layers), config, groups.team)
     if start is not None:
         state.restore(*start)
@@ -67,7 +72,6 @@ def tuned(groups, task="autoencode", validation=VALIDATION, start=None, **settin
         records.append(replace(record, **found))
         last = state.arrays(), state.numbers()
     state.leave()
-    groups.close()
     return last, records, state.best_error, state.stack.parameters.vector
 
 
@@ -168,7 +172,7 @@ def test_hosts_with_unequal_numbers_of_ranks(world):
     hosts = ["one", *["other"] * (world.size - 1)]
     if world.size == 2:
         hosts = ["one", "one"]
-    found = caught(lambda: RowGroups(world, hosts).close())
+    found = caught(lambda: RowGroups(world, hosts))
     with together(world):
         if world.size == 2:
             assert found is None

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, count
+from itertools import chain, count, pairwise
 
 import numpy as np
+import pytest
 
 from mpilayer.config import SparseConfig
 from mpilayer.models.base import LayerShape
 from mpilayer.parallel.comm import Communicator, SerialCommunicator
-from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
+from mpilayer.train.sparse import cost as cost_module
+from mpilayer.train.sparse.cost import ShardedCost, cut_of, make_model, start_weights
 from mpilayer.train.strata import Strata
 from tests.support.plain import FUNCTIONS, SLOPES, named
+from tests.support.together import SPLITS
 from tests.support.toys import randomize
 
 SERIAL = SerialCommunicator()
@@ -51,6 +54,22 @@ def make_cost(
     """Return the cost of these rows of this rank; the model has random weights."""
     model = randomize(make_model(config, rows.shape[1]), deviation=deviation)
     return ShardedCost(model, rows.astype(config.dtype), config, comm)
+
+
+def dealt(
+    rows: np.ndarray, config: SparseConfig, ranks: int, split: str = "even"
+) -> list[np.ndarray]:
+    """Return each rank's rows: whole blocks, as many as the split says."""
+    blocks = [rows[a:b] for a, b in cut_of(config, len(rows), ranks).blocks]
+    stops = np.cumsum([0, *SPLITS[split](len(blocks), ranks)])
+    own = [blocks[a:b] for a, b in pairwise(stops)]
+    return [np.concatenate(parts) if parts else rows[:0] for parts in own]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Cut even a few rows into blocks: about sixteen."""
+    monkeypatch.setattr(cost_module, "_FEW_ROWS", 1)
 
 
 def fresh_cost(

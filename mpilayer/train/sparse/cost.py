@@ -1,15 +1,16 @@
 """The cost of a sparse autoencoder over all ranks.
 
-Every rank holds its rows from start to end and all weights. One evaluation is local
-arithmetic and an Allreduce, after which all ranks have the same cost and gradient to
-the bit; so every optimizer takes the same decisions on all of them.
+Every rank holds its blocks of rows from start to end and all weights. One evaluation is
+local arithmetic and sums over all blocks, which are the same to the bit for any number
+of ranks; so every optimizer takes the same decisions on all of them, and ends at the
+same weights as on one rank.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from math import isnan
 from time import perf_counter
-from typing import ClassVar
 
 import numpy as np
 
@@ -17,15 +18,21 @@ from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import SparseConfig
 from mpilayer.errors import CommunicationError, TrainingError
 from mpilayer.models.base import LayerShape
-from mpilayer.models.sparse import SparseAutoencoder, Sparsity
+from mpilayer.models.sparse import BlockSums, SparseAutoencoder, Sparsity
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.parallel.comm import Communicator
+from mpilayer.partition import Cut
 from mpilayer.rng import stream
-from mpilayer.train.evaluate import sum_over_ranks
+from mpilayer.train.sparse.totals import start_total
 from mpilayer.train.sums import EAGER_SECONDS, Sums
 
 DIGEST_EVERY = 50
 """Evaluations between two comparisons of the weights of all ranks."""
+
+# Rows of a block. 1000 are as fast as 2000 and 500 are not slower where there are few;
+# sixteen blocks give some ranks their shares. What a block adds, as many numbers as the
+# weights, is kept until all are known: a block of 2 n_hidden rows is as large itself.
+_ROWS, _FEW_ROWS, _BLOCKS = 1000, 500, 16
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,17 @@ def start_weights(model: SparseAutoencoder, config: SparseConfig) -> None:
             p[name][:] = rng.uniform(-bound, bound, p[name].shape)
 
 
+def cut_of(config: SparseConfig, n_rows: int, n_ranks: int) -> Cut:
+    """Return how training cuts the rows into shards and blocks.
+
+    Where the sparsity term is averaged, it is so over ``config.shards`` shards: 0 are
+    as many as ranks, if there are rows for them. Else there is one, of all rows.
+    """
+    n_shards = (config.shards or min(n_ranks, n_rows)) if config.kl == "average" else 1
+    longest = max(_ROWS, 2 * config.hidden)
+    return Cut.of(n_rows, n_shards, min(longest, max(_FEW_ROWS, n_rows // _BLOCKS)))
+
+
 class ShardedCost:
     """Cost and gradient over the rows of all ranks: what optimizers call.
 
@@ -91,7 +109,8 @@ class ShardedCost:
     model : SparseAutoencoder
         Equal on all ranks; every evaluation overwrites its parameters.
     rows : ndarray (n_samples, n_visible), of the model's type
-        This rank's rows, perhaps none. *Local.*
+        This rank's rows, perhaps none: whole blocks of ``cut_of``, in the order of
+        ranks. *Local.*
     config : SparseConfig
         The weights of the terms, and how the sparsity term is meant.
     comm, eager
@@ -99,8 +118,10 @@ class ShardedCost:
 
     Attributes
     ----------
-    n_rows : int
-        *Global.*
+    n_rows, cut : int, Cut
+        Of the rows of all ranks. *Global.*
+    first : int
+        Where this rank's rows begin among them.
     evaluations, iteration : int
         Evaluations done, and iterations as the training counts them.
     latest, mean_activation : Evaluation, ndarray (n_hidden,)
@@ -109,13 +130,17 @@ class ShardedCost:
         Receives every evaluation; tells that this rank wants to stop, which all ranks
         then do together. Local.
     kl : str
-        ``average``, ``exact`` or ``exact-fused``; may be changed between evaluations.
+        ``average``, ``exact`` or ``exact-fused``; may be changed between evaluations,
+        which does not change the shards.
 
     Notes
     -----
     Lahiri et al. 2010 §2, of m rows x with outputs y and firing probabilities p:
     C = 1/(2m) Σ‖y − x‖² + λ_W/2 (‖W₁‖² + ‖W₂‖²) + λ_ρ Σ_j KL(ρ‖p_j).
-    Shards count by their rows, so they may be uneven or empty.
+    Shards count by their rows, so they may be uneven.
+
+    Numbers are summed in two messages: the largest exponents, and integers in the units
+    that those decide; see :mod:`mpilayer.train.sparse.totals`.
     """
 
     def __init__(
@@ -138,24 +163,39 @@ class ShardedCost:
         self.time_over: Callable[[], bool] = lambda: False
         self.stopping = False
         self.began = perf_counter()
-        self.n_rows = int(sum_over_ranks(comm, np.array([float(len(rows))]))[0])
         self._decay = config.weight_decay
         self._sums = Sums(comm, eager)
-        n_visible, n_hidden = model.shape.n_visible, model.shape.n_hidden
-        # What travels: the gradient first, as its part of the vector is that of the
-        # parameters; each mode sends no more than it needs.
-        self._message = Parameters(
-            {
-                **model.parameters.shapes,
-                "reconstruction": (1,),
-                "sparsity": (1,),
-                "stop": (1,),
-                "firing": (n_hidden,),
-                "firing_weights": (n_visible, n_hidden),
-                "firing_bias": (n_hidden,),
-            },
-            np.float64,
-        )
+        many = comm.allgather(len(rows))
+        self.first, self.n_rows = sum(many[: comm.rank]), sum(many)
+        self.cut = cut_of(config, self.n_rows, comm.size)
+        self._counts = np.array([stop - start for start, stop in self.cut.shards])
+        begins = {start for start, _ in self.cut.blocks} | {self.n_rows}
+        if not begins.issuperset(accumulate(many, initial=0)):
+            raise RuntimeError(f"the rows of ranks, {many}, must be whole blocks")
+        self._blocks, self._shard_of = self._own_blocks()
+        shape = len(self._blocks), model.shape.n_hidden
+        self._fired: AnyArray = np.empty(shape, model.dtype)
+        self._rooms: dict[bool, tuple[BlockSums, Parameters]] = {}
+
+    def _own_blocks(self) -> tuple[list[slice], list[int]]:
+        """Return this rank's blocks in its rows, and the shard of each."""
+        first, stop = self.first, self.first + len(self.rows)
+        own = [(a, b) for a, b in self.cut.blocks if first <= a < stop]
+        starts = [start for start, _ in self.cut.shards]
+        shards = np.searchsorted(starts, [a for a, _ in own], "right") - 1
+        return [slice(a - first, b - first) for a, b in own], shards.tolist()
+
+    def _room(self, fused: bool) -> tuple[BlockSums, Parameters]:
+        """Return room for what each block adds, and for the sums."""
+        if fused not in self._rooms:
+            parameters = self.model.parameters.shapes
+            shapes = {**parameters, "squared": (1,)}
+            if fused:
+                shapes["firing"] = shapes["firing_bias"] = parameters["hidden_bias"]
+                shapes["firing_weights"] = parameters["weights"]
+            sums = BlockSums(len(self._blocks), shapes, self.model.dtype)
+            self._rooms[fused] = sums, Parameters(shapes, np.float64)
+        return self._rooms[fused]
 
     def __call__(self, position: Array64) -> tuple[float, Array64]:
         """Return the cost and gradient at a position. Collective.
@@ -194,17 +234,16 @@ class ShardedCost:
     def _evaluate(self) -> tuple[Evaluation, Array64]:
         began = perf_counter()
         self._sums.waited = 0.0
-        self._message["stop"][0] = self.time_over()
-        self._message["sparsity"][0] = 0  # that of all rows needs no sum
         # Infinite costs are met where a unit never fires: optimizers step back.
         with np.errstate(over="ignore", invalid="ignore"):
-            sparsity, gradient = self._MODES[self.kl](self)
+            fused = self.kl == "exact-fused"
+            work = self._in_one_pass if fused else self._in_two_steps
+            squared, sparsity, gradient = work()
             exact = self.sparsity.cost(self.mean_activation)
-            reconstruction = float(self._message["reconstruction"][0]) / self.n_rows
+            reconstruction = squared / 2 / self.n_rows
             decay = self._add_decay(gradient)
             cost = reconstruction + decay + sparsity
             norm = float(np.sqrt(np.vdot(gradient.vector, gradient.vector)))
-        self.stopping = bool(self._message["stop"][0])
         now = perf_counter()
         found = Evaluation(
             evaluation=self.evaluations,
@@ -221,71 +260,91 @@ class ShardedCost:
         )
         return found, gradient.vector
 
-    def _average(self) -> tuple[float, Parameters]:
-        """Average the ranks' own sparsity terms: their ParallelAvgCostFunction."""
-        message, n = self._message, len(self.rows)
-        message["firing"][:] = fired = self.model.fire(self.rows)
-        if n:
-            message["sparsity"][0] = n * self.sparsity.cost(fired / n)
-        message["reconstruction"][0] = self.model.backpropagate(
-            self.rows, lambda: self.sparsity.slope(fired / n), message
-        )
-        gradient = self._mean_gradient("firing")
-        self.mean_activation = message["firing"] / self.n_rows
-        return float(message["sparsity"][0]) / self.n_rows, gradient
+    def _in_two_steps(self) -> tuple[float, float, Parameters]:
+        """Use the firing of all rows, or of each shard's, for its own rows.
 
-    def _exact(self) -> tuple[float, Parameters]:
-        """Use the firing of all rows: their ParallelExactCostFunction.
-
-        Ours is that the small sum travels while the output layer is computed.
+        Lahiri et al.'s ParallelExactCostFunction and ParallelAvgCostFunction. Ours is
+        that the small sum travels while the output layer is computed. Theirs has a
+        shard on each rank, which then need not wait; a shard that any ranks may hold
+        waits for its sum.
         """
-        fired = self.model.fire(self.rows)
-        self._sums.start(fired)
-
-        def slope() -> Array64:
-            self._sums.finish()
-            self.mean_activation = fired / self.n_rows
-            return self.sparsity.slope(self.mean_activation)
-
-        self._message["reconstruction"][0] = self.model.backpropagate(
-            self.rows, slope, self._message
+        model, blocks = self.model, self._blocks
+        sums, _ = self._room(fused=False)
+        found: list[Array64] = []
+        model.fire(self.rows, blocks, self._fired)
+        shape = len(self.cut.shards), len(self.cut.blocks)
+        start_total(
+            self._sums, self._fired, self._shard_of, shape, lambda t, _: found.append(t)
         )
-        if not len(self.rows):  # then nobody has asked for it
-            slope()
-        gradient = self._mean_gradient("stop")
-        return self.sparsity.cost(self.mean_activation), gradient
 
-    def _exact_fused(self) -> tuple[float, Parameters]:
+        def slopes() -> list[Array64]:
+            self._sums.finish()
+            of_shard = self._slopes_of(found[0])
+            return [of_shard[shard] for shard in self._shard_of]
+
+        model.backpropagate(self.rows, blocks, slopes, sums)
+        self._sums.finish()  # where there are no rows, nobody has asked for the slopes
+        squared, gradient = self._total(fused=False)
+        self.mean_activation = found[0].sum(axis=0) / self.n_rows
+        return squared, self._sparsity_of(found[0]), gradient
+
+    def _slopes_of(self, fired: Array64) -> list[Array64]:
+        """Return the sparsity term's slope at the firing of each shard's rows."""
+        if self.kl == "average":
+            shards = zip(fired, self._counts, strict=True)
+            return [self.sparsity.slope(sums / n) for sums, n in shards]
+        slope = self.sparsity.slope(fired.sum(axis=0) / self.n_rows)
+        return [slope] * len(fired)
+
+    def _sparsity_of(self, fired: Array64) -> float:
+        """Return the sparsity term, given the sums over each shard's rows."""
+        if self.kl != "average":
+            return self.sparsity.cost(self.mean_activation)
+        shards = zip(fired, self._counts, strict=True)
+        terms = [n * self.sparsity.cost(sums / n) for sums, n in shards]
+        return float(sum(terms) / self.n_rows)
+
+    def _in_one_pass(self) -> tuple[float, float, Parameters]:
         """Use the firing of all rows, and put the gradient together afterwards.
 
         Its sparsity part is linear in the slopes k_j = ∂KL/∂p_j: their factors travel
         with the rest, in one longer message, and everybody multiplies them.
         """
-        message = self._message
-        message["reconstruction"][0], message["firing"][:] = (
-            self.model.backpropagate_fused(self.rows, message)
+        sums, totals = self._room(fused=True)
+        self.model.backpropagate_fused(self.rows, self._blocks, sums)
+        squared, gradient = self._total(fused=True)
+        self.mean_activation = totals["firing"] / self.n_rows
+        slope = self.sparsity.slope(self.mean_activation) / self.n_rows
+        gradient["weights"][:] += slope * totals["firing_weights"]
+        gradient["hidden_bias"][:] += slope * totals["firing_bias"]
+        return squared, self.sparsity.cost(self.mean_activation), gradient
+
+    def _total(self, fused: bool) -> tuple[float, Parameters]:
+        """Add up what all blocks of all ranks have given.
+
+        Return Σ_rows ‖y − x‖² and the gradient a row; ``stopping`` is a vote.
+        """
+        sums, totals = self._room(fused)
+
+        def done(found: Array64, votes: int) -> None:
+            totals.vector[:] = found[0]
+            self.stopping = votes > 0
+
+        start_total(
+            self._sums,
+            sums.table,
+            [0] * len(self._blocks),
+            (1, len(self.cut.blocks)),
+            done,
+            votes=int(self.time_over()),
         )
-        gradient = self._mean_gradient("firing_bias")
-        self.mean_activation = message["firing"] / self.n_rows
-        slope = self.sparsity.slope(self.mean_activation)
-        gradient["weights"][:] += slope / self.n_rows * message["firing_weights"]
-        gradient["hidden_bias"][:] += slope / self.n_rows * message["firing_bias"]
-        return self.sparsity.cost(self.mean_activation), gradient
-
-    _MODES: ClassVar[dict[str, Callable[["ShardedCost"], tuple[float, Parameters]]]] = {
-        "average": _average,
-        "exact": _exact,
-        "exact-fused": _exact_fused,
-    }
-
-    def _mean_gradient(self, last: str) -> Parameters:
-        """Sum the message up to a view over all ranks; return its gradient a row."""
-        self._sums.start(self._message.vector[: self._message.span(last).stop])
         self._sums.finish()
+        self.model.finish(totals)
         gradient = self.model.parameters.like()
-        gradient.vector[:] = self._message.vector[: gradient.vector.size]
-        gradient.vector /= self.n_rows
-        return gradient
+        np.divide(
+            totals.vector[: gradient.vector.size], self.n_rows, out=gradient.vector
+        )
+        return float(totals["squared"][0]), gradient
 
     def _add_decay(self, gradient: Parameters) -> float:
         """Add the decay's part to the gradient; return λ_W/2 (‖W₁‖² + ‖W₂‖²)."""

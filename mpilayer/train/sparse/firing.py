@@ -5,6 +5,7 @@ KL(ρ‖p) is convex in p, so the average over shards is never below the term of
 together. The gap is about ½ λ_ρ Σ_j KL″(p_j) Var_shards(p_j). And which units are dead.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isinf
 
@@ -13,7 +14,7 @@ import numpy as np
 from mpilayer.arrays import AnyArray, Array64, row_blocks
 from mpilayer.models.sparse import Sparsity
 from mpilayer.numerics.losses import kl_divergence
-from mpilayer.partition import shard_bounds
+from mpilayer.partition import Bounds, shard_bounds
 from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.sparse.cost import Evaluation, ShardedCost
 
@@ -72,45 +73,45 @@ class Firing:
         cost.model.parameters.vector[:] = position
         self._comm, self._n_rows = cost.comm, cost.n_rows
         self._sparsity, self._rows = cost.sparsity, cost.rows
-        sums = cost.model.fire(cost.rows)
+        blocks = row_blocks(len(cost.rows))
+        shape = len(blocks), cost.model.shape.n_hidden
+        of_blocks: AnyArray = np.empty(shape, cost.model.dtype)
+        cost.model.fire(cost.rows, blocks, of_blocks)
+        sums = of_blocks.sum(axis=0, dtype=np.float64)
         self._firing = fires = cost.model.firing
         squares = np.einsum("ij,ij->j", fires, fires, dtype=np.float64)
         moments = sum_over_ranks(self._comm, np.stack([sums, squares])) / self._n_rows
         self._counts = sum_over_ranks(self._comm, level_counts(fires))
         self.mean: Array64 = moments[0]
         self.variance: Array64 = np.maximum(moments[1] - self.mean**2, 0)
-        self._first = sum(self._comm.allgather(len(self._rows))[: self._comm.rank])
+        self._places = cost.first + np.arange(len(cost.rows))
+        self._shards = cost.cut.shards
 
     def gap(self, n_shards: int, ordered: bool = False) -> Gap:
         """Return the gap if the rows were cut into so many contiguous shards.
 
         ``ordered``: after sorting them by their norm, as happens to sorted data.
         """
-        places = self._first + np.arange(len(self._rows))
-        if ordered:
-            places = self._places_by_norm()
-        starts = [start for start, _ in shard_bounds(self._n_rows, n_shards)]
-        return self._gap_of(np.searchsorted(starts, places, "right") - 1, n_shards)
+        places = self._places_by_norm() if ordered else self._places
+        shards = shard_bounds(self._n_rows, n_shards)
+        return self._gap_of(_shards_of(places, shards), n_shards)
 
-    def gap_of_ranks(self) -> Gap:
-        """Return the gap of the shards that the ranks really hold."""
-        return self._gap_of(self._own_shard, self._comm.size)
+    def gap_of_shards(self) -> Gap:
+        """Return the gap of the shards over which the cost averages."""
+        return self._gap_of(_shards_of(self._places, self._shards), len(self._shards))
 
     def excess(self) -> float:
-        """Return the variance between the ranks' means over what sampling explains.
+        """Return the variance between the shards' means over what sampling explains.
 
-        About 1 for shuffled rows. NaN with one rank that has rows.
+        About 1 for shuffled rows. NaN with one shard.
         """
-        between, weights, _ = self._between(self._own_shard, self._comm.size)
+        own = _shards_of(self._places, self._shards)
+        between, weights, _ = self._between(own, len(self._shards))
         n_full, active = int(np.count_nonzero(weights)), self.variance > 0
         if n_full < 2 or not active.any():
             return float("nan")
         ratio = between[active] * self._n_rows / self.variance[active]
         return float(ratio.mean() / (n_full - 1))
-
-    @property
-    def _own_shard(self) -> AnyArray:
-        return np.full(len(self._rows), self._comm.rank)
 
     def _gap_of(self, shard: AnyArray, n_shards: int) -> Gap:
         """Return the gap if this rank's rows belong to these shards."""
@@ -149,7 +150,15 @@ class Firing:
         everywhere = np.concatenate(self._comm.allgather(norms))
         places = np.empty(len(everywhere), np.intp)
         places[np.argsort(everywhere, kind="stable")] = np.arange(len(everywhere))
-        return places[self._first : self._first + len(norms)]
+        own: AnyArray = places[self._places]
+        return own
+
+
+def _shards_of(places: AnyArray, shards: Sequence[Bounds]) -> AnyArray:
+    """Return to which of some shards each place belongs."""
+    starts = [start for start, _ in shards]
+    found: AnyArray = np.searchsorted(starts, places, "right") - 1
+    return found
 
 
 def level_counts(firing: AnyArray) -> Array64:

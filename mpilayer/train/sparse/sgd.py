@@ -1,4 +1,10 @@
-"""Descent of a sparse autoencoder on minibatches; sparsity by a running mean."""
+"""Descent of a sparse autoencoder on minibatches; sparsity by a running mean.
+
+Every rank makes every step, with all rows of the minibatch: that takes less time than
+messages with the firing and the gradient, and the rows of a minibatch are fewer numbers
+than those. So the ranks share the evaluations of the whole cost alone, and the steps
+are those of one rank, to the bit.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,17 +14,18 @@ from typing import Self
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array64
+from mpilayer.arrays import AnyArray, Array64, row_blocks
 from mpilayer.config import SparseConfig
 from mpilayer.errors import CheckpointError
-from mpilayer.models.sparse import SparseAutoencoder, Sparsity
+from mpilayer.models.sparse import BlockSums, SparseAutoencoder, Sparsity
+from mpilayer.numerics.parameters import Parameters
 from mpilayer.optim.search import Iterate, Objective
+from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.sparse.cost import Enough, ShardedCost
 from mpilayer.train.strata import Strata
-from mpilayer.train.sums import Sums
 
-_EAGER = 0.002
-"""Seconds for which a rank only offers its core: steps take far less."""
+_AHEAD = 1000
+"""Rows that ranks tell one another at a time: those of some steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +81,7 @@ def sgd(
     Parameters
     ----------
     cost : ShardedCost
-        Its rows must be those of this rank's strata. Its model is left alone.
+        Its model is left alone.
     evaluate : callable
         Evaluates the cost of all rows.
 
@@ -114,6 +121,18 @@ def sgd(
     raise Enough("evaluations")
 
 
+class _Room:
+    """Room for what a minibatch of so many rows adds, block by block, and its sums."""
+
+    def __init__(self, model: SparseAutoencoder, n_rows: int) -> None:
+        shape, shapes = model.shape, {**model.parameters.shapes, "squared": (1,)}
+        self.blocks = row_blocks(n_rows)
+        self.fired: AnyArray = np.empty((len(self.blocks), shape.n_hidden), model.dtype)
+        self.sums = BlockSums(len(self.blocks), shapes, model.dtype)
+        self.totals = Parameters(shapes, np.float64)
+        self.gradient = self.totals.vector[: model.parameters.vector.size]
+
+
 class _Steps:
     """Steps from a state on, on a model of their own.
 
@@ -131,66 +150,86 @@ class _Steps:
         self._hidden_bias = parameters["hidden_bias"]
         self.position: Array64 = parameters.vector
         self.mean, self.examples = state.mean_activation.copy(), state.examples
-        self._gradient, self._sums = parameters.like(), Sums(cost.comm, _EAGER)
-        n_hidden = len(self.mean)
         # The paper's update of the biases stands for the term's slope.
         paper = config.sgd_sparsity == "bias"
         self._sparsity = Sparsity(0.0, 0.5) if paper else cost.sparsity
-        # Σ firing, and whether a rank wants to stop.
-        self._firing = np.zeros(n_hidden + 1)
-        self._minibatches = self._from(state.examples)
+        self._rooms: dict[int, _Room] = {}
+        self._minibatches = _minibatches(cost, config, state.examples)
 
     def run(self, until: int) -> None:
         """Take steps until so many examples were met."""
         # Infinities are met where the rate is too high: the next evaluation tells.
         with np.errstate(over="ignore", invalid="ignore"):
             while self.examples < until:
-                rows, n = next(self._minibatches)
-                self._step(rows, n)
+                self._step(next(self._minibatches))
 
-    def _from(self, examples: int) -> Iterator[tuple[AnyArray, int]]:
-        """Yield this rank's rows of each minibatch, and how many all ranks have."""
-        cost, config = self._cost, self._config
-        rows, n_rows, size = cost.rows, cost.n_rows, config.minibatch
-        strata = Strata.of_rank(n_rows, size, cost.comm.rank, cost.comm.size)
-        first, done = divmod(examples, n_rows)
-        for number in count(first):
-            minibatches = strata.minibatches(config.seed, number, size)
-            for chosen in islice(minibatches, done // size, None):
-                yield rows[chosen], min(size, n_rows - done)
-                done += size
-            done = 0
-
-    def _step(self, x: AnyArray, n: int) -> None:
-        config, gradient, sums = self._config, self._gradient, self._sums
+    def _step(self, x: AnyArray) -> None:
+        config, n = self._config, len(x)
         rate = config.learning_rate * (1 - self.examples / self._total)
-        self._firing[:-1] = self._model.fire(x)
-        self._firing[-1] = self._cost.time_over()
-        # Travels during the output layer.
-        sums.start(self._firing, lambda: self._update_mean(n))
-        self._model.backpropagate(x, self._slope, gradient)
-        sums.finish()  # where this rank has no rows, nobody has asked for the slope
-        if self._firing[-1]:
-            raise Enough("time")
-        sums.start(gradient.vector)
-        sums.finish()
-        gradient.vector *= rate / n
+        if n not in self._rooms:
+            self._rooms[n] = _Room(self._model, n)
+        room = self._rooms[n]
+        self._model.fire(x, room.blocks, room.fired)
+        self._update_mean(np.add.reduce(room.fired, dtype=np.float64), n)
+        slopes = [self._sparsity.slope(self.mean)] * len(room.blocks)
+        self._model.backpropagate(x, room.blocks, lambda: slopes, room.sums)
+        np.add.reduce(room.sums.table, dtype=np.float64, out=room.totals.vector)
+        self._model.finish(room.totals)
+        gradient = room.gradient
+        gradient *= rate / n
         for weights in self._decaying:
             weights *= 1 - rate * config.weight_decay
-        self.position -= gradient.vector
+        self.position -= gradient
         if config.sgd_sparsity == "bias":
             # b_i ← b_i − α β (ρ̂_i − ρ): Lahiri et al. 2010 §2.
             pull = rate * config.sgd_bias_weight
             self._hidden_bias -= pull * (self.mean - config.sparsity_target)
         self.examples += n
 
-    def _update_mean(self, n: int) -> None:
+    def _update_mean(self, firing: AnyArray, n: int) -> None:
         """Let a minibatch of n rows into the running mean."""
         kept = self._config.memory**n
         self.mean *= kept
-        self.mean += (1 - kept) / n * self._firing[:-1]
+        self.mean += (1 - kept) / n * firing
 
-    def _slope(self) -> Array64:
-        """Return the sparsity term's slope at the mean that the minibatch leaves."""
-        self._sums.finish()
-        return self._sparsity.slope(self.mean)
+
+def _minibatches(
+    cost: ShardedCost, config: SparseConfig, examples: int
+) -> Iterator[AnyArray]:
+    """Yield all rows of each minibatch after so many examples. Collective."""
+    n_rows, size = cost.n_rows, config.minibatch
+    strata = Strata.of_rank(n_rows, size, 0, 1)
+    first, done = divmod(examples, n_rows)
+    for number in count(first):
+        epoch = strata.minibatches(config.seed, number, size)
+        left = islice(epoch, done // size, None)
+        while some := list(islice(left, max(1, _AHEAD // size))):
+            rows, start = _collected(cost, np.concatenate(some)), 0
+            for one in some:
+                yield rows[start : start + len(one)]
+                start += len(one)
+        done = 0
+
+
+def _collected(cost: ShardedCost, chosen: AnyArray) -> AnyArray:
+    """Return these rows, counted over all ranks, from whoever has them. Collective.
+
+    A rank that wants to stop says so here, and all do.
+    """
+    comm, held, stops = cost.comm, cost.rows, cost.time_over()
+    if comm.size == 1:
+        rows: AnyArray = np.asarray(held[chosen])
+    else:
+        places = chosen - cost.first
+        own = np.flatnonzero((places >= 0) & (places < len(held)))
+        # As integers: sums with 0 that keep every bit.
+        size = len(chosen) * held.shape[1]
+        message = np.zeros(size + 1, f"i{np.dtype(cost.model.dtype).itemsize}")
+        rows = message[:size].view(cost.model.dtype).reshape(len(chosen), -1)
+        rows[own] = np.asarray(held[places[own]])
+        message[size] = stops
+        sum_over_ranks(comm, message)
+        stops = bool(message[size])
+    if stops:
+        raise Enough("time")
+    return rows

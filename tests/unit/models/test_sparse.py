@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from mpilayer.arrays import ROW_BLOCK
+from mpilayer.arrays import ROW_BLOCK, row_blocks
 from mpilayer.errors import ConfigError
 from mpilayer.models.base import LayerShape
-from mpilayer.models.sparse import SparseAutoencoder, Sparsity
+from mpilayer.models.sparse import BlockSums, SparseAutoencoder, Sparsity
 from mpilayer.numerics.parameters import Parameters
 from tests.support import plain, sparse
 from tests.support.sparse import TOLERANCES, UNITS, patches
@@ -21,12 +21,44 @@ def make(hidden="tanh", visible="tanh", dtype="float64"):
     return randomize(SparseAutoencoder(shape, np.dtype(dtype).type))
 
 
-def sums_of(model):
-    """Return room for all sums, full of what must be overwritten."""
-    more = {"firing_weights": (16, 5), "firing_bias": (5,)}
-    sums = Parameters({**model.parameters.shapes, **more}, np.float64)
-    sums.vector[:] = np.nan
-    return sums
+FUSED = ("firing_weights", "firing_bias")
+
+
+def room(model, n_blocks):
+    """Return room for all that blocks add, full of what must be overwritten."""
+    shapes = {**model.parameters.shapes, "squared": (1,), "firing": (5,)}
+    shapes |= {"firing_weights": (16, 5), "firing_bias": (5,)}
+    sums = BlockSums(n_blocks, shapes, model.dtype)
+    sums.table[:] = np.nan
+    return sums, Parameters(shapes, np.float64)
+
+
+def fire(model, rows):
+    """Return the sums of the firing probabilities over all rows."""
+    blocks = row_blocks(len(rows))
+    sums = np.full((len(blocks), model.shape.n_hidden), np.nan, model.dtype)
+    model.fire(rows, blocks, sums)
+    return sums.sum(axis=0, dtype=float)
+
+
+def sums_of(model, rows, slope=None, calls=None):
+    """Return all sums, of one pass if there is no slope."""
+    blocks = row_blocks(len(rows))
+    sums, totals = room(model, len(blocks))
+    if slope is None:
+        model.backpropagate_fused(rows, blocks, sums)
+    else:
+        fire(model, rows)
+
+        def slopes():
+            if calls is not None:
+                calls.append(0)
+            return [slope] * len(blocks)
+
+        model.backpropagate(rows, blocks, slopes, sums)
+    totals.vector[:] = sums.table.sum(axis=0, dtype=float)
+    model.finish(totals)
+    return totals
 
 
 def expected_sums(model, rows, slope=SLOPE):
@@ -61,11 +93,11 @@ def assert_near(found, expected, dtype):
 @pytest.mark.parametrize("hidden", ["tanh", "sigmoid"])
 def test_firing_probabilities_add_up(hidden, dtype, n_rows):
     model, x = make(hidden, dtype=dtype), patches(n_rows).astype(dtype)
-    found = model.fire(x)
+    found = fire(model, x)
     vector = model.parameters.vector
-    expected = sparse.firing(model.shape, vector, x.astype(float)).sum(axis=0)
-    assert found.dtype == np.float64
-    assert_near(found, expected, dtype)
+    expected = sparse.firing(model.shape, vector, x.astype(float))
+    assert_near(model.firing, expected, dtype)
+    assert_near(found, expected.sum(axis=0), dtype)
 
 
 @pytest.mark.parametrize("n_rows", ROWS)
@@ -74,42 +106,59 @@ def test_firing_probabilities_add_up(hidden, dtype, n_rows):
 @pytest.mark.parametrize("fused", [False, True])
 def test_sums_of_the_gradient(hidden, visible, dtype, n_rows, fused):
     model, x = make(hidden, visible, dtype), patches(n_rows).astype(dtype)
-    before, sums, calls = x.copy(), sums_of(model), []
+    before, calls = x.copy(), []
     error, expected = expected_sums(model, x.astype(float), 0.0 if fused else SLOPE)
+    found = sums_of(model, x, None if fused else SLOPE, calls)
     if fused:
-        found, fired = model.backpropagate_fused(x, sums)
-        assert_near(fired, model.fire(x), dtype)
+        assert_near(found["firing"], fire(model, x), dtype)
     else:
-        model.fire(x)
-        found = model.backpropagate(x, lambda: calls.append(0) or SLOPE, sums)
         assert len(calls) == (n_rows > 0)
-        assert np.isnan(sums["firing_weights"]).all()
-    assert found == pytest.approx(error, rel=TOLERANCES[dtype])
-    for name in sums if fused else model.parameters:
-        assert_near(sums[name], expected[name], dtype)
+        assert np.isnan(found["firing_weights"]).all() == (n_rows > 0)
+    assert found["squared"] / 2 == pytest.approx(error, rel=TOLERANCES[dtype])
+    for name in (*model.parameters, *(FUSED if fused else ())):
+        assert_near(found[name], expected[name], dtype)
     np.testing.assert_array_equal(x, before)
+
+
+def test_what_a_block_adds_is_its_own():
+    """To the bit, whatever was computed before, and beside others with other slopes."""
+    model, x = make(dtype="float32"), patches(2500).astype(np.float32)
+    blocks = [slice(0, 1000), slice(1000, 1700), slice(1700, 2500)]
+    slopes = [SLOPE, SLOPE, -SLOPE]
+    sums, _ = room(model, 3)
+    fired = np.empty((3, 5), np.float32)
+    model.fire(x, blocks, fired)
+    model.backpropagate(x, blocks, lambda: slopes, sums)
+    for number, where in reversed(list(enumerate(blocks))):
+        alone, _ = room(make(dtype="float32"), 1)
+        own = np.empty((1, 5), np.float32)
+        for other in (model, make(dtype="float32")):
+            rows, whole = x[where].copy(), [slice(0, where.stop - where.start)]
+            other.fire(rows, whole, own)
+            other.backpropagate(rows, whole, lambda n=number: [slopes[n]], alone)
+            np.testing.assert_array_equal(own[0], fired[number])
+            np.testing.assert_array_equal(alone.table[0], sums.table[number])
 
 
 def test_shards_of_other_sizes_do_not_disturb_each_other():
     model, sizes = make(), (2300, 7, 2300, 0, 1)
     for n_rows in sizes:
         x = patches(n_rows)
-        sums = sums_of(model)
-        model.fire(x)
-        model.backpropagate(x, lambda: SLOPE, sums)
+        found = sums_of(model, x, SLOPE)
         _, expected = expected_sums(model, x)
-        assert_near(sums["weights"], expected["weights"], "float64")
+        assert_near(found["weights"], expected["weights"], "float64")
 
 
 def test_as_many_hidden_units_as_columns():
     shape = LayerShape(5, 5, "linear", "sigmoid")
     model, x = randomize(SparseAutoencoder(shape, np.float64)), patches(9, 5)
-    more = {"firing_weights": (5, 5), "firing_bias": (5,)}
-    sums = Parameters({**model.parameters.shapes, **more}, np.float64)
+    shapes = {**model.parameters.shapes, "squared": (1,), "firing": (5,)}
+    shapes |= {"firing_weights": (5, 5), "firing_bias": (5,)}
+    sums = BlockSums(1, shapes, np.float64)
+    model.backpropagate_fused(x, [slice(0, 9)], sums)
     _, expected = expected_sums(model, x, slope=0.0)
-    model.backpropagate_fused(x, sums)
-    for name, view in sums.items():
-        assert_near(view, expected[name], "float64")
+    for name in expected:
+        assert_near(sums[name][0], expected[name], "float64")
 
 
 @pytest.mark.parametrize(("hidden", "gain"), [("tanh", 2), ("sigmoid", 1)])
@@ -119,23 +168,24 @@ def test_units_that_are_nearly_off_still_fire(hidden, gain, bias):
     model = make(hidden, dtype="float32")
     model.parameters.vector[:] = 0
     model.parameters["hidden_bias"][:] = bias
-    found = model.fire(np.zeros((10, 16), np.float32))
+    found = fire(model, np.zeros((10, 16), np.float32))
     np.testing.assert_allclose(found, 10 * np.exp(gain * bias), rtol=1e-5)
 
 
 def test_units_far_out_without_warnings():
-    model, sums = make(dtype="float32"), sums_of(make())
+    model = make(dtype="float32")
     model.parameters["hidden_bias"][:] = [-1e4, 1e4, -1e30, 1e30, 0]
     x = np.zeros((3, 16), np.float32)
-    assert model.fire(x).tolist() == [0, 3, 0, 3, 1.5]
-    model.backpropagate(x, lambda: SLOPE, sums)
-    assert np.isfinite([sums[name].sum() for name in model.parameters]).all()
+    assert fire(model, x).tolist() == [0, 3, 0, 3, 1.5]
+    found = sums_of(model, x, SLOPE)
+    assert np.isfinite([found[name].sum() for name in model.parameters]).all()
 
 
 def test_backpropagation_needs_the_firing():
     model = make()
+    sums, _ = room(model, 1)
     with pytest.raises(RuntimeError, match="fire comes before"):
-        model.backpropagate(patches(3), lambda: SLOPE, sums_of(model))
+        model.backpropagate(patches(3), [slice(0, 3)], lambda: [SLOPE], sums)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 4.0])

@@ -174,3 +174,27 @@ def test_scikit_learn_finds_the_same_loss():
     expected = 40 * log_loss(chosen, other.predict_proba(v), labels=np.arange(4))
     assert found == pytest.approx(expected, rel=1e-5)
     np.testing.assert_array_equal(model.apply(v).argmax(axis=1), other.predict(v))
+
+
+# Units between first steps: for three slices, one, and, beside the output, two.
+WIDE = (LayerShape(9, 200), LayerShape(200, 70, hidden="tanh"), LayerShape(70, 130))
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "softmax"])
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize("slices", [1, 2, 3])
+def test_slices_change_nothing_but_rounding(loss, n_layers, slices):
+    shapes, v, target = WIDE[:n_layers], rows(15, 9), None
+    model, factors = DeepAutoencoder(shapes), masks(15, (9, 200, 70, 130))
+    if loss == "softmax":
+        model, target = Predictor(shapes, CLASSES), wanted(loss, 15)
+        factors = factors[: n_layers + 1]
+    else:
+        factors = factors[:n_layers] + masks(15, (130, 70, 200)[3 - n_layers :])
+    randomize(model, deviation=0.2)
+    p = plain.named(model.parameters.shapes, model.parameters.vector)
+    kinds = [kind for *_, kind in model.steps]
+    expected = plain.backward(p, kinds, v, factors, loss, target)
+    found, _ = stack_gradient(model, v, loss, 1.0, target, factors, slices)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=2e-5)

@@ -1,0 +1,139 @@
+"""Sums over blocks of rows that are the same to the bit, whoever works on which block.
+
+Sums of floating-point numbers depend on their order, and so on the number of ranks;
+sums of integers do not. Every number that a block gives is written as an integer, in
+units that the largest of that number over all blocks decides; and which is the largest
+does not depend on any order either.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mpilayer.arrays import AnyArray, Array64
+from mpilayer.train.sums import Sums
+
+Exponents = npt.NDArray[np.int16]
+Integers = npt.NDArray[np.int64]
+
+# A sum of integers has that many bits at most: one is the sign's, one is spare.
+_BITS = 62
+# Units are powers of two in float64, whose inverse is one, too.
+_FINEST = 1000
+_ZERO, _INFINITY, _NAN = -1100, 2000, 2001
+
+
+def exponents(parts: AnyArray, of: Sequence[int], n_sums: int) -> Exponents:
+    """Return the least e with |part| < 2^e, of each number of each sum. Local.
+
+    Parameters
+    ----------
+    parts : ndarray (n_blocks, size)
+        What this rank's blocks add.
+    of : sequence of int
+        To which of the ``n_sums`` sums each block belongs.
+
+    Returns
+    -------
+    ndarray (n_sums, size)
+        Zeros have one below all others, infinities and NaN one above.
+    """
+    largest = np.zeros((n_sums, parts.shape[1]), parts.dtype)
+    size = np.empty_like(parts[:1])
+    for part, sum_of in zip(parts, of, strict=True):
+        np.abs(part, out=size[0])
+        np.maximum(largest[sum_of], size[0], out=largest[sum_of])
+    _, found = np.frexp(largest)
+    found[largest == 0] = _ZERO
+    if not np.isfinite(largest).all():
+        found[np.isinf(largest)] = _INFINITY
+        found[np.isnan(largest)] = _NAN
+    return found.astype(np.int16)
+
+
+def integers(
+    parts: AnyArray, of: Sequence[int], found: Exponents, n_blocks: int
+) -> Integers:
+    """Return the sums over this rank's blocks, in units of ``found``. Local.
+
+    Parameters
+    ----------
+    parts, of
+        As ``exponents`` takes them.
+    found : ndarray (n_sums, size)
+        The largest exponents of all ranks.
+    n_blocks : int
+        Of all ranks: there is room for so many, so no sum overflows.
+
+    Notes
+    -----
+    The unit is 2^−62 of the largest part, times the room for blocks: 2^−55 for 128
+    blocks, where the largest part itself has 24 (float32) or 53 bits.
+    """
+    units = np.ldexp(1.0, _shifts(found, n_blocks))
+    sums = np.zeros(found.shape, np.int64)
+    scaled, whole = np.empty(found.shape[1]), np.empty(found.shape[1], np.int64)
+    # What is not finite becomes any integer here, and ``values`` knows that.
+    with np.errstate(invalid="ignore"):
+        for part, sum_of in zip(parts, of, strict=True):
+            np.multiply(part, units[sum_of], out=scaled)
+            np.rint(scaled, out=scaled)
+            np.copyto(whole, scaled, casting="unsafe")
+            sums[sum_of] += whole
+    return sums
+
+
+def values(sums: Integers, found: Exponents, n_blocks: int) -> Array64:
+    """Return what sums over all ranks mean; infinite or NaN if a part was. Local."""
+    units: Array64 = np.ldexp(1.0, -_shifts(found, n_blocks))
+    with np.errstate(over="ignore"):
+        result = sums * units
+    if found.max(initial=_ZERO) >= _INFINITY:
+        result[found == _INFINITY] = np.inf
+        result[found == _NAN] = np.nan
+    return result
+
+
+def _shifts(found: Exponents, n_blocks: int) -> npt.NDArray[np.int32]:
+    """Return the logarithms of units in a number 1."""
+    room = (n_blocks - 1).bit_length()
+    return np.clip(_BITS - room - found.astype(np.int32), -_FINEST, _FINEST)
+
+
+def start_total(
+    sums: Sums,
+    parts: AnyArray,
+    of: Sequence[int],
+    shape: tuple[int, int],
+    then: Callable[[Array64, int], object],
+    votes: int = 0,
+) -> None:
+    """Start adding the parts of all ranks up. Collective; nothing else is under way.
+
+    Parameters
+    ----------
+    sums : Sums
+        Carries it; ``sums.finish()`` waits for it.
+    parts, of
+        As ``exponents`` takes them, of this rank's blocks.
+    shape : tuple of int
+        How many sums there are, and of how many blocks all ranks have.
+    then : callable
+        Gets the sums (n_sums, size), and those of the ``votes`` of all ranks.
+    """
+    n_sums, n_blocks = shape
+    found = exponents(parts, of, n_sums)
+
+    def add() -> None:
+        message = np.empty(found.size + 1, np.int64)
+        message[:-1] = integers(parts, of, found, n_blocks).reshape(-1)
+        message[-1] = votes
+
+        def done() -> None:
+            total = message[:-1].reshape(found.shape)
+            then(values(total, found, n_blocks), int(message[-1]))
+
+        sums.start(message, done)
+
+    sums.start_max(found, add)
