@@ -6,12 +6,12 @@ collective calls in another order hang. One rank by itself is a team, too.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from mpilayer.parallel.comm import (
     SerialCommunicator,
     wait_until,
 )
+
+T = TypeVar("T")
 
 # Of a cache line's numbers: two ranks never write to the same line.
 _TILE = 16
@@ -67,6 +69,8 @@ class Team:
     eager : float
         Seconds that a rank waits for the others before it sleeps; 0 where ranks share
         cores.
+    ranks : sequence of int
+        What its ranks are called elsewhere.
 
     Attributes
     ----------
@@ -74,8 +78,11 @@ class Team:
         Seconds that this rank has spent at barriers.
     """
 
-    def __init__(self, comm: Communicator, eager: float = 0.0) -> None:
+    def __init__(
+        self, comm: Communicator, eager: float = 0.0, ranks: Sequence[int] = ()
+    ) -> None:
         self.rank, self.size = comm.rank, comm.size
+        self.ranks = tuple(ranks) or tuple(range(comm.size))
         self.waited = 0.0
         self._comm, self._eager = comm, eager
         self._memory = comm.shared_memory()
@@ -91,6 +98,21 @@ class Team:
         content = self._memory.allocate(size)
         array: AnyArray = np.frombuffer(content, dtype, prod(shape)).reshape(shape)
         return array
+
+    def broadcast(self, item: T) -> T:
+        """Return the head's object everywhere; collective."""
+        return self._comm.broadcast(item)
+
+    def share(self, array: AnyArray | None) -> AnyArray:
+        """Return the head's array, in the memory of all; collective."""
+        if self.size == 1 and array is not None:
+            return array
+        form: Any = None if array is None else (array.shape, array.dtype)
+        shared = self.array(*self.broadcast(form))
+        if array is not None:
+            shared[:] = array
+        self.barrier()
+        return shared
 
     def barrier(self) -> None:
         """Wait until all ranks are here, and have written what they wrote; collective.

@@ -28,6 +28,7 @@ def test_alone(tmp_path):
     record, _ = examine(tmp_path)
     assert record["ranks"] == 1
     assert record["facts"]["folder"]["path"] == str(tmp_path)
+    refuse(tmp_path, "doctor --threads many", "--threads", "many")
 
 
 def test_the_report_fits_a_terminal(tmp_path):
@@ -72,10 +73,6 @@ def test_processes_that_are_not_joined(tmp_path):
     assert grave["launch"]["remedy"].startswith("Start it with")
     result = call(tmp_path, "doctor", variables=first | {"PMI_RANK": "1"}).ok()
     assert result.stdout == result.stderr == ""
-
-
-def test_wrong_arguments(tmp_path):
-    refuse(tmp_path, "doctor --threads many", "--threads", "many")
 
 
 # Rank 1 does not get as far as the others.

@@ -13,7 +13,7 @@ from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.evaluate import PCA, confusion, reconstruction_error, targets
 from mpilayer.train.finetune import FinetuneState, finetune, validation_rows
 from mpilayer.train.groups import RowGroups
-from tests.support.together import caught, shares, together
+from tests.support.together import caught, share, together
 from tests.support.toys import randomize, rows
 
 pytestmark = pytest.mark.mpi(min_size=2)
@@ -28,11 +28,6 @@ FULL = {"dropout": 0.3, "input_dropout": 0.1, "weight_decay": 0.01}
 FULL |= {"learning_rate_decay": 0.8}
 TASKS = {"autoencode": {}, "classify": FULL, "regress": FULL}
 RATES = {"sgd": 0.001, "momentum": 0.0002, "adam": 0.002}
-
-
-def share(comm, v):
-    """Return this rank's rows."""
-    return shares(v, comm.size)[comm.rank]
 
 
 def wanted(task, v):

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mpilayer.config import PretrainConfig
 from mpilayer.parallel.channel import Rows
-from mpilayer.parallel.comm import Communicator
+from mpilayer.parallel.comm import Communicator, SerialCommunicator
 from mpilayer.partition import layers_to_ranks
 from mpilayer.train.layer import LayerState, layer_shapes, monitored
 from mpilayer.train.plans import BEGINNING, AsyncPlan, Candidate, Plan
@@ -215,6 +216,12 @@ def train(
         kept += part
     interrupted = any(comm.allgather(pipeline.interrupted))
     return Stage(kept, merged(records), interrupted, merged(digests), merged(dropped))
+
+
+def alone(world: Communicator, plan: Plan, *before: Any, **options: Any) -> Stage:
+    """Return what one rank alone does, on all ranks. Collective."""
+    work = partial(train, SerialCommunicator(), plan, None, *before, **options)
+    return world.on_root(work)
 
 
 def each_epoch(
