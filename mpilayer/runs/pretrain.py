@@ -22,7 +22,8 @@ from mpilayer.runs import checkpoints
 from mpilayer.runs.checkpoints import Cut, LayerKeeper
 from mpilayer.runs.directory import read_schedule
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
-from mpilayer.runs.model import leave_parameters, run_shapes
+from mpilayer.runs.model import run_shapes
+from mpilayer.runs.monitor import leave_parameters
 from mpilayer.runs.outcome import LayerOutcome, conclude_pretraining, former_records
 from mpilayer.runs.rows import Facts, check_range, data_facts
 from mpilayer.runs.tasks import PRETRAIN, data_of_run
