@@ -19,7 +19,9 @@ from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.start import hosts
 from mpilayer.parallel.team import check_room
+from mpilayer.train.backpropagation import shared_bytes
 from mpilayer.train.finetune import FinetuneState, finetune
+from mpilayer.train.groups import RowGroups, check_ranks, resolved
 from mpilayer.train.layer import (
     LayerState,
     check_layer,
@@ -28,7 +30,7 @@ from mpilayer.train.layer import (
     monitored,
     row_counts,
 )
-from mpilayer.train.layers import shared_bytes
+from mpilayer.train.layers import needed_bytes
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Keeper, Pipeline
 from mpilayer.train.schedule import Schedule, greedy, lockstep
@@ -54,7 +56,7 @@ _PRETRAINING = Fields(
 )
 _FINETUNING = Fields(
     FinetuneConfig,
-    without={"task", "from_scratch", "patience"},
+    without={"task", "from_scratch", "patience", "parallel", "slices"},
     names={
         name: f"finetune_{name}"
         for name in (
@@ -76,7 +78,7 @@ class StackedAutoencoder(Reconstructor):
     ``mpilayer pretrain`` and ``finetune`` with the same settings, without validation
     rows, find the same weights. With sigmoid visible units rows must be in [0, 1]. On
     several ranks rank 0 collects the rows for pre-training, with layers on ranks;
-    fine-tuning shares them by strata.
+    fine-tuning shares the units of a minibatch, or from 1000 rows on the rows.
 
     {parameters}
 
@@ -129,7 +131,7 @@ def _pretrain(
     place = next(place for place in places if comm.rank in place.ranks)
     need = 0
     if comm.rank == place.ranks[0]:
-        need = shared_bytes(config, shape[1], place, data, counts, replace=False)
+        need = needed_bytes(config, shape[1], place, data, counts, replace=False)
     check_room(comm, need, "fit on fewer ranks")
     with team_up(comm, places, EAGER_SECONDS) as (team, own, heads):
         states = [LayerState(config, shapes, index, team) for index in own]
@@ -184,7 +186,16 @@ def _finetune(
     comm: Communicator,
 ) -> list[float]:
     """Train the stack in place; return the losses. Collective."""
-    rows, share = by_strata(rows, bounds, config.minibatch, comm)
+    config, names = resolved(config, stack.shapes), hosts(comm)
+    check_ranks(config, stack.shapes, names)
+    groups = RowGroups(comm, names if config.parallel == "units" else ())
+    batch = config.minibatch
+    rows, share = by_strata(rows, bounds, batch, comm, groups.numbers)
+    need = shared_bytes(stack, config, groups) if groups.team.is_head else 0
+    check_room(comm, need, "fit on one rank of each host")
     none: Array32 = np.empty((0, stack.shapes[0].n_visible), np.float32)
-    state = FinetuneState(stack, config)
-    return [one.train_loss for one in finetune(state, share, rows, none, comm)]
+    with groups:
+        state = FinetuneState(stack, config, groups.team)
+        losses = [one.train_loss for one in finetune(state, share, rows, none, groups)]
+        state.leave()
+    return losses

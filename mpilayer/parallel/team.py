@@ -19,7 +19,12 @@ import numpy as np
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import CommunicationError, MpilayerError
 from mpilayer.interrupt import Interrupted
-from mpilayer.parallel.comm import Communicator, SerialCommunicator, wait_until
+from mpilayer.parallel.comm import (
+    Communicator,
+    Request,
+    SerialCommunicator,
+    wait_until,
+)
 
 T = TypeVar("T")
 
@@ -94,9 +99,19 @@ class Team:
 
         The core is offered to others, who may need it.
         """
+        self.wait(self.arrive())
+
+    def arrive(self) -> Request:
+        """Begin a barrier: this rank has written what it wrote; collective.
+
+        What it does until it waits takes no time from the others.
+        """
+        return self._memory.barrier()
+
+    def wait(self, barrier: Request) -> None:
+        """Wait until all ranks have arrived; see ``barrier``. Local."""
         if self.size > 1:
-            arrived = self._memory.barrier()
-            self.waited += wait_until(arrived.test, eager=self._eager)
+            self.waited += wait_until(barrier.test, eager=self._eager)
             self._memory.fence()
 
     def tell(self, order: Order) -> None:

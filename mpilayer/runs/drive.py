@@ -67,6 +67,7 @@ class Training(ABC, Generic[C]):
     """
 
     name: str  # the section of ``config.toml``, and the mark in ``complete``
+    _shared = 0  # bytes that ranks of a host share
 
     def __init__(
         self,
@@ -184,7 +185,7 @@ class Training(ABC, Generic[C]):
         """Return this rank's rows, or all that it trains with. On every rank."""
 
     def _check_room(self, terms: Terms[C], rows: Any) -> None:
-        """Check that there is room for what ranks share. Collective."""
+        """Note what ranks share, and check that there is room for it. Collective."""
 
     def _begin(self, terms: Terms[C]) -> None:
         """Make the run directory, and the file that lets the run go on."""

@@ -31,7 +31,7 @@ from mpilayer.runs.tasks import PRETRAIN, data_of_run
 from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train import layer
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
-from mpilayer.train.layers import shared_bytes
+from mpilayer.train.layers import needed_bytes
 from mpilayer.train.plans import Plan, effective, plan_of, table_of
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
@@ -55,7 +55,6 @@ class Pretraining(Training[PretrainConfig]):
     """A stack of layers; only rank 0, which has the first one, reads rows to train."""
 
     name = PRETRAIN
-    _shared = 0
 
     def _check_first(self) -> None:
         if self.asked is not None:
@@ -149,7 +148,7 @@ class Pretraining(Training[PretrainConfig]):
         need = 0
         if comm.rank == mine.ranks[0]:
             newer = plan_of(config, terms.table).replace
-            need = shared_bytes(
+            need = needed_bytes(
                 config, facts.n_visible, mine, rows, _counts(config, facts), newer
             )
         most = len(config.layers)
@@ -165,10 +164,9 @@ class Pretraining(Training[PretrainConfig]):
         places = self._places(config, terms.facts, terms.table)
         shapes = layer_shapes(config, terms.facts.n_visible)
         # A run that began has its slices, for whatever ranks.
-        session.announce(useful_ranks(config if again else self.asked or config))
+        slices = config if again else self.asked or config
+        session.announce(useful_ranks(slices), self._shared)
         session.say(describe(places, [terms.facts.n_visible, *config.layers]))
-        if self._shared:
-            session.say(f"shared memory of ranks: {self._shared / 1e6:.3g} MB a host")
         with team_up(session.comm, places, session.eager) as (team, own, heads):
             states = [LayerState(config, shapes, index, team) for index in own]
             return self._train_layers(terms, plan, rows, states, cut, heads)

@@ -127,12 +127,15 @@ class Session:
             f"saved and stopped{where} because of {reason}; go on with {go_on}"
         )
 
-    def announce(self, useful: int = 0) -> None:
+    def announce(self, useful: int = 0, shared: int = 0) -> None:
         """Say where the ranks run: once it is sure that there is something to do.
 
-        If cores are idle, and so many ranks are ``useful``, it says that, too.
+        If cores are idle, and so many ranks are ``useful``, it says that, too, and how
+        many bytes ranks of a host share.
         """
         self.say(self.placement.describe(useful))
+        if shared:
+            self.say(f"ranks of a host share {shared / 1e6:.3g} MB of memory")
         self.warn(self.placement.crowded)
         self.warn(self.placement.mixed)
 

@@ -44,7 +44,7 @@ def _together(
     return call
 
 
-def shared_bytes(
+def needed_bytes(
     config: PretrainConfig,
     n_visible: int,
     place: Place,

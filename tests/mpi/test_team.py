@@ -11,7 +11,7 @@ from mpilayer.parallel import team as parallel_team
 from mpilayer.parallel.team import Team, check_room
 from mpilayer.placement import Place
 from mpilayer.train.layer import LayerState, layer_shapes
-from mpilayer.train.layers import Layers, shared_bytes
+from mpilayer.train.layers import Layers, needed_bytes
 from tests.support import pipeline
 from tests.support.together import caught, together
 
@@ -72,7 +72,7 @@ def test_what_a_team_shares_is_known_before(world, method):
     config = PretrainConfig(layers=(128, 5), slices=(2, 1), minibatch=20, method=method)
     rows, counts = pipeline.data(n_visible=30), (90, 50, 30)
     place = Place(range(2), tuple(range(world.size)))
-    expected = shared_bytes(config, 30, place, rows, counts, replace=True)
+    expected = needed_bytes(config, 30, place, rows, counts, replace=True)
     taken = []
     with Team(world) as team:
         allocate = team._memory.allocate

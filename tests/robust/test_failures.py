@@ -19,6 +19,8 @@ MODES = {
     "lockstep": f"{PRETRAIN} {ENDLESS} --schedule lockstep",
     "greedy": f"{PRETRAIN} 4,4,{ENDLESS} --schedule greedy",
     "async": f"{PRETRAIN} {ENDLESS} --schedule async",
+    # Ranks 0 and 1 have layer 1, ranks 2 and 3 the others.
+    "teams": f"{PRETRAIN} {ENDLESS} --layers 130,130,4 --layout '1:2 2-3:2'",
     "short": f"{PRETRAIN} 2",
     "finetune": f"finetune run --epochs {ENDLESS}",
     "sparse": f"sparse tiny.h5 --run run --hidden 6 --evaluations {ENDLESS}",
@@ -51,6 +53,8 @@ def begin(tmp_path):
     [
         ("lockstep", "training", 0, 3),
         ("async", "training", 2, 3),
+        ("teams", "minibatch", 1, 4),
+        ("teams", "minibatch", 2, 4),
         ("finetune", "fine-tuning", 1, 2),
         ("lockstep", "training", 0, 0),
     ],
@@ -81,7 +85,13 @@ def test_a_user_error_of_one_rank_in_training_ends_all(begin):
 
 @pytest.mark.parametrize(
     ("mode", "place", "rank"),
-    [("lockstep", "training", 0), ("lockstep", "training", 1), ("sparse", "sparse", 1)],
+    [
+        ("lockstep", "training", 0),
+        ("lockstep", "training", 1),
+        ("teams", "minibatch", 0),
+        ("teams", "minibatch", 3),
+        ("sparse", "sparse", 1),
+    ],
 )
 def test_a_dead_rank_ends_the_job_and_it_goes_on(begin, tmp_path, mode, place, rank):
     result = begin(mode, place, KILL, rank, 3, "--checkpoint-every 1")
@@ -110,6 +120,8 @@ def test_a_dead_rank_ends_the_job_and_it_goes_on(begin, tmp_path, mode, place, r
         ("greedy", "training", 0, 3),
         ("greedy", "training", 1, 3),
         ("async", "training", 1, 2),
+        ("teams", "minibatch", 0, 4),
+        ("teams", "minibatch", 3, 4),
         ("finetune", "fine-tuning", 0, 2),
         ("compare", "sparse", 1, 2),
         ("short", "ended", 0, 2),
