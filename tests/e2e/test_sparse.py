@@ -133,7 +133,8 @@ def test_the_average_of_two_ranks(runs):
 def test_the_configuration_is_effective_and_repeats_the_run(runs, folder):
     run = runs[0] / "averaged"
     assert list(written(run)) == list(as_values(SparseConfig()))
-    assert written(run) == as_values(SparseConfig(**SETTINGS).resolved())
+    expected = SparseConfig(**SETTINGS, shards=2).resolved()
+    assert written(run) == as_values(expected)
     line = f"sparse toy.h5 --run again --config {run / 'config.toml'}"
     said(folder, line, ranks=2)
     assert read_summary(folder / "again")["digest"] == read_summary(run)["digest"]
@@ -164,8 +165,8 @@ def test_what_is_likely_to_be_a_mistake_is_told(folder):
     assert read_summary(folder / "run")["sparsity"] == 0
     write_patches(folder / "toy.h5", n_train=2)
     result = call(folder, f"mpiexec -n 3 {TRAIN} --replace").ok()
-    words = "warning: 3 ranks share 2 training rows; 1 have none. Start fewer ranks."
-    assert words in result.stderr
+    assert "warning: 3 ranks share 2 training rows in" in result.stderr
+    assert "1 have none. Start fewer ranks." in result.stderr
     assert read_summary(folder / "run")["n_rows"] == 2
 
 
