@@ -48,7 +48,7 @@ def help_text(*words: str) -> str:
     return printed.getvalue().strip()
 
 
-def write(folder: Path) -> list[Path]:
+def write(folder: Path) -> None:
     """Write all pages, and remove those of commands that are no more."""
     folder.mkdir(parents=True, exist_ok=True)
     made = pages()
@@ -57,7 +57,6 @@ def write(folder: Path) -> list[Path]:
             old.unlink()
     for name, text in made.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in made]
 
 
 def _page(name: str) -> str:

@@ -10,7 +10,7 @@ from mpilayer.cli import show
 from mpilayer.cli.arguments import Command, add
 from mpilayer.cli.options import add_task, add_threads
 from mpilayer.data.dataset import SPLITS
-from mpilayer.errors import ConfigError, unknown
+from mpilayer.errors import check_known
 from mpilayer.runs.advice import ALWAYS
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import model_in_words
@@ -29,7 +29,7 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    _check_split(args.split)
+    check_known("split", args.split, SPLITS)
     session = Session.begin(args.threads, show.say)
     result = evaluate(args.run, args.split, session, args.data, args.task)
     if session.comm.rank > 0:
@@ -40,11 +40,6 @@ def _evaluate(args: argparse.Namespace) -> None:
     if result["model"] == "classifier":
         show.console().print(show.confusion_table(result))
     print(_in_words(result))
-
-
-def _check_split(split: str) -> None:
-    if split not in SPLITS:
-        raise ConfigError(unknown("split", split, SPLITS))
 
 
 def _in_words(result: dict[str, Any]) -> str:
@@ -91,7 +86,7 @@ def _writing(what: str, task: str = "", more: str = "") -> Command:
 
     def run(args: argparse.Namespace) -> None:
         if args.split is not None:
-            _check_split(args.split)
+            check_known("split", args.split, SPLITS)
         written = write_rows(
             what, args.run, args.data, args.out, args.replace, args.split, args.task
         )

@@ -106,7 +106,7 @@ class Pretraining(Training[PretrainConfig]):
             return None
         config, data = terms.config, terms.data
         with Dataset.open(data) as dataset:
-            train = dataset.rows("train")
+            train = dataset.compact_rows("train")
             check_range(train, config.visible, data)
             validation = np.empty((0, dataset.n_visible), np.float32)
             if "validation" in dataset.splits:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.arrays import AnyArray, Array32, StoredRows, row_blocks
 from mpilayer.data.dataset import SPLITS, Dataset
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.recipe import Like
@@ -74,14 +74,18 @@ def check_minibatch(minibatch: int, n_train: int, section: str = "") -> None:
 
 
 def check_range(
-    rows: Array32,
+    rows: Array32 | StoredRows,
     visible: str,
     path: Path,
     advice: str = "give --visible linear and a learning rate of 0.001 to 0.01",
 ) -> None:
     """Check that sigmoid visible units see values in [0, 1]; else a ``DataError``."""
     if visible == "sigmoid" and len(rows):
-        least, most = float(rows.min()), float(rows.max())
+        least, most = (
+            rows.limits()
+            if isinstance(rows, StoredRows)
+            else (float(rows.min()), float(rows.max()))
+        )
         if least < 0 or most > 1:
             raise DataError(
                 f"sigmoid visible units need data in [0, 1]; {path} has {least:g} to "

@@ -56,6 +56,6 @@ def team_up(
     The heads are in the order of their layers; what followers get there is of no use.
     """
     mine = next(i for i, place in enumerate(places) if comm.rank in place.ranks)
-    with Team(comm.split(mine), eager) as team:
+    with Team(comm.split(mine), eager, places[mine].ranks) as team:
         heads = comm.split(0 if team.is_head else 1, mine)
         yield team, places[mine].layers, heads

@@ -36,10 +36,10 @@ class Counted(Session):
 
 def make_session(limit=10**9, comm=None, **safety):
     """Return a session of one rank that saves after every epoch."""
-    said = []
+    said, comm = [], comm or SerialCommunicator()
     return Counted(
-        comm or SerialCommunicator(),
-        Placement(("here",), (1,), "", "none"),
+        comm,
+        Placement(("here",) * comm.size, (1,), "", "none"),
         said.append,
         safety=Safety(**{"checkpoint_every": 1, **safety}),
         limit=limit,

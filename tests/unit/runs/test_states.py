@@ -162,7 +162,7 @@ def test_wrong_settings_do_not_wait(small, run):
 
     lock, session = RunLock(run), make_session(comm=Three())
     assert lock.take()
-    with pytest.raises(CommunicationError, match="got 3 ranks for 2 layers"):
+    with pytest.raises(CommunicationError, match="got 3 ranks for 2 slices"):
         pretrain(small, run, STACK, session, replace=True)
     lock.release(remove=True)
     assert session.said == []
