@@ -49,6 +49,8 @@ class Pretraining(Training[PretrainConfig]):
             places_for(self.asked, self.session.placement.hosts)
 
     def _facts_of(self, data: Path, config: PretrainConfig) -> Facts:
+        # Of a run that goes on nobody has asked before.
+        places_for(config, self.session.placement.hosts)
         facts = data_facts(data, config.minibatch)
         # Makes every model complain now about units that it does not have.
         for index, shape in enumerate(layer_shapes(config, facts.n_visible)):
