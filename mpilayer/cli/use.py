@@ -12,9 +12,10 @@ from mpilayer.cli.options import add_task, add_threads
 from mpilayer.data.dataset import SPLITS
 from mpilayer.errors import check_known
 from mpilayer.runs.advice import ALWAYS
+from mpilayer.runs.evaluate import evaluate
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import model_in_words
-from mpilayer.runs.use import PARTS, evaluate, export, write_rows
+from mpilayer.runs.use import PARTS, export, write_rows
 
 _OUT = "the new file; its ending says the format: "
 
@@ -87,11 +88,11 @@ def _writing(what: str, task: str = "", more: str = "") -> Command:
     def run(args: argparse.Namespace) -> None:
         if args.split is not None:
             check_known("split", args.split, SPLITS)
-        written = write_rows(
+        rows, kind = write_rows(
             what, args.run, args.data, args.out, args.replace, args.split, args.task
         )
-        counts = (f"{count} {split} rows" for split, count in written.rows.items())
-        model = model_in_words(written.model)
+        counts = (f"{count} {split} rows" for split, count in rows.items())
+        model = model_in_words(kind)
         part = "the encoder of " if what == "codes" else ""
         print(f"wrote {', '.join(counts)} to {args.out}, by {part}{model}")
 

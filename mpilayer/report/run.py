@@ -180,9 +180,10 @@ def _read(
         kind=kind,
         config=config,
         config_text=text,
-        summary=attempt(lambda: directory.read_object("summary.json")) or {},
-        comparison=attempt(lambda: directory.read_object("compare.json")) or {},
-        complete=attempt(directory.read_completed) or (),
+        summary=attempt(lambda: directory.read_summary(strict=True)) or {},
+        comparison=attempt(lambda: directory.read_summary("compare.json", strict=True))
+        or {},
+        complete=attempt(lambda: directory.completed(strict=True)) or (),
         layers=[list(map(_epoch, lines(f"layer-{n + 1}"))) for n in range(n_layers)],
         metrics={name: lines(name) for name in _METRICS},
         weights=attempt(lambda: first_weights(directory, kind)),

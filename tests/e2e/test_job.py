@@ -160,7 +160,7 @@ SCALING = "scaling a.h5 --run run -o job.sh"
         (f"{PRETRAIN} --layers 20 --ntasks 4",
          ("got 4 ranks for 1 slice of 1 layer. Start at most 1 rank.",)),
         (f"{SCALING} --mode pretrain --layers 20,10 --ntasks 4",
-         ("4 ranks for 2 slices of 2 layers. Start at most 2 ranks.",)),
+         ("got 4 ranks for 2 slices of 2 layers. Start at most 2 ranks.",)),
         (f"{PRETRAIN} --evaluations 9", ("unrecognized arguments",)),
         (f"{PRETRAIN} --epochs 0", ("epochs must be at least 1",)),
         (f"{PRETRAIN} --config no.toml", ("no.toml", "readable")),

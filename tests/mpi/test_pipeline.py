@@ -3,20 +3,20 @@
 import time
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from mpilayer.train.plans import TablePlan
 from tests.support.paper import demand_rule
 from tests.support.pipeline import (
     CONFIG,
-    EPOCHS,
     TABLES,
     alone,
     assert_same,
+    assert_sensible,
     async_plan,
     data,
     each_epoch,
+    hesitate,
     train,
 )
 from tests.support.together import assert_all_received, together
@@ -40,38 +40,6 @@ def test_tables(world, name, streamed, n_validation):
             assert_same(found, expected)
         else:
             assert found.digests == expected.digests
-
-
-def hesitate(state):
-    """Let a layer sleep now and then between minibatches."""
-    rng = np.random.default_rng(state.index)
-    contrast = state.layer.contrast
-
-    def slow(*arguments):
-        if rng.random() < 0.5:
-            time.sleep(0.02 * rng.random())
-        return contrast(*arguments)
-
-    state.layer.contrast = slow
-
-
-def assert_sensible(recorded, end):
-    """Demand what holds of every asynchronous run."""
-    table = recorded.schedule()
-    table.check()
-    assert table.epochs[0] == EPOCHS
-    for layer, dropped in enumerate(recorded.dropped):
-        assert not set(dropped) & table.needed(layer)
-        assert dropped == tuple(sorted(set(dropped)))
-    if end != "first-layer":
-        assert min(table.epochs) >= EPOCHS
-    if end == "all":
-        assert not any(
-            epochs in dropped
-            for epochs, dropped in zip(table.epochs, recorded.dropped, strict=True)
-        )
-        for below, row in zip(table.epochs, table.used[1:], strict=False):
-            assert row[-1] == below
 
 
 CASES = {

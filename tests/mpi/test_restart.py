@@ -17,31 +17,13 @@ from tests.support.pipeline import (
     alone,
     assert_same,
     async_plan,
-    each_epoch,
+    interrupted,
     train,
 )
 from tests.support.together import assert_all_received, together
 
 pytestmark = pytest.mark.mpi(min_size=2)
 LOCKSTEP = TablePlan(TABLES["lockstep"], True)
-
-
-def interrupted(world, plan, rank, epochs, before=None, every=0, delay=0.0):
-    """Train until a rank asks to end after so many epochs of its own; all save."""
-    notice, done = Notice(world), []
-
-    def stop():
-        if world.rank == rank and len(done) >= epochs:
-            notice.raise_it()
-        return notice.is_raised()
-
-    def count(*_):
-        done.append(0)
-        time.sleep(delay)
-
-    stage = train(world, plan, Memory(every, stop), before, prepare=each_epoch(count))
-    notice.close()
-    return stage
 
 
 @pytest.mark.parametrize("streamed", [True, False])
