@@ -147,7 +147,8 @@ def test_the_configuration_is_effective_and_repeats_the_run(averaged, toy, tmp_p
     run, _ = averaged
     written = tomllib.loads((run / "config.toml").read_text())
     assert list(written["sparse"]) == list(as_values(SparseConfig()))
-    assert written["sparse"] == as_values(SparseConfig(**SETTINGS).resolved())
+    expected = SparseConfig(**SETTINGS, shards=2).resolved()
+    assert written["sparse"] == as_values(expected)
     assert written["data"]["n_visible"] == 16
     again = tmp_path / "again"
     arguments = ["sparse", toy, "--run", again, "--config", run / "config.toml"]
@@ -180,8 +181,9 @@ def test_the_preset_ufldl(tiny, tmp_path):
 def test_more_ranks_than_rows(tmp_path):
     data = write_patches(tmp_path / "few.h5", n_train=2)
     result = train(data, tmp_path / "run", ranks=3)
-    words = "warning: 3 ranks share 2 training rows; 1 have none. Start fewer ranks."
-    assert words in result.stderr
+    words = "3 ranks share 2 training rows in 2 blocks; 1 have none. Start fewer ranks."
+    assert f"warning: {words}" in result.stderr
+    assert "sparsity term averaged over 2 shards of 2 rows" in result.stderr
     assert read_summary(tmp_path / "run")["n_rows"] == 2
 
 

@@ -14,7 +14,7 @@ from time import perf_counter
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array64
+from mpilayer.arrays import ROW_BLOCK, AnyArray, Array64
 from mpilayer.config import SparseConfig
 from mpilayer.errors import CommunicationError, TrainingError
 from mpilayer.models.base import LayerShape
@@ -29,10 +29,11 @@ from mpilayer.train.sums import EAGER_SECONDS, Sums
 DIGEST_EVERY = 50
 """Evaluations between two comparisons of the weights of all ranks."""
 
-# Rows of a block. 1000 are as fast as 2000 and 500 are not slower where there are few;
-# sixteen blocks give some ranks their shares. What a block adds, as many numbers as the
-# weights, is kept until all are known: a block of 2 n_hidden rows is as large itself.
-_ROWS, _FEW_ROWS, _BLOCKS = 1000, 500, 16
+# Rows of a block: those that stay in the cache, or fewer (500 take a tenth longer), so
+# that some ranks get equal shares of a few rows: sixteen blocks. What a block adds, as
+# many numbers as the weights, is kept until all are known: a block of 2 n_hidden rows
+# is as large itself.
+_FEW_ROWS, _BLOCKS = 500, 16
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def cut_of(config: SparseConfig, n_rows: int, n_ranks: int) -> Cut:
     as many as ranks, if there are rows for them. Else there is one, of all rows.
     """
     n_shards = (config.shards or min(n_ranks, n_rows)) if config.kl == "average" else 1
-    longest = max(_ROWS, 2 * config.hidden)
+    longest = max(ROW_BLOCK, 2 * config.hidden)
     return Cut.of(n_rows, n_shards, min(longest, max(_FEW_ROWS, n_rows // _BLOCKS)))
 
 

@@ -7,6 +7,7 @@ does not depend on any order either.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +41,13 @@ def exponents(parts: AnyArray, of: Sequence[int], n_sums: int) -> Exponents:
         Zeros have one below all others, infinities and NaN one above.
     """
     largest = np.zeros((n_sums, parts.shape[1]), parts.dtype)
-    size = np.empty_like(parts[:1])
-    for part, sum_of in zip(parts, of, strict=True):
-        np.abs(part, out=size[0])
-        np.maximum(largest[sum_of], size[0], out=largest[sum_of])
+    start = 0
+    for sum_of, run in groupby(of):
+        stop = start + len(list(run))
+        some, own = parts[start:stop], largest[sum_of]
+        np.maximum(own, some.max(axis=0), out=own)
+        np.maximum(own, -some.min(axis=0), out=own)
+        start = stop
     _, found = np.frexp(largest)
     found[largest == 0] = _ZERO
     if not np.isfinite(largest).all():
@@ -68,7 +72,7 @@ def integers(
 
     Notes
     -----
-    The unit is 2^−62 of the largest part, times the room for blocks: 2^−55 for 128
+    The unit is 2^−62 of the largest part, times the room for blocks: 2^−56 for 64
     blocks, where the largest part itself has 24 (float32) or 53 bits.
     """
     units = np.ldexp(1.0, _shifts(found, n_blocks))
