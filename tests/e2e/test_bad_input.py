@@ -164,6 +164,9 @@ def test_options_of_pretraining(refused, case):
             *("at least the rows of a minibatch, 30; got 20", "--measure-every"),
         ),
         ("--optimizer sgd --minibatch 301", "got 301 with 300 training rows"),
+        ("--shards -1", "shards must be at least 0; got -1", "--shards"),
+        ("--shards 301", "got 301 shards with 300 training rows", "at most 300"),
+        ("--kl exact --shards 2", "--shards belongs to --kl average; got 2", "exact"),
         ("--run " + "x" * 300, "too long"),
     ]
 )

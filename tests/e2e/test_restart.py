@@ -20,6 +20,8 @@ from tests.support.breaks import (
 )
 
 GREEDY = ("--schedule", "greedy")
+# Blocks for three ranks, though there are few rows.
+THIRDS = ("--kl", "average", "--shards", "3")
 
 
 def resume(run, *options, ranks=0):
@@ -52,20 +54,20 @@ def broken(half, tmp_path):
         ("finetune", (), signal.SIGUSR1, 0, 3),
         ("finetune", ("--optimizer", "sgd"), signal.SIGTERM, 3, 3),
         ("sparse", (), signal.SIGINT, 0, 0),
-        ("sparse", (), signal.SIGUSR1, 2, 3),
-        ("sparse", ("--optimizer", "cg"), signal.SIGUSR1, 2, 2),
-        ("sparse", ("--optimizer", "sgd"), signal.SIGTERM, 3, 3),
+        ("sparse", THIRDS, signal.SIGUSR1, 2, 3),
+        ("sparse", (*THIRDS, "--optimizer", "cg"), signal.SIGUSR1, 3, 0),
+        ("sparse", (*THIRDS, "--optimizer", "sgd"), signal.SIGTERM, 0, 3),
     ],
 )
 def test_a_signal(trainings, tmp_path, kind, options, number, ranks, then):
     run = tmp_path / "run"
     trainings.broken(kind, run, *options, number=number, ranks=ranks)
-    whole = trainings.whole(kind, ranks * (kind != "pretrain"), *options)
+    whole = trainings.whole(kind, ranks * (kind == "finetune"), *options)
     assert (run / "summary.json").exists() == (kind == "finetune")
     done, all_of_them = (len(records(r, METRICS[kind])) for r in (run, whole))
     assert done < all_of_them
     assert "going on after" in resume(run, ranks=then).stderr
-    assert_same(run, whole, bits=then == ranks or kind == "pretrain")
+    assert_same(run, whole, bits=then == ranks or kind != "finetune")
 
 
 def test_time_that_is_over_again_and_again(trainings, tmp_path):
@@ -133,14 +135,16 @@ def test_compare(toy, trainings, tmp_path, name):
     arguments = ["compare", toy, "--run", run, *trainings.begin("sparse", run)[4:]]
     metrics = f"../{name}/metrics/sparse"
     interrupt(run, metrics, *arguments, lines=6, ranks=2)
-    assert "Two runs from one start" in resume(run, ranks=2).stdout
+    assert "Two runs from one start, 2 shards, 3 ranks" in resume(run, ranks=3).stdout
     found = json.loads((run / "compare.json").read_text())
     assert found["weights_distance"] > 0
-    whole = trainings.whole("sparse", 2)
-    for mode in ("average", "exact"):
-        assert len(records(run / mode)) == 30
     # Nothing but the start is common to both: each is as if it had been alone.
-    assert records(run / "exact")[-1]["cost"] == records(whole)[-1]["cost"]
+    for mode, options in (
+        ("average", ("--kl", "average", "--shards", 2)),
+        ("exact", ()),
+    ):
+        whole = trainings.whole("sparse", 0, *options)
+        assert_same(run / mode, whole)
 
 
 # --- going on, starting, and having nothing to do
@@ -213,6 +217,7 @@ def test_an_interrupted_run_cannot_be_used_yet(broken, refused):
             *("sparse", (), "--hidden 6 --kl average"),
             ["--hidden was 5, is 6", "--kl was exact, is average"],
         ),
+        ("sparse", THIRDS, "--kl average --shards 2", ["--shards was 3, is 2"]),
     ],
 )
 def test_other_settings(trainings, refused, tmp_path, kind, began, options, words):

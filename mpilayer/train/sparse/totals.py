@@ -82,8 +82,7 @@ def integers(
     with np.errstate(invalid="ignore"):
         for part, sum_of in zip(parts, of, strict=True):
             np.multiply(part, units[sum_of], out=scaled)
-            np.rint(scaled, out=scaled)
-            np.copyto(whole, scaled, casting="unsafe")
+            np.copyto(whole, scaled, casting="unsafe")  # cuts off what is below a unit
             sums[sum_of] += whole
     return sums
 

@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -108,12 +111,17 @@ def compared(small, tmp_path):
     return RunDirectory(tmp_path / "both")
 
 
-def test_a_comparison_goes_on_with_its_ranks(compared, capsys):
-    """Whatever they are once it is complete; and one rank has no gap."""
+def without_shards(directory, **launch):
+    """Make a run one of a former version."""
+    config = directory.read_config()
+    del config["sparse"]["shards"]
+    directory.write_config({"sparse": config["sparse"], "launch": launch})
+
+
+def test_a_comparison_of_one_shard(compared, capsys):
+    """There is no gap."""
     path = compared.path / "compare.json"
     before, session = path.read_bytes(), make_session()
-    assert compared.read_config()["launch"]["compare_ranks"] == 1
-    compared.write_config({"launch": {"compare_ranks": 2}})
     _, found = resume(compared.path, session)
     assert {**found, "seal": json.loads(before)["seal"]} == json.loads(before)
     assert session.said == [
@@ -121,13 +129,53 @@ def test_a_comparison_goes_on_with_its_ranks(compared, capsys):
     ]
     show_comparison(found)
     told = capsys.readouterr().out
-    assert "With one rank both are the same" in told
+    assert "With one shard both are the same" in told
     for words in ("gap, measured", "gap, 99 %", "against the average", "Distance"):
         assert words not in told
-    compared.set_complete("compare", False)
-    with pytest.raises(CommunicationError, match="it began with 2, got 1"):
-        resume(compared.path, make_session())
     assert path.read_bytes() == before
+
+
+def test_a_comparison_of_a_former_version(compared):
+    """It noted its ranks, which were its shards, and goes on with as many."""
+    without_shards(compared, compare_ranks=3)
+    compared.set_complete("compare", False)
+    for name in ("average", "exact"):
+        shutil.rmtree(compared.path / name)
+    _, found = resume(compared.path, make_session())
+    assert [run["gap"]["shards"] for run in found["runs"].values()] == [3, 3]
+    assert found["runs"]["exact"]["gap"]["measured"] > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "shards", "told"), [(None, 1, True), (0, 1, True), (3, 3, False)]
+)
+def test_an_average_of_a_former_version(small, tmp_path, asked, shards, told):
+    """It did not say over how many shards: the ranks of now, or what the user knows."""
+    run, session = tmp_path / "run", make_session(resume=True)
+    config = replace(SPARSE, shards=3)
+    with pytest.raises(Interrupted):
+        run_sparse(small, run, config, make_session(4))
+    without_shards(RunDirectory(run))
+    if asked is None:
+        resume(run, session)
+    else:
+        run_sparse(small, run, replace(SPARSE, shards=asked), session)
+    words = "warning: the run does not say over how many shards it averages"
+    assert any(line.startswith(words) for line in session.said) == told
+    assert RunDirectory(run).read_config()["sparse"]["shards"] == shards
+
+
+def test_what_a_run_averages_over_stays(small, tmp_path):
+    """Whatever the ranks: here it begins as if on three."""
+    runs = [tmp_path / "whole", tmp_path / "broken"]
+    for run, session in zip(runs, (make_session(), make_session(4)), strict=True):
+        with suppress(Interrupted):
+            run_sparse(small, run, replace(SPARSE, shards=3), session)
+    found = run_sparse(small, runs[1], SPARSE, again := make_session(resume=True))
+    assert "sparsity term averaged over 3 shards of 60 rows" in again.said
+    assert found["digest"] == RunDirectory(runs[0]).read_summary()["digest"]
+    with pytest.raises(ConfigError, match="--shards was 3, is 2"):
+        run_sparse(small, runs[1], replace(SPARSE, shards=2), again)
 
 
 # --- runs of another kind
