@@ -1,36 +1,52 @@
 """Arguments that many commands have, without loading NumPy."""
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
-def add_data(
-    parser: argparse.ArgumentParser, help: str = "where the run's data set is now"
+class Command(NamedTuple):
+    """A command of a room that has several."""
+
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+_USUAL: Mapping[str, Mapping[str, Any]] = {
+    "run": {"type": Path, "metavar": "DIR"},
+    "--run": {"type": Path, "metavar": "DIR"},
+    "data": {"type": Path, "metavar": "DATA.h5", "help": "the data set"},
+    "--data": {"type": Path, "metavar": "DATA.h5"},
+    "-o": {"type": Path, "dest": "out"},
+    "--replace": {"action": "store_true"},
+    "--json": {"action": "store_true", "help": "print JSON"},
+}
+"""What arguments of a name have in common."""
+
+
+def add(
+    parser: argparse.ArgumentParser, name: str, help: str = "", **more: Any
 ) -> None:
-    """Add ``--data``."""
-    parser.add_argument("--data", type=Path, metavar="DATA.h5", help=help)
+    """Add an argument, with what those of its name have in common."""
+    told = {"help": help} if help else {}
+    parser.add_argument(name, **{**_USUAL.get(name, {}), **told, **more})
 
 
-def add_out(
-    parser: argparse.ArgumentParser, metavar: str, help: str, **options: Any
-) -> None:
-    """Add ``-o``."""
-    parser.add_argument(
-        "-o", dest="out", type=Path, metavar=metavar, help=help, **options
-    )
+def reader(noun: str, read: Callable[[str], T]) -> Callable[[str], T]:
+    """Return what reads a value for argparse: a ValueError says that it is no noun."""
+
+    def convert(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError:
+            message = f"must be {noun}; got {text!r}"
+            raise argparse.ArgumentTypeError(message) from None
+
+    return convert
 
 
-def add_replace(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add ``--replace``."""
-    parser.add_argument("--replace", action="store_true", help=f"replace {what}")
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """Return whole numbers that are separated by commas, for argparse."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"must be a list of numbers; got {text!r}"
-        ) from None
+numbers = reader("a list of numbers", lambda text: tuple(map(int, text.split(","))))
+"""Return whole numbers that are separated by commas, for argparse."""

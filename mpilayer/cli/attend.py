@@ -3,11 +3,10 @@
 import argparse
 import os
 import time
-from pathlib import Path
 
 from mpilayer.attend import Attendant, is_srun, on_ranks, table
 from mpilayer.cli import lines
-from mpilayer.cli.arguments import numbers
+from mpilayer.cli.arguments import add, numbers
 from mpilayer.errors import ConfigError
 
 
@@ -19,20 +18,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "as USR1, believe the mark in the run directory rather than the exit status, "
         "and requeue the job when the command has saved (75)."
     )
-    mark = "what the command leaves in DIR/complete"
-    parser.add_argument("--mark", required=True, help=mark)
+    add(parser, "--mark", "what the command leaves in DIR/complete", required=True)
     often = "how often the job may start again by itself (default: 5)"
-    parser.add_argument("--requeues", type=int, default=5, metavar="N", help=often)
-    parser.add_argument(
-        "--ranks",
-        type=numbers,
-        default=(),
-        metavar="N[,N...]",
-        help="run the command on each of these, in DIR/ranks-N, and end with a table "
-        "of their seconds; the command has %%ranks, %%nodes and %%run in it",
+    add(parser, "--requeues", often, type=int, default=5, metavar="N")
+    each = (
+        "run the command on each of these, in DIR/ranks-N, and end with a table of "
+        "their seconds; the command has %%ranks, %%nodes and %%run in it"
     )
-    parser.add_argument("run", type=Path, metavar="DIR", help="the run directory")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    add(parser, "--ranks", each, type=numbers, default=(), metavar="N[,N...]")
+    add(parser, "run", "the run directory")
+    add(parser, "rest", argparse.SUPPRESS, nargs=argparse.REMAINDER)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from mpilayer.bench.pairs import Comparison, take_turns
 from mpilayer.bench.rows import write_images
 from mpilayer.bench.scaling import Scaling, compare_scaling
 from mpilayer.cli import show
-from mpilayer.cli.arguments import numbers
+from mpilayer.cli.arguments import add, numbers
 from mpilayer.config import SparseConfig, flag
 from mpilayer.errors import ConfigError
 from mpilayer.papers import LAHIRI_EVALUATIONS, LAHIRI_SECONDS, QJAM
@@ -56,12 +56,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     kinds = [f"  {name:10}{text}" for name, text in _KINDS.items()]
     parser.epilog = "\n".join([*kinds, "", _RIVALS])
-    parser.add_argument("kind", choices=_KINDS, help="what is measured, see below")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add(parser, "kind", "what is measured, see below", choices=_KINDS)
+    add(parser, "--json")
     for name, type_, default, text in _OPTIONS:
-        parser.add_argument(flag(name), type=type_, default=default, help=text)
-    rows = "real rows (default: random ones)"
-    parser.add_argument("--data", type=Path, metavar="DATA.h5", help=rows)
+        add(parser, flag(name), text, type=type_, default=default)
+    add(parser, "--data", "real rows (default: random ones)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -97,7 +96,7 @@ def check(args: argparse.Namespace) -> None:
         counts = found if type_ is numbers else (found,)
         if type_ is not str and name != "lags" and min(counts) < 1:
             raise ConfigError(
-                f"{name} must be at least 1; got {found}. Change {flag(name)}."
+                f"{flag(name)} must be at least 1; got {found}. Give a larger number."
             )
     if args.kind == "cost" and len(args.ranks) > 1:
         raise ConfigError(

@@ -7,7 +7,7 @@ from typing import Any
 import tomli_w
 
 from mpilayer import files
-from mpilayer.cli.arguments import add_out, add_replace
+from mpilayer.cli.arguments import add
 from mpilayer.cli.lines import filled
 from mpilayer.config import NOUNS, SECTIONS, Option, options_of
 from mpilayer.errors import ConfigError, unknown
@@ -31,9 +31,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     usual = "experiment"
     kinds = f"{', '.join(KINDS)} (default: {usual})"
-    parser.add_argument("kind", metavar="KIND", nargs="?", default=usual, help=kinds)
-    add_out(parser, "FILE", "the file (default: stdout)")
-    add_replace(parser, "an older FILE")
+    add(parser, "kind", kinds, metavar="KIND", nargs="?", default=usual)
+    add(parser, "-o", "the file (default: stdout)", metavar="FILE")
+    add(parser, "--replace", "replace an older FILE")
 
 
 def run(args: argparse.Namespace) -> None:

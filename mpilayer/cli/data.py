@@ -10,7 +10,7 @@ from typing import Any
 
 from mpilayer import files
 from mpilayer.cli import lines
-from mpilayer.cli.arguments import add_replace
+from mpilayer.cli.arguments import add
 from mpilayer.cli.options import add_option, with_flags
 from mpilayer.config import DataConfig, Option, of_others, options_of
 from mpilayer.data.catalog import CATALOG, Progress, fetch
@@ -55,9 +55,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, (description, source) in _MAKING.items():
         made[name].description = description
         made[name].set_defaults(carry_out=_make)
-        made[name].add_argument("source", metavar="SOURCE", type=Path, help=source)
+        add(made[name], "source", source, metavar="SOURCE", type=Path)
         _add_output(made[name], "OUT.h5", "the data set to write")
-        add_replace(made[name], "OUT.h5")
+        add(made[name], "--replace", "replace OUT.h5")
         for item in _settings(name).values():
             text, _, of_patches = item.help.partition("; patches: ")
             text = (name == "patches" and of_patches) or text.removeprefix(f"{name}: ")
@@ -65,18 +65,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     fetching, info = made["fetch"], made["info"]
     fetching.set_defaults(carry_out=_fetch)
     fetching.description = "Download a known data set and check it."
-    fetching.add_argument("name", metavar="NAME", help=", ".join(CATALOG))
+    add(fetching, "name", ", ".join(CATALOG), metavar="NAME")
     _add_output(fetching, "DIR", "the folder for its files")
     first = "folder on the web to try first; may be repeated"
-    fetching.add_argument(
-        "--mirror", metavar="URL", action="append", default=[], help=first
-    )
+    add(fetching, "--mirror", first, metavar="URL", action="append", default=[])
     info.set_defaults(carry_out=_info)
     info.description = "Describe a data set."
-    info.add_argument("file", metavar="FILE", type=Path, help="the data set")
-    info.add_argument("--json", action="store_true", help="print JSON")
-    verify = "compare the content with its digest"
-    info.add_argument("--verify", action="store_true", help=verify)
+    add(info, "file", "the data set", metavar="FILE", type=Path)
+    add(info, "--json")
+    add(info, "--verify", "compare the content with its digest", action="store_true")
 
 
 def run(args: argparse.Namespace) -> None:

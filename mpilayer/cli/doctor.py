@@ -3,17 +3,18 @@
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Group
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mpilayer import environment
 from mpilayer.cli import show
+from mpilayer.cli.arguments import add
 from mpilayer.cli.options import add_threads
 from mpilayer.doctor.examine import examine
 from mpilayer.doctor.facts import NOTE, OK, PROBLEM, Finding, worst
@@ -31,10 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Exit code: 0, or 1 when something would break a run."
     )
     where = "where runs are to be (default: here)"
-    parser.add_argument(
-        "directory", type=Path, nargs="?", default=Path(), metavar="DIR", help=where
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    usual = {"type": Path, "nargs": "?", "default": Path(), "metavar": "DIR"}
+    add(parser, "directory", where, **usual)
+    add(parser, "--json")
     add_threads(parser)
 
 
@@ -76,34 +76,30 @@ def print_report(findings: list[Finding]) -> None:
         out.print(Padding(text, (0, 0, 0, 2)))
 
 
-def shortened(findings: list[Finding]) -> list[Finding]:
-    """Return the findings of a group; of many hosts in order only the first few."""
-    left = Counter(finding.subject for finding in findings if finding.verdict == OK)
-    more = {subject: n - _MOST_ALIKE for subject, n in left.items()}
-    short = []
+def shortened(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Yield the findings of a group; of many hosts in order only the first few."""
+    fine = Counter(finding.subject for finding in findings if finding.verdict == OK)
+    seen = Counter[str]()
     for finding in findings:
         subject, is_fine = finding.subject, finding.verdict == OK
-        left[subject] -= is_fine
-        if not is_fine or left[subject] >= more[subject]:
-            short.append(finding)
-        elif left[subject] == 0:
-            rest = f"and {more[subject]} more like these"
-            short.append(replace(finding, found=rest))
-    return short
+        seen[subject] += is_fine
+        if not is_fine or seen[subject] <= _MOST_ALIKE:
+            yield finding
+        elif seen[subject] == fine[subject]:
+            rest = f"and {seen[subject] - _MOST_ALIKE} more like these"
+            yield replace(finding, found=rest)
 
 
 def table(findings: Iterable[Finding]) -> Padding:
     """Return the findings of a group."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(width=7)
-    grid.add_column(width=10)
-    grid.add_column(ratio=1)
+    grid = Table.grid(
+        Column(width=7), Column(width=10), Column(ratio=1), padding=(0, 2, 0, 0)
+    )
     for finding in findings:
-        text = [Text(finding.found, overflow="fold")]
-        if finding.remedy:
-            text.append(Text(f"→ {finding.remedy}", overflow="fold"))
+        text = [finding.found, f"→ {finding.remedy}"][: 1 + bool(finding.remedy)]
+        told = Group(*(Text(line, overflow="fold") for line in text))
         verdict = Text(finding.verdict, style=_STYLES[finding.verdict])
-        grid.add_row(verdict, finding.subject, Group(*text))
+        grid.add_row(verdict, finding.subject, told)
     return Padding(grid, (0, 0, 0, 2))
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from mpilayer import files, slurm
 from mpilayer.cli import show
-from mpilayer.cli.arguments import add_out, add_replace, numbers
+from mpilayer.cli.arguments import add, numbers
 from mpilayer.cli.options import add_config, add_option, add_safety, config_from
 from mpilayer.cli.training import TRAINING
 from mpilayer.config import FinetuneConfig, flag, options_of
 from mpilayer.errors import ConfigError, unknown
-from mpilayer.runs.pretrain import check_ranks
 from mpilayer.runs.session import Safety
 from mpilayer.runs.tasks import TASKS
+from mpilayer.train.teams import places_for
 
 CONFIGS = {name: command.config for name, command in TRAINING.items()}
 """Command to what decides it."""
@@ -33,8 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         f"COMMAND is one of {', '.join(_NAMES)}; 'mpilayer job COMMAND --help' lists "
         "its options. 'scaling' runs on 1, 2, 4 and so on to all ranks."
     )
-    parser.add_argument("name", metavar="COMMAND", nargs="?", help=", ".join(_NAMES))
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    add(parser, "name", ", ".join(_NAMES), metavar="COMMAND", nargs="?")
+    add(parser, "rest", argparse.SUPPRESS, nargs=argparse.REMAINDER)
     parser.set_defaults(parser=type(parser))
 
 
@@ -71,28 +71,23 @@ def _mode(rest: list[str]) -> str:
 def _configure(parser: argparse.ArgumentParser, command: str, scaling: bool) -> None:
     """Add the arguments of a job: data, script, SLURM, the command's own."""
     parser.description = f"Write a SLURM batch script for 'mpilayer {command}'."
-    parser.add_argument("data", type=_no_option, metavar="DATA.h5", help="the data set")
-    run = "the run directory of the job"
-    parser.add_argument(
-        "--run", type=_no_option, required=True, metavar="DIR", help=run
-    )
+    add(parser, "data", type=_no_option)
+    add(parser, "--run", "the run directory of the job", type=_no_option, required=True)
     script = "the script to write, - for standard output; a folder with --then"
-    add_out(parser, "FILE", script, required=True)
-    add_replace(parser, "scripts that are there already")
+    add(parser, "-o", script, metavar="FILE", required=True)
+    add(parser, "--replace", "replace scripts that are there already")
     parser.set_defaults(seeds=(), then=())
     if scaling:
-        modes = "{" + ",".join(_SCALED) + "}"
-        parser.add_argument("--mode", metavar=modes, help="what runs")
+        add(parser, "--mode", "what runs", metavar="{" + ",".join(_SCALED) + "}")
     else:
         array = "a job array, one task a seed, in the run directories DIR-seed-K"
-        parser.add_argument("--seeds", type=numbers, metavar="K[,K...]", help=array)
-        parser.add_argument(
-            "--then",
-            type=lambda text: tuple(text.split(",")),
-            metavar="COMMAND[,COMMAND]",
-            help="commands to run afterwards on the result, in jobs of their own: "
-            "finetune, evaluate. Settings of finetune come from --config",
+        add(parser, "--seeds", array, type=numbers, metavar="K[,K...]")
+        then = (
+            "commands to run afterwards on the result, in jobs of their own: finetune, "
+            "evaluate. Settings of finetune come from --config"
         )
+        several = {"type": lambda text: tuple(text.split(","))}
+        add(parser, "--then", then, metavar="COMMAND[,COMMAND]", **several)
     group = parser.add_argument_group("job")
     for item in options_of(slurm.JobConfig).values():
         add_option(group, item, item.default)
@@ -116,7 +111,8 @@ def _check(given: argparse.Namespace, command: str) -> None:
     if command != "finetune":  # whose settings are read for its mark
         config = config_from(given, CONFIGS[command], command)
         if command == "pretrain":
-            check_ranks(given.ntasks, config)
+            tasks, nodes = given.ntasks, given.nodes
+            places_for(config, [str(task * nodes // tasks) for task in range(tasks)])
 
 
 def _mark(given: argparse.Namespace, command: str) -> str:

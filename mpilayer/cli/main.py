@@ -49,10 +49,9 @@ COMMANDS = {
 """Name to summary; the module of that name holds the command, or one of these."""
 
 _HOMES = {
-    "training": ("pretrain", "finetune", "sparse", "compare", "resume"),
+    "training": ("pretrain", "finetune", "sparse", "compare", "resume", "run"),
     "use": ("evaluate", "encode", "predict", "reconstruct", "export", "report"),
 }
-_TRAINING = (*_HOMES["training"], "run")
 # Those of one process.
 _ALONE = {*_HOMES["use"], "data", "config", "watch", "job", "attend"} - {"evaluate"}
 
@@ -216,7 +215,7 @@ def _dispatch(arguments: list[str]) -> None:
     command.run(args)
     if reason := lines.lost():
         words = f"standard output must take all results; {reason.lower()}"
-        if name not in _TRAINING:
+        if home != "training":
             raise DataError(f"{words}. Make room, and repeat the command.")
         # The exit code tells of the training.
         lines.to_stderr(f"warning: {words}. All of them are in the run's folder.")
@@ -229,22 +228,15 @@ def _report(error: MpilayerError) -> int:
         if ending.is_joined():
             lines.to_stderr(f"mpilayer: error: {error}")
             ending.end_all(EXIT_USER_ERROR)
-        error = _found_together(error)
+        # That of the lowest rank that has one; ranks that have none wait for this one,
+        # or will.
+        try:
+            import_module("mpilayer.parallel.start").start(error)
+        except MpilayerError as found:
+            error = found if found.collective else error
     if environment.launched_rank() == 0:
         lines.to_stderr(f"mpilayer: error: {error}")
     elif not error.collective:
         # A launcher that sees a rank end with an error may end the others.
         time.sleep(_LAST_WORDS)
     return EXIT_USER_ERROR
-
-
-def _found_together(error: MpilayerError) -> MpilayerError:
-    """Return the error of the lowest rank that has one. Collective.
-
-    The ranks that have none wait for this one, or will.
-    """
-    try:
-        import_module("mpilayer.parallel.start").start(error)
-    except MpilayerError as found:
-        return found if found.collective else error
-    return error

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mpilayer.cli.arguments import add, reader
 from mpilayer.config import (
     TASKS,
     Config,
@@ -29,9 +30,8 @@ def add_config(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
     group = parser.add_argument_group("settings (also keys of --config)")
     for item in options_of(cls).values():
         add_option(group, item)
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE.toml", help="read settings from a file"
-    )
+    text = "read settings from a file"
+    add(parser, "--config", text, type=Path, metavar="FILE.toml")
 
 
 def add_option(
@@ -50,20 +50,13 @@ def add_option(
         group.add_argument(name, action=switch, default=default, help=text + told)
         return
 
-    def convert(word: str) -> Any:
-        try:
-            return item.from_text(word)
-        except ValueError:
-            message = f"must be {item.noun}; got {word!r}"
-            raise argparse.ArgumentTypeError(message) from None
-
     metavar = {int: "N", float: "X"}.get(item.type, "TEXT")
     metavar = "N[,N...]" if item.is_list else metavar
     if item.choices:
         metavar = "{" + ",".join(item.choices) + "}"
     group.add_argument(
         name,
-        type=convert,
+        type=reader(item.noun, item.from_text),
         default=default,
         metavar=item.metavar or metavar,
         help=text if usual == "" else f"{text} (default: {usual})",
@@ -75,13 +68,12 @@ def add_threads(
 ) -> None:
     """Add ``--threads``, 0 unless given."""
     help = f"BLAS threads of each rank (default: {usual})"
-    parser.add_argument("--threads", type=_count, default=0, metavar="N", help=help)
+    add(parser, "--threads", help, type=_count, default=0, metavar="N")
 
 
 def add_task(parser: argparse.ArgumentParser, help: str) -> None:
     """Add ``--task``, None unless given: which of a run's models to use."""
-    help = f"{help} (default: what was trained last)"
-    parser.add_argument("--task", choices=TASKS, help=help)
+    add(parser, "--task", f"{help} (default: what was trained last)", choices=TASKS)
 
 
 def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
@@ -145,19 +137,18 @@ def with_flags() -> Iterator[None]:
         raise ConfigError(str(error).replace(found, wanted)) from error
 
 
-def _seconds(text: str) -> float:
-    try:
-        values = [float(part) for part in text.split(":")]
-    except ValueError:
-        values = [-1.0]
+def _to_seconds(text: str) -> float:
+    values = [float(part) for part in text.split(":")]
     if len(values) > 3 or not all(0 <= value < math.inf for value in values):
-        raise argparse.ArgumentTypeError(
-            f"must be seconds, MM:SS or HH:MM:SS; got {text!r}"
-        )
+        raise ValueError
     return sum(60.0**i * value for i, value in enumerate(reversed(values)))
 
 
-def _count(text: str) -> int:
+def _to_count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a number, 0 or more; got {text!r}")
+        raise ValueError
     return int(text)
+
+
+_seconds = reader("seconds, MM:SS or HH:MM:SS", _to_seconds)
+_count = reader("a number, 0 or more", _to_count)

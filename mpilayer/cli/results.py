@@ -15,6 +15,12 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.tasks import COMPARE, PRETRAIN, SPARSE, TASKS
 from mpilayer.words import count
 
+_ERRORS = {
+    "classifier": "wrong classes, percent",
+    "regressor": "root mean square error of the labels",
+}
+_RECONSTRUCTION = "reconstruction (sum over columns, mean over rows)"
+
 
 def show_result(
     command: str, run: Path, summary: dict[str, Any], alone: bool = True
@@ -70,6 +76,20 @@ def _draw_filters(directory: RunDirectory, summary: dict[str, Any]) -> str:
     return f"Filters: {picture if picture.exists() else source}"
 
 
+def evaluation_table(summary: dict[str, Any]) -> Table:
+    """Return the errors of all models of an experiment, of whatever kind."""
+    kinds = [_ERRORS.get(r["model"], _RECONSTRUCTION) for r in summary.values()]
+    rows = []
+    for name, result in summary.items():
+        size = f"{result['n_samples']} {result['split']}"
+        errors = map(show.number, (result["error"], result.get("pca_error")))
+        components = str(result.get("n_code", "–"))
+        rows.append([name, result["model"], size, *errors, components])
+    head = ("run", "model", "rows", "error", "PCA error", "components")
+    title = f"Error: {'; '.join(dict.fromkeys(kinds))}"
+    return show.table(title, head, rows, left=2)
+
+
 # --- a comparison
 
 
@@ -119,7 +139,7 @@ def _shards_table(result: dict[str, Any]) -> Table:
         gaps = (lying["measured"], lying["predicted"], lying["bound"])
         cells = [_shown(gap, ".2e") for gap in (*gaps, ordered["measured"])]
         rows.append([str(lying["shards"]), *cells])
-    return show.table(title, columns, rows, "right")
+    return show.table(title, columns, rows, left=0)
 
 
 def _remarks(result: dict[str, Any]) -> list[str]:

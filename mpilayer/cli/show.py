@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -29,9 +29,8 @@ _LIVE_EVERY = 0.5
 _LINES_EVERY = 5.0
 
 
-def say(line: str) -> None:
-    """Print a line to stderr: results alone go to stdout."""
-    lines.to_stderr(line)
+say = lines.to_stderr
+"""Print a line to stderr: results alone go to stdout."""
 
 
 def number(value: float | None, places: int = 2) -> str:
@@ -154,15 +153,12 @@ def _live_table(goals: Goals, latest: dict[str, dict[str, Any]]) -> Table:
 
 
 def table(
-    title: str,
-    head: Iterable[str],
-    rows: Iterable[Sequence[str]],
-    first: JustifyMethod = "left",
+    title: str, head: Iterable[str], rows: Iterable[Sequence[str]], left: int = 1
 ) -> Table:
-    """Return a table of numbers, set flush right but perhaps for the first column."""
+    """Return a table of numbers, set flush right but for so many first columns."""
     made = Table(title=title)
     for place, name in enumerate(head):
-        made.add_column(name, justify="right" if place else first)
+        made.add_column(name, justify="left" if place < left else "right")
     for row in rows:
         made.add_row(*row)
     return made
@@ -185,7 +181,7 @@ def prediction_table(errors: dict[str, float | None], command: str) -> Table:
     """Return the errors of a classifier or a regressor on all splits."""
     title = "Squared error of the labels, mean over rows"
     title = "Wrong classes, percent" if command == "classify" else title
-    return table(title, errors, [list(map(number, errors.values()))], "right")
+    return table(title, errors, [list(map(number, errors.values()))], left=0)
 
 
 def confusion_table(result: dict[str, Any]) -> Table:
@@ -198,7 +194,7 @@ def confusion_table(result: dict[str, Any]) -> Table:
             for label, row in zip(labels, counts, strict=True)
         ]
         title = "Rows of each class (down) taken for each (across)"
-        return table(title, ("", *labels), rows, "right")
+        return table(title, ("", *labels), rows, left=0)
     classes = result["classes"]
     mistakes = [
         (-n, classes[i], classes[j])
@@ -209,7 +205,7 @@ def confusion_table(result: dict[str, Any]) -> Table:
     worst = sorted(mistakes)[:_MOST_CLASSES]
     rows = [[str(there), str(said), str(-n)] for n, there, said in worst]
     head = ("class", "predicted", "rows")
-    return table("Most frequent mistakes", head, rows, "right")
+    return table("Most frequent mistakes", head, rows, left=0)
 
 
 def time_table(summary: dict[str, Any]) -> Table:
@@ -220,7 +216,7 @@ def time_table(summary: dict[str, Any]) -> Table:
         for layer in summary["layers"]
     ]
     title = "Seconds of each layer in pre-training"
-    return table(title, (*counts, *KINDS), rows, "right")
+    return table(title, (*counts, *KINDS), rows, left=0)
 
 
 def cost_table(summary: dict[str, Any]) -> Table:

@@ -1,4 +1,4 @@
-"""What trains: ``mpilayer pretrain``, ``finetune``, ``resume`` and the like."""
+"""What trains: ``pretrain``, ``finetune``, ``resume``, ``run`` and the like."""
 
 import argparse
 import json
@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpilayer.cli import results, show
-from mpilayer.cli.arguments import add_data, add_replace
-from mpilayer.cli.options import (
-    add_config,
-    add_safety,
-    add_threads,
-    config_from,
-    safety_from,
-)
+from mpilayer.cli import options, results, show
+from mpilayer.cli.arguments import Command, add
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, read_toml
+from mpilayer.errors import ConfigError
 from mpilayer.runs.drive import resume, training_of
+from mpilayer.runs.experiment import Experiment, Plan, read_plan
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import TASKS, command_of, noted_threads
 
@@ -32,41 +27,30 @@ class TrainingCommand:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
-        if self.description:
-            parser.description = self.description
+        parser.description = self.description or parser.description
+        anew = "replace a run that is there already"
         if self.name == "finetune":
-            parser.add_argument(
-                "run", type=Path, metavar="DIR", help="a pre-trained run"
+            anew = (
+                "start again from the pre-trained stack, though the run is fine-tuned"
             )
-            add_data(parser)
-            parser.add_argument(
-                "--replace",
-                action="store_true",
-                help="start again from the pre-trained stack, though the run is "
-                "fine-tuned",
-            )
+            add(parser, "run", "a pre-trained run")
+            add(parser, "--data", _MOVED)
         else:
-            parser.add_argument(
-                "data", type=Path, metavar="DATA.h5", help="the data set"
-            )
-            made = "the run directory to make"
-            parser.add_argument(
-                "--run", type=Path, required=True, metavar="DIR", help=made
-            )
-            add_replace(parser, "a run that is there already")
-        add_threads(
-            parser, str(training_of(self.name).threads or "its share of the cores")
-        )
-        add_safety(parser)
+            add(parser, "data")
+            add(parser, "--run", "the run directory to make", required=True)
+        add(parser, "--replace", anew)
+        usual = training_of(self.name).threads or "its share of the cores"
+        options.add_threads(parser, str(usual))
+        options.add_safety(parser)
         if self.name == "compare":
-            parser.add_argument("--json", action="store_true", help="print JSON")
-        add_config(parser, self.config)
+            add(parser, "--json")
+        options.add_config(parser, self.config)
 
     def run(self, args: argparse.Namespace) -> None:
         """Train, and print what was reached."""
-        config = config_from(args, self.config, self.section(args))
+        config = options.config_from(args, self.config, self.section(args))
         name = TASKS[config.task].name if self.name == "finetune" else self.name
-        safety = safety_from(args)
+        safety = options.safety_from(args)
         # With other threads than the run began with, bits would differ.
         noted = noted_threads(args.run, name) if safety.resume else 0
         threads = args.threads or noted or training_of(name).threads
@@ -89,28 +73,80 @@ class TrainingCommand:
         return name if read_toml(args.config, name) else self.name
 
 
-class Resume:
-    """``mpilayer resume``: go on with an interrupted run."""
+_MOVED = "where the run's data set is now"
 
-    def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments."""
-        parser.description = (
-            "Go on with a run of pretrain, finetune, sparse or compare where it was "
-            "interrupted. The result is that of an uninterrupted run."
-        )
-        parser.add_argument("run", type=Path, metavar="DIR", help="the run")
-        add_data(parser)
-        add_threads(parser, "as when the run began")
-        add_safety(parser, starts=False)
 
-    def run(self, args: argparse.Namespace) -> None:
-        """Go on, and print what the command itself would."""
-        threads = args.threads or noted_threads(args.run, command_of(args.run))
-        session = Session.begin(threads, show.say, show.progress, safety_from(args))
-        command, summary = resume(args.run, session, args.data)
-        if session.comm.rank == 0:
-            with show.told_by(args.run):
-                results.show_result(command, args.run, summary)
+def _configure_resume(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Go on with a run of pretrain, finetune, sparse or compare where it was "
+        "interrupted. The result is that of an uninterrupted run."
+    )
+    add(parser, "run", "the run")
+    add(parser, "--data", _MOVED)
+    options.add_threads(parser, "as when the run began")
+    options.add_safety(parser, starts=False)
+
+
+def _resume(args: argparse.Namespace) -> None:
+    """Go on, and print what the command itself would."""
+    threads = args.threads or noted_threads(args.run, command_of(args.run))
+    session = Session.begin(threads, show.say, show.progress, options.safety_from(args))
+    command, summary = resume(args.run, session, args.data)
+    if session.comm.rank == 0:
+        with show.told_by(args.run):
+            results.show_result(command, args.run, summary)
+
+
+def _configure_experiment(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Carry out an experiment: make the data set, train, evaluate, report. "
+        "'mpilayer config experiment' writes a file to begin with. With --resume auto "
+        "complete steps are skipped and an interrupted one goes on where it was saved."
+    )
+    add(parser, "file", "what to do", type=Path, metavar="EXPERIMENT.toml")
+    over = "settings over those of the file, such as finetune.epochs=3"
+    several: dict[str, Any] = {"action": "extend", "nargs": "+", "default": []}
+    add(parser, "--set", over, metavar="SECTION.KEY=VALUE", **several)
+    where = "directory of all results (default: what the file says, or runs/NAME)"
+    add(parser, "--run", where)
+    add(parser, "--replace", "replace an experiment that is there already")
+    options.add_threads(parser, "in each step as its command has them")
+    options.add_safety(parser)
+
+
+def _carry_out(args: argparse.Namespace) -> None:
+    """Check everything, then carry out all steps."""
+    plan = read_plan(args.file, args.set, args.run)
+    session = Session.begin(
+        args.threads, show.say, show.progress, options.safety_from(args)
+    )
+    experiment = Experiment(plan, session, _show_step, _report, args.threads)
+    experiment.carry_out(args.replace)
+    if session.comm.rank == 0:
+        show.console().print(f"Results: {plan.path}", soft_wrap=True)
+
+
+def _show_step(step: str, run: Path, summary: dict[str, Any]) -> None:
+    """Print what a step has reached, as its command does."""
+    if step == "evaluate":
+        show.console().print(results.evaluation_table(summary))
+    else:
+        results.show_result(step, run, summary, alone=False)
+
+
+def _report(plan: Plan) -> tuple[bool, str]:
+    """Write the report of an experiment; return whether, and a line that says where."""
+    # Loaded here only: training alone writes no page.
+    from mpilayer.report.build import write_report
+
+    runs = list(dict.fromkeys(plan.folder(step) for step in plan.training))
+    out = plan.path / plan.report.file
+    try:
+        remarks = write_report([run for run in runs if run.is_dir()], out, replace=True)
+    except ConfigError as error:
+        return False, f"no report: {error}"
+    notes = "".join(f"\nnote: {remark}" for remark in remarks)
+    return True, f"wrote {out}{notes}"
 
 
 _BOTH = (
@@ -126,5 +162,9 @@ TRAINING: Mapping[str, TrainingCommand] = {
 }
 """The commands that start a training, by their names."""
 
-COMMANDS: Mapping[str, TrainingCommand | Resume] = {**TRAINING, "resume": Resume()}
+COMMANDS: Mapping[str, TrainingCommand | Command] = {
+    **TRAINING,
+    "resume": Command(_configure_resume, _resume),
+    "run": Command(_configure_experiment, _carry_out),
+}
 """The commands by their names."""

@@ -2,12 +2,12 @@
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mpilayer.cli import show
-from mpilayer.cli.arguments import add_data, add_out, add_replace
+from mpilayer.cli.arguments import Command, add
 from mpilayer.cli.options import add_task, add_threads
 from mpilayer.data.dataset import SPLITS
 from mpilayer.errors import ConfigError, unknown
@@ -16,25 +16,15 @@ from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import model_in_words
 from mpilayer.runs.use import PARTS, evaluate, export, write_rows
 
-
-class Command(NamedTuple):
-    """A command of this room."""
-
-    configure: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
-
-
 _OUT = "the new file; its ending says the format: "
 
 
 def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="DIR", help="a run")
-    parser.add_argument(
-        "--split", default="test", help=f"{', '.join(SPLITS)} (default: test)"
-    )
-    add_data(parser, "another data set (default: the run's)")
+    add(parser, "run", "a run")
+    add(parser, "--split", f"{', '.join(SPLITS)} (default: test)", default="test")
+    add(parser, "--data", "another data set (default: the run's)")
     add_task(parser, "what to evaluate")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add(parser, "--json")
     add_threads(parser)
 
 
@@ -87,13 +77,13 @@ def _writing(what: str, task: str = "", more: str = "") -> Command:
 
     def configure(parser: argparse.ArgumentParser) -> None:
         parser.description = more or parser.description
-        parser.add_argument("run", type=Path, metavar="DIR", help="a run")
-        parser.add_argument("data", type=Path, metavar="DATA.h5", help="the data set")
+        add(parser, "run", "a run")
+        add(parser, "data")
         formats = ".h5 or .hdf5 (a data set with all splits), .npy or .csv (one split)"
-        add_out(parser, "OUT", f"{_OUT}{formats}", required=True)
+        add(parser, "-o", f"{_OUT}{formats}", metavar="OUT", required=True)
         several = "the one for .npy and .csv, if there are several"
-        parser.add_argument("--split", help=f"{', '.join(SPLITS)}: {several}")
-        add_replace(parser, "an older OUT")
+        add(parser, "--split", f"{', '.join(SPLITS)}: {several}")
+        add(parser, "--replace", "replace an older OUT")
         if task:
             add_task(parser, task)
         else:
@@ -114,17 +104,14 @@ def _writing(what: str, task: str = "", more: str = "") -> Command:
 
 
 def _configure_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="DIR", help="a run")
+    add(parser, "run", "a run")
     formats = ".npz (NumPy, scikit-learn), .safetensors (PyTorch), .onnx, .h5"
-    add_out(parser, "FILE", f"{_OUT}{formats}", required=True)
-    parser.add_argument(
-        "--part",
-        default=PARTS[0],
-        metavar="{" + ",".join(PARTS) + "}",
-        help=f"what to write; the encoder ends at the code (default: {PARTS[0]})",
-    )
+    add(parser, "-o", f"{_OUT}{formats}", metavar="FILE", required=True)
+    what = f"what to write; the encoder ends at the code (default: {PARTS[0]})"
+    parts = "{" + ",".join(PARTS) + "}"
+    add(parser, "--part", what, default=PARTS[0], metavar=parts)
     add_task(parser, "which model")
-    add_replace(parser, "an older FILE")
+    add(parser, "--replace", "replace an older FILE")
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -141,14 +128,13 @@ def _configure_report(parser: argparse.ArgumentParser) -> None:
         "Write one HTML page about runs: finished, running or broken off, of any mode. "
         "It needs nothing but a browser, and no network."
     )
-    several = "a run, or several"
-    parser.add_argument("runs", type=Path, nargs="+", metavar="DIR", help=several)
+    add(parser, "runs", "a run, or several", type=Path, nargs="+", metavar="DIR")
     page = "the page to write (default: %(default)s)"
-    add_out(parser, "FILE.html", page, default=Path("report.html"))
-    add_data(parser, "where the runs' data set is now")
+    add(parser, "-o", page, metavar="FILE.html", default=Path("report.html"))
+    add(parser, "--data", "where the runs' data set is now")
     too = "write every figure as a file, too"
-    parser.add_argument("--figures", type=Path, metavar="FOLDER", help=too)
-    add_replace(parser, "files that are there already")
+    add(parser, "--figures", too, type=Path, metavar="FOLDER")
+    add(parser, "--replace", "replace files that are there already")
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from mpilayer.cli import show, view
+from mpilayer.cli.arguments import add, reader
 from mpilayer.runs import experiment
 from mpilayer.runs.directory import EXPERIMENT, RunDirectory, may_become_run
 from mpilayer.runs.experiment import FOLDERS, is_experiment
@@ -43,10 +44,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "files, so it works from any machine that sees them, while the run is in a "
         "job. Ctrl-C ends the view, not the run."
     )
-    parser.add_argument("run", type=Path, metavar="DIR", help="the run")
-    parser.add_argument("--once", action="store_true", help="show it once, and end")
+    add(parser, "run", "the run")
+    add(parser, "--once", "show it once, and end", action="store_true")
     looks = "seconds between two looks (default: 1)"
-    parser.add_argument("--every", type=_period, default=1.0, metavar="S", help=looks)
+    add(parser, "--every", looks, type=_period, default=1.0, metavar="S")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> None:
         return
     try:
         with Live(console=console, auto_refresh=False) as live:
-            while _is_awaited(args.run):
+            # While there is no run yet, and may be one soon.
+            while not _has_begun(args.run) and may_become_run(args.run):
                 words = f"{args.run}: waiting for a run to begin; Ctrl-C ends"
                 live.update(Text(words, overflow="fold"), refresh=True)
                 time.sleep(args.every)
@@ -72,22 +74,17 @@ def run(args: argparse.Namespace) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _is_awaited(run: Path) -> bool:
-    """Tell whether there is no run yet, and may be one soon."""
-    begun = (run / "config.toml").is_file() or is_experiment(run)
-    return not begun and may_become_run(run)
+def _has_begun(run: Path) -> bool:
+    return (run / "config.toml").is_file() or is_experiment(run)
 
 
-def _period(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.05 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(
-            f"must be seconds, from 0.05 to 3600; got {text!r}"
-        )
+def _to_period(text: str) -> float:
+    if not 0.05 <= (seconds := float(text)) <= 3600:
+        raise ValueError
     return seconds
+
+
+_period = reader("seconds, from 0.05 to 3600", _to_period)
 
 
 class Watched:
@@ -97,12 +94,12 @@ class Watched:
         self.path = path
         self.complete = False
         self._followers: dict[Path, Follower] = {}
-        again = f"mpilayer resume {path}"
+        self._advice = f"go on with 'mpilayer resume {path}'"
         if is_experiment(path):
             again = f"mpilayer run {path / EXPERIMENT} --resume auto"
+            self._advice = f"go on with '{again}'"
         else:
             RunDirectory.open(path)
-        self._advice = f"go on with '{again}'"
 
     def look(self, console: Console) -> Group:
         """Read what is new; return the view."""
@@ -217,13 +214,13 @@ class Follower:
 
 def _runs(path: Path) -> Iterator[Path]:
     """Yield the directories of the runs that have begun, in their order."""
-    parts: Iterable[str] = ()
     if is_experiment(path):
-        parts = dict.fromkeys(FOLDERS.values())
+        parts: Iterable[str] = dict.fromkeys(FOLDERS.values())
     elif command_of(path) == COMPARE:
         parts = ("average", "exact")
     else:
         yield path
+        return
     for name in parts:
         if (path / name / "config.toml").is_file():
             yield from _runs(path / name)
@@ -238,9 +235,9 @@ def _still(directory: RunDirectory, command: str) -> float | None:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table(head[0], box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in (*head[1:], "left"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("trend", no_wrap=True)
+    for name in (*head[1:], "left", "trend"):
+        where: JustifyMethod = "left" if name == "trend" else "right"
+        table.add_column(name, justify=where, no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table

@@ -70,6 +70,20 @@ class PretrainConfig(Settings):
         choices=("auto", "streamed", "transformed"),
     )
     minibatch: int = option(100, "rows of a minibatch", least=1)
+    slices: tuple[int, ...] = option(
+        (0,),
+        "slices into which the hidden units of each layer are cut, of 64 units or "
+        "more: so many ranks can share it, and its arithmetic depends on them; 0: one "
+        "for each rank that the layer has at the start",
+        least=0,
+    )
+    layout: str = option(
+        "auto",
+        "which ranks train which layers, such as '1:4 2:3 3-4:1' (layers: ranks); "
+        "auto: layers in turn, more ranks where more is to do. It changes no result",
+        metavar="LAYERS:RANKS",
+        harmless=True,
+    )
     learning_rate: tuple[float, ...] = option(
         (0.1,), "learning rate of each layer, on the mean over a minibatch", above=0
     )
@@ -118,7 +132,7 @@ class PretrainConfig(Settings):
             words = unknown("schedule", self.schedule, SCHEDULES)
             raise FieldError(words, "schedule")
         n = len(self.layers)
-        for key in ("epochs", "extra_epochs", "learning_rate", "costs"):
+        for key in ("epochs", "extra_epochs", "learning_rate", "costs", "slices"):
             per_layer(key, getattr(self, key), n)
         if any(self.costs) and not all(self.costs):
             found = ",".join(map(str, self.costs))
@@ -144,6 +158,11 @@ class PretrainConfig(Settings):
     def stipulated_epochs(self) -> tuple[int, ...]:
         """Epochs of each layer."""
         return per_layer("epochs", self.epochs, len(self.layers))
+
+    @property
+    def slices_of_layers(self) -> tuple[int, ...]:
+        """Slices of each layer, 0 where the ranks decide."""
+        return per_layer("slices", self.slices, len(self.layers))
 
     @property
     def epoch_costs(self) -> tuple[float, ...]:

@@ -1,9 +1,8 @@
 """One layer as an estimator: an RBM, an autoencoder, or a sparse one."""
 
 from collections import deque
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
-import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from mpilayer.arrays import AnyArray, Array32
@@ -11,8 +10,9 @@ from mpilayer.config import PretrainConfig, SparseConfig
 from mpilayer.errors import ConfigError
 from mpilayer.estimators.arguments import Fields, SettingError, takes
 from mpilayer.estimators.base import Reconstructor, checked, joined
-from mpilayer.estimators.rows import Bounds, redistribute
+from mpilayer.estimators.rows import Bounds, on_hosts, redistribute
 from mpilayer.parallel.comm import Communicator
+from mpilayer.placement import Place
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
 from mpilayer.train.sparse.cost import (
     ShardedCost,
@@ -21,7 +21,7 @@ from mpilayer.train.sparse.cost import (
     start_weights,
 )
 from mpilayer.train.sparse.descent import Descent
-from mpilayer.train.sums import Sums
+from mpilayer.train.teams import with_slices
 
 _ONE = {"n_hidden": 256, "epochs": 20, "learning_rate": 0.1}
 
@@ -33,6 +33,7 @@ def _fields(method: str, *others: str) -> Fields:
         without={
             *("schedule", "lag", "refresh_every", "cores", "costs", "extra_epochs"),
             *("end", "cut_short", "activations", "monitor_rows", "monitor_every"),
+            "layout",
             *others,
         },
         fixed={"method": method},
@@ -57,10 +58,7 @@ class LayerEstimator(Reconstructor):
         with joined(self.comm) as comm:
             (config,) = checked(comm, self._configs)
             rows, bounds = self._rows_to_fit(X, comm, config, reset=not goes_on)
-            state = self._new_state(config)
-            if goes_on:
-                self._restore(state)
-            self._pass(state, 1, rows, bounds, comm)
+            self._pass(config, 1, rows, bounds, comm, goes_on)
         return self
 
     @property
@@ -73,29 +71,35 @@ class LayerEstimator(Reconstructor):
         self, rows: Any, bounds: Bounds, comm: Communicator, *configs: Any
     ) -> None:
         (config,) = configs
-        self._pass(self._new_state(config), config.epochs[0], rows, bounds, comm)
+        self._pass(config, config.epochs[0], rows, bounds, comm)
 
     def _pass(
         self,
-        state: LayerState,
+        config: PretrainConfig,
         times: int,
         rows: Any,
         bounds: Bounds,
         comm: Communicator,
+        goes_on: bool = False,
     ) -> None:
         """Pass over the rows of all ranks, and keep what was learned. Collective."""
+        with on_hosts(rows, bounds, comm) as (team, everything):
+            place = Place(range(1), tuple(range(team.size)))
+            config = with_slices(config, [place])
+            shapes = layer_shapes(config, self.n_features_in_)
+            state = LayerState(config, shapes, 0, team)
+            if goes_on:
+                self._restore(state)
+            team.barrier()
 
-        def epochs() -> None:
-            for _ in range(times):
-                if comm.size == 1:
-                    state.train_epoch(rows)
-                else:
-                    train_shared_epoch(state, rows, bounds, comm)
+            def epochs() -> None:
+                for _ in range(times):
+                    state.train_epoch(everything)
 
-        comm.everywhere(epochs)
-        self._keep([state.layer.shape], state.layer.parameters)
-        self.velocity_ = state.optimizer.state["velocity"]
-        self.n_epochs_ = state.epoch
+            comm.everywhere(epochs)
+            self._keep([state.layer.shape], state.layer.parameters)
+            self.velocity_ = state.optimizer.state["velocity"].copy()
+            self.n_epochs_ = state.epoch
 
     def _check_configs(self, *configs: Any) -> None:
         (config,) = configs
@@ -104,10 +108,7 @@ class LayerEstimator(Reconstructor):
                 f"n_hidden must be one number; got {config.layers}. For several layers "
                 "use StackedAutoencoder."
             )
-        check_layer(config, layer_shapes(config, 1)[0])
-
-    def _new_state(self, config: PretrainConfig) -> LayerState:
-        return LayerState(config, layer_shapes(config, self.n_features_in_), 0)
+        check_layer(config, layer_shapes(config, 1)[0], 0)
 
     def _restore(self, state: LayerState) -> None:
         """Go on from the layer that was fitted, if the arguments still describe it."""
@@ -210,52 +211,3 @@ class SparseAutoencoder(Reconstructor):
         self.cost_, self.exact_cost_ = final.cost, final.exact_cost
         self.mean_activation_ = cost.mean_activation
         self.n_evaluations_, self.stopped_by_ = cost.evaluations, descent.stopped_by
-
-
-@np.errstate(over="ignore", invalid="ignore")
-def train_shared_epoch(
-    state: LayerState, rows: Any, bounds: Bounds, comm: Communicator
-) -> None:
-    """Pass once over the rows of all ranks, which stay where they are. Collective.
-
-    Every minibatch is that of one rank with all rows in rank order. Each rank adds up
-    the gradient over those of ``rows`` (n_samples, n_visible) that it has, and the
-    gradients are summed: so results agree with one rank's to rounding, and the state is
-    equal on all ranks. See ``LayerState.minibatches`` for errors.
-
-    In contrastive divergence every rank draws the random numbers of the whole minibatch
-    and uses those of its rows. A rounding error can turn a sample over: about one in
-    ten million.
-    """
-    layer, (start, stop) = state.layer, bounds[comm.rank]
-    gradient: Array32 = np.empty_like(layer.parameters.vector)
-    sums = Sums(comm)
-    update = sums.updating(state.descend)
-
-    def part_done(where: slice, part: Array32) -> None:
-        gradient[where] = part  # the layer needs its own again before the sum is there
-        update(where, gradient[where])
-
-    for chosen, rng in state.minibatches(bounds[-1][1]):
-        own = np.flatnonzero((start <= chosen) & (chosen < stop))
-        minibatch = layer.minibatch(len(own))
-        np.take(rows, chosen[own] - start, axis=0, out=minibatch, mode="clip")
-        numbers = cast(np.random.Generator, _OwnNumbers(rng, len(chosen), own))
-        scale = state.learning_rate / len(chosen)
-        layer.gradient(minibatch, numbers, scale, part_done)
-        sums.finish()
-
-
-class _OwnNumbers:
-    """A generator that draws for a whole minibatch and gives those of some rows."""
-
-    def __init__(self, rng: np.random.Generator, n_rows: int, own: AnyArray) -> None:
-        self._rng, self._n_rows, self._own = rng, n_rows, own
-
-    def random(self, out: Array32, dtype: Any) -> None:
-        shape = (self._n_rows, out.shape[1])
-        out[:] = self._rng.random(shape, dtype)[self._own]
-
-    def standard_normal(self, out: Array32, dtype: Any) -> None:
-        shape = (self._n_rows, out.shape[1])
-        out[:] = self._rng.standard_normal(shape, dtype)[self._own]

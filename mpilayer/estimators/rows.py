@@ -1,13 +1,17 @@
 """Rows as estimators get them: sparse ones, and those that must change ranks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from mpilayer.arrays import ROW_BLOCK, AnyArray, row_blocks
 from mpilayer.parallel.comm import Communicator, wait_until
+from mpilayer.parallel.start import hosts
+from mpilayer.parallel.team import Team
 from mpilayer.train.strata import Strata
+from mpilayer.train.sums import EAGER_SECONDS
 
 Bounds: TypeAlias = Sequence[tuple[int, int]]
 """Start and stop of each rank's rows, in rows of all ranks."""
@@ -94,6 +98,29 @@ def redistribute(
     for request in requests:
         wait_until(request.test)
     return out
+
+
+@contextmanager
+def on_hosts(
+    rows: Any, bounds: Bounds, comm: Communicator
+) -> Iterator[tuple[Team, Any]]:
+    """Give the ranks of this host as a team, with the rows of all ranks. Collective.
+
+    Every host computes the same then. One rank has its rows as they are.
+    """
+    names, n_rows = hosts(comm), bounds[-1][1]
+    heads = [names.index(name) for name in names]
+    with Team(comm.split(heads[comm.rank]), EAGER_SECONDS) as team:
+        if comm.size > 1:
+            wanted = [
+                (0, n_rows if rank == head else 0) for rank, head in enumerate(heads)
+            ]
+            found = redistribute(rows, bounds, wanted, comm)
+            rows = team.array((n_rows, rows.shape[1]), found.dtype)
+            if team.is_head:
+                rows[:] = found
+            team.barrier()
+        yield team, rows
 
 
 def by_strata(

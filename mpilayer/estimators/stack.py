@@ -1,7 +1,8 @@
 """The deep autoencoder as an estimator: pre-training of all layers, fine-tuning."""
 
 from collections.abc import Sequence
-from copy import copy
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.losses import check_loss
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
-from mpilayer.partition import layers_to_ranks
+from mpilayer.parallel.start import hosts
 from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.layer import (
     LayerState,
@@ -28,6 +29,8 @@ from mpilayer.train.layer import (
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Keeper, Pipeline
 from mpilayer.train.schedule import Schedule, greedy, lockstep
+from mpilayer.train.sums import EAGER_SECONDS
+from mpilayer.train.teams import places_for, team_up, with_slices
 
 _PRETRAINING = Fields(
     PretrainConfig,
@@ -85,8 +88,8 @@ class StackedAutoencoder(Reconstructor):
 
     def _check_configs(self, *configs: Any) -> None:
         pretraining, tuning = configs
-        for shape in layer_shapes(pretraining, 1):
-            check_layer(pretraining, shape)
+        for index, shape in enumerate(layer_shapes(pretraining, 1)):
+            check_layer(pretraining, shape, index)
         check_loss(tuning.loss, pretraining.visible)
 
     def _minibatches(self) -> list[str]:
@@ -111,44 +114,45 @@ def _pretrain(
 ) -> tuple[DeepAutoencoder, list[list[float]]]:
     """Return the unrolled stack, and the errors of each layer. Collective.
 
-    Rank 0 has all rows, of that shape. Ranks beyond the layers are idle.
+    Rank 0 has all rows, of that shape.
     """
-    shapes, table = layer_shapes(config, shape[1]), _table(config)
-    loads = [one.cost * n for one, n in zip(shapes, table.epochs, strict=True)]
-    owners = layers_to_ranks(loads, min(comm.size, len(shapes)))
-    mine = owners[comm.rank] if comm.rank < len(owners) else ()
-    states = [LayerState(config, shapes, index) for index in mine]
-    first = copy(comm)  # without the idle ranks, for messages alone
-    first.size = len(owners)
-    errors = comm.everywhere(lambda: _run(states, config, rows, shape, table, first))
-    parts = comm.allgather(
-        {s.index: (s.layer.parameters.vector, errors[s]) for s in states}
-    )
-    found = {index: item for part in parts for index, item in part.items()}
-    layers = [make_layer(config, one) for one in shapes]
-    for index, layer in enumerate(layers):
-        layer.parameters.vector[:] = found[index][0]
-    return DeepAutoencoder.unroll(layers), [found[i][1] for i in range(len(shapes))]
+    table = _table(config)
+    places = places_for(config, hosts(comm), shape[1], table.epochs, idle=True)
+    config = with_slices(config, places)
+    shapes = layer_shapes(config, shape[1])
+    with team_up(comm, places, EAGER_SECONDS) as (team, own, heads):
+        states = [LayerState(config, shapes, index, team) for index in own]
+        errors = comm.everywhere(lambda: _run(states, rows, shape, table, comm, heads))
+        mine = (
+            [(s.index, s.layer.parameters.vector, errors[s]) for s in states]
+            if team.is_head
+            else []
+        )
+        found = sorted(chain(*comm.allgather(mine)), key=itemgetter(0))
+    layers = [
+        make_layer(config, one, vector)
+        for one, (_, vector, _) in zip(shapes, found, strict=True)
+    ]
+    return DeepAutoencoder.unroll(layers), [own for _, _, own in found]
 
 
 def _run(
     states: Sequence[LayerState],
-    config: PretrainConfig,
     rows: Any,
     shape: tuple[int, int],
     table: Schedule,
-    comm: Any,
+    comm: Communicator,
+    heads: Communicator,
 ) -> dict[LayerState, list[float]]:
-    """Train this rank's layers to the end; return their errors. Collective."""
+    """Train this team's layers to the end; return their errors. Collective."""
+    config = states[0].config
     errors: dict[LayerState, list[float]] = {state: [] for state in states}
-    if not states:
-        return errors
     none: Array32 = np.empty((0, shape[1]), np.float32)
     data = monitored(rows, none, config.monitor_rows) if comm.rank == 0 else None
     plan = TablePlan(table, config.activations == "streamed")
     counts = row_counts(shape[0], 0, config.monitor_rows)
     notice = Notice(comm)
-    pipeline = Pipeline(states, data, counts, comm, plan, Keeper(notice))
+    pipeline = Pipeline(states, data, counts, heads, plan, Keeper(notice))
     for state, record in pipeline.run():
         errors[state].append(record.train_error)
     notice.close()

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mpilayer.arrays import Array32
-from mpilayer.models.base import Layer, LayerShape, PartDone
+from mpilayer.arrays import AnyArray, Array32
+from mpilayer.models.base import Layer, LayerShape, PartDone, Slice
 from mpilayer.numerics.activations import activation
 from mpilayer.numerics.losses import check_loss, output_delta
 
@@ -21,39 +21,62 @@ class Autoencoder(Layer):
     """
 
     def __init__(
-        self, shape: LayerShape, tied: bool = True, loss: str = "squared"
+        self,
+        shape: LayerShape,
+        tied: bool = True,
+        loss: str = "squared",
+        vector: AnyArray | None = None,
     ) -> None:
         check_loss(loss, shape.visible)
-        super().__init__(shape, tied)
+        super().__init__(shape, tied, vector)
         self.loss = loss
-        self._gradient = self.parameters.like()
 
-    def gradient(
+    def slice(self, units: slice) -> "Slice":
+        """Return some of the hidden units."""
+        return _AutoencoderSlice(self, units)
+
+    def contrast(
+        self, data: Array32, reconstruction: Array32, scale: float, out: Array32
+    ) -> Array32:
+        """Write δ = scale · ∂loss/∂z of the output, z = hWᵀ + b; return Σ_rows δ."""
+        slope = activation(self.shape.visible)
+        output_delta(self.loss, data, reconstruction, slope, out=out)
+        out *= np.float32(scale)
+        sums: Array32 = out.sum(axis=0)
+        return sums
+
+
+class _AutoencoderSlice(Slice):
+    def rise(
         self,
         visible: Array32,
-        rng: np.random.Generator,  # noqa: ARG002  (nothing is sampled)
-        scale: float,
-        part_done: PartDone,
+        first: bool,  # noqa: ARG002
+        rng: np.random.Generator,  # noqa: ARG002
+        out: Array32,
     ) -> Array32:
-        """Compute scale · Σ_rows ∂loss/∂parameters; see ``Layer.gradient``."""
-        n, shape, out = len(visible), self.shape, self._gradient
-        hidden: Array32 = self.workspace.array("hidden", (n, shape.n_hidden))
-        output: Array32 = self.workspace.array("output", (n, shape.n_visible))
-        delta: Array32 = self.workspace.array("delta", (n, shape.n_visible))
-        back: Array32 = self.workspace.array("back", (n, shape.n_hidden))
+        shape = (len(visible), self.shape.n_hidden)
+        self._hidden = self.encode(visible, self.workspace.array("hidden", shape))
+        np.matmul(self._hidden, self.decode_weights, out=out)
+        return self._hidden
 
-        self.decode(self.encode(visible, hidden), output)
-        # ∂loss/∂z of the output, z = hWᵀ + b, and of the hidden layer: δWᵀᵀ f′.
-        output_delta(self.loss, visible, output, activation(shape.visible), out=delta)
-        delta *= np.float32(scale)
-        np.sum(delta, axis=0, out=out["visible_bias"])
+    def learn(
+        self,
+        data: Array32,
+        reconstruction: Array32,  # noqa: ARG002
+        contrast: Array32,
+        scale: float,  # noqa: ARG002
+        part_done: PartDone,
+    ) -> None:
+        hidden, delta, p = self._hidden, contrast, self.parameters
+        # Of the hidden layer: δ(Wᵀ)ᵀ f′.
+        back = self.workspace.array("back", hidden.shape)
         np.matmul(delta, self.decode_weights.T, out=back)
-        activation(shape.hidden).times_slope(hidden, back)
-        np.sum(back, axis=0, out=out["hidden_bias"])
-        np.matmul(visible.T, back, out=out["weights"])
+        activation(self.shape.hidden).times_slope(hidden, back)
+        weights = self.workspace.array("gradient", p.shapes["weights"])
+        np.matmul(data.T, back, out=weights)
+        part_done(p.span("hidden_bias"), back.sum(axis=0))
         if self.tied:  # W stands in both steps
-            out["weights"][:] += delta.T @ hidden
+            weights += delta.T @ hidden
         else:
-            np.matmul(hidden.T, delta, out=out["decode_weights"])
-        part_done(slice(0, out.vector.size), out.vector)
-        return hidden
+            part_done(p.span("decode_weights"), (hidden.T @ delta).reshape(-1))
+        part_done(p.span("weights"), weights.reshape(-1))

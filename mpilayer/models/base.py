@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,19 +43,18 @@ class Layer(ABC):
 
     Its parameters are ``weights`` W (n_visible, n_hidden), ``visible_bias`` b and
     ``hidden_bias`` c; ``decode_weights`` (n_hidden, n_visible) if they are not Wᵀ.
+    They are zeros, unless their ``vector`` is given. It is trained by ``slices``, for
+    which ``n_passes`` times the visible units are computed in a step.
     """
 
-    def __init__(self, shape: LayerShape, tied: bool = True) -> None:
+    n_passes = 1
+
+    def __init__(
+        self, shape: LayerShape, tied: bool = True, vector: AnyArray | None = None
+    ) -> None:
         self.shape = shape
         self.tied = tied
-        shapes: Shapes = {
-            "weights": (shape.n_visible, shape.n_hidden),
-            "visible_bias": (shape.n_visible,),
-            "hidden_bias": (shape.n_hidden,),
-        }
-        untied = {} if tied else {"decode_weights": (shape.n_hidden, shape.n_visible)}
-        self.parameters = Parameters({**shapes, **untied})
-        self.workspace = Workspace()
+        self.parameters = Parameters(parameter_shapes(shape, tied), vector=vector)
 
     @property
     def decode_weights(self) -> Array32:
@@ -73,38 +72,116 @@ class Layer(ABC):
         bias, kind = self.parameters["visible_bias"], self.shape.visible
         return affine(hidden, self.decode_weights, bias, kind, out)
 
-    def minibatch(self, n_samples: int) -> Array32:
-        """Return the buffer (n_samples, n_visible) that ``gradient`` likes best."""
-        return self.workspace.array("minibatch", (n_samples, self.shape.n_visible))
+    @abstractmethod
+    def slice(self, units: slice) -> "Slice":
+        """Return some of the hidden units, for training; their weights are zeros."""
 
     @abstractmethod
-    def gradient(
+    def contrast(
         self,
-        visible: Array32,
-        rng: np.random.Generator,
+        data: Array32,
+        reconstruction: Array32,
+        scale: float,
+        out: Array32,
+    ) -> Array32:
+        """Write into ``out`` what slices learn from: a step's last visible pass.
+
+        Elementwise on any columns of a minibatch, (n_samples, columns), and of ``out``
+        (``phases`` · n_samples, columns). Return scale · Σ_rows ∂cost/∂visible_bias,
+        (columns,); for contrastive divergence the negative of its ascent direction.
+        """
+
+    phases = 1
+    """Rows of what slices learn from, over those of a minibatch."""
+
+
+def parameter_shapes(shape: LayerShape, tied: bool) -> Shapes:
+    """Return names and shapes of a layer's parameters, in their order."""
+    n_visible, n_hidden = shape.n_visible, shape.n_hidden
+    shapes: Shapes = {
+        "weights": (n_visible, n_hidden),
+        "visible_bias": (n_visible,),
+        "hidden_bias": (n_hidden,),
+    }
+    return shapes if tied else {**shapes, "decode_weights": (n_hidden, n_visible)}
+
+
+class Slice(ABC):
+    """Some hidden units of a layer in training, with weights of their own, contiguous.
+
+    A step is made slice by slice, each by whoever has it, and the visible units add up
+    what all slices put in: so no number depends on who computes what, but the products
+    have the shapes of the slices. All calls are local.
+
+    Parameters
+    ----------
+    layer : Layer
+        Of whose units they are.
+    units : slice
+        Which of its hidden units.
+
+    Attributes
+    ----------
+    parameters : Parameters
+        ``weights`` (n_visible, width), ``hidden_bias`` (width,), and, if they are not
+        tied, ``decode_weights`` (width, n_visible).
+    """
+
+    def __init__(self, layer: Layer, units: slice) -> None:
+        self.units = units
+        self.shape = replace(layer.shape, n_hidden=units.stop - units.start)
+        self.tied = layer.tied
+        shapes = dict(parameter_shapes(self.shape, layer.tied))
+        del shapes["visible_bias"]
+        self.parameters = Parameters(shapes)
+        self.workspace = Workspace()
+
+    def of(self, whole: Parameters) -> dict[str, AnyArray]:
+        """Return the views of a layer's parameters that belong to these units."""
+        views = {
+            "weights": whole["weights"][:, self.units],
+            "hidden_bias": whole["hidden_bias"][self.units],
+        }
+        if not self.tied:
+            views["decode_weights"] = whole["decode_weights"][self.units]
+        return views
+
+    @property
+    def decode_weights(self) -> Array32:
+        """The weights of the decoder, (width, n_visible)."""
+        p = self.parameters
+        return p["weights"].T if self.tied else p["decode_weights"]
+
+    def encode(self, visible: Array32, out: Array32) -> Array32:
+        """Return f(vW + c), (n_samples, width), of visible rows, in ``out``."""
+        p = self.parameters
+        return affine(visible, p["weights"], p["hidden_bias"], self.shape.hidden, out)
+
+    @abstractmethod
+    def rise(
+        self, visible: Array32, first: bool, rng: np.random.Generator, out: Array32
+    ) -> Array32:
+        """Write hW_sᵀ into ``out``: what the units h put into the visible ones.
+
+        ``first``: the visible rows (n_samples, n_visible) are data. ``rng`` is for
+        models that sample. Return the activations of the units (n_samples, width);
+        valid until the next step.
+        """
+
+    @abstractmethod
+    def learn(
+        self,
+        data: Array32,
+        reconstruction: Array32,
+        contrast: Array32,
         scale: float,
         part_done: PartDone,
-    ) -> Array32:
+    ) -> None:
         """Compute ``scale`` times the summed gradient of a minibatch, part by part.
 
-        Parameters
-        ----------
-        visible : ndarray (n_samples, n_visible)
-            The minibatch; best in the buffer that ``minibatch`` returns, which may be
-            used up. Any other array stays as it is.
-        rng : numpy.random.Generator
-            For models that sample.
-        scale : float
-            Such as learning rate / rows.
-        part_done : callable
-            Receives scale · Σ_rows ∂cost/∂parameters (for contrastive divergence: the
-            negative of its ascent direction); see ``PartDone``.
-
-        Returns
-        -------
-        ndarray (n_samples, n_hidden)
-            The hidden activations of the minibatch under the parameters it was met
-            with; valid until the next call.
+        After the last ``rise``. ``part_done`` receives scale · Σ_rows ∂cost/∂parameters
+        (for contrastive divergence: the negative of its ascent direction); see
+        ``PartDone``. ``contrast`` is what ``Layer.contrast`` has written.
         """
 
 

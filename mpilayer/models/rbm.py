@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mpilayer.arrays import Array32, row_blocks
+from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.errors import ConfigError
-from mpilayer.models.base import Layer, LayerShape, PartDone
+from mpilayer.models.base import Layer, LayerShape, PartDone, Slice
 
 # The statistics of the weights are one product, made in parts that fit into a
 # second-level cache and are used there: with all cores busy, memory is the bottleneck,
@@ -36,60 +36,74 @@ class RBM(Layer):
     units that drive them (Santara et al. 2016 §2.2).
     """
 
-    def __init__(self, shape: LayerShape, cd_steps: int = 1) -> None:
+    phases = 2
+
+    def __init__(
+        self, shape: LayerShape, cd_steps: int = 1, vector: AnyArray | None = None
+    ) -> None:
         for side in (shape.visible, shape.hidden):
             if side not in ("sigmoid", "linear"):
                 raise ConfigError(
                     "an RBM has sigmoid (Bernoulli) or linear (Gaussian) units; found "
                     f"{side}. Choose one of the two, or --method autoencoder."
                 )
-        super().__init__(shape)
-        self.cd_steps = cd_steps
+        super().__init__(shape, vector=vector)
+        self.n_passes = cd_steps
 
-    def minibatch(self, n_samples: int) -> Array32:
-        """Return the upper half of the buffer that holds both phases."""
-        return self._phases(n_samples)[0][:n_samples]
+    def slice(self, units: slice) -> Slice:
+        """Return some of the hidden units."""
+        return _RBMSlice(self, units)
 
-    def gradient(
+    def contrast(
+        self, data: Array32, reconstruction: Array32, scale: float, out: Array32
+    ) -> Array32:
+        """Write [−v⁰; v¹] · scale: then the statistics are one product.
+
+        The scale goes into the smaller factor, its sign makes an ascent a descent.
+        """
+        n = len(data)
+        np.multiply(data, np.float32(-scale), out=out[:n])
+        np.multiply(reconstruction, np.float32(scale), out=out[n:])
+        sums: Array32 = out.sum(axis=0)
+        return sums
+
+
+class _RBMSlice(Slice):
+    # Santara et al. 2016 §2.2: p⁰ = σ(v⁰W + c); h⁰ ~ p⁰; v¹ = σ(h⁰Wᵀ + b);
+    # p¹ = σ(v¹W + c); of k steps the last one counts.
+
+    def rise(
+        self, visible: Array32, first: bool, rng: np.random.Generator, out: Array32
+    ) -> Array32:
+        p0, p1 = self._phases(len(visible))
+        mean = self.encode(visible, p0 if first else p1)
+        np.matmul(self._sample(mean, rng), self.decode_weights, out=out)
+        return p0
+
+    def learn(
         self,
-        visible: Array32,
-        rng: np.random.Generator,
+        data: Array32,
+        reconstruction: Array32,
+        contrast: Array32,
         scale: float,
         part_done: PartDone,
-    ) -> Array32:
-        """Compute scale · Σ_rows (v¹p¹ − v⁰p⁰); see ``Layer.gradient``.
+    ) -> None:
+        """Compute scale · Σ_rows (v¹p¹ − v⁰p⁰).
 
         Both phases lie in one buffer, the data above the reconstruction, so that the
         statistics of both are one matrix product, Σ v¹p¹ − v⁰p⁰ = [−v⁰; v¹]ᵀ [p⁰; p¹],
         and a sum over 2B rows is written only once.
         """
-        n = len(visible)
-        both_v, both_h = self._phases(n)
-        if visible.base is not both_v:
-            both_v[:n] = visible
-        v0, v1, p0, p1 = both_v[:n], both_v[n:], both_h[:n], both_h[n:]
-
-        # Santara et al. 2016 §2.2: p⁰ = σ(v⁰W + c); h⁰ ~ p⁰; v¹ = σ(h⁰Wᵀ + b);
-        # p¹ = σ(v¹W + c); of k steps the last one counts.
-        self.encode(v0, p0)
-        driving = p0
-        for _ in range(self.cd_steps):
-            self.decode(self._sample(driving, rng), v1)
-            driving = self.encode(v1, p1)
-
+        p0, p1 = self._phases(len(data))
+        self.encode(reconstruction, p1)
         hidden_bias = np.float32(scale) * (p1.sum(axis=0) - p0.sum(axis=0))
-        # The scale goes into the smaller factor, its sign makes an ascent a descent;
-        # the hidden activations stay as they are, for the caller.
-        v0 *= np.float32(-scale)
-        v1 *= np.float32(scale)
-        span = self.parameters.span
-        part_done(span("hidden_bias"), hidden_bias)
-        part_done(span("visible_bias"), both_v.sum(axis=0))
+        part_done(self.parameters.span("hidden_bias"), hidden_bias)
+        both = self._both(len(data))
         for rows, where in self._weight_parts():
-            part = self.workspace.array("part", (rows.stop - rows.start, p0.shape[1]))
-            np.matmul(both_v.T[rows], both_h, out=part)
+            shape = (rows.stop - rows.start, self.shape.n_hidden)
+            part = self.workspace.array("part", shape)
+            np.matmul(contrast.T[rows], both, out=part)
             part_done(where, part.reshape(-1))
-        return p0
 
     def _weight_parts(self) -> Iterator[tuple[slice, slice]]:
         """Yield rows of the weights, and where they lie in the vector."""
@@ -100,10 +114,13 @@ class RBM(Layer):
             start, stop = rows.start * n_hidden, rows.stop * n_hidden
             yield rows, slice(origin + start, origin + stop)
 
+    def _both(self, n: int) -> Array32:
+        both: Array32 = self.workspace.array("hidden", (2 * n, self.shape.n_hidden))
+        return both
+
     def _phases(self, n: int) -> tuple[Array32, Array32]:
-        shape, array = self.shape, self.workspace.array
-        visible = array("visible", (2 * n, shape.n_visible))
-        return visible, array("hidden", (2 * n, shape.n_hidden))
+        both = self._both(n)
+        return both[:n], both[n:]
 
     def _sample(self, mean: Array32, rng: np.random.Generator) -> Array32:
         sample: Array32 = self.workspace.array("sample", mean.shape)

@@ -16,7 +16,7 @@ class Parameters:
     """A contiguous ``vector`` (size,) with named, reshaped views.
 
     They lie in it in the order of ``shapes``. float64 is for sums, and for optimizers
-    that need the digits.
+    that need the digits. A ``vector`` that is given is used as it is, not copied.
 
     Examples
     --------
@@ -26,10 +26,15 @@ class Parameters:
     6.0
     """
 
-    def __init__(self, shapes: Shapes, dtype: type = np.float32) -> None:
+    def __init__(
+        self,
+        shapes: Shapes,
+        dtype: type = np.float32,
+        vector: AnyArray | None = None,
+    ) -> None:
         self.shapes = dict(shapes)
         ends = list(accumulate(map(prod, self.shapes.values()), initial=0))
-        self.vector: AnyArray = np.zeros(ends[-1], dtype)
+        self.vector = np.zeros(ends[-1], dtype) if vector is None else vector
         self._slices = dict(
             zip(self.shapes, starmap(slice, pairwise(ends)), strict=True)
         )

@@ -75,8 +75,15 @@ class Momentum(Optimizer):
     the learning rate.
     """
 
-    def __init__(self, size: int, scale: float = 1.0, momentum: float = 0.0) -> None:
-        super().__init__(scale, velocity=np.zeros(size, np.float32))
+    def __init__(
+        self,
+        size: int,
+        scale: float = 1.0,
+        momentum: float = 0.0,
+        velocity: Array32 | None = None,
+    ) -> None:
+        own = np.zeros(size, np.float32) if velocity is None else velocity
+        super().__init__(scale, velocity=own)
         self.momentum = momentum
 
     def update(self, parameters: Array32, gradient: Array32, where: slice) -> None:

@@ -13,13 +13,14 @@ it was received: small rows may leave at once, but no queue of outputs grows.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.parallel.comm import Communicator, Request, Requests
+from mpilayer.parallel.team import ALONE, Team
 
 BLOCK_BYTES = 8 << 20
 
@@ -42,9 +43,11 @@ class Rows:
     validation: Array32
 
     @staticmethod
-    def empty(counts: tuple[int, int, int], n_columns: int) -> "Rows":
-        """Return buffers for so many rows of each kind."""
-        return Rows(*(np.empty((n, n_columns), np.float32) for n in counts))
+    def empty(
+        counts: tuple[int, int, int], n_columns: int, team: Team = ALONE
+    ) -> "Rows":
+        """Return buffers for so many rows of each kind, in a team's memory."""
+        return Rows(*(team.array((n, n_columns)) for n in counts))
 
     @property
     def parts(self) -> tuple[Array32, Array32, Array32]:
@@ -58,9 +61,6 @@ class Rows:
             for where in row_blocks(len(rows), block):
                 yield rows[where], which, where
 
-
-Fill = Callable[[Array32, int, slice], None]
-"""Writes a block of an output: (rows to write, which of the parts, which rows)."""
 
 Output = tuple[int, Rows]
 """The epoch in which a layer made it, and the buffer that holds it."""
@@ -84,8 +84,8 @@ class Outlet:
         """Return a buffer for the next output, giving up one that still waits."""
         raise RuntimeError("the last layer's outputs go nowhere")
 
-    def leave(self, epoch: int, rows: Rows, fill: Fill) -> None:
-        """Fill an acquired buffer with the output of an epoch, and let it go."""
+    def leave(self, epoch: int, rows: Rows) -> None:
+        """Let an acquired buffer go, which holds the output of an epoch."""
 
     def end(self, stop: bool, pause: bool = False) -> None:
         """Say that nothing newer will come.
@@ -149,7 +149,7 @@ class LocalChannel(Outlet, Inlet):
     else the lower layer must wait until it is.
     """
 
-    def __init__(self, buffers: tuple[Rows, Rows], replace: bool) -> None:
+    def __init__(self, buffers: Sequence[Rows], replace: bool) -> None:
         super().__init__()
         self._buffers, self._replace = buffers, replace
 
@@ -166,10 +166,8 @@ class LocalChannel(Outlet, Inlet):
         in_use = self._current is not None and self._current[1] is first
         return second if in_use else first
 
-    def leave(self, epoch: int, rows: Rows, fill: Fill) -> None:
-        """Fill the buffer and make it the newest output."""
-        for block, which, where in rows.blocks():
-            fill(block, which, where)
+    def leave(self, epoch: int, rows: Rows) -> None:
+        """Make the buffer the newest output."""
         self._ready = epoch, rows
 
     def end(self, stop: bool, pause: bool = False) -> None:
@@ -209,17 +207,15 @@ class Outbox(Outlet):
             self._drop_waiting()
         return self._free[0]
 
-    def leave(self, epoch: int, rows: Rows, fill: Fill) -> None:
-        """Fill the buffer; each block is sent while the next one is computed."""
+    def leave(self, epoch: int, rows: Rows) -> None:
+        """Send the buffer, or let it wait while another one is under way."""
         self._drop_waiting()
         self._free = [other for other in self._free if other is not rows]
         if self._replace and self._flying:
-            for block, which, where in rows.blocks():
-                fill(block, which, where)
             self._waiting = epoch, rows
             self.progress()
         else:
-            self._send(epoch, rows, fill)
+            self._send(epoch, rows)
 
     def end(self, stop: bool, pause: bool = False) -> None:
         """Say that nothing newer will come, once what waits has been sent."""
@@ -254,13 +250,11 @@ class Outbox(Outlet):
             (epoch, rows), self._waiting = self._waiting, None
             self._send(epoch, rows)
 
-    def _send(self, epoch: int, rows: Rows, fill: Fill | None = None) -> None:
+    def _send(self, epoch: int, rows: Rows) -> None:
         header = np.array([epoch, self.saved], np.int64)
         # Synchronous: rows may be small enough to leave at once, one after the other.
         requests = Requests(self._start(header, _HEADER_TAG, synchronous=True))
-        for block, which, where in rows.blocks():
-            if fill is not None:
-                fill(block, which, where)
+        for block, _, _ in rows.blocks():
             requests.add(self._start(block, _ROWS_TAG))
             self.bytes_sent += block.nbytes
         self._flying.append((rows, requests))

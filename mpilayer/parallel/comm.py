@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import MpilayerError, file_errors
 
@@ -40,6 +42,27 @@ class Requests:
         return not self._left
 
 
+class SharedMemory:
+    """Memory that the ranks of one host share; as it is, that of one rank.
+
+    Collective, but for ``fence``.
+    """
+
+    def allocate(self, n_bytes: int) -> Any:
+        """Return a buffer of zeros that all ranks see."""
+        return np.zeros(n_bytes, np.uint8)
+
+    def barrier(self) -> Request:
+        """Start waiting until all ranks have come here."""
+        return Requests()
+
+    def fence(self) -> None:
+        """See what the others wrote before they came to the barrier. Local."""
+
+    def free(self) -> None:
+        """Give all buffers back."""
+
+
 class Communicator:
     """A group of ranks: by itself, the one rank of a process without MPI.
 
@@ -69,6 +92,18 @@ class Communicator:
     def allgather(self, item: Any) -> list[Any]:
         """Return every rank's object, in the order of ranks. Collective."""
         return [item]
+
+    def broadcast(self, item: T, meanwhile: Callable[[], object] = lambda: None) -> T:  # noqa: ARG002
+        """Return rank 0's object everywhere; ``meanwhile`` is called while waiting."""
+        return item
+
+    def split(self, colour: int, key: int = 0) -> "Communicator":  # noqa: ARG002
+        """Return the ranks with this rank's colour, by key and rank. Collective."""
+        return self
+
+    def shared_memory(self) -> SharedMemory:
+        """Return what allocates memory for all ranks, which are of one host."""
+        return SharedMemory()
 
     def start_sum(self, array: AnyArray) -> Request:  # noqa: ARG002
         """Start adding an array over all ranks, in place. Collective, non-blocking."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from mpilayer import ending, environment
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import CommunicationError, MpilayerError, file_errors
 from mpilayer.parallel import sentinel
-from mpilayer.parallel.comm import Communicator, Request, wait_until
+from mpilayer.parallel.comm import Communicator, Request, SharedMemory, wait_until
 
 try:
     import mpi4py
@@ -60,7 +60,7 @@ class _Request:
 class MPICommunicator(Communicator):
     """A communicator of MPI."""
 
-    def __init__(self, comm: MPI.Comm) -> None:
+    def __init__(self, comm: MPI.Intracomm) -> None:
         self._comm = comm
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
@@ -68,7 +68,7 @@ class MPICommunicator(Communicator):
 
     def on_root(self, work: Callable[[], T]) -> T:
         """Do ``work`` on rank 0; return its result, or raise its error, everywhere."""
-        outcome: Any = self._broadcast(_attempt(work) if self.rank == 0 else None)
+        outcome: Any = self.broadcast(_attempt(work) if self.rank == 0 else None)
         if isinstance(outcome, MpilayerError):
             raise outcome.of_all_ranks()
         result: T = outcome
@@ -118,13 +118,67 @@ class MPICommunicator(Communicator):
         """Wait for all ranks."""
         wait_until(self._comm.Ibarrier().Test)
 
-    def _broadcast(self, item: Any) -> Any:
+    def broadcast(self, item: T, meanwhile: Callable[[], object] = lambda: None) -> T:
+        """Return rank 0's object everywhere."""
         payload = np.frombuffer(pickle.dumps(item), np.uint8)
         size = np.array([len(payload)], np.int64)
-        wait_until(self._comm.Ibcast(size, 0).Test)
+        self._await(self._comm.Ibcast(size, 0), meanwhile)
         buffer = payload if self.rank == 0 else np.empty(int(size[0]), np.uint8)
-        wait_until(self._comm.Ibcast([buffer, MPI.BYTE], 0).Test)
+        self._await(self._comm.Ibcast([buffer, MPI.BYTE], 0), meanwhile)
         return item if self.rank == 0 else pickle.loads(buffer.tobytes())
+
+    def split(self, colour: int, key: int = 0) -> "MPICommunicator":
+        """Return the ranks with this rank's colour, by key and rank."""
+        part = self._comm.Split(colour, key)
+        return MPICommunicator(cast(MPI.Intracomm, part))
+
+    def shared_memory(self) -> SharedMemory:
+        """Return what allocates MPI-3 windows, where there is somebody to share."""
+        return _Windows(self._comm) if self.size > 1 else SharedMemory()
+
+    @staticmethod
+    def _await(request: MPI.Request, meanwhile: Callable[[], object]) -> None:
+        def done() -> bool:
+            meanwhile()
+            return bool(request.Test())
+
+        wait_until(done)
+
+
+class _Windows(SharedMemory):
+    """Windows of MPI-3, each one the first rank's, which the others look into."""
+
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        self._comm = comm
+        self._windows: list[MPI.Win] = []
+
+    def allocate(self, n_bytes: int) -> Any:
+        mine = n_bytes if self._comm.Get_rank() == 0 else 0
+        window = MPI.Win.Allocate_shared(max(mine, 1), 1, comm=self._comm)
+        # For the fences: one access epoch for all the time.
+        window.Lock_all(MPI.MODE_NOCHECK)
+        self._windows.append(window)
+        content, _ = window.Shared_query(0)
+        array = np.asarray(content)[:n_bytes]
+        if self._comm.Get_rank() == 0:
+            array[:] = 0
+        wait_until(self._comm.Ibarrier().Test)
+        return array
+
+    def barrier(self) -> Request:
+        if self._windows:
+            self._windows[0].Sync()
+        return _Request(self._comm.Ibarrier())
+
+    def fence(self) -> None:
+        if self._windows:
+            self._windows[0].Sync()
+
+    def free(self) -> None:
+        while self._windows:
+            window = self._windows.pop()
+            window.Unlock_all()
+            window.Free()
 
 
 def world(failure: MpilayerError | None = None) -> MPICommunicator:

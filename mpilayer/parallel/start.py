@@ -69,6 +69,11 @@ def working_in(run: str) -> Iterator[None]:
             mpi.name_run("")
 
 
+def hosts(comm: Communicator) -> list[str]:
+    """Return the host of every rank. Collective."""
+    return comm.allgather(socket.gethostname())
+
+
 def place(comm: Communicator, threads: int = 0) -> Placement:
     """Give each rank its share of its host's cores as BLAS threads. Collective.
 

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_info
 from mpilayer import __version__, environment, files
 from mpilayer.errors import ConfigError
 from mpilayer.files import PAGES, check_output
-from mpilayer.report import deep, figures, sparse
+from mpilayer.report import deep, figures, sparse, words
 from mpilayer.report.html import (
     NOTHING,
     VARIABLES,
@@ -26,17 +26,6 @@ from mpilayer.report.html import (
     table,
 )
 from mpilayer.report.run import PREDICTORS, Run, collect
-from mpilayer.report.words import (
-    at,
-    count,
-    digits,
-    label_error,
-    percent,
-    ranks,
-    settings,
-    short,
-    state,
-)
 
 _MOST_NAMES = 4
 _PACKAGES = ("numpy", "scipy", "h5py", "mpi4py", "matplotlib")
@@ -63,9 +52,7 @@ def write_report(
         ``data`` is not a data set, or that of no run; there is no run.
     """
     figures.check_available()
-    _check_out(out, replace)
-    if folder is not None:
-        _check_folder(folder, replace)
+    _check_outputs(out, folder, replace)
     found = collect(runs, data)
     sections = sections_of(found)
     names = [run.name for run in found]
@@ -73,7 +60,7 @@ def write_report(
     if len(names) > _MOST_NAMES:
         title = f"{names[0]} and {len(names) - 1} more runs"
     lead = (
-        f"{count(len(found), 'run')}; written by mpilayer {__version__} on "
+        f"{words.count(len(found), 'run')}; written by mpilayer {__version__} on "
         f"{datetime.now():%Y-%m-%d at %H:%M}. Everything is in this one file, and "
         "nothing is loaded from elsewhere."
     )
@@ -116,17 +103,16 @@ def _write_figures(sections: Sequence[Section], folder: Path) -> None:
             files.write(folder / f"{name}.svg", f"{opening}>{look}</style>{rest}\n")
 
 
-def _check_out(out: Path, replace: bool) -> None:
-    """Check that the page can be written, before anything is read."""
+def _check_outputs(out: Path, folder: Path | None, replace: bool) -> None:
+    """Check that page and figures can be written, before anything is read."""
     if out.is_dir():
         raise ConfigError(
             f"-o must name a file; {out} is a folder. Give -o {out / 'report.html'}."
         )
     check_output(out, PAGES, replace)
     _check_parent(out, "-o")
-
-
-def _check_folder(folder: Path, replace: bool) -> None:
+    if folder is None:
+        return
     if folder.exists() and not folder.is_dir():
         raise ConfigError(
             f"--figures must name a folder; {folder} is a file. Choose another name."
@@ -140,17 +126,14 @@ def _check_folder(folder: Path, replace: bool) -> None:
 
 
 def _check_parent(path: Path, option: str) -> None:
-    parent = path.absolute().parent
+    parent, found = path.absolute().parent, ""
     if not parent.is_dir():
-        raise ConfigError(
-            f"{option} must lie in a folder that exists; there is no {parent}. Make "
-            "it, or choose another one."
-        )
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"{option} must lie in a folder that can be written; {parent} can't be. "
-            "Choose another one, or mend its permissions."
-        )
+        found = f"exists; there is no {parent}. Make it, or choose another one."
+    elif not os.access(parent, os.W_OK | os.X_OK):
+        found = f"can be written; {parent} can't be. Choose another one, or mend its "
+        found += "permissions."
+    if found:
+        raise ConfigError(f"{option} must lie in a folder that {found}")
 
 
 def _overview(runs: Sequence[Run]) -> Markup:
@@ -159,13 +142,13 @@ def _overview(runs: Sequence[Run]) -> Markup:
     shared = ""
     for kind in ("deep", "sparse"):
         some = [run for run in runs if (run.kind == "deep") == (kind == "deep")]
-        common, others = settings(some)
+        common, others = words.settings(some)
         own |= zip((run.place for run in some), others, strict=True)
         shared += f" All {kind} runs: {common}." if common else ""
     rows = []
     for run in runs:
         name = element("a", run.name, href=f"#run-{run.place}")
-        rows.append([name, run.kind, own[run.place], _result(run), state(run)])
+        rows.append([name, run.kind, own[run.place], _result(run), words.state(run)])
     return table(
         f"The runs, their main settings, and what they have reached.{shared}",
         ("run", "kind", "settings", "result", "state"),
@@ -174,20 +157,20 @@ def _overview(runs: Sequence[Run]) -> Markup:
 
 
 def _result(run: Run) -> str:
-    if at(run.comparison, "runs", "exact", "gap", "shards") == 1:
+    if words.at(run.comparison, "runs", "exact", "gap", "shards") == 1:
         return NOTHING  # both runs are the same
-    classes, labels = (label_error(run, task, "test") for task in PREDICTORS)
-    error = digits(run.summary.get("test_error"))
-    pca = digits(at(run.summary, "pca", "test"))
-    gap = at(run.comparison, "runs", "exact", "gap", "measured")
+    classes, labels = (words.label_error(run, task, "test") for task in PREDICTORS)
+    error = words.digits(run.summary.get("test_error"))
+    pca = words.digits(words.at(run.summary, "pca", "test"))
+    gap = words.at(run.comparison, "runs", "exact", "gap", "measured")
     results = {
         "deep": {
-            "{} wrong classes": percent(classes),
-            "root mean square error of labels {}": digits(labels),
+            "{} wrong classes": words.percent(classes),
+            "root mean square error of labels {}": words.digits(labels),
             f"reconstruction error {{}} (PCA {pca})": error,
         },
-        "sparse": {"cost {}": short(run.summary.get("cost"), ".5g")},
-        "comparison": {"gap {}": short(gap)},
+        "sparse": {"cost {}": words.short(run.summary.get("cost"), ".5g")},
+        "comparison": {"gap {}": words.short(gap)},
     }
     known = {text: v for text, v in results[run.kind].items() if v != NOTHING}
     return ", ".join(text.format(v) for text, v in known.items()) or NOTHING
@@ -224,25 +207,25 @@ def _environments(runs: Sequence[Run]) -> Markup:
     rows = []
     for run in runs:
         steps = {"": "pre-training" if run.kind == "deep" else "training"}
-        for name, words in {"finetune": "fine-tuning", **PREDICTORS}.items():
+        for name, step in {"finetune": "fine-tuning", **PREDICTORS}.items():
             if f"{name}_ranks" in run.summary:
-                steps[f"{name}_"] = words
-        for prefix, words in steps.items():
+                steps[f"{name}_"] = step
+        for prefix, step in steps.items():
             facts = (
                 run.summary.get(f"{prefix}mpi") or NOTHING,
                 run.section("created_by").get("mpilayer", NOTHING),
                 run.section("data").get("name", NOTHING),
                 str(run.section("data").get("digest", NOTHING))[:12],
             )
-            where = ranks(run.summary, prefix) or NOTHING
-            hosts = short(run.summary.get(f"{prefix}hosts"), ".0f")
-            rows.append([run.name, words, where, hosts, *map(str, facts)])
+            where = words.ranks(run.summary, prefix) or NOTHING
+            hosts = words.short(run.summary.get(f"{prefix}hosts"), ".0f")
+            rows.append([run.name, step, where, hosts, *map(str, facts)])
     return table("Environment of the runs.", head, rows)
 
 
 def _library(one: dict[str, Any]) -> str:
     names = one.get("internal_api", "?"), one.get("version"), one.get("architecture")
-    threads = count(one.get("num_threads"), "thread")
+    threads = words.count(one.get("num_threads"), "thread")
     return " ".join([*map(str, filter(None, names)), threads])
 
 

@@ -6,17 +6,11 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
+from mpilayer import papers
 from mpilayer.config import PretrainConfig, from_values
 from mpilayer.errors import ConfigError
-from mpilayer.papers import (
-    SANTARA,
-    SANTARA_EPOCHS,
-    SANTARA_ERRORS,
-    SANTARA_EXTRA,
-    SANTARA_LAYERS,
-    SANTARA_SECONDS,
-)
-from mpilayer.report import spacetime
+from mpilayer.papers import SANTARA
+from mpilayer.report import spacetime, words
 from mpilayer.report.finetuning import finetuning_curves, predictions, stack_curves
 from mpilayer.report.html import (
     NOTHING,
@@ -31,19 +25,6 @@ from mpilayer.report.html import (
 )
 from mpilayer.report.images import code_space, first_layer, reconstructions
 from mpilayer.report.run import PREDICTORS, Run, listing, number
-from mpilayer.report.words import (
-    ERROR,
-    SPLITS,
-    at,
-    digits,
-    label_error,
-    percent,
-    ranks,
-    schedule,
-    seconds,
-    short,
-    widths,
-)
 from mpilayer.train.record import KINDS
 
 _MOST_PARTS = 8
@@ -92,8 +73,8 @@ def alone(run: Run) -> Iterator[Part]:
     yield from map(note, run.remarks)
     warnings = ("short_of_epochs", "worse_than_pca")
     for key in (*warnings, "classify_no_better", "regress_no_better"):
-        if words := run.summary.get(key):
-            yield note(f"Warning: {words}")
+        if told := run.summary.get(key):
+            yield note(f"Warning: {told}")
     yield from _space_time(run)
     yield times_table(run)
     yield from first_layer(run)
@@ -102,43 +83,46 @@ def alone(run: Run) -> Iterator[Part]:
 
 def _highlights(run: Run) -> Markup:
     summary = run.summary
-    classes, labels = (label_error(run, task, "test") for task in PREDICTORS)
+    classes, labels = (words.label_error(run, task, "test") for task in PREDICTORS)
     errors = {
         "finetune": {
-            "reconstruction error, test": digits(summary.get("test_error")),
-            "PCA's error, test": digits(at(summary, "pca", "test")),
+            "reconstruction error, test": words.digits(summary.get("test_error")),
+            "PCA's error, test": words.digits(words.at(summary, "pca", "test")),
         },
-        "classify": {"wrong classes, test": percent(classes)},
-        "regress": {"root mean square error of labels, test": digits(labels)},
+        "classify": {"wrong classes, test": words.percent(classes)},
+        "regress": {"root mean square error of labels, test": words.digits(labels)},
     }
     # What was trained last comes first.
     last = next((step for step in reversed(run.complete) if step in errors), "")
     shown = errors.pop(last, {})
     for others in errors.values():
         shown |= others
-    shown["pre-training"] = seconds(summary.get("pretrain_seconds"))
-    shown["fine-tuning"] = seconds(summary.get("finetune_seconds"))
-    shown["ranks, pre-training"] = short(summary.get("ranks"), ".0f")
+    shown["pre-training"] = words.seconds(summary.get("pretrain_seconds"))
+    shown["fine-tuning"] = words.seconds(summary.get("finetune_seconds"))
+    shown["ranks, pre-training"] = words.short(summary.get("ranks"), ".0f")
     return facts(shown)
 
 
 def _like_the_papers(runs: Sequence[Run]) -> bool:
     """Tell whether there are runs on images of MNIST's size: others have no equal."""
-    return any(run.n_visible == SANTARA_LAYERS[0] for run in runs)
+    return any(run.n_visible == papers.SANTARA_LAYERS[0] for run in runs)
 
 
 def architecture_table(runs: Sequence[Run]) -> Markup:
     """Return the layers of each run; the paper's below. Table 1 of the paper."""
-    units, shares = "-".join(map(str, SANTARA_LAYERS)), _shares(SANTARA_LAYERS)
-    epochs = _each(SANTARA_EPOCHS), _each(SANTARA_EXTRA)
-    papers = [SANTARA, units, shares, "rbm, sigmoid", *epochs]
+    units, shares = (
+        "-".join(map(str, papers.SANTARA_LAYERS)),
+        _shares(papers.SANTARA_LAYERS),
+    )
+    epochs = _each(papers.SANTARA_EPOCHS), _each(papers.SANTARA_EXTRA)
+    theirs = [SANTARA, units, shares, "rbm, sigmoid", *epochs]
     return table(
         "Architecture of the encoder, whose mirror image decodes. Products: each "
         "layer's part of an epoch's multiplications, in %; with one worker a layer "
         "training cannot be faster than the largest part lets it.",
         ("", "units", "products, %", "layers", "epochs", "extra epochs"),
         map(_architecture, runs),
-        [papers] if _like_the_papers(runs) else (),
+        [theirs] if _like_the_papers(runs) else (),
     )
 
 
@@ -156,7 +140,7 @@ def _architecture(run: Run) -> list[str]:
         extra = from_values(PretrainConfig, values).extra
     return [
         run.name,
-        widths(run),
+        words.widths(run),
         _shares(sizes),
         ", ".join([str(config.get("method", "?")), usual, *others]),
         _each(listing(config.get("epochs"))),
@@ -174,7 +158,7 @@ def _shares(sizes: Sequence[Any]) -> str:
 
 def _each(values: Sequence[Any]) -> str:
     """Return one number for each layer, or the one that holds for all."""
-    shown = [short(value) for value in values]
+    shown = [words.short(value) for value in values]
     if len(set(shown)) == 1:
         shown = shown[:1]
     elif len(shown) > _MOST_PARTS:
@@ -190,7 +174,10 @@ def errors_table(runs: Sequence[Run]) -> Markup:
         "finetuned": "fine-tuned",
     }
     found = [
-        {key: [digits(at(run.summary, key, s)) for s in SPLITS] for key in kinds}
+        {
+            key: [words.digits(words.at(run.summary, key, s)) for s in words.SPLITS]
+            for key in kinds
+        }
         for run in runs
     ]
     rows = []
@@ -209,19 +196,26 @@ def errors_table(runs: Sequence[Run]) -> Markup:
             "784-1000-500-250-30, after fine-tuning; its data and settings may differ "
             "from those of the runs."
         )
-        for kind, (train, test) in SANTARA_ERRORS.items():
-            theirs.append([f"{SANTARA}: {kind}", digits(train), NOTHING, digits(test)])
-    title = f"Reconstruction error ({ERROR}).{says}"
-    return table(title, ("", *SPLITS), rows, theirs)
+        for kind, (train, test) in papers.SANTARA_ERRORS.items():
+            theirs.append(
+                [f"{SANTARA}: {kind}", words.digits(train), NOTHING, words.digits(test)]
+            )
+    title = f"Reconstruction error ({words.ERROR}).{says}"
+    return table(title, ("", *words.SPLITS), rows, theirs)
 
 
 def pretraining_table(runs: Sequence[Run]) -> Markup:
     """Return how long pre-training took, beside Table 3 of Santara et al. 2016."""
-    rows = [_pretraining(run, runs) for run in runs]
-    base = SANTARA_SECONDS["greedy"]
+    greedy = {
+        _comparable(run): number(run.summary.get("pretrain_seconds"))
+        for run in reversed(runs)
+        if run.section("pretrain").get("schedule") == "greedy"
+    }
+    rows = [_pretraining(run, greedy.get(_comparable(run), math.nan)) for run in runs]
+    base = papers.SANTARA_SECONDS["greedy"]
     theirs = [
         [SANTARA, kind, "4 threads", f"{took:,}", NOTHING, f"{base / took:.4g} ×"]
-        for kind, took in SANTARA_SECONDS.items()
+        for kind, took in papers.SANTARA_SECONDS.items()
         if _like_the_papers(runs)
     ]
     head = ("", "schedule", "ranks", "measured, s", *_PRETRAINING)
@@ -235,17 +229,17 @@ def pretraining_table(runs: Sequence[Run]) -> Markup:
     return table(title, names, cells[: len(rows)], cells[len(rows) :])
 
 
-def _pretraining(run: Run, runs: Sequence[Run]) -> list[str]:
+def _pretraining(run: Run, greedy: float) -> list[str]:
+    """Return a row; ``greedy`` are the seconds that its speed is against."""
     took = number(run.summary.get("pretrain_seconds"))
     virtual = number(run.summary.get("simulated_seconds"))
     virtual = math.nan if _is_crowded(run) else virtual
     simulated = run.section("pretrain").get("schedule") == "simulate"
     compared, label = (virtual, "× (simulated)") if simulated else (took, "×")
-    greedy = _greedy_seconds(run, runs)
     return [
         run.name,
-        schedule(run),
-        ranks(run.summary) or NOTHING,
+        words.schedule(run),
+        words.ranks(run.summary) or NOTHING,
         _seconds(took),
         _seconds(virtual) if simulated or virtual >= _LEAST_SIMULATED else NOTHING,
         f"{greedy / compared:.3g} {label}" if greedy > 0 < compared else NOTHING,
@@ -258,22 +252,14 @@ def _is_crowded(run: Run) -> bool:
 
 
 def _seconds(value: float) -> str:
-    return digits(value, 3 if value < 1 else 1)
+    return words.digits(value, 3 if value < 1 else 1)
 
 
-def _greedy_seconds(run: Run, runs: Sequence[Run]) -> float:
-    """Return the seconds of the greedy run that a run can be compared with."""
-    for other in runs:
-        is_greedy = other.section("pretrain").get("schedule") == "greedy"
-        if is_greedy and _comparable(other) == _comparable(run):
-            return number(other.summary.get("pretrain_seconds"))
-    return math.nan
-
-
-def _comparable(run: Run) -> tuple[Any, ...]:
+def _comparable(run: Run) -> str:
+    """Return all that must be equal for seconds to be comparable."""
     config = run.section("pretrain")
     keys = ("layers", "epochs", "minibatch", "method")
-    return (run.section("data").get("digest"), *(str(config.get(k)) for k in keys))
+    return repr((run.section("data").get("digest"), [config.get(k) for k in keys]))
 
 
 def _space_time(run: Run) -> Iterator[Part]:
@@ -290,18 +276,17 @@ def _space_time(run: Run) -> Iterator[Part]:
     if not begun:
         yield note("No layer has come to the end of an epoch: there is no diagram yet.")
         return
-    alt = "Space-time diagram: for each layer what it did over the seconds of training"
-    yield Figure(
-        f"spacetime-{run.place}",
-        "Space-time diagram",
-        "What each layer did over the seconds of training, with numbers of "
-        f"epochs; above each row the layer's own reconstruction error ({ERROR} of the "
+    title, name = "Space-time diagram", f"spacetime-{run.place}"
+    alt = f"{title}: for each layer what it did over the seconds of training"
+    says = (
+        "What each layer did over the seconds of training, with numbers of epochs; "
+        f"above each row the layer's own reconstruction error ({words.ERROR} of the "
         "monitored rows, at the end of each epoch; each layer has its own scale), and "
         "arrows from where an output left a layer to the epoch above that first used "
-        "it.",
-        [Picture(spacetime.diagram(lanes, alt=f"{alt} of {run.name}"), alt)],
-        "wide",
+        "it."
     )
+    picture = Picture(spacetime.diagram(lanes, alt=f"{alt} of {run.name}"), alt)
+    yield Figure(name, title, says, [picture], "wide")
     zoomed = begun[:2][-1]
     window = spacetime.window_of(zoomed, _ZOOMED_EPOCHS)
     shown = [
@@ -309,16 +294,15 @@ def _space_time(run: Run) -> Iterator[Part]:
         for lane in begun[:2]
         if any(e.ended > window[0] and e.started < window[1] for e in lane.epochs)
     ]
+    title, name = f"Some epochs of {zoomed.title}", f"zoom-{run.place}"
     alt = f"The same, for some epochs of {zoomed.title}"
-    yield Figure(
-        f"zoom-{run.place}",
-        f"Some epochs of {zoomed.title}",
+    says = (
         f"The same between {window[0]:.3g} and {window[1]:.3g} seconds, for "
         f"{zoomed.title}{' and the one below it' if len(shown) > 1 else ''}: which "
-        "output each epoch used, and where its seconds went.",
-        [Picture(spacetime.diagram(shown, window, f"{alt} of {run.name}"), alt)],
-        "wide",
+        "output each epoch used, and where its seconds went."
     )
+    picture = Picture(spacetime.diagram(shown, window, f"{alt} of {run.name}"), alt)
+    yield Figure(name, title, says, [picture], "wide")
 
 
 def times_table(run: Run) -> Markup:
@@ -335,7 +319,11 @@ def times_table(run: Run) -> Markup:
         held = ",".join(map(str, sorted({e.rank for e in epochs}))) or NOTHING
         total = sum(sums.values())
         share = f"{sums['waiting'] / total:.0%}" if total else NOTHING
-        cells = [held, str(len(epochs)), *(digits(factor * sums[k]) for k in KINDS)]
+        cells = [
+            held,
+            str(len(epochs)),
+            *(words.digits(factor * sums[k]) for k in KINDS),
+        ]
         rows.append([f"layer {index + 1}", *cells, share])
     return table(
         f"{unit} of each layer in pre-training, by kind.",

@@ -27,13 +27,8 @@ _PIXELS = 150
 
 # In points, which are pixels of the picture.
 _WIDTH, _HEIGHT, _LEGEND_LINE = 420, 270, 17
-_DASHES = (
-    "-",
-    (0, (6, 2)),
-    (0, (2, 1.5)),
-    (0, (7, 2, 1.5, 2)),
-    (0, (4, 1, 1, 1, 1, 1)),
-)
+_GAPS = ((6, 2), (2, 1.5), (7, 2, 1.5, 2), (4, 1, 1, 1, 1, 1))
+_DASHES = ("-", *((0, gaps) for gaps in _GAPS))
 _MARKERS = "osD^vP"
 _MOST_MARKERS = 8
 _SHORT_NAME = 20
@@ -45,16 +40,11 @@ _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mpilayer",
     "font.size": 12,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "grid.color": LIGHT["rule"],
     "grid.linewidth": 0.7,
-    "figure.facecolor": "none",
-    "savefig.facecolor": "none",
-    "legend.frameon": False,
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys((f"{x}.facecolor" for x in ("axes", "figure", "savefig")), "none"),
     **dict.fromkeys(("text.color", "axes.labelcolor"), LIGHT["ink"]),
     **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), LIGHT["ink"]),
     **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), LIGHT["soft"]),
@@ -281,19 +271,17 @@ def _draw_line(axes: Any, line: Line, drawn: Chart) -> None:
     x, y = np.array([line.x, line.y], float)
     kept = np.isfinite(x) & np.isfinite(y)
     kept &= ((x > 0) | (not drawn.x_log)) & ((y > 0) | (not drawn.y_log))
-    style = line.style
-    axes.plot(
-        x[kept],
-        y[kept],
-        color=LIGHT[SERIES[style % len(SERIES)]],
-        linestyle=_DASHES[style % len(_DASHES)] if line.joined else "none",
-        linewidth=1 if line.bare else 2,
-        marker="" if line.bare else _MARKERS[style % len(_MARKERS)],
-        markersize=5,
-        markevery=max(1, int(kept.sum()) // _MOST_MARKERS) if line.joined else 1,
-        # A dollar sign begins a formula.
-        label=line.label.replace("$", r"\$"),
-    )
+    style, n = line.style, int(kept.sum())
+    look = {
+        "color": LIGHT[SERIES[style % len(SERIES)]],
+        "linestyle": _DASHES[style % len(_DASHES)] if line.joined else "none",
+        "linewidth": 1 if line.bare else 2,
+        "marker": "" if line.bare else _MARKERS[style % len(_MARKERS)],
+        "markevery": max(1, n // _MOST_MARKERS) if line.joined else 1,
+    }
+    # A dollar sign begins a formula.
+    label = line.label.replace("$", r"\$")
+    axes.plot(x[kept], y[kept], label=label, markersize=5, **look)
 
 
 def _svg(figure: Any, alt: str) -> str:

@@ -5,22 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mpilayer.report import words
 from mpilayer.report.figures import Chart, Line, is_wide
 from mpilayer.report.html import Figure, Markup, Part, element, table
 from mpilayer.report.run import PREDICTORS, Run, listing, number
-from mpilayer.report.words import (
-    ERROR,
-    SPLITS,
-    at,
-    digits,
-    finetunings,
-    in_units,
-    label_error,
-    names,
-    percent,
-    seconds,
-    short,
-)
 
 _KEYS = {"validation": "validation_error", "train": "train_loss"}
 _ERRORS = {
@@ -47,18 +35,16 @@ def stack_curves(runs: Sequence[Run]) -> Iterator[Figure]:
     if any(run.metrics["finetune"] for run in pretrained):
         what += ", then fine-tuning"
     values = [value for line in lines for value in line.y if value > 0]
-    yield Chart(
-        "stack-error",
-        "Error of the unrolled stack",
-        f"Reconstruction error of validation rows ({ERROR}) over the seconds of "
-        f"{what}.",
-        lines,
-        "seconds of training",
-        "error on validation rows",
-        f"Error of the unrolled stack over seconds, for {names(runs)}",
-        y_log=bool(values) and is_wide(min(values), max(values)),
-        levels=_pca(runs),
-    ).figure()
+    y_log = bool(values) and is_wide(min(values), max(values))
+    title = "Error of the unrolled stack"
+    says = (
+        f"Reconstruction error of validation rows ({words.ERROR}) over the seconds of "
+        f"{what}."
+    )
+    about = ("stack-error", title, says, lines)
+    axes = ("seconds of training", "error on validation rows")
+    alt = f"{title} over seconds, for {words.names(runs)}"
+    yield Chart(*about, *axes, alt, y_log=y_log, levels=_pca(runs)).figure()
 
 
 def finetuning_curves(runs: Sequence[Run]) -> Iterator[Figure]:
@@ -76,31 +62,26 @@ def finetuning_curves(runs: Sequence[Run]) -> Iterator[Figure]:
     if not lines:
         return
     left_out = (
-        f" That of {names(missing)} is left out: it was not recorded, or is cross "
-        "entropy, another measure."
+        f" That of {words.names(missing)} is left out: it was not recorded, or is "
+        "cross entropy, another measure."
     )
-    yield Chart(
-        "finetuning",
-        "Fine-tuning",
-        f"Reconstruction error ({ERROR}) over the epochs of fine-tuning; at 0 the "
-        "pre-trained stack. Validation: after the epoch. Training, thin: the mean over "
-        "the epoch's minibatches, as met on the way."
-        f"{left_out if missing else ''} {finetunings(tuned)}.",
-        lines,
-        "epochs of fine-tuning",
-        "reconstruction error",
-        "Training and validation error over the epochs of fine-tuning, for "
-        f"{names(tuned)}",
-        whole=True,
-        levels=_pca(tuned),
-    ).figure()
+    says = (
+        f"Reconstruction error ({words.ERROR}) over the epochs of fine-tuning; at 0 "
+        "the pre-trained stack. Validation: after the epoch. Training, thin: the mean "
+        "over the epoch's minibatches, as met on the way."
+        f"{left_out if missing else ''} {words.finetunings(tuned)}."
+    )
+    title, axes = "Fine-tuning", ("epochs of fine-tuning", "reconstruction error")
+    alt = f"Training and validation error over the {axes[0]}, for {words.names(tuned)}"
+    about = ("finetuning", title, says, lines)
+    yield Chart(*about, *axes, alt, whole=True, levels=_pca(tuned)).figure()
 
 
 def _pca(runs: Sequence[Run]) -> dict[str, float]:
     """Return PCA's errors of validation rows; of many different ones the first two."""
     found: dict[str, tuple[str, float]] = {}
     for run in runs:
-        value = number(at(run.summary, "pca", "validation"))
+        value = number(words.at(run.summary, "pca", "validation"))
         if math.isfinite(value):
             found.setdefault(f"{value:.6g}", (f"PCA, {run.name}", value))
     levels = list(found.values())[:2]
@@ -115,9 +96,9 @@ def _finetune_points(run: Run, split: str) -> tuple[list[float], list[float]]:
     if is_other or not any(map(math.isfinite, errors)):
         return [], []
     # The error of random weights is not measured.
-    start = {} if config.get("from_scratch") else at(run.summary, "pretrained")
+    start = {} if config.get("from_scratch") else words.at(run.summary, "pretrained")
     epochs = run.column("finetune", "epoch")
-    return [0.0, *epochs], [number(at(start, split)), *errors]
+    return [0.0, *epochs], [number(words.at(start, split)), *errors]
 
 
 def _stack_points(run: Run) -> Iterator[tuple[float, float]]:
@@ -127,7 +108,7 @@ def _stack_points(run: Run) -> Iterator[tuple[float, float]]:
     now = number(run.summary.get("pretrain_seconds"))
     if not run.metrics["finetune"] or not math.isfinite(now):
         return
-    yield now, number(at(run.summary, "pretrained", "validation"))
+    yield now, number(words.at(run.summary, "pretrained", "validation"))
     for line in run.metrics["finetune"]:
         now += sum(number(line.get(k)) for k in ("training", "allreduce", "evaluating"))
         yield now, number(line.get("validation_error"))
@@ -147,14 +128,16 @@ def predictions(runs: Sequence[Run]) -> Iterator[Part]:
 def _errors_table(runs: Sequence[Run], task: str) -> Markup:
     rows = []
     for run in runs:
-        errors = (digits(label_error(run, task, split)) for split in SPLITS)
-        best = short(run.summary.get(f"{task}_best_epoch"), ".0f")
-        took = seconds(run.summary.get(f"{task}_seconds"))
+        errors = (
+            words.digits(words.label_error(run, task, split)) for split in words.SPLITS
+        )
+        best = words.short(run.summary.get(f"{task}_best_epoch"), ".0f")
+        took = words.seconds(run.summary.get(f"{task}_seconds"))
         rows.append([run.name, *errors, best, took])
     return table(
         f"{PREDICTORS[task].capitalize()}s: {_ERRORS[task]}. A dash: training has not "
-        f"come to its end, or there are no such rows. {finetunings(runs, task)}.",
-        ("", *SPLITS, "best epoch", "training"),
+        f"come to its end, or there are no such rows. {words.finetunings(runs, task)}.",
+        ("", *words.SPLITS, "best epoch", "training"),
         rows,
     )
 
@@ -172,22 +155,15 @@ def _curves(runs: Sequence[Run], task: str, kind: str) -> Iterator[Figure]:
         for place, run in enumerate(runs):
             values = run.column(task, key)
             if word == "error":
-                values = [in_units(task, value) for value in values]
+                values = [words.in_units(task, value) for value in values]
             lines.append(Line(run.name, run.column(task, "epoch"), values, place))
         if not any(math.isfinite(value) for line in lines for value in line.y):
             continue
         says = f"{says[0].upper()}{says[1:]}"
-        yield Chart(
-            f"{task}-{word}",
-            f"{kind.capitalize()}s, {what}",
-            f"{says}, after each epoch.",
-            lines,
-            f"epochs of the {kind}",
-            axis,
-            f"{says}, over epochs",
-            whole=True,
-            from_zero=True,
-        ).figure()
+        title, axes = f"{kind.capitalize()}s, {what}", (f"epochs of the {kind}", axis)
+        about = (f"{task}-{word}", title, f"{says}, after each epoch.", lines)
+        alt = f"{says}, over epochs"
+        yield Chart(*about, *axes, alt, whole=True, from_zero=True).figure()
 
 
 def confusion(run: Run) -> Iterator[Markup]:
@@ -204,23 +180,22 @@ def confusion(run: Run) -> Iterator[Markup]:
     classes = listing(run.summary.get("classes"))
     labels = list(map(str, classes if len(classes) == n else range(n)))
     split = run.summary.get("confusion_split")
-    of = f"{split} " if split in SPLITS else ""
+    of = f"{split} " if split in words.SPLITS else ""
     wrong = 1 - counts.trace() / total
-    yield table(
+    rows = [
+        [label, *(_cell(value, most, i == j) for j, value in enumerate(matrix[i]))]
+        for i, label in enumerate(labels)
+    ]
+    title = (
         f"Confusion matrix of {run.name}: {of}rows of each true class by the class "
-        f"they were taken for (columns); {percent(100 * wrong)} of {total:,.0f} are "
-        "wrong. Right answers are framed.",
-        ("true class", *labels),
-        [
-            [label, *(_cell(value, most, i == j) for j, value in enumerate(matrix[i]))]
-            for i, label in enumerate(labels)
-        ],
-        class_="confusion",
+        f"they were taken for (columns); {words.percent(100 * wrong)} of {total:,.0f} "
+        "are wrong. Right answers are framed."
     )
+    yield table(title, ("true class", *labels), rows, class_="confusion")
 
 
 def _cell(value: float, most: float, right: bool) -> Markup:
     share = round(100 * (value / most) ** 0.5) // 2 if math.isfinite(value) else 0
     shade = f"background:color-mix(in srgb,var(--c0) {share}%,transparent)"
-    shown = short(value, ",.0f")
+    shown = words.short(value, ",.0f")
     return element("td", shown, style=shade, class_="right" if right else "")

@@ -150,28 +150,20 @@ def table(
     The first column names the rows, others are set flush right; cells are text or
     ``td`` elements. ``theirs`` are rows from elsewhere, such as a paper.
     """
-    body = [
-        element(
-            "tr",
-            element("th", row[0], scope="row"),
-            *map(_cell, head[1:], row[1:]),
-            class_=origin,
-        )
-        for origin, some in (("", rows), ("apart", theirs))
-        for row in some
-    ]
-    inner = element(
-        "table",
-        element("thead", element("tr", *(element("th", t, scope="col") for t in head))),
-        element("tbody", *body),
-        aria_label=title,
-    )
-    return element(
-        "div",
-        element("p", title, class_="caption"),
-        element("div", inner, class_="scroll", tabindex="0"),
-        class_=f"table {class_}",
-    )
+    body = []
+    for origin, some in (("", rows), ("apart", theirs)):
+        for first, *others in some:
+            name, cells = (
+                element("th", first, scope="row"),
+                map(_cell, head[1:], others),
+            )
+            body.append(element("tr", name, *cells, class_=origin))
+    names = (element("th", name, scope="col") for name in head)
+    parts = element("thead", element("tr", *names)), element("tbody", *body)
+    inner = element("table", *parts, aria_label=title)
+    caption = element("p", title, class_="caption")
+    scrolled = element("div", inner, class_="scroll", tabindex="0")
+    return element("div", caption, scrolled, class_=f"table {class_}")
 
 
 def _cell(column: str, text: str) -> Markup:
@@ -198,13 +190,9 @@ def figure(drawn: Figure) -> Markup:
     """Return a figure with its caption."""
     attributes = {"tabindex": "0"} if drawn.layout == "wide" else {}
     pictures = [_picture(name, one) for name, one in drawn.named()]
-    return element(
-        "figure",
-        element("div", *pictures, class_="pictures", **attributes),
-        element("figcaption", element("b", drawn.title + "."), " ", drawn.says),
-        id=drawn.name,
-        class_=drawn.layout,
-    )
+    shown = element("div", *pictures, class_="pictures", **attributes)
+    caption = element("figcaption", element("b", f"{drawn.title}."), " ", drawn.says)
+    return element("figure", shown, caption, id=drawn.name, class_=drawn.layout)
 
 
 def _picture(name: str, picture: Picture) -> Markup:
@@ -219,33 +207,27 @@ def _picture(name: str, picture: Picture) -> Markup:
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
     """Return the whole page: title, lead, contents, sections."""
+    width = "width=device-width, initial-scale=1"
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="viewport", content=width),
         element("meta", name="color-scheme", content="light dark"),
         element("title", title),
         element("style", Markup(f"{VARIABLES}\n{STYLE}")),
     )
-    body = element(
-        "body",
-        element("header", element("h1", title), paragraph(lead)),
-        _contents(sections),
-        element("main", *map(_section, sections)),
-    )
+    header = element("header", element("h1", title), paragraph(lead))
+    main = element("main", *map(_section, sections))
+    body = element("body", header, _contents(sections), main)
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
 
 
 def _contents(sections: Sequence[Section]) -> Markup:
-    entries = [
-        element(
-            "li",
-            element("a", section.title, href=f"#{section.name}"),
-            class_="within" if section.within else "",
-        )
-        for section in sections
-    ]
+    entries = []
+    for section in sections:
+        link = element("a", section.title, href=f"#{section.name}")
+        entries.append(element("li", link, class_="within" if section.within else ""))
     listed = element("ul", *entries, class_="long" if len(entries) > 8 else "")
     return element("nav", element("h2", "Contents"), listed, aria_label="Contents")
 
@@ -268,8 +250,8 @@ def colour(name: str) -> str:
 def with_variables(svg: str) -> str:
     """Return a picture whose colours of light paper have become the page's."""
     names = {value: name for name, value in LIGHT.items()}
-    return re.sub(
-        r"(?<!,)#[0-9a-f]{6}\b",
-        lambda found: colour(names[found[0]]) if found[0] in names else found[0],
-        svg,
-    )
+
+    def mine(found: re.Match[str]) -> str:
+        return colour(names[found[0]]) if found[0] in names else found[0]
+
+    return re.sub(r"(?<!,)#[0-9a-f]{6}\b", mine, svg)

@@ -49,27 +49,23 @@ def first_layer(run: Run) -> Iterator[Figure]:
     if images is None:
         return
     n, height, width = images.shape
-    title = "Filters"
+    title, alt = "Filters", f"Filters of {n} hidden units of {run.name}, in grey"
     says = (
         f"The input of norm 1 that each of the {n} hidden units responds to most, "
         f"{height} × {width} pixels"
     )
-    alt = f"Filters of {n} hidden units of {run.name}, in grey"
     if run.kind == "deep":
         images = images[:_MOST_FILTERS]
-        title = "First-layer filters"
         of = "first " if len(images) < n else ""
+        title = "First-layer filters"
         says = (
             f"Weights from the {height} × {width} inputs to each of the {of}"
             f"{len(images)} of {n} hidden units"
         )
         alt = f"Weights of {len(images)} hidden units of {run.name}, as grey images"
-    yield Figure(
-        f"filters-{run.place}",
-        title,
-        f"{says}; grey is 0, each tile has its own scale.",
-        [figures.tiles(images, alt, signed=True)],
-    )
+    says = f"{says}; grey is 0, each tile has its own scale."
+    picture = figures.tiles(images, alt, signed=True)
+    yield Figure(f"filters-{run.place}", title, says, [picture])
 
 
 def code_space(run: Run) -> Iterator[Figure]:
@@ -86,23 +82,20 @@ def code_space(run: Run) -> Iterator[Figure]:
             f"second component ({shares[1]:.0%})",
         )
     labels, classes = run.sample.labels, run.sample.classes
+    shown = "each drawn as its label"
     if labels is None:
         shown = "without labels"
     elif labels.dtype.kind == "f":
         shown = "each coloured by its label, which is a number"
-    else:
-        shown = "each drawn as its label"
-        if classes:
-            shown += f" ({', '.join(f'{k}: {name}' for k, name in enumerate(classes))})"
-    yield Chart(
-        f"codes-{run.place}",
-        "Code space",
+    elif classes:
+        shown += f" ({', '.join(f'{k}: {name}' for k, name in enumerate(classes))})"
+    says = (
         f"Codes of {len(codes)} {run.sample.split} rows{how}, {shown}, by the encoder "
-        f"of the {run.sample.model}, in the units of the code.",
-        (),
-        *axes,
-        f"Codes of {len(codes)} rows of {run.name}, {shown}",
-    ).scatter(codes[:, 0], codes[:, 1], labels)
+        f"of the {run.sample.model}, in the units of the code."
+    )
+    alt = f"Codes of {len(codes)} rows of {run.name}, {shown}"
+    chart = Chart(f"codes-{run.place}", "Code space", says, (), *axes, alt)
+    yield chart.scatter(codes[:, 0], codes[:, 1], labels)
 
 
 def _compared(some: Sequence[tuple[Run, Sample]], name: str) -> Iterator[Figure]:
@@ -123,15 +116,13 @@ def _compared(some: Sequence[tuple[Run, Sample]], name: str) -> Iterator[Figure]
         columns = math.ceil(math.sqrt(len(images)))
         alt = f"{label}: {len(images)} images in rows of {columns}"
         pictures.append(figures.tiles(images, alt, f"{label}{of}"))
-    yield Figure(
-        name,
-        "Originals beside their reconstructions",
+    title = "Originals beside their reconstructions"
+    says = (
         f"{len(first.originals)} {first.split} rows from all over {first.data!r}, in "
         f"the same places in every panel, with the error on these rows ({ERROR})"
-        f"{pca if any(known) else ''}.",
-        pictures,
-        "tiles",
+        f"{pca if any(known) else ''}."
     )
+    yield Figure(name, title, says, pictures, "tiles")
 
 
 def _greys(rows: Any, originals: Any) -> Any:

@@ -10,8 +10,8 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,42 +23,29 @@ from mpilayer.report.sample import Sample, first_weights, image_size_of, sample_
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import at_work
 from mpilayer.store.metrics import MetricsReader
-from mpilayer.train.record import KINDS, end_of
+from mpilayer.train.record import EpochRecord
 
 T = TypeVar("T")
 
 PREDICTORS = {"classify": "classifier", "regress": "regressor"}
 """Tasks of fine-tuning that learn labels, and what each makes."""
 
-_MEASURED = ("train", "validation")
 _METRICS = ("stack", "finetune", "sparse", *PREDICTORS)
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """An epoch of a layer; see :class:`mpilayer.train.record.EpochRecord`.
+class Epoch(EpochRecord):
+    """An epoch of a layer, and the rank that held it, -1 if nobody knows.
 
-    The epoch begins with ``started``, before it the layer waits; then come training,
-    transforming, sending (in truth spread over the epoch) and measuring errors.
+    Sending, in truth spread over the epoch, comes between transforming and measuring.
     """
 
-    epoch: int
-    used: int
     rank: int
-    started: float
-    seconds: Mapping[str, float]
-    train_error: float
-    validation_error: float
 
     @property
     def left(self) -> float:
         """When its output went to the layer above, in seconds of training."""
-        return self.ended - self.seconds["monitor"]
-
-    @property
-    def ended(self) -> float:
-        """When the next one could begin."""
-        return end_of({"started": self.started, **self.seconds})
+        return self.ended - self.monitor
 
 
 @dataclass(frozen=True)
@@ -196,7 +183,7 @@ def _read(
         summary=attempt(lambda: directory.read_object("summary.json")) or {},
         comparison=attempt(lambda: directory.read_object("compare.json")) or {},
         complete=attempt(directory.read_completed) or (),
-        layers=[list(_epochs(lines(f"layer-{n}"))) for n in range(1, n_layers + 1)],
+        layers=[list(map(_epoch, lines(f"layer-{n + 1}"))) for n in range(n_layers)],
         metrics={name: lines(name) for name in _METRICS},
         weights=attempt(lambda: first_weights(directory, kind)),
         sample=attempt(lambda: sample_of(directory, kind, data)),
@@ -242,15 +229,9 @@ class _Reader:
         return lines
 
 
-def _epochs(lines: Sequence[Mapping[str, Any]]) -> Iterator[Epoch]:
-    """Yield the epochs of a layer that have all that a picture needs."""
-    for line in lines:
-        seconds = {kind: max(0.0, number(line.get(kind))) for kind in KINDS}
-        counts = [number(line.get(key)) for key in ("epoch", "used", "started")]
-        if not all(map(math.isfinite, (*counts, *seconds.values()))):
-            continue
-        rank = number(line.get("rank"))
-        rank = -1 if math.isnan(rank) else int(rank)
-        errors = (number(line.get(f"{split}_error")) for split in _MEASURED)
-        epoch, used = map(int, counts[:2])
-        yield Epoch(epoch, used, rank, counts[2], seconds, *errors)
+def _epoch(line: Mapping[str, Any]) -> Epoch:
+    """Return an epoch from a line of metrics, which is whole: else it is left out."""
+    found = {item.name: number(line.get(item.name)) for item in fields(Epoch)}
+    rank = -1 if math.isnan(found["rank"]) else int(found["rank"])
+    counts = {key: int(line[key]) for key in ("epoch", "used")}
+    return Epoch(**{**found, **counts, "layer": 0, "rank": rank})

@@ -132,7 +132,7 @@ def window_of(lane: Lane, n_epochs: int) -> tuple[float, float]:
     """Return when some epochs in the middle of a layer begin and end."""
     start = max(0, (len(lane.epochs) - n_epochs) // 2)
     some = lane.epochs[start : start + n_epochs]
-    begin = some[0].started - some[0].seconds["waiting"]
+    begin = some[0].started - some[0].waiting
     margin = 0.04 * (some[-1].ended - begin)
     return max(0.0, begin - margin), some[-1].ended + margin
 
@@ -141,7 +141,7 @@ def _numbers(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str
     """Yield numbers of epochs, of every second, fifth ... if they are short."""
     seen = []
     for epoch in epochs:
-        start, stop = epoch.started, epoch.started + epoch.seconds["training"]
+        start, stop = epoch.started, epoch.started + epoch.training
         if frame.shows(start, stop):
             seen.append((epoch, frame.x(start), frame.x(stop)))
     if not seen:
@@ -191,12 +191,12 @@ def _pieces(epochs: Sequence[Epoch]) -> Iterator[_Piece]:
     """Yield what a layer does, in the order of time."""
     now = 0.0
     for epoch in epochs:
-        waiting = max(now, epoch.started - epoch.seconds["waiting"])
+        waiting = max(now, epoch.started - epoch.waiting)
         yield _Piece("waiting", waiting, epoch.started, epoch)
         now = epoch.started
         for kind in ("training", "transform", "sending", "monitor"):
-            yield _Piece(kind, now, now + epoch.seconds[kind], epoch)
-            now += epoch.seconds[kind]
+            start, now = now, now + epoch.seconds[kind]
+            yield _Piece(kind, start, now, epoch)
 
 
 def _thinned(pieces: Iterator[_Piece], frame: _Frame) -> Iterator[_Piece]:
@@ -227,14 +227,22 @@ def _refreshes(
     below: Lane, lane: Lane, frame: _Frame, bottom: float, top: float
 ) -> Iterator[str]:
     """Yield a line from each output that leaves a layer to where it is taken up."""
-    lines, heads = [], []
-    for epoch, left in _taken_up(below, lane, frame):
-        from_, to = frame.x(left), frame.x(epoch.started)
+    left = {epoch.epoch: epoch.left for epoch in below.epochs}
+    lines, heads, used, latest = [], [], 0, -math.inf
+    for epoch in lane.epochs:
+        if epoch.used == used or epoch.used not in left:
+            continue
+        used, to = epoch.used, frame.x(epoch.started)
+        is_seen = epoch.started >= frame.first and left[used] <= frame.last
+        # Few of a crowd.
+        if not is_seen or to - latest < _LEAST_DISTANCE:
+            continue
+        latest = to
         tip = (
-            f"epoch {epoch.epoch} of {escape(lane.title)} used output {epoch.used} of "
+            f"epoch {epoch.epoch} of {escape(lane.title)} used output {used} of "
             f"{escape(below.title)}"
         )
-        lines.append((f"M{from_:.2f} {bottom}L{to:.2f} {top}", tip))
+        lines.append((f"M{frame.x(left[used]):.2f} {bottom}L{to:.2f} {top}", tip))
         heads.append(f"M{to:.2f} {top}l-3.5 7h7z")
     if not heads:
         return
@@ -245,30 +253,14 @@ def _refreshes(
     yield _path("".join(heads), f"fill:{colour('c1')}")
 
 
-def _taken_up(below: Lane, lane: Lane, frame: _Frame) -> Iterator[tuple[Epoch, float]]:
-    """Yield epochs that took up a new output, and when it had left; few of a crowd."""
-    left = {epoch.epoch: epoch.left for epoch in below.epochs}
-    used, latest = 0, -math.inf
-    for epoch in lane.epochs:
-        if epoch.used == used or epoch.used not in left:
-            continue
-        used = epoch.used
-        to = frame.x(epoch.started)
-        is_seen = epoch.started >= frame.first and left[used] <= frame.last
-        if is_seen and to - latest >= _LEAST_DISTANCE:
-            latest = to
-            yield epoch, left[used]
-
-
 def _errors(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str]:
     """Yield a layer's training error over time as a line, validation as circles.
 
     Numbers stand beside the picture, where nothing crosses them: to the left the
     highest and the lowest, to the right the last ones.
     """
-    seen = [e for e in epochs if frame.first <= e.ended <= frame.last]
     known: dict[str, list[tuple[float, float]]] = {"c0": [], "c4": []}
-    for e in seen:
+    for e in (e for e in epochs if frame.first <= e.ended <= frame.last):
         for hue, error in (("c0", e.train_error), ("c4", e.validation_error)):
             known[hue] += [(frame.x(e.ended), error)] if math.isfinite(error) else []
     values = [error for own in known.values() for _, error in own]

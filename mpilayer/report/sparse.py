@@ -1,7 +1,7 @@
 """What a report shows of sparse runs, alone and together, and of average and exact."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,45 @@ from mpilayer.report.html import Figure, Markup, Part, facts, note, paragraph, t
 from mpilayer.report.images import first_layer, reconstructions
 from mpilayer.report.run import Run, listing, mapping, number
 from mpilayer.report.speed import per_evaluation, speeds
-from mpilayer.report.words import at, count, digits, seconds, short
+from mpilayer.report.words import at, count, seconds, short
 
-_PARTS = {
-    "cost": "cost",
-    "reconstruction": "half the squared error, mean over rows",
-    "decay": "decay of the weights",
-    "sparsity": "sparsity term",
-    "exact_cost": "cost with the exact sparsity term",
-    "mean_activation": "mean firing probability",
-    "gradient_norm": "norm of the gradient",
+_OBJECTIVE = (
+    *("weight_decay", "sparsity_weight", "sparsity_target"),
+    *("hidden", "activation", "output"),
+)
+_TIMES = {
+    "evaluations": (",.0f", "evaluations"),
+    "seconds": (",.2f", "seconds"),
+    "ms an evaluation": (",.2f", "ms"),
+    "share of Allreduce": (".0%", "allreduce_share"),
 }
+_RUNS = {
+    "cost": (".5g", "cost"),
+    "half the squared error, mean over rows": (".5g", "reconstruction"),
+    "decay of the weights": (".5g", "decay"),
+    "sparsity term": (".5g", "sparsity"),
+    "cost with the exact sparsity term": (".5g", "exact_cost"),
+    "mean firing probability": (".5g", "mean_activation"),
+    "norm of the gradient": (".5g", "gradient_norm"),
+    **_TIMES,
+}
+_COMPARED = {
+    "average cost": (",.6f", "average_cost"),
+    "exact cost": (",.6f", "exact_cost"),
+    "gap, measured": (".3g", "gap", "measured"),
+    "gap, predicted to second order": (".3g", "gap", "predicted"),
+    "gap, 99 % bound": (".3g", "gap", "bound"),
+    **_TIMES,
+}
+"""Rows of tables: form and keys of a number."""
+
+_GAPS = (
+    ("as they lie", "rows as they lie, measured", "as_they_lie", "measured"),
+    ("predicted", "predicted to second order", "as_they_lie", "predicted"),
+    ("99 % bound", "99 % bound", "as_they_lie", "bound"),
+    ("sorted by norm", "rows sorted by norm, measured", "sorted_by_norm", "measured"),
+)
+"""Of what averaging adds: column, line of the chart, keys in ``compare.json``."""
 
 
 def together(runs: Sequence[Run]) -> Iterator[Part]:
@@ -66,25 +94,31 @@ def alone(run: Run) -> Iterator[Part]:
 
 def _runs_table(runs: Sequence[Run]) -> Markup:
     """Return cost and time of each run."""
-    rows = [
-        [words, *(short(run.summary.get(key), ".5g") for run in runs)]
-        for key, words in _PARTS.items()
+    columns = {}
+    for run in runs:
+        took = number(run.summary.get("seconds"))
+        shared = number(run.summary.get("allreduce_seconds"))
+        share = shared / took if took else math.nan
+        found = {"ms": 1e3 * per_evaluation(run), "allreduce_share": share}
+        columns[run.name] = {**run.summary, **found}
+    title = "Cost at the end, and time. A dash: the run has not come to its end."
+    return _beside(title, columns, _RUNS)
+
+
+def _beside(
+    title: str, columns: Mapping[str, Any], rows: Mapping[str, tuple[str, ...]]
+) -> Markup:
+    """Return a table with a column for each of several results."""
+    cells = [
+        [words, *(_shown(at(one, *keys), form, keys) for one in columns.values())]
+        for words, (form, *keys) in rows.items()
     ]
-    took = [number(run.summary.get("seconds")) for run in runs]
-    shared = [number(run.summary.get("allreduce_seconds")) for run in runs]
-    shares = [s / t if t else math.nan for s, t in zip(shared, took, strict=True)]
-    evaluations = (run.summary.get("evaluations") for run in runs)
-    rows += [
-        ["evaluations", *(short(value, ",.0f") for value in evaluations)],
-        ["seconds", *map(digits, took)],
-        ["ms an evaluation", *(digits(1e3 * per_evaluation(run)) for run in runs)],
-        ["share of Allreduce", *(short(share, ".0%") for share in shares)],
-    ]
-    return table(
-        "Cost at the end, and time. A dash: the run has not come to its end.",
-        ("", *(run.name for run in runs)),
-        rows,
-    )
+    return table(title, ("", *columns), cells)
+
+
+def _shown(value: Any, form: str, keys: Sequence[str]) -> str:
+    is_infinite = value is None and keys[-1] == "bound"
+    return "infinite" if is_infinite else short(value, form)
 
 
 def costs(runs: Sequence[Run]) -> Iterator[Figure]:
@@ -105,18 +139,13 @@ def costs(runs: Sequence[Run]) -> Iterator[Figure]:
             Line(run.name, run.column("sparse", key), run.column("sparse", "cost"), n)
             for n, run in enumerate(known)
         ]
-        yield Chart(
-            f"cost-{key}",
-            f"Cost over {words}",
+        title, axes = f"Cost over {words}", (words, "cost")
+        says = (
             "The cost that is minimized (half the squared error a row, decay of the "
-            f"weights, sparsity term) over {words}{scale}.",
-            lines,
-            words,
-            "cost",
-            f"Cost over {words}",
-            y_log=y_log,
-            top=top,
-        ).figure()
+            f"weights, sparsity term) over {words}{scale}."
+        )
+        about = (f"cost-{key}", title, says, lines)
+        yield Chart(*about, *axes, title, y_log=y_log, top=top).figure()
 
 
 def range_of_costs(runs: Sequence[Run]) -> tuple[float, float, float]:
@@ -143,7 +172,10 @@ def distances(runs: Sequence[Run]) -> Iterator[Figure]:
     for run in runs:
         lowest = np.fmin.accumulate(run.column("sparse", "cost"))
         if len(lowest) and np.isfinite(lowest[-1]):
-            key, end = _objective(run), float(lowest[-1])
+            # All that must be equal for costs to be comparable.
+            settings = [run.section("sparse").get(key) for key in _OBJECTIVE]
+            key = repr((settings, run.section("data").get("digest")))
+            end = float(lowest[-1])
             best[key] = min(end, best.get(key, math.inf))
             known.append((run, key, lowest))
     if len(known) < 2:
@@ -152,28 +184,15 @@ def distances(runs: Sequence[Run]) -> Iterator[Figure]:
     for place, (run, key, lowest) in enumerate(known):
         x, y = run.column("sparse", "evaluation"), (lowest - best[key]).tolist()
         lines.append(Line(run.name, x, y, place))
-    yield Chart(
-        "cost-distance",
-        "Distance from the lowest cost",
+    title = "Distance from the lowest cost"
+    axes = ("evaluations of the cost", "cost above the lowest")
+    says = (
         "The lowest cost so far, minus the lowest that any of these runs with the same "
         "data, hidden units and weights of the terms has reached, over evaluations of "
-        "the cost, on a logarithmic scale; the run that has reached it ends there.",
-        lines,
-        "evaluations of the cost",
-        "cost above the lowest",
-        "Distance from the lowest cost over evaluations of the cost",
-        y_log=True,
-    ).figure()
-
-
-def _objective(run: Run) -> str:
-    """Return all that must be equal for costs to be comparable."""
-    keys = (
-        *("weight_decay", "sparsity_weight", "sparsity_target"),
-        *("hidden", "activation", "output"),
+        "the cost, on a logarithmic scale; the run that has reached it ends there."
     )
-    config, digest = run.section("sparse"), run.section("data").get("digest")
-    return repr(([config.get(key) for key in keys], digest))
+    about = ("cost-distance", title, says, lines)
+    yield Chart(*about, *axes, f"{title} over {axes[0]}", y_log=True).figure()
 
 
 def _firing(run: Run) -> Iterator[Part]:
@@ -183,20 +202,17 @@ def _firing(run: Run) -> Iterator[Part]:
         yield note("Firing probabilities are known when the run has come to its end.")
         return
     target = number(run.section("sparse").get("sparsity_target"))
-    yield Chart(
-        f"firing-{run.place}",
-        "Firing probabilities",
+    lines = [Line("units", range(1, len(values) + 1), values, joined=False)]
+    axes = ("hidden units, in order of their probability", "firing probability")
+    says = (
         "Mean over all rows of the probability that a hidden unit fires, a marker a "
         "unit, on a logarithmic scale, against the target that the sparsity term pulls "
-        "it to.",
-        [Line("units", range(1, len(values) + 1), values, joined=False)],
-        "hidden units, in order of their probability",
-        "firing probability",
-        f"Firing probability of each hidden unit of {run.name}, and the target",
-        y_log=True,
-        levels={f"target ρ = {short(target)}": target},
-        whole=True,
-    ).figure()
+        "it to."
+    )
+    about = (f"firing-{run.place}", "Firing probabilities", says, lines)
+    alt = f"Firing probability of each hidden unit of {run.name}, and the target"
+    levels = {f"target ρ = {short(target)}": target}
+    yield Chart(*about, *axes, alt, y_log=True, levels=levels, whole=True).figure()
 
 
 def _compared(run: Run) -> Iterator[Part]:
@@ -211,79 +227,51 @@ def _compared(run: Run) -> Iterator[Part]:
     if not found:
         yield note("The comparison has not come to its end: no gap is known.")
         return
-    yield _compared_table(found)
+    columns = {
+        f"trained on {name}": {
+            **mapping(one),
+            "ms": 1e3 * number(at(one, "seconds_per_evaluation")),
+        }
+        for name, one in mapping(found.get("runs")).items()
+    }
+    size = f"{count(found.get('ranks'), 'rank')}, {count(found.get('n_rows'), 'row')}"
+    title = f"Both runs under both definitions of the cost, {size}."
+    yield _beside(title, columns, _COMPARED)
     yield from _gaps(run)
     yield from map(paragraph, _conclusions(found))
 
 
-def _compared_table(found: Mapping[str, Any]) -> Markup:
-    runs = mapping(found.get("runs"))
-    lines: dict[str, Callable[[Any], str]] = {
-        "average cost": lambda r: digits(at(r, "average_cost"), 6),
-        "exact cost": lambda r: digits(at(r, "exact_cost"), 6),
-        "gap, measured": lambda r: short(at(r, "gap", "measured")),
-        "gap, predicted to second order": lambda r: short(at(r, "gap", "predicted")),
-        "gap, 99 % bound": lambda r: _bound(at(r, "gap", "bound")),
-        "evaluations": lambda r: short(at(r, "evaluations"), ",.0f"),
-        "seconds": lambda r: digits(at(r, "seconds")),
-        "ms an evaluation": lambda r: digits(
-            1e3 * number(at(r, "seconds_per_evaluation"))
-        ),
-        "share of Allreduce": lambda r: short(at(r, "allreduce_share"), ".0%"),
-    }
-    return table(
-        f"Both runs under both definitions of the cost, "
-        f"{count(found.get('ranks'), 'rank')}, {count(found.get('n_rows'), 'row')}.",
-        ("", *(f"trained on {name}" for name in runs)),
-        [[words, *map(show, runs.values())] for words, show in lines.items()],
-    )
-
-
-def _bound(value: Any) -> str:
-    return "infinite" if value is None else short(value)
-
-
 def _gaps(run: Run) -> Iterator[Part]:
     """Yield the gap over the number of shards."""
-    lying = listing(at(run.comparison, "shards", "as_they_lie"))
-    ordered = listing(at(run.comparison, "shards", "sorted_by_norm"))
-    pairs = list(zip(lying, ordered, strict=False))
-    rows = []
-    for one, other in pairs:
-        shards, bound = short(at(one, "shards"), ",.0f"), _bound(at(one, "bound"))
-        gaps = short(at(one, "measured")), short(at(one, "predicted"))
-        rows.append([shards, *gaps, bound, short(at(other, "measured"))])
+    orders = {order for _, _, order, _ in _GAPS}
+    cuts = {order: listing(at(run.comparison, "shards", order)) for order in orders}
+    n = min(map(len, cuts.values()))
+    x = [number(at(one, "shards")) for one in cuts["as_they_lie"][:n]]
+    columns = [[at(c, key) for c in cuts[order][:n]] for _, _, order, key in _GAPS]
+    shown = [
+        [_shown(value, ".3g", gap) for value in values]
+        for values, gap in zip(columns, _GAPS, strict=True)
+    ]
     yield table(
         "Gap at the exact solution, were the rows cut into so many shards.",
-        ("shards", "as they lie", "predicted", "99 % bound", "sorted by norm"),
-        rows,
+        ("shards", *(gap[0] for gap in _GAPS)),
+        zip([short(shards, ",.0f") for shards in x], *shown, strict=True),
     )
-    if not pairs:
+    if not x:
         return
-    columns = {
-        "rows as they lie, measured": (lying, "measured"),
-        "predicted to second order": (lying, "predicted"),
-        "99 % bound": (lying, "bound"),
-        "rows sorted by norm, measured": (ordered, "measured"),
-    }
-    x = [number(at(one, "shards")) for one, _ in pairs]
     lines = [
-        Line(words, x, [number(at(one, key)) for one in cuts[: len(x)]], place)
-        for place, (words, (cuts, key)) in enumerate(columns.items())
+        Line(gap[1], x, list(map(number, values)), place)
+        for place, (values, gap) in enumerate(zip(columns, _GAPS, strict=True))
     ]
-    yield Chart(
-        f"gap-{run.place}",
-        "The gap over shards",
+    says = (
         "What averaging the sparsity term would add to the cost at the exact solution, "
         "over the number of shards, both on logarithmic scales; infinite bounds are "
-        "left out.",
-        lines,
-        "shards",
-        "average − exact cost",
-        "Gap between average and exact cost over the number of shards",
-        x_log=True,
-        y_log=True,
-    ).figure()
+        "left out."
+    )
+    about = (f"gap-{run.place}", "The gap over shards", says, lines)
+    axes = ("shards", "average − exact cost")
+    alt = "Gap between average and exact cost over the number of shards"
+    yield Chart(*about, *axes, alt, x_log=True, y_log=True).figure()
 
 
 def _conclusions(found: Mapping[str, Any]) -> Iterator[str]:

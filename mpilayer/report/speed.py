@@ -12,7 +12,7 @@ from mpilayer.papers import (
     QJAM,
 )
 from mpilayer.report.figures import Chart, Line
-from mpilayer.report.html import NOTHING, Figure, Markup, Part, table
+from mpilayer.report.html import Figure, Markup, Part, table
 from mpilayer.report.run import Run, number
 from mpilayer.report.words import digits, names, short
 
@@ -60,10 +60,11 @@ def _seconds_table(groups: _Groups) -> Markup:
         f"{QJAM}. Fifteen years of hardware lie between them."
     )
     workers = sorted({n for _, _, seconds in [*ours, *theirs] for n in seconds})
-    cells = [
-        [name, short(rows, ",.0f"), *(_took(seconds.get(n)) for n in workers)]
-        for name, rows, seconds in [*ours, *theirs]
-    ]
+    cells = []
+    for name, rows, seconds in [*ours, *theirs]:
+        took = [seconds.get(n, math.nan) for n in workers]
+        shown = [digits(t, 0 if t >= 100 or t % 1 == 0 else 1) for t in took]
+        cells.append([name, short(rows, ",.0f"), *shown])
     return table(
         f"Seconds of {LAHIRI_EVALUATIONS} evaluations by ranks (workers); ours are "
         f"{LAHIRI_EVALUATIONS} times those of one evaluation."
@@ -89,24 +90,19 @@ def _speed_up(groups: _Groups) -> Figure:
         base = seconds[workers[0]] * workers[0]  # the fewest count as that many of one
         lines.append(Line(label, workers, [base / seconds[n] for n in workers], place))
     most = max(max(line.x) for line in lines)
-    says = (
+    theirs = (
         f" Beside them {LAHIRI} on a desktop with about as many rows, and the qjam "
         f"cluster, whose seconds are from {QJAM}."
     )
-    return Chart(
-        "speed-up",
-        "Speed-up over ranks",
+    says = (
         "Evaluations of the cost a second, relative to the run with the fewest ranks, "
         "over ranks, both on logarithmic scales, of runs that differ in nothing else "
-        f"that matters: {ours}.{says if len(lines) > len(groups) else ''}",
-        [*lines, Line("ideal", (1, most), (1, most), len(lines))],
-        "ranks",
-        "speed against fewest ranks",
-        "Speed-up over the number of ranks",
-        x_log=True,
-        y_log=True,
-        whole=True,
-    ).figure()
+        f"that matters: {ours}.{theirs if len(lines) > len(groups) else ''}"
+    )
+    lines.append(Line("ideal", (1, most), (1, most), len(lines)))
+    about = ("speed-up", "Speed-up over ranks", says, lines)
+    axes = ("ranks", "speed against fewest ranks", "Speed-up over the number of ranks")
+    return Chart(*about, *axes, x_log=True, y_log=True, whole=True).figure()
 
 
 def _theirs(groups: _Groups) -> Mapping[str, Mapping[int, Mapping[int, float]]]:
@@ -138,12 +134,6 @@ def _same(run: Run) -> str:
 
 def _source(machine: str) -> str:
     return "Lahiri et al., desktop" if machine == "desktop" else machine
-
-
-def _took(seconds: float | None) -> str:
-    if seconds is None:
-        return NOTHING
-    return digits(seconds, 0 if seconds >= 100 or seconds == int(seconds) else 1)
 
 
 def _rows(group: Sequence[Run]) -> float:

@@ -131,16 +131,13 @@ def _shared(parts: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
 
 def _finetuning(run: Run, step: str) -> list[str]:
     config = run.section(step)
+    more = ("input_dropout", "dropout", "weight_decay")
     return [
         "from scratch" if config.get("from_scratch") else "",
         str(config.get("optimizer", "?")),
         f"rate {short(config.get('learning_rate'))}",
         f"minibatch {config.get('minibatch', '?')}",
-        *(
-            f"{key.replace('_', ' ')} {short(config.get(key))}"
-            for key in ("input_dropout", "dropout", "weight_decay")
-            if number(config.get(key)) > 0
-        ),
+        *_named(config, [key for key in more if number(config.get(key)) > 0]),
         ranks(run.summary, f"{step}_") or "ranks unknown",
     ]
 
@@ -160,28 +157,28 @@ def _deep(run: Run) -> list[str]:
 
 def _sparse(run: Run) -> list[str]:
     config = run.section("sparse")
-    kl = config.get("kl", "?")
     return [
         widths(run),
         str(config.get("optimizer", "")),
-        "" if run.kind == "comparison" else f"sparsity term {kl}",
-        *(
-            f"{key.replace('_', ' ')} {short(config.get(key))}"
-            for key in ("sparsity_weight", "sparsity_target", "weight_decay")
-        ),
+        "" if run.kind == "comparison" else f"sparsity term {config.get('kl', '?')}",
+        *_named(config, ("sparsity_weight", "sparsity_target", "weight_decay")),
         count(run.summary["n_rows"], "row") if "n_rows" in run.summary else "",
         ranks(run.summary),
     ]
 
 
+def _named(config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    return [f"{key.replace('_', ' ')} {short(config.get(key))}" for key in keys]
+
+
 def state(run: Run) -> str:
     """Return how far a run has come."""
     if run.kind == "comparison":
-        ended, done = "compared", "not compared yet"
-        return ended if "compare" in run.complete else _going(done, run)
+        is_complete = "compare" in run.complete
+        return "compared" if is_complete else _going("not compared yet", run)
     if run.kind == "sparse":
-        ended, done = "trained", f"{len(run.metrics['sparse'])} evaluations"
-        return ended if "sparse" in run.complete else _going(done, run)
+        done = f"{len(run.metrics['sparse'])} evaluations"
+        return "trained" if "sparse" in run.complete else _going(done, run)
     if "pretrain" not in run.complete:
         epochs = ", ".join(str(len(layer)) for layer in run.layers) or "none"
         return _going(f"epochs {epochs} of layers 1 to {len(run.layers)}", run)

@@ -379,8 +379,8 @@ def _check_with_data(plan: Plan) -> None:
             averages = step == "compare" or config.kl == "average"
             sparse_facts(plan.data_path, config, averages)
         elif isinstance(config, PretrainConfig):
-            for shape in layer_shapes(config, n_visible):
-                check_layer(config, shape)
+            for index, shape in enumerate(layer_shapes(config, n_visible)):
+                check_layer(config, shape, index)
         elif isinstance(config, FinetuneConfig) and config.task == "autoencode":
             check_loss(config.loss, plan.training["pretrain"].visible)
         if isinstance(config, PretrainConfig | FinetuneConfig):

@@ -3,7 +3,7 @@
 from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
@@ -12,11 +12,11 @@ import numpy as np
 
 from mpilayer.config import PretrainConfig
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import CommunicationError
 from mpilayer.models.base import LayerShape
 from mpilayer.parallel.channel import Rows
+from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
-from mpilayer.partition import layers_to_ranks
+from mpilayer.placement import Place, describe
 from mpilayer.runs import checkpoints
 from mpilayer.runs.checkpoints import Cut, LayerKeeper
 from mpilayer.runs.directory import read_schedule
@@ -32,7 +32,7 @@ from mpilayer.train.plans import Plan, effective, plan_of, table_of
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
 from mpilayer.train.schedule import Schedule
-from mpilayer.words import count
+from mpilayer.train.teams import places_for, team_up, with_slices
 
 _Terms: TypeAlias = Terms[PretrainConfig]
 # Settings that make a run longer or shorter.
@@ -46,14 +46,13 @@ class Pretraining(Training[PretrainConfig]):
 
     def _check_first(self) -> None:
         if self.asked is not None:
-            check_ranks(self.session.comm.size, self.asked)
+            places_for(self.asked, self.session.placement.hosts)
 
     def _facts_of(self, data: Path, config: PretrainConfig) -> Facts:
-        check_ranks(self.session.comm.size, config)
         facts = data_facts(data, config.minibatch)
         # Makes every model complain now about units that it does not have.
-        for shape in layer_shapes(config, facts.n_visible):
-            check_layer(config, shape)
+        for index, shape in enumerate(layer_shapes(config, facts.n_visible)):
+            check_layer(config, shape, index)
         return facts
 
     def _settings(self) -> PretrainConfig:
@@ -61,14 +60,26 @@ class Pretraining(Training[PretrainConfig]):
 
     def _terms(self, data: Path, config: PretrainConfig, facts: Facts) -> _Terms:
         table = _table_of(config, layer_shapes(config, facts.n_visible))
-        return Terms(data, effective(config, table), facts, table)
+        config = effective(config, table)
+        config = with_slices(config, self._places(config, facts, table))
+        return Terms(data, config, facts, table)
+
+    def _places(
+        self, config: PretrainConfig, facts: Facts, table: Schedule | None
+    ) -> list[Place]:
+        hosts, epochs = self.session.placement.hosts, table.epochs if table else ()
+        return places_for(config, hosts, facts.n_visible, epochs)
 
     def _look(self) -> _Terms:
         before = self._settings()
         table = None
         if before.schedule != "async":
             table = self.directory.read_table()
-        wanted = effective(self.asked, table) if self.asked else before
+        wanted = before
+        if self.asked is not None:
+            wanted = effective(self.asked, table)
+            if not any(wanted.slices):
+                wanted = replace(wanted, slices=before.slices)
         by_table = before.schedule in ("lockstep", "greedy")
         check_same(before, wanted, _LENGTHS if by_table else ())
         data = data_of_run(self.directory, self.data)
@@ -111,15 +122,13 @@ class Pretraining(Training[PretrainConfig]):
         session, config = self.session, terms.config
         plan = plan_of(config, terms.table)
         cut = self._cut(plan, len(config.layers)) if again else None
+        places = self._places(config, terms.facts, terms.table)
         shapes = layer_shapes(config, terms.facts.n_visible)
-        counts = terms.table.epochs if terms.table else config.stipulated_epochs
-        costs = [shape.cost * n for shape, n in zip(shapes, counts, strict=True)]
-        owners = layers_to_ranks(costs, session.comm.size)
         session.announce()
-        session.say(_describe(owners, shapes))
-        own = owners[session.comm.rank]
-        states = [LayerState(config, shapes, index) for index in own]
-        return self._train_layers(terms, plan, rows, states, cut)
+        session.say(describe(places, [terms.facts.n_visible, *config.layers]))
+        with team_up(session.comm, places, session.eager) as (team, own, heads):
+            states = [LayerState(config, shapes, index, team) for index in own]
+            return self._train_layers(terms, plan, rows, states, cut, heads)
 
     def _conclude(
         self, terms: _Terms, trained: tuple[list[LayerOutcome], float]
@@ -150,6 +159,7 @@ class Pretraining(Training[PretrainConfig]):
         rows: Rows | None,
         states: Sequence[LayerState],
         cut: Cut | None,
+        heads: Communicator,
     ) -> tuple[list[LayerOutcome], float]:
         """Train to the end; return the outcome of all layers, and seconds. Collective.
 
@@ -160,7 +170,8 @@ class Pretraining(Training[PretrainConfig]):
         snapshots = [Snapshot()] * n_layers
         former: dict[int, list[EpochRecord]] = {i: [] for i in range(n_layers)}
         if cut is not None:
-            snapshots = checkpoints.restore_layers(directory, states, cut, comm)
+            own = states if states[0].team.is_head else []
+            snapshots = checkpoints.restore_layers(directory, own, cut, comm)
             at = ", ".join(str(candidate.epoch) for candidate in cut.candidates)
             session.say(f"going on after epochs {at} of layers 1 to {n_layers}")
             former = comm.on_root(lambda: former_records(directory, cut))
@@ -170,7 +181,7 @@ class Pretraining(Training[PretrainConfig]):
             facts.n_train, facts.n_validation, config.monitor_rows
         )
         again = cut.again if cut else ()
-        pipeline = Pipeline(states, rows, counts, comm, plan, keeper, snapshots, again)
+        pipeline = Pipeline(states, rows, counts, heads, plan, keeper, snapshots, again)
         before = max((r.ended for own in former.values() for r in own), default=0.0)
         epochs = terms.table.epochs if terms.table else [None] * n_layers
         goals = {f"layer-{i}": goal for i, goal in enumerate(epochs, 1)}
@@ -215,28 +226,6 @@ class Pretraining(Training[PretrainConfig]):
                 who = {"layer": record.layer + 1, "rank": self.session.comm.rank}
                 writers[record.layer].write({**asdict(record), **who})
                 yield record
-
-
-def check_ranks(n_ranks: int, config: PretrainConfig) -> None:
-    """Check that there are layers enough; else a ``CommunicationError``."""
-    n_layers = len(config.layers)
-    if n_ranks > n_layers:
-        raise CommunicationError(
-            f"a rank needs a layer of its own; got {n_ranks} ranks for "
-            f"{count(n_layers, 'layer')}. Start at most {count(n_layers, 'rank')}."
-        )
-
-
-def _describe(owners: Sequence[range], shapes: Sequence[LayerShape]) -> str:
-    """Return which rank has which layers, with their sizes."""
-    parts = []
-    for rank, own in enumerate(owners):
-        which = f"layer {own.start + 1}"
-        if len(own) > 1:
-            which = f"layers {own.start + 1}-{own.stop}"
-        sizes = "-".join(str(s.n_hidden) for s in shapes[own.start : own.stop])
-        parts.append(f"rank {rank}: {which} ({shapes[own.start].n_visible}-{sizes})")
-    return "; ".join(parts)
 
 
 def _table_of(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | None:

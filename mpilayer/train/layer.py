@@ -1,21 +1,34 @@
-"""One layer in training: an epoch, an output, its errors. All calls are local."""
+"""One layer in training: an epoch, an output, its errors.
+
+What is called collective is so on the layer's team. Between epochs the layer is whole,
+in memory that the team shares; during an epoch each rank has some slices of it.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.config import PretrainConfig, per_layer
-from mpilayer.errors import TrainingError
+from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.models.autoencoder import Autoencoder
-from mpilayer.models.base import Layer, LayerShape
+from mpilayer.models.base import Layer, LayerShape, Slice, parameter_shapes
 from mpilayer.models.rbm import RBM
+from mpilayer.numerics.activations import activation
 from mpilayer.numerics.losses import squared_error
+from mpilayer.numerics.parameters import Parameters
 from mpilayer.optim.minibatch import Momentum
 from mpilayer.parallel.channel import Rows
+from mpilayer.parallel.team import ALONE, Team
+from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
+
+TILE = 64
+"""Units at whose multiples layers are cut: kernels of BLAS work in such tiles."""
 
 
 def layer_shapes(config: PretrainConfig, n_visible: int) -> list[LayerShape]:
@@ -28,23 +41,85 @@ def layer_shapes(config: PretrainConfig, n_visible: int) -> list[LayerShape]:
     ]
 
 
-def make_layer(config: PretrainConfig, shape: LayerShape) -> Layer:
-    """Return an untrained layer of the configured method, all parameters 0."""
+def make_layer(
+    config: PretrainConfig, shape: LayerShape, vector: AnyArray | None = None
+) -> Layer:
+    """Return a layer of the configured method, with parameters that are given or 0."""
     if config.method == "rbm":
-        return RBM(shape, config.cd_steps)
-    return Autoencoder(shape, config.tied, config.loss)
+        return RBM(shape, config.cd_steps, vector)
+    return Autoencoder(shape, config.tied, config.loss, vector)
 
 
-def check_layer(config: PretrainConfig, shape: LayerShape) -> None:
-    """Raise a ``ConfigError`` if the configured method has no such units or loss."""
+def most_slices(n_hidden: int) -> int:
+    """Return into how many slices a layer can be cut."""
+    return max(1, n_hidden // TILE)
+
+
+def check_layer(config: PretrainConfig, shape: LayerShape, index: int) -> None:
+    """Raise a ``ConfigError`` if the method has no such units, loss or slices."""
     make_layer(config, replace(shape, n_visible=1, n_hidden=1))
+    most = most_slices(shape.n_hidden)
+    if (given := config.slices_of_layers[index]) > most:
+        raise ConfigError(
+            f"a slice needs at least {TILE} units; got {given} slices for the "
+            f"{shape.n_hidden} of layer {index + 1}. Give at most {most}."
+        )
+
+
+def slice_bounds(n_hidden: int, n_slices: int) -> list[slice]:
+    """Return the hidden units of each slice: cut at tiles, as equal as that allows."""
+    bounds = shard_bounds(-(-n_hidden // TILE), n_slices)
+    return [slice(a * TILE, min(b * TILE, n_hidden)) for a, b in bounds]
+
+
+class _SliceState:
+    """A slice with its own momentum, private to the rank that has it."""
+
+    def __init__(self, part: Slice) -> None:
+        self.slice = part
+        self.optimizer = Momentum(part.parameters.vector.size)
+        velocity = self.optimizer.state["velocity"]
+        self._velocity = Parameters(part.parameters.shapes, vector=velocity)
+
+    def take(self, parameters: Parameters, velocity: Parameters) -> None:
+        """Copy what belongs to the slice from the whole layer."""
+        for whole, own in self._pairs(parameters, velocity):
+            own[:] = whole
+
+    def give(self, parameters: Parameters, velocity: Parameters) -> None:
+        """Copy what belongs to the slice into the whole layer."""
+        for whole, own in self._pairs(parameters, velocity):
+            whole[:] = own
+
+    def _pairs(
+        self, parameters: Parameters, velocity: Parameters
+    ) -> Iterator[tuple[AnyArray, AnyArray]]:
+        for whole, own in (
+            (parameters, self.slice.parameters),
+            (velocity, self._velocity),
+        ):
+            for name, view in self.slice.of(whole).items():
+                yield view, own[name]
+
+
+class _Room:
+    """What a team shares in an epoch of one layer, for minibatches of up to n rows."""
+
+    def __init__(self, team: Team, layer: Layer, n: int, n_slices: int) -> None:
+        width = layer.shape.n_visible
+        # The next minibatch is gathered while this one is still needed.
+        self.data = [team.array((n, width)) for _ in range(2)]
+        self.reconstruction = team.array((n, width))
+        self.contrast = team.array((layer.phases * n, width))
+        self.parts = team.array((n_slices, n, width))
 
 
 class LayerState:
     """A layer with all that decides its further training; see ``PretrainConfig``.
 
     Its first weights are N(0, ``initial_deviation``²), its biases 0. ``index``, from 0,
-    is a part of the addresses of its random streams.
+    is a part of the addresses of its random streams. Making it is collective on
+    ``team``, whose ranks have slices of the layer in turn; by itself it is a rank's.
 
     Attributes
     ----------
@@ -57,22 +132,34 @@ class LayerState:
     """
 
     def __init__(
-        self, config: PretrainConfig, shapes: Sequence[LayerShape], index: int
+        self,
+        config: PretrainConfig,
+        shapes: Sequence[LayerShape],
+        index: int,
+        team: Team = ALONE,
     ) -> None:
         rates = per_layer("learning_rate", config.learning_rate, len(shapes))
         self.config, self.index, self.learning_rate = config, index, rates[index]
-        self.layer = make_layer(config, shapes[index])
+        self.team, shape = team, shapes[index]
+        names = parameter_shapes(shape, config.method == "rbm" or config.tied)
+        size = sum(map(prod, names.values()))
+        self.layer = make_layer(config, shape, team.array((size,)))
         self.epoch = 0
-        self.optimizer = Momentum(self.layer.parameters.vector.size)
-        # 1 for weights, 0 for biases, which do not decay.
-        decays = self.layer.parameters.like()
-        rng = stream(config.seed, "weights", index)
-        for name, view in self.layer.parameters.items():
+        self.optimizer = Momentum(size, velocity=team.array((size,)))
+        if team.is_head:
+            self._draw_weights()
+        n_slices = config.slices_of_layers[index] or 1
+        bounds = slice_bounds(shape.n_hidden, n_slices)
+        self._bounds = list(enumerate(bounds))
+        self._own: dict[int, _SliceState] = {}
+        self._room: _Room | None = None
+
+    def _draw_weights(self) -> None:
+        rng = stream(self.config.seed, "weights", self.index)
+        for _, view in self.layer.parameters.items():
             if view.ndim == 2:
                 rng.standard_normal(out=view, dtype=np.float32)
-                view *= np.float32(config.initial_deviation)
-                decays[name][:] = 1
-        self._decays = decays.vector
+                view *= np.float32(self.config.initial_deviation)
 
     def arrays(self) -> dict[str, AnyArray]:
         """Return copies of the arrays that a checkpoint needs."""
@@ -96,6 +183,11 @@ class LayerState:
         self.optimizer.steps = int(numbers["optimizer_steps"])
 
     @property
+    def _velocity(self) -> Parameters:
+        velocity = self.optimizer.state["velocity"]
+        return Parameters(self.layer.parameters.shapes, vector=velocity)
+
+    @property
     def _vectors(self) -> dict[str, Array32]:
         return {"parameters": self.layer.parameters.vector, **self.optimizer.state}
 
@@ -107,62 +199,139 @@ class LayerState:
         activations: Array32 | None = None,
         between: Callable[[], object] = lambda: None,
     ) -> None:
-        """Pass once over rows (n_samples, n_visible) in a new random order.
+        """Pass once over rows (n_samples, n_visible) in a new random order; collective.
 
         ``activations`` (n_samples, n_hidden) receive the hidden ones that training
-        computes, row by row, under the weights of that moment. ``between`` is called
-        after every minibatch, to move messages on. Raises as ``minibatches`` does.
-        """
-        layer = self.layer
-        for chosen, rng in self.minibatches(len(rows)):
-            minibatch = layer.minibatch(len(chosen))
-            # "clip" writes straight into the buffer; no index is out of range. Rows
-            # that are not an array are asked by their own ``take``.
-            np.take(rows, chosen, axis=0, out=minibatch, mode="clip")
-            # Santara et al. 2016 §2.2: velocity ← momentum · velocity + rate/B · Δ.
-            scale = self.learning_rate / len(chosen)
-            hidden = layer.gradient(minibatch, rng, scale, self.descend)
-            if activations is not None:
-                activations[chosen] = hidden
-            between()
-
-    def minibatches(
-        self, n_rows: int
-    ) -> Iterator[tuple[AnyArray, np.random.Generator]]:
-        """Yield the rows of each step of an epoch, and the numbers to sample with.
-
-        Each must be answered by ``descend`` for all parameters. The epoch counts when
-        all were taken.
+        computes, row by row, under the weights of that moment; both are in the team's
+        memory. ``between`` is called after every minibatch, to move messages on.
 
         Raises
         ------
         TrainingError
-            After the last step: the parameters are not finite any more.
+            On every rank, after the last step: the parameters are not finite any more.
         """
-        config, index = self.config, self.index
-        order = stream(config.seed, "shuffle", index, self.epoch).permutation(n_rows)
-        rng = stream(config.seed, "sample", index, self.epoch)
-        later = self.epoch >= config.momentum_switch
-        self.optimizer.momentum = config.momentum[1 if later else 0]
-        for part in row_blocks(n_rows, config.minibatch):
-            self.optimizer.start_step()
-            yield order[part], rng
+        config, layer, team = self.config, self.layer, self.team
+        order = stream(config.seed, "shuffle", self.index, self.epoch)
+        shuffled = order.permutation(len(rows))
+        minibatches = [
+            shuffled[part] for part in row_blocks(len(rows), config.minibatch)
+        ]
+        room, slices = self._begin_epoch(min(config.minibatch, len(rows)))
+        random = {s: self._samples(s) for s in slices}
+        self._gather(rows, minibatches[0], room.data[0])
+        team.barrier()
+        for step, chosen in enumerate(minibatches):
+            n = len(chosen)
+            data, reconstruction = room.data[step % 2][:n], room.reconstruction[:n]
+            # Santara et al. 2016 §2.2: velocity ← momentum · velocity + rate/B · Δ.
+            scale = self.learning_rate / n
+            for turn in range(layer.n_passes):
+                for s, own in slices.items():
+                    visible = reconstruction if turn else data
+                    part = room.parts[s, :n]
+                    hidden = own.slice.rise(visible, turn == 0, random[s], part)
+                    if activations is not None and turn == 0:
+                        activations[chosen, own.slice.units] = hidden
+                team.barrier()
+                self._reconstruct(room, n)
+                if turn == layer.n_passes - 1:
+                    self._contrast(room, data, n, scale)
+                    for following in minibatches[step + 1 : step + 2]:
+                        self._gather(rows, following, room.data[(step + 1) % 2])
+                team.barrier()
+            contrast = room.contrast[: layer.phases * n]
+            for own in slices.values():
+                own.optimizer.start_step()
+                update = partial(self._descend, own.slice.parameters, own.optimizer)
+                own.slice.learn(data, reconstruction, contrast, scale, update)
+            self.optimizer.steps += 1
+            between()
+        self._end_epoch()
+
+    def _begin_epoch(self, n: int) -> tuple[_Room, dict[int, _SliceState]]:
+        """Return what an epoch is computed in, with the layer as it is now."""
+        if not self._own:
+            self._own = {
+                s: _SliceState(self.layer.slice(units))
+                for s, units in self._bounds
+                if self.team.owns(s)
+            }
+        if self._room is None or len(self._room.reconstruction) < n:
+            self._room = _Room(self.team, self.layer, n, len(self._bounds))
+        later = self.epoch >= self.config.momentum_switch
+        momentum = self.config.momentum[1 if later else 0]
+        self.optimizer.momentum = momentum
+        for own in self._own.values():
+            own.take(self.layer.parameters, self._velocity)
+            own.optimizer.momentum = momentum
+        return self._room, self._own
+
+    def _end_epoch(self) -> None:
+        for own in self._own.values():
+            own.give(self.layer.parameters, self._velocity)
         self.epoch += 1
+        self.team.barrier()
         if not self.layer.parameters.is_finite():
             raise TrainingError(
-                f"weights must stay finite; those of layer {index + 1} are not after "
-                f"epoch {self.epoch}: training diverges. Give a learning rate below "
-                f"{self.learning_rate:g} (0.001 to 0.01 for linear units), or scale "
-                "the data."
+                f"weights must stay finite; those of layer {self.index + 1} are not "
+                f"after epoch {self.epoch}: training diverges. Give a learning rate "
+                f"below {self.learning_rate:g} (0.001 to 0.01 for linear units), or "
+                "scale the data."
             )
 
-    def descend(self, where: slice, gradient: Array32) -> None:
-        """Change a part of the parameters, given its gradient."""
-        vector, decay = self.layer.parameters.vector, self.config.weight_decay
-        if decay:
+    def _samples(self, which: int) -> np.random.Generator:
+        """Return the numbers with which a slice samples in this epoch."""
+        address = self.index, self.epoch
+        if which:
+            return stream(self.config.seed, "sample of slice", *address, which)
+        return stream(self.config.seed, "sample", *address)
+
+    def _gather(self, rows: Array32, chosen: AnyArray, out: Array32) -> None:
+        """Fetch this rank's part of a minibatch."""
+        start, stop = shard_bounds(len(chosen), self.team.size)[self.team.rank]
+        # "clip" writes straight into the buffer; no index is out of range. Rows that
+        # are not an array are asked by their own ``take``.
+        np.take(rows, chosen[start:stop], axis=0, out=out[start:stop], mode="clip")
+
+    def _reconstruct(self, room: _Room, n: int) -> None:
+        """Compute this rank's columns of g(Σ_s h_s W_sᵀ + b), slice after slice."""
+        columns = self.team.columns(self.layer.shape.n_visible)
+        out = room.reconstruction[:n, columns]
+        first, *others = room.parts[:, :n, columns]
+        bias = self.layer.parameters["visible_bias"][columns]
+        if others:
+            np.add(first, others[0], out=out)
+            for part in others[1:]:
+                out += part
+            out += bias
+        else:
+            np.add(first, bias, out=out)
+        activation(self.layer.shape.visible).apply(out)
+
+    def _contrast(self, room: _Room, data: Array32, n: int, scale: float) -> None:
+        """Compute what slices learn from, and change the bias, in these columns."""
+        layer = self.layer
+        columns = self.team.columns(layer.shape.n_visible)
+        out = room.contrast[: layer.phases * n, columns]
+        reconstruction = room.reconstruction[:n, columns]
+        gradient = layer.contrast(data[:, columns], reconstruction, scale, out)
+        origin = layer.parameters.span("visible_bias").start
+        where = slice(origin + columns.start, origin + columns.stop)
+        self.optimizer.update(layer.parameters.vector, gradient, where)
+
+    def _descend(
+        self,
+        parameters: Parameters,
+        optimizer: Momentum,
+        where: slice,
+        gradient: Array32,
+    ) -> None:
+        """Change a part of a slice's parameters, given its gradient."""
+        decay, biases = self.config.weight_decay, parameters.span("hidden_bias")
+        if decay and where != biases:  # which do not decay
             factor = np.float32(self.learning_rate * decay)
-            gradient += factor * vector[where] * self._decays[where]
-        self.optimizer.update(vector, gradient, where)
+            gradient += factor * parameters.vector[where]
+        optimizer.update(parameters.vector, gradient, where)
 
 
 def monitored_rows(n_rows: int, at_most: int) -> AnyArray:
@@ -184,15 +353,11 @@ def row_counts(n_train: int, n_validation: int, at_most: int) -> tuple[int, int,
     return n_train, min(n_train, at_most), min(n_validation, at_most)
 
 
-def monitored_errors(layer: Layer, rows: Rows) -> tuple[float, float]:
-    """Return the reconstruction errors of a layer on training and validation rows.
+def monitored_error(layer: Layer, rows: Array32) -> float:
+    """Return the reconstruction error of a layer on some rows.
 
-    The error is Σ over units of (x − x̂)², mean over the rows looked at; NaN without.
+    The error is Σ over units of (x − x̂)², mean over the rows; NaN without.
     """
-
-    def error(some: Array32) -> float:
-        if not len(some):
-            return float("nan")
-        return squared_error(some, layer.decode(layer.encode(some))) / len(some)
-
-    return error(rows.sample), error(rows.validation)
+    if not len(rows):
+        return float("nan")
+    return squared_error(rows, layer.decode(layer.encode(rows))) / len(rows)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32
+from mpilayer.arrays import AnyArray
 from mpilayer.errors import TrainingError
 from mpilayer.parallel.channel import (
     Inbox,
@@ -25,7 +25,8 @@ from mpilayer.parallel.channel import (
 )
 from mpilayer.parallel.comm import Communicator, wait_until
 from mpilayer.parallel.notice import Consent, Notice
-from mpilayer.train.layer import LayerState, monitored_errors
+from mpilayer.train.layer import LayerState
+from mpilayer.train.layers import Layers
 from mpilayer.train.pilot import Move, Pilot
 from mpilayer.train.plans import BEGINNING, Candidate, Plan, View
 from mpilayer.train.record import KINDS, EpochRecord
@@ -129,18 +130,21 @@ class Stopwatch:
 
 
 class Pipeline:
-    """The layers of one rank and their channels.
+    """The layers of one team and their channels.
+
+    The head decides and talks to the other teams; its followers do what it says.
 
     Parameters
     ----------
     states : sequence of LayerState
-        This rank's layers, contiguous, lowest first.
+        This team's layers, contiguous, lowest first.
     data : Rows or None
-        The data, on the rank that holds layer 0.
+        The data, on the head of the team that holds layer 0.
     n_rows : tuple of int
         Rows of each part of ``Rows``.
     comm : Communicator
-        Ranks in the order of their layers. Local to make; ``run`` is collective.
+        The heads of all teams, in the order of their layers. Collective on the team to
+        make; ``run`` is collective on all teams.
     plan : Plan
         What the schedule says.
     keeper : Keeper
@@ -167,17 +171,23 @@ class Pipeline:
         snapshots: Sequence[Snapshot] = (),
         again: Sequence[bool] = (),
     ) -> None:
-        self.states = {state.index: state for state in states}
+        self._layers = Layers(states, data, n_rows, plan.replace)
+        self._layers.between = self._move_messages
+        # Followers do what they are told, and have no layers of their own.
+        self.states = self._layers.states if self._layers.team.is_head else {}
         known = {i: snapshots[i] if snapshots else Snapshot() for i in self.states}
         tracks = {i: plan.track(i, s.row, s.extra_left) for i, s in known.items()}
         self.pilot = Pilot(plan, tracks, [i for i, yes in enumerate(again) if yes])
         self.failure: TrainingError | None = None
         self._keeper = keeper or Keeper()
-        self._inlets, self._outlets = _connect(states, data, n_rows, comm, plan.replace)
+        self._inlets, self._outlets = _connect(self._layers, comm, plan.replace)
         for index, outlet in self._outlets.items():
             outlet.dropped.extend(known[index].dropped)
             outlet.saved = self.states[index].epoch
-        self._remote = (self._inlets[min(self.states)], self._outlets[max(self.states)])
+        self._remote: list[Inlet | Outlet] = []
+        if self.states:
+            ends = self._inlets[min(self.states)], self._outlets[max(self.states)]
+            self._remote = list(ends)
         self._consent = Consent(comm) if plan.until_stipulated else None
         self._watch = Stopwatch()
         self._epoch_seconds = 0.0
@@ -201,6 +211,9 @@ class Pipeline:
         Every rank must exhaust its iterator: the last step waits until all messages
         have arrived. ``before`` are seconds of training before a restart.
         """
+        if not self._layers.team.is_head:
+            self._layers.follow(lambda: self._keeper.stopping(0.0))
+            return
         self._watch = Stopwatch(before)
         while self.pilot.busy:
             move = self._next_move()
@@ -223,6 +236,7 @@ class Pipeline:
                 # Nor is what the keeper did.
                 self._watch.skip()
         wait_until(self._at_rest)
+        self._layers.end()
 
     def check(self) -> None:
         """Raise the failure of this rank's layers, if there is one. Local."""
@@ -256,8 +270,7 @@ class Pipeline:
         started = watch.switch("training")
         # With what went up again before.
         waiting = sum(watch.take().values())
-        streamed = target.train if target is not None and move.streams else None
-        state.train_epoch(rows.train, streamed, self._move_messages)
+        self._layers.train(index, rows, target if move.streams else None)
         self._is_enough()  # before the output leaves, which could wake others
         watch.switch("sending")
         due = self._keeper.due(self.pilot.unsaved(index))
@@ -266,7 +279,7 @@ class Pipeline:
         if target is not None:
             self._leave(state, rows, target, move.streams)
         watch.switch("monitor")
-        train_error, validation_error = monitored_errors(state.layer, rows)
+        train_error, validation_error = self._layers.errors(index, rows)
         watch.switch("waiting")
         seconds = {**watch.take(), "waiting": waiting}
         self._epoch_seconds = waiting + seconds["training"]
@@ -283,15 +296,10 @@ class Pipeline:
     def _leave(
         self, state: LayerState, rows: Rows, target: Rows, streamed: bool
     ) -> None:
-        def fill(block: Array32, which: int, where: slice) -> None:
-            self._watch.switch("transform")
-            # Santara et al. 2016, equation 6: D_{l+1} = f(W_l D_l + b_l). Streamed
-            # training rows are there already; what errors are measured on never is.
-            if which or not streamed:
-                state.layer.encode(rows.parts[which][where], block)
-            self._watch.switch("sending")
-
-        self._outlets[state.index].leave(state.epoch, target, fill)
+        self._watch.switch("transform")
+        self._layers.transform(state.index, rows, target, streamed)
+        self._watch.switch("sending")
+        self._outlets[state.index].leave(state.epoch, target)
 
     def _send_again(self, move: Move) -> None:
         """Let the last output before a restart go up once more."""
@@ -351,35 +359,23 @@ class Pipeline:
 
 
 def _connect(
-    states: Sequence[LayerState],
-    data: Rows | None,
-    n_rows: tuple[int, int, int],
-    comm: Communicator,
-    replace: bool,
+    layers: Layers, comm: Communicator, replace: bool
 ) -> tuple[dict[int, Inlet], dict[int, Outlet]]:
-    """Return the ends of the channels of each layer of this rank. Local."""
+    """Return the ends of the channels of each layer of a team, on its head. Local."""
     inlets: dict[int, Inlet] = {}
     outlets: dict[int, Outlet] = {}
-
-    def buffers(columns: int) -> tuple[Rows, Rows]:
-        return Rows.empty(n_rows, columns), Rows.empty(n_rows, columns)
-
-    first, last = states[0].index, states[-1].index
-    if data is not None:
-        inlets[first] = Source(data)
+    if not layers.team.is_head:
+        return inlets, outlets
+    first, last = min(layers.states), max(layers.states)
+    outlets[last] = Outlet()
+    if first == 0:
+        inlets[first] = Source(layers.inputs[0])
     else:
-        columns = states[0].layer.shape.n_visible
-        # A third, so that the newest can arrive while another one is ready.
-        third = [Rows.empty(n_rows, columns)] if replace else []
-        visible = [*buffers(columns), *third]
-        inlets[first] = Inbox(comm, comm.rank - 1, visible, replace)
-    for state in states:
-        index, columns = state.index, state.layer.shape.n_hidden
+        inlets[first] = Inbox(comm, comm.rank - 1, layers.inputs, replace)
+    for index, buffers in layers.outputs.items():
         if index < last:
-            channel = LocalChannel(buffers(columns), replace)
+            channel = LocalChannel(buffers, replace)
             outlets[index] = inlets[index + 1] = channel
-        elif comm.rank + 1 < comm.size:
-            outlets[index] = Outbox(comm, comm.rank + 1, buffers(columns), replace)
         else:
-            outlets[index] = Outlet()
+            outlets[index] = Outbox(comm, comm.rank + 1, buffers, replace)
     return inlets, outlets

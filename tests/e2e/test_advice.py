@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from tests.e2e.conftest import read_summary
 from tests.support import launch
+from tests.support.small import read_summary
 
 SAMPLE = launch.ROOT / "data" / "mnist-sample.h5"
 ALWAYS = "from mpilayer.runs import advice\nadvice._COSTLY = -1.0"

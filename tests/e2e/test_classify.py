@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.traces import different, weights
 from mpilayer.data.dataset import Dataset
-from tests.e2e.conftest import contents, read_summary, records, write_pixels
 from tests.support.command import call, found, refuse, said
+from tests.support.small import contents, read_summary, records, write_pixels
 
 SETTINGS = "--optimizer adam --learning-rate 0.01 --minibatch 30 --threads 1"
 SETTINGS += " --dropout 0.1 --input-dropout 0.05"
@@ -206,8 +206,6 @@ def test_from_scratch_needs_no_trained_layers(pretrained, tmp_path):
 def test_from_scratch_is_another_start(folder):
     said(folder, f"{CLASSIFY} --from-scratch --epochs 0")
     assert not trained(folder / "run")["classifier/best/bias_0"].any()
-    said(folder, "finetune run --from-scratch --epochs 1")
-    assert found(folder, "evaluate run")["model"] == "finetuned"
 
 
 def test_settings_from_a_file(folder, classified):
@@ -215,9 +213,6 @@ def test_settings_from_a_file(folder, classified):
     config = expected / "config.toml"
     said(folder, f"finetune run --task classify --config {config} --threads 1")
     assert different(trained(folder / "run"), trained(expected)) == []
-    (folder / "own.toml").write_text('[finetune]\ntask = "classify"\nepochs = 1\n')
-    said(folder, "finetune run --config own.toml --replace")
-    assert read_summary(folder / "run")["classify_epochs"] == 1
 
 
 def test_many_classes(tmp_path):
@@ -226,16 +221,6 @@ def test_many_classes(tmp_path):
     text = said(tmp_path, "evaluate run")
     assert "Most frequent mistakes" in text
     assert len(text.splitlines()) < 20
-
-
-def test_a_job_waits_for_its_own_mark(tmp_path):
-    (tmp_path / "a.toml").write_text('[finetune]\ntask = "classify"\n')
-    mark = 'attend --mark classify --requeues 5 "$run"'
-    for options in ("--task classify", "--config a.toml"):
-        assert mark in said(tmp_path, f"job finetune a.h5 --run run -o - {options}")
-    chain = "job pretrain a.h5 --run run -o chain --then finetune --config a.toml"
-    said(tmp_path, chain)
-    assert mark in (tmp_path / "chain" / "finetune.sh").read_text()
 
 
 # --- mistakes
@@ -269,12 +254,10 @@ def test_validation_rows_without_labels(tmp_path):
 
 def test_evaluating_on_other_labels(ready):
     write(ready / "other.h5", lambda s, x: causes(s, x, [-4, 7, 8, 31]))
+    refuse(ready, "evaluate run --data other.h5", "found 31")
     write(ready / "bare.h5", resized())
-    for name, ranks, words in (
-        ("other", 0, "found 31"),
-        ("bare", 2, "the test rows must have labels"),
-    ):
-        refuse(ready, f"evaluate run --data {name}.h5", words, ranks=ranks)
+    words = "the test rows must have labels"
+    refuse(ready, "mpiexec -n 2 evaluate run --data bare.h5", words)
 
 
 @pytest.mark.parametrize(

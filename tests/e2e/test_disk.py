@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from mpilayer.store import checkpoint
-from tests.e2e.conftest import contents
 from tests.support import launch
 from tests.support.breaks import METRICS, OFTEN, slowly
+from tests.support.small import contents
 
 # What fails in which call, in every kind of training, is in ``tests/robust``.
 CASES = [("pretrain", 2), ("finetune", 0), ("sparse", 2)]
@@ -70,10 +70,9 @@ def break_off(trainings, kind, run, ranks, trouble, *words):
 
     There is no way to go on either; what it would go on from stays.
     """
-    arguments = trainings.begin(kind, run, *OFTEN)
     # So slowly that a busy machine brings the trouble before the end.
-    options = {"ranks": ranks, "program": slowly(0.15), "limit": 60}
-    with launch.started(*arguments, **options) as job:
+    options = {"ranks": ranks, "program": slowly(0.15)}
+    with trainings.started(kind, run, OFTEN, **options) as job:
         job.wait_for(run / "metrics" / f"{METRICS[kind]}.jsonl", 3)
         with trouble(run):
             first = job.finish()

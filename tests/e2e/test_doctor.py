@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from tests.e2e.conftest import contents
 from tests.support import launch
 from tests.support.command import call, refuse
+from tests.support.small import contents
 
 COLUMNS = {"COLUMNS": "80"}
 

@@ -1,20 +1,14 @@
 """Help: every command and setting is there, in 80 columns."""
 
-import fcntl
-import os
-import pty
-import struct
-import subprocess
-import sys
-import termios
-from contextlib import suppress
 from dataclasses import fields
 
 import pytest
 
 from mpilayer.cli.main import COMMANDS
+from mpilayer.cli.pages import PARTS
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, flag
 from tests.support import launch
+from tests.support.terminal import Terminal
 
 CONFIGS = {
     "pretrain": PretrainConfig,
@@ -22,6 +16,7 @@ CONFIGS = {
     "sparse": SparseConfig,
     "compare": SparseConfig,
 }
+ALL = [*COMMANDS, *(f"{name} {part}" for name in PARTS for part in PARTS[name])]
 
 
 @pytest.fixture(autouse=True)
@@ -38,29 +33,15 @@ def show(*arguments, **options):
     return result.stdout
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ALL)
 def test_every_command_is_explained(command):
-    text = show(command, "--help")
+    text = show(*command.split(), "--help")
     assert text.startswith(f"usage: mpilayer {command}")
-    assert show(command, "-h") == text
+    assert show(*command.split(), "-h") == text
     if command in CONFIGS:
         assert "--config FILE.toml" in text
         for item in fields(CONFIGS[command]):
             assert f"{flag(item.name)} " in text or f"{flag(item.name)}," in text
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        *("pretrain", "finetune", "sparse", "compare", "run", "config", "report"),
-        *("export", "encode", "reconstruct", "job pretrain", "job scaling"),
-        *("data prepare", "data patches"),
-    ],
-)
-def test_what_makes_something_replaces_it_by_the_same_word(command):
-    text = show(*command.split(), "--help")
-    assert "--replace " in text
-    assert "--force" not in text
 
 
 def test_mpilayer_alone_lists_the_commands():
@@ -84,30 +65,11 @@ def test_errors_are_wrapped_on_a_terminal_alone(tmp_path):
     folder = tmp_path / ("long-name-" * 9)
     line = f"mpilayer: error: {folder} must be the directory of a run;"
     assert launch.run("evaluate", folder).stderr.startswith(line)
-    shown = on_a_terminal("evaluate", folder, columns=60).splitlines()
-    assert str(folder) in shown
-    assert "mpilayer: error:" in shown
-    assert len(shown) > 3
-    assert max(len(text) for text in shown if text != str(folder)) <= 60
-
-
-def on_a_terminal(*arguments, columns):
-    """Return what a command prints to a terminal of so many columns."""
-    parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    command = [sys.executable, *launch.MODULE, *map(str, arguments)]
-    with subprocess.Popen(
-        command, stderr=child, stdout=child, env=launch.environment(), cwd=launch.ROOT
-    ) as process:
-        os.close(child)
-        printed = b""
-        # Where the other end is closed Linux answers with an error.
-        with suppress(OSError):
-            while block := os.read(parent, 4096):
-                printed += block
-    os.close(parent)
-    assert process.returncode == 2
-    return printed.decode()
+    with Terminal("evaluate", folder) as screen:
+        screen.assert_ended(code=2)
+    first, path, *others = screen.text.splitlines()
+    assert (first, path) == ("mpilayer: error:", str(folder))
+    assert 0 < max(map(len, others)) <= 80
 
 
 def test_the_version():

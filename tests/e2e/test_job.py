@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import contents
 from tests.support import launch
 from tests.support.command import call, refuse, said
+from tests.support.small import contents
 
 JOBS = launch.ROOT / "jobs"
 RECORDED = sorted(path.stem for path in JOBS.glob("*.sh"))
@@ -136,15 +136,11 @@ def test_settings_are_passed_on_as_given(tmp_path):
     assert f'--config a.toml --checkpoint-every 9 {settings} "$@"\n' in pretrain
     assert finetune.count('--config a.toml "$@"\n') == 1
     assert "--config" not in evaluate.partition("set -u")[2]
-
-
-@pytest.mark.parametrize("name", ["pretrain", "scaling"])
-def test_help_of_each_command(tmp_path, name):
-    text = said(tmp_path, f"job {name} --help", variables={"COLUMNS": "80"})
-    assert text.startswith(f"usage: mpilayer job {name} ")
-    assert max(map(len, text.splitlines())) <= 80
-    assert "--cpus-per-task" in text
-    assert "--minibatch" in text
+    # The mark of fine-tuning is that of its task.
+    (tmp_path / "a.toml").write_text('[finetune]\ntask = "classify"\n')
+    for options in ("--task classify", "--config a.toml"):
+        text = said(tmp_path, f"job finetune a.h5 --run run -o - {options}")
+        assert 'attend --mark classify --requeues 5 "$run"' in text
 
 
 # --- what is refused

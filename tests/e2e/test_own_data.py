@@ -1,6 +1,5 @@
 """Data of the user's own: from a table to results, and new rows for a trained run."""
 
-import json
 import shutil
 
 import numpy as np
@@ -8,24 +7,13 @@ import pytest
 
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.preparation import Preparation
-from tests.e2e.conftest import read_summary
-from tests.support.command import call, found, refuse, said
+from tests.support.command import call, found, refuse, said, told
 from tests.support.plain import FUNCTIONS
+from tests.support.small import read_summary
 
 KINDS = ("ash", "beech", "elm")
 NAMES = ("height (m)", "leaf, mm", "age")
 SPLITS = "--validation 24 --test 30"
-EXPERIMENT = """
-[data]
-source = "{source}"
-labels = "kind"
-validation = 24
-test = 30
-scale = "minmax"
-[sparse]
-hidden = 3
-evaluations = 2
-"""
 
 
 def trees(n, seed=0):
@@ -47,8 +35,7 @@ def write(path, x, last=None, name="kind", names=NAMES):
 
 def prepare(folder, source, out, options):
     """Make a data set of a table; return what was warned of."""
-    line = f"data prepare {source} -o {out} --replace {options}"
-    return call(folder, line).ok().stderr
+    return told(folder, f"data prepare {source} -o {out} --replace {options}")
 
 
 def train(folder, task, options=""):
@@ -88,14 +75,6 @@ def test_names_of_classes_are_shown_everywhere(forest):
     shown = said(forest, "evaluate run")
     assert all(kind in shown for kind in KINDS)
     assert max(map(len, shown.splitlines())) <= 80
-
-
-def test_the_run_keeps_how_its_data_were_prepared(forest):
-    with Dataset.open(forest / "trees.h5") as dataset:
-        content = json.loads((forest / "run" / "preparation.json").read_text())
-        assert Preparation.from_json(content, 3, "it") == dataset.preparation
-        assert dataset.preparation.columns == NAMES
-        np.testing.assert_array_equal(dataset.rows("train").min(axis=0), 0)
 
 
 @pytest.mark.parametrize("like", ["run", "trees.h5"])
@@ -190,17 +169,6 @@ def test_real_values_are_learned_from_the_table_on(tmp_path):
     refuse(tmp_path, "finetune run --task classify", *words)
 
 
-def test_an_experiment_prepares_its_data_alike(forest, tmp_path):
-    plan = EXPERIMENT.format(source=forest / "trees.csv")
-    (tmp_path / "trees.toml").write_text(plan)
-    said(tmp_path, "run trees.toml --threads 1")
-    digests = []
-    for path in (tmp_path / "runs" / "trees" / "data.h5", forest / "trees.h5"):
-        with Dataset.open(path) as dataset:
-            digests.append(dataset.digest)
-    assert digests[0] == digests[1]
-
-
 def test_predictions_of_new_rows(forest):
     """The classes that ``evaluate`` counts; of rows that have no labels, too."""
     x, kinds = trees(40, seed=5)
@@ -293,26 +261,14 @@ def test_what_is_refused(others, line, words):
     refuse(others, line, *words)
 
 
-def test_what_is_scaled_is_not_scaled_again(forest):
-    prepare(forest, "trees.h5", "same.h5", "")
-    with (
-        Dataset.open(forest / "same.h5") as same,
-        Dataset.open(forest / "trees.h5") as before,
-    ):
-        np.testing.assert_array_equal(same.rows("test"), before.rows("test"))
-        assert same.preparation == before.preparation
-
-
 def test_columns_that_are_likely_to_be_mistakes_are_told(tmp_path):
     x, kinds = trees(30)
     x[:, 1] = 0.1
-    write(tmp_path / "trees.csv", x, kinds)
-    for scale in ("minmax", "standard"):
-        options = f"--labels kind --scale {scale}"
-        told = " ".join(prepare(tmp_path, "trees.csv", "out.h5", options).split())
-        assert "warning: 1 of 3 columns are the same in all" in told
-        assert "become 0: leaf, mm. " in told
-    write(tmp_path / "trees.csv", x, x[:, 0], name="target")
-    told = prepare(tmp_path, "trees.csv", "out.h5", "")
-    assert "warning: the column 'target' is taken" in told
-    assert "--labels target" in told
+    for last, name, options, words in (
+        (kinds, "kind", "--labels kind --scale minmax",
+         ("1 of 3 columns are the same in all", "become 0: leaf, mm. ")),
+        (x[:, 0], "target", "", ("the column 'target' is taken", "--labels target")),
+    ):  # fmt: skip
+        write(tmp_path / "trees.csv", x, last, name)
+        warned = " ".join(prepare(tmp_path, "trees.csv", "out.h5", options).split())
+        assert all(word in warned.partition("warning: ")[2] for word in words)

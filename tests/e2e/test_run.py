@@ -7,9 +7,10 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import contents, digests, read_summary
 from tests.support import launch
 from tests.support.breaks import assert_same, slowly
+from tests.support.command import call, refuse, said, told
+from tests.support.small import contents, digests, read_summary
 
 DEEP = """
 [data]
@@ -35,6 +36,9 @@ evaluations = 20
 [compare]
 evaluations = 10
 """
+TWO = "mpiexec -n 2"
+AGAIN = "run deep.toml --resume auto"
+DRAWN = find_spec("matplotlib") is not None
 
 
 @pytest.fixture
@@ -48,190 +52,161 @@ def folder(tmp_path, tiny):
     return tmp_path
 
 
-def carry_out(folder, *arguments, **options):
-    return launch.run("run", *arguments, cwd=folder, **options)
-
-
 def completed(run):
     return (run / "complete").read_text().split()
 
 
+def evaluated(run):
+    return json.loads((run / "evaluate.json").read_text())
+
+
 def test_a_deep_experiment_is_the_commands_one_after_the_other(folder):
-    result = carry_out(folder, "deep.toml", "--threads", 1, ranks=2).ok()
+    run = folder / "runs" / "deep"
+    result = call(folder, f"{TWO} run deep.toml --threads 1").ok()
     assert "pre-trained" in result.stdout
     assert "Next:" not in result.stdout
     assert "Results: runs/deep" in result.stdout
-    assert completed(folder / "runs/deep")[-1] == "experiment"
-    drawn = find_spec("matplotlib") is not None
-    assert (folder / "runs/deep/report.html").is_file() == drawn
-    assert ("no report" in result.stderr) == (not drawn)
-    options = ["--layers", "14,8,4", "--epochs", 3, "--minibatch", 50, "--threads", 1]
-    launch.run("pretrain", "tiny.h5", "--run", "alone", *options, cwd=folder).ok()
-    assert digests(folder / "alone") == digests(folder / "runs/deep/deep")
-    found = json.loads((folder / "runs/deep/evaluate.json").read_text())["deep"]
-    summary = read_summary(folder / "runs/deep/deep")
-    assert found["error"] == pytest.approx(summary["test_error"])
+    assert completed(run)[-1] == "experiment"
+    assert (run / "report.html").is_file() == DRAWN
+    assert ("no report" in result.stderr) == (not DRAWN)
+    options = "--layers 14,8,4 --epochs 3 --minibatch 50 --threads 1"
+    said(folder, f"pretrain tiny.h5 --run alone {options}")
+    assert digests(folder / "alone") == digests(run / "deep")
+    error = read_summary(run / "deep")["test_error"]
+    assert evaluated(run)["deep"]["error"] == pytest.approx(error)
 
 
 @pytest.mark.parametrize(
-    ("task", "model", "told"),
+    ("task", "ranks", "model", "words"),
     [
-        ("classify", "classifier", "Wrong classes, percent"),
-        ("regress", "regressor", "Squared error of the labels"),
+        ("classify", 2, "classifier", "Wrong classes, percent"),
+        ("regress", 0, "regressor", "Squared error of the labels"),
     ],
 )
-def test_an_experiment_with_labels(folder, task, model, told):
-    arguments = ["deep.toml", "--set", f"finetune.task={task}", "--threads", 1]
-    result = carry_out(folder, *arguments, ranks=2 * (task == "classify")).ok()
-    assert told in result.stdout
-    assert completed(folder / "runs/deep/deep") == ["pretrain", task]
-    found = json.loads((folder / "runs/deep/evaluate.json").read_text())["deep"]
+def test_an_experiment_with_labels(folder, task, ranks, model, words):
+    run = folder / "runs" / "deep"
+    line = f"run deep.toml --set finetune.task={task} --threads 1"
+    assert words in said(folder, line, ranks=ranks)
+    assert completed(run / "deep") == ["pretrain", task]
+    found = evaluated(run)["deep"]
     assert (found["model"], found["split"]) == (model, "test")
-    summary = read_summary(folder / "runs/deep/deep")[f"{task}_error"]["test"]
-    expected = summary if task == "classify" else summary**0.5
+    error = read_summary(run / "deep")[f"{task}_error"]["test"]
+    expected = error if task == "classify" else error**0.5
     assert found["error"] == pytest.approx(expected, rel=1e-5)
-    if find_spec("matplotlib") is not None:
-        text = (folder / "runs/deep/report.html").read_text()
+    if DRAWN:
+        text = (run / "report.html").read_text()
         assert f'id="{task}-error"' in text
         assert ('table confusion"' in text) == (task == "classify")
-    again = carry_out(folder, *arguments, "--resume", "auto").ok()
-    assert again.stderr.count("there is nothing to do") == 4
 
 
-def test_labels_are_looked_for_before_training(folder):
-    np.save(folder / "bare.npy", np.random.default_rng(0).random((300, 20)))
-    arguments = ["--set", "data.source=bare.npy", "data.path=bare.h5"]
-    arguments += ["finetune.task=classify"]
-    result = carry_out(folder, "deep.toml", *arguments, ranks=2)
-    launch.assert_user_error(result, "the train rows must have labels")
-    assert not (folder / "runs/deep/deep").exists()
-
-
-def test_complete_steps_are_skipped(folder):
-    carry_out(folder, "deep.toml").ok()
-    before = contents(folder / "runs/deep")
-    result = carry_out(folder, "deep.toml", "--resume", "auto").ok()
-    assert result.stderr.count("there is nothing to do") == 4
-    for command in (["evaluate"], ["report"], ["resume"]):
-        refused = launch.run(*command, "runs/deep", cwd=folder)
-        words = ["Name a run in it, such as runs/deep/deep."]
-        words += ["'mpilayer run runs/deep/experiment.toml --resume auto'"]
-        launch.assert_user_error(refused, *words)
-    again = carry_out(folder, "runs/deep/experiment.toml", "--resume", "auto").ok()
-    assert again.stderr.count("there is nothing to do") == 4
-    after = contents(folder / "runs/deep")
+def test_it_goes_on_where_it_was_and_not_with_other_settings(folder):
+    run = folder / "runs" / "deep"
+    said(folder, "run deep.toml")
+    before = contents(run)
+    for line in (AGAIN, "run runs/deep/experiment.toml --resume auto"):
+        assert told(folder, line).count("there is nothing to do") == 4
+    after = contents(run)
     before.pop("complete"), after.pop("complete")
     assert after == before
+    for command in ("evaluate", "report", "resume"):
+        words = "Name a run in it, such as runs/deep/deep."
+        whole = "'mpilayer run runs/deep/experiment.toml --resume auto'"
+        refuse(folder, f"{command} runs/deep", words, whole)
+    words = ("must go on with the settings", "--seed was 0")
+    refuse_late(folder, f"{AGAIN} --set pretrain.seed=4", *words)
+    text = told(folder, f"{AGAIN} --set finetune.epochs=4")
+    assert "going on after epoch 2" in text
+    assert "evaluate is complete" not in text
+    assert read_summary(run / "deep")["finetune_epochs"] == 4
+    assert "epochs = 4" in (run / "experiment.toml").read_text()
 
 
-def test_more_epochs_go_on_where_fine_tuning_was(folder):
-    carry_out(folder, "deep.toml").ok()
-    more = ["--set", "finetune.epochs=4", "--resume", "auto"]
-    result = carry_out(folder, "deep.toml", *more).ok()
-    assert "going on after epoch 2" in result.stderr
-    assert "evaluate is complete" not in result.stderr
-    assert read_summary(folder / "runs/deep/deep")["finetune_epochs"] == 4
-    assert "epochs = 4" in (folder / "runs/deep/experiment.toml").read_text()
-
-
-def test_other_settings_are_no_way_to_go_on(folder):
-    carry_out(folder, "deep.toml").ok()
-    other = ["--set", "pretrain.seed=4", "--resume", "auto"]
-    result = carry_out(folder, "deep.toml", *other)
-    launch.assert_user_error(result, "must go on with the settings", "--seed was 0")
+def refuse_late(folder, line, *words, **options):
+    """Demand a refusal by one of the steps, behind words of others."""
+    launch.assert_user_error(call(folder, line, **options), *words)
 
 
 def test_a_sparse_experiment_makes_its_data(folder):
-    arguments = ["sparse.toml", "--run", "here", "--set", "data.count=300"]
-    result = carry_out(folder, *arguments, ranks=2).ok()
-    assert "making here/data.h5" in result.stderr
-    assert read_summary(folder / "here/sparse")["n_rows"] == 300
-    assert (folder / "here/compare/compare.json").is_file()
-    found = json.loads((folder / "here/evaluate.json").read_text())
-    assert list(found) == ["sparse", "compare/average", "compare/exact"]
-    again = carry_out(folder, *arguments, "--resume", "auto").ok()
-    assert "making" not in again.stderr
-    arguments[-1] = "data.count=200"
-    result = carry_out(folder, *arguments, "--resume", "auto")
-    launch.assert_user_error(result, "--count was 300, is 200")
+    line, again = "run sparse.toml --run here --set data.count", "--resume auto"
+    assert "making here/data.h5" in told(folder, f"{TWO} {line}=300")
+    assert read_summary(folder / "here" / "sparse")["n_rows"] == 300
+    assert (folder / "here" / "compare" / "compare.json").is_file()
+    names = ["sparse", "compare/average", "compare/exact"]
+    assert list(evaluated(folder / "here")) == names
+    assert "making" not in told(folder, f"{line}=300 {again}")
+    refuse_late(folder, f"{line}=200 {again}", "--count was 300, is 200")
+    refuse_late(folder, f"{line}=300", "holds an experiment already", "--replace")
+    (folder / "here" / "mine.txt").write_text("precious")
+    refuse_late(folder, f"{line}=300 --replace", "other files (mine.txt)")
+    (folder / "here" / "mine.txt").unlink()
+    said(folder, f"{line}=200 --replace")
+    refuse_late(folder, "run sparse.toml --run .", "holds other files")
 
 
 def test_a_time_limit_passes_through(folder):
-    arguments = ["deep.toml", "--set", "pretrain.epochs=3000", "--max-time", 2]
-    result = carry_out(folder, *arguments, ranks=2)
+    line = "run deep.toml --set pretrain.epochs=3000 --max-time 2"
+    result = call(folder, f"{TWO} {line}")
     assert result.code == 75, result
     assert "--resume auto" in result.stderr
-    assert "experiment" not in completed(folder / "runs/deep")
+    assert "experiment" not in completed(folder / "runs" / "deep")
 
 
 def test_a_signal_saves_and_the_rest_is_done_later(folder):
-    often = ["deep.toml", "--set", "finetune.epochs=9", "--checkpoint-every", 1]
-    run = folder / "runs/deep/deep"
-    with launch.started("run", *often, cwd=folder, program=slowly(0.1)) as job:
-        job.wait_for(run / "metrics/finetune.jsonl")
+    line = "run deep.toml --set finetune.epochs=9 --checkpoint-every 1"
+    run = folder / "runs" / "deep" / "deep"
+    with launch.started(*line.split(), cwd=folder, program=slowly(0.1)) as job:
+        job.wait_for(run / "metrics" / "finetune.jsonl")
         job.signal(signal.SIGUSR1)
         result = job.finish()
     assert result.code == 75, result
     assert "in step finetune because of SIGUSR1" in result.stderr
-    carry_out(folder, *often, "--resume", "auto").ok()
-    carry_out(folder, *often, "--run", "whole").ok()
-    assert_same(run, folder / "whole/deep")
-
-
-def test_an_experiment_is_not_overwritten(folder):
-    carry_out(folder, "sparse.toml").ok()
-    result = carry_out(folder, "sparse.toml")
-    launch.assert_user_error(result, "holds an experiment already", "--replace")
-    (folder / "runs/sparse/mine.txt").write_text("precious")
-    result = carry_out(folder, "sparse.toml", "--replace")
-    launch.assert_user_error(result, "other files (mine.txt)")
-    (folder / "runs/sparse/mine.txt").unlink()
-    carry_out(folder, "sparse.toml", "--replace").ok()
-    result = carry_out(folder, "sparse.toml", "--run", ".")
-    launch.assert_user_error(result, "holds other files")
+    said(folder, f"{line} --resume auto")
+    said(folder, f"{line} --run whole")
+    assert_same(run, folder / "whole" / "deep")
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--set", "finetune.epoch=3"], ["unknown key 'epoch'"]),
-        (["--set", "data.path=none.h5"], ["none.h5 is not a file", "data.path"]),
-        (["--set", "finetune.minibatch=231"], ["231 in [finetune] with 230"]),
-        (["--set", "pretrain.layers=5", "pretrain.loss=l1"], ["unknown loss"]),
-        (["--resume", "auto", "--replace"], ["--resume and --replace"]),
+        ("--set finetune.epoch=3", ("unknown key 'epoch'",)),
+        ("--set data.path=none.h5", ("none.h5 is not a file", "data.path")),
+        ("--set finetune.minibatch=231", ("231 in [finetune] with 230",)),
+        ("--set pretrain.layers=5 pretrain.loss=l1", ("unknown loss",)),
+        ("--resume auto --replace", ("--resume and --replace",)),
+        # Before training, but not before the data are made.
+        ("--set data.source=bare.npy data.path=bare.h5 finetune.task=classify",
+         ("the train rows must have labels",)),
     ],
-    ids=lambda value: value[-1],
-)
+)  # fmt: skip
 def test_nothing_is_trained_before_all_is_checked(folder, options, words):
-    launch.assert_user_error(carry_out(folder, "deep.toml", *options), *words)
-    assert not (folder / "runs/deep/deep").exists()
+    np.save(folder / "bare.npy", np.random.default_rng(0).random((300, 20)))
+    refuse_late(folder, f"run deep.toml {options}", *words)
+    assert not (folder / "runs" / "deep" / "deep").exists()
 
 
-def test_what_finds_no_data_leaves_nothing(folder, refused):
-    words = "there is no none.npy"
-    arguments = ["run", "sparse.toml", "--set", "data.source=none.npy"]
-    refused(words, *arguments, ranks=2)
+def test_what_finds_no_data_leaves_nothing(folder):
+    line = f"{TWO} run sparse.toml --set data.source=none.npy"
+    refuse(folder, line, "there is no none.npy")
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "finetune", "sparse", "experiment"])
-def test_a_template_is_read_back(folder, pretrained, kind):
-    launch.run("config", kind, "-o", "made.toml", cwd=folder).ok()
-    text = launch.run("config", kind, cwd=folder).ok().stdout
-    assert (folder / "made.toml").read_text() == text
-    result = launch.run("config", kind, "-o", "made.toml", cwd=folder)
-    launch.assert_user_error(result, "made.toml exists", "--replace")
-    commands = {
-        "pretrain": ["pretrain", "no.h5", "--run", "x", "--config", "made.toml"],
-        "finetune": ["finetune", "no", "--config", "made.toml"],
-        "sparse": ["sparse", "no.h5", "--run", "x", "--config", "made.toml"],
-        "experiment": ["run", "made.toml", "--set", "data.path=no.h5"],
-    }
-    # The settings are accepted: what is missed is the data, or the run.
-    result = launch.run(*commands[kind], cwd=folder)
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("pretrain", "pretrain no.h5 --run x --config made.toml"),
+        ("finetune", "finetune no --config made.toml"),
+        ("sparse", "sparse no.h5 --run x --config made.toml"),
+        ("experiment", "run made.toml --set data.path=no.h5"),
+    ],
+)
+def test_a_template_is_read_back(tmp_path, kind, line):
+    """The settings are accepted: what is missed is the data, or the run."""
+    said(tmp_path, f"config {kind} -o made.toml")
+    assert (tmp_path / "made.toml").read_text() == said(tmp_path, f"config {kind}")
+    refuse(tmp_path, f"config {kind} -o made.toml", "made.toml exists", "--replace")
+    result = call(tmp_path, line)
     launch.assert_user_error(result, "no")
     assert "unknown" not in result.stderr
 
 
-def test_config_of_unknown_kind():
-    result = launch.run("config", "spares")
-    launch.assert_user_error(result, "unknown kind 'spares'", "'sparse'?")
+def test_config_of_unknown_kind(tmp_path):
+    refuse(tmp_path, "config spares", "unknown kind 'spares'", "'sparse'?")

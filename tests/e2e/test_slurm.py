@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import contents, digests, read_summary
 from tests.e2e.test_job import JOB, calls
 from tests.support import launch
 from tests.support.jobs import GARBLED, LIMIT, Place, cancel, describe, warn
+from tests.support.small import contents, digests, read_summary
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -1,6 +1,6 @@
 """Sparse autoencoders from end to end."""
 
-import json
+import shutil
 import tomllib
 from importlib.util import find_spec
 
@@ -11,10 +11,11 @@ from mpilayer.config import PRESETS, SparseConfig, as_values, flag
 from mpilayer.data.dataset import Dataset
 from mpilayer.models.base import LayerShape
 from mpilayer.store import checkpoint
-from tests.e2e.conftest import contents, read_summary, records, write_patches
 from tests.support import launch, sparse
 from tests.support.breaks import assert_same
+from tests.support.command import call, found, said
 from tests.support.plain import FUNCTIONS, named
+from tests.support.small import contents, read_summary, records, write_patches
 
 RANKS = (0, 1, 3)
 SETTINGS = {
@@ -24,22 +25,21 @@ SETTINGS = {
     "sparsity_target": 0.1,
     "evaluations": 40,
 }
-OPTIONS = [f"{flag(name)}={value}" for name, value in SETTINGS.items()]
-
-
-def train(data, run, *options, ranks=0):
-    """Train, and return what was printed."""
-    arguments = ["sparse", data, "--run", run, *OPTIONS, *options]
-    return launch.run(*arguments, ranks=ranks).ok()
+OPTIONS = " ".join(f"{flag(name)}={value}" for name, value in SETTINGS.items())
+TRAIN = f"sparse toy.h5 --run run {OPTIONS}"
 
 
 def trained(run):
     """Return the shape and the parameter vector of a run."""
-    arrays, found = checkpoint.load(run / "checkpoints" / "sparse.h5")
+    arrays, facts = checkpoint.load(run / "checkpoints" / "sparse.h5")
     keys = ("n_visible", "n_hidden", "visible", "hidden")
-    shape = LayerShape(*(found[key] for key in keys))
+    shape = LayerShape(*(facts[key] for key in keys))
     parts = [arrays[f"parameters/{name}"].ravel() for name in sparse.shapes(shape)]
     return shape, np.concatenate(parts)
+
+
+def written(run):
+    return tomllib.loads((run / "config.toml").read_text())["sparse"]
 
 
 def rows_of(path, split="train"):
@@ -49,28 +49,33 @@ def rows_of(path, split="train"):
 
 @pytest.fixture(scope="module")
 def runs(toy, tmp_path_factory):
-    """Give an exact run for each number of ranks, and what was printed."""
+    """Give an exact run for each number of ranks, in a folder, and what was printed.
+
+    ``averaged`` has all defaults of the mode, on 2 ranks.
+    """
     folder, results = tmp_path_factory.mktemp("sparse"), {}
+    shutil.copy(toy, folder / "toy.h5")
     for ranks in RANKS:
-        run = folder / f"ranks-{ranks}"
-        options = ["--kl", "exact", "--dtype", "float64"]
-        results[ranks] = run, train(toy, run, *options, ranks=ranks)
-    return results
+        line = f"sparse toy.h5 --run exact-{ranks} --kl exact --dtype float64 {OPTIONS}"
+        results[f"exact-{ranks}"] = call(folder, line, ranks=ranks).ok()
+    line = f"mpiexec -n 2 sparse toy.h5 --run averaged {OPTIONS}"
+    results["averaged"] = call(folder, line).ok()
+    return folder, results
 
 
-@pytest.fixture(scope="module")
-def averaged(toy, tmp_path_factory):
-    """Give a run with all defaults of the mode, on 2 ranks."""
-    run = tmp_path_factory.mktemp("average") / "run"
-    return run, train(toy, run, ranks=2)
+@pytest.fixture
+def folder(toy, tmp_path):
+    """Give a folder with the data."""
+    shutil.copy(toy, tmp_path / "toy.h5")
+    return tmp_path
 
 
 # --- a run
 
 
 @pytest.mark.parametrize("ranks", RANKS)
-def test_a_run_leaves_what_it_must(runs, toy, ranks):
-    run, result = runs[ranks]
+def test_a_run_leaves_what_it_must(runs, ranks):
+    run, result = runs[0] / f"exact-{ranks}", runs[1][f"exact-{ranks}"]
     names = {name for name, digest in contents(run).items() if digest != "folder"}
     expected = {"config.toml", "summary.json", "filters.npy", "complete"}
     expected |= {"metrics/sparse.jsonl", "checkpoints/sparse.h5"}
@@ -90,14 +95,13 @@ def test_a_run_leaves_what_it_must(runs, toy, ranks):
 
 
 @pytest.mark.parametrize("ranks", RANKS)
-def test_summary(runs, toy, ranks):
-    run, _ = runs[ranks]
-    summary = read_summary(run)
+def test_summary_and_metrics(runs, toy, ranks):
+    run = runs[0] / f"exact-{ranks}"
+    summary, lines = read_summary(run), records(run)
     assert summary["ranks"] == max(ranks, 1)
     assert (summary["kl"], summary["optimizer"]) == ("exact", "lbfgs")
     assert (summary["evaluations"], summary["stopped_by"]) == (40, "evaluations")
-    assert 0 < summary["iterations"] < 40
-    assert summary["exact_cost"] == summary["cost"]
+    assert 0 < summary["iterations"] <= lines[-1]["iteration"] + 1 < 41
     assert 0 < summary["allreduce_seconds"] < summary["seconds"]
     mean = np.mean(summary["mean_activations"])
     assert summary["mean_activation"] == pytest.approx(mean)
@@ -108,12 +112,21 @@ def test_summary(runs, toy, ranks):
     assert summary["cost"] == pytest.approx(cost, rel=1e-12)
     norm = pytest.approx(np.linalg.norm(gradient), rel=1e-9)
     assert summary["gradient_norm"] == norm
+    # Any number of ranks reaches the same cost.
+    assert summary["cost"] == read_summary(runs[0] / "exact-0")["cost"]
+    assert summary["cost"] == summary["exact_cost"] < 0.9 * lines[0]["cost"]
+    assert [line["evaluation"] for line in lines] == list(range(1, 41))
+    assert summary["cost"] == min(line["cost"] for line in lines)
+    for line in lines:
+        parts = line["reconstruction"] + line["decay"] + line["sparsity"]
+        assert parts == pytest.approx(line["cost"], rel=1e-14)
+        assert min(line["computing"], line["allreduce"], line["seconds"]) >= 0
 
 
-def test_any_number_of_ranks_reaches_the_same_cost(runs):
-    costs = [read_summary(run)["cost"] for run, _ in runs.values()]
-    assert len(set(costs)) == 1
-    assert costs[0] < 0.9 * records(runs[0][0])[0]["cost"]
+@pytest.fixture(scope="module")
+def many_patches(tmp_path_factory):
+    """Give a data set of some blocks of rows."""
+    return write_patches(tmp_path_factory.mktemp("many") / "many.h5", n_train=4501)
 
 
 @pytest.mark.parametrize(
@@ -127,169 +140,120 @@ def test_any_number_of_ranks_reaches_the_same_cost(runs):
 )
 def test_seven_ranks_and_one_find_the_same_bits(many_patches, tmp_path, options):
     """Some ranks have a block of rows, others two."""
-    runs = [tmp_path / "one", tmp_path / "seven"]
-    for run, ranks in zip(runs, (0, 7), strict=True):
-        train(many_patches, run, *options.split(), ranks=ranks)
-    assert read_summary(runs[1])["ranks"] == 7
-    settings = [tomllib.loads((run / "config.toml").read_text()) for run in runs]
-    assert settings[0]["sparse"] == settings[1]["sparse"]
-    assert_same(*runs)
+    line = f"sparse {many_patches} {OPTIONS} {options} --run"
+    said(tmp_path, f"{line} one")
+    said(tmp_path, f"mpiexec -n 7 {line} seven")
+    assert read_summary(tmp_path / "seven")["ranks"] == 7
+    assert written(tmp_path / "one") == written(tmp_path / "seven")
+    assert_same(tmp_path / "one", tmp_path / "seven")
 
 
-@pytest.fixture(scope="module")
-def many_patches(tmp_path_factory):
-    """Give a data set of some blocks of rows."""
-    return write_patches(tmp_path_factory.mktemp("many") / "many.h5", n_train=4501)
-
-
-@pytest.mark.parametrize("ranks", RANKS)
-def test_metrics_have_a_line_an_evaluation(runs, ranks):
-    run, _ = runs[ranks]
-    lines = records(run)
-    assert [line["evaluation"] for line in lines] == list(range(1, 41))
-    assert lines[-1]["iteration"] + 1 >= read_summary(run)["iterations"]
-    assert read_summary(run)["cost"] == min(line["cost"] for line in lines)
-    for line in lines:
-        parts = line["reconstruction"] + line["decay"] + line["sparsity"]
-        assert parts == pytest.approx(line["cost"], rel=1e-14)
-        assert min(line["computing"], line["allreduce"], line["seconds"]) >= 0
-
-
-def test_the_average_of_two_ranks(averaged, toy):
-    run, result = averaged
+def test_the_average_of_two_ranks(runs, toy):
+    run = runs[0] / "averaged"
     summary, (shape, vector) = read_summary(run), trained(run)
     config, x = SparseConfig(**SETTINGS), rows_of(toy)
-    halves = np.split(x, 2)
-    average, _ = sparse.average(shape, vector, halves, config)
+    average, _ = sparse.average(shape, vector, np.split(x, 2), config)
     exact, _ = sparse.exact(shape, vector, x, config)
     assert summary["kl"] == "average"
     assert summary["cost"] == pytest.approx(average, rel=1e-5)
     assert summary["exact_cost"] == pytest.approx(exact, rel=1e-5)
     assert summary["cost"] > summary["exact_cost"]
-    assert "cost with the exact sparsity term" in result.stdout
+    assert "cost with the exact sparsity term" in runs[1]["averaged"].stdout
 
 
-def test_the_configuration_is_effective_and_repeats_the_run(averaged, toy, tmp_path):
-    run, _ = averaged
-    written = tomllib.loads((run / "config.toml").read_text())
-    assert list(written["sparse"]) == list(as_values(SparseConfig()))
+def test_the_configuration_is_effective_and_repeats_the_run(runs, folder):
+    run = runs[0] / "averaged"
+    assert list(written(run)) == list(as_values(SparseConfig()))
     expected = SparseConfig(**SETTINGS, shards=2).resolved()
-    assert written["sparse"] == as_values(expected)
-    assert written["data"]["n_visible"] == 16
-    again = tmp_path / "again"
-    arguments = ["sparse", toy, "--run", again, "--config", run / "config.toml"]
-    launch.run(*arguments, ranks=2).ok()
-    assert read_summary(again)["digest"] == read_summary(run)["digest"]
-
-
-def test_the_output_is_resolved_and_flags_count_more_than_the_file(toy, tmp_path):
-    file = tmp_path / "config.toml"
-    file.write_text('[sparse]\nhidden = 3\nkl = "exact"\nactivation = "tanh"\n')
-    arguments = ["sparse", toy, "--run", tmp_path / "run", "--config", file]
-    launch.run(*arguments, "--hidden", 4, "--evaluations", 3).ok()
-    written = tomllib.loads((tmp_path / "run" / "config.toml").read_text())["sparse"]
-    assert (written["hidden"], written["kl"], written["output"]) == (4, "exact", "tanh")
+    assert written(run) == as_values(expected)
+    line = f"sparse toy.h5 --run again --config {run / 'config.toml'}"
+    said(folder, line, ranks=2)
+    assert read_summary(folder / "again")["digest"] == read_summary(run)["digest"]
+    # The output is resolved, and flags count more than the file.
+    settings = '[sparse]\nhidden = 3\nkl = "exact"\nactivation = "tanh"\n'
+    (folder / "own.toml").write_text(settings)
+    line = "sparse toy.h5 --run own --config own.toml --hidden 4 --evaluations 3"
+    said(folder, line)
+    expected = {"hidden": 4, "kl": "exact", "output": "tanh"}
+    assert written(folder / "own").items() >= expected.items()
 
 
 def test_the_preset_ufldl(tiny, tmp_path):
     """Also rows that are not square patches."""
     run = tmp_path / "run"
-    arguments = ["sparse", tiny, "--run", run, "--preset", "ufldl"]
-    result = launch.run(*arguments, "--evaluations", 20, ranks=2).ok()
-    written = tomllib.loads((run / "config.toml").read_text())["sparse"]
+    line = f"mpiexec -n 2 sparse {tiny} --run run --preset ufldl --evaluations 20"
+    assert "filters.npy" in said(tmp_path, line)
     expected = {**PRESETS["ufldl"], "preset": "ufldl", "output": "sigmoid"}
-    assert {key: written[key] for key in expected} == expected
+    assert written(run).items() >= expected.items()
     assert np.load(run / "filters.npy").shape == (25, 20)
     assert not (run / "filters.png").exists()
-    assert "filters.npy" in result.stdout
 
 
-def test_more_ranks_than_rows(tmp_path):
-    data = write_patches(tmp_path / "few.h5", n_train=2)
-    result = train(data, tmp_path / "run", ranks=3)
+def test_what_is_likely_to_be_a_mistake_is_told(folder):
+    result = call(folder, f"{TRAIN} --kl exact --sparsity-weight 0").ok()
+    words = "warning: --kl exact makes no difference: --sparsity-weight is 0"
+    assert words in result.stderr
+    assert read_summary(folder / "run")["sparsity"] == 0
+    write_patches(folder / "toy.h5", n_train=2)
+    result = call(folder, f"mpiexec -n 3 {TRAIN} --replace").ok()
     words = "3 ranks share 2 training rows in 2 blocks; 1 have none. Start fewer ranks."
     assert f"warning: {words}" in result.stderr
     assert "sparsity term averaged over 2 shards of 2 rows" in result.stderr
-    assert read_summary(tmp_path / "run")["n_rows"] == 2
+    assert read_summary(folder / "run")["n_rows"] == 2
 
 
-def test_a_mode_that_makes_no_difference(toy, tmp_path):
-    result = train(toy, tmp_path / "run", "--kl", "exact", "--sparsity-weight", 0)
-    words = "warning: --kl exact makes no difference: --sparsity-weight is 0"
-    assert words in result.stderr
-    assert read_summary(tmp_path / "run")["sparsity"] == 0
+# A mean that forgets nothing drives the biases on and on.
+ON = "--optimizer sgd --sgd-sparsity bias --memory 0.999999"
 
 
 @pytest.mark.parametrize(
     ("options", "ranks", "words"),
     [
-        (["--weight-decay", 10], 2, "all 5 hidden units are dead"),
-        (
-            # A mean that forgets nothing drives the biases on and on.
-            ["--optimizer=sgd", "--sgd-sparsity=bias", "--memory=0.999999"],
-            0,
-            "the cost is infinite: a hidden unit never fires",
-        ),
+        ("--weight-decay 10", 2, "all 5 hidden units are dead"),
+        (ON, 0, "the cost is infinite: a hidden unit never fires"),
     ],
 )
-def test_a_run_that_has_learned_nothing(toy, tmp_path, options, ranks, words):
+def test_a_run_that_has_learned_nothing(folder, options, ranks, words):
     """The console, the summary and the report say so."""
-    run, page = tmp_path / "run", tmp_path / "report.html"
-    result = train(toy, run, *options, ranks=ranks)
+    result = call(folder, f"{TRAIN} {options}", ranks=ranks).ok()
     assert result.stderr.count(f"warning: {words}") == 1
-    summary = read_summary(run)
+    summary = read_summary(folder / "run")
     assert summary["warning"].startswith(words)
     assert summary["dead_units"] == 5
     assert "5 of 5" in result.stdout
-    launch.run("report", run, "-o", page).ok()
-    assert page.read_text().count(f"Warning: {words}") == 1
+    said(folder, "report run")
+    assert (folder / "report.html").read_text().count(f"Warning: {words}") == 1
 
 
-def test_a_cost_that_is_no_number(toy, tmp_path):
+def test_a_cost_that_is_no_number(folder):
     """The rate is far too high: the error says where the last good weights are."""
-    run = tmp_path / "run"
-    options = ["--optimizer", "sgd", "--learning-rate", "1e10"]
-    arguments = ["sparse", toy, "--run", run, *OPTIONS, *options]
-    result = launch.run(*arguments, ranks=2)
+    run = folder / "run"
+    result = call(folder, f"mpiexec -n 2 {TRAIN} --optimizer sgd --learning-rate 1e10")
     lines = records(run)
-    number = len(lines)
-    launch.assert_user_error(
-        result, f"evaluation {number} found NaN", "--learning-rate", "sparse.h5"
-    )
-    assert [line["evaluation"] for line in lines] == list(range(1, number + 1))
+    words = f"evaluation {len(lines)} found NaN", "--learning-rate", "sparse.h5"
+    launch.assert_user_error(result, *words)
+    assert [line["evaluation"] for line in lines] == list(range(1, len(lines) + 1))
     assert lines[-1]["cost"] is None
-    _, vector = trained(run)
-    assert np.isfinite(vector).all()
+    assert np.isfinite(trained(run)[1]).all()
     assert not (run / "summary.json").exists()
 
 
-# --- using a run
-
-
-def expected_codes(run, x):
-    """Return codes and reconstructions."""
+def test_a_run_is_used(runs, folder, toy):
+    run = runs[0] / "exact-3"
     shape, vector = trained(run)
     p = named(sparse.shapes(shape), vector)
-    codes = FUNCTIONS[shape.hidden](x @ p["weights"] + p["hidden_bias"])
-    output = codes @ p["decode_weights"] + p["visible_bias"]
-    return codes, FUNCTIONS[shape.visible](output)
-
-
-def test_evaluate(runs, toy):
-    run, _ = runs[3]
-    found = launch.run("evaluate", run, "--json", ranks=2).ok()
-    found, x = json.loads(found.stdout), rows_of(toy, "test")
-    _, output = expected_codes(run, x)
+    for command in ("encode", "reconstruct"):
+        said(folder, f"{command} {run} toy.h5 -o {command}.h5")
+    for split in ("train", "test"):
+        x = rows_of(toy, split)
+        codes = FUNCTIONS[shape.hidden](x @ p["weights"] + p["hidden_bias"])
+        output = codes @ p["decode_weights"] + p["visible_bias"]
+        output = FUNCTIONS[shape.visible](output)
+        for command, expected in (("encode", codes), ("reconstruct", output)):
+            made = rows_of(folder / f"{command}.h5", split)
+            np.testing.assert_allclose(made, expected, atol=1e-5)
+    result = found(folder, f"mpiexec -n 2 evaluate {run}")
     error = np.mean(np.sum((x - output) ** 2, axis=1))
-    assert found["error"] == pytest.approx(error, rel=1e-5)
-    assert (found["model"], found["n_code"], found["n_samples"]) == ("sparse", 5, 60)
-
-
-def test_encode_and_reconstruct(runs, toy, tmp_path):
-    run, _ = runs[1]
-    for k, command in enumerate(("encode", "reconstruct")):
-        out = tmp_path / f"{command}.h5"
-        launch.run(command, run, toy, "-o", out).ok()
-        for split in ("train", "test"):
-            expected = expected_codes(run, rows_of(toy, split))[k]
-            np.testing.assert_allclose(rows_of(out, split), expected, atol=1e-5)
+    assert result["error"] == pytest.approx(error, rel=1e-5)
+    facts = (result["model"], result["n_code"], result["n_samples"])
+    assert facts == ("sparse", 5, 60)

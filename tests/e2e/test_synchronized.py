@@ -10,125 +10,103 @@ import pytest
 from mpilayer.config import FinetuneConfig, PretrainConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.train.schedule import Schedule, simulate
-from tests.e2e.conftest import LAYERS, contents, digests, read_summary, records
+from tests.e2e.conftest import LAYERS
 from tests.support import launch
+from tests.support.command import call, found, refuse, said, told
+from tests.support.small import contents, digests, read_summary, records
 
 RANKS = (0, 2, 4)
-SETTINGS = ("--layers", "14,10,8,4", "--minibatch", "40", "--threads", "1")
-SUMMARY_KEYS = {
-    *("pretrain_seconds", "finetune_seconds", "schedule", "epochs"),
-    *("train_error", "validation_error", "test_error", "ranks", "threads_per_rank"),
-}
+SPLITS = ("train", "validation", "test")
+SETTINGS = "--layers 14,10,8,4 --minibatch 40 --threads 1"
+LOCKSTEP = "--epochs 3,4,3,3 --extra-epochs 0,0,1,2 --lag 1"
+TUNE = "--epochs 4 --optimizer adam --minibatch 32 --threads 1"
 SECONDS = ("training", "transform", "waiting", "sending")
 METRICS_KEYS = {"layer", "epoch", "used", *SECONDS, "train_error", "validation_error"}
 
 
-def pretrain(data, run, *options, ranks=0):
-    """Pre-train the four small layers, and return the run."""
-    arguments = ["pretrain", data, "--run", run, *SETTINGS, *options]
-    launch.run(*arguments, ranks=ranks).ok()
+def pretrain(data, run, options, ranks=0):
+    """Pre-train the four small layers; return the run."""
+    said(run.parent, f"pretrain {data} --run {run} {SETTINGS} {options}", ranks=ranks)
     return run
 
 
-def evaluate(run, *options, ranks=0):
-    shown = launch.run("evaluate", run, "--json", *options, ranks=ranks).ok().stdout
-    return json.loads(shown)
-
-
 @pytest.fixture(scope="module")
-def runs(tiny, tmp_path_factory):
-    """Give a lockstep run for each number of ranks, and what was printed."""
+def folder(tiny, tmp_path_factory):
+    """Give a folder with a lockstep run of each number of ranks, ``tuned`` on as many.
+
+    What was printed lies beside them.
+    """
     folder = tmp_path_factory.mktemp("lockstep")
-    results = {}
-    for ranks in RANKS:
-        run = folder / f"ranks-{ranks}"
-        options = ["--epochs", "3,4,3,3", "--extra-epochs", "0,0,1,2", "--lag", 1]
-        arguments = ["pretrain", tiny, "--run", run, *SETTINGS, *options]
-        results[ranks] = (run, launch.run(*arguments, ranks=ranks).ok())
-    return results
-
-
-@pytest.fixture(scope="module")
-def finetuned(runs, tmp_path_factory):
-    """Give the same run, fine-tuned on each number of ranks."""
-    folder = tmp_path_factory.mktemp("finetuned")
-    results = {}
-    for ranks in RANKS:
-        run = shutil.copytree(runs[2][0], folder / f"ranks-{ranks}")
-        options = ["--epochs", 4, "--optimizer", "adam", "--minibatch", 32]
-        launch.run("finetune", run, *options, "--threads", 1, ranks=ranks).ok()
-        results[ranks] = run
-    return results
+    shutil.copy(tiny, folder / "tiny.h5")
+    for n in RANKS:
+        line = f"pretrain tiny.h5 --run run-{n} {SETTINGS} {LOCKSTEP}"
+        result = call(folder, line, ranks=n).ok()
+        (folder / f"results-{n}").write_text(result.stdout)
+        (folder / f"progress-{n}").write_text(result.stderr)
+    for n in RANKS:
+        shutil.copytree(folder / "run-2", folder / f"tuned-{n}")
+        said(folder, f"finetune tuned-{n} {TUNE}", ranks=n)
+    return folder
 
 
 @pytest.mark.parametrize("ranks", RANKS)
-def test_a_run_leaves_what_it_must(runs, ranks):
-    run, result = runs[ranks]
-    names = set(contents(run)) - {"metrics", "checkpoints"}
+def test_a_run_leaves_what_it_must(folder, ranks):
+    run = folder / f"run-{ranks}"
     layers = range(1, len(LAYERS) + 1)
-    assert names == {
+    assert set(contents(run)) - {"metrics", "checkpoints"} == {
         *("config.toml", "schedule.json", "summary.json", "complete"),
         "metrics/stack.jsonl",
         *(f"metrics/layer-{layer}.jsonl" for layer in layers),
         *(f"checkpoints/layer-{layer}.h5" for layer in layers),
     }
     summary = read_summary(run)
-    assert set(summary) >= SUMMARY_KEYS
     assert summary["ranks"] == max(ranks, 1)
     assert summary["threads_per_rank"] == 1
     assert summary["schedule"] == "lockstep"
     assert summary["epochs"] == [3, 4, 4, 5]
     assert summary["finetune_seconds"] is None
     assert 0 < summary["pretrain_seconds"] < 60
-    assert all(0 < summary[f"{s}_error"] < 20 for s in ("train", "validation", "test"))
+    assert all(0 < summary[f"{split}_error"] < 20 for split in SPLITS)
     owners = [layer["rank"] for layer in summary["layers"]]
     assert owners == sorted(owners)
     assert set(owners) == set(range(max(ranks, 1)))
     # Only rank 0 prints.
-    assert result.stderr.count("host, 1 BLAS thread each") == 1
-    assert result.stderr.count("rank 0: layer") == 1
-    assert "layer 4: 5/5" in result.stderr
-    assert result.stdout.count("Seconds of each layer") == 1
-    assert "PCA" in result.stdout
-    tables = result.stdout.partition("Pre-training took")[0]
+    progress = (folder / f"progress-{ranks}").read_text()
+    assert progress.count("host, 1 BLAS thread each") == 1
+    assert progress.count("rank 0: layer") == 1
+    assert "layer 4: 5/5" in progress
+    results = (folder / f"results-{ranks}").read_text()
+    assert results.count("Seconds of each layer") == 1
+    tables = results.partition("Pre-training took")[0]
+    assert "PCA" in tables
     assert max(map(len, tables.splitlines())) <= 80
-
-
-@pytest.mark.parametrize("ranks", RANKS)
-def test_metrics_have_a_line_a_layer_and_epoch(runs, ranks):
-    run, _ = runs[ranks]
-    schedule = Schedule.from_json((run / "schedule.json").read_text(), "schedule")
-    for index, epochs in enumerate(read_summary(run)["epochs"]):
-        lines = records(run, f"layer-{index + 1}")
-        assert [line["epoch"] for line in lines] == list(range(1, epochs + 1))
-        assert tuple(line["used"] for line in lines) == schedule.used[index]
+    table = Schedule.from_json((run / "schedule.json").read_text(), "schedule")
+    for layer, used in enumerate(table.used, start=1):
+        lines = records(run, f"layer-{layer}")
+        assert [line["epoch"] for line in lines] == list(range(1, len(used) + 1))
+        assert tuple(line["used"] for line in lines) == used
         for line in lines:
             assert set(line) >= METRICS_KEYS
-            assert line["layer"] == index + 1
+            assert line["layer"] == layer
             assert min(line[k] for k in SECONDS) >= 0
             assert line["train_error"] > 0
+    # The same bits on any number of ranks, other bits in each layer.
+    assert digests(run) == digests(folder / "run-0")
+    assert len(set(digests(run))) == len(LAYERS)
 
 
-def test_lockstep_gives_the_same_bits_on_any_number_of_ranks(runs):
-    expected = digests(runs[0][0])
-    assert len(set(expected)) == len(LAYERS)
-    for ranks in RANKS[1:]:
-        assert digests(runs[ranks][0]) == expected
-
-
-def test_the_configuration_is_effective_and_repeats_the_run(runs, tiny, tmp_path):
-    run, _ = runs[4]
-    written = tomllib.loads((run / "config.toml").read_text())
+def test_the_configuration_is_effective_and_repeats_the_run(folder, tmp_path):
+    config, data = folder / "run-4" / "config.toml", folder / "tiny.h5"
+    written = tomllib.loads(config.read_text())["pretrain"]
     default = as_values(PretrainConfig())
-    assert list(written["pretrain"]) == list(default)
-    assert written["pretrain"]["momentum"] == default["momentum"]
-    assert written["pretrain"]["extra_epochs"] == [0, 0, 1, 2]
-    options = ["--config", run / "config.toml", "--threads", 1]
-    pretrain(tiny, tmp_path / "again", *options)
-    assert digests(tmp_path / "again") == digests(run)
+    assert list(written) == list(default)
+    assert written["momentum"] == default["momentum"]
+    assert written["extra_epochs"] == [0, 0, 1, 2]
     # A flag counts more than the file.
-    pretrain(tiny, tmp_path / "other", *options, "--seed", 1)
-    assert digests(tmp_path / "other") != digests(run)
+    for run, options, same in (("again", "", True), ("other", "--seed 1", False)):
+        line = f"pretrain {data} --run {run} --config {config} --threads 1 {options}"
+        said(tmp_path, line)
+        assert (digests(tmp_path / run) == digests(folder / "run-4")) == same
 
 
 def test_the_data_are_only_read(tiny, tmp_path):
@@ -137,66 +115,59 @@ def test_the_data_are_only_read(tiny, tmp_path):
     data = shutil.copy(tiny, folder / "tiny.h5")
     data.chmod(0o400)
     before = contents(folder), data.stat().st_mtime_ns
-    run = pretrain(data, tmp_path / "some" / "where" / "run", "--epochs", 1, ranks=2)
-    launch.run("finetune", run, "--epochs", 1).ok()
-    launch.run("encode", run, data, "-o", tmp_path / "codes.h5").ok()
+    run = pretrain(data, tmp_path / "run", "--epochs 1", ranks=2)
+    said(tmp_path, f"finetune {run} --epochs 1")
+    said(tmp_path, f"encode {run} {data} -o codes.h5")
     assert (contents(folder), data.stat().st_mtime_ns) == before
 
 
 @pytest.mark.parametrize("ranks", RANKS)
-def test_evaluate(runs, finetuned, ranks):
-    result = evaluate(finetuned[ranks], ranks=ranks)
-    summary = read_summary(finetuned[ranks])
-    assert result["split"] == "test"
-    assert result["n_samples"] == 60
+def test_fine_tuning_and_its_evaluation(folder, ranks):
+    """As good on any number of ranks, and better than before."""
+    result = found(folder, f"evaluate tuned-{ranks}", ranks=ranks)
+    summary, other = (read_summary(folder / f"tuned-{n}") for n in (ranks, 0))
+    assert (result["split"], result["n_samples"]) == ("test", 60)
     assert result["model"] == "finetuned"
     assert result["error"] == pytest.approx(summary["test_error"], rel=1e-6)
     assert result["pca_error"] == pytest.approx(summary["pca"]["test"], rel=1e-6)
-    before = evaluate(runs[ranks][0], "--split", "validation")
+    before = found(folder, f"evaluate run-{ranks} --split validation")
     assert (before["model"], before["n_samples"]) == ("pretrained", 70)
     assert result["error"] < before["error"]
+    for split in SPLITS:
+        error = pytest.approx(other[f"{split}_error"], rel=1e-4)
+        assert summary[f"{split}_error"] == error
 
 
-def test_finetuning_agrees_for_any_number_of_ranks(finetuned):
-    errors = [
-        [read_summary(run)[f"{s}_error"] for s in ("train", "validation", "test")]
-        for run in finetuned.values()
-    ]
-    for found in errors[1:]:
-        np.testing.assert_allclose(found, errors[0], rtol=1e-4)
-
-
-def test_finetuning_adds_to_the_run(runs, finetuned):
-    run = finetuned[4]
-    new = set(contents(run)) - set(contents(runs[2][0]))
+def test_fine_tuning_adds_to_the_run_and_replaces_what_it_added(folder, tmp_path):
+    run, before = folder / "tuned-4", read_summary(folder / "run-2")
+    new = set(contents(run)) - set(contents(folder / "run-2"))
     assert new == {"checkpoints/finetuned.h5", "metrics/finetune.jsonl"}
-    summary, before = read_summary(run), read_summary(runs[2][0])
+    summary = read_summary(run)
     assert summary["finetune_seconds"] > 0
     assert summary["finetune_ranks"] == 4
     for key in ("ranks", "layers", "pretrained", "pca", "pretrain_seconds"):
         assert summary[key] == before[key]
-    sections = tomllib.loads((run / "config.toml").read_text())
-    assert list(sections["finetune"]) == list(as_values(FinetuneConfig()))
-    assert sections["finetune"]["learning_rate"] > 0
-    assert [line["epoch"] for line in records(run, "finetune")] == [1, 2, 3, 4]
+    written = tomllib.loads((run / "config.toml").read_text())["finetune"]
+    assert list(written) == list(as_values(FinetuneConfig()))
+    assert written["learning_rate"] > 0
+    again = shutil.copytree(run, tmp_path / "run")
+    said(tmp_path, f"finetune run {TUNE} --replace")
+    expected = read_summary(folder / "tuned-0")["test_error"]
+    assert read_summary(again)["test_error"] == expected
+    assert [line["epoch"] for line in records(again, "finetune")] == [1, 2, 3, 4]
+    cross_entropy = "--optimizer adam --loss cross-entropy --epochs 2 --replace"
+    said(tmp_path, f"finetune run {cross_entropy}", ranks=2)
+    assert read_summary(again)["test_error"] < before["test_error"]
 
 
-def test_finetuning_again_replaces(finetuned, tmp_path):
-    run = shutil.copytree(finetuned[0], tmp_path / "run")
-    arguments = ["finetune", run, "--epochs", 4, "--optimizer", "adam"]
-    launch.run(*arguments, "--minibatch", 32, "--threads", 1, "--replace").ok()
-    assert read_summary(run)["test_error"] == read_summary(finetuned[0])["test_error"]
-    assert len(records(run, "finetune")) == 4
-
-
-def test_encode_and_reconstruct(finetuned, tiny, tmp_path):
-    run = finetuned[2]
-    launch.run("encode", run, tiny, "-o", tmp_path / "codes.h5").ok()
-    launch.run("reconstruct", run, tiny, "-o", tmp_path / "images.h5").ok()
+def test_encode_and_reconstruct(folder, tmp_path):
+    run, data = folder / "tuned-2", folder / "tiny.h5"
+    for command in ("encode", "reconstruct"):
+        said(tmp_path, f"{command} {run} {data} -o {command}.h5")
     with (
-        Dataset.open(tiny) as data,
-        Dataset.open(tmp_path / "codes.h5") as codes,
-        Dataset.open(tmp_path / "images.h5") as images,
+        Dataset.open(data) as data,
+        Dataset.open(tmp_path / "encode.h5") as codes,
+        Dataset.open(tmp_path / "reconstruct.h5") as images,
     ):
         codes.verify()
         images.verify()
@@ -218,22 +189,23 @@ def test_encode_and_reconstruct(finetuned, tiny, tmp_path):
     ],
 )
 def test_other_ways_have_the_same_bits_over_mpi(tiny, tmp_path, options):
-    serial = pretrain(tiny, tmp_path / "serial", *options.split())
-    parallel = pretrain(tiny, tmp_path / "parallel", *options.split(), ranks=3)
+    serial = pretrain(tiny, tmp_path / "serial", options)
+    parallel = pretrain(tiny, tmp_path / "parallel", options, ranks=3)
     assert digests(parallel) == digests(serial)
 
 
 @pytest.mark.parametrize("end", ["stipulated", "all", "first-layer"])
 def test_a_replay_repeats_an_asynchronous_run(tiny, tmp_path, end):
-    options = ["--epochs", "12,5,3,4", "--extra-epochs", "0,1,2,1"]
-    how = ["--schedule", "async", "--end", end]
-    first = pretrain(tiny, tmp_path / "first", *how, *options, ranks=4)
+    options = "--epochs 12,5,3,4 --extra-epochs 0,1,2,1"
+    how = f"--schedule async --end {end}"
+    first = pretrain(tiny, tmp_path / "first", f"{options} {how}", ranks=4)
     table = json.loads((first / "schedule.json").read_text())
     assert (table["kind"], len(table["dropped"])) == ("async", 4)
     assert [len(row) for row in table["used"]] == read_summary(first)["epochs"]
-    options += ["--schedule", f"replay:{first / 'schedule.json'}"]
+    how = f"--schedule replay:{first / 'schedule.json'}"
     for ranks in (0, 2):
-        again = pretrain(tiny, tmp_path / f"again-{ranks}", *options, ranks=ranks)
+        again = tmp_path / f"again-{ranks}"
+        pretrain(tiny, again, f"{options} {how}", ranks=ranks)
         assert digests(again) == digests(first)
         assert read_summary(again)["epochs"] == read_summary(first)["epochs"]
         # As recorded: the paper's eq. 6, not what a table streams by default.
@@ -241,70 +213,48 @@ def test_a_replay_repeats_an_asynchronous_run(tiny, tmp_path, end):
         assert config["pretrain"]["activations"] == "transformed"
 
 
-@pytest.mark.parametrize("schedule", ["async", "simulate"])
+@pytest.mark.parametrize("schedule", ["async", "simulate --costs 1,1,1,1"])
 def test_layers_short_of_their_epochs_are_told(tiny, tmp_path, schedule):
     """The first layer ends long before the others have done theirs."""
-    options = ["--schedule", schedule, "--epochs", "2,40,40,40", "--extra-epochs", "0"]
-    options += ["--costs", "1,1,1,1"] if schedule == "simulate" else []
+    options = f"--schedule {schedule} --epochs 2,40,40,40 --extra-epochs 0"
     for end, short in (("first-layer", True), ("stipulated", False)):
-        run = tmp_path / end
-        arguments = ["pretrain", tiny, "--run", run, *SETTINGS, *options, "--end", end]
-        done = launch.run(*arguments, ranks=2).ok()
-        epochs = read_summary(run)["epochs"]
+        line = f"pretrain {tiny} --run {end} {SETTINGS} {options} --end {end}"
+        text = " ".join(told(tmp_path, line, ranks=2).split())
+        epochs = read_summary(tmp_path / end)["epochs"]
         assert epochs[0] == 2
         assert (min(epochs[1:]) < 40) == short
         words = f"layer 2 {epochs[1]} of 40, layer 3 {epochs[2]} of 40"
-        text = " ".join(done.stderr.split())
         assert (words in text) == ("--end stipulated waits" in text) == short
-        launch.run("report", run, "-o", tmp_path / f"{end}.html").ok()
+        said(tmp_path, f"report {end} -o {end}.html")
         assert (words in (tmp_path / f"{end}.html").read_text()) == short
 
 
 def test_simulated_epochs(tiny, tmp_path):
-    options = ["--schedule", "simulate", "--cores", 4, "--end", "first-layer"]
-    options += ["--epochs", 6, "--extra-epochs", "0,1,2,3"]
-    run = pretrain(tiny, tmp_path / "serial", *options)
-    sizes = [20, *LAYERS]
-    costs = [sizes[i] * sizes[i + 1] for i in range(4)]
+    options = "--schedule simulate --cores 4 --end first-layer"
+    options += " --epochs 6 --extra-epochs 0,1,2,3"
+    run = pretrain(tiny, tmp_path / "run", options)
+    costs = [a * b for a, b in zip((20, *LAYERS), LAYERS, strict=False)]
     expected = simulate([6] * 4, [0, 1, 2, 3], costs, 4, "first-layer")
     assert read_summary(run)["epochs"] == list(expected.epochs)
     assert expected.epochs[0] == 6
 
 
-def test_fine_tuning_by_cross_entropy(runs, tmp_path):
-    run = shutil.copytree(runs[2][0], tmp_path / "run")
-    before = read_summary(run)["test_error"]
-    options = ["--optimizer", "adam", "--loss", "cross-entropy", "--epochs", 2]
-    launch.run("finetune", run, *options, ranks=2).ok()
-    assert read_summary(run)["test_error"] < before
-
-
 @pytest.fixture
 def without_mpi4py(tmp_path):
-    """Give variables that hide mpi4py from a process."""
+    """Give the option that hides mpi4py from a process."""
     folder = tmp_path / "hidden"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text("import sys; sys.modules['mpi4py'] = None")
     paths = f"{folder}:{launch.environment()['PYTHONPATH']}"
-    return {"PYTHONPATH": paths}
+    return {"variables": {"PYTHONPATH": paths}}
 
 
-def test_one_process_needs_no_mpi4py(tiny, tmp_path, without_mpi4py):
-    run = tmp_path / "run"
-    settings = ["--layers", "6,4", "--epochs", 1]
-    for arguments in (
-        ["pretrain", tiny, "--run", run, *settings],
-        ["finetune", run, "--epochs", 1],
-        ["evaluate", run],
-        ["encode", run, tiny, "-o", tmp_path / "codes.h5"],
-    ):
-        launch.run(*arguments, variables=without_mpi4py).ok()
-    hidden = launch.run("-c", "import mpi4py", program=(), variables=without_mpi4py)
+def test_one_process_needs_no_mpi4py_but_several_do(tiny, tmp_path, without_mpi4py):
+    line = f"pretrain {tiny} --run run --layers 6,4 --epochs 1"
+    words = ("2 processes", "mpi4py", "mpilayer[mpi]")
+    refuse(tmp_path, line, *words, ranks=2, **without_mpi4py)
+    lines = (line, "finetune run --epochs 1", "evaluate run")
+    for line in (*lines, f"encode run {tiny} -o codes.h5"):
+        said(tmp_path, line, **without_mpi4py)
+    hidden = launch.run("-c", "import mpi4py", program=(), **without_mpi4py)
     assert hidden.code == 1
-
-
-def test_several_processes_need_mpi4py(tiny, tmp_path, without_mpi4py):
-    arguments = ["pretrain", tiny, "--run", tmp_path / "run", "--layers", "6,4"]
-    result = launch.run(*arguments, ranks=2, variables=without_mpi4py)
-    launch.assert_user_error(result, "2 processes", "mpi4py", "mpilayer[mpi]")
-    assert not (tmp_path / "run").exists()

@@ -60,6 +60,7 @@ LAYERS = [
     ("RBM", {"visible": "linear", "learning_rate": 0.01, "weight_decay": 0.01}),
     ("Autoencoder", {}),
     ("Autoencoder", {"tied": False, "loss": "cross-entropy"}),
+    ("RBM", {"n_hidden": 200, "slices": 3}),
 ]
 
 
@@ -71,7 +72,7 @@ def layer(name, comm=None, **changes):
 @pytest.mark.parametrize(("name", "changes"), LAYERS)
 def test_one_layer(world, name, changes, split):
     make = partial(layer, name)
-    found, alone = fitted(world, make, 1e-5, split=split, **changes)
+    found, alone = fitted(world, make, 0, split=split, **changes)
     score = found.score(share(world, X, split))
     with together(world):
         assert score == pytest.approx(alone.score(X), rel=1e-5)
@@ -84,12 +85,7 @@ def test_partial_fits_and_sparse_rows(world, name):
     found, mine = layer(name, world), csr_array(share(world, data))
     for _ in range(3):
         found.partial_fit(mine)
-    assert_agrees(world, found, alone, 1e-5)
-
-
-def test_many_sizes_of_shares(world):
-    options = {"minibatch": 64, "epochs": 15}
-    fitted(world, partial(layer, "Autoencoder"), 1e-4, rows(1300), **options)
+    assert_agrees(world, found, alone, 0)
 
 
 def stack(comm=None, **changes):

@@ -52,14 +52,14 @@ def test_tables(world, name, streamed, n_validation):
 def hesitate(state):
     """Let a layer sleep now and then between minibatches."""
     rng = np.random.default_rng(state.index)
-    gradient = state.layer.gradient
+    contrast = state.layer.contrast
 
     def slow(*arguments):
         if rng.random() < 0.5:
             time.sleep(0.02 * rng.random())
-        return gradient(*arguments)
+        return contrast(*arguments)
 
-    state.layer.gradient = slow
+    state.layer.contrast = slow
 
 
 def assert_sensible(recorded, end):
@@ -143,7 +143,7 @@ def slowed(pauses, times):
 
     def prepare(state):
         index = state.index
-        trained, gradient = state.train_epoch, state.layer.gradient
+        trained, contrast = state.train_epoch, state.layer.contrast
         pause = pauses.get(index, 0) / 5
 
         def train_epoch(*arguments):
@@ -153,11 +153,11 @@ def slowed(pauses, times):
 
         def slow(*arguments):
             time.sleep(pause)
-            return gradient(*arguments)
+            return contrast(*arguments)
 
         state.train_epoch = train_epoch
         if pause:
-            state.layer.gradient = slow
+            state.layer.contrast = slow
 
     return prepare
 

@@ -83,7 +83,7 @@ def test_a_large_output_travels_in_blocks(world):
         ends.append(inbox)
     if world.rank == 0:
         outbox = Outbox(world, 1, (output(), output()), replace=True)
-        outbox.leave(7, outbox.acquire(), lambda *_: None)
+        outbox.leave(7, outbox.acquire())
         outbox.end(stop=False)
         ends.append(outbox)
     wait_until(lambda: all(end.progress() for end in ends))

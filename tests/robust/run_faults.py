@@ -26,8 +26,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.traces import different, errors, weights
-from tests.e2e.conftest import write_pixels
 from tests.support import launch
+from tests.support.small import write_pixels
 
 KINDS = ("open", "read", "write", "rename", "fsync", "unlink")
 ERRORS = ("EIO", "EMFILE", "ENFILE", "ENOSPC", "EROFS")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import signals
-from tests.e2e.conftest import write_pixels
 from tests.support import launch
+from tests.support.small import write_pixels
 
 SOON = 15.0
 MPILAYER = (sys.executable, "-m", "mpilayer")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import write_pixels
 from tests.support import launch
+from tests.support.small import write_pixels
 
 NOBODY = 65534
 

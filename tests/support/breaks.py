@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks import traces
 from mpilayer.interrupt import EXIT_RESUME
 from tests.support import launch
+from tests.support.command import said
 
 # Every epoch, step or evaluation takes long enough for a signal to come in between.
 SLOW = """
@@ -62,7 +63,7 @@ OPTIONS = {
 }
 # Whose lines tell how far a training is.
 METRICS = {"pretrain": "layer-3", "finetune": "finetune", "sparse": "sparse"}
-OFTEN = ("--checkpoint-every", 1)
+OFTEN = "--checkpoint-every 1"
 
 
 class Trainings:
@@ -75,29 +76,31 @@ class Trainings:
         self.folder, self.data = folder, {"pretrain": dense, "sparse": patches}
         self.whole = cache(self._whole)
 
-    def begin(self, kind, run, *options):
-        """Return the command; fine-tuning gets a stack to begin with."""
-        if kind != "finetune":
-            words = [kind, self.data[kind], "--run", run]
-        else:
-            words = [kind, run]
-            if not run.exists():
-                shutil.copytree(self.whole("pretrain"), run)
-        return [*words, *OPTIONS[kind].split(), *options]
+    def line(self, kind, run, options=""):
+        """Return the command line; fine-tuning gets a stack to begin with."""
+        if kind == "finetune" and not run.exists():
+            shutil.copytree(self.whole("pretrain"), run)
+        where = run if kind == "finetune" else f"{self.data[kind]} --run {run}"
+        return f"{kind} {where} {OPTIONS[kind]} {options}"
 
-    def _whole(self, kind, ranks=0, *options):
+    def _whole(self, kind, ranks=0, options=""):
         run = self.folder / f"{len(list(self.folder.iterdir()))}"
-        launch.run(*self.begin(kind, run, *options), ranks=ranks).ok()
+        said(self.folder, self.line(kind, run, options), ranks=ranks)
         return run
 
-    def broken(self, kind, run, *options, **how):
+    def started(self, kind, run, options="", **how):
+        """Start a training; see ``launch.started``."""
+        words = self.line(kind, run, options).split()
+        return launch.started(*words, **{"limit": 60, **how})
+
+    def broken(self, kind, run, options="", **how):
         """Break a new training off, and return its run."""
-        interrupt(run, METRICS[kind], *self.begin(kind, run, *options), **how)
+        interrupt(self.line(kind, run, options), run, METRICS[kind], **how)
         return run
 
-    def assert_whole(self, run, kind="pretrain", ranks=0, *options):
+    def assert_whole(self, run, kind="pretrain", ranks=0):
         """Demand all that an unbroken run on so many ranks has, to the bit."""
-        assert_same(run, self.whole(kind, ranks, *options))
+        assert_same(run, self.whole(kind, ranks))
 
 
 def acting(place: str, act: str, rank: int) -> tuple[str, ...]:
@@ -112,10 +115,10 @@ def slowly(seconds: float = 0.03) -> tuple[str, ...]:
     return launch.driver(SLOW.format(seconds=seconds))
 
 
-def interrupt(run, metrics, *arguments, lines=3, number=signal.SIGTERM, ranks=0):
+def interrupt(line, run, metrics, lines=3, number=signal.SIGTERM, ranks=0):
     """Start, send a signal when there are so many lines, and demand a good end."""
     options = {"ranks": ranks, "program": slowly(), "limit": 60}
-    with launch.started(*arguments, **options) as job:
+    with launch.started(*line.split(), **options) as job:
         job.wait_for(run / "metrics" / f"{metrics}.jsonl", lines)
         job.signal(number)
         result = job.finish()

@@ -1,6 +1,10 @@
 """Tiny data and small helpers around models."""
 
+from itertools import pairwise
+
 import numpy as np
+
+from mpilayer.numerics.activations import activation
 
 
 def rows(n_rows: int, n_columns: int = 12, seed: int = 0) -> np.ndarray:
@@ -24,17 +28,49 @@ def ignore(part: slice, gradient: np.ndarray) -> None:
     """Do nothing with a finished part of a gradient."""
 
 
-def layer_gradient(layer, visible, seed: int = 0, scale: float = 1.0, done=ignore):
-    """Return a layer's gradient and the activations, both copied."""
-    out = layer.parameters.like()
+def layer_gradient(
+    layer, visible, seed=0, scale: float = 1.0, ends=(), done=lambda *_: None
+):
+    """Return a layer's gradient and the activations, made slice by slice.
+
+    ``ends`` are the units at which all slices but the last one end; ``seed`` may be a
+    generator for each; ``done`` receives each part of a gradient with the slice.
+    """
+    bounds = pairwise([0, *ends, layer.shape.n_hidden])
+    slices = [layer.slice(slice(a, b)) for a, b in bounds]
+    if isinstance(seed, int):
+        seed = [np.random.default_rng(seed)] * len(slices)
+    out, p = layer.parameters.like(), layer.parameters
     out.vector[:] = np.nan
+    first = []
+    for own in slices:
+        for name, view in own.of(p).items():
+            own.parameters[name][:] = view
+    reconstruction = visible
+    for turn in range(layer.n_passes):
+        total = np.zeros_like(visible)
+        for own, rng in zip(slices, seed, strict=True):
+            part = np.empty_like(visible)
+            hidden = own.rise(reconstruction, turn == 0, rng, part)
+            total += part
+            first += [hidden] if turn == 0 else []
+        reconstruction = total + p["visible_bias"]
+        activation(layer.shape.visible).apply(reconstruction)
+    n, width = visible.shape
+    contrast = np.empty((layer.phases * n, width), np.float32)
+    out["visible_bias"][:] = layer.contrast(visible, reconstruction, scale, contrast)
+    for own in slices:
 
-    def keep(part: slice, gradient: np.ndarray) -> None:
-        out.vector[part] = gradient
-        done(part, gradient)
+        def keep(part: slice, gradient: np.ndarray, own=own) -> None:
+            views = own.parameters.like()
+            views.vector[:] = np.nan
+            views.vector[part] = gradient
+            for name, view in own.of(out).items():
+                np.copyto(view, views[name], where=np.isfinite(views[name]))
+            done(own, part, gradient)
 
-    hidden = layer.gradient(visible, np.random.default_rng(seed), scale, keep)
-    return out, hidden.copy()
+        own.learn(visible, reconstruction, contrast, scale, keep)
+    return out, np.hstack(first)
 
 
 def stack_gradient(stack, visible, loss="squared", scale: float = 1.0, done=ignore):

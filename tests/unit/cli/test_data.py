@@ -1,6 +1,5 @@
 """The command ``mpilayer data``, called as ``main`` calls it, in an empty folder."""
 
-import json
 import os
 
 import h5py
@@ -12,74 +11,31 @@ from mpilayer.data.images import read_images
 from mpilayer.data.patches import draw, into_range, whiten
 from mpilayer.data.split import Split
 from tests.support import launch
+from tests.support.command import call, found, refuse, said
 from tests.support.idx import write_idx_folder
-from tests.support.launch import ROOT, assert_user_error
-from tests.support.launch import here as call
 from tests.support.toys import rows
 
-SAMPLE = ROOT / "data" / "natural-sample.h5"
+SAMPLE = launch.ROOT / "data" / "natural-sample.h5"
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 12, 10)).astype(np.float32)
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
-    """Give a function that calls the command."""
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-    def run(*arguments):
-        result = call("data", *arguments, cwd=tmp_path)
-        if not {"--json", "fetch"} & set(arguments):
-            assert max(map(len, result.stdout.splitlines()), default=0) <= 80
-        return result
-
-    return run
-
-
-@pytest.fixture
-def made(data):
-    """Give a function that demands that the command makes ``out.h5``; what it holds."""
-
-    def run(*arguments):
-        result = data(*arguments, "-o", "out.h5", "--replace").ok()
-        assert result.stderr == ""
-        assert "Wrote out.h5" in result.stdout
-        return json.loads(data("info", "out.h5", "--json", "--verify").stdout)
-
-    return run
-
-
-@pytest.fixture
-def refused(data, tmp_path):
-    """Give a function that demands one message, code 2, and files as they were."""
-
-    def run(*arguments, words):
-        before = names(tmp_path)
-        result = data(*arguments)
-        assert_user_error(result, *([words] if isinstance(words, str) else words))
-        assert result.stdout == ""
-        assert names(tmp_path) == before
-
-    return run
-
-
-@pytest.fixture
-def digits(tmp_path):
-    """Give the name of a folder of tiny IDX files."""
-    return write_idx_folder(tmp_path / "digits", ending=".gz").name
-
-
-@pytest.fixture
-def scenes(tmp_path):
-    """Give the name of a file of small images."""
+def folder(tmp_path):
+    """Give a folder with tiny IDX files in ``digits`` and a file of small images."""
+    write_idx_folder(tmp_path / "digits", ending=".gz")
     with h5py.File(tmp_path / "scenes.h5", "w") as file:
         file["images"] = X
-    return "scenes.h5"
+    return tmp_path
 
 
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+def make(folder, line):
+    """Demand that a line makes ``out.h5``, in 80 columns; return what that holds."""
+    result = call(folder, f"data {line} -o out.h5 --replace").ok()
+    assert result.stderr == ""
+    assert "Wrote out.h5" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    return found(folder, "data info out.h5 --verify")
 
 
 def values(folder, split="train"):
@@ -87,31 +43,21 @@ def values(folder, split="train"):
         return dataset.rows(split)
 
 
-def test_prepare_and_info(data, made, digits):
-    found = made("prepare", digits, "--validation", 20)
-    assert (found["name"], found["n_visible"]) == ("digits", 16)
-    assert found["verified"]
-    assert list(found["splits"]) == ["train", "validation", "test"]
-    counts = found["splits"]["validation"]["label_counts"]
+def test_prepare_and_info(folder):
+    made = make(folder, "prepare digits --validation 20")
+    assert (made["name"], made["n_visible"], made["verified"]) == ("digits", 16, True)
+    assert list(made["splits"]) == ["train", "validation", "test"]
+    counts = made["splits"]["validation"]["label_counts"]
     assert counts == dict.fromkeys(map(str, range(10)), 2)
-    info = data("info", "out.h5", "--verify").stdout
-    assert found["digest"] in info
-    assert "agrees with the digest" in info
+    text = said(folder, "data info out.h5 --verify")
+    assert made["digest"] in text
+    assert "agrees with the digest" in text
 
 
-def test_the_seed_chooses_the_validation_rows(made, digits):
-    options = ("prepare", digits, "--validation", 10, "--seed")
-    first, again, other = (made(*options, seed)["digest"] for seed in (1, 1, 2))
+def test_the_seed_chooses_the_validation_rows(folder):
+    line = "prepare digits --validation 10 --seed"
+    first, again, other = (make(folder, f"{line} {k}")["digest"] for k in (1, 1, 2))
     assert first == again != other
-
-
-@pytest.mark.parametrize("command", ["prepare", "patches"])
-def test_an_existing_file_is_kept_unless_forced(refused, tmp_path, command):
-    (tmp_path / "out.h5").write_text("precious")
-    # The message comes before anything is read.
-    words = ("out.h5 exists", "--replace")
-    refused(command, "missing", "-o", "out.h5", words=words)
-    assert (tmp_path / "out.h5").read_text() == "precious"
 
 
 WRONG = {
@@ -144,85 +90,73 @@ WRONG = {
         (f"-o {output}", "-o must")
         for output in ("none/out.h5", "file/out.h5", "digits", ".", "out.txt", "out")
     ],
-}
+    # The message comes before anything is read.
+    "prepare missing": [("-o scenes.h5", "scenes.h5 exists")],
+    "patches missing": [("-o scenes.h5", "or give --replace.")],
+    "prepare": [
+        ("bad.csv -o out.h5", "line 2 has 'four' in column 2"),
+        ("none -o out.h5", "none must be"),
+        (". -o out.h5", "must hold train-images-idx3-ubyte"),
+        ("own.npz -o out.h5 --validation 2", "has 9 validation rows of its own"),
+    ],
+    "info": [
+        ("none.h5", "found nothing there"),
+        ("file", "must be a whole HDF5 file"),
+    ],
+    "": [
+        ("", "arguments are required: COMMAND"),
+        ("prepair", "unknown command 'prepair'; choose from prepare, patches, fetch, "
+                    "info. Did you mean 'prepare'?"),
+    ],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("command", "options", "words"),
     [(command, *case) for command, cases in WRONG.items() for case in cases],
 )
-def test_wrong_options(refused, digits, scenes, tmp_path, command, options, words):
-    (tmp_path / "file").write_text("")
-    refused(*command.split(), *options.split(), words=words)
+def test_what_is_refused(folder, command, options, words):
+    (folder / "file").write_text("")
+    (folder / "bad.csv").write_text("1,2\n3,four\n")
+    np.savez(folder / "own.npz", train_x=np.eye(9), validation_x=np.eye(9))
+    refuse(folder, f"data {command} {options}", words)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
-def test_a_folder_without_permission(refused, digits, tmp_path):
-    (tmp_path / "closed").mkdir(mode=0o500)
+def test_a_folder_without_permission(folder):
+    (folder / "closed").mkdir(mode=0o500)
     words = ("closed/out.h5 must be writable", "permission denied")
-    refused("prepare", digits, "-o", "closed/out.h5", words=words)
+    refuse(folder, "data prepare digits -o closed/out.h5", *words)
 
 
-def test_wrong_sources(refused, tmp_path):
-    (tmp_path / "a.csv").write_text("1,2\n3,four\n")
-    (tmp_path / "d").mkdir()
-    for source, words in {
-        "a.csv": "line 2 has 'four'",
-        "d": "must hold train-images-idx3-ubyte",
-        "e": "found nothing there",
-    }.items():
-        refused("prepare", source, "-o", "out.h5", words=(source, words))
-
-
-def test_a_source_with_validation_rows_of_its_own(data, refused, tmp_path):
-    np.savez(tmp_path / "a.npz", train_x=np.eye(9), validation_x=np.eye(9))
-    command = ("prepare", "a.npz", "-o", "out.h5")
-    refused(*command, "--validation", 2, words="has 9 validation rows of its own")
-    assert "unit vectors" in data(*command, "--name", "unit vectors").stdout
-
-
-def test_info_of_wrong_files(made, refused, digits, tmp_path):
-    (tmp_path / "text.h5").write_text("text")
-    words = ("found nothing there", "mpilayer data prepare")
-    refused("info", "none.h5", words=words)
-    words = ("must be a whole HDF5 file", "is not an HDF5")
-    refused("info", "text.h5", words=words)
-    made("prepare", digits)
-    content = bytearray((tmp_path / "out.h5").read_bytes())
+def test_a_damaged_data_set(folder):
+    make(folder, "prepare digits")
+    content = bytearray((folder / "out.h5").read_bytes())
     content[content.index(b"digits")] ^= 1  # in the attribute 'name'
-    (tmp_path / "out.h5").write_bytes(content)
-    for options in ((), ("--verify",)):  # HDF5's own checksums, or the digest
-        refused("info", "out.h5", *options, words="The file is damaged")
+    (folder / "out.h5").write_bytes(content)
+    for option in ("", "--verify"):  # HDF5's own checksums, or the digest
+        refuse(folder, f"data info out.h5 {option}", "The file is damaged")
 
 
 @pytest.mark.parametrize(
     ("n_labels", "short", "are_listed"),
     [(50, "50: 1 to 2 rows", True), (51, "51: -1 to 49", False)],
 )
-def test_many_labels_are_not_listed(data, tmp_path, n_labels, short, are_listed):
+def test_many_labels_are_not_listed(tmp_path, n_labels, short, are_listed):
     split = Split(rows(60), np.arange(60) % n_labels - 1)
     path = tmp_path / "many.h5"
     write_dataset(path, {"train": split}, name="", origin="", scale=1.0)
-    out = data("info", path).stdout
+    out = said(tmp_path, "data info many.h5")
     assert f"  {short}\n" in out
     assert ("rows of each label in train" in out) == are_listed
+    assert max(map(len, out.splitlines())) <= 80
 
 
-def test_commands_are_explained(data, refused):
-    refused(words="arguments are required: COMMAND")
-    words = "unknown command 'prepair'; choose from prepare, patches, fetch, info. "
-    refused("prepair", words=(words, "Did you mean 'prepare'?"))
-    for command in ("prepare", "patches", "fetch", "info"):
-        result = data(command, "--help")
-        assert result.code == 0
-        assert result.stdout.startswith(f"usage: mpilayer data {command}")
-
-
-def test_patches_of_the_sample(made, tmp_path):
-    options = ["--count", 3000, "--validation", 500, "--size", 12, "--seed", 4]
-    found = made("patches", SAMPLE, *options, "--whiten", "--range", "0.1,0.9")
-    assert (found["name"], found["n_visible"]) == ("natural-sample", 144)
-    assert found["origin"] == (
+def test_patches_of_the_sample(tmp_path):
+    options = "--count 3000 --validation 500 --size 12 --seed 4"
+    made = make(tmp_path, f"patches {SAMPLE} {options} --whiten --range 0.1,0.9")
+    assert (made["name"], made["n_visible"]) == ("natural-sample", 144)
+    assert made["origin"] == (
         "3000 patches of 12 x 12 and 500 for validation from natural-sample.h5 "
         "(5 images of 256 x 256), seed 4, whitened, range 0.1,0.9"
     )
@@ -230,26 +164,26 @@ def test_patches_of_the_sample(made, tmp_path):
     into_range(*expected, 0.1, 0.9)
     for split, x in zip(("train", "validation"), expected, strict=True):
         np.testing.assert_array_equal(values(tmp_path, split), x)
-        facts = found["splits"][split]
+        facts = made["splits"][split]
         assert (facts["dtype"], facts["scale"]) == ("float32", 1)
         assert facts["label_counts"] is None
 
 
-def test_patches_as_they_are(made, scenes, tmp_path):
-    found = made("patches", scenes, "--count", 45, "--size", 8, "--name", "small")
-    assert found["name"] == "small"
-    assert found["origin"].endswith("seed 0, range raw")
-    assert list(found["splits"]) == ["train"]
-    np.testing.assert_array_equal(values(tmp_path), draw(X, 8, 45, 0, seed=0)[0])
+def test_patches_as_they_are(folder):
+    made = make(folder, "patches scenes.h5 --count 45 --size 8 --name small")
+    assert made["name"] == "small"
+    assert made["origin"].endswith("seed 0, range raw")
+    assert list(made["splits"]) == ["train"]
+    np.testing.assert_array_equal(values(folder), draw(X, 8, 45, 0, seed=0)[0])
 
 
-def test_several_ranks_are_refused_once(data, refused, digits, monkeypatch):
+def test_several_ranks_are_refused_once(folder, monkeypatch):
     # As if this process were a rank.
     monkeypatch.setattr(launch, "environment", lambda: dict(os.environ))
     monkeypatch.setenv("PMI_SIZE", "2")
     monkeypatch.setenv("PMI_RANK", "0")
     words = ("one process; found 2 ranks", "without mpiexec")
-    refused("prepare", digits, "-o", "out.h5", words=words)
+    refuse(folder, "data prepare digits -o out.h5", *words)
     monkeypatch.setenv("PMI_RANK", "1")
-    result = data("prepare", digits, "-o", "out.h5")
+    result = call(folder, "data prepare digits -o out.h5")
     assert (result.code, result.stderr) == (2, "")

@@ -1,7 +1,6 @@
 """Estimators find the weights that training finds, whatever kind their rows are."""
 
 import pickle
-import weakref
 from dataclasses import fields
 
 import numpy as np
@@ -14,15 +13,14 @@ from sklearn.exceptions import NotFittedError
 
 import mpilayer
 from mpilayer.arrays import ROW_BLOCK
-from mpilayer.config import FinetuneConfig, PretrainConfig
+from mpilayer.config import FinetuneConfig
 from mpilayer.errors import DataError, TrainingError
 from mpilayer.estimators import InputError, SettingError
-from mpilayer.estimators.layer import train_shared_epoch
 from mpilayer.estimators.rows import SparseRows
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.finetune import FinetuneState, finetune
-from mpilayer.train.layer import LayerState, layer_shapes, monitored
+from mpilayer.train.layer import monitored
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Pipeline
 from mpilayer.train.schedule import greedy, lockstep
@@ -131,17 +129,6 @@ def test_a_layer_is_the_first_of_a_stack(name):
     np.testing.assert_array_equal(layer.components_, stack.parameters_["weights_0"].T)
 
 
-@pytest.mark.parametrize("method", ["rbm", "autoencoder"])
-@pytest.mark.parametrize("code", ["sigmoid", "linear"])
-def test_shared_training_of_one_rank_is_training(method, code):
-    config = PretrainConfig(layers=(5,), minibatch=20, method=method, code=code)
-    usual, shared = (LayerState(config, layer_shapes(config, 12), 0) for _ in range(2))
-    for _ in range(3):
-        usual.train_epoch(X)
-        train_shared_epoch(shared, X, [(0, 90)], SERIAL)
-    assert usual.layer.parameters.digest() == shared.layer.parameters.digest()
-
-
 @pytest.mark.parametrize(
     ("schedule", "more"),
     [
@@ -191,18 +178,6 @@ def test_a_sparse_autoencoder_is_trained_as_the_command_does(optimizer):
     assert found.n_evaluations_ == 12
     assert found.stopped_by_ == "evaluations"
     assert found.mean_activation_.shape == (5,)
-
-
-@pytest.mark.parametrize("method", ["rbm", "autoencoder"])
-def test_a_layer_does_not_keep_buffers_of_all_sizes(method):
-    """Shares of a minibatch vary all the time."""
-    config = PretrainConfig(layers=(5,), method=method)
-    layer = LayerState(config, layer_shapes(config, 12), 0).layer
-    first = layer.minibatch(1)
-    first = weakref.ref(first if first.base is None else first.base)
-    for size in range(2, 40):
-        layer.minibatch(size)
-    assert first() is None
 
 
 LINEAR = {"visible": "linear", "learning_rate": 0.001}

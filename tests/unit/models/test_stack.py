@@ -189,3 +189,18 @@ def test_scikit_learn_finds_the_same_loss():
     expected = 40 * log_loss(chosen, other.predict_proba(v), labels=np.arange(4))
     assert found == pytest.approx(expected, rel=1e-5)
     np.testing.assert_array_equal(model.apply(v).argmax(axis=1), other.predict(v))
+
+
+def test_parts_are_complete_and_their_parameters_free():
+    stack = randomize(DeepAutoencoder([LayerShape(13, 7), LayerShape(7, 4)]))
+    v = rows(20, 13)
+    expected, value = stack_gradient(stack, v)
+    out, early = stack.parameters.like(), stack.parameters.like()
+
+    def take_and_spoil(part, gradient):
+        early.vector[part] = gradient
+        gradient[:] = np.nan
+        stack.parameters.vector[part] = np.nan
+
+    assert stack.gradient(v, "squared", out, 1.0, take_and_spoil) == value
+    np.testing.assert_array_equal(early.vector, expected.vector)

@@ -8,7 +8,6 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from mpilayer.errors import ConfigError
 from mpilayer.report import figures
 from mpilayer.runs.outcome import filters
 
@@ -23,16 +22,6 @@ def test_filters_have_norm_1(n_visible, shape):
     expected = (weights / np.linalg.norm(weights, axis=0)).T
     np.testing.assert_allclose(found.reshape(7, -1), expected, rtol=1e-6)
     assert not filters(np.zeros((16, 2))).any()  # of a unit without weights
-
-
-@pytest.mark.parametrize("n_filters", [1, 2, 30])
-def test_a_picture_of_filters(tmp_path, drawing, n_filters):
-    assert figures.available()
-    tiles = np.random.default_rng(0).standard_normal((n_filters, 4, 4))
-    tiles[0] = 0
-    path = tmp_path / "filters.png"
-    figures.draw_filters(tiles, path, "16-30-16, cost 2.73")
-    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 LINE = figures.Line("a $x$ < b", (1, 2, 3), (1.0, np.nan, -2.0), 0)
@@ -96,9 +85,3 @@ def test_tiles_are_grey_and_show_every_image(drawing):
         assert sheet.shape == (11, 11)
         for (y, x), tone in zip(corners, tones, strict=False):
             assert (sheet[y : y + 4, x : x + 4] == tone).all()
-
-
-def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(figures, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r"pip install 'mpilayer\[plot\]'"):
-        figures.check_available()

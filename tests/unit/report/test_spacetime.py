@@ -18,7 +18,8 @@ LEFT, RIGHT = 150.0, 966.0
 def epoch(number, started, used=0, error=1.0, **seconds):
     """Return an epoch of one second, if nothing else is said."""
     kinds = {**dict.fromkeys(KINDS, 0.0), "training": 1.0, **seconds}
-    return Epoch(number, used, 0, started, kinds, error, 2 * error)
+    errors = {"train_error": error, "validation_error": 2 * error}
+    return Epoch(0, number, used, started, **kinds, **errors, rank=0)
 
 
 def lane(*epochs, title="layer 1"):

@@ -17,12 +17,12 @@ from mpilayer.train.layer import (
     layer_shapes,
     make_layer,
     monitored,
-    monitored_errors,
+    monitored_error,
     monitored_rows,
     row_counts,
 )
 from tests.support import plain
-from tests.support.toys import rows
+from tests.support.toys import layer_gradient, rows
 
 CONFIGS = {
     "rbm": PretrainConfig(layers=(8, 5), minibatch=20, momentum_switch=1),
@@ -53,7 +53,7 @@ def test_methods():
     shape = LayerShape(9, 5)
     rbm = make_layer(config, shape)
     assert isinstance(rbm, RBM)
-    assert rbm.cd_steps == 3
+    assert rbm.n_passes == 3
     other = replace(config, method="autoencoder", tied=False, loss="cross-entropy")
     layer = make_layer(other, shape)
     assert isinstance(layer, Autoencoder)
@@ -63,8 +63,8 @@ def test_methods():
 def test_a_layer_that_the_method_lacks():
     huge = LayerShape(10**9, 10**9, "tanh")
     with pytest.raises(ConfigError, match="found tanh"):
-        check_layer(PretrainConfig(), huge)
-    check_layer(PretrainConfig(method="autoencoder"), huge)
+        check_layer(PretrainConfig(), huge, 0)
+    check_layer(PretrainConfig(method="autoencoder"), huge, 0)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -85,23 +85,37 @@ def test_first_weights(name):
 
 @pytest.mark.parametrize("decay", [0.0, 0.05])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_epochs_are_those_of_the_plain_formulas(name, decay):
-    config = replace(CONFIGS[name], weight_decay=decay, learning_rate=(0.2,), seed=3)
+@pytest.mark.parametrize("ends", [(), (64, 128)])
+def test_epochs_are_those_of_the_plain_formulas(name, decay, ends):
+    units = 150 if ends else 8
+    config = replace(
+        CONFIGS[name],
+        layers=(units, 5),
+        slices=(len(ends) + 1,),
+        weight_decay=decay,
+        learning_rate=(0.2,),
+        seed=3,
+    )
     state, twin, v = state_of(config), state_of(config).layer, rows(50)
     # The twin gives gradients at the parameters that the plain formulas reach.
     theta = twin.parameters.vector.astype(float)
-    velocity, out = np.zeros_like(theta), twin.parameters.like()
+    velocity, shapes = np.zeros_like(theta), twin.parameters
     for epoch in range(3):
         state.train_epoch(v)
         order = stream(3, "shuffle", 0, epoch).permutation(50)
-        rng = stream(3, "sample", 0, epoch)
+        first = stream(3, "sample", 0, epoch)
+        others = [
+            stream(3, "sample of slice", 0, epoch, s + 1) for s in range(len(ends))
+        ]
         for chosen in (order[:20], order[20:40], order[40:]):
             twin.parameters.vector[:] = theta
-            twin.gradient(v[chosen], rng, 0.2 / len(chosen), out.vector.__setitem__)
-            gradient = out.vector.astype(float)
-            for key, view in plain.named(out.shapes, theta).items():
+            found, _ = layer_gradient(
+                twin, v[chosen], [first, *others], 0.2 / len(chosen), ends
+            )
+            gradient = found.vector.astype(float)
+            for key, view in plain.named(shapes.shapes, theta).items():
                 if view.ndim == 2:
-                    gradient[out.span(key)] += 0.2 * decay * view.ravel()
+                    gradient[shapes.span(key)] += 0.2 * decay * view.ravel()
             velocity = (0.5 if epoch < 1 else 0.9) * velocity - gradient
             theta = theta + velocity
     found = state.layer.parameters.vector
@@ -138,7 +152,7 @@ def test_a_state_goes_on_where_another_stood():
     assert first.layer.parameters.digest() == second.layer.parameters.digest()
 
 
-def test_monitored_errors():
+def test_monitored_error():
     layer = state_of(CONFIGS["autoencoder"]).layer
     for n_rows, at_most, expected in (
         (5, 9, [0, 1, 2, 3, 4]),
@@ -149,7 +163,9 @@ def test_monitored_errors():
         assert monitored_rows(n_rows, at_most).tolist() == expected
         v = monitored(rows(n_rows), rows(0), at_most)
         assert row_counts(n_rows, 0, at_most) == tuple(map(len, v.parts))
-        train, validation = monitored_errors(layer, v)
+        train, validation = (
+            monitored_error(layer, part) for part in (v.sample, v.validation)
+        )
         some = v.train[expected].astype(float)
         output = layer.decode(layer.encode(v.train[expected])).astype(float)
         error = ((some - output) ** 2).sum() / len(some)

@@ -1,0 +1,115 @@
+"""A team: ranks of one host that work on the same layers, and share memory.
+
+Its first rank, the *head*, decides what comes next; the others follow its orders. No
+rank decides alone: what the clock or a message says here it may not say there, and
+collective calls in another order hang. One rank by itself is a team, too.
+"""
+
+from collections.abc import Callable
+from math import prod
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from mpilayer.arrays import AnyArray
+from mpilayer.errors import MpilayerError
+from mpilayer.interrupt import Interrupted
+from mpilayer.parallel.comm import Communicator, SerialCommunicator, wait_until
+
+# Of a cache line's numbers: two ranks never write to the same line.
+_TILE = 16
+
+Order = tuple[Any, ...]
+"""What a team does next: its name, and plain numbers."""
+
+
+class Team:
+    """The ranks of a communicator, all on one host. Collective to make and to close.
+
+    Parameters
+    ----------
+    comm : Communicator
+        The team's own.
+    eager : float
+        Seconds that a rank waits for the others before it sleeps; 0 where ranks share
+        cores.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds that this rank has spent at barriers.
+    """
+
+    def __init__(self, comm: Communicator, eager: float = 0.0) -> None:
+        self.rank, self.size = comm.rank, comm.size
+        self.waited = 0.0
+        self._comm, self._eager = comm, eager
+        self._memory = comm.shared_memory()
+
+    @property
+    def is_head(self) -> bool:
+        """Whether this rank decides."""
+        return self.rank == 0
+
+    def array(self, shape: tuple[int, ...], dtype: Any = np.float32) -> AnyArray:
+        """Return zeros that all ranks of the team see; collective."""
+        size = prod(shape) * np.dtype(dtype).itemsize
+        content = self._memory.allocate(size)
+        array: AnyArray = np.frombuffer(content, dtype, prod(shape)).reshape(shape)
+        return array
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here, and have written what they wrote; collective.
+
+        The core is offered to others, who may need it.
+        """
+        if self.size > 1:
+            arrived = self._memory.barrier()
+            self.waited += wait_until(arrived.test, eager=self._eager)
+            self._memory.fence()
+
+    def tell(self, order: Order) -> None:
+        """Let the followers do something; on the head."""
+        self._comm.broadcast(order)
+
+    def hear(self, meanwhile: Callable[[], object]) -> Order:
+        """Return the head's next order; on followers, which may wait for long.
+
+        ``meanwhile`` is called again and again while nothing is heard.
+        """
+        order: Order = self._comm.broadcast((), meanwhile)
+        return order
+
+    def columns(self, n: int) -> slice:
+        """Return the part of ``n`` columns that is this rank's to compute."""
+        # The last tile takes the rest: NumPy adds a single column in another order.
+        ends = [_TILE * (max(1, n // _TILE) * r // self.size) for r in range(self.size)]
+        ends.append(n)
+        return slice(ends[self.rank], ends[self.rank + 1])
+
+    def owns(self, which: int) -> bool:
+        """Tell whether a piece of work is this rank's, if they are dealt in turn."""
+        return which % self.size == self.rank
+
+    def close(self) -> None:
+        """Give the shared memory back; its arrays must not be used any more."""
+        self._memory.free()
+
+    def __enter__(self) -> "Team":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # After a defect of one rank the others never come: then all are ended.
+        expected = error is None or isinstance(error, MpilayerError | Interrupted)
+        if expected and getattr(error, "collective", True):
+            self.close()
+
+
+ALONE = Team(SerialCommunicator())
+"""The team of a rank that has its layers for itself."""

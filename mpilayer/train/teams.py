@@ -1,0 +1,61 @@
+"""Teams for the layers of a stack: which they are, and how the ranks form them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from mpilayer.config import PretrainConfig
+from mpilayer.parallel.comm import Communicator
+from mpilayer.parallel.team import Team
+from mpilayer.placement import Place, check_useful, place_teams
+from mpilayer.train.layer import layer_shapes, most_slices
+
+
+def places_for(
+    config: PretrainConfig,
+    hosts: Sequence[str],
+    n_visible: int = 1,
+    epochs: Sequence[int] = (),
+    idle: bool = False,
+) -> list[Place]:
+    """Return which of the ranks, of which the hosts are given, have which layers.
+
+    ``epochs`` are those of each layer, if they are not what is stipulated; ``idle``
+    ranks, without a slice, may be allowed. See ``place_teams`` and ``check_useful`` for
+    errors.
+    """
+    shapes, counts = layer_shapes(config, n_visible), epochs or config.stipulated_epochs
+    costs = [shape.cost * n for shape, n in zip(shapes, counts, strict=True)]
+    most = [
+        given or most_slices(units)
+        for given, units in zip(config.slices_of_layers, config.layers, strict=True)
+    ]
+    if not idle:
+        check_useful(most, len(hosts))
+    return place_teams(costs, most, hosts, config.layout)
+
+
+def with_slices(config: PretrainConfig, places: Sequence[Place]) -> PretrainConfig:
+    """Return the settings with the slices that are left to the ranks filled in."""
+    ranks = [len(place.ranks) for place in places for _ in place.layers]
+    slices = [
+        given or min(own, most_slices(units))
+        for given, own, units in zip(
+            config.slices_of_layers, ranks, config.layers, strict=True
+        )
+    ]
+    return replace(config, slices=tuple(slices))
+
+
+@contextmanager
+def team_up(
+    comm: Communicator, places: Sequence[Place], eager: float
+) -> Iterator[tuple[Team, range, Communicator]]:
+    """Give this rank's team, its layers, and the heads of all teams. Collective.
+
+    The heads are in the order of their layers; what followers get there is of no use.
+    """
+    mine = next(i for i, place in enumerate(places) if comm.rank in place.ranks)
+    with Team(comm.split(mine), eager) as team:
+        heads = comm.split(0 if team.is_head else 1, mine)
+        yield team, places[mine].layers, heads
