@@ -104,6 +104,15 @@ def _shifts(found: Exponents, n_blocks: int) -> npt.NDArray[np.int32]:
     return np.clip(_BITS - room - found.astype(np.int32), -_FINEST, _FINEST)
 
 
+def own_total(parts: AnyArray, of: Sequence[int], shape: tuple[int, int]) -> Array64:
+    """Return the sums of which this rank has all blocks. Local.
+
+    They are those of ``start_total`` to the bit; the others are of no use.
+    """
+    found = exponents(parts, of, shape[0])
+    return values(integers(parts, of, found, shape[1]), found, shape[1])
+
+
 def start_total(
     sums: Sums,
     parts: AnyArray,
