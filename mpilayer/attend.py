@@ -6,6 +6,7 @@ in its run directory when it has come to its end. See ``docs/cluster.md``.
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
@@ -138,10 +139,8 @@ def on_ranks(command: Sequence[str], ranks: int, part: Path) -> list[str]:
         "%nodes": str((ranks * nodes - 1) // ntasks + 1),
         "%run": str(part),
     }
-    words = list(command)
-    for name, value in filled.items():
-        words = [word.replace(name, value) for word in words]
-    return words
+    names = "|".join(filled)
+    return [re.sub(names, lambda found: filled[found[0]], word) for word in command]
 
 
 def table(mark: str, parts: dict[int, Path]) -> str:

@@ -17,12 +17,7 @@ GROUPS = Path("/sys/fs/cgroup")
 """Where control groups are mounted."""
 
 # As BLAS libraries have it: their own variable counts more than that of all.
-_THREAD_VARIABLES = (
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "OMP_NUM_THREADS",
-)
+_THREAD_VARIABLES = [f"{k}_NUM_THREADS" for k in ("OPENBLAS", "MKL", "BLIS", "OMP")]
 # Names of launchers and their helpers, and how far above a rank they may be.
 _LAUNCHERS = ("mpiexec", "mpirun", "hydra", "prte", "prun", "orte", "srun")
 _ANCESTORS = 5

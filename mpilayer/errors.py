@@ -1,23 +1,12 @@
 """Errors a user can mend: each says what must hold, what was found, what to do.
 
-::
-
-    MpilayerError
-    ├── ConfigError         an option, a TOML key, a combination of them
-    ├── DataError           a data file that is missing, damaged or of another kind
-    │   └── FileError       what the operating system refuses: a full disk, and the like
-    ├── CheckpointError     likewise for checkpoints and run directories
-    ├── ScheduleError       a table that no training could follow
-    ├── TrainingError       training that cannot go on, such as a cost that is NaN
-    └── CommunicationError  ranks that do not fit the launcher, the machine or the job
-
 The command line prints such an error once, without a traceback, and exits with 2.
 Anything else is a defect of mpilayer and aborts all ranks.
 """
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Self
@@ -185,6 +174,12 @@ def _words(error: Exception) -> str:
         return os.strerror(error.errno).lower()
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= _MOST_WORDS else f"{words[:_MOST_WORDS]}…"
+
+
+def check_known(what: str, name: str, legal: Collection[str]) -> None:
+    """Check that a name is a legal one. Raises ConfigError, see :func:`unknown`."""
+    if name not in legal:
+        raise ConfigError(unknown(what, name, legal))
 
 
 def unknown(what: str, name: str, legal: Iterable[str]) -> str:

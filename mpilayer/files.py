@@ -130,10 +130,7 @@ def write_array(path: Path, array: AnyArray) -> None:
 def read_array(path: Path, error: type[MpilayerError] = CheckpointError) -> AnyArray:
     """Return the array of an ``.npy`` file; raises as ``read_text``."""
     with _reading(path, error):
-        content = BytesIO(_content(path))
-    # A damaged header gives rise to exceptions of many types.
-    with _reading(path, error, (Exception,)):
-        array = np.load(content, allow_pickle=False)
+        array = np.load(BytesIO(_content(path)), allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise ValueError("it holds no array")
     return array
@@ -227,15 +224,14 @@ def _content(path: Path) -> bytes:
 
 
 @contextmanager
-def _reading(
-    path: Path,
-    error: type[MpilayerError],
-    causes: tuple[type[Exception], ...] = (ValueError, RecursionError),
-) -> Iterator[None]:
-    """Let what is wrong with a file be one message."""
+def _reading(path: Path, error: type[MpilayerError]) -> Iterator[None]:
+    """Let what is wrong with a file be one message, and with its disk another."""
     try:
         yield
-    except causes as cause:
+    except OSError:
+        raise
+    # A damaged header of an array gives rise to exceptions of many types.
+    except Exception as cause:
         raise error(
             f"{path} must be as it was written; {cause}. Restore it, or train again."
         ) from cause

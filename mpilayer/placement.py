@@ -56,7 +56,7 @@ def place_teams(
     there = [[r for r, own in enumerate(hosts) if own == name] for name in names]
     ranks, n_layers = [rank for some in there for rank in some], len(costs)
     if layout != "auto":
-        return _as_told(layout, n_layers, there)
+        return _as_told(layout, most, there)
     if len(ranks) <= n_layers:
         # Santara et al. 2016 §3: a rank has layers for itself.
         owners = layers_to_ranks(costs, len(ranks))
@@ -166,8 +166,9 @@ class _Search:
         )
 
 
-def _as_told(layout: str, n_layers: int, there: list[list[int]]) -> list[Place]:
+def _as_told(layout: str, most: Sequence[int], there: list[list[int]]) -> list[Place]:
     """Return the teams of a layout, filling one host after the other."""
+    n_layers = len(most)
     parts = [_PART.fullmatch(part) for part in layout.replace(",", " ").split()]
     if not parts or None in parts:
         raise _misfit(layout, "teams as 'layer:ranks' or 'first-last:ranks'", "")
@@ -184,6 +185,11 @@ def _as_told(layout: str, n_layers: int, there: list[list[int]]) -> list[Place]:
     if sum(size for _, size in wanted) != n_ranks:
         words = f"; it names {sum(size for _, size in wanted)}"
         raise _misfit(layout, f"as many ranks as were started, {n_ranks}", words)
+    for layers, size in wanted:
+        if size > (useful := max(most[layers.start : layers.stop])):
+            must = "a team with a slice for every rank in one of its layers"
+            words = f"; from layer {layers[0] + 1} on there are {useful}"
+            raise _misfit(layout, must, words)
     places, host, left = [], 0, list(there[0])
     for layers, size in wanted:
         if not left:

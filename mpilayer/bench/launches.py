@@ -23,27 +23,21 @@ class Work:
     epochs: int  # of each layer, or of fine-tuning
     minibatch: int
 
-    def pretraining(
-        self, ranks: int, threads: int, *options: str
+    def timed(
+        self, command: str, ranks: int, threads: int, *options: str
     ) -> Callable[[], float]:
-        """Return a pre-training that returns its seconds, start-up left out."""
-        layers = ",".join(map(str, self.layers))
-        stack = ("--layers", layers, "--monitor-rows", "200")
-        return self._timed("pretrain", self.data, ranks, threads, *stack, *options)
+        """Return a launch that returns its seconds, start-up left out.
 
-    def finetuning(
-        self, ranks: int, threads: int, *options: str
-    ) -> Callable[[], float]:
-        """Return the fine-tuning of what was pre-trained last."""
-        return self._timed("finetune", None, ranks, threads, *options)
-
-    def _timed(
-        self, command: str, data: Path | None, ranks: int, threads: int, *options: str
-    ) -> Callable[[], float]:
+        The command is ``pretrain``, or ``finetune`` of what was pre-trained last.
+        """
         run = self.folder / "run"
-        where = [str(run)] if data is None else [str(data), "--run", str(run)]
-        length = ("--epochs", str(self.epochs), "--minibatch", str(self.minibatch))
-        arguments = [command, *where, "--replace", "--threads", str(threads), *length]
+        arguments = [command, str(run)]
+        if command == "pretrain":
+            layers = ",".join(map(str, self.layers))
+            arguments = [command, str(self.data), "--run", str(run)]
+            arguments += ["--layers", layers, "--monitor-rows", "200"]
+        arguments += ["--replace", "--threads", str(threads)]
+        arguments += ["--epochs", str(self.epochs), "--minibatch", str(self.minibatch)]
         key = f"{command}_seconds"
         return lambda: float(launch(run, ranks, [*arguments, *options])[key])
 
@@ -53,20 +47,21 @@ def pretrainings(work: Work, lags: Sequence[int]) -> Candidates:
 
     Lockstep is on 2 ranks × 1 thread, with each lag.
     """
-    greedy = ("--schedule", "greedy")
-    candidates = {"greedy 1x1": work.pretraining(1, 1, *greedy)}
+    greedy, lockstep = (("--schedule", name) for name in ("greedy", "lockstep"))
+    candidates = {"greedy 1x1": work.timed("pretrain", 1, 1, *greedy)}
     for lag in map(str, lags):
-        lockstep = ("--schedule", "lockstep", "--lag", lag)
-        candidates[f"lockstep 2x1 lag {lag}"] = work.pretraining(2, 1, *lockstep)
-    return candidates | {"greedy 1x2": work.pretraining(1, 2, *greedy)}
+        timed = work.timed("pretrain", 2, 1, *lockstep, "--lag", lag)
+        candidates[f"lockstep 2x1 lag {lag}"] = timed
+    return candidates | {"greedy 1x2": work.timed("pretrain", 1, 2, *greedy)}
 
 
 def finetunings(work: Work, optimizer: str) -> Candidates:
     """Pre-train; return fine-tuning on 1 and 2 ranks × 1 thread, 1 rank × 2 threads."""
-    replace(work, epochs=1).pretraining(1, 1, "--schedule", "greedy")()
-    options = ("--optimizer", optimizer)
+    replace(work, epochs=1).timed("pretrain", 1, 1, "--schedule", "greedy")()
     return {
-        f"{optimizer} {ranks}x{threads}": work.finetuning(ranks, threads, *options)
+        f"{optimizer} {ranks}x{threads}": work.timed(
+            "finetune", ranks, threads, "--optimizer", optimizer
+        )
         for ranks, threads in ((1, 1), (2, 1), (1, 2))
     }
 
@@ -74,10 +69,7 @@ def finetunings(work: Work, optimizer: str) -> Candidates:
 def launch(run: Path, ranks: int, arguments: Sequence[str]) -> dict[str, Any]:
     """Start mpilayer on ranks (1: without launcher); return the summary of its run.
 
-    Raises
-    ------
-    CommunicationError
-        It failed, or there is no launcher.
+    CommunicationError: it failed, or there is no launcher.
     """
     command = [sys.executable, "-m", "mpilayer", *arguments]
     if ranks > 1:
@@ -88,13 +80,7 @@ def launch(run: Path, ranks: int, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def mpiexec() -> list[str]:
-    """Return the launcher's command.
-
-    Raises
-    ------
-    CommunicationError
-        There is none.
-    """
+    """Return the launcher's command; a CommunicationError says that there is none."""
     if found := environment.mpiexec():
         return [found]
     raise CommunicationError(
@@ -103,13 +89,7 @@ def mpiexec() -> list[str]:
 
 
 def run_command(command: list[str]) -> str:
-    """Run a program and return what it prints.
-
-    Raises
-    ------
-    CommunicationError
-        It failed.
-    """
+    """Run a program, return what it prints; a CommunicationError: it failed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CommunicationError(

@@ -6,7 +6,7 @@ seconds as JSON.
 
 import json
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from mpilayer.arrays import Array32
@@ -61,20 +61,17 @@ def time_modes(
     whole = ShardedCost(model, rows, config, SerialCommunicator())
     alone = repeated(lambda: whole(position), n)
 
-    def in_mode(name: str) -> Callable[[], float]:
-        def timed() -> float:
-            cost.kl = name
-            comm.barrier()
-            return together()
-
-        return timed
+    def in_mode(name: str) -> float:
+        cost.kl = name
+        comm.barrier()
+        return together()
 
     def on_rank_0() -> float:
         seconds = alone() if comm.rank == 0 else 0.0
         comm.barrier()
         return seconds
 
-    modes = {name: in_mode(name) for name in MODES}
+    modes = {name: partial(in_mode, name) for name in MODES}
     return take_turns({**modes, ONE_RANK: on_rank_0}, rounds)
 
 

@@ -8,13 +8,6 @@ from time import perf_counter
 Candidates = Mapping[str, Callable[[], float]]
 """Name to a function that does the work once and returns its seconds."""
 
-Say = Callable[[str], None]
-"""Tells the user a line."""
-
-
-def silent(_: str) -> None:
-    """Say nothing."""
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -28,22 +21,23 @@ class Comparison:
 
     def ratio(self, name: str, base: str) -> float:
         """Return the median over rounds of the ratio of seconds."""
-        return median(self._ratios(name, base))
+        return median(self.ratios(name, base))
 
-    def spread(self, name: str, base: str) -> tuple[float, float]:
-        """Return the smallest and the largest such ratio."""
-        ratios = self._ratios(name, base)
-        return min(ratios), max(ratios)
-
-    def _ratios(self, name: str, base: str) -> list[float]:
+    def ratios(self, name: str, base: str) -> list[float]:
+        """Return the ratio of seconds of every round."""
         pairs = zip(self.seconds[name], self.seconds[base], strict=True)
         return [a / b for a, b in pairs]
 
 
 def take_turns(
-    candidates: Candidates, rounds: int, warm_up: int = 1, say: Say = silent
+    candidates: Candidates,
+    rounds: int,
+    warm_up: int = 1,
+    say: Callable[[str], object] | None = None,
 ) -> Comparison:
     """Run all candidates in turn, round after round; the first rounds do not count.
+
+    ``say`` is told a line after each that does.
 
     Machines drift by more than most improvements are worth: only neighbours in time are
     compared.
@@ -54,7 +48,7 @@ def take_turns(
             taken = work()
             if number > 0:
                 seconds[name].append(taken)
-        if number > 0 and rounds > 1:
+        if say is not None and number > 0 and rounds > 1:
             times = ", ".join(f"{n} {s[-1]:.4g} s" for n, s in seconds.items())
             say(f"round {number}/{rounds}: {times}")
     return Comparison(seconds)

@@ -10,23 +10,15 @@ from mpilayer.data.split import Split
 from mpilayer.errors import ConfigError
 from mpilayer.rng import stream
 
-N_VISIBLE = 64
-"""Pixels of a patch of 8 × 8."""
-
-N_CAUSES = 16
-"""What a random patch consists of, besides noise."""
-
-# Of a pixel, as in patches of whitened images.
-_DEVIATION = 0.3
+N_VISIBLE = 64  # pixels of a patch of 8 × 8
+N_CAUSES = 16  # what a random patch consists of, besides noise
+_DEVIATION = 0.3  # of a pixel, as in patches of whitened images
 
 
 def patches(source: Path | None, n_rows: int) -> Array32:
     """Return the first training rows of a data set, or random ones without a source.
 
-    Raises
-    ------
-    ConfigError
-        The data set has fewer rows.
+    ConfigError: the data set has fewer rows.
     """
     if source is None:
         return random_patches(n_rows)
@@ -76,13 +68,7 @@ def write_images(source: Path | None, n_rows: int, folder: Path) -> Path:
 
 
 def check_rows(source: Path, n_rows: int) -> None:
-    """Check that a data set has enough training rows.
-
-    Raises
-    ------
-    ConfigError
-        It has fewer.
-    """
+    """Check that a data set has enough training rows; else a ConfigError."""
     with Dataset.open(source) as dataset:
         found = dataset.n_samples("train")
     if n_rows > found:

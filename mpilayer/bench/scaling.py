@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 from mpilayer.bench.launches import launch
-from mpilayer.bench.pairs import Comparison, Say, silent, take_turns
+from mpilayer.bench.pairs import Comparison, take_turns
 from mpilayer.bench.rows import check_rows, write_patches
 from mpilayer.words import count
 
@@ -35,18 +37,16 @@ class Scaling:
     def faster_with_fewer(self) -> list[str]:
         """Return a line for each number of ranks that fewer ranks outrun."""
         lines = []
-        for size in self.sizes:
-            for number, ranks in enumerate(self.ranks[1:], start=1):
-                # The inverse of the table's figure, also for an even number of rounds.
-                fewer = self.ranks[:number]
-                ratios = {few: 1 / self.speed_up(size, ranks, few) for few in fewer}
-                best = max(ratios, key=ratios.__getitem__)
-                if ratios[best] >= _WORTH_A_WORD:
-                    verb = "is" if best == 1 else "are"
-                    lines.append(
-                        f"{size:,} rows: {count(best, 'rank')} {verb} "
-                        f"{ratios[best]:.2f} times faster than {ranks}"
-                    )
+        for size, ranks in product(self.sizes, self.ranks[1:]):
+            speed_up = partial(self.speed_up, size, ranks)
+            best = min([n for n in self.ranks if n < ranks], key=speed_up)
+            # The inverse of the table's figure, also for an even number of rounds.
+            ratio = 1 / speed_up(best)
+            if ratio >= _WORTH_A_WORD:
+                who = f"{count(best, 'rank')} {'is' if best == 1 else 'are'}"
+                lines.append(
+                    f"{size:,} rows: {who} {ratio:.2f} times faster than {ranks}"
+                )
         return lines
 
     def stopped_early(self, asked: int) -> list[str]:
@@ -70,39 +70,30 @@ def compare_scaling(
     options: Sequence[str],
     rounds: int,
     folder: Path,
-    say: Say = silent,
+    say: Callable[[str], object],
 ) -> Scaling:
     """Time ``mpilayer sparse``: seconds as each run measures them, start-up left out.
 
     Every size on every number of ranks, one thread a rank, the ranks of a size next to
     one another in time. All rounds count: every run has a process of its own. ``data``
     None: random rows; ``sizes``: of all ranks together; ``options``: of ``mpilayer
-    sparse``, for all runs, which replace one another in ``folder``.
-
-    Raises
-    ------
-    ConfigError
-        The data have fewer rows than the largest size.
+    sparse``, for all runs, which replace one another in ``folder``. ConfigError: the
+    data have fewer rows than the largest size.
     """
     sizes, ranks = sorted(set(sizes)), sorted(set(ranks))
     if data is not None:
         check_rows(data, sizes[-1])
     run, evaluations = folder / "run", dict[str, int]()
+    paths = {size: write_patches(data, size, folder) for size in sizes}
 
-    def timed(path: Path, size: int, number: int) -> Callable[[], float]:
-        line = ["sparse", str(path), "--run", str(run), "--replace", "--threads", "1"]
+    def timed(size: int, number: int) -> float:
+        where = [str(paths[size]), "--run", str(run), "--replace"]
+        line = ["sparse", *where, "--threads", "1", *options]
+        summary = launch(run, number, line)
+        evaluations[label(size, number)] = int(summary["evaluations"])
+        return float(summary["seconds"])
 
-        def work() -> float:
-            summary = launch(run, number, [*line, *options])
-            evaluations[label(size, number)] = int(summary["evaluations"])
-            return float(summary["seconds"])
-
-        return work
-
-    candidates = {}
-    for size in sizes:
-        path = write_patches(data, size, folder)
-        for number in ranks:
-            candidates[label(size, number)] = timed(path, size, number)
+    pairs = product(sizes, ranks)
+    candidates = {label(*pair): partial(timed, *pair) for pair in pairs}
     comparison = take_turns(candidates, rounds, warm_up=0, say=say)
     return Scaling(tuple(sizes), tuple(ranks), comparison, evaluations)

@@ -11,8 +11,7 @@ from mpilayer.models.base import LayerShape
 from mpilayer.rng import stream
 from mpilayer.train.layer import LayerState
 
-N_STEPS = 50
-"""In a turn."""
+N_STEPS = 50  # in a turn
 
 
 def steps(n_visible: int, n_hidden: int, minibatch: int) -> Candidates:
@@ -37,11 +36,8 @@ def _random(*shape: int) -> Array32:
 def _products(n_visible: int, n_hidden: int, minibatch: int) -> Callable[[], object]:
     """Return the products of CD-1: up, down, up, and the statistics of both phases."""
     weights, gradient = _random(n_visible, n_hidden), _random(n_visible, n_hidden)
-    visible, hidden = (
-        _random(2 * minibatch, n_visible),
-        _random(2 * minibatch, n_hidden),
-    )
-    sample = _random(minibatch, n_hidden)
+    visible = _random(2 * minibatch, n_visible)
+    hidden, sample = _random(2 * minibatch, n_hidden), _random(minibatch, n_hidden)
     upper, lower = slice(None, minibatch), slice(minibatch, None)
 
     def products() -> None:

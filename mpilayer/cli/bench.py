@@ -143,9 +143,14 @@ def print_comparison(
     for column in ("median s", "time", "min-max", "speed"):
         table.add_column(column, justify="right")
     for name in names:
-        low, high = comparison.spread(name, base)
+        ratios = comparison.ratios(name, base)
         times = (f"{medians[name]:.4g}", f"{comparison.ratio(name, base):.3f}")
-        table.add_row(name, *times, f"{low:.2f}-{high:.2f}", f"{speed_ups[name]:.2f}")
+        table.add_row(
+            name,
+            *times,
+            f"{min(ratios):.2f}-{max(ratios):.2f}",
+            f"{speed_ups[name]:.2f}",
+        )
     out = show.console()
     out.print(table)
     if ONE_RANK in names:

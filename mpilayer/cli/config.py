@@ -10,7 +10,7 @@ from mpilayer import files
 from mpilayer.cli.arguments import add
 from mpilayer.cli.lines import filled
 from mpilayer.config import NOUNS, SECTIONS, Option, options_of
-from mpilayer.errors import ConfigError, unknown
+from mpilayer.errors import ConfigError, check_known
 
 KINDS: Mapping[str, Mapping[str, type[Any]]] = {
     **{name: {name: SECTIONS[name]} for name in ("pretrain", "finetune", "sparse")},
@@ -38,8 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the file."""
-    if args.kind not in KINDS:
-        raise ConfigError(unknown("kind", args.kind, KINDS))
+    check_known("kind", args.kind, KINDS)
     text = template(args.kind)
     if args.out is None:
         print(text, end="")

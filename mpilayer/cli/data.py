@@ -121,9 +121,9 @@ def _check_output(args: argparse.Namespace) -> None:
 def _fetch(args: argparse.Namespace) -> None:
     with _progress() as progress:
         fetched = fetch(args.name, args.output, args.mirror, progress)
-    for file in fetched:
-        origin = f"from {file.url}" if file.url else "was there already"
-        print(lines.shown(f"{file.path.name}: {origin}"))
+    for file, url in fetched.items():
+        origin = f"from {url}" if url else "was there already"
+        print(lines.shown(f"{file}: {origin}"))
     print(lines.shown(f"Next: mpilayer data prepare {args.output} -o {args.name}.h5"))
 
 

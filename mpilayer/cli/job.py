@@ -11,7 +11,7 @@ from mpilayer.cli.arguments import add, numbers
 from mpilayer.cli.options import add_config, add_option, add_safety, config_from
 from mpilayer.cli.training import TRAINING
 from mpilayer.config import FinetuneConfig, flag, options_of
-from mpilayer.errors import ConfigError, unknown
+from mpilayer.errors import ConfigError, check_known
 from mpilayer.runs.session import Safety
 from mpilayer.runs.tasks import TASKS
 from mpilayer.train.teams import places_for
@@ -45,8 +45,7 @@ def run(args: argparse.Namespace) -> None:
             f"COMMAND must come first, one of {', '.join(_NAMES)}; found none. Try "
             "'mpilayer job pretrain --help'."
         )
-    if args.name not in _NAMES:
-        raise ConfigError(unknown("command", args.name, _NAMES))
+    check_known("command", args.name, _NAMES)
     words = ["mpilayer", "job", args.name, *args.rest]
     made_by = [word for word in words if word != "--replace"]
     scaling = args.name == "scaling"
@@ -63,8 +62,7 @@ def _mode(rest: list[str]) -> str:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--mode", nargs="?", default=_SCALED[0])
     mode = str(parser.parse_known_args(rest)[0].mode)
-    if mode not in _SCALED:
-        raise ConfigError(unknown("mode", mode, _SCALED))
+    check_known("mode", mode, _SCALED)
     return mode
 
 

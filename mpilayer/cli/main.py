@@ -11,18 +11,9 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
 
-from mpilayer import __version__, ending, environment
+from mpilayer import __version__, ending, environment, errors
 from mpilayer.cli import lines
 from mpilayer.ending import EXIT_INTERRUPTED
-from mpilayer.errors import (
-    ConfigError,
-    DataError,
-    FileError,
-    FileWarning,
-    MpilayerError,
-    RunWarning,
-    unknown,
-)
 from mpilayer.interrupt import EXIT_RESUME, Interrupted
 
 COMMANDS = {
@@ -78,7 +69,7 @@ class Parser(argparse.ArgumentParser):
         """Refuse unknown options, and guess what was meant."""
         found, others = super().parse_known_args(args, namespace)
         if others:
-            raise ConfigError(
+            raise errors.ConfigError(
                 f"unrecognized arguments: {' '.join(others)}.{self._guess(others)} "
                 f"See '{self.prog} --help'."
             )
@@ -101,13 +92,13 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Answer a wrong command of a command as one of the program's."""
         choices = action.choices
-        if action.nargs == argparse.PARSER and choices and value not in choices:
-            raise ConfigError(unknown("command", str(value), map(str, choices)))
+        if action.nargs == argparse.PARSER and choices:
+            errors.check_known("command", str(value), list(map(str, choices)))
         super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
-        raise ConfigError(f"{message}. See '{self.prog} --help'.")
+        raise errors.ConfigError(f"{message}. See '{self.prog} --help'.")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print help and version once, not from every rank."""
@@ -133,14 +124,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         _dispatch(arguments)
-    except MpilayerError as error:
+    except errors.MpilayerError as error:
         return _report(error)
     except Interrupted as end:
         if environment.launched_rank() == 0:
             lines.to_stderr(f"mpilayer: {end}")
         return EXIT_RESUME
     except OSError as error:
-        return _report(FileError.of(error))
+        return _report(errors.FileError.of(error))
     except KeyboardInterrupt:
         signal.setitimer(signal.ITIMER_REAL, 0)
         return EXIT_INTERRUPTED
@@ -154,9 +145,9 @@ def _warn(
 
     What one rank knows alone is said by that rank.
     """
-    if not issubclass(category, RunWarning):
+    if not issubclass(category, errors.RunWarning):
         _python_warns(message, category, *where, **more)
-    elif environment.launched_rank() == 0 or issubclass(category, FileWarning):
+    elif environment.launched_rank() == 0 or issubclass(category, errors.FileWarning):
         lines.to_stderr(f"warning: {message}")
 
 
@@ -196,8 +187,7 @@ def _dispatch(arguments: list[str]) -> None:
     if chosen.command is None:
         top.print_help()
         return
-    if chosen.command not in COMMANDS:
-        raise ConfigError(unknown("command", chosen.command, COMMANDS))
+    errors.check_known("command", chosen.command, COMMANDS)
     name = chosen.command
     home = next((home for home, names in _HOMES.items() if name in names), "")
     # What only other commands need is not imported.
@@ -208,7 +198,7 @@ def _dispatch(arguments: list[str]) -> None:
     command.configure(parser)
     args, n_ranks = parser.parse_args(chosen.rest), environment.launched_size()
     if name in _ALONE and n_ranks > 1:
-        raise ConfigError(
+        raise errors.ConfigError(
             f"'mpilayer {name}' must run as one process; found {n_ranks} "
             "ranks. Start it without mpiexec."
         )
@@ -216,12 +206,12 @@ def _dispatch(arguments: list[str]) -> None:
     if reason := lines.lost():
         words = f"standard output must take all results; {reason.lower()}"
         if home != "training":
-            raise DataError(f"{words}. Make room, and repeat the command.")
+            raise errors.DataError(f"{words}. Make room, and repeat the command.")
         # The exit code tells of the training.
         lines.to_stderr(f"warning: {words}. All of them are in the run's folder.")
 
 
-def _report(error: MpilayerError) -> int:
+def _report(error: errors.MpilayerError) -> int:
     """Print an error once: that of all ranks, or the one that a single rank has."""
     together = environment.launched_size() > 1
     if together and not error.collective:
@@ -232,7 +222,7 @@ def _report(error: MpilayerError) -> int:
         # or will.
         try:
             import_module("mpilayer.parallel.start").start(error)
-        except MpilayerError as found:
+        except errors.MpilayerError as found:
             error = found if found.collective else error
     if environment.launched_rank() == 0:
         lines.to_stderr(f"mpilayer: error: {error}")

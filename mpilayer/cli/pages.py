@@ -34,30 +34,16 @@ _SEE = {
 }
 
 
-def pages() -> dict[str, str]:
-    """Return the text of every page by its file name."""
-    os.environ["COLUMNS"] = "80"
-    return {"README.md": _index(), **{f"{name}.md": _page(name) for name in COMMANDS}}
-
-
-def help_text(*words: str) -> str:
-    """Return what the program prints for the words and ``--help``."""
-    printed = io.StringIO()
-    with redirect_stdout(printed), suppress(SystemExit):
-        main([*words, "--help"])
-    return printed.getvalue().strip()
-
-
-def write(folder: Path) -> list[Path]:
+def write(folder: Path) -> None:
     """Write all pages, and remove those of commands that are no more."""
+    os.environ["COLUMNS"] = "80"
+    made = {"README.md": _index(), **{f"{name}.md": _page(name) for name in COMMANDS}}
     folder.mkdir(parents=True, exist_ok=True)
-    made = pages()
     for old in folder.glob("*.md"):
         if old.name not in made:
             old.unlink()
     for name, text in made.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in made]
 
 
 def _page(name: str) -> str:
@@ -71,7 +57,11 @@ def _page(name: str) -> str:
 
 
 def _block(*words: str) -> str:
-    return f"```\n{help_text(*words)}\n```"
+    """Return what the program prints for the words and ``--help``."""
+    printed = io.StringIO()
+    with redirect_stdout(printed), suppress(SystemExit):
+        main([*words, "--help"])
+    return f"```\n{printed.getvalue().strip()}\n```"
 
 
 def _index() -> str:

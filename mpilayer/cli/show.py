@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -92,28 +92,25 @@ def progress(directory: RunDirectory, goals: Goals) -> Iterator[None]:
         latest.update(news)
         return bool(news)
 
-    def show_lines() -> None:
-        while not stop.wait(_LINES_EVERY):
-            if look():
-                say(progress_line(goals, latest))
-
-    def show_live() -> None:
-        with Live(console=terminal, refresh_per_second=4) as view:
+    def follow() -> None:
+        view = Live(console=terminal, refresh_per_second=4) if live else None
+        with view or nullcontext():
             running = True
             while running:
-                running = not stop.wait(_LIVE_EVERY)
-                look()
-                view.update(_live_table(goals, latest))
+                running = not stop.wait(_LIVE_EVERY if live else _LINES_EVERY)
+                has_news = look()
+                if view:
+                    view.update(_live_table(goals, latest))
+                elif has_news:
+                    say(progress_line(goals, latest))
 
-    thread = Thread(target=show_live if live else show_lines, daemon=True)
+    thread = Thread(target=follow, daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join(timeout=5)
-        if not live and look():
-            say(progress_line(goals, latest))
 
 
 def progress_line(goals: Goals, latest: Mapping[str, dict[str, Any]]) -> str:

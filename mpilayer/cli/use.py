@@ -10,11 +10,12 @@ from mpilayer.cli import show
 from mpilayer.cli.arguments import Command, add
 from mpilayer.cli.options import add_task, add_threads
 from mpilayer.data.dataset import SPLITS
-from mpilayer.errors import ConfigError, unknown
+from mpilayer.errors import check_known
 from mpilayer.runs.advice import ALWAYS
+from mpilayer.runs.evaluate import evaluate
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import model_in_words
-from mpilayer.runs.use import PARTS, evaluate, export, write_rows
+from mpilayer.runs.use import PARTS, export, write_rows
 
 _OUT = "the new file; its ending says the format: "
 
@@ -29,7 +30,7 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    _check_split(args.split)
+    check_known("split", args.split, SPLITS)
     session = Session.begin(args.threads, show.say)
     result = evaluate(args.run, args.split, session, args.data, args.task)
     if session.comm.rank > 0:
@@ -40,11 +41,6 @@ def _evaluate(args: argparse.Namespace) -> None:
     if result["model"] == "classifier":
         show.console().print(show.confusion_table(result))
     print(_in_words(result))
-
-
-def _check_split(split: str) -> None:
-    if split not in SPLITS:
-        raise ConfigError(unknown("split", split, SPLITS))
 
 
 def _in_words(result: dict[str, Any]) -> str:
@@ -91,12 +87,12 @@ def _writing(what: str, task: str = "", more: str = "") -> Command:
 
     def run(args: argparse.Namespace) -> None:
         if args.split is not None:
-            _check_split(args.split)
-        written = write_rows(
+            check_known("split", args.split, SPLITS)
+        rows, kind = write_rows(
             what, args.run, args.data, args.out, args.replace, args.split, args.task
         )
-        counts = (f"{count} {split} rows" for split, count in written.rows.items())
-        model = model_in_words(written.model)
+        counts = (f"{count} {split} rows" for split, count in rows.items())
+        model = model_in_words(kind)
         part = "the encoder of " if what == "codes" else ""
         print(f"wrote {', '.join(counts)} to {args.out}, by {part}{model}")
 

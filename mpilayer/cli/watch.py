@@ -15,25 +15,21 @@ from rich.text import Text
 
 from mpilayer.cli import show, view
 from mpilayer.cli.arguments import add, reader
-from mpilayer.runs import experiment
+from mpilayer.runs import experiment, tasks
 from mpilayer.runs.directory import EXPERIMENT, RunDirectory, may_become_run
 from mpilayer.runs.experiment import FOLDERS, is_experiment
 from mpilayer.runs.model import run_shapes
 from mpilayer.runs.session import at_work
-from mpilayer.runs.tasks import (
-    COMPARE,
-    PRETRAIN,
-    SPARSE,
-    command_of,
-    sparse_config,
-    task_of_command,
-)
 from mpilayer.store.metrics import MetricsReader
 
 _CURVE_WIDTH = 64
 _HEIGHT_ALONE, _HEIGHT_OF_SEVERAL = 8, 4
 _TREND_WIDTH = 14
-_WORDS = {PRETRAIN: "pre-training", "finetune": "fine-tuning", SPARSE: "sparse"}
+_WORDS = {
+    tasks.PRETRAIN: "pre-training",
+    "finetune": "fine-tuning",
+    tasks.SPARSE: "sparse",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +100,7 @@ class Watched:
     def look(self, console: Console) -> Group:
         """Read what is new; return the view."""
         whole = is_experiment(self.path)
-        command = experiment.NAME if whole else command_of(self.path)
+        command = experiment.NAME if whole else tasks.command_of(self.path)
         # Before the metrics: what is complete has all its lines.
         self.complete = RunDirectory(self.path).is_complete(command)
         ascii = console.options.ascii_only
@@ -112,8 +108,8 @@ class Watched:
         height = _HEIGHT_ALONE if len(runs) == 1 else _HEIGHT_OF_SEVERAL
         parts: list[RenderableType] = []
         for path in runs:
-            directory, command = RunDirectory(path), command_of(path)
-            if command == SPARSE:
+            directory, command = RunDirectory(path), tasks.command_of(path)
+            if command == tasks.SPARSE:
                 parts += self._sparse(directory, height, ascii)
             else:
                 parts += self._deep(directory, command, ascii)
@@ -139,8 +135,8 @@ class Watched:
             rows.append([str(number), size, *_cells(row, stands, ascii, more, [late])])
         speed = ("epoch", "error", "epochs/min")
         tables = [_table(("layer", "size", *speed, "behind"), rows)]
-        if command != PRETRAIN:
-            goal = task_of_command(command).config(directory).epochs
+        if command != tasks.PRETRAIN:
+            goal = tasks.task_of_command(command).config(directory).epochs
             layers = [view.progress(self._lines(directory, command), goal)]
             head = (_WORDS.get(command, command), *speed)
             tables.append(_table(head, [["", *_cells(layers[0], stands, ascii)]]))
@@ -150,10 +146,10 @@ class Watched:
     def _sparse(
         self, directory: RunDirectory, height: int, ascii: bool
     ) -> Iterator[RenderableType]:
-        lines = self._lines(directory, SPARSE)
-        row = view.progress(lines, sparse_config(directory).evaluations)
+        lines = self._lines(directory, tasks.SPARSE)
+        row = view.progress(lines, tasks.sparse_config(directory).evaluations)
         iteration = int(lines[-1].get("iteration", 0)) if lines else 0
-        yield self._title(directory, SPARSE, [row])
+        yield self._title(directory, tasks.SPARSE, [row])
         yield Text(
             f"evaluation {row.done} of at most {row.goal}, "
             f"{max(0, row.goal - row.done)} left; iteration {iteration}; "
@@ -216,7 +212,7 @@ def _runs(path: Path) -> Iterator[Path]:
     """Yield the directories of the runs that have begun, in their order."""
     if is_experiment(path):
         parts: Iterable[str] = dict.fromkeys(FOLDERS.values())
-    elif command_of(path) == COMPARE:
+    elif tasks.command_of(path) == tasks.COMPARE:
         parts = ("average", "exact")
     else:
         yield path
@@ -228,7 +224,7 @@ def _runs(path: Path) -> Iterator[Path]:
 
 def _still(directory: RunDirectory, command: str) -> float | None:
     """Return the seconds since the command has written metrics."""
-    pattern = "layer-*.jsonl" if command == PRETRAIN else f"{command}.jsonl"
+    pattern = "layer-*.jsonl" if command == tasks.PRETRAIN else f"{command}.jsonl"
     times = [path.stat().st_mtime for path in directory.metrics.glob(pattern)]
     return max(0.0, time.time() - max(times)) if times else None
 

@@ -34,20 +34,21 @@ class MirrorError(Exception):
 
 
 @dataclass(frozen=True)
-class RemoteFile:
-    """A file as it is distributed, with its ``"sha256:..."`` or ``"md5:..."``.
+class KnownDataset:
+    """A data set as it is distributed: its files, and base URLs to try.
 
-    The checksum may be that ``of_content``, uncompressed: mirrors that compressed a
-    file themselves have the same data in other bytes.
+    Each file has its checksum, ``"sha256:..."`` or ``"md5:..."``. It may be that
+    ``of_content``, uncompressed: mirrors that compressed a file themselves have the
+    same data in other bytes.
     """
 
-    name: str
-    checksum: str
+    files: Mapping[str, str]
+    mirrors: tuple[str, ...]
     of_content: bool = False
 
-    def fault(self, path: Path) -> str | None:
-        """Return what is wrong with a copy of the file, or None."""
-        algorithm, expected = self.checksum.split(":")
+    def fault(self, name: str, path: Path) -> str | None:
+        """Return what is wrong with a copy of a file, or None."""
+        algorithm, expected = self.files[name].split(":")
         hasher = hashlib.new(algorithm, usedforsecurity=False)
         opened = gzip.open if self.of_content else open
         n_bytes = 0
@@ -67,27 +68,16 @@ class RemoteFile:
         return f"{algorithm} is {found[:12]} instead of {expected[:12]}"
 
 
-@dataclass(frozen=True)
-class KnownDataset:
-    """A data set that can be fetched by name: its files, and base URLs to try."""
-
-    files: tuple[RemoteFile, ...]
-    mirrors: tuple[str, ...]
-
-
-def _like_mnist(
-    checksums: Sequence[str], mirrors: tuple[str, ...], of_content: bool = False
-) -> KnownDataset:
+def _like_mnist(*checksums: str) -> dict[str, str]:
     parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3")
-    found = zip((*parts, "t10k-labels-idx1"), checksums, strict=True)
-    files = [RemoteFile(f"{part}-ubyte.gz", sum_, of_content) for part, sum_ in found]
-    return KnownDataset(tuple(files), mirrors)
+    names = [f"{part}-ubyte.gz" for part in (*parts, "t10k-labels-idx1")]
+    return dict(zip(names, checksums, strict=True))
 
 
 CATALOG: Mapping[str, KnownDataset] = {
     # Y. LeCun, C. Cortes, C. Burges; sums of the uncompressed files.
-    "mnist": _like_mnist(
-        (
+    "mnist": KnownDataset(
+        _like_mnist(
             "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "sha256:65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
             "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
@@ -100,8 +90,8 @@ CATALOG: Mapping[str, KnownDataset] = {
         of_content=True,
     ),
     # H. Xiao, K. Rasul, R. Vollgraf (2017), arXiv:1708.07747; sums as its README has.
-    "fashion-mnist": _like_mnist(
-        (
+    "fashion-mnist": KnownDataset(
+        _like_mnist(
             "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
             "md5:25c81989df183df01b3e8a0aad5dffbe",
             "md5:bef4ecab320f06d8554ea6380940ec79",
@@ -116,39 +106,34 @@ CATALOG: Mapping[str, KnownDataset] = {
 }
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """A file of a data set that is now there; ``url`` is None if it already was."""
-
-    path: Path
-    url: str | None
-
-
 def fetch(
     name: str,
     folder: Path,
     mirrors: Sequence[str] = (),
-    progress: Progress | None = None,
-    catalog: Mapping[str, KnownDataset] = CATALOG,
-) -> list[Fetched]:
+    progress: Progress = lambda *_: None,
+) -> dict[str, str]:
     """Download the files of a known data set into a folder, made if need be; local.
 
-    Files that are already there and whole are kept. A mirror that fails, or has other
-    data, is followed by the next one, those given first.
+    Returns the URL of each file, empty for those that are already there and whole. A
+    mirror that fails, or has other data, is followed by the next one, those given
+    first.
 
     ConfigError: the name is unknown, or a mirror's URL is neither http nor https.
     DataError: all mirrors failed, each with its reason; or the folder cannot be
     written.
     """
-    if name not in catalog:
-        raise ConfigError(unknown("data set", name, catalog))
+    if name not in CATALOG:
+        raise ConfigError(unknown("data set", name, CATALOG))
     for mirror in mirrors:
         _check_url(mirror)
-    known, told = catalog[name], progress or (lambda *_: None)
+    known = CATALOG[name]
     urls = (*mirrors, *known.mirrors)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [_fetch_file(file, folder, urls, told) for file in known.files]
+        return {
+            file: _fetch_file(known, folder / file, urls, progress)
+            for file in known.files
+        }
     except OSError as error:
         raise DataError(
             f"{folder} must be a folder that can be written; "
@@ -157,32 +142,30 @@ def fetch(
 
 
 def _fetch_file(
-    file: RemoteFile, folder: Path, mirrors: Sequence[str], progress: Progress
-) -> Fetched:
-    path = folder / file.name
-    if path.is_file() and file.fault(path) is None:
-        return Fetched(path, None)
+    known: KnownDataset, path: Path, mirrors: Sequence[str], progress: Progress
+) -> str:
+    if path.is_file() and known.fault(path.name, path) is None:
+        return ""
     reasons = []
     for mirror in mirrors:
-        url = f"{mirror.rstrip('/')}/{file.name}"
+        url = f"{mirror.rstrip('/')}/{path.name}"
         try:
-            _download(url, path, file, progress)
+            _download(url, path, known, progress)
+            return url
         except MirrorError as error:
             reasons.append(f"  {url}: {error}")
-        else:
-            return Fetched(path, url)
     raise DataError(
-        f"{file.name} must come from one of its mirrors; all failed:\n"
+        f"{path.name} must come from one of its mirrors; all failed:\n"
         + "\n".join(reasons)
         + "\nTry again later, or name a mirror that works with --mirror."
     )
 
 
-def _download(url: str, path: Path, file: RemoteFile, progress: Progress) -> None:
+def _download(url: str, path: Path, known: KnownDataset, progress: Progress) -> None:
     """Download a file, which appears, or is replaced, when it is whole and checked."""
 
     def settle(temporary: Path) -> None:
-        if reason := file.fault(temporary):
+        if reason := known.fault(path.name, temporary):
             raise MirrorError(reason)
 
     with _mirror_errors():

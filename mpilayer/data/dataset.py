@@ -11,7 +11,7 @@ those of :mod:`mpilayer.hdf5`.
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from mpilayer import hdf5, memory
-from mpilayer.arrays import AnyArray, Array32
+from mpilayer.arrays import AnyArray, Array32, StoredRows
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split, as_labels, check_finite
 from mpilayer.errors import ConfigError, DataError
@@ -79,7 +79,7 @@ def write_dataset(
         preparation.store(file)
 
 
-class Dataset:
+class Dataset(AbstractContextManager["Dataset"]):
     """A data set opened for reading; a context manager, local.
 
     It has ``n_visible`` values in a sample, and ``splits`` in the order train,
@@ -127,15 +127,9 @@ class Dataset:
             dataset._closing = stack.pop_all()
         return dataset
 
-    def close(self) -> None:
-        """Close the file; nothing can be read afterwards."""
-        self._closing.close()
-
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self.close()
+        # HDF5 is not to blame for what became of the rows.
+        self._closing.close()
 
     def n_samples(self, split: str) -> int:
         """Return the number of rows of a split."""
@@ -158,6 +152,15 @@ class Dataset:
             if slab.dtype.kind == "f" or self.preparation.scaling is not None:
                 check_finite(out, begin, f"{split}/x of {self.path}", LARGEST)
         return result
+
+    def compact_rows(self, split: str) -> Array32 | StoredRows:
+        """Return the rows of a split, a byte a number where they are stored so."""
+        stored = self._stored(split)
+        if stored.x.dtype != np.uint8 or self.preparation.scaling is not None:
+            return self.rows(split)
+        memory.demand(stored.x.size, self.path)
+        with hdf5.reading(self.path):
+            return StoredRows(stored.x[()], stored.scale)
 
     def stored(self, split: str) -> Split:
         """Return all of a split as it is stored, before any scaling; as ``rows``."""
@@ -218,31 +221,27 @@ class Dataset:
             self.verify()
 
     def _split_summary(self, split: str) -> dict[str, Any]:
-        stored = self._stored(split)
-        limits = []
+        stored, labels, limits = self._stored(split), self.labels(split), []
         for begin, slab in self._slabs(split, 0, self.n_samples(split)):
             check_finite(slab, begin, f"{split}/x of {self.path}")
             values = np.empty(slab.shape, np.float32)
             self._scale(split, slab, values)
             limits += [float(values.min()), float(values.max())]
-        return {
+        found = {
             "n_samples": self.n_samples(split),
             "dtype": str(stored.x.dtype),
             "scale": stored.scale,
             "minimum": min(limits),
             "maximum": max(limits),
             "label_counts": None,
-            **self._label_summary(self.labels(split)),
         }
-
-    def _label_summary(self, labels: AnyArray | None) -> dict[str, Any]:
-        if labels is None:
-            return {}
-        if labels.dtype.kind == "f":
-            return {"label_range": [float(labels.min()), float(labels.max())]}
-        values, counts = np.unique(labels, return_counts=True)
-        names = map(str, self.preparation.names(values))
-        return {"label_counts": dict(zip(names, counts.tolist(), strict=True))}
+        if labels is not None and labels.dtype.kind == "f":
+            found["label_range"] = [float(labels.min()), float(labels.max())]
+        elif labels is not None:
+            classes, counts = np.unique(labels, return_counts=True)
+            names = map(str, self.preparation.names(classes))
+            found["label_counts"] = dict(zip(names, counts.tolist(), strict=True))
+        return found
 
     def _scale(self, split: str, slab: AnyArray, out: Array32) -> None:
         """Write the values of stored rows; here alone they are scaled."""
@@ -290,10 +289,7 @@ class Dataset:
 
 
 def _advice(path: Path, like: Path | None, file: Any) -> str:
-    """Return what to do with a path that is no data set, perhaps an open HDF5 ``file``.
-
-    Where a run is known, the data set is to be ``like`` its data.
-    """
+    """Return what to do with a path, perhaps an open ``file``, that is no data set."""
     if file is not None:
         if not isinstance(file.get("images"), hdf5.Dataset):
             return _ADVICE

@@ -11,7 +11,7 @@ import numpy as np
 
 from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray, Array32
-from mpilayer.data.array_files import load_mat, load_npy, shapes
+from mpilayer.data.array_files import load_mat, load_numpy, shapes
 from mpilayer.data.dataset import SPLITS
 from mpilayer.data.split import check_finite, to_float32
 from mpilayer.errors import DataError, reading
@@ -82,9 +82,9 @@ def read_images(path: Path) -> Images:
 
 def is_image_folder(folder: Path, depth: int = 2) -> bool:
     """Tell whether a folder, or one that lies so deep in it, has image files. Local."""
-    return _has_pictures(folder) or (
-        depth > 0 and any(is_image_folder(path, depth - 1) for path in _below(folder))
-    )
+    pictures, folders, _ = _look(folder)
+    inner = folders if depth else []
+    return bool(pictures) or any(is_image_folder(path, depth - 1) for path in inner)
 
 
 def read_image_folder(folder: Path) -> dict[str, tuple[AnyArray, AnyArray | None]]:
@@ -97,9 +97,9 @@ def read_image_folder(folder: Path) -> dict[str, tuple[AnyArray, AnyArray | None
     DataError: a folder of a class without pictures, pictures beside such folders, or
     what ``read_images`` refuses: other sizes, damage.
     """
-    below = {path.name: path for path in _below(folder)}
-    parts = {"train": folder}
-    if "train" in below and set(below) <= set(SPLITS) and not _has_pictures(folder):
+    pictures, folders, _ = _look(folder)
+    below, parts = {path.name: path for path in folders}, {"train": folder}
+    if "train" in below and set(below) <= set(SPLITS) and not pictures:
         parts = {split: below[split] for split in SPLITS if split in below}
     files = [
         (split, name, path)
@@ -146,7 +146,7 @@ def _read_mat(path: Path) -> Array32:
 
 def _read_npy(path: Path) -> Array32:
     layout = "(n_images, height, width) or (height, width)"
-    return _stack(path, load_npy(path), layout, (2, 3))
+    return _stack(path, load_numpy(path)["x"], layout, (2, 3))
 
 
 _READERS: dict[str, Callable[[Path], Array32]] = {
@@ -186,53 +186,44 @@ def _stack(
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
     """Return the image files of each class, of the class "" without class folders."""
-    classes = _below(folder)
-    if not classes:
+    pictures, folders, _ = _look(folder)
+    if not folders:
         return {"": _pictures(folder)}
-    if _has_pictures(folder):
+    if pictures:
         raise DataError(
             f"{folder} must hold image files, or a folder of them for each class; "
-            f"found both, such as the folder {classes[0].name}. Move the files into "
+            f"found both, such as the folder {folders[0].name}. Move the files into "
             "folders."
         )
-    empty = [path.name for path in classes if not _has_pictures(path)]
-    if empty:
+    classes = {path.name: _look(path)[0] for path in folders}
+    if empty := [name for name, paths in classes.items() if not paths]:
         raise DataError(
             f"the folder of each class in {folder} must hold image files; "
             f"found none in {', '.join(empty)}. Remove such folders, or fill them."
         )
-    return {path.name: _pictures(path) for path in classes}
+    return classes
 
 
 def _pictures(folder: Path) -> list[Path]:
     """Return the image files of a folder by name; DataError if there are none."""
-    paths = _entries(folder)
-    found = list(filter(_is_picture, paths))
-    if not found:
+    pictures, _, n_entries = _look(folder)
+    if not pictures:
         raise DataError(
             f"{folder} must hold image files, their names ending in "
-            f"{', '.join(_PICTURES)}; found none among {len(paths)} files."
+            f"{', '.join(_PICTURES)}; found none among {n_entries} files."
         )
-    return found
+    return pictures
 
 
-def _has_pictures(folder: Path) -> bool:
-    return any(map(_is_picture, _entries(folder)))
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in _PICTURES and not (path.is_fifo() or path.is_dir())
-
-
-def _below(folder: Path) -> list[Path]:
-    return [path for path in _entries(folder) if path.is_dir()]
-
-
-def _entries(folder: Path) -> list[Path]:
-    """Return what lies in a folder by name; DataError if it cannot be read."""
+def _look(folder: Path) -> tuple[list[Path], list[Path], int]:
+    """Return the image files in a folder, the folders, and how much else is there."""
     try:
         # Hidden files are none: macOS leaves "._NAME" beside NAME on foreign disks.
-        return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        folders = [path for path in entries if path.is_dir()]
+        named = [path for path in entries if path.suffix.lower() in _PICTURES]
+        pictures = [p for p in named if not (p.is_dir() or p.is_fifo())]
+        return pictures, folders, len(entries) - len(pictures)
     except OSError as error:
         raise DataError(
             f"{folder} must be a folder that can be read; "

@@ -97,15 +97,9 @@ class Preparation:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as an object of JSON."""
-        scaling = {}
-        if self.scaling is not None:
-            scaling = {k: np.asarray(v).tolist() for k, v in vars(self.scaling).items()}
-        return {
-            "columns": list(self.columns),
-            "labels": self.labels,
-            "classes": list(self.classes),
-            "scaling": scaling,
-        }
+        scaling = {} if self.scaling is None else vars(self.scaling)
+        values = {k: np.asarray(v).tolist() for k, v in scaling.items()}
+        return {**vars(self), "scaling": values}
 
     @staticmethod
     def from_json(content: Any, n_visible: int, where: object) -> "Preparation":
@@ -159,10 +153,9 @@ def _parsed(content: Mapping[str, Any], n_visible: int) -> Preparation:
         return Preparation(columns, labels, classes)
     with np.errstate(over="ignore"):
         offset, factor = (np.array(stored[k], np.float32) for k in ("offset", "factor"))
-    fits = all(
-        n.shape == (n_visible,) and np.isfinite(n).all() for n in (offset, factor)
-    )
-    if not (fits and factor.all() and isinstance(stored["method"], str)):
+    fits = offset.shape == factor.shape == (n_visible,) and factor.all()
+    finite = np.isfinite(offset).all() and np.isfinite(factor).all()
+    if not (fits and finite and isinstance(stored["method"], str)):
         raise ValueError("scaling")
     scaling = Scaling(stored["method"], offset, factor)
     return Preparation(columns, labels, classes, scaling)
@@ -170,6 +163,6 @@ def _parsed(content: Mapping[str, Any], n_visible: int) -> Preparation:
 
 def _texts(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
     found = content.get(key, [])
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+    if isinstance(found, str) or not all(isinstance(one, str) for one in found):
         raise TypeError(key)
     return tuple(found)

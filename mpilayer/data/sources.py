@@ -13,13 +13,7 @@ import numpy as np
 
 from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray
-from mpilayer.data.array_files import (
-    load_mat,
-    load_npy,
-    load_npz,
-    read_idx_folder,
-    shapes,
-)
+from mpilayer.data.array_files import load_mat, load_numpy, read_idx_folder, shapes
 from mpilayer.data.csv import read_csv
 from mpilayer.data.dataset import KIND, PIXEL_SCALE, SPLITS, Dataset
 from mpilayer.data.images import is_image_folder, read_image_folder
@@ -55,13 +49,8 @@ class LabelColumn:
     known_from: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Rows and labels of a split as they were found, and where, for messages."""
-
-    x: AnyArray
-    labels: object
-    where: object
+_Part = tuple[AnyArray, object, object]
+"""Rows and labels of a split as they were found, and where, for messages."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +93,14 @@ def read_source(path: Path, labels: LabelColumn = _ANY) -> Source:
             f"pictures; found the ending {path.suffix!r}."
         )
     found = reader(path, labels)
-    labelled = {k: part for k, part in found.parts.items() if part.labels is not None}
-    vectors = {split: label_vector(part.labels) for split, part in labelled.items()}
+    labelled = {k: given for k, (_, given, _) in found.parts.items()}
+    vectors = {k: label_vector(v) for k, v in labelled.items() if v is not None}
     with told_of(path):
         numbers, classes = numbered(vectors, labels.classes, labels.known_from)
     splits = {}
-    for name, part in found.parts.items():
-        with told_of(part.where):
-            splits[name] = Split(part.x, numbers.get(name))
+    for name, (x, _, where) in found.parts.items():
+        with told_of(where):
+            splits[name] = Split(x, numbers.get(name))
     usual = PIXEL_SCALE if splits["train"].x.dtype == np.uint8 else 1.0
     name, preparation = path.resolve().stem, replace(found.preparation, classes=classes)
     return Source(splits, found.scale or usual, name, found.origin, preparation)
@@ -119,14 +108,15 @@ def read_source(path: Path, labels: LabelColumn = _ANY) -> Source:
 
 def _read_npy(path: Path, labels: LabelColumn) -> _Found:
     _refuse_labels(path, labels, "holds one array. Save samples and labels as .npz")
-    return _Found({"train": _part(path, "x", load_npy(path), None)}, _name(path))
+    train = _part(path, "x", load_numpy(path)["x"], None)
+    return _Found({"train": train}, _name(path))
 
 
 def _read_csv(path: Path, labels: LabelColumn) -> _Found:
     table = read_csv(path, labels.name, labels.needed)
-    parts, origin = {"train": _Part(table.x, table.labels, path)}, _name(path)
+    origin = f"{_name(path)} ({table.remark})"
     preparation = Preparation(table.columns, labels.name)
-    return _Found(parts, f"{origin} ({table.remark})", preparation)
+    return _Found({"train": (table.x, table.labels, path)}, origin, preparation)
 
 
 def _read_hdf5(path: Path, labels: LabelColumn) -> _Found:
@@ -142,7 +132,7 @@ def _read_hdf5(path: Path, labels: LabelColumn) -> _Found:
             stored, found = dataset.stored(split), None
             if stored.labels is not None:
                 found = np.array(preparation.names(stored.labels))
-            parts[split] = _Part(stored.x, found, path)
+            parts[split] = stored.x, found, path
         origin = f"the data set {_name(path)} ({dataset.digest[:12]})"
         return _Found(parts, origin, preparation, dataset.scale)
 
@@ -154,13 +144,13 @@ def _read_folder(path: Path, labels: LabelColumn) -> _Found:
     else:
         splits = read_idx_folder(path)
         what, pairs = "IDX files", {k: (s.x, s.labels) for k, s in splits.items()}
-    parts = {split: _Part(*pair, path) for split, pair in pairs.items()}
+    parts = {split: (*pair, path) for split, pair in pairs.items()}
     return _Found(parts, f"{what} of the folder {_name(path)}")
 
 
 _READERS: dict[str, _Reader] = {
     ".npy": _read_npy,
-    ".npz": lambda path, labels: _named(load_npz(path), path, labels),
+    ".npz": lambda path, labels: _named(load_numpy(path), path, labels),
     ".mat": lambda path, labels: _named(load_mat(path), path, labels),
     ".csv": _read_csv,
     ".h5": _read_hdf5,
@@ -181,19 +171,20 @@ def _name(path: Path) -> str:
 
 def _named(arrays: Mapping[str, object], path: Path, labels: LabelColumn) -> _Found:
     """Return the splits among named arrays, or the only array as ``train``."""
-    names = {split: _pick(arrays, _label_names(split, labels.name)) for split in SPLITS}
+    words = (labels.name,) if labels.name else ("labels", "y")
+    names = {split: _pick(arrays, split, *words) for split in SPLITS}
     if labels.name and labels.needed and not any(names.values()):
-        words = unknown("array", labels.name, arrays)
-        raise DataError(f"{path}: --labels: {words}")
+        found = unknown("array", labels.name, arrays)
+        raise DataError(f"{path}: --labels: {found}")
     parts = {}
     for split, name in names.items():
-        x = _pick(arrays, _x_names(split))
+        x = _pick(arrays, split, "x")
         if x is not None:
             parts[split] = _part(path, x, arrays[x], arrays.get(name or ""))
         elif name is not None and split != "train":
             raise DataError(
                 f"{path} must have samples for the labels {name!r}; "
-                f"found {shapes(arrays)}. Call the array {_x_names(split)[0]!r}."
+                f"found {shapes(arrays)}. Call the array '{split}_x'."
             )
     if "train" not in parts:
         tables = [k for k, a in arrays.items() if k not in names.values() and _full(a)]
@@ -205,27 +196,18 @@ def _named(arrays: Mapping[str, object], path: Path, labels: LabelColumn) -> _Fo
                 "with --labels."
             )
         [only] = tables
-        found = arrays.get(names["train"] or "")
-        parts["train"] = _part(path, only, arrays[only], found)
+        own = arrays.get(names["train"] or "")
+        parts["train"] = _part(path, only, arrays[only], own)
     if not any(names.values()):
         warn_of_labels(arrays, "array", "is not used")
     return _Found(parts, _name(path), Preparation(labels=labels.name))
 
 
-def _x_names(split: str) -> tuple[str, ...]:
-    return (f"{split}_x", f"x_{split}") + (("x",) if split == "train" else ())
-
-
-def _label_names(split: str, name: str) -> tuple[str, ...]:
-    names = (f"{split}_{name}", f"{name}_{split}")
-    alone: tuple[str, ...] = (name,)
-    if not name:
-        names, alone = (f"{split}_labels", f"y_{split}"), ("labels", "y")
-    return names + (alone if split == "train" else ())
-
-
-def _pick(arrays: Mapping[str, object], names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in arrays), None)
+def _pick(arrays: Mapping[str, object], split: str, *words: str) -> str | None:
+    """Return which array is a split's: the first word follows it, the last precedes."""
+    names = (f"{split}_{words[0]}", f"{words[-1]}_{split}")
+    alone = words if split == "train" else ()
+    return next((name for name in (*names, *alone) if name in arrays), None)
 
 
 def _full(array: object) -> bool:
@@ -242,4 +224,4 @@ def _part(path: Path, name: str, x: object, labels: object) -> _Part:
             f"{path} must hold samples as the rows of a full array of at least two "
             f"dimensions; found {found} in {name!r}."
         )
-    return _Part(x.reshape(len(x), -1), labels, f"{path}, array {name!r}")
+    return x.reshape(len(x), -1), labels, f"{path}, array {name!r}"

@@ -86,10 +86,10 @@ class Folder:
     type: str
     locking: str  # HDF5_USE_FILE_LOCKING
     space: Space | None
-    failure: str  # why nothing can be written, moved in one step, flushed
-    hdf5_failure: str  # why an HDF5 file cannot be written and read as mpilayer does
-    lock_failure: str  # why an HDF5 file cannot be locked
-    seconds: float  # that writing took
+    failure: str = ""  # why nothing can be written, moved in one step, flushed
+    hdf5_failure: str = ""  # why HDF5 files cannot be written and read as mpilayer does
+    lock_failure: str = ""  # why an HDF5 file cannot be locked
+    seconds: float = 0.0  # that writing took
     # Until each rank saw a file of rank 0, None if it never did; empty: not tried.
     seen: tuple[float | None, ...] = ()
 

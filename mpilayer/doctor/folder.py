@@ -14,7 +14,7 @@ from mpilayer import files, hdf5
 from mpilayer.doctor.facts import Folder
 from mpilayer.doctor.machine import space
 from mpilayer.environment import read
-from mpilayer.errors import DataError
+from mpilayer.errors import DataError, reason
 from mpilayer.parallel.comm import Communicator
 from mpilayer.rng import stream
 
@@ -36,23 +36,19 @@ def examine(path: Path, comm: Communicator) -> Folder:
 def attempt(path: Path) -> Folder:
     """Return what this rank can do in a folder. Local."""
     mount, kind = mount_of(path.resolve(), read(Path("/proc/mounts")))
-    failure = hdf5_failure = lock_failure = ""
-    seconds = 0.0
+    locking = os.environ.get("HDF5_USE_FILE_LOCKING", "")
+    found = Folder(str(path.resolve()), mount, kind, locking, space(path))
     try:
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=path) as folder:
-            failure = _reason(lambda: _replace(Path(folder)))
+            failure = _failure(_replace, Path(folder) / "text")
             began = time.perf_counter()
-            hdf5_failure = _reason(lambda: _write_hdf5(Path(folder) / "rows.h5"))
+            hdf5_failure = _failure(_write_hdf5, Path(folder) / "rows.h5")
             seconds = time.perf_counter() - began
-            lock_failure = _reason(lambda: _lock(Path(folder) / "locked.h5"))
+            lock_failure = _failure(_lock, Path(folder) / "locked.h5")
     except OSError as error:
-        failure = failure or _words(error)
-    return Folder(
-        path=str(path.resolve()),
-        mount=mount,
-        type=kind,
-        locking=os.environ.get("HDF5_USE_FILE_LOCKING", ""),
-        space=space(path),
+        return replace(found, failure=reason(error))
+    return replace(
+        found,
         failure=failure,
         hdf5_failure=hdf5_failure,
         lock_failure=lock_failure,
@@ -77,27 +73,18 @@ def mount_of(path: Path, mounts: str) -> tuple[str, str]:
     return best
 
 
-def _reason(work: Callable[[], None]) -> str:
-    """Do something, and return why it failed: empty if it did not."""
+def _failure(work: Callable[[Path], None], path: Path) -> str:
+    """Do something with a file, and return why it failed: empty if it did not."""
     try:
-        work()
-    except OSError as error:
-        return _words(error)
-    except DataError as error:
-        cause = error.__cause__
-        return _words(cause) if isinstance(cause, OSError) else str(error)
+        work(path)
+    except (OSError, DataError) as error:
+        cause = error.__cause__ or error
+        return reason(cause) if isinstance(cause, OSError) else str(error)
     return ""
 
 
-def _words(error: OSError) -> str:
-    if error.errno:
-        return os.strerror(error.errno).lower()
-    return str(error).splitlines()[0].lower()
-
-
-def _replace(folder: Path) -> None:
+def _replace(path: Path) -> None:
     """Replace a file in one step and flush it, as checkpoints and summaries are."""
-    path = folder / "text"
     for content in ("old", "new"):
         files.write(path, content)
     if path.read_text() != "new":

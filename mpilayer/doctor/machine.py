@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from threadpoolctl import threadpool_info
 
 from mpilayer import __version__, environment, memory
@@ -20,6 +19,8 @@ from mpilayer.environment import GROUPS, cpu_quota, read
 SHM = Path("/dev/shm")
 
 _PACKAGES = {"NumPy": "numpy", "SciPy": "scipy", "h5py": "h5py", "mpi4py": "mpi4py"}
+# What results may depend on.
+_OF_RESULTS = ("Python", "mpilayer", "NumPy", "HDF5")
 _CLAIMS = (
     "SLURM_NTASKS",
     "SLURM_STEP_NUM_TASKS",
@@ -50,6 +51,7 @@ _PATIENCE = 20.0
 
 def describe(rank: int, threads: int) -> Rank:
     """Return what this rank, with so many BLAS threads, finds."""
+    versions = _versions()
     return Rank(
         rank=rank,
         host=socket.gethostname(),
@@ -59,12 +61,7 @@ def describe(rank: int, threads: int) -> Rank:
         pools=pools(threadpool_info()),
         vectors=vectors(read(Path("/proc/cpuinfo"))),
         kernels_asked=os.environ.get("OPENBLAS_CORETYPE", ""),
-        versions=(
-            f"Python {sys.version.split()[0]}",
-            f"mpilayer {__version__}",
-            f"NumPy {np.__version__}",
-            f"HDF5 {_hdf5_version()}",
-        ),
+        versions=tuple(f"{name} {versions[name]}" for name in _OF_RESULTS),
         shm=space(SHM),
         memory=memory.available(),
     )
@@ -72,17 +69,10 @@ def describe(rank: int, threads: int) -> Rank:
 
 def pools(found: list[dict[str, Any]]) -> tuple[Pool, ...]:
     """Return the BLAS libraries among what threadpoolctl finds."""
-    return tuple(
-        Pool(
-            library=str(pool["internal_api"]),
-            version=str(pool.get("version") or ""),
-            kernels=str(pool.get("architecture") or ""),
-            threads=int(pool["num_threads"]),
-            path=str(pool["filepath"]),
-        )
-        for pool in found
-        if pool["user_api"] == "blas"
-    )
+    keys = ("internal_api", "version", "architecture", "num_threads", "filepath")
+    blas = [pool for pool in found if pool["user_api"] == "blas"]
+    values: list[list[Any]] = [[pool.get(key) or "" for key in keys] for pool in blas]
+    return tuple(Pool(*each) for each in values)
 
 
 def vectors(cpuinfo: str) -> str:
@@ -110,9 +100,7 @@ def software(mpi: str | None) -> Software:
     ``mpi`` is the MPI library in use; None to find out, and to ask the launcher
     likewise. That starts processes, which is no good once MPI is running.
     """
-    versions = {"Python": sys.version.split()[0], "mpilayer": __version__}
-    versions |= {name: environment.installed(p) for name, p in _PACKAGES.items()}
-    launcher = environment.mpiexec()
+    versions, launcher = _versions(), environment.mpiexec()
     failure = launcher_version = ""
     if mpi is None:
         mpi = ""
@@ -120,7 +108,6 @@ def software(mpi: str | None) -> Software:
             text, failure = _output([sys.executable, "-c", _ASK_MPI])
             mpi = environment.mpi_name(text)
         launcher_version = _launcher_version(launcher)
-    versions["HDF5"] = _hdf5_version()
     return Software(versions, mpi, failure, launcher, launcher_version)
 
 
@@ -160,9 +147,12 @@ def job() -> Job:
     return Job(job, nodes, mpi_type, left)
 
 
-def _hdf5_version() -> str:
+def _versions() -> dict[str, str]:
     # The door to h5py has loaded it; what it was built with is not a file.
-    return str(sys.modules["h5py"].version.hdf5_version)
+    hdf5 = str(sys.modules["h5py"].version.hdf5_version)
+    packages = {name: environment.installed(p) for name, p in _PACKAGES.items()}
+    own = {"Python": sys.version.split()[0], "mpilayer": __version__}
+    return {**own, **packages, "HDF5": hdf5}
 
 
 def _launcher_version(launcher: str) -> str:

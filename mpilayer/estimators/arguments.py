@@ -77,15 +77,19 @@ def takes(*sources: Fields, **defaults: Any) -> Callable[[type[T]], type[T]]:
     sources a later one adds those that are new; ``defaults`` are where those of fields
     do not hold. ``{parameters}`` in the class's docstring gives way to a description.
     """
-    entries: dict[str, str] = {}
+    entries: list[str] = []
     values: dict[str, Any] = {}
     for source in sources:
         for name, item in source.arguments.items():
             if name not in values:
                 values[name] = defaults.get(name, item.default)
-                entries[name] = source.describe(name, values[name])
-    values["comm"], entries["comm"] = None, _COMM
-    signature = _signature(values)
+                entries.append(source.describe(name, values[name]))
+    values["comm"] = None
+    either, named = Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY
+    first, *others = values
+    arguments = [Parameter(first, either, default=values[first])]
+    arguments += [Parameter(name, named, default=values[name]) for name in others]
+    signature = Signature([Parameter("self", either), *arguments])
 
     def __init__(self: Any, *args: Any, **options: Any) -> None:
         bound = signature.bind(self, *args, **options)
@@ -97,33 +101,22 @@ def takes(*sources: Fields, **defaults: Any) -> Callable[[type[T]], type[T]]:
         __init__.__signature__ = signature  # type: ignore[attr-defined]
         cls.__init__ = __init__  # type: ignore[method-assign]
         cls._sources = sources  # type: ignore[attr-defined]
-        text = "\n".join(["Parameters", "----------", *entries.values()])
+        text = "\n".join(["Parameters", "----------", *entries, _COMM])
         cls.__doc__ = inspect.cleandoc(cls.__doc__ or "").replace("{parameters}", text)
         return cls
 
     return decorate
 
 
-def _signature(values: Mapping[str, Any]) -> Signature:
-    """Return the signature of a constructor with these arguments and defaults."""
-    either, named = Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY
-    kinds = [either, *[named] * (len(values) - 1)]
-    arguments = [
-        Parameter(name, kind, default=value)
-        for kind, (name, value) in zip(kinds, values.items(), strict=True)
-    ]
-    return Signature([Parameter("self", either), *arguments])
-
-
 @contextmanager
-def in_arguments(names: Mapping[str, str]) -> Iterator[None]:
+def in_arguments(names: Mapping[str, str] | None = None) -> Iterator[None]:
     """Raise a setting's error with names of arguments instead of flags and fields."""
     try:
         yield
     except ConfigError as error:
         text = _without_flags(str(error))
         key = error.key if isinstance(error, FieldError) else ""
-        if key in names:
+        if names and key in names:
             text = re.sub(rf"\b{key}\b", names[key], text)
         raise SettingError(text) from error
 

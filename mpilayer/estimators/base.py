@@ -85,10 +85,11 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         """Return the rows (n_samples, n_features) of codes. Local."""
         check_is_fitted(self)
         codes = check_array(X, dtype=np.float32, order="C")
-        if codes.shape[1] != self._n_features_out:
+        n_code, found = self._n_features_out, codes.shape[1]
+        if found != n_code:
             raise InputError(
-                f"codes must have {self._n_features_out} columns; found "
-                f"{codes.shape[1]}. Give what transform returns."
+                f"codes must have {n_code} columns; found {found}. Give what transform "
+                "returns."
             )
         return self._stack().decode(codes)
 
@@ -124,16 +125,13 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def _stack(self) -> DeepAutoencoder:
         """Return the fitted model."""
-        stack, found = DeepAutoencoder(self.shapes_), self.parameters_
-        if "weights" in found:  # one layer
-            found = {
-                "weights_0": found["weights"],
-                "bias_0": found["hidden_bias"],
-                "weights_1": found.get("decode_weights", found["weights"].T),
-                "bias_1": found["visible_bias"],
-            }
-        for name, view in stack.parameters.items():
-            view[:] = found[name]
+        stack, p = DeepAutoencoder(self.shapes_), self.parameters_
+        arrays = list(p.values())
+        if "weights" in p:  # one layer: W₁, b₁, W₂, b₂
+            decoder = p.get("decode_weights", p["weights"].T)
+            arrays = [p["weights"], p["hidden_bias"], decoder, p["visible_bias"]]
+        for (_, view), array in zip(stack.parameters.items(), arrays, strict=True):
+            view[:] = array
         return stack
 
     def _keep(self, shapes: Sequence[LayerShape], parameters: Parameters) -> None:
@@ -161,12 +159,10 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             return rows
 
         rows = checked(comm, check)
-        facts = comm.allgather((self._settings(), rows.shape[1]))
-        others = [rank for rank, theirs in enumerate(facts) if theirs != facts[0]]
-        if others:
+        if other := comm.unlike_first((self._settings(), rows.shape[1])):
             raise SettingError(
                 "all ranks must fit with the same arguments and columns; rank "
-                f"{others[0]} differs from rank 0. Give all ranks the same."
+                f"{other} differs from rank 0. Give all ranks the same."
             ).of_all_ranks()
         bounds = current_bounds(comm, len(rows))
         if not bounds[-1][1]:
@@ -183,7 +179,7 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         """Return the configurations that the arguments mean, checked."""
         values = self._settings()
         configs = [source.read(values) for source in self._sources]
-        with in_arguments({}):
+        with in_arguments():
             self._check_configs(*configs)
         return configs
 
@@ -238,9 +234,9 @@ def checked(comm: Communicator, work: Callable[[], T]) -> T:
     def attempt() -> T:
         try:
             return work()
-        except MpilayerError:
-            raise
         except (TypeError, ValueError) as error:
+            if isinstance(error, MpilayerError):
+                raise
             raise InputError(str(error)) from error
 
     return comm.everywhere(attempt)

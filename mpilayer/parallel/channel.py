@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.arrays import AnyArray, Array32, StoredRows, row_blocks
 from mpilayer.parallel.comm import Communicator, Request, Requests
 from mpilayer.parallel.team import ALONE, Team
 
@@ -38,7 +38,7 @@ class Rows:
     end of the epoch.
     """
 
-    train: Array32
+    train: Array32 | StoredRows
     sample: Array32
     validation: Array32
 
@@ -50,7 +50,7 @@ class Rows:
         return Rows(*(team.array((n, n_columns)) for n in counts))
 
     @property
-    def parts(self) -> tuple[Array32, Array32, Array32]:
+    def parts(self) -> tuple[Array32 | StoredRows, Array32, Array32]:
         """The three arrays."""
         return self.train, self.sample, self.validation
 

@@ -93,6 +93,11 @@ class Communicator:
         """Return every rank's object, in the order of ranks. Collective."""
         return [item]
 
+    def unlike_first(self, item: Any) -> int:
+        """Return the lowest rank with another object than rank 0, or 0. Collective."""
+        items = self.allgather(item)
+        return next((rank for rank, own in enumerate(items) if own != items[0]), 0)
+
     def broadcast(self, item: T, meanwhile: Callable[[], object] = lambda: None) -> T:  # noqa: ARG002
         """Return rank 0's object everywhere; ``meanwhile`` is called while waiting."""
         return item

@@ -5,10 +5,10 @@ rank decides alone: what the clock or a message says here it may not say there, 
 collective calls in another order hang. One rank by itself is a team, too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from mpilayer.arrays import AnyArray
 from mpilayer.errors import MpilayerError
 from mpilayer.interrupt import Interrupted
 from mpilayer.parallel.comm import Communicator, SerialCommunicator, wait_until
+
+T = TypeVar("T")
 
 # Of a cache line's numbers: two ranks never write to the same line.
 _TILE = 16
@@ -34,6 +36,8 @@ class Team:
     eager : float
         Seconds that a rank waits for the others before it sleeps; 0 where ranks share
         cores.
+    ranks : sequence of int
+        What its ranks are called elsewhere.
 
     Attributes
     ----------
@@ -41,8 +45,11 @@ class Team:
         Seconds that this rank has spent at barriers.
     """
 
-    def __init__(self, comm: Communicator, eager: float = 0.0) -> None:
+    def __init__(
+        self, comm: Communicator, eager: float = 0.0, ranks: Sequence[int] = ()
+    ) -> None:
         self.rank, self.size = comm.rank, comm.size
+        self.ranks = tuple(ranks) or tuple(range(comm.size))
         self.waited = 0.0
         self._comm, self._eager = comm, eager
         self._memory = comm.shared_memory()
@@ -58,6 +65,21 @@ class Team:
         content = self._memory.allocate(size)
         array: AnyArray = np.frombuffer(content, dtype, prod(shape)).reshape(shape)
         return array
+
+    def broadcast(self, item: T) -> T:
+        """Return the head's object everywhere; collective."""
+        return self._comm.broadcast(item)
+
+    def share(self, array: AnyArray | None) -> AnyArray:
+        """Return the head's array, in the memory of all; collective."""
+        if self.size == 1 and array is not None:
+            return array
+        form: Any = None if array is None else (array.shape, array.dtype)
+        shared = self.array(*self.broadcast(form))
+        if array is not None:
+            shared[:] = array
+        self.barrier()
+        return shared
 
     def barrier(self) -> None:
         """Wait until all ranks are here, and have written what they wrote; collective.

@@ -13,18 +13,7 @@ from threadpoolctl import threadpool_info
 from mpilayer import __version__, environment, files
 from mpilayer.errors import ConfigError
 from mpilayer.files import PAGES, check_output
-from mpilayer.report import deep, figures, sparse, words
-from mpilayer.report.html import (
-    NOTHING,
-    VARIABLES,
-    Figure,
-    Markup,
-    Section,
-    element,
-    page,
-    paragraph,
-    table,
-)
+from mpilayer.report import deep, figures, html, sparse, words
 from mpilayer.report.run import PREDICTORS, Run, collect
 
 _MOST_NAMES = 4
@@ -64,42 +53,46 @@ def write_report(
         f"{datetime.now():%Y-%m-%d at %H:%M}. Everything is in this one file, and "
         "nothing is loaded from elsewhere."
     )
-    text = page(f"mpilayer: {title}", lead, sections)
+    text = html.page(f"mpilayer: {title}", lead, sections)
     if folder is not None:
         _write_figures(sections, folder)
     files.write(out, text)
     return [f"{run.name}: {remark}" for run in found for remark in run.remarks]
 
 
-def sections_of(runs: Sequence[Run]) -> list[Section]:
+def sections_of(runs: Sequence[Run]) -> list[html.Section]:
     """Return all sections of a report."""
-    sections = [Section("overview", "At a glance", [_in_words(_overview(runs))])]
+    sections = [html.Section("overview", "At a glance", [_in_words(_overview(runs))])]
     stacks = [run for run in runs if run.kind == "deep"]
     others = [run for run in runs if run.kind != "deep"]
     for name, room, some in (("deep", deep, stacks), ("sparse", sparse, others)):
         if some:
             title = f"{name.capitalize()} autoencoders"
-            sections.append(Section(name, title, list(room.together(some))))
+            sections.append(html.Section(name, title, list(room.together(some))))
         for run in some:
             what = "Comparison" if run.kind == "comparison" else "Run"
             place, title = f"run-{run.place}", f"{what} {run.name}"
-            sections.append(Section(place, title, list(room.alone(run)), within=True))
+            sections.append(
+                html.Section(place, title, list(room.alone(run)), within=True)
+            )
     title = "Configuration and environment"
-    return [*sections, Section("environment", title, list(_ending(runs)))]
+    return [*sections, html.Section("environment", title, list(_ending(runs)))]
 
 
-def _write_figures(sections: Sequence[Section], folder: Path) -> None:
+def _write_figures(sections: Sequence[html.Section], folder: Path) -> None:
     """Write the pictures of a report as files, ``.svg`` or ``.png``."""
     folder.mkdir(exist_ok=True)
     parts = [part for section in sections for part in section.content]
-    for drawn in (part for part in parts if isinstance(part, Figure)):
+    for drawn in (part for part in parts if isinstance(part, html.Figure)):
         for name, picture in drawn.named():
             if isinstance(picture.content, bytes):
                 files.write(folder / f"{name}.png", picture.content)
                 continue
             # Alone, a picture brings the colours that the page has for all.
             opening, _, rest = picture.content.partition(">")
-            look = f"<style>{VARIABLES}</style><style>svg{{background:var(--paper)}}"
+            look = (
+                f"<style>{html.VARIABLES}</style><style>svg{{background:var(--paper)}}"
+            )
             files.write(folder / f"{name}.svg", f"{opening}>{look}</style>{rest}\n")
 
 
@@ -136,7 +129,7 @@ def _check_parent(path: Path, option: str) -> None:
         raise ConfigError(f"{option} must lie in a folder that {found}")
 
 
-def _overview(runs: Sequence[Run]) -> Markup:
+def _overview(runs: Sequence[Run]) -> html.Markup:
     """Return the table of all runs: only here are their main settings."""
     own: dict[str, str] = {}
     shared = ""
@@ -147,9 +140,9 @@ def _overview(runs: Sequence[Run]) -> Markup:
         shared += f" All {kind} runs: {common}." if common else ""
     rows = []
     for run in runs:
-        name = element("a", run.name, href=f"#run-{run.place}")
+        name = html.element("a", run.name, href=f"#run-{run.place}")
         rows.append([name, run.kind, own[run.place], _result(run), words.state(run)])
-    return table(
+    return html.table(
         f"The runs, their main settings, and what they have reached.{shared}",
         ("run", "kind", "settings", "result", "state"),
         rows,
@@ -158,7 +151,7 @@ def _overview(runs: Sequence[Run]) -> Markup:
 
 def _result(run: Run) -> str:
     if words.at(run.comparison, "runs", "exact", "gap", "shards") == 1:
-        return NOTHING  # both runs are the same
+        return html.NOTHING  # both runs are the same
     classes, labels = (words.label_error(run, task, "test") for task in PREDICTORS)
     error = words.digits(run.summary.get("test_error"))
     pca = words.digits(words.at(run.summary, "pca", "test"))
@@ -172,17 +165,17 @@ def _result(run: Run) -> str:
         "sparse": {"cost {}": words.short(run.summary.get("cost"), ".5g")},
         "comparison": {"gap {}": words.short(gap)},
     }
-    known = {text: v for text, v in results[run.kind].items() if v != NOTHING}
-    return ", ".join(text.format(v) for text, v in known.items()) or NOTHING
+    known = {text: v for text, v in results[run.kind].items() if v != html.NOTHING}
+    return ", ".join(text.format(v) for text, v in known.items()) or html.NOTHING
 
 
-def _ending(runs: Sequence[Run]) -> Iterator[Markup]:
+def _ending(runs: Sequence[Run]) -> Iterator[html.Markup]:
     """Yield configurations and environments."""
-    yield paragraph(
+    yield html.paragraph(
         "What each step of a run was trained with: ranks, hosts and software."
     )
     yield _in_words(_environments(runs))
-    yield paragraph(
+    yield html.paragraph(
         "The machine on which this report was written, which need not be the "
         "one on which the runs were trained:"
     )
@@ -195,14 +188,14 @@ def _ending(runs: Sequence[Run]) -> Iterator[Markup]:
         ["cores", f"{len(environment.cores())} of {os.cpu_count()}"],
         *(["BLAS and threads", _library(one)] for one in threadpool_info()),
     ]
-    yield _in_words(table("This machine.", ("", "found here"), here))
-    yield paragraph("The effective configurations, defaults included:")
+    yield _in_words(html.table("This machine.", ("", "found here"), here))
+    yield html.paragraph("The effective configurations, defaults included:")
     for run in runs:
-        title = element("summary", f"config.toml of {run.name}")
-        yield element("details", title, element("pre", run.config_text))
+        title = html.element("summary", f"config.toml of {run.name}")
+        yield html.element("details", title, html.element("pre", run.config_text))
 
 
-def _environments(runs: Sequence[Run]) -> Markup:
+def _environments(runs: Sequence[Run]) -> html.Markup:
     head = ("run", "step", "ranks", "hosts", "MPI", "mpilayer", "data", "digest")
     rows = []
     for run in runs:
@@ -212,15 +205,15 @@ def _environments(runs: Sequence[Run]) -> Markup:
                 steps[f"{name}_"] = step
         for prefix, step in steps.items():
             facts = (
-                run.summary.get(f"{prefix}mpi") or NOTHING,
-                run.section("created_by").get("mpilayer", NOTHING),
-                run.section("data").get("name", NOTHING),
-                str(run.section("data").get("digest", NOTHING))[:12],
+                run.summary.get(f"{prefix}mpi") or html.NOTHING,
+                run.section("created_by").get("mpilayer", html.NOTHING),
+                run.section("data").get("name", html.NOTHING),
+                str(run.section("data").get("digest", html.NOTHING))[:12],
             )
-            where = words.ranks(run.summary, prefix) or NOTHING
+            where = words.ranks(run.summary, prefix) or html.NOTHING
             hosts = words.short(run.summary.get(f"{prefix}hosts"), ".0f")
             rows.append([run.name, step, where, hosts, *map(str, facts)])
-    return table("Environment of the runs.", head, rows)
+    return html.table("Environment of the runs.", head, rows)
 
 
 def _library(one: dict[str, Any]) -> str:
@@ -229,6 +222,6 @@ def _library(one: dict[str, Any]) -> str:
     return " ".join([*map(str, filter(None, names)), threads])
 
 
-def _in_words(listed: Markup) -> Markup:
+def _in_words(listed: html.Markup) -> html.Markup:
     """Return a table that is set flush left."""
-    return element("div", listed, class_="words")
+    return html.element("div", listed, class_="words")

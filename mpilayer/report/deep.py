@@ -10,19 +10,8 @@ from mpilayer import papers
 from mpilayer.config import PretrainConfig, from_values
 from mpilayer.errors import ConfigError
 from mpilayer.papers import SANTARA
-from mpilayer.report import spacetime, words
+from mpilayer.report import html, spacetime, words
 from mpilayer.report.finetuning import finetuning_curves, predictions, stack_curves
-from mpilayer.report.html import (
-    NOTHING,
-    Figure,
-    Markup,
-    Part,
-    Picture,
-    facts,
-    note,
-    paragraph,
-    table,
-)
 from mpilayer.report.images import code_space, first_layer, reconstructions
 from mpilayer.report.run import PREDICTORS, Run, listing, number
 from mpilayer.train.record import KINDS
@@ -50,9 +39,9 @@ _LEAST_SIMULATED = 0.05
 _ZOOMED_EPOCHS = 3
 
 
-def together(runs: Sequence[Run]) -> Iterator[Part]:
+def together(runs: Sequence[Run]) -> Iterator[html.Part]:
     """Yield what sets all deep runs beside one another."""
-    yield paragraph(
+    yield html.paragraph(
         "Layers are trained one by one or all at once, the stack is unrolled, then "
         f"fine-tuned as a whole. The schedule async is the method of {SANTARA}, "
         "simulate says what it would do on other machines; lockstep is mpilayer's own "
@@ -67,21 +56,21 @@ def together(runs: Sequence[Run]) -> Iterator[Part]:
     yield from reconstructions(runs, "reconstructions")
 
 
-def alone(run: Run) -> Iterator[Part]:
+def alone(run: Run) -> Iterator[html.Part]:
     """Yield what is to be said of one run; first what a reader must know first."""
     yield _highlights(run)
-    yield from map(note, run.remarks)
+    yield from map(html.note, run.remarks)
     warnings = ("short_of_epochs", "worse_than_pca")
     for key in (*warnings, "classify_no_better", "regress_no_better"):
         if told := run.summary.get(key):
-            yield note(f"Warning: {told}")
+            yield html.note(f"Warning: {told}")
     yield from _space_time(run)
     yield times_table(run)
     yield from first_layer(run)
     yield from code_space(run)
 
 
-def _highlights(run: Run) -> Markup:
+def _highlights(run: Run) -> html.Markup:
     summary = run.summary
     classes, labels = (words.label_error(run, task, "test") for task in PREDICTORS)
     errors = {
@@ -100,7 +89,7 @@ def _highlights(run: Run) -> Markup:
     shown["pre-training"] = words.seconds(summary.get("pretrain_seconds"))
     shown["fine-tuning"] = words.seconds(summary.get("finetune_seconds"))
     shown["ranks, pre-training"] = words.short(summary.get("ranks"), ".0f")
-    return facts(shown)
+    return html.facts(shown)
 
 
 def _like_the_papers(runs: Sequence[Run]) -> bool:
@@ -108,15 +97,13 @@ def _like_the_papers(runs: Sequence[Run]) -> bool:
     return any(run.n_visible == papers.SANTARA_LAYERS[0] for run in runs)
 
 
-def architecture_table(runs: Sequence[Run]) -> Markup:
+def architecture_table(runs: Sequence[Run]) -> html.Markup:
     """Return the layers of each run; the paper's below. Table 1 of the paper."""
-    units, shares = (
-        "-".join(map(str, papers.SANTARA_LAYERS)),
-        _shares(papers.SANTARA_LAYERS),
-    )
+    layers = papers.SANTARA_LAYERS
+    units, shares = "-".join(map(str, layers)), _shares(layers)
     epochs = _each(papers.SANTARA_EPOCHS), _each(papers.SANTARA_EXTRA)
     theirs = [SANTARA, units, shares, "rbm, sigmoid", *epochs]
-    return table(
+    return html.table(
         "Architecture of the encoder, whose mirror image decodes. Products: each "
         "layer's part of an epoch's multiplications, in %; with one worker a layer "
         "training cannot be faster than the largest part lets it.",
@@ -152,7 +139,7 @@ def _shares(sizes: Sequence[Any]) -> str:
     """Return each layer's part of the products of an epoch, in percent."""
     costs = [number(a) * number(b) for a, b in pairwise(sizes)]
     if not costs or len(costs) > _MOST_PARTS or not sum(costs) > 0:
-        return NOTHING
+        return html.NOTHING
     return " / ".join(f"{100 * cost / sum(costs):.2g}" for cost in costs)
 
 
@@ -163,26 +150,20 @@ def _each(values: Sequence[Any]) -> str:
         shown = shown[:1]
     elif len(shown) > _MOST_PARTS:
         shown = [shown[0], "…", shown[-1]]
-    return " / ".join(shown) or NOTHING
+    return " / ".join(shown) or html.NOTHING
 
 
-def errors_table(runs: Sequence[Run]) -> Markup:
+def errors_table(runs: Sequence[Run]) -> html.Markup:
     """Return the errors of PCA and stacks beside Table 2 of Santara et al. 2016."""
-    kinds = {
-        "pca": "PCA, as many components",
-        "pretrained": "pre-trained",
-        "finetuned": "fine-tuned",
-    }
-    found = [
-        {
-            key: [words.digits(words.at(run.summary, key, s)) for s in words.SPLITS]
-            for key in kinds
-        }
-        for run in runs
-    ]
-    rows = []
-    pca = found[0]["pca"]
-    if len(runs) > 1 and set(pca) != {NOTHING} and all(f["pca"] == pca for f in found):
+    kinds = {"pretrained": "pre-trained", "finetuned": "fine-tuned"}
+    kinds = {"pca": "PCA, as many components", **kinds}
+    found = [{key: _on_splits(run.summary.get(key)) for key in kinds} for run in runs]
+    rows, pca = [], found[0]["pca"]
+    if (
+        len(runs) > 1
+        and set(pca) != {html.NOTHING}
+        and all(f["pca"] == pca for f in found)
+    ):
         # The same data and as many code units: once is enough.
         rows.append([f"all runs: {kinds.pop('pca')}", *pca])
     for run, errors in zip(runs, found, strict=True):
@@ -197,14 +178,17 @@ def errors_table(runs: Sequence[Run]) -> Markup:
             "from those of the runs."
         )
         for kind, (train, test) in papers.SANTARA_ERRORS.items():
-            theirs.append(
-                [f"{SANTARA}: {kind}", words.digits(train), NOTHING, words.digits(test)]
-            )
+            told = _on_splits({"train": train, "test": test})
+            theirs.append([f"{SANTARA}: {kind}", *told])
     title = f"Reconstruction error ({words.ERROR}).{says}"
-    return table(title, ("", *words.SPLITS), rows, theirs)
+    return html.table(title, ("", *words.SPLITS), rows, theirs)
 
 
-def pretraining_table(runs: Sequence[Run]) -> Markup:
+def _on_splits(errors: Any) -> list[str]:
+    return [words.digits(words.at(errors, split)) for split in words.SPLITS]
+
+
+def pretraining_table(runs: Sequence[Run]) -> html.Markup:
     """Return how long pre-training took, beside Table 3 of Santara et al. 2016."""
     greedy = {
         _comparable(run): number(run.summary.get("pretrain_seconds"))
@@ -214,19 +198,21 @@ def pretraining_table(runs: Sequence[Run]) -> Markup:
     rows = [_pretraining(run, greedy.get(_comparable(run), math.nan)) for run in runs]
     base = papers.SANTARA_SECONDS["greedy"]
     theirs = [
-        [SANTARA, kind, "4 threads", f"{took:,}", NOTHING, f"{base / took:.4g} ×"]
+        [SANTARA, kind, "4 threads", f"{took:,}", html.NOTHING, f"{base / took:.4g} ×"]
         for kind, took in papers.SANTARA_SECONDS.items()
         if _like_the_papers(runs)
     ]
     head = ("", "schedule", "ranks", "measured, s", *_PRETRAINING)
     # The last columns say nothing of most runs.
     columns = list(zip(head, *rows, *theirs, strict=True))
-    shown = [c for c in columns if c[0] not in _PRETRAINING or {*c[1:]} != {NOTHING}]
+    shown = [
+        c for c in columns if c[0] not in _PRETRAINING or {*c[1:]} != {html.NOTHING}
+    ]
     names, *cells = zip(*shown, strict=True)
     says = "".join(_PRETRAINING.get(name, "") for name in names)
     crowded = _CROWDED if any(map(_is_crowded, runs)) else ""
     title = f"Seconds of pre-training.{says}{crowded}"
-    return table(title, names, cells[: len(rows)], cells[len(rows) :])
+    return html.table(title, names, cells[: len(rows)], cells[len(rows) :])
 
 
 def _pretraining(run: Run, greedy: float) -> list[str]:
@@ -239,10 +225,10 @@ def _pretraining(run: Run, greedy: float) -> list[str]:
     return [
         run.name,
         words.schedule(run),
-        words.ranks(run.summary) or NOTHING,
+        words.ranks(run.summary) or html.NOTHING,
         _seconds(took),
-        _seconds(virtual) if simulated or virtual >= _LEAST_SIMULATED else NOTHING,
-        f"{greedy / compared:.3g} {label}" if greedy > 0 < compared else NOTHING,
+        _seconds(virtual) if simulated or virtual >= _LEAST_SIMULATED else html.NOTHING,
+        f"{greedy / compared:.3g} {label}" if greedy > 0 < compared else html.NOTHING,
     ]
 
 
@@ -262,7 +248,7 @@ def _comparable(run: Run) -> str:
     return repr((run.section("data").get("digest"), [config.get(k) for k in keys]))
 
 
-def _space_time(run: Run) -> Iterator[Part]:
+def _space_time(run: Run) -> Iterator[html.Part]:
     """Yield Figures 3 and 4 of Santara et al. 2016: all layers, some epochs of one."""
     n_visible = run.section("data").get("n_visible", "?")
     sizes = [n_visible, *listing(run.section("pretrain").get("layers"))]
@@ -274,7 +260,9 @@ def _space_time(run: Run) -> Iterator[Part]:
         lanes.append(spacetime.Lane(f"layer {index + 1}", f"{pair}{rank}", epochs))
     begun = [lane for lane in lanes if lane.epochs]
     if not begun:
-        yield note("No layer has come to the end of an epoch: there is no diagram yet.")
+        yield html.note(
+            "No layer has come to the end of an epoch: there is no diagram yet."
+        )
         return
     title, name = "Space-time diagram", f"spacetime-{run.place}"
     alt = f"{title}: for each layer what it did over the seconds of training"
@@ -285,8 +273,8 @@ def _space_time(run: Run) -> Iterator[Part]:
         "arrows from where an output left a layer to the epoch above that first used "
         "it."
     )
-    picture = Picture(spacetime.diagram(lanes, alt=f"{alt} of {run.name}"), alt)
-    yield Figure(name, title, says, [picture], "wide")
+    picture = html.Picture(spacetime.diagram(lanes, alt=f"{alt} of {run.name}"), alt)
+    yield html.Figure(name, title, says, [picture], "wide")
     zoomed = begun[:2][-1]
     window = spacetime.window_of(zoomed, _ZOOMED_EPOCHS)
     shown = [
@@ -301,11 +289,13 @@ def _space_time(run: Run) -> Iterator[Part]:
         f"{zoomed.title}{' and the one below it' if len(shown) > 1 else ''}: which "
         "output each epoch used, and where its seconds went."
     )
-    picture = Picture(spacetime.diagram(shown, window, f"{alt} of {run.name}"), alt)
-    yield Figure(name, title, says, [picture], "wide")
+    picture = html.Picture(
+        spacetime.diagram(shown, window, f"{alt} of {run.name}"), alt
+    )
+    yield html.Figure(name, title, says, [picture], "wide")
 
 
-def times_table(run: Run) -> Markup:
+def times_table(run: Run) -> html.Markup:
     """Return where the time of each layer went."""
     times = [
         {kind: sum(e.seconds[kind] for e in own) for kind in KINDS}
@@ -316,16 +306,16 @@ def times_table(run: Run) -> Markup:
     unit, factor = ("Milliseconds", 1e3) if is_short else ("Seconds", 1)
     rows = []
     for index, (epochs, sums) in enumerate(zip(run.layers, times, strict=True)):
-        held = ",".join(map(str, sorted({e.rank for e in epochs}))) or NOTHING
+        held = ",".join(map(str, sorted({e.rank for e in epochs}))) or html.NOTHING
         total = sum(sums.values())
-        share = f"{sums['waiting'] / total:.0%}" if total else NOTHING
+        share = f"{sums['waiting'] / total:.0%}" if total else html.NOTHING
         cells = [
             held,
             str(len(epochs)),
             *(words.digits(factor * sums[k]) for k in KINDS),
         ]
         rows.append([f"layer {index + 1}", *cells, share])
-    return table(
+    return html.table(
         f"{unit} of each layer in pre-training, by kind.",
         ("", "rank", "epochs", *KINDS.values(), "share waited"),
         rows,

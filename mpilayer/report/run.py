@@ -40,7 +40,7 @@ class Epoch(EpochRecord):
     Sending, in truth spread over the epoch, comes between transforming and measuring.
     """
 
-    rank: int
+    rank: int = -1
 
     @property
     def left(self) -> float:
@@ -180,9 +180,10 @@ def _read(
         kind=kind,
         config=config,
         config_text=text,
-        summary=attempt(lambda: directory.read_object("summary.json")) or {},
-        comparison=attempt(lambda: directory.read_object("compare.json")) or {},
-        complete=attempt(directory.read_completed) or (),
+        summary=attempt(lambda: directory.read_summary(strict=True)) or {},
+        comparison=attempt(lambda: directory.read_summary("compare.json", strict=True))
+        or {},
+        complete=attempt(lambda: directory.completed(strict=True)) or (),
         layers=[list(map(_epoch, lines(f"layer-{n + 1}"))) for n in range(n_layers)],
         metrics={name: lines(name) for name in _METRICS},
         weights=attempt(lambda: first_weights(directory, kind)),
@@ -231,7 +232,13 @@ class _Reader:
 
 def _epoch(line: Mapping[str, Any]) -> Epoch:
     """Return an epoch from a line of metrics, which is whole: else it is left out."""
-    found = {item.name: number(line.get(item.name)) for item in fields(Epoch)}
+    names = [item.name for item in fields(Epoch) if item.name != "team"]
+    found = {name: number(line.get(name)) for name in names}
     rank = -1 if math.isnan(found["rank"]) else int(found["rank"])
     counts = {key: int(line[key]) for key in ("epoch", "used")}
-    return Epoch(**{**found, **counts, "layer": 0, "rank": rank})
+    team = tuple(
+        (int(who), float(work), float(waiting))
+        for who, work, waiting in listing(line.get("team"))
+    )
+    whole: dict[str, Any] = {**found, **counts, "layer": 0, "rank": rank, "team": team}
+    return Epoch(**whole)

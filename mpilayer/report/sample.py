@@ -16,8 +16,9 @@ from mpilayer.errors import DataError, UnfinishedWarning
 from mpilayer.models.stack import DeepAutoencoder, Stack
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.directory import RunDirectory
+from mpilayer.runs.evaluate import local_blocks
 from mpilayer.runs.model import is_finetuned, load_predictor, load_stack, load_trained
-from mpilayer.runs.rows import local_blocks, preparation_of
+from mpilayer.runs.rows import preparation_of
 from mpilayer.runs.tasks import data_of_run, trained_last
 from mpilayer.store import checkpoint
 from mpilayer.train.evaluate import PCA
@@ -127,7 +128,7 @@ def _models(directory: RunDirectory, kind: str) -> dict[str, DeepAutoencoder]:
     if kind != "deep":
         is_trained = checkpoint.exists(directory.checkpoint("sparse"))
         return {"trained": load_trained(directory)[1]} if is_trained else {}
-    if "pretrain_seconds" not in directory.read_object("summary.json"):
+    if "pretrain_seconds" not in directory.read_summary(strict=True):
         return {}
     models = {"pre-trained": load_stack(directory, pretrained=True)}
     if is_finetuned(directory):

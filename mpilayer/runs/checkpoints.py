@@ -87,9 +87,7 @@ def restore_replicas(
     has other parameters than rank 0, for they do not see the same files.
     """
     _, numbers, remark = comm.everywhere(lambda: restore(path, state))
-    digests = comm.allgather(parameters.digest())
-    if len(set(digests)) > 1:
-        other = next(rank for rank, d in enumerate(digests) if d != digests[0])
+    if other := comm.unlike_first(parameters.digest()):
         raise CheckpointError(
             f"all ranks must read the same checkpoint; rank {other} has found another "
             "than rank 0. Put the run where all hosts see the same files."

@@ -1,10 +1,10 @@
 """Average against exact: two sparse runs from one start, in one launch."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from functools import partial
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,14 @@ _SHARDS = (2, 8, 16, 1000)
 _ROWS_OF_A_SHARD = 50
 
 
+class _Ended(NamedTuple):
+    """One of the runs at its end."""
+
+    cost: ShardedCost
+    position: Array64
+    summary: Summary
+
+
 class Comparison(SparseTraining):
     """Two sparse runs of the same rows, which every rank reads once."""
 
@@ -49,7 +57,7 @@ class Comparison(SparseTraining):
 
     def _settings(self) -> SparseConfig:
         config = super()._settings()
-        launch = self.directory.read_config().get("launch", {})
+        launch = self.directory.section("launch")
         return replace(config, shards=config.shards or int(launch.get(_RANKS, 0)))
 
     def _averages(self, config: SparseConfig) -> bool:  # noqa: ARG002
@@ -90,33 +98,29 @@ class Comparison(SparseTraining):
     ) -> Any:
         comm, (first, _) = self.session.comm, self._held(terms)
         self.announce(terms)
-        costs: dict[str, ShardedCost] = {}
-        positions: dict[str, Array64] = {}
-        summaries: dict[str, dict[str, Any]] = {}
+        ended: dict[str, _Ended] = {}
         for name, own in _runs(terms).items():
             self.session.say(f"{name}:")
             start, stop = rows_of_rank(own, self.session)
             held = rows[max(0, start - first) : max(0, stop - first)]
             cost = make_cost(held, own.config, terms.facts, self.session)
-            costs[name] = cost
             try:
-                summaries[name] = self._train_one(name, own, cost)
+                summary = self._train_one(name, own, cost)
             except Interrupted:
                 raise self.session.interrupted(self.directory.go_on) from None
             except TrainingError:
-                if not summaries:
+                if not ended:
                     comm.on_root(self._clear_refused)
                 raise
-            below = RunDirectory(self.run / name)
-            positions[name] = comm.everywhere(
-                partial(_last_position, below, Descent(cost, own.config))
-            )
-        return costs, positions, summaries
+            # Where the run has ended; its cost is there, too.
+            path = RunDirectory(self.run / name).checkpoint(SPARSE)
+            descent = Descent(cost, own.config)
+            arrays, _, _ = comm.everywhere(partial(restore, path, descent))
+            ended[name] = _Ended(cost, arrays["optimizer/position"], summary)
+        return ended
 
     def _conclude(self, terms: SparseTerms, trained: Any) -> Summary:  # noqa: ARG002
-        costs, positions, _ = trained
-        result = _compared(*trained)
-        result["shards"] = _shards(costs["average"], positions["exact"])
+        result = _compared(**trained)
         path = self.run / "compare.json"
         self.session.comm.on_root(lambda: files.write_json(path, result))
         return result
@@ -153,46 +157,32 @@ def _runs(terms: SparseTerms) -> dict[str, SparseTerms]:
     return {name: replace(terms, config=own) for name, own in configs.items()}
 
 
-def _last_position(directory: RunDirectory, descent: Descent) -> Array64:
-    """Return where a run has ended; its cost is there, too. Local."""
-    arrays, _, _ = restore(directory.checkpoint(SPARSE), descent)
-    return arrays["optimizer/position"]
-
-
-def _compared(
-    costs: Mapping[str, ShardedCost],
-    positions: Mapping[str, Array64],
-    summaries: Mapping[str, Mapping[str, Any]],
-) -> Summary:
+def _compared(average: _Ended, exact: _Ended) -> Summary:
     """Return both runs side by side, each under both definitions. Collective."""
-    runs, cost = {}, costs["average"]
-    for name in costs:
-        found = cost.measure(positions[name])
-        summary = summaries[name]
-        gap = Firing(cost, positions[name]).gap_of_shards()
+    cost, runs = average.cost, {}
+    for name, one in {"average": average, "exact": exact}.items():
+        found, seconds = cost.measure(one.position), one.summary["seconds"]
         runs[name] = {
             "average_cost": finite(found.cost),
             "exact_cost": finite(found.exact_cost),
-            "gap": _plain(gap),
-            "evaluations": summary["evaluations"],
-            "iterations": summary["iterations"],
-            "seconds": summary["seconds"],
-            "seconds_per_evaluation": summary["seconds"] / summary["evaluations"],
-            "allreduce_share": summary["allreduce_seconds"] / summary["seconds"],
+            "gap": _plain(Firing(cost, one.position).gap_of_shards()),
+            **{key: one.summary[key] for key in ("evaluations", "iterations")},
+            "seconds": seconds,
+            "seconds_per_evaluation": seconds / one.summary["evaluations"],
+            "allreduce_share": one.summary["allreduce_seconds"] / seconds,
         }
-    distance = float(np.linalg.norm(positions["average"] - positions["exact"]))
-    size = float(np.linalg.norm(positions["exact"]))
-    average, exact = runs["average"], runs["exact"]
-    slower = exact["seconds_per_evaluation"] / average["seconds_per_evaluation"] - 1
+    paces = [run["seconds_per_evaluation"] for run in runs.values()]
+    distance = float(np.linalg.norm(average.position - exact.position))
     return {
         "ranks": cost.comm.size,
         "n_rows": cost.n_rows,
         "risk_of_bounds": RISK,
         "runs": runs,
         "weights_distance": distance,
-        "weights_distance_relative": distance / size,
-        "exact_slower_by": slower,
+        "weights_distance_relative": distance / float(np.linalg.norm(exact.position)),
+        "exact_slower_by": paces[1] / paces[0] - 1,
         "paper": {"source": LAHIRI, **LAHIRI_EXACT},
+        "shards": _shards(cost, exact.position),
     }
 
 

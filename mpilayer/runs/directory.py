@@ -24,7 +24,8 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,6 @@ LOCK = ".lock"
 EXPERIMENT = "experiment.toml"
 """The settings of an experiment, in whose directory the runs lie."""
 
-_LEFT = {
-    "sparse": ("summary.json", "seconds"),
-    "compare": ("compare.json", "runs"),
-    **dict.fromkeys(("data", "evaluate", "report", "experiment"), ("", "")),
-}
-"""File and key that a command leaves at its end; as a rule its seconds."""
-
 WEIGHTS = {
     "finetune": "finetuned",
     "classify": "classifier",
@@ -94,20 +88,31 @@ class RunDirectory:
         """The command that goes on with the run, in quotes."""
         return f"'mpilayer resume {self.path}'"
 
-    @staticmethod
-    def check_free(path: Path, replace: bool) -> None:
-        """Check that a run can be made at ``path``, without making anything.
+    def check_free(self, replace: bool) -> None:
+        """Check that a run can be made here, without making anything.
 
         A ``ConfigError`` says: something is there already and ``replace`` is not given,
         or it is not a run; the folder around it is missing or read-only.
         """
-        if path.exists():
-            if not path.is_dir():
-                raise ConfigError(
-                    f"--run must name a folder; {path} is a file. Choose another name."
-                )
-            if _content(path):
-                _check_replaceable(path, replace)
+        path = self.path
+        if path.exists() and not path.is_dir():
+            raise ConfigError(
+                f"--run must name a folder; {path} is a file. Choose another name."
+            )
+        content, others = _content(path), _others(path)
+        # A launch that was killed at once leaves no more than empty folders.
+        empty = all(p.is_dir() and not any(p.iterdir()) for p in content)
+        if others or not (empty or (path / "config.toml").exists()):
+            raise ConfigError(
+                f"--run must name a new folder or a run; {path} holds other files "
+                f"({', '.join(others[:3])}). Choose another name."
+            )
+        if content and not replace:
+            raise ConfigError(
+                f"--run must name a new folder; {path} holds a run already. Go on with "
+                f"'mpilayer resume {path}' or --resume auto, replace it with "
+                "--replace, or choose another name."
+            )
         parent = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise ConfigError(
@@ -115,14 +120,12 @@ class RunDirectory:
                 "Choose another folder, or mend its permissions."
             )
 
-    @staticmethod
-    def create(path: Path, replace: bool) -> "RunDirectory":
-        """Make an empty run directory, in place of a former run; see ``check_free``."""
-        RunDirectory.check_free(path, replace)
-        RunDirectory(path).clear()
-        for folder in ("metrics", "checkpoints"):
-            (path / folder).mkdir(parents=True)
-        return RunDirectory(path)
+    def create(self, replace: bool) -> None:
+        """Make it, empty, in place of a former run; see ``check_free``."""
+        self.check_free(replace)
+        self.clear()
+        self.metrics.mkdir(parents=True)
+        self.checkpoints.mkdir()
 
     @staticmethod
     def open(path: Path) -> "RunDirectory":
@@ -149,20 +152,24 @@ class RunDirectory:
             remove(self.path / name)
 
     def is_complete(self, command: str) -> bool:
-        """Tell whether a command has come to its end in this run.
+        """Tell whether a command, or a step of an experiment, has come to its end.
 
         Without what it has left at its end it has not: it goes on, and leaves it again.
         """
         if command not in self.completed():
             return False
-        name, key = _LEFT.get(command, ("summary.json", f"{command}_seconds"))
-        if key and self.read_summary(name).get(key) is None:
-            return False
+        if command == "compare":
+            return self.read_summary("compare.json").get("runs") is not None
         if command == "pretrain":
-            layers = range(len(self.read_config().get(command, {}).get("layers", ())))
-            return all(self.layer_checkpoint(index).exists() for index in layers)
-        weights = WEIGHTS.get(command)
-        return weights is None or checkpoint.exists(self.checkpoint(weights))
+            layers = range(len(self.section(command).get("layers", ())))
+            left = [self.layer_checkpoint(index) for index in layers]
+        elif command in WEIGHTS:
+            left = [self.checkpoint(WEIGHTS[command])]
+        else:
+            return True
+        key = "seconds" if command == "sparse" else f"{command}_seconds"
+        is_measured = self.read_summary().get(key) is not None
+        return is_measured and all(map(checkpoint.exists, left))
 
     def set_complete(self, command: str, complete: bool = True) -> None:
         """Note that a command has come to its end, or begins anew."""
@@ -172,21 +179,13 @@ class RunDirectory:
         text = "".join(f"{name}\n" for name in commands)
         files.write(self.path / "complete", text)
 
-    def completed(self) -> list[str]:
-        """Return the commands that have come to their end, in that order.
-
-        None, and a ``DamageWarning``, where nobody can read it.
-        """
-        try:
-            return self.read_completed()
-        except CheckpointError as error:
-            self._take_for_missing(error)
-            return []
-
-    def read_completed(self) -> list[str]:
-        """Return the same, but raise a ``CheckpointError`` where nobody can read it."""
+    def completed(self, strict: bool = False) -> list[str]:
+        """Return the commands that have come to their end; see ``read_summary``."""
         path = self.path / "complete"
-        return files.read_text(path).split() if path.exists() else []
+        with self._missing_if_damaged(strict):
+            if path.exists():
+                return files.read_text(path).split()
+        return []
 
     def checkpoint(self, name: str) -> Path:
         """Return the path of a checkpoint."""
@@ -205,20 +204,19 @@ class RunDirectory:
 
     def layer_candidates(self, index: int) -> list[Candidate]:
         """Return a layer's checkpoints; only that of its end is opened."""
-        found = []
         # Unlike glob, iterdir never passes over a folder that cannot be read.
         paths = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
-        for path in paths:
-            match = _CUT.fullmatch(path.name)
-            if match and int(match["layer"]) == index + 1:
-                found.append(Candidate(int(match["epoch"]), int(match["used"])))
-        if self.layer_checkpoint(index).exists():
-            try:
+        cuts = (match for path in paths if (match := _CUT.fullmatch(path.name)))
+        found = [
+            Candidate(int(cut["epoch"]), int(cut["used"]))
+            for cut in cuts
+            if int(cut["layer"]) == index + 1
+        ]
+        # One that is damaged is left out: who reads it says so.
+        with suppress(CheckpointError, KeyError):
+            if self.layer_checkpoint(index).exists():
                 facts = checkpoint.attributes(self.layer_checkpoint(index))
-                last = Candidate(int(facts["epoch"]), int(facts["used"]), True)
-            except (CheckpointError, KeyError):
-                return found  # damaged: who reads it says so
-            found.append(last)
+                found.append(Candidate(int(facts["epoch"]), int(facts["used"]), True))
         return found
 
     def metrics_file(self, name: str) -> Path:
@@ -232,6 +230,11 @@ class RunDirectory:
         not as it was written.
         """
         return files.read_toml(self.path / "config.toml", strict)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Return a section of ``config.toml``, empty if there is none."""
+        found: dict[str, Any] = self.read_config().get(name, {})
+        return found
 
     def write_config(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """Write sections; the others of an existing file stay."""
@@ -254,33 +257,34 @@ class RunDirectory:
         """Write the schedule of layers."""
         files.write_json(self.schedule, json.loads(table.to_json()))
 
-    def read_summary(self, name: str = "summary.json") -> dict[str, Any]:
+    def read_summary(
+        self, name: str = "summary.json", strict: bool = False
+    ) -> dict[str, Any]:
         """Return ``summary.json`` or a file like it, empty if there is none.
 
         If it is not as it was written, that is as if there were none, but for a
-        ``DamageWarning``: what it says can be found out again.
-        """
-        try:
-            return self.read_object(name)
-        except CheckpointError as error:
-            self._take_for_missing(error)
-            return {}
-
-    def _take_for_missing(self, error: CheckpointError) -> None:
-        warnings.warn(
-            f"{str(error).partition('. Restore')[0]}. It is taken for missing; "
-            f"'mpilayer resume {self.path}' makes it again.",
-            DamageWarning,
-            stacklevel=3,
-        )
-
-    def read_object(self, name: str) -> dict[str, Any]:
-        """Return what a JSON file holds, nothing if there is none.
-
-        A ``CheckpointError`` says that it is not as it was written.
+        ``DamageWarning``: what it says can be found out again. If ``strict``, it is a
+        ``CheckpointError``.
         """
         path = self.path / name
-        return files.read_json(path) if path.exists() else {}
+        with self._missing_if_damaged(strict):
+            if path.exists():
+                return files.read_json(path)
+        return {}
+
+    @contextmanager
+    def _missing_if_damaged(self, strict: bool) -> Iterator[None]:
+        try:
+            yield
+        except CheckpointError as error:
+            if strict:
+                raise
+            warnings.warn(
+                f"{str(error).partition('. Restore')[0]}. It is taken for missing; "
+                f"{self.go_on} makes it again.",
+                DamageWarning,
+                stacklevel=4,
+            )
 
     def write_summary(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Write values; the others of an existing summary stay. Return all."""
@@ -330,23 +334,6 @@ def may_become_run(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not _others(path))
 
 
-def _check_replaceable(path: Path, replace: bool) -> None:
-    content, others = _content(path), _others(path)
-    # A launch that was killed at once leaves no more than empty folders.
-    empty = all(p.is_dir() and not any(p.iterdir()) for p in content)
-    if others or not (empty or (path / "config.toml").exists()):
-        raise ConfigError(
-            f"--run must name a new folder or a run; {path} holds other files "
-            f"({', '.join(others[:3])}). Choose another name."
-        )
-    if not replace:
-        raise ConfigError(
-            f"--run must name a new folder; {path} holds a run already. Go on with "
-            f"'mpilayer resume {path}' or --resume auto, replace it with --replace, or "
-            "choose another name."
-        )
-
-
 def _others(path: Path) -> list[str]:
     """Return the names of what no run has."""
     found = {p.name for p in _content(path) if not p.name.endswith(".tmp")}
@@ -354,8 +341,8 @@ def _others(path: Path) -> list[str]:
 
 
 def _content(path: Path) -> list[Path]:
-    """Return what lies in a folder, but for the lock."""
-    return [p for p in path.iterdir() if p.name != LOCK]
+    """Return what lies in a folder, perhaps a missing one, but for the lock."""
+    return [p for p in path.iterdir() if p.name != LOCK] if path.exists() else []
 
 
 def remove(path: Path) -> None:

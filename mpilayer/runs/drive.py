@@ -60,29 +60,13 @@ class Training(ABC, Generic[C]):
     The methods that a command has for itself stand in the order in which they are
     called; on rank 0 alone, unless another place is named.
 
-    Parameters
-    ----------
-    run : Path
-        The run directory.
-    session : Session
-        The ranks.
-    asked : dataclass, optional
-        The settings; None: those that the run has, to go on with it.
-    data : Path, optional
-        The data set; None: that of the run.
-    replace : bool
-        What is there already gives way.
-
-    Attributes
-    ----------
-    name : str
-        The section of ``config.toml``, and the mark in ``complete``.
-    threads : int
-        BLAS threads of each rank as a rule; 0: its share of the cores.
+    ``asked`` are the settings, None for those that the run has, to go on with it;
+    ``data`` None is the data set of the run; with ``replace`` what is there already
+    gives way.
     """
 
-    name: str
-    threads = 0
+    name: str  # the section of ``config.toml``, and the mark in ``complete``
+    threads = 0  # BLAS threads of each rank as a rule; 0: its share of the cores
 
     def __init__(
         self,
@@ -99,16 +83,9 @@ class Training(ABC, Generic[C]):
     def drive(self) -> Summary:
         """Train to the end, and return what was reached. Collective.
 
-        A run that is there goes on if the session wants that; else one is begun.
-
-        Raises
-        ------
-        MpilayerError
-            On every rank, before training, and before anything is written.
-        TrainingError
-            On every rank: training diverges. What was finite until then is kept.
-        Interrupted
-            On every rank, after saving.
+        A run that is there goes on if the session wants that; else one is begun. On
+        every rank: MpilayerError, before anything is written; TrainingError, training
+        diverges, and what was finite until then is kept; Interrupted, after saving.
         """
         comm = self.session.comm
         comm.on_root(self._check_first)
@@ -156,7 +133,7 @@ class Training(ABC, Generic[C]):
         if self.asked is None or self.data is None:
             raise RuntimeError("a new run without settings or data")
         facts = self._facts_of(self.data, self.asked)
-        RunDirectory.check_free(self.run, self.replace)
+        self.directory.check_free(self.replace)
         return self._terms(self.data, self.asked, facts)
 
     def _look(self) -> Terms[C]:
@@ -202,7 +179,7 @@ class Training(ABC, Generic[C]):
             # Damage, as far as it cannot be seen when rows are read.
             dataset.ensure()
             preparation = dataset.preparation
-        RunDirectory.create(self.run, self.replace)
+        directory.create(self.replace)
         # Before the configuration: who finds that can go on.
         if terms.table is not None:
             directory.write_table(terms.table)
@@ -241,27 +218,24 @@ class Training(ABC, Generic[C]):
 def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
     """Check that settings asked for would not change the result of a run with others.
 
-    Those named in ``harmless`` may differ, and those that are declared so.
-
-    A ``ConfigError`` names every such setting, with both values.
+    Those named in ``harmless`` may differ, and those that are declared so. A
+    ``ConfigError`` names every other one that does, with both values.
     """
-    before, now = as_values(run), as_values(asked)
-    options = options_of(type(run))
-    legal = {*harmless, *(name for name, item in options.items() if item.harmless)}
-    different = [k for k in before if before[k] != now[k] and k not in legal]
+    options, before = options_of(type(run)), as_values(run)
+    different = []
+    for name, now in as_values(asked).items():
+        may_differ = name in harmless or options[name].harmless
+        if before[name] != now and not may_differ:
+            was, now = (
+                ",".join(map(str, value)) if isinstance(value, list) else value
+                for value in (before[name], now)
+            )
+            different.append(f"{flag(name)} was {was}, is {now}")
     if different:
-        listing = "; ".join(
-            f"{flag(name)} was {_shown(before[name])}, is {_shown(now[name])}"
-            for name in different
-        )
         raise ConfigError(
-            f"a run must go on with the settings it began with; {listing}. Leave them "
-            "out, or begin another run."
+            "a run must go on with the settings it began with; "
+            f"{'; '.join(different)}. Leave them out, or begin another run."
         )
-
-
-def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def training_of(command: str) -> type[Training[Any]]:
@@ -277,10 +251,8 @@ def resume(
     """Go on with a run where it was, to the end of the command that began last.
 
     Collective; perhaps on another number of ranks than before. ``data`` says where the
-    data set is now. Returns the command, and its summary.
-
-    An error says on every rank, before training: no run, other data, no whole
-    checkpoint.
+    data set is now. Returns the command, and its summary. An error says on every rank,
+    before training: no run, other data, no whole checkpoint.
     """
     comm = session.comm
     session = replace(session, safety=replace(session.safety, resume=True))

@@ -39,10 +39,10 @@ from mpilayer.parallel.start import place
 from mpilayer.runs import rows
 from mpilayer.runs.directory import EXPERIMENT, RunDirectory, check_links, remove
 from mpilayer.runs.drive import check_same, training_of
+from mpilayer.runs.evaluate import evaluate
 from mpilayer.runs.session import Session
 from mpilayer.runs.sparse import sparse_facts
 from mpilayer.runs.tasks import TASKS, noted_threads
-from mpilayer.runs.use import evaluate
 from mpilayer.train.layer import check_layer, layer_shapes
 
 FOLDERS = {
@@ -97,6 +97,13 @@ class Plan:
         """Return the run directory of a training step."""
         return self.path / FOLDERS[step]
 
+    def write(self) -> None:
+        """Write the effective settings, a file that ``read_plan`` reads."""
+        own: dict[str, Any] = {"experiment": self.experiment, "data": self.data}
+        own |= {"report": self.report, **self.training}
+        text = to_toml({name: as_values(config) for name, config in own.items()})
+        files.write(self.path / EXPERIMENT, text)
+
 
 def is_experiment(path: Path) -> bool:
     """Tell whether a directory is that of an experiment. Local."""
@@ -129,79 +136,63 @@ def read_plan(file: Path, changes: Iterable[str] = (), run: Path | None = None) 
     return plan
 
 
-def to_sections(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Return the effective settings by section."""
-    own: dict[str, Any] = {"experiment": plan.experiment, "data": plan.data}
-    own |= {"report": plan.report, **plan.training}
-    return {name: as_values(config) for name, config in own.items()}
-
-
 def _check(plan: Plan, file: Path) -> None:
     """Check what concerns several sections."""
-    steps, asked = plan.steps, plan.experiment.steps
-    trains = [step for step in steps if step in FOLDERS]
-    lacking = next((step for step in trains if step not in plan.training), "")
-    report = Path(plan.report.file)
-    is_new = report.name == plan.report.file and report.name not in CONTENT
-    for holds, words in (
-        (
-            trains,
+    asked, report = plan.experiment.steps, plan.report.file
+    trains = [step for step in plan.steps if step in FOLDERS]
+    lacking = [step for step in trains if step not in plan.training]
+    is_new = Path(report).name == report and report not in CONTENT
+    fault = ""
+    if not trains:
+        fault = (
             f" must train something; it has none of the sections {', '.join(FOLDERS)}. "
-            "See 'mpilayer config experiment'.",
-        ),
-        (
-            "auto" not in asked or len(asked) == 1,
-            f": steps must be auto alone, or steps; got {', '.join(asked)}. Leave auto "
-            "out.",
-        ),
-        (
-            not lacking,
-            f": step {lacking} needs the section [{lacking}]; there is none. Add it; "
-            "it may be empty.",
-        ),
-        (
-            "finetune" not in trains or "pretrain" in trains,
+            "See 'mpilayer config experiment'."
+        )
+    elif "auto" in asked and len(asked) > 1:
+        found = ", ".join(asked)
+        fault = f": steps must be auto alone, or steps; got {found}. Leave auto out."
+    elif lacking:
+        fault = (
+            f": step {lacking[0]} needs the section [{lacking[0]}]; there is none. Add "
+            "it; it may be empty."
+        )
+    elif "finetune" in trains and "pretrain" not in trains:
+        fault = (
             f": step finetune needs pretrain before it; found {', '.join(trains)}. Add "
-            "the section [pretrain].",
-        ),
-        (
-            plan.data.path or plan.data.source,
+            "the section [pretrain]."
+        )
+    elif not (plan.data.path or plan.data.source):
+        fault = (
             ": [data] must say path, source or both; it says neither. Add it, or give "
-            "--set data.path=DATA.h5.",
-        ),
-        (
-            is_new and report.suffix.lower() in files.PAGES,
+            "--set data.path=DATA.h5."
+        )
+    elif not is_new or Path(report).suffix.lower() not in files.PAGES:
+        fault = (
             ": [report] file must be a new name beside the results that ends in "
-            f"{' or '.join(files.PAGES)}; got {plan.report.file!r}. Give for example "
-            "file = 'report.html'.",
-        ),
-    ):
-        if not holds:
-            raise ConfigError(f"{file}{words}")
+            f"{' or '.join(files.PAGES)}; got {report!r}. Give for example file = "
+            "'report.html'."
+        )
+    if fault:
+        raise ConfigError(f"{file}{fault}")
     patch_range(plan.data.range)
 
 
 # --- its steps
-
-Shown = Callable[[str, Path, dict[str, Any]], object]
-"""Shows what a step has reached: its mark, its run directory, its summary."""
-
-Report = Callable[[Plan], tuple[bool, str]]
-"""Writes the report; returns whether it did, and a line that says where it is."""
 
 
 @dataclass(frozen=True)
 class Experiment:
     """An experiment on the ranks of a session.
 
-    ``shown`` and ``report`` are called on rank 0. ``threads`` are BLAS threads of each
-    rank; 0: as each step began, or its usual ones.
+    On rank 0 ``shown`` is called with each step's mark, run directory and summary;
+    ``report`` writes the report, and returns whether it did and a line on where.
+    ``threads`` are BLAS threads of each rank; 0: as each step began, or its usual ones.
     """
 
     plan: Plan
     session: Session
-    shown: Shown
-    report: Report
+    shown: Callable[[str, Path, dict[str, Any]], object]
+    report: Callable[[Plan], tuple[bool, str]]
     threads: int = 0
 
     @property
@@ -230,30 +221,34 @@ class Experiment:
                     error.go_on = _WAY_ON
                     raise
                 comm.on_root(partial(self.directory.set_complete, step, complete))
-        comm.on_root(lambda: _write(plan))
+        comm.on_root(plan.write)
         comm.on_root(lambda: self.directory.set_complete(NAME))
 
     def _do(self, step: str) -> bool:
         """Do one step if it is not complete; return whether it is now. Collective."""
         plan, session, comm = self.plan, self.session, self.session.comm
         if step == "data":
-            comm.on_root(lambda: _make_data(plan, session.say))
-            comm.on_root(lambda: _check_with_data(plan))
+            comm.on_root(self._make_data)
         elif step in FOLDERS:
             self._train(step)
         elif comm.on_root(lambda: self.directory.is_complete(step)):
             session.say(f"{step} is complete; there is nothing to do")
         elif step == "evaluate":
-            results = self._evaluate()
-            text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-            comm.on_root(lambda: files.write(plan.path / EVALUATION, text))
-            if comm.rank == 0:
-                self.shown(step, plan.path, results)
+            self._evaluate()
         else:
             complete, line = comm.on_root(lambda: self.report(plan))
             session.say(line)
             return complete
         return True
+
+    def _make_data(self) -> None:
+        """Make the data set if there is none; check all settings against it."""
+        config, path = self.plan.data, self.plan.data_path
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.session.say(f"making {path} from {config.source}")
+            make_data(config, path, rows.like_of(config.like))
+        _check_with_data(self.plan)
 
     def _train(self, step: str) -> None:
         """Train to the end, from where the step was, with its own threads."""
@@ -275,26 +270,27 @@ class Experiment:
         if comm.rank == 0:
             self.shown(mark, run, result)
 
-    def _evaluate(self) -> dict[str, Any]:
-        """Return the errors of all models by their folders."""
-        plan, session = self.plan, self.session
-        runs: list[str] = []
-        for folder in dict.fromkeys(FOLDERS[step] for step in plan.training):
-            both = ("compare/average", "compare/exact")
-            runs += both if folder == "compare" else (folder,)
+    def _evaluate(self) -> None:
+        """Write, and show, the errors of all models by their folders."""
+        plan, session, comm = self.plan, self.session, self.session.comm
         results = {}
-        for name in runs:
-            path = plan.path / name
-            task = plan.task if name == FOLDERS["finetune"] else None
-            if path.is_dir():
-                split = session.comm.on_root(partial(_split, plan, task))
-                results[name] = evaluate(path, split, session, plan.data_path, task)
-        return results
+        for folder in dict.fromkeys(FOLDERS[step] for step in plan.training):
+            task = plan.task if folder == FOLDERS["finetune"] else None
+            both = ("compare/average", "compare/exact")
+            for name in both if folder == "compare" else (folder,):
+                if (plan.path / name).is_dir():
+                    split = comm.on_root(partial(_split, plan, task))
+                    where = plan.path / name, split, session, plan.data_path, task
+                    results[name] = evaluate(*where)
+        text = json.dumps(results, indent=2, allow_nan=False) + "\n"
+        comm.on_root(lambda: files.write(plan.path / EVALUATION, text))
+        if comm.rank == 0:
+            self.shown("evaluate", plan.path, results)
 
 
 def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
     """Make the directory, or look whether it can go on; on rank 0."""
-    path = plan.path
+    path, report = plan.path, plan.report.file
     _check_source(plan)
     check_links(path, FOLDERS.values())
     if is_experiment(path) and resume:
@@ -304,12 +300,27 @@ def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
         RunDirectory(path).set_complete(NAME, False)
         return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        _check_replaceable(plan, replace_run)
-        for name in (*CONTENT, plan.report.file):
+        if not is_experiment(path):
+            raise ConfigError(
+                f"--run must name a new folder or an experiment; {path} holds other "
+                "files. Choose another name."
+            )
+        if not replace_run:
+            raise ConfigError(
+                f"--run must name a new folder; {path} holds an experiment already. Go "
+                "on with --resume auto, begin anew with --replace, or choose another "
+                "name."
+            )
+        if others := sorted({p.name for p in path.iterdir()} - CONTENT - {report}):
+            raise ConfigError(
+                f"--replace removes an experiment and nothing else; {path} holds other "
+                f"files ({', '.join(others[:3])}). Move them, or choose another --run."
+            )
+        for name in (*CONTENT, report):
             remove(path / name)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _write(plan)
+        plan.write()
     except OSError as error:
         raise ConfigError(
             f"{path} must be a folder that can be written; {error.strerror}. Choose "
@@ -317,60 +328,26 @@ def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
         ) from error
 
 
-def _check_replaceable(plan: Plan, replace_run: bool) -> None:
-    path = plan.path
-    if not is_experiment(path):
-        raise ConfigError(
-            f"--run must name a new folder or an experiment; {path} holds other files. "
-            "Choose another name."
-        )
-    others = sorted({p.name for p in path.iterdir()} - CONTENT - {plan.report.file})
-    if replace_run and others:
-        raise ConfigError(
-            f"--replace removes an experiment and nothing else; {path} holds other "
-            f"files ({', '.join(others[:3])}). Move them, or choose another --run."
-        )
-    if not replace_run:
-        raise ConfigError(
-            f"--run must name a new folder; {path} holds an experiment already. Go on "
-            "with --resume auto, begin anew with --replace, or choose another name."
-        )
-
-
-def _write(plan: Plan) -> None:
-    files.write(plan.path / EXPERIMENT, to_toml(to_sections(plan)))
-
-
 def _check_source(plan: Plan) -> None:
     """Check that there is a data set, or something to make it from."""
     path, source = plan.data_path, plan.data.source
     if path.is_file() or (source and Path(source).exists()):
         return
-    words = (
-        f"the data set must be there, or [data] must say its source; {path} is not a "
-        "file. Give --set data.path=DATA.h5."
-    )
     if source:
-        words = (
+        raise DataError(
             f"the source of the data set must be there; there is no {source}. Give "
             "--set data.source=FILE."
         )
-    raise DataError(words)
-
-
-def _make_data(plan: Plan, say: Callable[[str], None]) -> None:
-    path = plan.data_path
-    if path.is_file():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    say(f"making {path} from {plan.data.source}")
-    make_data(plan.data, path, rows.like_of(plan.data.like))
+    raise DataError(
+        f"the data set must be there, or [data] must say its source; {path} is not a "
+        "file. Give --set data.path=DATA.h5."
+    )
 
 
 def _check_with_data(plan: Plan) -> None:
     """Check the settings of all steps against the data, before the first one."""
     with Dataset.open(plan.data_path) as dataset:
-        n_train, n_visible = dataset.n_samples("train"), dataset.n_visible
+        n_visible = dataset.n_visible
         if plan.task and plan.task != "autoencode":
             rows.check_all_labels(dataset, plan.task)
     for step in plan.steps:
@@ -384,7 +361,7 @@ def _check_with_data(plan: Plan) -> None:
         elif isinstance(config, FinetuneConfig) and config.task == "autoencode":
             check_loss(config.loss, plan.training["pretrain"].visible)
         if isinstance(config, PretrainConfig | FinetuneConfig):
-            rows.check_minibatch(config.minibatch, n_train, step)
+            rows.data_facts(plan.data_path, config.minibatch, step)
 
 
 def _split(plan: Plan, task: str | None) -> str:

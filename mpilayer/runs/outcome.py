@@ -11,19 +11,12 @@ import numpy as np
 from mpilayer.arrays import AnyArray, Array64
 from mpilayer.config import PretrainConfig
 from mpilayer.models.stack import Predictor
-from mpilayer.runs.advice import (
-    Errors,
-    after_finetuning,
-    after_pretraining,
-    costly_allreduce,
-    no_better_than_always,
-    over_fits,
-    worse_than_pca,
-)
+from mpilayer.runs import advice
 from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import load_stack, run_shapes, stack_over_time
-from mpilayer.runs.rows import always_of, confusion_of, errors_of, pca_of
+from mpilayer.runs.evaluate import beside_rival, confusion_of, errors_of
+from mpilayer.runs.model import load_stack, run_shapes
+from mpilayer.runs.monitor import stack_over_time
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.tasks import SPARSE, Task
 from mpilayer.store.metrics import MetricsReader, keep_until
@@ -111,10 +104,9 @@ def conclude_pretraining(
     short = short_of_epochs(config, schedule)
     session.warn(short)
     stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
-    errors = errors_of(stack, data, comm)
-    pca = errors_of(pca_of(data, config.layers[-1], session), data, comm)
-    remedies = after_pretraining(config, over_fits(errors, pca))
-    worse = worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
+    errors, pca = beside_rival(stack, data, data, session)
+    remedies = advice.after_pretraining(config, advice.over_fits(errors, pca))
+    worse = advice.worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
     session.warn(worse)
     times = [layer.facts(index) for index, layer in enumerate(layers)]
     summary = {
@@ -132,7 +124,7 @@ def conclude_pretraining(
         "layers": times,
     }
     written = comm.on_root(lambda: directory.write_summary(summary))
-    records = {index: layer.records for index, layer in enumerate(layers)}
+    records = [layer.records for layer in layers]
     stack_over_time(directory, data, config, stack.shapes, records, comm)
     return written
 
@@ -196,12 +188,11 @@ def conclude_finetuning(
     parts = ("training", "allreduce", "evaluating")
     times = {part: sum(line[part] for line in lines) for part in parts}
     work = f"minibatches of {config.minibatch} rows"
-    session.warn(costly_allreduce(times["allreduce"], seconds, comm.size, work))
-    errors = errors_of(state.stack, data, comm)
+    session.warn(advice.costly_allreduce(times["allreduce"], seconds, comm.size, work))
     if isinstance(state.stack, Predictor):
-        own = _of_predictor(session, state, state.stack, errors, data, task)
+        own = _of_predictor(session, state, state.stack, data, task)
     else:
-        own = _of_autoencoder(directory, session, state, errors)
+        own = _of_autoencoder(directory, session, state, data)
     own_times = {
         **session.facts(),
         "seconds": seconds,
@@ -216,21 +207,21 @@ def conclude_finetuning(
 
 
 def _of_autoencoder(
-    directory: RunDirectory, session: Session, state: FinetuneState, errors: Errors
+    directory: RunDirectory, session: Session, state: FinetuneState, data: Path
 ) -> dict[str, Any]:
     """Return the errors of the autoencoder, beside PCA. Collective."""
+    shapes, errors = state.stack.shapes, errors_of(state.stack, data, session.comm)
 
     def advise() -> str:
         pca = directory.read_summary().get("pca") or {}
-        remedies = after_finetuning(
+        remedies = advice.after_finetuning(
             state.config,
             run_shapes(directory)[0],
             state.epoch,
             state.best_epoch,
-            over_fits(errors, pca),
+            advice.over_fits(errors, pca),
         )
-        shapes = state.stack.shapes
-        return worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
+        return advice.worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
 
     worse = session.comm.on_root(advise)
     session.warn(worse)
@@ -239,23 +230,19 @@ def _of_autoencoder(
 
 
 def _of_predictor(
-    session: Session,
-    state: FinetuneState,
-    model: Predictor,
-    errors: Errors,
-    data: Path,
-    task: Task,
+    session: Session, state: FinetuneState, model: Predictor, data: Path, task: Task
 ) -> dict[str, Any]:
-    """Return the errors of a predictor. Collective."""
-    comm = session.comm
-    usual = errors_of(always_of(data, model.classes, comm), data, comm)
-    worse = no_better_than_always(task.model, errors, usual, state.config, state.epoch)
+    """Return the errors of a predictor, beside what predicts always the same."""
+    errors, usual = beside_rival(model, data, data, session)
+    worse = advice.no_better_than_always(
+        task.model, errors, usual, state.config, state.epoch
+    )
     session.warn(worse)
     found = {f"{task.name}_error": errors, f"{task.name}_no_better": worse}
     if not len(model.classes):
         return found
     split = "train" if errors["test"] is None else "test"
-    table = confusion_of(model, data, split, comm)
+    table = confusion_of(model, data, split, session.comm)
     return {**found, **table, "confusion_split": split}
 
 
@@ -266,12 +253,8 @@ def conclude_sparse(
     directory: RunDirectory, session: Session, descent: Descent, seconds: float
 ) -> dict[str, Any]:
     """Measure the last iteration; write and return the summary. Collective."""
-    cost, config, state, comm = (
-        descent.cost,
-        descent.config,
-        descent.state,
-        session.comm,
-    )
+    cost, config, state = descent.cost, descent.config, descent.state
+    comm = session.comm
     if state is None:
         raise RuntimeError("a descent without evaluations")
     dead, final = dead_units(cost, state.position), cost.measure(state.position)
@@ -285,7 +268,7 @@ def conclude_sparse(
     spent, warning = comm.on_root(times), dead.warning(final)
     allreduce, work = spent["allreduce_seconds"], f"{cost.n_rows} rows"
     session.warn(warning)
-    session.warn(costly_allreduce(allreduce, seconds, comm.size, work))
+    session.warn(advice.costly_allreduce(allreduce, seconds, comm.size, work))
     terms = ("cost", "exact_cost", "reconstruction", "decay", "sparsity")
     summary = {
         **session.facts(),

@@ -12,6 +12,7 @@ import numpy as np
 
 from mpilayer.config import PretrainConfig
 from mpilayer.data.dataset import Dataset
+from mpilayer.errors import ConfigError
 from mpilayer.models.base import LayerShape
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
@@ -21,7 +22,8 @@ from mpilayer.runs import checkpoints
 from mpilayer.runs.checkpoints import Cut, LayerKeeper
 from mpilayer.runs.directory import read_schedule
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
-from mpilayer.runs.model import leave_parameters, run_shapes
+from mpilayer.runs.model import run_shapes
+from mpilayer.runs.monitor import leave_parameters
 from mpilayer.runs.outcome import LayerOutcome, conclude_pretraining, former_records
 from mpilayer.runs.rows import Facts, check_range, data_facts
 from mpilayer.runs.tasks import PRETRAIN, data_of_run
@@ -32,7 +34,13 @@ from mpilayer.train.plans import Plan, effective, plan_of, table_of
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
 from mpilayer.train.schedule import Schedule
-from mpilayer.train.teams import places_for, team_up, with_slices
+from mpilayer.train.teams import (
+    of_one_slice,
+    places_for,
+    team_up,
+    with_slices,
+    with_slices_of,
+)
 
 _Terms: TypeAlias = Terms[PretrainConfig]
 # Settings that make a run longer or shorter.
@@ -71,15 +79,13 @@ class Pretraining(Training[PretrainConfig]):
         return places_for(config, hosts, facts.n_visible, epochs)
 
     def _look(self) -> _Terms:
-        before = self._settings()
+        before = of_one_slice(self._settings())
         table = None
         if before.schedule != "async":
             table = self.directory.read_table()
         wanted = before
         if self.asked is not None:
-            wanted = effective(self.asked, table)
-            if not any(wanted.slices):
-                wanted = replace(wanted, slices=before.slices)
+            wanted = with_slices_of(effective(self.asked, table), before)
         by_table = before.schedule in ("lockstep", "greedy")
         check_same(before, wanted, _LENGTHS if by_table else ())
         data = data_of_run(self.directory, self.data)
@@ -87,10 +93,25 @@ class Pretraining(Training[PretrainConfig]):
         new = table
         if by_table:
             new = _table_of(wanted, layer_shapes(before, facts.n_visible))
+        laid_out = replace(wanted, layout=self._layout(wanted, facts, new))
         if table is None or new is None or new.epochs == table.epochs:
-            return Terms(data, before, facts, table)
+            return Terms(data, replace(before, layout=laid_out.layout), facts, table)
         checkpoints.lengthen(self.directory, before, wanted, table, new)
-        return Terms(data, wanted, facts, new)
+        return Terms(data, laid_out, facts, new)
+
+    def _layout(
+        self, config: PretrainConfig, facts: Facts, table: Schedule | None
+    ) -> str:
+        """Return the layout with which a run goes on: its own, where that fits."""
+        try:
+            self._places(config, facts, table)
+        except ConfigError:
+            if self.asked is not None:
+                raise
+            # It was for the ranks of another launch.
+            self._places(replace(config, layout="auto"), facts, table)
+            return "auto"
+        return config.layout
 
     def _nothing_left(self, terms: _Terms) -> str:  # noqa: ARG002
         if not self.directory.is_complete(PRETRAIN):
@@ -106,7 +127,7 @@ class Pretraining(Training[PretrainConfig]):
             return None
         config, data = terms.config, terms.data
         with Dataset.open(data) as dataset:
-            train = dataset.rows("train")
+            train = dataset.compact_rows("train")
             check_range(train, config.visible, data)
             validation = np.empty((0, dataset.n_visible), np.float32)
             if "validation" in dataset.splits:
@@ -170,8 +191,8 @@ class Pretraining(Training[PretrainConfig]):
         snapshots = [Snapshot()] * n_layers
         former: dict[int, list[EpochRecord]] = {i: [] for i in range(n_layers)}
         if cut is not None:
-            own = states if states[0].team.is_head else []
-            snapshots = checkpoints.restore_layers(directory, own, cut, comm)
+            # On followers, too: they count epochs by themselves.
+            snapshots = checkpoints.restore_layers(directory, states, cut, comm)
             at = ", ".join(str(candidate.epoch) for candidate in cut.candidates)
             session.say(f"going on after epochs {at} of layers 1 to {n_layers}")
             former = comm.on_root(lambda: former_records(directory, cut))

@@ -1,35 +1,18 @@
-"""A run and the rows of a data set: whether they fit, and a model's errors on them."""
+"""Whether the rows of a data set fit a run and its settings."""
 
-import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32, row_blocks
-from mpilayer.data.dataset import SPLITS, Dataset
+from mpilayer.arrays import AnyArray, Array32, StoredRows
+from mpilayer.data.dataset import Dataset
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.recipe import Like
 from mpilayer.errors import ConfigError, DataError
 from mpilayer.models.stack import Predictor, Stack
-from mpilayer.parallel.comm import Communicator
-from mpilayer.partition import shard_bounds
 from mpilayer.runs.directory import PREPARATION, RunDirectory
-from mpilayer.runs.session import Session, finite
-from mpilayer.train.evaluate import (
-    PCA,
-    Always,
-    Block,
-    confusion,
-    prediction_error,
-    reconstruction_error,
-    targets,
-)
-
-Model: TypeAlias = Stack | PCA | Always
-"""What has an error: a run's model, or what it must beat."""
+from mpilayer.train.evaluate import targets
 
 
 @dataclass(frozen=True)
@@ -44,8 +27,12 @@ class Facts:
     data_stamp: tuple[int, ...] = ()
 
 
-def data_facts(data: Path, minibatch: int = 0) -> Facts:
-    """Return what a data set says, which must have rows for a minibatch."""
+def data_facts(data: Path, minibatch: int = 0, section: str = "") -> Facts:
+    """Return what a data set says, which must have rows for a minibatch.
+
+    A ``ConfigError`` says that it has not; it speaks of the setting in a ``section`` of
+    a file, or of the flag.
+    """
     with Dataset.open(data) as dataset:
         validated = "validation" in dataset.splits
         facts = Facts(
@@ -56,32 +43,28 @@ def data_facts(data: Path, minibatch: int = 0) -> Facts:
             dataset.n_samples("validation") if validated else 0,
             tuple(dataset.stamp),
         )
-    check_minibatch(minibatch, facts.n_train)
-    return facts
-
-
-def check_minibatch(minibatch: int, n_train: int, section: str = "") -> None:
-    """Check that there are rows enough; a ``ConfigError`` says that there are not.
-
-    It speaks of the setting in a ``section`` of a file, or of the flag.
-    """
-    if minibatch > n_train:
+    if minibatch > facts.n_train:
         where, dashes = (f"in [{section}] ", "") if section else ("", "--")
         raise ConfigError(
             f"a minibatch must not be larger than the data; got {minibatch} {where}"
-            f"with {n_train} training rows. Give a smaller {dashes}minibatch."
+            f"with {facts.n_train} training rows. Give a smaller {dashes}minibatch."
         )
+    return facts
 
 
 def check_range(
-    rows: Array32,
+    rows: Array32 | StoredRows,
     visible: str,
     path: Path,
     advice: str = "give --visible linear and a learning rate of 0.001 to 0.01",
 ) -> None:
     """Check that sigmoid visible units see values in [0, 1]; else a ``DataError``."""
     if visible == "sigmoid" and len(rows):
-        least, most = float(rows.min()), float(rows.max())
+        least, most = (
+            rows.limits()
+            if isinstance(rows, StoredRows)
+            else (float(rows.min()), float(rows.max()))
+        )
         if least < 0 or most > 1:
             raise DataError(
                 f"sigmoid visible units need data in [0, 1]; {path} has {least:g} to "
@@ -164,7 +147,7 @@ def like_of(name: str) -> Like | None:
         )
     if path.is_dir():
         directory = RunDirectory.open(path)
-        n_visible = int(directory.read_config().get("data", {}).get("n_visible", 0))
+        n_visible = int(directory.section("data").get("n_visible", 0))
         return Like(path, n_visible, preparation_of(directory, n_visible))
     with Dataset.open(path) as dataset:
         return Like(path, dataset.n_visible, dataset.preparation)
@@ -172,7 +155,7 @@ def like_of(name: str) -> Like | None:
 
 def preparation_of(directory: RunDirectory, n_visible: int) -> Preparation:
     """Return how the data of a run were prepared; an error if that is damaged."""
-    content = directory.read_object(PREPARATION)
+    content = directory.read_summary(PREPARATION, strict=True)
     return Preparation.from_json(content, n_visible, directory.path / PREPARATION)
 
 
@@ -199,9 +182,10 @@ def check_like(dataset: Dataset, stack: Stack, directory: RunDirectory) -> None:
         )
     named = isinstance(stack, Predictor) and labelled_splits(dataset)
     if named and wanted.classes != found.classes:
+        mine, theirs = (", ".join(p.classes) or "numbers" for p in (wanted, found))
         raise DataError(
-            f"the classes must be those of the run, {_listed(wanted.classes)}; "
-            f"{dataset.path} has {_listed(found.classes)}. {advice}"
+            f"the classes must be those of the run, {mine}; {dataset.path} has "
+            f"{theirs}. {advice}"
         )
 
 
@@ -213,102 +197,3 @@ def _method(preparation: Preparation) -> str:
     if len(offsets) > 2:
         shown.append("…")
     return f"{preparation.scaling.method} with offsets {', '.join(shown)}"
-
-
-def _listed(classes: tuple[str, ...]) -> str:
-    return ", ".join(classes) or "numbers"
-
-
-# --- each rank's rows, and errors over all of them
-
-
-def _own_ranges(
-    dataset: Dataset, split: str, comm: Communicator
-) -> Iterator[tuple[int, int]]:
-    start, stop = shard_bounds(dataset.n_samples(split), comm.size)[comm.rank]
-    for block in row_blocks(stop - start):
-        yield start + block.start, start + block.stop
-
-
-def local_blocks(dataset: Dataset, split: str, comm: Communicator) -> Iterator[Array32]:
-    """Yield this rank's contiguous rows of a split, block by block."""
-    for where in _own_ranges(dataset, split, comm):
-        yield dataset.rows(split, *where)
-
-
-def labelled_blocks(
-    dataset: Dataset, split: str, classes: AnyArray, comm: Communicator
-) -> Iterator[Block]:
-    """Yield the same rows with their targets."""
-    for where in _own_ranges(dataset, split, comm):
-        labels = read_labels(dataset, split, *where)
-        yield dataset.rows(split, *where), targets(labels, classes)
-
-
-def errors_of(
-    model: Model | None, data: Path, comm: Communicator, splits: Sequence[str] = SPLITS
-) -> dict[str, float | None]:
-    """Return the error of each split; None without such rows, labels, or a model.
-
-    Of autoencoders and PCA Σ over columns of (x − x̂)², mean over rows; of classifiers
-    in percent; of regressors the squared one, mean over rows. Collective; every rank
-    reads its own rows.
-    """
-    if model is None:
-        return dict.fromkeys(splits)
-    with Dataset.open(data) as dataset:
-        predicts = isinstance(model, Predictor | Always)
-        known = labelled_splits(dataset) if predicts else dataset.splits
-        errors = {s: _error(model, dataset, s, comm) for s in splits if s in known}
-    return {split: finite(errors.get(split, math.nan)) for split in splits}
-
-
-def _error(model: Model, dataset: Dataset, split: str, comm: Communicator) -> float:
-    if isinstance(model, Predictor | Always):
-        blocks = labelled_blocks(dataset, split, model.classes, comm)
-        return prediction_error(model, blocks, comm)
-    rows = local_blocks(dataset, split, comm)
-    if isinstance(model, PCA):
-        return model.error(rows, comm)
-    return reconstruction_error(model, rows, comm)
-
-
-def pca_of(data: Path, n_components: int, session: Session) -> PCA | None:
-    """Return as many principal components of the training rows. Collective.
-
-    None, and a word to the user, when there are too many columns.
-    """
-    with Dataset.open(data) as dataset:
-        shape = dataset.n_samples("train"), dataset.n_visible
-        if PCA.fits(*shape):
-            rows = local_blocks(dataset, "train", session.comm)
-            return PCA(rows, shape, n_components, session.comm)
-    session.say(
-        f"PCA of {shape[0]} rows with {shape[1]} columns would take too long: "
-        "its error is left out"
-    )
-    return None
-
-
-def always_of(data: Path, classes: AnyArray, comm: Communicator) -> Always:
-    """Return what predicts the same for all rows, by training labels. Collective."""
-
-    def fit() -> Always:
-        with Dataset.open(data) as dataset:
-            return Always(read_labels(dataset, "train"), classes)
-
-    return comm.everywhere(fit)
-
-
-def confusion_of(
-    model: Predictor, data: Path, split: str, comm: Communicator
-) -> dict[str, Any]:
-    """Return ``classes``, labels or their names, and ``confusion``; collective.
-
-    That is the rows of each class, down, by the predicted class, across.
-    """
-    with Dataset.open(data) as dataset:
-        blocks = labelled_blocks(dataset, split, model.classes, comm)
-        counts = confusion(model, blocks, comm)
-        classes = dataset.preparation.names(model.classes)
-    return {"classes": classes, "confusion": counts.astype(int).tolist()}

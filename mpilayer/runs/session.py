@@ -7,7 +7,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from mpilayer.train.sums import EAGER_SECONDS
 
 Goals = dict[str, int | None]
 """Name of a metrics file to the epochs it will hold; None if nobody knows."""
+
+Say = Callable[[str], object]
+"""Tells the user a line."""
 
 Display = Callable[[RunDirectory, Goals], AbstractContextManager[object]]
 """Makes the context in which the progress of a run is shown."""
@@ -40,34 +44,17 @@ _HOW = os.O_RDWR | os.O_NOFOLLOW
 
 @dataclass(frozen=True)
 class Safety:
-    """When a run saves and when it gives way. Nothing of it changes the result.
+    """When a run saves and when it gives way. Nothing of it changes the result."""
 
-    Attributes
-    ----------
-    checkpoint_every : int
-        Save after so many epochs, iterations or passes; 0: by the clock alone.
-    checkpoint_seconds : float
-        Save at the next boundary after so many seconds.
-    max_time : float
-        Save and end after so many seconds of this launch; 0: never.
-    resume : bool
-        Go on with a run that is there already.
-    peer_timeout : float
-        End the job when a rank has been silent for so many seconds; 0: generous.
-    """
-
-    checkpoint_every: int = 0
-    checkpoint_seconds: float = 60.0
-    max_time: float = 0.0
-    resume: bool = False
-    peer_timeout: float = 0.0
+    checkpoint_every: int = 0  # epochs, iterations or passes; 0: by the clock alone
+    checkpoint_seconds: float = 60.0  # until it saves, at the next boundary
+    max_time: float = 0.0  # seconds of this launch until it saves and ends; 0: never
+    resume: bool = False  # it goes on with a run that is there already
+    peer_timeout: float = 0.0  # seconds a rank may be silent; 0: a generous number
 
 
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
-def _no_display(_: RunDirectory, __: Goals) -> AbstractContextManager[object]:
+def _nothing(*_: object) -> AbstractContextManager[None]:
+    """Say, or show, nothing."""
     return nullcontext()
 
 
@@ -81,36 +68,30 @@ class Session:
 
     comm: Communicator
     placement: Placement
-    say: Callable[[str], None] = _silent
-    display: Display = field(default=_no_display)
-    safety: Safety = field(default_factory=Safety)
+    say: Say = _nothing
+    display: Display = _nothing
+    safety: Safety = Safety()
     deadline: float = math.inf
 
     @staticmethod
     def begin(
         threads: int = 0,
-        say: Callable[[str], None] = _silent,
-        display: Display = _no_display,
-        safety: Safety | None = None,
+        say: Say = _nothing,
+        display: Display = _nothing,
+        safety: Safety = Safety(),
     ) -> "Session":
         """Start the ranks and their threads. Collective on the world."""
         began = time.time()
         comm = start()
-        safety = safety or Safety()
         job_end = comm.on_root(environment.job_end)
         ends = [job_end - _JOB_RESERVE if job_end else math.inf]
         if safety.max_time:
             ends.append(began + safety.max_time)
         placement = place(comm, threads)
         watchdog.watch(comm, safety.peer_timeout)
-        return Session(
-            comm,
-            placement,
-            say if comm.rank == 0 else _silent,
-            display if comm.rank == 0 else _no_display,
-            safety,
-            min(ends),
-        )
+        if comm.rank > 0:
+            say = display = _nothing
+        return Session(comm, placement, say, display, safety, min(ends))
 
     def must_stop(self, unit_seconds: float) -> bool:
         """Tell whether this rank was asked to end, or time would run out. Local.
@@ -123,14 +104,12 @@ class Session:
 
     def is_due(self, units: int, seconds: float) -> bool:
         """Tell whether to save, so many epochs and seconds after the last time."""
-        every = self.safety.checkpoint_every
-        return units > 0 and (
-            (every > 0 and units >= every) or seconds >= self.safety.checkpoint_seconds
-        )
+        every, longest = self.safety.checkpoint_every, self.safety.checkpoint_seconds
+        return units > 0 and (0 < every <= units or seconds >= longest)
 
     def listening(self) -> AbstractContextManager[None]:
         """Return the context in which signals ask to save and end."""
-        return interrupt.listening(_give_up)
+        return interrupt.listening(partial(ending.end_all, interrupt.EXIT_RESUME))
 
     def interrupted(self, go_on: str, where: str = "") -> Interrupted:
         """Return what all ranks raise after they have saved."""
@@ -165,18 +144,13 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """Return what a summary says about the ranks."""
-        threads = sorted(set(self.placement.threads))
         return {
             "ranks": self.comm.size,
-            "threads_per_rank": threads[0] if len(threads) == 1 else threads[-1],
+            "threads_per_rank": max(self.placement.threads),
             "hosts": len(set(self.placement.hosts)),
             "crowded": bool(self.placement.crowded),
             "mpi": self.placement.library,
         }
-
-
-def _give_up() -> None:
-    ending.end_all(interrupt.EXIT_RESUME)
 
 
 def finite(value: float) -> float | None:
@@ -192,17 +166,12 @@ def holding(run: Path, session: Session) -> Iterator[None]:
     """Keep other launches out of a run while the block runs. Collective.
 
     The folder is made if there is none, and goes with the block if nothing is in it.
-    Where files cannot be locked, the block runs all the same.
+    All ranks hold the lock: any of them may outlive the others. Where files cannot be
+    locked, the block runs all the same.
 
-    All ranks hold the lock: any of them may outlive the others.
-
-    Raises
-    ------
-    CheckpointError
-        On every rank: another launch is at work there, or a part of the run that is
-        written is a link, or its settings are not those that it began with.
-    FileError
-        A file of the run cannot be written or read; it says how the run goes on then.
+    CheckpointError, on every rank: another launch is at work there, a part of the run
+    that is written is a link, or its settings are not those that it began with.
+    FileError: a file of the run cannot be used; it says how the run goes on then.
     """
     comm, lock, settings = session.comm, RunLock(run), run / "config.toml"
     comm.on_root(lambda: check_links(run))
@@ -221,9 +190,8 @@ def holding(run: Path, session: Session) -> Iterator[None]:
         quiet = True
     except (MpilayerError, Interrupted) as error:
         if isinstance(error, FileError):
-            error.go_on = "the same command and --resume auto"
-            if settings.is_file():
-                error.go_on = f"'mpilayer resume {run}'"
+            again = "the same command and --resume auto"
+            error.go_on = RunDirectory(run).go_on if settings.is_file() else again
         quiet = quiet or getattr(error, "collective", True)
         raise
     finally:

@@ -79,8 +79,7 @@ def noted_threads(run: Path, command: str) -> int:
     """Return the threads a command of a run was begun with, 0 if nobody knows."""
     if not (run / "config.toml").is_file():
         return 0
-    launch = RunDirectory(run).read_config().get("launch", {})
-    return int(launch.get(f"{command}_threads", 0))
+    return int(RunDirectory(run).section("launch").get(f"{command}_threads", 0))
 
 
 # --- its data set
@@ -89,12 +88,10 @@ def noted_threads(run: Path, command: str) -> int:
 def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
     """Return the data set a run was trained on, checked to be the same one. Local.
 
-    ``data`` says where it is now; by default it is where it was.
-
-    A ``DataError`` says: missing, damaged, changed, or not the data that the run was
-    trained on.
+    ``data`` says where it is now; by default it is where it was. A ``DataError`` says:
+    missing, damaged, changed, or not the data that the run was trained on.
     """
-    trained_on = directory.read_config().get("data", {})
+    trained_on = directory.section("data")
     path = data or Path(trained_on.get("path", ""))
     if not path.is_file():
         raise DataError(
@@ -153,7 +150,7 @@ class Task:
     @property
     def words(self) -> str:
         """What it is to train the model."""
-        own = self.model == "finetuned"
+        own = self == AUTOENCODE
         return "fine-tuning" if own else f"training of the {self.model}"
 
     def is_trained(self, directory: RunDirectory) -> bool:
@@ -165,18 +162,17 @@ class Task:
         return settings_of(directory, self.name, FinetuneConfig)
 
 
-TASKS = {
-    "autoencode": Task("finetune", WEIGHTS["finetune"]),
-    "classify": Task("classify", WEIGHTS["classify"]),
-    "regress": Task("regress", WEIGHTS["regress"]),
-}
+AUTOENCODE, *_PREDICT = (
+    Task(name, WEIGHTS[name]) for name in ("finetune", "classify", "regress")
+)
+TASKS = {"autoencode": AUTOENCODE, **{task.name: task for task in _PREDICT}}
 """The tasks, by the setting of that name."""
 
 
 def model_in_words(kind: str) -> str:
-    """Return what a model of a run is called, by its kind in ``chosen_model``."""
-    predictors = {task.model for name, task in TASKS.items() if name != "autoencode"}
-    return f"the {kind}" if kind in predictors else f"the {kind} autoencoder"
+    """Return what a model of a run is called, by its kind in ``load_model``."""
+    is_predictor = any(kind == task.model for task in _PREDICT)
+    return f"the {kind}" if is_predictor else f"the {kind} autoencoder"
 
 
 def task_of_command(name: str) -> Task:
@@ -190,21 +186,21 @@ def begun_last(directory: RunDirectory) -> Task | None:
     Interrupted ones come first: among several, the one that was new last.
     """
     sections = directory.read_config()
+
+    def place(task: Task) -> tuple[bool, int]:
+        complete = directory.is_complete(task.name)
+        order = directory.completed() if complete else list(sections)
+        return not complete, order.index(task.name)
+
     begun = [task for task in TASKS.values() if task.name in sections]
-    ended = [task for task in begun if directory.is_complete(task.name)]
-    under_way = [task for task in begun if task not in ended]
-    if under_way:
-        return max(under_way, key=lambda task: list(sections).index(task.name))
-    order = directory.completed()
-    return max(ended, key=lambda task: order.index(task.name), default=None)
+    return max(begun, key=place, default=None)
 
 
-def trained_last(directory: RunDirectory) -> Task | None:
-    """Return the task whose model came to its end last; None if there is none."""
-    names = {task.name: task for task in TASKS.values() if task.is_trained(directory)}
-    ended = [name for name in directory.completed() if name in names]
-    chosen = ended or list(names)
-    return names[chosen[-1]] if chosen else None
+def trained_last(directory: RunDirectory) -> Task:
+    """Return the task whose model came to its end last; if none, the autoencoder's."""
+    trained = {t.name: t for t in TASKS.values() if t.is_trained(directory)}
+    names = [name for name in directory.completed() if name in trained]
+    return trained[(names or list(trained))[-1]] if trained else AUTOENCODE
 
 
 def command_of(run: Path) -> str:

@@ -1,8 +1,6 @@
-"""Using what a run has trained: its errors, what it makes of rows, the model itself."""
+"""Using what a run has trained: what it makes of rows, and the model itself."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +13,12 @@ from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.preparation import Preparation, Scaling
 from mpilayer.data.split import Split
 from mpilayer.errors import CheckpointError, ConfigError, unknown
-from mpilayer.models.stack import Predictor, Stack
+from mpilayer.models.stack import Predictor
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import (
-    chosen_model,
-    chosen_task,
-    load_model,
-    load_predictor,
-    load_trained,
-)
-from mpilayer.runs.rows import (
-    always_of,
-    check_labels,
-    check_like,
-    confusion_of,
-    errors_of,
-    pca_of,
-    preparation_of,
-)
-from mpilayer.runs.session import Session
-from mpilayer.runs.tasks import data_to_use, training_data
+from mpilayer.runs.model import chosen_task, load_model, load_predictor, load_trained
+from mpilayer.runs.rows import check_like, preparation_of
+from mpilayer.runs.tasks import AUTOENCODE
 from mpilayer.store import export as store
-from mpilayer.train.evaluate import PCA, Always
 
 _ONE_SPLIT = (".npy", ".csv")
 OUTPUT_ENDINGS = (".h5", ".hdf5", *_ONE_SPLIT)
@@ -46,88 +28,7 @@ PARTS = ("whole", "encoder")
 """What ``export`` can write of a model."""
 
 
-# --- its errors
-
-
-def evaluate(
-    run: Path,
-    split: str,
-    session: Session,
-    data: Path | None = None,
-    task: str | None = None,
-) -> dict[str, Any]:
-    """Return the errors of a run on one split. Collective.
-
-    The ``data`` are by default those of the run, the ``task``, one of ``TASKS``, what
-    was trained last.
-
-    Returns
-    -------
-    dict
-        ``model``, ``n_samples`` and more, and ``error``: of an autoencoder Σ over
-        columns, mean over rows; of a classifier in percent, with ``confusion_of`` and
-        ``errors``; of a regressor the root mean square one. Beside it that of what must
-        be beaten, None where the training rows of the run are not at hand:
-        ``pca_error`` of as many components as the code has units, or ``always_error``
-        of what predicts the same for all rows.
-    """
-    comm, directory = session.comm, RunDirectory(run)
-    chosen = comm.on_root(lambda: chosen_task(run, task))
-    kind, model = comm.everywhere(lambda: load_model(directory, chosen))
-    path = comm.on_root(lambda: data_to_use(directory, data))
-
-    def check() -> dict[str, Any]:
-        with Dataset.open(path) as dataset:
-            n_samples = dataset.n_samples(split)
-            check_like(dataset, model, directory)
-            if isinstance(model, Predictor):
-                check_labels(dataset, split, model.classes)
-            return {"split": split, "n_samples": n_samples, "data": dataset.name}
-
-    about = {**comm.everywhere(check), "model": kind}
-    train = comm.on_root(lambda: training_data(directory, path))
-    rival = _rival(model, train, session)
-    error, usual = (
-        errors_of(judged, path, comm, (split,))[split] for judged in (model, rival)
-    )
-    if not isinstance(model, Predictor):
-        about["n_code"] = model.shapes[-1].n_hidden
-        return {**about, "error": error, "pca_error": usual}
-    if not len(model.classes):
-        return {**about, "error": _root(error), "always_error": _root(usual)}
-    table = confusion_of(model, path, split, comm)
-    counts = np.array(table["confusion"])
-    errors = int(counts.sum() - counts.trace())
-    return {**about, "error": error, "always_error": usual, "errors": errors, **table}
-
-
-def _rival(model: Stack, train: Path | None, session: Session) -> PCA | Always | None:
-    """Return what the model must beat, by the run's training rows. Collective."""
-    if train is None:
-        if not isinstance(model, Predictor):
-            session.say(
-                "PCA is left out: it needs the training rows of the run, and its data "
-                "set is not where it was"
-            )
-        return None
-    if isinstance(model, Predictor):
-        return always_of(train, model.classes, session.comm)
-    return pca_of(train, model.shapes[-1].n_hidden, session)
-
-
-def _root(error: float | None) -> float | None:
-    return None if error is None else sqrt(error)
-
-
 # --- what it makes of rows
-
-
-@dataclass(frozen=True)
-class Written:
-    """Rows written of each split, and the kind of the model that has made them."""
-
-    rows: dict[str, int]
-    model: str
 
 
 def write_rows(
@@ -138,8 +39,10 @@ def write_rows(
     replace: bool = False,
     split: str | None = None,
     task: str | None = None,
-) -> Written:
+) -> tuple[dict[str, int], str]:
     """Write what a run's model makes of the rows of a data set. One process.
+
+    Returns how many rows of each split, and the kind of the model that has made them.
 
     Parameters
     ----------
@@ -163,22 +66,25 @@ def write_rows(
             f"-o must not name the data themselves; got {out} for both. Choose another "
             "name."
         )
-    maker = _maker(directory, what, task)
+    kind, model, make = _maker(directory, what, task)
+    # Of what predicts; else labels are those of the data.
+    classes = model.classes if what == "predictions" else None
     with Dataset.open(data, like=run) as dataset:
-        check_like(dataset, maker.model, directory)
+        check_like(dataset, model, directory)
         dataset.ensure()
-        preparation = _preparation(directory, dataset, maker)
+        preparation = dataset.preparation
+        if what != "reconstructions":
+            preparation = _columns(directory, dataset, classes)
         splits = {
-            name: _made(dataset, name, maker, preparation)
+            name: _made(dataset, name, make, classes, preparation.scaling)
             for name in _chosen(dataset, ending, split)
         }
         name, digest = dataset.name, dataset.digest[:12]
+    first = next(iter(splits.values()))
     if ending == ".npy":
-        (content,) = splits.values()
-        files.write_array(out, content.x)
+        files.write_array(out, first.x)
     elif ending == ".csv":
-        (content,) = splits.values()
-        files.write(out, csv_text(content, preparation))
+        files.write(out, csv_text(first, preparation))
     else:
         write_dataset(
             out,
@@ -188,68 +94,57 @@ def write_rows(
             scale=1.0,
             preparation=preparation,
         )
-    counts = {name: len(content) for name, content in splits.items()}
-    return Written(counts, maker.kind)
+    return {name: len(content) for name, content in splits.items()}, kind
 
 
-@dataclass(frozen=True)
-class _Maker:
-    """A model, what of it is applied to rows, and whether that predicts labels."""
-
-    kind: str
-    model: Stack
-    apply: Callable[[Array32], Array32]
-    keeps_columns: bool = False
-    classes: AnyArray | None = None
-
-
-def _maker(directory: RunDirectory, what: str, task: str | None) -> _Maker:
+def _maker(
+    directory: RunDirectory, what: str, task: str | None
+) -> tuple[str, Any, Callable[[Array32], Array32]]:
+    """Return a model's name, the model, and what of it is applied to rows."""
     if what == "codes":
-        kind, stack = chosen_model(directory, task)
-        return _Maker(kind, stack, stack.encode)
+        kind, stack = load_model(directory, chosen_task(directory.path, task))
+        return kind, stack, stack.encode
     if what == "reconstructions":
         kind, autoencoder = load_trained(directory)
-        return _Maker(kind, autoencoder, autoencoder.reconstruct, keeps_columns=True)
+        return kind, autoencoder, autoencoder.reconstruct
     chosen = chosen_task(directory.path, task)
-    if chosen is None:
+    if chosen == AUTOENCODE:
         raise CheckpointError(
             f"{directory.path} must have a classifier or regressor that was trained "
             "last, or is chosen by --task; it has none. Train one with 'mpilayer "
             f"finetune {directory.path} --task classify'."
         )
     model = load_predictor(directory, chosen)
-    return _Maker(chosen.model, model, model.predict, classes=model.classes)
-
-
-def _preparation(
-    directory: RunDirectory, dataset: Dataset, maker: _Maker
-) -> Preparation:
-    """Return what the columns that are written are called, and how they are scaled."""
-    before = dataset.preparation
-    if maker.keeps_columns:
-        return before
-    if maker.classes is None:
-        return Preparation(labels=before.labels, classes=before.classes)
-    if not len(maker.classes):
-        return Preparation(columns=("prediction",))
-    known = preparation_of(directory, dataset.n_visible)
-    names = tuple(map(str, known.names(maker.classes)))
-    return Preparation(columns=names, classes=known.classes)
+    return chosen.model, model, model.predict
 
 
 def _made(
-    dataset: Dataset, split: str, maker: _Maker, preparation: Preparation
+    dataset: Dataset,
+    split: str,
+    make: Callable[[Array32], Array32],
+    classes: AnyArray | None,
+    scaling: Scaling | None,
 ) -> Split:
     """Return what becomes of a split's rows, as it is to be stored."""
     rows, labels = dataset.rows(split), dataset.labels(split)
-    x = np.concatenate([maker.apply(rows[where]) for where in row_blocks(len(rows))])
-    if maker.classes is not None:
-        labels = None
-        if len(maker.classes):
-            labels = maker.classes[x.argmax(axis=1)].astype(np.int64)
-    if preparation.scaling is not None:
-        x = preparation.scaling.undo(x)
-    return Split(x, labels)
+    x = np.concatenate([make(rows[where]) for where in row_blocks(len(rows))])
+    if classes is not None:
+        labels = classes[x.argmax(axis=1)] if len(classes) else None
+    return Split(x if scaling is None else scaling.undo(x), labels)
+
+
+def _columns(
+    directory: RunDirectory, dataset: Dataset, classes: AnyArray | None
+) -> Preparation:
+    """Return what columns of codes are called, or, with classes, of predictions."""
+    if classes is None:
+        before = dataset.preparation
+        return Preparation(labels=before.labels, classes=before.classes)
+    if not len(classes):
+        return Preparation(columns=("prediction",))
+    known = preparation_of(directory, dataset.n_visible)
+    names = tuple(map(str, known.names(classes)))
+    return Preparation(columns=names, classes=known.classes)
 
 
 def _chosen(dataset: Dataset, ending: str, split: str | None) -> tuple[str, ...]:
@@ -299,9 +194,9 @@ def export(
 
 
 def _model(directory: RunDirectory, part: str, task: str | None) -> store.Model:
-    kind, stack = chosen_model(directory, task)
+    kind, stack = load_model(directory, chosen_task(directory.path, task))
     preparation = preparation_of(directory, stack.shapes[0].n_visible)
-    data = directory.read_config().get("data", {})
+    data = directory.section("data")
     about = {
         "model": kind,
         "part": part,

@@ -22,7 +22,6 @@ from mpilayer.errors import (
     CheckpointError,
     DamageWarning,
     FileError,
-    MpilayerError,
     UnreadableError,
 )
 
@@ -46,10 +45,8 @@ def save(
     attributes are numbers and texts. The file that was there before is replaced in one
     step, or if ``keep`` it stays, see ``load_newest``.
 
-    Raises
-    ------
-    FileError
-        The folder cannot be written, or the disk is full; the old file is untouched.
+    FileError: the folder cannot be written, or the disk is full; the old file is
+    untouched.
     """
     content = _image(arrays, attributes)
 
@@ -66,10 +63,7 @@ def save(
 def load(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]]:
     """Return the arrays and attributes of a checkpoint, after verifying its digest.
 
-    Raises
-    ------
-    CheckpointError
-        Missing, damaged, of another kind or a newer version.
+    CheckpointError: missing, damaged, of another kind or a newer version.
     """
     with _opened(path) as (file, verified):
         if not verified:
@@ -81,18 +75,14 @@ def load(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]]:
 def load_newest(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
     """Return the newest whole checkpoint of a path, and a remark if it is not the last.
 
-    Raises
-    ------
-    CheckpointError
-        The file and the one before it are missing or damaged.
+    CheckpointError: the file and the one before it are missing or damaged.
     """
     try:
         return *load(path), ""
     except CheckpointError as error:
         if not _previous(path).exists():
             raise
-        remark = f"{error} The one before it is used."
-        return *load(_previous(path)), remark
+        return *load(_previous(path)), f"{error} The one before it is used."
 
 
 def load_for_use(path: Path) -> dict[str, AnyArray]:
@@ -137,11 +127,8 @@ def fill(
 ) -> None:
     """Copy a checkpoint's array into ``target``.
 
-    Raises
-    ------
-    CheckpointError
-        There is no such array, it has another shape, or numbers in it are not finite;
-        the message names it.
+    CheckpointError, which names it: there is no such array, it has another shape, or
+    numbers in it are not finite.
     """
     found = arrays.get(name)
     if found is None or found.shape != target.shape:
@@ -164,13 +151,7 @@ def seal(content: bytes) -> bytes:
 
 
 def check_seal(path: Path) -> bool:
-    """Tell whether a file's bytes are sealed, and as they were then. Local.
-
-    Raises
-    ------
-    CheckpointError
-        They are not as they were.
-    """
+    """Tell whether a file's bytes are sealed; CheckpointError if they have changed."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -190,14 +171,11 @@ def _image(arrays: Mapping[str, AnyArray], attributes: Mapping[str, Any]) -> byt
     end the process when that ends.
     """
     options = {"driver": "core", "backing_store": False, "libver": _LIBVER}
+    creator = f"mpilayer {__version__}"
+    own = {"kind": KIND, "format_version": FORMAT_VERSION, "creator": creator}
     with hdf5.File(KIND, "w", **options) as file:
-        file.attrs["kind"] = KIND
-        file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["creator"] = f"mpilayer {__version__}"
-        for name, array in arrays.items():
-            file.create_dataset(name, data=array)
-        for name, value in attributes.items():
-            file.attrs[name] = value
+        file.update(arrays)
+        file.attrs.update({**own, **attributes})
         file.attrs["digest"] = hdf5.content_digest(file)
         file.flush()
         return bytes(file.id.get_file_image())
@@ -205,29 +183,18 @@ def _image(arrays: Mapping[str, AnyArray], attributes: Mapping[str, Any]) -> byt
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
-    """Open a checkpoint; say whether it is sure that all bytes are as written.
-
-    Raises
-    ------
-    CheckpointError
-        Also for whatever HDF5 makes of damage in a file without a seal.
-    """
-    try:
-        verified = check_seal(path)
+    """Open a checkpoint; say whether it is sure that all bytes are as written."""
+    # Also for whatever HDF5 makes of damage in a file without a seal.
+    with hdf5.reading(path, CheckpointError):
+        try:
+            verified = check_seal(path)
+        except OSError as error:
+            kind = FileError if error.errno in TOO_MANY else UnreadableError
+            raise kind.of(error, path) from error
         with hdf5.open_read(
             path, kind=KIND, version=FORMAT_VERSION, error=CheckpointError
         ) as file:
             yield file, verified
-    except MpilayerError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            kind = FileError if error.errno in TOO_MANY else UnreadableError
-            raise kind.of(error, path) from error
-        raise CheckpointError(
-            f"{path} must be a whole checkpoint; it cannot be read: {error}. The file "
-            "is damaged: use a copy, or make it again."
-        ) from error
 
 
 def _numbers(file: Any) -> dict[str, Any]:

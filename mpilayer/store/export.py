@@ -26,13 +26,8 @@ _OPSET = 13
 _IR_VERSION = 7
 # Protocol buffers hold 2 GiB; names and metadata take less than the difference.
 _ONNX_LIMIT = 2**31 - 2**20
-_ONNX_OPERATORS = {
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "relu": "Relu",
-    "linear": "",  # none is needed
-    "softmax": "Softmax",
-}
+# Of the linear function none.
+_ONNX_OPERATORS = {k: k.title() for k in ("sigmoid", "tanh", "relu", "softmax")}
 _SKLEARN_NAMES = {"sigmoid": "logistic", "linear": "identity"}
 
 
@@ -50,22 +45,15 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Steps, first one first, and what is known about them.
+    """Steps, and what is known about them.
 
-    Attributes
-    ----------
-    steps : tuple of Step
-        At least one; each takes what the one before gives.
-    outputs : mapping of str to int
-        Name of an output to the number of steps that make it; the last is that of all
-        steps. An autoencoder has ``code`` and ``reconstruction``.
-    about : mapping of str to str
-        What was trained on what; goes into the file.
+    ``outputs`` are the numbers of steps that make each; the last is that of all steps.
+    An autoencoder has ``code`` and ``reconstruction``.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...]  # at least one; each takes what the one before gives
     outputs: Mapping[str, int]
-    about: Mapping[str, str]
+    about: Mapping[str, str]  # what was trained on what; goes into the file
 
     @property
     def sizes(self) -> list[int]:
@@ -85,12 +73,9 @@ class Model:
 def write(path: Path, ending: str, model: Model) -> None:
     """Write a model in the format of an ending, one of ``ENDINGS``. Local.
 
-    Raises
-    ------
-    ConfigError
-        A library is not installed, or the format does not hold so many weights.
-    DataError
-        The folder cannot be written, or the disk is full; an old file is untouched.
+    ConfigError: a library is not installed, or the format does not hold so many
+    weights. DataError: the folder cannot be written, or the disk is full; an old file
+    is untouched.
     """
     if ending == _HDF5:
         _write_hdf5(path, model)
@@ -100,12 +85,11 @@ def write(path: Path, ending: str, model: Model) -> None:
 
 def check_replaceable(path: Path, ending: str) -> None:
     """Check that an HDF5 file is a model, and not data or a checkpoint."""
-
-    def advise(_: object) -> str:
-        return "It is not replaced: choose another name."
-
+    advice = "It is not replaced: choose another name."
     if ending == _HDF5 and path.exists():
-        with hdf5.open_read(path, kind=KIND, version=FORMAT_VERSION, advise=advise):
+        with hdf5.open_read(
+            path, kind=KIND, version=FORMAT_VERSION, advise=lambda _: advice
+        ):
             pass
 
 
@@ -161,7 +145,7 @@ def _onnx(model: Model) -> bytes:
         for name, array in ((weights, step.weights), (bias, step.bias)):
             content = np.ascontiguousarray(array)
             tensors.append(onnx.numpy_helper.from_array(content, name))
-        operator = _ONNX_OPERATORS[step.activation]
+        operator = _ONNX_OPERATORS.get(step.activation)
         after = names.get(k + 1, f"value_{k}")
         total = f"sum_{k}" if operator else after
         nodes.append(helper.make_node("Gemm", [before, weights, bias], [total]))
@@ -186,9 +170,7 @@ def _onnx(model: Model) -> bytes:
 def _write_hdf5(path: Path, model: Model) -> None:
     """Write a model as docs/formats.md says."""
     with hdf5.create(path, kind=KIND, version=FORMAT_VERSION) as file:
-        for name, text in model.facts().items():
-            file.attrs[name] = text
-        file.attrs["n_steps"] = len(model.steps)
+        file.attrs.update({**model.facts(), "n_steps": len(model.steps)})
         for k, step in enumerate(model.steps):
             group = file.create_group(f"steps/{k}")
             group["weights"] = step.weights

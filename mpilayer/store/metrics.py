@@ -37,12 +37,7 @@ class MetricsWriter:
     """Appends lines to a file, each visible to readers at once. Local.
 
     What the file holds is kept, and a link is not followed. Lines that cannot be
-    written now are written with the next one.
-
-    Warns
-    -----
-    FileWarning
-        Lines cannot be written.
+    written now, of which a FileWarning tells, are written with the next one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,17 +86,8 @@ def lines_of(values: Iterable[Mapping[str, Any]]) -> str:
 def keep_until(path: Path, key: str, most: int) -> list[dict[str, Any]]:
     """Drop the lines in which ``key``, such as ``epoch``, is more than ``most``. Local.
 
-    Returns those that stay. The file may be missing; damaged lines are dropped.
-
-    Raises
-    ------
-    FileError
-        The file cannot be written.
-
-    Warns
-    -----
-    DamageWarning
-        Lines were damaged, or missing.
+    Returns those that stay. The file may be missing; damaged lines are dropped. Of
+    either a DamageWarning tells. FileError: the file cannot be written.
     """
     lines = [line for line in MetricsReader(path).new_lines() if line[key] <= most]
     if len(lines) != most:
@@ -119,10 +105,7 @@ def keep_until(path: Path, key: str, most: int) -> list[dict[str, Any]]:
 class MetricsReader:
     """Reads a file of metrics that may still be growing, or be missing. Local.
 
-    Attributes
-    ----------
-    damaged : int
-        Lines so far that were left out: torn ones, and such as no run writes.
+    ``damaged`` lines so far were left out: torn ones, and such as no run writes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -132,13 +115,7 @@ class MetricsReader:
         self._kind = _LINES.get(path.stem.partition("-")[0], ((), (), ()))
 
     def new_lines(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines that were completed since the last call.
-
-        Raises
-        ------
-        OSError
-            The file cannot be read.
-        """
+        """Yield lines completed since the last call; OSError if they can't be read."""
         if not self.path.is_file():
             return
         with self.path.open("rb") as file:

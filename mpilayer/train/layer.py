@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.arrays import AnyArray, Array32, StoredRows, row_blocks
 from mpilayer.config import PretrainConfig, per_layer
 from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.models.autoencoder import Autoencoder
@@ -195,7 +195,7 @@ class LayerState:
     @np.errstate(over="ignore", invalid="ignore")
     def train_epoch(
         self,
-        rows: Array32,
+        rows: Array32 | StoredRows,
         activations: Array32 | None = None,
         between: Callable[[], object] = lambda: None,
     ) -> None:
@@ -286,12 +286,13 @@ class LayerState:
             return stream(self.config.seed, "sample of slice", *address, which)
         return stream(self.config.seed, "sample", *address)
 
-    def _gather(self, rows: Array32, chosen: AnyArray, out: Array32) -> None:
+    def _gather(
+        self, rows: Array32 | StoredRows, chosen: AnyArray, out: Array32
+    ) -> None:
         """Fetch this rank's part of a minibatch."""
         start, stop = shard_bounds(len(chosen), self.team.size)[self.team.rank]
-        # "clip" writes straight into the buffer; no index is out of range. Rows that
-        # are not an array are asked by their own ``take``.
-        np.take(rows, chosen[start:stop], axis=0, out=out[start:stop], mode="clip")
+        # "clip" writes straight into the buffer; no index is out of range.
+        rows.take(chosen[start:stop], axis=0, out=out[start:stop], mode="clip")
 
     def _reconstruct(self, room: _Room, n: int) -> None:
         """Compute this rank's columns of g(Σ_s h_s W_sᵀ + b), slice after slice."""
@@ -339,10 +340,10 @@ def monitored_rows(n_rows: int, at_most: int) -> AnyArray:
     return np.unique(np.linspace(0, n_rows - 1, min(n_rows, at_most)).astype(np.intp))
 
 
-def monitored(train: Array32, validation: Array32, at_most: int) -> Rows:
+def monitored(train: Array32 | StoredRows, validation: Array32, at_most: int) -> Rows:
     """Return the data with the rows of each kind on which errors are measured."""
 
-    def some(rows: Array32) -> Array32:
+    def some(rows: Array32 | StoredRows) -> Array32:
         return rows[monitored_rows(len(rows), at_most)]
 
     return Rows(train, some(train), some(validation))

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
+from time import perf_counter
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
+from mpilayer.arrays import StoredRows
 from mpilayer.errors import TrainingError
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.team import Team
@@ -78,7 +80,7 @@ class Layers:
         first, last, team = states[0], states[-1], self.team
         n_visible = first.layer.shape.n_visible
         if first.index == 0:
-            self.inputs = [self._data(data, n_rows, n_visible)]
+            self.inputs = [self._shared(data)]
         else:
             # A third, so that the newest can arrive while another one is ready.
             times = 3 if replace else 2
@@ -93,6 +95,7 @@ class Layers:
         between = [rows for some in self.outputs.values() for rows in some]
         self.buffers = [*self.inputs, *between]
         self._errors = self.team.array((2,), np.float64)
+        self._seconds = self.team.array((self.team.size, 2), np.float64)
 
     def follow(self, meanwhile: Callable[[], object]) -> None:
         """Take part in what the head calls, until the end; ``meanwhile`` as of hear."""
@@ -116,8 +119,23 @@ class Layers:
 
         Raises what ``LayerState.train_epoch`` raises.
         """
-        streamed = None if target is None else target.train
-        self.states[index].train_epoch(rows.train, streamed, self.between)
+        streamed = None if target is None else np.asarray(target.train)
+        team, began, waited = self.team, perf_counter(), self.team.waited
+        try:
+            self.states[index].train_epoch(rows.train, streamed, self.between)
+        finally:
+            waited = team.waited - waited
+            self._seconds[team.rank] = perf_counter() - began - waited, waited
+
+    def shares(self) -> tuple[tuple[int, float, float], ...]:
+        """Return each rank's seconds of the last epoch: at work, and at barriers.
+
+        On the head of several ranks, after another call in which all take part.
+        """
+        if self.team.size == 1:
+            return ()
+        pairs = zip(self.team.ranks, self._seconds.tolist(), strict=True)
+        return tuple((rank, *seconds) for rank, seconds in pairs)
 
     @_together
     def transform(self, index: int, rows: Rows, target: Rows, streamed: bool) -> None:
@@ -142,13 +160,17 @@ class Layers:
         self.team.barrier()
         return float(found[0]), float(found[1])
 
-    def _data(
-        self, data: Rows | None, n_rows: tuple[int, int, int], n_columns: int
-    ) -> Rows:
-        if self.team.size == 1 and data is not None:
+    def _shared(self, data: Rows | None) -> Rows:
+        """Return the head's data, in the memory of all."""
+        if data is not None and self.team.size == 1:
             return data
-        shared = Rows.empty(n_rows, n_columns, self.team)
-        if data is not None:
-            for own, given in zip(shared.parts, data.parts, strict=True):
-                own[:] = given
-        return shared
+        train, sample, validation = data.parts if data else (None, None, None)
+        stored = train if isinstance(train, StoredRows) else None
+        scale = self.team.broadcast(stored.scale if stored else None)
+        values = self.team.share(
+            train.values if isinstance(train, StoredRows) else train
+        )
+        if stored is not None:
+            stored.values = values  # and those of the head alone are gone
+        everybody_s = values if scale is None else StoredRows(values, scale)
+        return Rows(everybody_s, self.team.share(sample), self.team.share(validation))

@@ -290,6 +290,7 @@ class Pipeline:
             started=started,
             train_error=train_error,
             validation_error=validation_error,
+            team=self._layers.shares(),
             **seconds,
         )
 

@@ -37,6 +37,9 @@ class EpochRecord:
     training, transform, monitor, waiting, sending : float
         Seconds: in minibatches; encoding rows for the layer above; measuring errors;
         without input or without a free buffer before this epoch; moving messages.
+    team : tuple of (int, float, float)
+        Of each rank of a team of several: its number, seconds of training at work, and
+        at barriers.
     train_error, validation_error : float
         Reconstruction error of the layer's own input: Σ over units of squared
         differences, mean over the monitored rows; NaN without validation rows.
@@ -53,6 +56,7 @@ class EpochRecord:
     sending: float
     train_error: float
     validation_error: float
+    team: tuple[tuple[int, float, float], ...] = ()
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -47,6 +47,19 @@ def with_slices(config: PretrainConfig, places: Sequence[Place]) -> PretrainConf
     return replace(config, slices=tuple(slices))
 
 
+def with_slices_of(config: PretrainConfig, run: PretrainConfig) -> PretrainConfig:
+    """Return the settings with the slices that are left open filled in from a run's."""
+    if len(config.layers) != len(run.layers):
+        return config
+    pairs = zip(config.slices_of_layers, run.slices_of_layers, strict=True)
+    return replace(config, slices=tuple(given or own for given, own in pairs))
+
+
+def of_one_slice(run: PretrainConfig) -> PretrainConfig:
+    """Return a run's settings; those from before there were slices have said none."""
+    return replace(run, slices=tuple(own or 1 for own in run.slices_of_layers))
+
+
 @contextmanager
 def team_up(
     comm: Communicator, places: Sequence[Place], eager: float
@@ -56,6 +69,6 @@ def team_up(
     The heads are in the order of their layers; what followers get there is of no use.
     """
     mine = next(i for i, place in enumerate(places) if comm.rank in place.ranks)
-    with Team(comm.split(mine), eager) as team:
+    with Team(comm.split(mine), eager, places[mine].ranks) as team:
         heads = comm.split(0 if team.is_head else 1, mine)
         yield team, places[mine].layers, heads

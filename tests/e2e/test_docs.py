@@ -6,7 +6,6 @@ are the programs of ``PROGRAMS`` between them.
 """
 
 import re
-import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support import launch
+from tests.support.command import call
 
 DOCS = launch.ROOT / "docs"
 DOCUMENTS = [
@@ -68,7 +68,7 @@ if find_spec("matplotlib") is None:
 CODES = {"mpilayer doctor": {0, 1}, "runs/late": {0, 75}}
 """Exit codes other than 0 that are as they should be."""
 
-_COMMAND = re.compile(r"(mpiexec|mpilayer) ")
+_COMMAND = re.compile(r"(mpiexec -n \d+ )?mpilayer ")
 _CODE = re.compile(r"^```.*?^```|`[^`]+`", flags=re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
@@ -109,13 +109,7 @@ def carry_out(command, folder):
     """Run a command, or a program, of a document; return its result."""
     if "\n" in command:
         return launch.run(program=("-c", command), cwd=folder)
-    words = shlex.split(command)
-    ranks = 0
-    if words[0] == "mpiexec":
-        assert words[1] == "-n", command
-        ranks, words = int(words[2]), words[3:]
-    assert words[0] == "mpilayer", command
-    return launch.run(*words[1:], ranks=ranks, cwd=folder)
+    return call(folder, command)
 
 
 @pytest.fixture(scope="module")

@@ -158,19 +158,15 @@ SCALING = "scaling a.h5 --run run -o job.sh"
         ("pretrain a.h5 --run run", ("required: -o",)),
         (f"{PRETRAIN} --ntasks x", ("--ntasks", "'x'")),
         (f"{PRETRAIN} --layers 20 --ntasks 4",
-         ("got 4 ranks for 1 layer. Start at most 1 rank.",)),
+         ("got 4 ranks for 1 slice of 1 layer. Start at most 1 rank.",)),
         (f"{SCALING} --mode pretrain --layers 20,10 --ntasks 4",
-         ("got 4 ranks for 2 layers. Start at most 2 ranks.",)),
-        (f"{PRETRAIN} --time 90", ("--time must be", "'90'")),
+         ("got 4 ranks for 2 slices of 2 layers. Start at most 2 ranks.",)),
         (f"{PRETRAIN} --evaluations 9", ("unrecognized arguments",)),
         (f"{PRETRAIN} --epochs 0", ("epochs must be at least 1",)),
         (f"{PRETRAIN} --config no.toml", ("no.toml", "readable")),
         ("finetune a.h5 --run run -o x.sh --optimizer l-bfgs",
          ("sgd, momentum, adam",)),
-        ("sparse a.h5 --run run -o x.sh --sparsity-target 1", ("less than 1",)),
         (f"{PRETRAIN} --seeds 1 --seed 2", ("exclude",)),
-        (f"{PRETRAIN} --then encode", ("unknown follower",)),
-        ("sparse a.h5 --run run -o x.sh --then finetune", ("after sparse can come",)),
         ("pretrain a.h5 --run run --then finetune -o -", ("a folder",)),
         (f"{SCALING} --mode finetune", ("unknown mode 'finetune'",)),
         (f"{SCALING} --seeds 1", ("unrecognized arguments",)),
@@ -256,11 +252,3 @@ def test_scaling_ends_with_a_table_and_repeats_nothing(bash, tmp_path):
     shutil.rmtree(tmp_path / "run" / "ranks-4")
     assert bash().finish().ok().stdout == result.stdout
     assert (tmp_path / "ranks").read_text().split() == ["1", "2", "4", "6", "4"]
-
-
-def test_each_seed_has_a_run_of_its_own(bash, tmp_path):
-    write_job(tmp_path, "pretrain", "a.h5", *JOB, "--seeds", "5,3")
-    bash(task=1).finish().ok()
-    assert calls(tmp_path)[0][2].startswith("pretrain a.h5 --run run-seed-3 ")
-    assert "--seed 3" in calls(tmp_path)[0][2]
-    assert (tmp_path / "run-seed-3" / "complete").exists()

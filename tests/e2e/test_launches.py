@@ -22,7 +22,7 @@ session.PATIENCE = 0.2
 @pytest.fixture
 def endless(tiny, tmp_path):
     """Give the words that begin a run that never ends by itself."""
-    options = "--layers 8,6,4 --minibatch 50 --epochs 1000000 --checkpoint-every 1"
+    options = "--layers 8,6,4 --minibatch 50 --epochs 1000000"
     return f"pretrain {tiny} --run {tmp_path / 'run'} {options}".split()
 
 
@@ -80,7 +80,8 @@ def test_two_launches_at_once_make_one_run(endless, tmp_path, options):
 
 def test_a_resume_right_after_the_launcher_has_gone(endless, tmp_path):
     """Ranks that still live are waited for; then the run goes on."""
-    with launch.started(*endless, ranks=2, limit=60) as job:
+    often = ("--checkpoint-every", 1)
+    with launch.started(*endless, *often, ranks=2, limit=60) as job:
         job.wait_for(tmp_path / "run" / "metrics" / "layer-2.jsonl", 3)
         job.signal(signal.SIGKILL)
         result = call(tmp_path, "mpiexec -n 2 resume run --max-time 2")

@@ -228,12 +228,9 @@ NO_TABLE = "as many columns of samples as run, 3; found 2"
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (f"{LABELLED} --validation 100 --test 80", ("asked for 100 and 80 of 180",)),
         (f"{LABELLED} --validation 165 --test 14", BALANCED),
         (f"{LABELLED} --test 179", ("60 of label ash; found 60", "Take fewer",
                                     "--unbalanced")),
-        (f"{LABELLED} --scale max", ("unknown scale 'max'",)),
-        (f"{LABELLED} --test -1", ("must be at least 0; got -1. Change --test",)),
         (f"{NEW} --scale minmax --like run", ("exclude one another",)),
         (f"{NEW} --like nothing", ("--like must name a run or a data set",)),
         (f"{NEW} --like .", ("must be the directory of a run",)),

@@ -12,8 +12,6 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from mpilayer import hdf5
-from mpilayer.store import checkpoint
 from tests.support import launch
 from tests.support.browser import browser
 from tests.support.command import call, refuse, said
@@ -283,16 +281,6 @@ def test_a_run_of_a_newer_mpilayer(copied, tmp_path):
     assert "spacetime-run" in drawn(tmp_path)
     for line in ("watch run --once", "export run -o m.npz"):
         refuse(tmp_path, line, *words)
-
-
-def test_checkpoints_of_a_newer_format(copied, tmp_path):
-    path = copied("sparse") / "checkpoints" / "sparse.h5"
-    path.unlink()
-    with hdf5.create(path, kind=checkpoint.KIND, version=99):
-        pass
-    assert "found 99" in call(tmp_path, "report run").ok().stderr
-    assert "cost-evaluation" in drawn(tmp_path)
-    refuse(tmp_path, "export run -o m.npz", "found 99", "a newer one")
 
 
 # --- where matplotlib is set up for something else, or broken

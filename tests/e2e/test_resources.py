@@ -9,54 +9,49 @@ import pytest
 from mpilayer.data.dataset import write_dataset
 from mpilayer.data.split import Split
 from tests.support import launch
+from tests.support.command import said, told
 
 PAUSE = 2.0
 
-# Rank 0 rests in the middle of its work; the others tell what they used meanwhile.
-GREEDY = f"""
+# Rank 0 rests before a call; what rank 1 uses from a mark to a line is told.
+REST = f"""
+from mpilayer.train.finetune import FinetuneState
 from mpilayer.train.layer import LayerState
 from mpilayer.train.pretrain import Pipeline
 
-def clocks():
+def now():
     return time.process_time(), time.perf_counter()
 
-make, train = Pipeline.__init__, LayerState.train_epoch
+def tell(began):
+    used, passed = (b - a for a, b in zip(began, now()))
+    print(f"used {{used:.4f}} of {{passed:.4f}}", file=sys.stderr)
+
+make, train, step = Pipeline.__init__, LayerState.train_epoch, FinetuneState.step
+steps = 0
 
 def init(self, *arguments):
     global began
     make(self, *arguments)
-    began = clocks()
+    began = now()
 
 def train_epoch(self, *arguments):
-    if rank == 0 and self.epoch == 0:
-        time.sleep({PAUSE})
-    if rank == 1 and self.epoch == 0:
-        cpu, wall = (b - a for a, b in zip(began, clocks()))
-        print(f"used {{cpu:.4f}} of {{wall:.4f}}", file=sys.stderr)
+    if self.epoch == 0:
+        time.sleep({PAUSE}) if rank == 0 else tell(began)
     train(self, *arguments)
 
-Pipeline.__init__, LayerState.train_epoch = init, train_epoch
-"""
-
-# One rank is late for the gradients of a minibatch.
-FINETUNE = f"""
-from mpilayer.train.finetune import FinetuneState
-original = FinetuneState.step
-steps = 0
-
-def step(self, *minibatch):
+def second_step(self, *minibatch):
     global steps
     steps += 1
     if rank == 0 and steps == 2:
         time.sleep({PAUSE})
-    began = time.process_time(), time.perf_counter()
-    result = original(self, *minibatch)
+    start = now()
+    result = step(self, *minibatch)
     if rank == 1 and steps == 2:
-        cpu, wall = time.process_time() - began[0], time.perf_counter() - began[1]
-        print(f"used {{cpu:.4f}} of {{wall:.4f}}", file=sys.stderr)
+        tell(start)
     return result
 
-FinetuneState.step = step
+Pipeline.__init__, LayerState.train_epoch = init, train_epoch
+FinetuneState.step = second_step
 """
 
 MEMORY = """
@@ -70,24 +65,14 @@ atexit.register(tell)
 """
 
 
-def assert_idle(result):
-    """Demand that a rank waited, with less than 5 % of a core."""
-    used, passed = map(float, re.search(r"used (\S+) of (\S+)", result.stderr).groups())
-    assert passed > 0.9 * PAUSE
-    assert used < 0.05 * passed
-
-
-def test_a_waiting_rank_leaves_its_core_in_pretraining(tiny, tmp_path):
-    arguments = ["pretrain", tiny, "--run", tmp_path / "run", "--schedule", "greedy"]
-    options = ["--layers", "8,4", "--epochs", 2, "--minibatch", 50]
-    program = launch.driver(GREEDY)
-    assert_idle(launch.run(*arguments, *options, ranks=2, program=program).ok())
-
-
-def test_a_waiting_rank_leaves_its_core_in_finetuning(run_copy):
-    program = launch.driver(FINETUNE)
-    arguments = ["finetune", run_copy, "--epochs", 1]
-    assert_idle(launch.run(*arguments, ranks=2, program=program).ok())
+def test_a_waiting_rank_leaves_its_core(tiny, tmp_path):
+    """In pre-training, and for the gradients of a minibatch."""
+    layers = "--schedule greedy --layers 8,4 --epochs 2 --minibatch 50"
+    for line in (f"pretrain {tiny} --run run {layers}", "finetune run --epochs 1"):
+        text = told(tmp_path, line, ranks=2, program=launch.driver(REST))
+        used, passed = map(float, re.search(r"used (\S+) of (\S+)", text).groups())
+        assert passed > 0.9 * PAUSE
+        assert used < 0.05 * passed
 
 
 @pytest.fixture(scope="module")
@@ -103,31 +88,27 @@ def big(tmp_path_factory):
     return path
 
 
-def peaks(result):
-    """Return the peak memory of each rank, in bytes."""
+def peaks(folder, line):
+    """Carry a line out on two ranks; return the peak memory of each, in bytes."""
+    text = told(folder, line, ranks=2, program=launch.driver(MEMORY))
     unit = 1 if sys.platform == "darwin" else 1024
-    found = re.findall(r"rank (\d+) peak (\d+)", result.stderr)
+    found = re.findall(r"rank (\d+) peak (\d+)", text)
     return {int(rank): unit * int(peak) for rank, peak in found}
 
 
 @pytest.mark.parametrize("schedule", ["lockstep", "async"])
 def test_memory_of_every_rank(big, tmp_path, schedule):
-    run = tmp_path / "run"
-    arguments = ["pretrain", big, "--run", run, "--schedule", schedule]
-    options = ["--layers", "200,100", "--epochs", 1, "--threads", 1]
-    program = launch.driver(MEMORY)
-    result = launch.run(*arguments, *options, ranks=2, program=program).ok()
-    found = peaks(result)
+    layers = f"--layers 200,100 --epochs 1 --threads 1 --schedule {schedule}"
+    found = peaks(tmp_path, f"pretrain {big} --run run {layers}")
     rows, columns = 20_000 + 2_000, (784, 200, 100)
     for rank in range(2):
         data, outputs = (4 * rows * n for n in columns[rank : rank + 2])
         assert 20e6 < found[rank] < 2 * data + 2 * outputs + 200e6, found
     if schedule == "async":
         return
-    options = ["--epochs", 1, "--optimizer", "adam", "--minibatch", 500]
-    result = launch.run("finetune", run, *options, ranks=2, program=program).ok()
+    found = peaks(tmp_path, "finetune run --epochs 1 --optimizer adam --minibatch 500")
     # A rank has its share of the rows only; it keeps no outputs of them.
-    for peak in peaks(result).values():
+    for peak in found.values():
         assert peak < 2 * 4 * rows * 784 / 2 + 200e6
 
 
@@ -135,14 +116,12 @@ def test_memory_of_every_rank(big, tmp_path, schedule):
 def million(shared_images, tmp_path_factory):
     """Give a million patches."""
     path = tmp_path_factory.mktemp("million") / "patches.h5"
-    launch.run("data", "patches", shared_images, "-o", path, "--count", 1_000_000).ok()
+    said(path.parent, f"data patches {shared_images} -o {path} --count 1000000")
     return path
 
 
 @pytest.mark.parametrize("kl", ["average", "exact"])
 def test_memory_of_a_million_patches(million, tmp_path, kl):
-    arguments = ["sparse", million, "--run", tmp_path / "run", "--kl", kl]
-    options = {"ranks": 2, "program": launch.driver(MEMORY)}
-    result = launch.run(*arguments, "--evaluations", 2, **options).ok()
-    for peak in peaks(result).values():
+    found = peaks(tmp_path, f"sparse {million} --run run --evaluations 2 --kl {kl}")
+    for peak in found.values():
         assert 20e6 < peak < 500e6  # of them 128 MB of rows, 60 MB of activations

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from benchmarks import traces
 from tests.support.breaks import (
     EXIT_RESUME,
     METRICS,
@@ -96,15 +97,20 @@ def test_an_asynchronous_run_is_recorded_with_its_interruption(
                 assert line[key] == replayed[key]
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoints(trainings, tmp_path):
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+def test_a_killed_run_goes_on_from_its_last_checkpoints(trainings, tmp_path, kind):
     run = tmp_path / "run"
-    with trainings.started("pretrain", run, OFTEN, program=slowly()) as job:
-        job.wait_for(run / "metrics" / "layer-3.jsonl", 4)
+    with trainings.started(kind, run, OFTEN, program=slowly()) as job:
+        job.wait_for(run / "metrics" / f"{METRICS[kind]}.jsonl", 4)
         job.signal(signal.SIGKILL)
         job.finish()
-    assert 1 <= len(list((run / "checkpoints").glob("layer-1.e*.h5"))) <= 5
-    said(tmp_path, "resume run", ranks=2)
-    trainings.assert_whole(run)
+    if kind == "pretrain":
+        assert 1 <= len(list((run / "checkpoints").glob("layer-1.e*.h5"))) <= 5
+    before, ranks = traces.metrics(run), 2 * (kind == "pretrain")
+    # One that is being written, one that waits for the layers above.
+    text = told(tmp_path, "resume run", ranks=ranks)
+    assert traces.lost_work(before, text) <= 4
+    trainings.assert_whole(run, kind)
 
 
 def test_the_second_sigint_ends_at_once(trainings, tmp_path):

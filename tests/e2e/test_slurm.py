@@ -8,7 +8,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_job import JOB, calls
+from tests.e2e.test_job import JOB, calls, write_job
 from tests.support import launch
-from tests.support.jobs import GARBLED, LIMIT, Place, cancel, describe, warn
+from tests.support.jobs import GARBLED, LIMIT, Place, cancel, describe, shell, warn
 from tests.support.small import contents, digests, read_summary
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -66,7 +65,7 @@ def a_run_longer_than_its_time_goes_on_again_and_again(place, launcher):
     before = place.epochs()
     place.wait_until(lambda: place.epochs() > before)
     warn(job)
-    place.assert_outcome(job, "COMPLETED", "0:0", "2")
+    place.assert_outcome(job, restarts=2)
     said = place.everything()
     assert "saved and stopped because of the time limit" in said
     assert "saved and stopped because of SIGUSR1" in said
@@ -97,9 +96,9 @@ def a_job_whose_ranks_were_killed_can_be_requeued(place, launcher):
     place.wait_until(lambda: place.epochs() > 5)
     cancel("--signal=KILL", f"{job}.0")
     assert place.ended(job)["JobState"] == "FAILED", place.everything()
-    subprocess.run(["scontrol", "requeue", job], check=True)
+    shell("scontrol", "requeue", job)
     place.wait_until(lambda: describe(job)["Restarts"] == "1")
-    place.assert_outcome(job, "COMPLETED", "0:0", "1")
+    place.assert_outcome(job, restarts=1)
     assert "going on after epochs" in place.everything()
     assert digests(place.run) == place.undisturbed()
 
@@ -142,7 +141,7 @@ def a_run_is_looked_at_while_it_is_in_a_job(place):
 def scaling_of_the_sparse_mode(place, launcher):
     options = ["--evaluations", 5, "--nodes", 2, "--ntasks", 4, "--launcher", launcher]
     job = place.start("scaling", *options)
-    place.assert_completed(job)
+    place.assert_outcome(job)
     table = r"ranks  seconds  speed-up\n +1 .* 1\.00\n +2 .*\n +4 "
     assert re.search(table, place.everything())
     for ranks in (1, 2, 4):
@@ -153,7 +152,7 @@ def scaling_of_the_sparse_mode(place, launcher):
 def a_comparison_on_two_nodes(place, launcher):
     options = ["--hidden", 6, "--evaluations", 30, "--launcher", launcher]
     job = place.start("compare", *options, "--nodes", 2, "--ntasks", 4)
-    place.assert_completed(job)
+    place.assert_outcome(job)
     assert (place.run / "complete").read_text() == "compare\n"
     result = json.loads((place.run / "compare.json").read_text())
     assert result["ranks"] == 4
@@ -186,7 +185,7 @@ def a_recorded_script_in_a_fresh_checkout(place, name):
         words = ["sbatch", *after, f"jobs/{script}.sh", *SHORT[script]]
         (job,) = place.submit(*words)
         after = [f"--dependency=afterok:{job}"]
-    place.assert_completed(job)
+    place.assert_outcome(job)
 
 
 def by_srun(place, *options, srun):
@@ -224,22 +223,25 @@ def srun_without_mpi_is_refused(place):
 # --- with the stand-in
 
 
-@beside((), ("--seeds", "2"))
-def a_chain_waits_for_the_end_of_requeues(place, *seeds):
-    chain = ["--then", "finetune,evaluate", "--run", "run", "-o", "chain", *seeds]
-    place.write_stand_in(*chain)
-    plans = {"pretrain": "more end", "finetune": "more end"}
+def chain(place, *seeds, **plans):
+    """Submit a chain of three; return the jobs that stand for its steps."""
+    steps = ["--then", "finetune,evaluate", "--run", "run", "-o", "chain", *seeds]
+    write_job(place.folder, "pretrain", "a.h5", *steps)
     jobs = place.submit("bash", "chain/submit.sh", **plans)
     assert len(jobs) == 3
-    for job in jobs:
-        place.assert_completed(f"{job}_0" if seeds else job)
-    assert [(call[1], call[2].split()[0]) for call in calls(place.folder)] == [
-        ("more", "pretrain"),
-        ("end", "pretrain"),
-        ("more", "finetune"),
-        ("end", "finetune"),
-        ("end", "evaluate"),
+    return [f"{job}_0" if seeds else job for job in jobs]
+
+
+@beside((), ("--seeds", "2"))
+def a_chain_waits_for_the_end_of_requeues(place, *seeds):
+    plans = dict.fromkeys(("pretrain", "finetune"), "more end")
+    for job in chain(place, *seeds, **plans):
+        place.assert_outcome(job)
+    done = [(act, words.split()[0]) for _, act, words in calls(place.folder)]
+    again = [
+        (act, name) for name in ("pretrain", "finetune") for act in ("more", "end")
     ]
+    assert done == [*again, ("end", "evaluate")]
 
 
 @beside(("mpiexec", 1), ("mpiexec", 2), ("srun", 1), ("srun", 2))
@@ -247,11 +249,10 @@ def a_warned_job_starts_again_and_ends(place, launcher, nodes):
     options = ["--nodes", nodes, "--ntasks", 4, "--launcher", launcher]
     run = place.folder / "a run"
     to_run = ["--run", run, "-o", "job.sh"]
-    place.write_stand_in(*to_run, *options)
-    (job,) = place.submit(pretrain="save end")
+    job = place.start_stand_in(*to_run, *options, plan="save end")
     place.wait_until(lambda: len(list(run.glob("waits-0-*"))) == 4)
     warn(job)
-    place.assert_outcome(job, "COMPLETED", "0:0", "1")
+    place.assert_outcome(job, restarts=1)
     assert [call[:2] for call in calls(place.folder)] == [["0", "save"], ["1", "end"]]
     output = place.folder / f"pretrain-a run-{job}.out"
     assert "received USR1" in output.read_text()
@@ -261,29 +262,25 @@ def a_warned_job_starts_again_and_ends(place, launcher, nodes):
 
 @beside()
 def an_array_of_seeds(place):
-    place.write_stand_in(*JOB, "--seeds", "5,3")
-    (job,) = place.submit(pretrain="save end")
+    job = place.start_stand_in(*JOB, "--seeds", "5,3", plan="save end")
     runs = [place.folder / f"run-seed-{seed}" for seed in (5, 3)]
     place.wait_until(lambda: all((run / "waits-0-0").exists() for run in runs))
     warn(f"{job}_0")
     warn(f"{job}_1")
     for task, run in enumerate(runs):
-        place.assert_outcome(f"{job}_{task}", "COMPLETED", "0:0", "1")
+        place.assert_outcome(f"{job}_{task}", restarts=1)
         assert (run / "complete").read_text() == "pretrain\n"
 
 
 @beside(("more", 75, 1), ("fail", 3, 0), ("nothing", 1, 0), ("crash", 0, 0))
 def only_what_has_saved_is_repeated_and_not_for_ever(place, plan, code, restarts):
-    place.write_stand_in(*JOB, "--requeues", 1)
-    (job,) = place.submit(pretrain=plan)
-    state = "FAILED" if code else "COMPLETED"
-    place.assert_outcome(job, state, f"{code}:0", str(restarts))
+    job = place.start_stand_in(*JOB, "--requeues", 1, plan=plan)
+    place.assert_outcome(job, "FAILED" if code else "COMPLETED", code, restarts)
 
 
 @beside()
 def a_cancelled_job_stays_cancelled(place):
-    place.write_stand_in(*JOB)
-    (job,) = place.submit(pretrain="save end")
+    job = place.start_stand_in(*JOB, plan="save end")
     place.wait_until(lambda: (place.run / "waits-0-0").exists())
     cancel(job)
     found = place.ended(job)
@@ -292,10 +289,8 @@ def a_cancelled_job_stays_cancelled(place):
 
 @beside((), ("--seeds", "2"))
 def a_chain_ends_where_a_step_fails(place, *seeds):
-    chain = ["--then", "finetune,evaluate", "--run", "run", "-o", "chain", *seeds]
-    place.write_stand_in(*chain)
-    jobs = place.submit("bash", "chain/submit.sh", pretrain="fail")
-    ends = [place.ended(f"{job}_0" if seeds else job)["JobState"] for job in jobs]
+    jobs = chain(place, *seeds, pretrain="fail")
+    ends = [place.ended(job)["JobState"] for job in jobs]
     assert ends == ["FAILED", "CANCELLED", "CANCELLED"]
     assert len(calls(place.folder)) == 1
 
@@ -322,7 +317,7 @@ def _work(work, place):
                 pytest.skip(f"MPICH's words reached SLURM garbled, {TRIES} times")
         finally:
             if place.jobs:
-                subprocess.run(["scancel", *place.jobs], check=False)
+                shell("scancel", *place.jobs, check=False)
         place = place.anew()
     return None
 

@@ -180,20 +180,6 @@ def test_encode_and_reconstruct(folder, tmp_path):
     assert error == pytest.approx(read_summary(run)["test_error"], rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        "--schedule greedy --epochs 3,2,3,2",
-        "--method autoencoder --hidden tanh --code linear --learning-rate 0.05 "
-        "--epochs 3 --no-tied",
-    ],
-)
-def test_other_ways_have_the_same_bits_over_mpi(tiny, tmp_path, options):
-    serial = pretrain(tiny, tmp_path / "serial", options)
-    parallel = pretrain(tiny, tmp_path / "parallel", options, ranks=3)
-    assert digests(parallel) == digests(serial)
-
-
 @pytest.mark.parametrize("end", ["stipulated", "all", "first-layer"])
 def test_a_replay_repeats_an_asynchronous_run(tiny, tmp_path, end):
     options = "--epochs 12,5,3,4 --extra-epochs 0,1,2,1"

@@ -117,25 +117,20 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 @pytest.mark.parametrize("ranks", [0, 2])
-def test_names_that_are_not_utf_8(tiny, tmp_path, ranks):
-    data, run = (tmp_path / os.fsdecode(name) for name in (b"d\xff.h5", b"r\xe9"))
+@pytest.mark.parametrize(
+    ("names", "variables"),
+    [((b"d\xff.h5", b"r\xe9"), {}), (("données.h5", "josé"), ASCII)],
+    ids=["not UTF-8", "not in the locale"],
+)
+def test_names_that_few_can_read(tiny, tmp_path, names, variables, ranks):
+    data, run = (tmp_path / os.fsdecode(name) for name in names)
     data.write_bytes(tiny.read_bytes())
-    pretrain(data, run, ranks=ranks)
+    pretrain(data, run, ranks=ranks, variables=variables)
     assert os.fsencode(f'path = "{data}"') in (run / "config.toml").read_bytes()
-    call(tmp_path, f"resume {run}", ranks=ranks).ok()
-    for variables in (ASCII, {}):
-        said(tmp_path, f"evaluate {run}", variables=variables)
+    call(tmp_path, f"resume {run}", ranks=ranks, variables=variables).ok()
+    for locale in (ASCII, {}):
+        said(tmp_path, f"evaluate {run}", variables=locale)
     uses = (f"finetune {run} --epochs 1", f"watch {run}", f"report {run} -o page.html")
-    if not ranks:
+    if not ranks and not variables:
         for line in (*uses, f"export {run} -o {run}.safetensors"):
             said(tmp_path, line)
-
-
-@pytest.mark.parametrize("ranks", [0, 2])
-def test_a_name_that_the_locale_lacks(tiny, tmp_path, ranks):
-    data, run = tmp_path / "données.h5", tmp_path / "josé"
-    data.write_bytes(tiny.read_bytes())
-    pretrain(data, run, variables=ASCII, ranks=ranks)
-    assert f'path = "{data}"' in (run / "config.toml").read_text(encoding="utf-8")
-    for variables in (ASCII, {}):
-        said(tmp_path, f"evaluate {run}", variables=variables)

@@ -9,7 +9,7 @@ from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.evaluate import PCA, confusion, reconstruction_error, targets
 from mpilayer.train.finetune import FinetuneState, Strata, finetune
-from tests.support.together import shares, together
+from tests.support.together import share, together
 from tests.support.toys import randomize, rows
 
 pytestmark = pytest.mark.mpi(min_size=2)
@@ -21,11 +21,6 @@ CLASSES = {"classify": np.array([2, 3, 7]), "regress": np.array([], np.int64)}
 FULL = {"dropout": 0.3, "input_dropout": 0.1, "weight_decay": 0.01}
 FULL |= {"learning_rate_decay": 0.8}
 TASKS = {"autoencode": {}, "classify": FULL, "regress": FULL}
-
-
-def share(comm, v):
-    """Return this rank's rows."""
-    return shares(v, comm.size)[comm.rank]
 
 
 def wanted(task, v):

@@ -15,7 +15,7 @@ from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Keeper
 from mpilayer.train.strata import Strata
 from tests.support.pipeline import EPOCHS, TABLES, async_plan, each_epoch, train
-from tests.support.together import caught, left_in_flight, together
+from tests.support.together import assert_all_received, caught, together
 from tests.support.toys import randomize, rows
 
 pytestmark = pytest.mark.mpi(min_size=2)
@@ -57,13 +57,12 @@ def test_a_layer_that_diverges_ends_all_ranks(world, name, layer):
         options = {"prepare": diverging(layer, epoch)}
         found = caught(partial(train, world, PLANS[name], Keeper(notice), **options))
         notice.close()
-        waiting = left_in_flight(world)
+        assert_all_received(world)
         everywhere = world.allgather(found)
         with together(world):
             assert found[::2] == (TrainingError, True)
             assert f"layer {layer + 1} are not after epoch {epoch}:" in found[1]
             assert everywhere == [found] * world.size
-            assert not waiting
 
 
 def test_fine_tuning_that_diverges(world):

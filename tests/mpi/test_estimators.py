@@ -16,7 +16,7 @@ from mpilayer.estimators import InputError, SettingError
 from mpilayer.estimators.rows import current_bounds, redistribute
 from tests.support.estimators import small
 from tests.support.sparse import patches, small_blocks
-from tests.support.together import SPLITS, caught, shares, together
+from tests.support.together import SPLITS, caught, share, together
 from tests.support.toys import rows
 
 __all__ = ["small_blocks"]
@@ -26,11 +26,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:(finetune_)?minibatch=[0-9]+ is more than"),
 ]
 X = rows(97)
-
-
-def share(comm, data, split="even"):
-    """Return this rank's rows."""
-    return shares(data, comm.size, split)[comm.rank]
 
 
 def fitted(world, make, tolerance, data=X, split="even", **changes):

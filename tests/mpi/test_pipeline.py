@@ -3,33 +3,27 @@
 import time
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.plans import TablePlan
 from tests.support.paper import demand_rule
 from tests.support.pipeline import (
     CONFIG,
-    EPOCHS,
     TABLES,
+    alone,
     assert_same,
+    assert_sensible,
     async_plan,
     data,
     each_epoch,
+    hesitate,
     train,
 )
-from tests.support.together import left_in_flight, together
+from tests.support.together import assert_all_received, together
 
 pytestmark = pytest.mark.mpi(min_size=2)
-SERIAL = SerialCommunicator()
 # Outputs too large to leave before somebody receives them: they can be dropped.
 LARGE, COARSE = data(3000, 200), replace(CONFIG, minibatch=500)
-
-
-def alone(world, plan, rows, config=CONFIG):
-    """Return what one rank alone does, on all ranks."""
-    return world.on_root(lambda: train(SERIAL, plan, rows=rows, config=config))
 
 
 @pytest.mark.parametrize("n_validation", [30, 0])
@@ -37,48 +31,15 @@ def alone(world, plan, rows, config=CONFIG):
 @pytest.mark.parametrize("name", TABLES)
 def test_tables(world, name, streamed, n_validation):
     plan, rows = TablePlan(TABLES[name], streamed), data(90, n_validation)
-    expected, found = alone(world, plan, rows), train(world, plan, rows=rows)
-    waiting = left_in_flight(world)
+    expected, found = alone(world, plan, rows=rows), train(world, plan, rows=rows)
+    assert_all_received(world)
     with together(world):
         assert found.used == TABLES[name].used
         assert not any(found.dropped)
-        assert not waiting
         if n_validation:
             assert_same(found, expected)
         else:
             assert found.digests == expected.digests
-
-
-def hesitate(state):
-    """Let a layer sleep now and then between minibatches."""
-    rng = np.random.default_rng(state.index)
-    contrast = state.layer.contrast
-
-    def slow(*arguments):
-        if rng.random() < 0.5:
-            time.sleep(0.02 * rng.random())
-        return contrast(*arguments)
-
-    state.layer.contrast = slow
-
-
-def assert_sensible(recorded, end):
-    """Demand what holds of every asynchronous run."""
-    table = recorded.schedule()
-    table.check()
-    assert table.epochs[0] == EPOCHS
-    for layer, dropped in enumerate(recorded.dropped):
-        assert not set(dropped) & table.needed(layer)
-        assert dropped == tuple(sorted(set(dropped)))
-    if end != "first-layer":
-        assert min(table.epochs) >= EPOCHS
-    if end == "all":
-        assert not any(
-            epochs in dropped
-            for epochs, dropped in zip(table.epochs, recorded.dropped, strict=True)
-        )
-        for below, row in zip(table.epochs, table.used[1:], strict=False):
-            assert row[-1] == below
 
 
 CASES = {
@@ -99,18 +60,16 @@ def test_an_asynchronous_run_can_be_replayed(world, end, case):
 
     options = {"rows": rows, "config": config}
     recorded = train(world, async_plan(end), **options, prepare=prepare)
-    waiting = left_in_flight(world)
+    assert_all_received(world)
     with together(world):
-        assert not waiting
         assert_sensible(recorded, end)
     plan = TablePlan(recorded.schedule(), True)
     replayed = train(world, plan, **options)
-    serial = alone(world, plan, rows, config)
-    waiting = left_in_flight(world)
+    serial = alone(world, plan, **options)
+    assert_all_received(world)
     with together(world):
         assert_same(replayed, recorded)
         assert_same(serial, recorded)
-        assert not waiting
 
 
 def test_a_slow_rank_above_lets_outputs_drop(world):
@@ -122,7 +81,7 @@ def test_a_slow_rank_above_lets_outputs_drop(world):
 
     options = {"rows": LARGE, "config": COARSE}
     recorded = train(world, async_plan(), **options, prepare=each_epoch(late))
-    serial = alone(world, TablePlan(recorded.schedule(), True), LARGE, COARSE)
+    serial = alone(world, TablePlan(recorded.schedule(), True), **options)
     with together(world):
         assert_sensible(recorded, "all")
         assert any(recorded.dropped)

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from mpilayer.parallel.comm import SerialCommunicator, wait_until
+from mpilayer.parallel.comm import wait_until
 from mpilayer.parallel.notice import Notice
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.restart import consistent
@@ -14,39 +14,16 @@ from tests.support.pipeline import (
     TABLES,
     Memory,
     Stage,
+    alone,
     assert_same,
     async_plan,
-    each_epoch,
+    interrupted,
     train,
 )
-from tests.support.together import left_in_flight, together
+from tests.support.together import assert_all_received, together
 
 pytestmark = pytest.mark.mpi(min_size=2)
-SERIAL = SerialCommunicator()
 LOCKSTEP = TablePlan(TABLES["lockstep"], True)
-
-
-def alone(world, plan, *others):
-    """Return what one rank alone does, on all ranks."""
-    return world.on_root(lambda: train(SERIAL, plan, *others))
-
-
-def interrupted(world, plan, rank, epochs, before=None, every=0, delay=0.0):
-    """Train until a rank asks to end after so many epochs of its own; all save."""
-    notice, done = Notice(world), []
-
-    def stop():
-        if world.rank == rank and len(done) >= epochs:
-            notice.raise_it()
-        return notice.is_raised()
-
-    def count(*_):
-        done.append(0)
-        time.sleep(delay)
-
-    stage = train(world, plan, Memory(every, stop), before, prepare=each_epoch(count))
-    notice.close()
-    return stage
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -57,12 +34,11 @@ def test_stopped_by_any_rank(world, name, streamed):
     for rank in {0, 1, world.size - 1}:
         for epochs in (3,) if rank else (1, 3):
             stage = interrupted(world, plan, rank, epochs)
-            waiting = left_in_flight(world)
+            assert_all_received(world)
             cut = stage.cut(plan)
             ended = train(world, plan, None, stage)
-            serial = alone(world, plan, None, stage)
+            serial = alone(world, plan, stage)
             with together(world):
-                assert not waiting
                 # Nothing that was done is lost.
                 assert tuple(mine.epoch for mine in cut) == stage.epochs
                 assert stage.interrupted == (stage.epochs != expected.epochs)
@@ -107,10 +83,9 @@ def test_an_asynchronous_run_can_be_replayed_with_its_interruptions(
         stage = interrupted(world, plan, 0, 1, stage, every=1)
         second = stage.cut(plan)
         ended = train(world, plan, None, stage)
-        waiting = left_in_flight(world)
+        assert_all_received(world)
         replayed = alone(world, TablePlan(ended.schedule(), streamed))
         with together(world):
-            assert not waiting
             assert consistent(plan, first)
             assert consistent(plan, second)
             assert all(a.epoch <= b.epoch for a, b in zip(first, second, strict=True))
@@ -126,12 +101,11 @@ def test_a_slow_rank_above_hears_that_it_shall_end(world):
     """Outputs that it has not taken do not hold up the word."""
     plan = async_plan()
     stage = interrupted(world, plan, 0, 3, delay=0.1 * (world.rank > 0))
-    waiting = left_in_flight(world)
+    assert_all_received(world)
     cut = stage.cut(plan)
     ended = train(world, plan, None, stage)
     replayed = alone(world, TablePlan(ended.schedule(), True))
     with together(world):
-        assert not waiting
         assert stage.interrupted
         assert tuple(mine.epoch for mine in cut) == stage.epochs
         assert_same(ended, replayed)
@@ -142,9 +116,8 @@ def test_layers_without_extra_epochs_end_before_those_below(world, delay):
     """What still comes from below when a layer has ended holds nobody up."""
     plan = async_plan(extra=0)
     stage = interrupted(world, plan, 0, 10**6, delay=delay * (world.rank == 0))
-    waiting = left_in_flight(world)
+    assert_all_received(world)
     with together(world):
-        assert not waiting
         assert not stage.interrupted
         assert stage.epochs == FOUR
 
@@ -163,10 +136,9 @@ def noticed(world, raised_by, late=0.0, wait=False):
         wait_until(notice.is_raised)
         world.barrier()
     notice.close()
-    waiting = left_in_flight(world)
+    assert_all_received(world)
     with together(world):
         assert not before
-        assert not waiting
     return world.allgather(notice.is_raised())
 
 

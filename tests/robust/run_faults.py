@@ -84,7 +84,10 @@ class Place:
         plan = _PLAN.format(data=self.here / "data.h5")
         (self._base / "plan.toml").write_text(plan)
         self.shim, source = folder / "shim.so", Path(__file__).with_suffix(".c")
-        command = [_compiler(), "-shared", "-fPIC", "-O1", "-o", self.shim, source]
+        compiler = shutil.which("cc") or shutil.which("gcc")
+        if compiler is None or sys.platform != "linux":
+            pytest.skip("needs a C compiler and Linux")
+        command = [compiler, "-shared", "-fPIC", "-O1", "-o", self.shim, source]
         subprocess.run([*command, "-ldl"], check=True)
         self.counts = cache(self._counts)
         self.expected = cache(self._expected)
@@ -129,8 +132,8 @@ class Place:
         self.prepare(fault.mode)
         number = getattr(errno, fault.error)
         what = {"KIND": fault.kind, "CALL": fault.call, "ERRNO": number}
-        where = {"RANK": fault.rank, "LASTING": int(fault.lasting)}
-        result = self.launch(fault.mode, fault.ranks, **what, **where)
+        what |= {"RANK": fault.rank, "LASTING": int(fault.lasting)}
+        result = self.launch(fault.mode, fault.ranks, **what)
         if "Traceback" in result.stderr:
             return f"traceback\n{result}"
         if result.code == 0:
@@ -168,13 +171,6 @@ class Place:
             lines = Path(f"{prefix}-{rank}").read_text().split()
             found[rank] = dict(zip(lines[::2], map(int, lines[1::2]), strict=True))
         return found
-
-
-def _compiler():
-    found = shutil.which("cc") or shutil.which("gcc")
-    if found is None or sys.platform != "linux":
-        pytest.skip("needs a C compiler and Linux")
-    return found
 
 
 def faults(place, rng, modes):

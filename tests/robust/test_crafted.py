@@ -70,9 +70,10 @@ def put(**content):
 
 
 def outer(name, target):
-    return lambda file, secret: put(
-        **{name: h5py.ExternalLink(f"{secret}.h5", target)}
-    )(file)
+    def add(file, secret):
+        file[name] = h5py.ExternalLink(f"{secret}.h5", target)
+
+    return add
 
 
 def linked_twice(file, secret):
@@ -122,7 +123,7 @@ TO_OTHERS = {
     ),
     "external storage of no use": (beside, "'notes/x' in an external file"),
     "external link to rows": (
-        outer("train_x", "train/x"), "the link 'train/x' to another file"),
+        outer("train/x", "train/x"), "the link 'train/x' to another file"),
     "external link to a group": (
         outer("train", "train"), "the link 'train' to another file"),
     "soft link to an external link": (
@@ -198,6 +199,25 @@ LINK = h5py.SoftLink
 CHUNKS = (2**16, 4)
 SCALING = b'{"scaling": {"method": "m", "offset": [0, 0], "factor": [1, 1]}}'
 LOOP = {"train_x": LINK("/train/y"), "train_y": LINK("/train/x")}
+VERSION = "format version 1 to 2"
+PREPARED = r"a\.h5 must say how \d columns were prepared"
+
+
+def prepared(value):
+    """Return what adds rows, and how they are said to have been prepared."""
+
+    def add(file):
+        rows(file)
+        file["preparation"] = value
+
+    return add
+
+
+def prepared_group(file):
+    rows(file)
+    file.create_group("preparation/columns")
+
+
 ODD = {
     "dangling": (put(train=LINK("/x")), "cannot be read"),
     "dangling rows": (put(train_x=LINK("/x")), "cannot be read"),
@@ -214,56 +234,34 @@ ODD = {
     "2**60 rows": (unwritten((2**60, 4), chunks=CHUNKS), "never written"),
     "2**40 values of no use": (of_no_use, "'more'.*never written"),
     "a missing part": (unwritten((100, 4), chunks=(10, 4)), "never written"),
+    "kind, a number": (rows, "must be of kind", {"kind": 3}),
+    "kind, numbers": (rows, "must be of kind", {"kind": np.arange(3)}),
+    "kind, nothing": (rows, "must be of kind", {"kind": h5py.Empty("f4")}),
+    "kind, long": (rows, r"found 'x+\.\.\.x+'", {"kind": "x" * 60_000}),
+    "version, a text": (rows, f"{VERSION}; found one", {"format_version": "one"}),
+    "version, nan": (rows, f"{VERSION}; found nan", {"format_version": np.nan}),
+    "version, two": (rows, rf"{VERSION}; found \[1 1\]", {"format_version": [1, 1]}),
+    "version, large": (rows, VERSION, {"format_version": 2**62}),
+    "version, nothing": (rows, VERSION, {"format_version": h5py.Empty("i4")}),
+    **{f"preparation, {name}": (add, PREPARED, {"format_version": 2}) for name, add in {
+        "numbers": prepared([1, 2]),
+        "two texts": prepared([b"{}", b"{}"]),
+        "any length": prepared(["{}"]),
+        "no JSON": prepared(np.array([b"{"])),
+        "no text": prepared(np.array([b"\xff"])),
+        "a nest": prepared(np.array([b"[" * 100_000])),
+        "of other columns": prepared(np.array([SCALING])),
+        "a group": prepared_group,
+    }.items()},
 }  # fmt: skip
-VERSION = "format version 1 to 2"
-ATTRIBUTES = [
-    ({"kind": 3}, "must be of kind"),
-    ({"kind": np.arange(3)}, "must be of kind"),
-    ({"kind": h5py.Empty("f4")}, "must be of kind"),
-    ({"kind": "x" * 60_000}, r"found 'x+\.\.\.x+'"),
-    ({"format_version": "one"}, f"{VERSION}; found one"),
-    ({"format_version": np.nan}, f"{VERSION}; found nan"),
-    ({"format_version": [1, 1]}, rf"{VERSION}; found \[1 1\]"),
-    ({"format_version": 2**62}, VERSION),
-    ({"format_version": h5py.Empty("i4")}, VERSION),
-]
-PREPARATIONS = {
-    "numbers": [1, 2],
-    "two texts": [b"{}", b"{}"],
-    "any length": ["{}"],
-    "no JSON": np.array([b"{"]),
-    "no text": np.array([b"\xff"]),
-    "a nest": np.array([b"[" * 100_000]),
-    "of other columns": np.array([SCALING]),
-    "a group": None,
-}
-
-
-def assert_refused(path, words):
-    with pytest.raises(DataError, match=words):
-        Dataset.open(path)
 
 
 @pytest.mark.parametrize("case", ODD)
 def test_odd_data_sets(tmp_path, case):
-    add, words = ODD[case]
-    assert_refused(craft(tmp_path / "a.h5", add), words)
-
-
-@pytest.mark.parametrize(("attributes", "words"), ATTRIBUTES)
-def test_odd_attributes(tmp_path, attributes, words):
-    assert_refused(craft(tmp_path / "a.h5", rows, **attributes), words)
-
-
-@pytest.mark.parametrize("case", PREPARATIONS)
-def test_odd_preparations(tmp_path, case):
-    path = craft(tmp_path / "a.h5", rows, format_version=2)
-    with h5py.File(path, "r+") as file:
-        if PREPARATIONS[case] is None:
-            file.create_group("preparation/columns")
-        else:
-            file["preparation"] = PREPARATIONS[case]
-    assert_refused(path, r"a\.h5 must say how \d columns were prepared")
+    add, words, *attributes = ODD[case]
+    path = craft(tmp_path / "a.h5", add, **(attributes or [{}])[0])
+    with pytest.raises(DataError, match=words):
+        Dataset.open(path)
 
 
 def test_labels_that_no_class_can_have(tmp_path):

@@ -5,6 +5,7 @@ Others it lets live.
 
 import pytest
 
+from benchmarks import traces
 from tests.support import launch
 from tests.support.breaks import KILL, STOP, acting
 from tests.support.command import call, said
@@ -82,14 +83,19 @@ def test_a_user_error_of_one_rank_in_training_ends_all(begin):
     ("mode", "place", "rank"),
     [("lockstep", "training", 0), ("lockstep", "training", 1), ("sparse", "sparse", 1)],
 )
-def test_a_dead_rank_ends_the_job(begin, mode, place, rank):
-    result = begin(mode, place, KILL, rank, 3)
+def test_a_dead_rank_ends_the_job_and_it_goes_on(begin, tmp_path, mode, place, rank):
+    result = begin(mode, place, KILL, rank, 3, "--checkpoint-every 1")
     assert result.code not in (0, 2), str(result)
     assert result.seconds < 40
     # A launcher may end everything before it has passed the sentinel's words on.
     if "has died" in result.stderr:
         assert f"mpilayer: rank {rank} (process " in result.stderr, str(result)
         assert "with 'mpilayer resume run'." in result.stderr, str(result)
+    assert not list(traces.broken_files(tmp_path / "run"))
+    done = call(tmp_path, "mpiexec -n 2 resume run --max-time 0.5")
+    assert done.code in (0, 75), str(done)
+    assert "going on after" in done.stderr
+    assert not list(traces.broken_metrics(tmp_path / "run"))
 
 
 # --- silent

@@ -13,6 +13,8 @@ FAULTS = [
     Fault("pretrain", 0, 0, "unlink", "EIO", 12, lasting=True),
     Fault("finetune", 0, 0, "rename", "EIO", 3),
     Fault("finetune", 2, 1, "read", "EMFILE", 9),
+    Fault("finetune", 2, 0, "open", "EROFS", 30, lasting=True),
+    Fault("finetune", 0, 0, "write", "ENOSPC", 9, lasting=True),
     Fault("sparse", 0, 0, "write", "ENOSPC", 4, lasting=True),
     Fault("sparse", 2, 1, "read", "EIO", 12),
     Fault("compare", 0, 0, "open", "EIO", 5),

@@ -62,20 +62,17 @@ class Place:
         (job,) = self.submit()
         return job
 
-    def write_stand_in(self, *arguments):
-        """Write the batch script of a pre-training that does what its plan says."""
+    def start_stand_in(self, *arguments, plan):
+        """Submit the batch script of a pre-training that does what its plan says."""
         write_job(self.folder, "pretrain", "a.h5", *arguments)
+        (job,) = self.submit(pretrain=plan)
+        return job
 
     def submit(self, *command, **plans):
         """Submit; return the ids of the jobs in the order of their submission."""
-        done = subprocess.run(
-            command or ("sbatch", "job.sh"),
-            cwd=self.folder,
-            env=launch.environment() | variables(self.folder, **plans),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-        )
+        settings = launch.environment() | variables(self.folder, **plans)
+        where = {"cwd": self.folder, "env": settings}
+        done = shell(*(command or ("sbatch", "job.sh")), check=False, **where)
         if "node configuration is not available" in done.stderr:
             pytest.skip("needs two nodes")
         assert done.returncode == 0, done
@@ -104,15 +101,12 @@ class Place:
 
         return self.wait_until(look, every=0.4)
 
-    def assert_completed(self, job):
-        """Demand a good end."""
-        assert self.ended(job)["JobState"] == "COMPLETED", self.everything()
-
-    def assert_outcome(self, job, *expected):
-        """Demand a state, an exit code with its signal, and so many restarts."""
+    def assert_outcome(self, job, state="COMPLETED", code=0, restarts=None):
+        """Demand a state, an exit code, and so many restarts."""
         found = self.ended(job)
-        outcome = found["JobState"], found["ExitCode"], found["Restarts"]
-        assert outcome == expected, self.everything()
+        outcome = found["JobState"], found["ExitCode"]
+        assert outcome == (state, f"{code}:0"), self.everything()
+        assert restarts in (None, int(found["Restarts"])), self.everything()
 
     def everything(self):
         """Return what the jobs have printed."""
@@ -124,20 +118,21 @@ class Place:
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def shell(*words, check=True, **options):
+    """Run a program of SLURM; return what it has printed."""
+    options = {"capture_output": True, "text": True, "check": check, **options}
+    return subprocess.run(words, timeout=LIMIT, **options)
+
+
 def describe(job):
     """Return what SLURM knows about a job, by name."""
-    shown = subprocess.run(
-        ["scontrol", "show", "job", "-o", job],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    shown = shell("scontrol", "show", "job", "-o", job).stdout
     return dict(pair.split("=", 1) for pair in shown.split() if "=" in pair)
 
 
 def cancel(*arguments):
     """Cancel jobs, or send them a signal."""
-    subprocess.run(["scancel", *arguments], check=True)
+    shell("scancel", *arguments)
 
 
 def warn(job):

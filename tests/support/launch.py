@@ -5,7 +5,6 @@ import io
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,8 @@ from unittest import mock
 
 import pytest
 from threadpoolctl import threadpool_limits
+
+from mpilayer.environment import mpiexec
 
 ROOT = Path(__file__).parents[2]
 MODULE = ("-m", "mpilayer")
@@ -78,56 +79,55 @@ class Job:
     """A launch under way, a process group of its own, and for how many seconds."""
 
     def __init__(self, process: subprocess.Popen[str], limit: float) -> None:
-        self._process = process
+        self._process, self._limit = process, limit
         self._began = time.monotonic()
-        self._limit = limit
 
     @property
     def lives(self) -> bool:
         """It has not ended."""
         return self._process.poll() is None
 
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
     def wait_for(self, path: Path, lines: int = 0) -> None:
         """Wait until a file is there and not empty, and has so many lines."""
-        while not _has(path, lines):
+        while not (content := path.is_file() and path.read_bytes()) or (
+            content.count(b"\n") < lines
+        ):
             if not self.lives:
                 pytest.fail(f"ended before {path.name} was there:\n{self.finish()}")
-            if time.monotonic() - self._began > self._limit:
+            if self._seconds > self._limit:
                 pytest.fail(f"no {path.name} within {self._limit} s")
             time.sleep(0.02)
 
     def signal(self, number: int, group: bool = False) -> None:
         """Send a signal to the process, or as a terminal does to its whole group."""
-        if group:
-            os.killpg(self._process.pid, number)
-        else:
-            self._process.send_signal(number)
+        (os.killpg if group else os.kill)(self._process.pid, number)
 
     def finish(self) -> Result:
         """Wait for the end; fail, and end the whole group, when the limit is over."""
-        left = self._limit - (time.monotonic() - self._began)
+        late = False
         try:
-            stdout, stderr = self._process.communicate(timeout=max(left, 0.1))
+            left = max(self._limit - self._seconds, 0.1)
+            stdout, stderr = self._process.communicate(timeout=left)
         except subprocess.TimeoutExpired:
+            late = True
             self.end()
             stdout, stderr = self._process.communicate(timeout=10)
-            result = Result(-1, stdout, stderr, time.monotonic() - self._began)
-            pytest.fail(f"not done within {self._limit} s\n{result}")
-        seconds = time.monotonic() - self._began
         # Open MPI's ranks write to a terminal of its own, in colours.
         stdout = _STYLES.sub("", stdout)
-        return Result(self._process.returncode, stdout, stderr, seconds)
+        result = Result(self._process.returncode, stdout, stderr, self._seconds)
+        assert not late, f"not done within {self._limit} s\n{result}"
+        return result
 
     def end(self) -> None:
         """End the group: the launcher gets a moment to end its ranks elsewhere."""
         for number, seconds in ((signal.SIGTERM, 2), (signal.SIGKILL, 5)):
-            try:
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(self._process.pid, number)
                 self._process.wait(seconds)
-            except ProcessLookupError:
-                return
-            except subprocess.TimeoutExpired:
-                continue
 
 
 @contextmanager
@@ -152,8 +152,13 @@ def started(
     variables : dict
         Added to the environment.
     """
-    own = [sys.executable, *program, *map(str, arguments)]
-    command = [*launcher(ranks), *own] if isinstance(ranks, int) else beside(ranks)
+    if isinstance(ranks, int):
+        own = [sys.executable, *program, *map(str, arguments)]
+        command = [*launcher(ranks), *own]
+    else:
+        command = launcher(1)[:-2]
+        for number, words in enumerate(ranks):
+            command += [*[":"][:number], "-n", "1", *map(str, words)]
     process = subprocess.Popen(
         command,
         cwd=cwd,
@@ -174,11 +179,6 @@ def started(
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
-
-
-def _has(path: Path, lines: int) -> bool:
-    content = path.read_bytes() if path.is_file() else b""
-    return bool(content) and content.count(b"\n") >= lines
 
 
 def run(
@@ -204,7 +204,6 @@ def here(*arguments: object, cwd: Path | None = None) -> Result:
     began = time.monotonic()
     # Standard output and error are no terminals.
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "mpilayer") for _ in range(2))
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     with (
         contextlib.chdir(cwd or Path.cwd()),
         contextlib.redirect_stdout(out),
@@ -212,7 +211,10 @@ def here(*arguments: object, cwd: Path | None = None) -> Result:
         mock.patch.dict(os.environ, environment(), clear=True),
         threadpool_limits(limits=1),
         warnings.catch_warnings(),
+        contextlib.ExitStack() as stack,
     ):
+        for number in _SIGNALS:
+            stack.callback(signal.signal, number, signal.getsignal(number))
         warnings.resetwarnings()
         for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning):
             warnings.simplefilter("ignore", category)
@@ -223,16 +225,12 @@ def here(*arguments: object, cwd: Path | None = None) -> Result:
         except Exception:
             traceback.print_exc()
             code = 1
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        texts = [_text(stream) for stream in (out, err)]
+        texts = []
+        for stream in (out, err):
+            stream.flush()
+            told = stream.buffer.getvalue()
+            texts.append(told.decode("utf-8", "surrogateescape"))
     return Result(code, *texts, time.monotonic() - began)
-
-
-def _text(stream: io.TextIOWrapper) -> str:
-    stream.flush()
-    return stream.buffer.getvalue().decode("utf-8", "surrogateescape")
 
 
 def driver(change: str) -> tuple[str, ...]:
@@ -259,26 +257,12 @@ def launcher(ranks: int) -> list[str]:
     return [*_mpiexec(), "-n", str(ranks)]
 
 
-def beside(commands: Sequence[Sequence[object]]) -> list[str]:
-    """Return a command that launches one process of each; skip without MPI."""
-    words = launcher(1)[:-2]
-    for number, command in enumerate(commands):
-        words += [*[":"][:number], "-n", "1", *map(str, command)]
-    return words
-
-
 def require_mpi() -> None:
     """Skip the test, with the reason, where MPI programs cannot be started."""
     if find_spec("mpi4py") is None:
         pytest.skip("needs mpi4py")
     if not _mpiexec():
         pytest.skip("needs mpiexec: set MPIEXEC, or install an MPI")
-
-
-def is_open_mpi() -> bool:
-    """Tell whether the launcher is Open MPI's."""
-    command = _mpiexec()
-    return bool(command) and _is_open_mpi(command[0])
 
 
 def environment() -> dict[str, str]:
@@ -296,21 +280,18 @@ def environment() -> dict[str, str]:
     return kept
 
 
+def is_open_mpi() -> bool:
+    """Tell whether the launcher is Open MPI's."""
+    return "--oversubscribe" in _mpiexec()
+
+
 @cache
 def _mpiexec() -> tuple[str, ...]:
     """Return the launcher and its flags; empty if there is none."""
     if given := os.environ.get("MPIEXEC"):
         return tuple(shlex.split(given))
-    beside = Path(sys.executable).with_name("mpiexec")
-    found = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if found is None:
+    if not (found := mpiexec()):
         return ()
-    return (found, "--oversubscribe") if _is_open_mpi(found) else (found,)
-
-
-@cache
-def _is_open_mpi(command: str) -> bool:
-    version = subprocess.run(
-        [command, "--version"], capture_output=True, text=True, timeout=30
-    ).stdout
-    return "Open MPI" in version or "open-mpi" in version
+    told = subprocess.run([found, "--version"], capture_output=True, text=True)
+    is_open = "Open MPI" in told.stdout or "open-mpi" in told.stdout
+    return (found, "--oversubscribe") if is_open else (found,)

@@ -1,21 +1,25 @@
 """Four small layers under any plan, on any communicator, lost or stopped anywhere."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mpilayer.config import PretrainConfig
 from mpilayer.parallel.channel import Rows
-from mpilayer.parallel.comm import Communicator
-from mpilayer.partition import layers_to_ranks
+from mpilayer.parallel.comm import Communicator, SerialCommunicator
+from mpilayer.parallel.notice import Notice
+from mpilayer.placement import place_teams
 from mpilayer.train.layer import LayerState, layer_shapes, monitored
 from mpilayer.train.plans import BEGINNING, AsyncPlan, Candidate, Plan
 from mpilayer.train.pretrain import Keeper, Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
 from mpilayer.train.restart import newest_cut, outputs_again
 from mpilayer.train.schedule import Schedule, greedy, lockstep, simulate
+from mpilayer.train.teams import team_up
 from tests.support import toys
 
 N_VISIBLE = 12
@@ -34,10 +38,10 @@ TABLES = {
 }
 
 
-def data(n_train: int = 90, n_validation: int = 30) -> Rows:
+def data(n_train: int = 90, n_validation: int = 30, n_visible: int = N_VISIBLE) -> Rows:
     """Return small data, training rows no whole number of minibatches."""
-    validation = toys.rows(n_validation, N_VISIBLE, 1)
-    return monitored(toys.rows(n_train, N_VISIBLE), validation, 50)
+    validation = toys.rows(n_validation, n_visible, 1)
+    return monitored(toys.rows(n_train, n_visible), validation, 50)
 
 
 def new_states(config: PretrainConfig = CONFIG) -> list[LayerState]:
@@ -163,6 +167,7 @@ def train(
     config: PretrainConfig = CONFIG,
     prepare: Callable[[LayerState], object] = lambda state: None,
     limit: int = 10**9,
+    layout: str = "auto",
 ) -> Stage:
     """Train from the beginning or from a cut of what was before. Collective.
 
@@ -174,36 +179,38 @@ def train(
         With one rank: epochs after which the process is lost.
     """
     rows, before, keeper = rows or data(), before or Stage(), keeper or Memory(0)
-    states = new_states(config)
+    shapes = layer_shapes(config, rows.train.shape[1])
     if not cut:
-        cut = before.cut(plan) if before.kept else (BEGINNING,) * len(states)
+        cut = before.cut(plan) if before.kept else (BEGINNING,) * len(shapes)
     found = {(k.layer, k.candidate): k for k in before.kept}
     starts = [found.get((i, mine)) for i, mine in enumerate(cut)]
     assert all(start or mine == BEGINNING for start, mine in zip(starts, cut))  # noqa: B905
-    owners = layers_to_ranks([s.layer.shape.cost for s in states], comm.size)
-    mine = [states[i] for i in owners[comm.rank]]
-    for state in mine:
-        prepare(state)
-        if start := starts[state.index]:
-            start.restore(state)
-    pipeline = Pipeline(
-        mine,
-        rows if comm.rank == 0 else None,
-        tuple(map(len, rows.parts)),
-        comm,
-        plan,
-        keeper,
-        [start.snapshot if start else Snapshot(BEGINNING) for start in starts],
-        outputs_again(plan, cut),
-    )
-    records = {i: before.records[i][: cut[i].epoch] for i in pipeline.states}
-    for done, (_, record) in enumerate(pipeline.run(), start=1):
-        records[record.layer].append(record)
-        if done == limit:
-            break
-    comm.everywhere(pipeline.check)
-    digests = {i: s.layer.parameters.digest() for i, s in pipeline.states.items()}
-    dropped = {i: pipeline.dropped(i) for i in pipeline.states}
+    costs, most = [shape.cost for shape in shapes], [comm.size] * len(shapes)
+    places = place_teams(costs, most, ["here"] * comm.size, layout)
+    with team_up(comm, places, 0.0) as (team, own, heads):
+        mine = [LayerState(config, shapes, index, team) for index in own]
+        for state in mine:
+            prepare(state)
+            if start := starts[state.index]:
+                start.restore(state)
+        pipeline = Pipeline(
+            mine,
+            rows if comm.rank == 0 else None,
+            tuple(map(len, rows.parts)),
+            heads,
+            plan,
+            keeper,
+            [start.snapshot if start else Snapshot(BEGINNING) for start in starts],
+            outputs_again(plan, cut),
+        )
+        records = {i: before.records[i][: cut[i].epoch] for i in pipeline.states}
+        for done, (_, record) in enumerate(pipeline.run(), start=1):
+            records[record.layer].append(record)
+            if done == limit:
+                break
+        comm.everywhere(pipeline.check)
+        digests = {i: s.layer.parameters.digest() for i, s in pipeline.states.items()}
+        dropped = {i: pipeline.dropped(i) for i in pipeline.states}
 
     def merged(mine: dict[int, Any]) -> list[Any]:
         together = {k: v for part in comm.allgather(mine) for k, v in part.items()}
@@ -215,6 +222,53 @@ def train(
         kept += part
     interrupted = any(comm.allgather(pipeline.interrupted))
     return Stage(kept, merged(records), interrupted, merged(digests), merged(dropped))
+
+
+def interrupted(
+    world: Communicator,
+    plan: Plan,
+    rank: int,
+    epochs: int,
+    before: Stage | None = None,
+    every: int = 0,
+    delay: float = 0.0,
+    **options: Any,
+) -> Stage:
+    """Train until a rank asks to end after so many epochs of its own; all save."""
+    notice, done = Notice(world), []
+
+    def stop() -> bool:
+        if world.rank == rank and len(done) >= epochs:
+            notice.raise_it()
+        return notice.is_raised()
+
+    def count(*_: object) -> None:
+        done.append(0)
+        time.sleep(delay)
+
+    keeper, prepare = Memory(every, stop), each_epoch(count)
+    stage = train(world, plan, keeper, before, prepare=prepare, **options)
+    notice.close()
+    return stage
+
+
+def hesitate(state: LayerState) -> None:
+    """Let a layer sleep now and then between minibatches."""
+    rng = np.random.default_rng(state.index)
+    contrast = state.layer.contrast
+
+    def slow(*arguments: Any) -> np.ndarray:
+        if rng.random() < 0.5:
+            time.sleep(0.02 * rng.random())
+        return contrast(*arguments)
+
+    state.layer.contrast = slow  # type: ignore[method-assign]
+
+
+def alone(world: Communicator, plan: Plan, *before: Any, **options: Any) -> Stage:
+    """Return what one rank alone does, on all ranks. Collective."""
+    work = partial(train, SerialCommunicator(), plan, None, *before, **options)
+    return world.on_root(work)
 
 
 def each_epoch(
@@ -247,3 +301,22 @@ def assert_same(found: Stage, expected: Stage) -> None:
     assert not found.interrupted
     assert found.digests == expected.digests
     assert lines(found) == lines(expected)
+
+
+def assert_sensible(recorded: Stage, end: str) -> None:
+    """Demand what holds of every asynchronous run."""
+    table = recorded.schedule()
+    table.check()
+    assert table.epochs[0] == EPOCHS
+    for layer, dropped in enumerate(recorded.dropped):
+        assert not set(dropped) & table.needed(layer)
+        assert dropped == tuple(sorted(set(dropped)))
+    if end != "first-layer":
+        assert min(table.epochs) >= EPOCHS
+    if end == "all":
+        assert not any(
+            epochs in dropped
+            for epochs, dropped in zip(table.epochs, recorded.dropped, strict=True)
+        )
+        for below, row in zip(table.epochs, table.used[1:], strict=False):
+            assert row[-1] == below

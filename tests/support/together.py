@@ -23,6 +23,11 @@ def shares(rows: np.ndarray, ranks: int, split: str = "even") -> list[np.ndarray
     return np.split(rows, np.cumsum(SPLITS[split](len(rows), ranks))[:-1])
 
 
+def share(comm: Communicator, rows: np.ndarray, split: str = "even") -> np.ndarray:
+    """Return this rank's rows."""
+    return shares(rows, comm.size, split)[comm.rank]
+
+
 def caught(work: Callable[[], object]) -> tuple[type, str, bool] | None:
     """Return the kind of an error, its words, and whether all ranks raise it."""
     try:
@@ -56,7 +61,9 @@ def together(comm: Communicator) -> Iterator[None]:
         raise FailedTogether("\n".join(failed))
 
 
-def left_in_flight(world: Communicator) -> bool:
-    """Tell whether a message waits on any rank that nobody received. Collective."""
+def assert_all_received(world: Communicator) -> None:
+    """Demand that no message waits on any rank that nobody received. Collective."""
     world.barrier()
-    return any(world.allgather(world._comm.Iprobe()))  # type: ignore[attr-defined]
+    waiting = world._comm.Iprobe()  # type: ignore[attr-defined]
+    with together(world):
+        assert not waiting

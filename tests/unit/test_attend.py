@@ -71,11 +71,8 @@ def test_what_has_saved_starts_again(said, monkeypatch, tmp_path, starts, again)
     number = int(starts or 0) + 1
     expected = f"requeue {number} of 2" if again else "not ended in 2 requeues"
     assert expected in said[-1]
-
-
-def test_a_requeue_that_is_refused(said, tmp_path):
     program(tmp_path / "scontrol", "exit 1")
-    assert ended(Attendant("sparse", 2, said.append), shell("exit 75"), tmp_path) == 75
+    assert ended(Attendant("sparse", 9, said.append), shell("exit 75"), tmp_path) == 75
     assert said[-1] == "not requeued; submit it to go on"
 
 

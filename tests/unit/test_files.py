@@ -5,6 +5,7 @@ import json
 import os
 import tomllib
 import warnings
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -39,26 +40,20 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
 
 
 def test_what_is_wrong_with_a_file_itself_leaves_the_old_one(tmp_path):
-    path = tmp_path / "a"
+    path, mine = tmp_path / "a", tmp_path / "mine"
     path.write_text("old")
+    mine.write_text("mine")
+    # A link in the place of the unfinished file is not followed.
+    (tmp_path / f".a.{os.getpid()}.tmp").symlink_to(mine)
 
     def settle(temporary):
         assert temporary.read_text() == "new"
-        raise ValueError
+        raise ZeroDivisionError
 
-    with pytest.raises(ValueError), files.replacing(path, settle) as temporary:  # noqa: PT011
+    with pytest.raises(ZeroDivisionError), files.replacing(path, settle) as temporary:
         temporary.write_text("new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(tmp_path):
-    mine = tmp_path / "mine"
-    mine.write_text("mine")
-    (tmp_path / f".a.{os.getpid()}.tmp").symlink_to(mine)
-    files.write(tmp_path / "a", "new")
-    assert mine.read_text() == "mine"
-    assert (tmp_path / "a").read_text() == "new"
+    assert (path.read_text(), mine.read_text()) == ("old", "mine")
+    assert sorted(tmp_path.iterdir()) == [path, mine]
 
 
 @pytest.mark.parametrize("kind", ["json", "toml"])
@@ -86,14 +81,10 @@ def test_a_seal_notices_a_changed_digit(tmp_path, kind):
     assert read(path) == content
 
 
-def test_files_of_older_versions_have_no_seal(tmp_path):
+def test_settings_without_a_seal_are_not_used_without_a_word(tmp_path):
     path = tmp_path / "a"
     path.write_text(json.dumps(CONTENT))
-    assert files.read_json(path) == CONTENT
-
-
-def test_settings_without_a_seal_are_not_used_without_a_word(tmp_path):
-    path = tmp_path / "a.toml"
+    assert files.read_json(path) == CONTENT  # of an older version
     content = {"section": {"rate": 0.125}}
     path.write_text(to_toml(content))
     assert files.read_toml(path, strict=False) == content
@@ -140,10 +131,8 @@ def test_an_array_with_a_damaged_header(tmp_path, where):
     for byte in (0, 0x27, 0xFF):
         content[where] = byte
         path.write_bytes(content)
-        try:
+        with suppress(CheckpointError):  # of any other error none gets out
             files.read_array(path)
-        except CheckpointError as error:
-            assert "must be as it was written" in str(error)  # noqa: PT017
 
 
 def test_what_is_optional_is_said_once(tmp_path):

@@ -32,10 +32,11 @@ def former():
         signal.signal(number, handler)
 
 
-def send(number):
-    """Send a signal to this process; its handler has run when this returns."""
-    os.kill(os.getpid(), number)
-    time.sleep(0)
+def send(*numbers):
+    """Send signals to this process; their handlers have run when this returns."""
+    for number in numbers:
+        os.kill(os.getpid(), number)
+        time.sleep(0)
 
 
 def handlers():
@@ -59,8 +60,7 @@ def test_signals_only_set_a_flag_and_the_first_is_the_reason(former, signals):
     before = handlers()
     with listening(never, grace=0.05):
         assert requested() == ""
-        for number in signals:
-            send(number)
+        send(*signals)
         assert requested() == signals[0].name
     assert handlers() == before
     # What follows may still ask why it has ended; no alarm rings any more.
@@ -73,15 +73,8 @@ def test_signals_only_set_a_flag_and_the_first_is_the_reason(former, signals):
 
 def test_the_second_sigint_ends_at_once(former):
     before = handlers()
-
-    def twice():
-        with listening(never):
-            send(signal.SIGINT)
-            send(signal.SIGINT)
-            pytest.fail("goes on after the second one")
-
-    with pytest.raises(SecondError):
-        twice()
+    with pytest.raises(SecondError), listening(never):
+        send(signal.SIGINT, signal.SIGINT)
     assert former == [signal.SIGINT]
     assert handlers() == before
 
@@ -97,18 +90,10 @@ def test_the_time_of_grace(former, capsys):
     assert former == []
 
 
-@pytest.fixture
-def default():
-    """Give back the default handlers, for signals that would end this process."""
-    numbers = (signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_process_that_has_saved_is_not_killed_by_another_signal(default, number):
+def test_a_process_that_has_saved_is_not_killed_by_another_signal(former, number):
+    for default in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(default, signal.SIG_DFL)
     with listening(never):
         pass
     send(signal.SIGUSR1)  # a warning after training is not heard

@@ -1,24 +1,9 @@
-"""What does not fit is refused before it is held."""
-
-import subprocess
-import sys
+"""How much memory there is; what does not fit is refused before it is held."""
 
 import pytest
 
 from mpilayer import memory
 from mpilayer.errors import DataError
-
-LIMITED = """
-from mpilayer import memory
-
-memory.available = lambda: 200_000_000
-memory.limit_process()
-print(len(bytearray(100_000_000)))
-try:
-    bytearray(300_000_000)
-except MemoryError:
-    print("refused")
-"""
 
 
 def test_what_does_not_fit(monkeypatch):
@@ -30,13 +15,34 @@ def test_what_does_not_fit(monkeypatch):
     memory.demand(10**30, "a.h5")
 
 
-def test_this_machine():
-    assert memory.available() > 0
-    with pytest.raises(DataError):
-        memory.demand(2**60, "a.h5")
+NEW, OLD = "0::/job/step\n", "9:memory:/job\n4:cpu,cpuacct:/job\n0::/\n"
+UNLIMITED = {"job/step/memory.max": "max", "job/step/memory.current": 10}
+SHARED = UNLIMITED | {
+    "job/memory.max": 1000,
+    "job/memory.current": 400,
+    "job/memory.stat": "anon 1\ninactive_file 150",
+}
+OLD_JOB = {
+    "memory/memory.limit_in_bytes": 2**63 - 4096,
+    "memory/job/memory.limit_in_bytes": 1000,
+    "memory/job/memory.usage_in_bytes": 400,
+    "memory/job/memory.stat": "inactive_file 5\ntotal_inactive_file 100",
+}
 
 
-def test_a_process_with_a_limit():
-    command = [sys.executable, "-c", LIMITED]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["100000000", "refused"]
+@pytest.mark.parametrize(
+    ("groups", "files", "room"),
+    [
+        (NEW, {}, None),
+        (NEW, UNLIMITED, None),
+        (NEW, SHARED, 750),
+        (NEW, SHARED | {"memory.max": 100, "memory.current": 400}, 0),
+        (OLD, {"memory/memory.limit_in_bytes": 2**63 - 4096}, None),
+        (OLD, OLD_JOB, 700),
+    ],
+)
+def test_memory_of_groups(tmp_path, groups, files, room):
+    for name, value in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{value}\n")
+    assert memory.room(tmp_path, groups) == room

@@ -74,6 +74,11 @@ def test_a_layout_by_hand(layout, hosts, expected):
         ("2-4:1 1:1", "aa", "every layer from 1 to 4 once"),
         ("1-5:1", "a", "every layer from 1 to 4 once"),
         ("1-4:0", "a", "a rank at least"),
+        (
+            "1:1 2-3:1 4:2",
+            "aaaa",
+            "a slice for every rank.* from layer 4 on there are 1",
+        ),
         ("1-4:3", "aa", "as many ranks as were started, 2; .* it names 3"),
         ("1-2:2 3-4:1", "abb", "fill one host after the other.* 2 hosts with 1, 2"),
     ],

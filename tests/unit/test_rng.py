@@ -29,15 +29,6 @@ def test_different_addresses_give_independent_numbers():
         assert abs(np.corrcoef(one, other)[0, 1]) < 5 / np.sqrt(100_000)
 
 
-def test_what_was_drawn_elsewhere_does_not_matter():
-    for address in ADDRESSES:
-        first = stream(*address)
-        expected = first.random(5)
-        stream(0, "sample", 3).random(1000)
-        np.testing.assert_array_equal(stream(*address).random(5), expected)
-        assert first.random() != expected[0]
-
-
 def test_numbers_stay_what_they_were():
     """A change here changes every trained weight, and the validation rows."""
     found = stream(0, "weights", 1).random(3)

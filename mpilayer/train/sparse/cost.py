@@ -365,12 +365,10 @@ class ShardedCost:
         return self._decay / 2 * squares
 
     def _compare_replicas(self) -> None:
-        digests = self.comm.allgather(self.model.parameters.digest())
-        others = [rank for rank, found in enumerate(digests) if found != digests[0]]
-        if others:
+        if other := self.comm.unlike_first(self.model.parameters.digest()):
             raise CommunicationError(
                 "all ranks must have the same weights; before evaluation "
-                f"{self.evaluations + 1} rank {others[0]} has others than rank 0. The "
+                f"{self.evaluations + 1} rank {other} has others than rank 0. The "
                 "hosts compute differently, or memory is faulty: start on equal hosts, "
                 "with the same libraries."
             ).of_all_ranks()

@@ -10,7 +10,6 @@ import pytest
 from mpilayer import environment
 from mpilayer.cli import lines, results, show
 from mpilayer.errors import CheckpointError
-from mpilayer.words import count
 
 PATH = "/a/" + "long-name/" * 5 + "run"
 
@@ -31,12 +30,6 @@ def test_wrapped(text, columns, expected):
     assert lines.wrapped(text, columns) == expected
 
 
-def test_what_is_no_terminal_gets_long_lines(capsys):
-    text = "word " * 99
-    show.say(text)
-    assert capsys.readouterr().err == f"{text}\n"
-
-
 def test_what_progress_measures_is_named_once():
     goals = {"layer-1": 20, "layer-2": 20, "layer-3": None}
     latest = {
@@ -48,10 +41,6 @@ def test_what_progress_measures_is_named_once():
     )
     latest = {"sparse": {"evaluation": 277, "cost": 2.68}}
     assert show.progress_line({"sparse": 500}, latest) == "sparse: 277/500 (cost 2.68)"
-
-
-def test_counts():
-    assert [count(n, "rank") for n in (0, 1, 2)] == ["0 ranks", "1 rank", "2 ranks"]
 
 
 def test_a_terminal_that_cannot_be_opened_is_none(monkeypatch, capsys):

@@ -20,39 +20,23 @@ X = np.array(
 )
 
 
-BARE = Preparation()
-
-
 @pytest.mark.parametrize(
     "labels", [None, np.array([3, -1, 2**40]), np.float32([0.1, -3e38, 1 / 3])]
 )
 def test_round_trip(tmp_path, labels):
     path = tmp_path / "table.csv"
-    path.write_text(csv_text(Split(X, labels), BARE))
+    path.write_text(csv_text(Split(X, labels), Preparation()))
     found = read_csv(path)
-    assert found.remark == (
-        "header: line 1; index: none; labels: "
-        f"{'none' if labels is None else 'column 5'}"
-    )
+    assert found.columns == ("unit_1", "unit_2", "unit_3", "unit_4")
     np.testing.assert_array_equal(found.x.astype(np.float32), X)
-    if labels is None:
-        assert found.labels is None
-    else:
-        np.testing.assert_array_equal(found.labels.astype(labels.dtype), labels)
-
-
-def test_names_of_columns_and_classes_come_back(tmp_path):
+    assert (found.labels is None) == (labels is None)
+    kind = None if labels is None else labels.dtype
+    np.testing.assert_array_equal(np.asarray(found.labels, kind), labels)
     names = Preparation(("a", "b, c", 'd"e', "F"), "", ("cat, big", "dog"))
-    path = tmp_path / "table.csv"
     path.write_text(csv_text(Split(X, np.array([1, 0, 1])), names))
     found = read_csv(path)
     assert found.columns == names.columns
     assert found.labels.tolist() == ["dog", "cat, big", "dog"]
-
-
-def test_the_header_names_units_and_labels():
-    lines = csv_text(Split(X, np.arange(3)), BARE).splitlines()
-    assert lines[:2] == ["unit_1,unit_2,unit_3,unit_4,label", "0,-0,1,0.333333343,0"]
 
 
 SAMPLES = [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]
@@ -161,16 +145,14 @@ def test_named_labels(tmp_path, text, labels, expected):
     np.testing.assert_array_equal(found.x[:, :2], SAMPLES)
 
 
-@pytest.mark.parametrize(("text", "labels"), [("a,b\n1,2\n", "k"), (".1,2\n", "3")])
-def test_labels_that_need_not_be_there(tmp_path, text, labels):
-    (tmp_path / "a.csv").write_text(text)
-    assert read_csv(tmp_path / "a.csv", labels, needed=False).labels is None
-
-
-def test_likely_labels_that_are_taken_for_samples_are_told(tmp_path):
-    (tmp_path / "a.csv").write_text("a,Target\n1,2\n")
+def test_labels_that_need_not_be_there(tmp_path):
+    path = tmp_path / "a.csv"
+    for text, labels in (("a,b\n1,2\n", "k"), (".1,2\n", "3")):
+        path.write_text(text)
+        assert read_csv(path, labels, needed=False).labels is None
+    path.write_text("a,Target\n1,2\n")
     with pytest.warns(RunWarning, match=r"'Target' is taken for .* --labels Target\."):
-        assert read_csv(tmp_path / "a.csv").labels is None
+        assert read_csv(path).labels is None
 
 
 @pytest.mark.parametrize(("mark", "words"), [(";", "semicolons"), ("\t", "tabs")])

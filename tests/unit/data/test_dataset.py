@@ -32,24 +32,22 @@ def floats(tmp_path):
 @pytest.fixture
 def pixels(tmp_path):
     """Give a data set of bytes."""
-    splits = {"train": Split(PIXELS, LABELS.astype(np.uint8))}
-    return write_dataset(tmp_path / "pixels.h5", splits, PIXEL_SCALE)
+    train = Split(PIXELS, LABELS.astype(np.uint8))
+    return write_dataset(tmp_path / "pixels.h5", {"train": train}, PIXEL_SCALE)
 
 
 @pytest.fixture
 def malformed(tmp_path):
     """Give a function that writes any groups into a file of the right kind."""
 
-    def write_groups(groups, **attributes):
-        path = tmp_path / "malformed.h5"
+    def write_groups(groups, scale=1.0, **attributes):
+        path, own = tmp_path / "a.h5", {"kind": KIND, "format_version": FORMAT_VERSION}
         with h5py.File(path, "w") as file:
-            file.attrs.update(
-                {"kind": KIND, "format_version": FORMAT_VERSION, **attributes}
-            )
-            for name, value in groups.items():
-                file[name] = value
-                if name.endswith("/x") and isinstance(value, np.ndarray):
-                    file[name].attrs["scale"] = 1.0
+            file.attrs.update({**own, **attributes})
+            file.update(groups)
+            for name in groups:
+                if name.endswith("/x") and scale is not None:
+                    file[name].attrs["scale"] = scale
         return path
 
     return write_groups
@@ -82,18 +80,12 @@ def test_pixels(pixels):
         np.testing.assert_allclose(x, PIXELS / 255, rtol=1e-7)
         assert (x.min(), x.max()) == (0, 1)
         assert dataset.labels("train").dtype == np.int64
-    with h5py.File(pixels) as file:
-        assert file["train/x"].dtype == np.uint8
-        assert file["train/x"].compression == "gzip"
-
-
-def test_a_large_matrix_is_cut_into_chunks_of_whole_rows(tmp_path):
-    x = np.zeros((3000, 784), np.uint8)
-    path = write_dataset(tmp_path / "a.h5", {"train": Split(x)}, PIXEL_SCALE)
-    with h5py.File(path) as file:
-        rows, columns = file["train/x"].chunks
-        assert columns == 784
-        assert 2**18 <= rows * columns <= 2**20
+    # A large matrix is cut into chunks of whole rows.
+    large = Split(np.zeros((3000, 784), np.uint8))
+    with h5py.File(write_dataset(pixels, {"train": large}, PIXEL_SCALE)) as file:
+        x = file["train/x"]
+        assert (x.dtype, x.compression, x.chunks[1]) == (np.uint8, "gzip", 784)
+        assert 2**18 <= x.chunks[0] * 784 <= 2**20
 
 
 @pytest.mark.parametrize(
@@ -168,26 +160,13 @@ def test_other_splits_are_not_written(tmp_path, splits, error, message):
 MALFORMED = [
     ({"test/x": FLOATS}, {}, "must have a group 'train'; found test"),
     ({"train": FLOATS}, {}, "group 'train' must have 'x'"),
-    ({"train/y": FLOATS}, {}, "must have 'x' .* found none"),
     ({"train/x/a": FLOATS}, {}, "must have 'x' .* found none"),
     ({"train/x": FLOATS[0]}, {}, r"\(n_samples, n_visible\); found shape \(5,\)"),
     ({"train/x": FLOATS[:0]}, {}, r"found shape \(0, 5\)"),
     ({"train/x": FLOATS.astype(float)}, {}, "uint8 or float32; found float64"),
-    (
-        {"train/x": FLOATS, "test/x": FLOATS[:, 1:]},
-        {},
-        "same number of columns; found 5 in train and 4 in test",
-    ),
-    (
-        {"train/x": FLOATS, "train/labels": LABELS[1:]},
-        {},
-        r"must have 70 integer labels or .* found labels of shape \(69,\)",
-    ),
-    (
-        {"train/x": FLOATS, "train/labels": LABELS / 2},
-        {},
-        "must have 70 integer labels or .* found float64",
-    ),
+    ({"train/x": FLOATS, "test/x": FLOATS[:, 1:]}, {}, "5 in train and 4 in test"),
+    ({"train/x": FLOATS, "train/labels": LABELS[1:]}, {}, r"70 int.*shape \(69,\)"),
+    ({"train/x": FLOATS, "train/labels": LABELS / 2}, {}, "70 int.* found float64"),
     ({"train/x": FLOATS}, {"kind": "x"}, r"'mpilayer-dataset'; found 'x'.*prepare"),
     ({"train/x": FLOATS}, {"format_version": 3}, "format version 1 to 2; found 3"),
 ]
@@ -203,57 +182,33 @@ def test_malformed_files(malformed, groups, attributes, message):
     "scale", [None, 0.0, -1.0, np.inf, np.nan, 1e-300, 1e30, 1e300, "one"]
 )
 def test_malformed_scale(malformed, scale):
-    path = malformed({"train/x": FLOATS})
-    with h5py.File(path, "r+") as file:
-        del file["train/x"].attrs["scale"]
-        if scale is not None:
-            file["train/x"].attrs["scale"] = scale
+    path = malformed({"train/x": FLOATS}, scale)
     with pytest.raises(DataError, match=r"attribute 'scale', a float64 of 1e-12 to"):
         Dataset.open(path)
 
 
-@pytest.mark.parametrize(("value", "found"), [(np.nan, "nan"), (np.inf, "inf")])
-def test_endless_values_are_found_when_read(malformed, monkeypatch, value, found):
+@pytest.mark.parametrize(
+    ("scale", "value"),
+    # The squares of finite ones leave float32.
+    [(1.0, np.nan), (1.0, np.inf), (1.0, 1e19), (1e12, -1e4), (1e12, 3e38)],
+)
+def test_endless_values_are_found_when_read(malformed, monkeypatch, scale, value):
     monkeypatch.setattr(module, "_SLAB_BYTES", 200)
     x = FLOATS.copy()
     x[41, 3] = value
-    with Dataset.open(malformed({"train/x": x})) as dataset:
-        dataset.rows("train", 0, 41)
-        for read in (lambda: dataset.rows("train", 20), dataset.summary):
-            with pytest.raises(DataError, match=f"row 41, column 3 is {found}"):
-                read()
-
-
-@pytest.mark.parametrize(("scale", "value"), [(1.0, 1e19), (1e12, -1e4), (1e12, 3e38)])
-def test_values_whose_squares_leave_float32(tmp_path, scale, value):
-    x = FLOATS.copy()
-    x[41, 3] = value
-    path = write_dataset(tmp_path / "a.h5", {"train": Split(x)}, scale)
-    with Dataset.open(path) as dataset:
+    with Dataset.open(malformed({"train/x": x}, scale)) as dataset:
         dataset.rows("train", 0, 41)
         with pytest.raises(DataError, match=r"at most 1e\+15; row 41, column 3 is"):
-            dataset.rows("train")
-
-
-def test_damage_is_found_when_read(pixels):
-    with h5py.File(pixels) as file:
-        chunk = file["train/x"].id.get_chunk_info(0)
-    content = bytearray(pixels.read_bytes())
-    place = chunk.byte_offset
-    content[place : place + chunk.size] = b"\xff" * chunk.size
-    pixels.write_bytes(content)
-    with Dataset.open(pixels) as dataset:
-        for read in (lambda: dataset.rows("train"), dataset.verify):
-            with pytest.raises(DataError, match=r"whole HDF5 file; .*damaged"):
-                read()
+            dataset.rows("train", 20)
+        if not np.isfinite(value):
+            with pytest.raises(DataError, match=f"row 41, column 3 is {value}"):
+                dataset.summary()
 
 
 def test_closed_after_the_block_and_after_an_error(pixels, malformed):
-    with Dataset.open(pixels) as dataset:
+    with Dataset.open(pixels):
         pass
-    dataset.close()
-    broken = malformed({"test/x": FLOATS})
     with pytest.raises(DataError):
-        Dataset.open(broken)
-    for path in (pixels, broken):
+        Dataset.open(malformed({"test/x": FLOATS}))
+    for path in pixels.parent.iterdir():
         h5py.File(path, "r+").close()  # refused while it is open for reading

@@ -3,16 +3,17 @@
 import os
 import sys
 
-import h5py
 import numpy as np
 import pytest
-import scipy.io
 import scipy.sparse
 from PIL import Image
 
+from mpilayer.data.dataset import PIXEL_SCALE
 from mpilayer.data.images import is_image_folder, read_image_folder, read_images
 from mpilayer.data.sources import LabelColumn, read_source
 from mpilayer.errors import ConfigError, DataError
+from tests.support.arrays import save
+from tests.support.idx import write_idx_folder
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 6, 5)).astype(np.float32)
@@ -20,15 +21,9 @@ PIXELS = RNG.integers(0, 256, (3, 6, 5), dtype=np.uint8)
 PIXELS[0, 0, :2] = 0, 255
 
 
-def save(path, array, name="images"):
-    if path.suffix == ".npy":
-        np.save(path, array)
-    elif path.suffix == ".mat":
-        scipy.io.savemat(path, {name: np.moveaxis(array, 0, -1)})
-    else:
-        with h5py.File(path, "w") as file:
-            file[name] = array
-    return path
+def save_images(path, array):
+    layout = np.moveaxis(array, 0, -1) if path.suffix == ".mat" else array
+    return save(path, images=layout)
 
 
 def save_folder(folder, arrays, ending=".png"):
@@ -48,7 +43,7 @@ def save_folder(folder, arrays, ending=".png"):
     ],
 )
 def test_bytes_alone_become_0_to_1(tmp_path, ending, array, expected):
-    images = read_images(save(tmp_path / f"a{ending}", array))
+    images = read_images(save_images(tmp_path / f"a{ending}", array))
     expected = expected.astype(array.dtype) if array.dtype == bool else expected
     np.testing.assert_allclose(images.x, expected, rtol=1e-6)
     assert images.x.dtype == np.float32
@@ -58,24 +53,28 @@ def test_bytes_alone_become_0_to_1(tmp_path, ending, array, expected):
 
 def test_the_only_array_of_a_mat_file_has_any_name(tmp_path):
     scenes = np.moveaxis(X, 0, -1)
-    scipy.io.savemat(tmp_path / "a.mat", {"scenes": scenes, "rate": 0.5, "by": "B. O."})
-    np.testing.assert_array_equal(read_images(tmp_path / "a.mat").x, X)
-    scipy.io.savemat(tmp_path / "a.mat", {"IMAGES": scenes, "filter": np.eye(5)})
-    np.testing.assert_array_equal(read_images(tmp_path / "a.mat").x, X)
+    for arrays in (
+        {"scenes": scenes, "rate": 0.5, "by": "B. O."},
+        {"IMAGES": scenes, "filter": np.eye(5)},
+    ):
+        found = read_images(save(tmp_path / "a.mat", **arrays))
+        np.testing.assert_array_equal(found.x, X)
 
 
 def test_a_single_image(tmp_path):
-    np.save(tmp_path / "a.npy", X[0])
-    scipy.io.savemat(tmp_path / "a.mat", {"x": X[0]})
     Image.fromarray(X[0]).save(tmp_path / "a.tif")
-    for ending in (".npy", ".mat", ".tif"):
-        np.testing.assert_array_equal(read_images(tmp_path / f"a{ending}").x, X[:1])
+    for path in (tmp_path / "a.npy", tmp_path / "a.mat", tmp_path / "a.tif"):
+        if path.suffix != ".tif":
+            save(path, x=X[0])
+        np.testing.assert_array_equal(read_images(path).x, X[:1])
 
 
 @pytest.mark.parametrize("ending", [".png", ".PGM", ".tif", ".bmp"])
 def test_folder(tmp_path, ending):
     folder = save_folder(tmp_path / "scenes", PIXELS, ending)
     (folder / "README").write_text("no image")
+    (folder / "._0.png").write_bytes(b"\0\5\x16\7 written by macOS")
+    os.mkfifo(folder / "pipe.png")
     images = read_images(folder)
     np.testing.assert_allclose(images.x, PIXELS / 255, rtol=1e-6)
     assert (images.name, images.origin) == ("scenes", "the folder scenes")
@@ -108,13 +107,6 @@ def test_a_cameras_preview_is_no_image(tmp_path):
     assert read_images(tmp_path / "a.jpg").x.shape == (1, 16, 8)
 
 
-def test_hidden_files_are_left_out(tmp_path):
-    folder = save_folder(tmp_path / "a", PIXELS)
-    (folder / "._0.png").write_bytes(b"\0\5\x16\7 written by macOS")
-    os.mkfifo(folder / "pipe.png")
-    assert read_images(folder).x.shape == PIXELS.shape
-
-
 @pytest.mark.parametrize("ending", [".png", ".pgm", ".tif"])
 def test_16_bits_become_0_to_1(tmp_path, ending):
     # Pillow 10 writes such a PGM file from int32 only.
@@ -135,97 +127,52 @@ def test_colours_become_grey_and_transparency_is_ignored(tmp_path):
     np.testing.assert_allclose(x, np.full((3, 6, 5), 76 / 255), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["a.h5", "a.npy", "a"])
-@pytest.mark.parametrize(
-    ("value", "found"), [(np.nan, "nan"), (-np.inf, "-inf"), (1e300, "inf")]
-)
-def test_pixels_that_are_not_finite(tmp_path, name, value, found):
+def with_pixel(value):
     array = X.astype(float)
     array[1, 2, 3] = value
-    if name == "a":
-        with np.errstate(over="ignore"):
-            path = save_folder(tmp_path / name, array.astype("f"), ".tif")
-    else:
-        path = save(tmp_path / name, array)
-    message = f"1.* must hold finite .* row 2, column 3 is {found}"
-    with pytest.raises(DataError, match=message):
-        read_images(path)
-
-
-@pytest.mark.parametrize("ending", [".h5", ".npy", ".mat"])
-@pytest.mark.parametrize("shape", [(4,), (2, 3, 4, 5), (0, 3, 3), (3, 0, 3)])
-def test_other_shapes(tmp_path, ending, shape):
-    path = save(tmp_path / f"a{ending}", np.ones(shape))
-    if ending == ".mat" and shape in [(4,), (0, 3, 3), (3, 0, 3)]:
-        # MATLAB has no vectors, and an empty array is none to choose.
-        scipy.io.savemat(path, {"images": np.ones(shape)})
-    if ending == ".mat" and shape == (4,):
-        assert read_images(path).x.shape == (1, 1, 4)
-        return
-    with pytest.raises(DataError, match=r"must hold grey images .* found shape \("):
-        read_images(path)
-
-
-@pytest.mark.parametrize("ending", [".h5", ".npy", ".mat"])
-def test_complex_numbers(tmp_path, ending):
-    path = save(tmp_path / f"a{ending}", X * 1j)
-    with pytest.raises(DataError, match="must hold real numbers; found complex"):
-        read_images(path)
+    return array
 
 
 @pytest.mark.parametrize(
     ("name", "arrays", "message"),
     [
+        *(
+            (f"a.{e}", {"images": with_pixel(value)}, f"1.* row 2, column 3 is {found}")
+            for e in ("h5", "npy")
+            for value, found in ((np.nan, "nan"), (-np.inf, "-inf"), (1e300, "inf"))
+        ),
+        ("a.tif", {"": np.float32(with_pixel(np.nan)[1])}, "row 2, column 3 is nan"),
+        *(
+            (f"a.{e}", {"images": np.ones(shape)}, r"grey images .* found shape \(")
+            for e in ("h5", "npy", "mat")
+            for shape in ((2, 3, 4, 5), (0, 3, 3), (3, 0, 3))
+        ),
+        *(
+            (f"a.{e}", {"images": X * 1j}, "real.*complex")
+            for e in ("h5", "npy", "mat")
+        ),
+        ("a.npy", {"": X[0, 0]}, r"\(height, width\); found shape \(5,\)"),
         ("a.h5", {"images": X[0]}, r"height, width\); found shape \(6, 5\)"),
         ("a.h5", {"scenes": X, "train/x": X}, r"found scenes \(3, 6, 5\), train. Re"),
         ("a.h5", {"images/part": X}, "must have a dataset 'images'"),
         ("a.mat", {"a": X, "b": X}, r"found a \(3, 6, 5\), b \(3, 6, 5\)"),
         ("a.mat", {"images": scipy.sparse.csc_matrix(X[0])}, "grey .* found csc_"),
         ("a.csv", {}, r"found the ending '.csv'"),
+        ("a.png", {}, r"a\.png must be a whole image file"),
         ("none", {}, "found nothing there"),
-        ("", {}, r"must hold image files.*none among 1 files"),
+        ("b", {}, r"must hold image files.*none among 0 files"),
     ],
 )
 def test_files_without_images(tmp_path, name, arrays, message):
     (tmp_path / "a.csv").write_text("1,2")
-    if name == "a.h5":
-        with h5py.File(tmp_path / name, "w") as file:
-            file.update(arrays)
-    elif name == "a.mat":
-        scipy.io.savemat(tmp_path / name, arrays)
+    (tmp_path / "a.png").write_text("1,2")
+    (tmp_path / "b").mkdir()
+    if name == "a.tif":
+        Image.fromarray(arrays[""]).save(tmp_path / name)
+    elif arrays:
+        save(tmp_path / name, **arrays)
     with pytest.raises(DataError, match=message):
         read_images(tmp_path / name)
-
-
-def test_images_of_different_sizes(tmp_path):
-    folder = save_folder(tmp_path / "a", [PIXELS[0], PIXELS[1], PIXELS[2].T])
-    message = r"6 x 5 \(height x width\) in 0.png and 5 x 6 in 2.png"
-    with pytest.raises(DataError, match=message):
-        read_images(folder)
-
-
-@pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".pgm", ".gif", ".webp"])
-@pytest.mark.parametrize("damage", ["cut", "other", "empty"])
-def test_damaged_image_files(tmp_path, ending, damage):
-    noise = RNG.integers(0, 256, (64, 64), dtype=np.uint8)
-    path = save_folder(tmp_path / "a", [noise], ending) / f"0{ending}"
-    whole = path.read_bytes()
-    half = whole[: len(whole) // 2]
-    path.write_bytes({"cut": half, "other": b"text " * 99, "empty": b""}[damage])
-    with pytest.raises(DataError, match=rf"a/0{ending} must be a whole image file"):
-        read_images(tmp_path / "a")
-
-
-def test_a_damaged_part_of_an_hdf5_file(tmp_path):
-    path = tmp_path / "a.h5"
-    with h5py.File(path, "w") as file:
-        file.create_dataset("images", data=PIXELS, compression="gzip", fletcher32=True)
-        begin = file["images"].id.get_chunk_info(0).byte_offset
-    content = bytearray(path.read_bytes())
-    content[begin + 8] ^= 255
-    path.write_bytes(content)
-    with pytest.raises(DataError, match="must be a whole HDF5 file; it cannot"):
-        read_images(path)
 
 
 def test_without_pillow(tmp_path, monkeypatch):
@@ -233,15 +180,15 @@ def test_without_pillow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(DataError, match=r"pip install 'mpilayer\[images\]'"):
         read_images(folder)
-    assert read_images(save(tmp_path / "a.npy", X)).x.shape == X.shape
+    assert read_images(save_images(tmp_path / "a.npy", X)).x.shape == X.shape
 
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (6, 3, 4), dtype=np.uint8)
 
 
-def save_picture(path, pixels, **options):
+def save_picture(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
+    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture
@@ -265,12 +212,8 @@ def test_class_folders(pets):
     assert train.labels.tolist() == [0, 0, 0, 1, 1]
     assert source.preparation.classes == ("cat", "dog")
     assert (source.name, source.origin) == ("pets", "pictures of the folder pets")
-
-
-def test_pictures_without_folders(pets):
-    source = read_source(pets / "cat")
-    assert source.splits["train"].x.shape == (3, 12)
-    assert source.splits["train"].labels is None
+    cats = read_source(pets / "cat").splits["train"]
+    assert (cats.x.shape, cats.labels) == ((3, 12), None)
 
 
 def test_folders_of_splits(pets, tmp_path):
@@ -297,30 +240,21 @@ def test_pages_are_pictures_of_one_class(tmp_path):
     assert found.labels.tolist() == [0, 1, 1]
 
 
-def test_other_sizes(pets):
-    save_picture(pets / "dog" / "big.png", np.zeros((3, 5), np.uint8))
-    message = r"one size; found 3 x 4 .* in cat/0.png and 3 x 5 in dog/big.png. Crop"
-    with pytest.raises(DataError, match=message):
-        read_source(pets)
+def test_refused_folders(pets):
+    def refused(message):
+        with pytest.raises(DataError, match=message):
+            read_source(pets)
 
-
-def test_an_empty_class(pets):
-    (pets / "bird").mkdir()
-    (pets / "fish").mkdir()
-    (pets / "fish" / "._0.png").write_bytes(b"hidden")
-    with pytest.raises(DataError, match=r"found none in bird, fish. Remove"):
-        read_source(pets)
-
-
-def test_pictures_beside_classes(pets):
-    save_picture(pets / "cover.png", PICTURES[0])
-    with pytest.raises(DataError, match="found both, such as the folder cat"):
-        read_source(pets)
-
-
-def test_labels_of_folders_have_no_name(pets):
     with pytest.raises(ConfigError, match="folder, whose labels have their own place"):
         read_source(pets, LabelColumn("kind"))
+    save_picture(pets / "dog" / "big.png", np.zeros((3, 5), np.uint8))
+    refused(r"one size; found 3 x 4 .* in cat/0.png and 3 x 5 in dog/big.png. Crop")
+    for name in ("bird", "fish"):
+        (pets / name).mkdir()
+    (pets / "fish" / "._0.png").write_bytes(b"hidden")
+    refused(r"found none in bird, fish. Remove")
+    save_picture(pets / "cover.png", PICTURES[0])
+    refused("found both, such as the folder bird")
 
 
 def test_a_folder_without_pictures_is_none(pets, tmp_path):
@@ -330,6 +264,9 @@ def test_a_folder_without_pictures_is_none(pets, tmp_path):
     assert not is_image_folder(tmp_path / "none")
     with pytest.raises(DataError, match="or image files; found nothing"):
         read_source(tmp_path / "none")
+    source = read_source(write_idx_folder(tmp_path / "none"))
+    assert (source.scale, list(source.splits)) == (PIXEL_SCALE, ["train", "test"])
+    assert (source.name, source.origin) == ("none", "IDX files of the folder none")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")

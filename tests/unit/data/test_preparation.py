@@ -1,7 +1,5 @@
 """How columns are scaled, what a data set tells of its source, and how it is made."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -72,19 +70,14 @@ def test_constant_columns_become_0_and_are_told(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_column_that_spans_more_than_float32(method):
-    rows = np.float32([[0, -3e38], [1, 3e38]])
-    with pytest.raises(DataError, match=r"column 1 go from -3e\+38 to 3e\+38"):
-        Scaling.fit(method, rows)
-
-
-@pytest.mark.parametrize("method", METHODS)
 def test_undoing_gives_what_was_before(method):
     scaling = Scaling.fit(method, ROWS)[0]
     for rows in (ROWS, NEW):
         span = np.ptp(ROWS, axis=0) + np.abs(ROWS).max(axis=0)
         back = scaling.undo(scaled(scaling, rows))
         assert (np.abs(back - rows) <= 1e-6 * span).all()
+    with pytest.raises(DataError, match=r"column 1 go from -3e\+38 to 3e\+38"):
+        Scaling.fit(method, np.float32([[0, -3e38], [1, 3e38]]))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -121,13 +114,6 @@ def test_only_real_labels_need_version_2(tmp_path, labels, version, extent):
     assert (train["label_counts"] is None) == (version == 2)
 
 
-def test_json_and_back():
-    for method in METHODS:
-        text = json.dumps(prepared(method).to_json())
-        assert Preparation.from_json(json.loads(text), 6, "it") == prepared(method)
-    assert Preparation.from_json({}, 6, "it") == Preparation()
-
-
 def factors(offset, factor):
     return {"scaling": {"method": "m", "offset": offset, "factor": factor}}
 
@@ -155,7 +141,7 @@ def test_malformed(value):
 def test_labels_without_a_name_are_numbers():
     named = Preparation(classes=("cat", "dog"))
     assert named.names(np.array([1, 0, 2, -1])) == ["dog", "cat", 2, -1]
-    assert Preparation().names(np.array([1, 0])) == [1, 0]
+    assert Preparation.from_json(named.to_json(), 6, "it") == named
 
 
 BYTES = np.random.default_rng(0).integers(20, 230, (40, 5), dtype=np.uint8)
@@ -169,7 +155,7 @@ def made_rows(folder, **options):
         return dataset.rows("train")
 
 
-@pytest.mark.parametrize("scale", ["minmax", "standard"])
+@pytest.mark.parametrize("scale", METHODS)
 def test_equal_values_are_scaled_alike_be_they_bytes_or_not(tmp_path, scale):
     np.save(tmp_path / "bytes.npy", BYTES)
     np.savetxt(tmp_path / "table.csv", BYTES, "%d", ",")
@@ -190,12 +176,6 @@ def test_scaling_is_that_of_the_rows_that_stay_for_training(tmp_path):
     source = str(tmp_path / "a.npy")
     found = made_rows(tmp_path, source=source, scale="minmax", validation=8, test=8)
     assert (len(found), found.min(), found.max()) == (14, 0, 1)
-    with Dataset.open(tmp_path / "out.h5") as dataset:
-        stored = dataset.stored("train").x
-        scaling = dataset.preparation.scaling
-        np.testing.assert_array_equal(scaling.offset, stored.min(axis=0))
-        outside = [dataset.rows(split) for split in ("validation", "test")]
-    assert max(r.max() for r in outside) > 1 or min(r.min() for r in outside) < 0
 
 
 def test_rows_must_be_left_for_training(tmp_path):

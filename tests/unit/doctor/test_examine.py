@@ -23,30 +23,21 @@ def launched(monkeypatch):
     monkeypatch.setattr(environment, "launched_size", lambda: 4)
 
 
-def failing(error):
+@pytest.mark.parametrize(
+    ("refusal", "error", "text"),
+    [
+        # MPI would end them, and is not started.
+        ("no. Do that.", AssertionError(), "no. Do that."),
+        ("", CommunicationError("joined 1. Start it with mpiexec."), "Start it with"),
+        ("", RuntimeError("cannot load MPI\nx"), "4 processes .*mpilayer\\[mpi\\]"),
+    ],
+)
+def test_ranks_that_are_not_joined(launched, monkeypatch, refusal, error, text):
     def start():
         raise error
 
-    return start
-
-
-def test_ranks_that_mpi_would_end(monkeypatch):
-    monkeypatch.setattr(doctor.machine, "refusal", lambda: "no. Do that.")
-    monkeypatch.setattr(doctor, "start", failing(AssertionError()))
-    comm, failure = doctor.join()
-    assert isinstance(comm, SerialCommunicator)
-    assert failure == "no. Do that."
-
-
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (CommunicationError("joined 1. Start it with mpiexec."), "Start it with"),
-        (RuntimeError("cannot load MPI library\nx"), "4 processes .*mpilayer\\[mpi\\]"),
-    ],
-)
-def test_ranks_that_are_not_joined(launched, monkeypatch, error, text):
-    monkeypatch.setattr(doctor, "start", failing(error))
+    monkeypatch.setattr(doctor.machine, "refusal", lambda: refusal)
+    monkeypatch.setattr(doctor, "start", start)
     comm, failure = doctor.join()
     assert isinstance(comm, SerialCommunicator)
     assert "\n" not in failure
@@ -59,13 +50,12 @@ def test_one_process(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mpilayer.parallel.mpi", None)
     comm, facts = doctor.examine(tmp_path, 1, pytest.fail)
     assert comm.size == facts.launch.size == len(facts.ranks) == 1
-    assert facts.software is None
+    assert (facts.software, facts.links) == (None, Links())
     assert facts.ranks[0].threads == 1
-    assert facts.links == Links()
-    assert facts.folder.path == str(tmp_path)
-
-
-def test_the_library_in_use(monkeypatch):
+    found = facts.folder
+    assert (found.path, found.seconds > 0, found.seen) == (str(tmp_path), True, ())
+    assert not found.failure + found.hdf5_failure + found.lock_failure
+    assert list(tmp_path.iterdir()) == []
     door = SimpleNamespace(library=lambda: "MPICH 5")
     monkeypatch.setitem(sys.modules, "mpilayer.parallel.mpi", door)
     assert doctor.library() == "MPICH 5"

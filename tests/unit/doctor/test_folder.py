@@ -37,23 +37,12 @@ def test_the_mount_of_a_path(path, mount, kind):
     assert folder.mount_of(Path(path), "") == ("", "")
 
 
-def test_a_good_folder(tmp_path):
-    found = folder.examine(tmp_path, SerialCommunicator())
-    assert found.path == str(tmp_path)
-    assert (found.failure, found.hdf5_failure, found.lock_failure) == ("", "", "")
-    assert found.seconds > 0
-    assert found.seen == ()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_is_none(tmp_path, monkeypatch):
+def test_a_folder_that_is_none_and_one_whose_files_cannot_be_moved(
+    tmp_path, monkeypatch
+):
     found = folder.attempt(tmp_path / "none")
     assert (found.failure, found.space) == ("no such file or directory", None)
-    (tmp_path / "file").touch()
-    assert folder.attempt(tmp_path / "file").failure == "not a directory"
 
-
-def test_files_that_cannot_be_moved(tmp_path, monkeypatch):
     def replace(self, target):
         raise OSError(95, "?")
 

@@ -11,7 +11,6 @@ import pytest
 pytest.importorskip("sklearn", reason="needs scikit-learn")
 
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
 from sklearn.utils import estimator_checks
 
 import mpilayer
@@ -90,15 +89,12 @@ def test_what_arguments_may_be():
         ("StackedAutoencoder", {"layers": (5, 0)}, "layers must .* Change layers"),
         ("StackedAutoencoder", {"finetune_epochs": -1}, "Change finetune_epochs"),
         ("StackedAutoencoder", {"finetune_loss": "l1"}, "unknown finetune_loss 'l1'"),
-        (
-            "StackedAutoencoder",
-            {"finetune_loss": "cross-entropy", "visible": "linear"},
-            "cross entropy",
-        ),
+        ("StackedAutoencoder", {"finetune_loss": "cross-entropy", "visible": "linear"},
+         "cross entropy"),
         ("SparseAutoencoder", {"kl": "exactly"}, "unknown kl 'exactly'"),
         ("SparseAutoencoder", {"activation": "relu"}, "unknown activation 'relu'"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_argument(name, wrong, words):
     with pytest.raises(SettingError, match=words) as caught:
         small(name, **wrong).fit(X)
@@ -125,22 +121,6 @@ def test_a_minibatch_of_more_than_all_rows_is_warned_of(name, argument, changes)
         small(name).partial_fit(X[:3])  # parts may have few rows
 
 
-@pytest.mark.parametrize(
-    ("name", "grid"),
-    [
-        ("RBM", {"n_hidden": np.array([1, 6])}),
-        ("Autoencoder", {"n_hidden": [1, 6]}),
-        ("StackedAutoencoder", {"layers": [(8, 1), (8, 4)]}),
-        ("SparseAutoencoder", {"hidden": [1, 6], "sparsity_weight": [0.0]}),
-    ],
-)
-def test_in_a_grid_search(name, grid):
-    long = {} if name == "SparseAutoencoder" else {"learning_rate": 0.3, "epochs": 40}
-    search = GridSearchCV(small(name, **long), grid, cv=2, error_score="raise").fit(X)
-    assert search.best_index_ == 1
-    assert search.best_score_ < 0
-
-
 def test_clones_keep_the_communicator_and_pickles_do_not():
     estimator = small("RBM", comm=SERIAL).fit(X)
     twin = clone(estimator)
@@ -150,22 +130,26 @@ def test_clones_keep_the_communicator_and_pickles_do_not():
     assert estimator.comm is SERIAL
 
 
+LOADED = """
+import sys, mpilayer
+print([name for name in ("numpy", "scipy", "sklearn", "mpi4py") if name in sys.modules])
+mpilayer.RBM()
+print("sklearn" in sys.modules, "mpi4py" in sys.modules)
+"""
+WITHOUT = """
+import sys
+sys.modules["sklearn"] = None
+import mpilayer
+try:
+    mpilayer.RBM
+except ImportError as error:
+    print(error)
+"""
+
+
 @pytest.mark.parametrize(
     ("program", "words"),
-    [
-        (
-            "import sys, mpilayer\n"
-            "names = ('numpy', 'scipy', 'sklearn', 'mpi4py')\n"
-            "print([name for name in names if name in sys.modules])\n"
-            "mpilayer.RBM()\nprint('sklearn' in sys.modules, 'mpi4py' in sys.modules)",
-            "[]\nTrue False\n",
-        ),
-        (
-            "import sys\nsys.modules['sklearn'] = None\nimport mpilayer\n"
-            "try: mpilayer.RBM\nexcept ImportError as error: print(error)",
-            "pip install 'mpilayer[sklearn]'",
-        ),
-    ],
+    [(LOADED, "[]\nTrue False\n"), (WITHOUT, "pip install 'mpilayer[sklearn]'")],
 )
 def test_importing_mpilayer_is_light_and_needs_no_scikit_learn(program, words):
     command = [sys.executable, "-W", "error", "-c", program]

@@ -1,13 +1,14 @@
 """Runs in this process, on one rank, which end when the test wants it."""
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
 from mpilayer.data.dataset import write_dataset
 from mpilayer.data.split import Split
+from mpilayer.interrupt import Interrupted
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.parallel.start import Placement
 from mpilayer.runs.directory import RunDirectory
@@ -16,6 +17,7 @@ from tests.support.runs import pretrain
 from tests.support.toys import rows
 
 STACK = PretrainConfig(layers=(8, 5), epochs=(2,), minibatch=10)
+LONG = replace(STACK, epochs=(6,))
 TUNE = FinetuneConfig(epochs=2, minibatch=10, optimizer="adam")
 SPARSE = SparseConfig(hidden=5, evaluations=10)
 
@@ -36,15 +38,21 @@ class Counted(Session):
 
 def make_session(limit=10**9, comm=None, **safety):
     """Return a session of one rank that saves after every epoch."""
-    said = []
+    said, comm = [], comm or SerialCommunicator()
     return Counted(
-        comm or SerialCommunicator(),
-        Placement(("here",), (1,), "", "none"),
+        comm,
+        Placement(("here",) * comm.size, (1,), "", "none"),
         said.append,
         safety=Safety(**{"checkpoint_every": 1, **safety}),
         limit=limit,
         said=said,
     )
+
+
+def stopped(limit, train, *arguments, **safety):
+    """Demand that a training is asked to end on its way, after so many questions."""
+    with pytest.raises(Interrupted):
+        train(*arguments, make_session(limit, **safety))
 
 
 @pytest.fixture(scope="session")
@@ -57,17 +65,25 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def pretrained(small, tmp_path_factory):
-    """Give a pre-trained run that tests copy."""
-    run = tmp_path_factory.mktemp("pretrained") / "run"
-    pretrain(small, run, STACK, make_session())
-    return run
+def made(small, tmp_path_factory):
+    """Give runs that tests copy: a pre-trained one, a longer one, that interrupted."""
+    folder = tmp_path_factory.mktemp("made")
+    pretrain(small, folder / "pretrained", STACK, make_session())
+    pretrain(small, folder / "whole", LONG, make_session())
+    stopped(7, pretrain, small, folder / "half", LONG)
+    return folder
 
 
 @pytest.fixture
-def run(pretrained, tmp_path):
-    """Give a copy of it."""
-    return shutil.copytree(pretrained, tmp_path / "run")
+def copy(made, tmp_path):
+    """Give a function that copies one of them."""
+    return lambda name, to="run": shutil.copytree(made / name, tmp_path / to)
+
+
+@pytest.fixture
+def run(copy):
+    """Give a copy of the first."""
+    return copy("pretrained")
 
 
 def digests(run):

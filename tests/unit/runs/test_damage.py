@@ -6,8 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mpilayer.errors import CheckpointError
-from mpilayer.interrupt import Interrupted
 from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
@@ -15,86 +13,50 @@ from mpilayer.runs.model import run_shapes
 from mpilayer.store import checkpoint
 from mpilayer.train.plans import plan_of
 from tests.support.runs import pretrain, run_finetune, run_sparse
-from tests.unit.runs.conftest import SPARSE, STACK, digests, make_session
-from tests.unit.runs.conftest import TUNE as SHORT
+from tests.unit.runs.conftest import (
+    LONG,
+    SPARSE,
+    TUNE,
+    digests,
+    make_session,
+    stopped,
+)
 
 PLACES = 100
-LONG = replace(STACK, epochs=(6,))
-TUNE = replace(SHORT, epochs=6)
+LONGER = replace(TUNE, epochs=6)
 MORE = replace(SPARSE, evaluations=20)
 
 
-def damages(n_bytes, seed):
-    """Yield what can be done to a file: a byte flipped, an end cut off."""
+def damages(content, seed):
+    """Yield what damage makes of a file: a byte flipped, an end cut off."""
     rng = np.random.default_rng(seed)
-    for where in rng.integers(0, n_bytes, PLACES):
-        yield f"flipped {where}", _flip(int(where), 1 << int(rng.integers(8)))
-    for length in rng.integers(0, n_bytes, PLACES // 4):
-        yield f"cut to {length}", lambda content, n=int(length): content[:n]
+    for where in rng.integers(0, len(content), PLACES):
+        yield f"flipped {where}", flipped(content, where, 1 << int(rng.integers(8)))
+    for length in rng.integers(0, len(content), PLACES // 4):
+        yield f"cut to {length}", content[:length]
 
 
-def _flip(where, bits):
-    def flip(content):
-        changed = bytearray(content)
-        changed[where] ^= bits
-        return bytes(changed)
-
-    return flip
-
-
-def assert_same_content(found, expected):
-    """Demand the same arrays and attributes, to the bit."""
-    assert found[0].keys() == expected[0].keys()
-    for name, array in expected[0].items():
-        assert found[0][name].dtype == array.dtype
-        np.testing.assert_array_equal(found[0][name], array)
-    assert found[1] == expected[1]
-
-
-def stopped(work):
-    """Demand that a run is asked to end on its way."""
-    with pytest.raises(Interrupted):
-        work()
-
-
-@pytest.fixture(scope="module")
-def broken(small, tmp_path_factory):
-    """Give interrupted runs by the name of a file, and summaries of uninterrupted ones.
-
-    A pre-training, a fine-tuning and a sparse run, each about half way.
-    """
-    folder = tmp_path_factory.mktemp("broken")
-    runs = [folder / name for name in ("layer-1", "finetuned", "sparse")]
-    stack, tuned, sparse = runs
-    stopped(lambda: pretrain(small, stack, LONG, make_session(7)))
-    whole = [pretrain(small, tuned, LONG, make_session())]
-    shutil.copytree(tuned, folder / "whole")
-    whole.append(run_finetune(folder / "whole", TUNE, make_session()))
-    stopped(lambda: run_finetune(tuned, TUNE, make_session(3)))
-    whole.append(run_sparse(small, folder / "other", MORE, make_session()))
-    stopped(lambda: run_sparse(small, sparse, MORE, make_session(9)))
-    return {run.name: (run, summary) for run, summary in zip(runs, whole, strict=True)}
-
-
-@pytest.fixture
-def copy(broken, tmp_path):
-    """Give a function that copies an interrupted run."""
-    return lambda name: shutil.copytree(broken[name][0], tmp_path / name)
+def flipped(content, where, bits=1):
+    changed = bytearray(content)
+    changed[where] ^= bits
+    return bytes(changed)
 
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_layers_go_back_to_checkpoints_that_are_whole(copy, layer):
-    run = RunDirectory(copy("layer-1"))
+    run = RunDirectory(copy("half"))
     plan = plan_of(run_shapes(run)[0], run.read_table())
     newest = Cut.newest(run, plan, 2).candidates
     path = run.layer_file(layer, newest[layer])
-    whole, expected = path.read_bytes(), checkpoint.load(path)
+    whole, (arrays, numbers) = path.read_bytes(), checkpoint.load(path)
     found = 0
-    for name, damage in damages(len(whole), layer):
-        path.write_bytes(damage(whole))
+    for name, content in damages(whole, layer):
+        path.write_bytes(content)
         cut = Cut.newest(run, plan, 2)
         if cut.candidates == newest:
-            assert_same_content(checkpoint.load(path), expected)
+            same, attributes = checkpoint.load(path)
+            assert attributes == numbers
+            assert all(np.array_equal(same[key], arrays[key]) for key in arrays)
             continue
         found += 1
         assert 0 < cut.candidates[layer].epoch < newest[layer].epoch, name
@@ -115,10 +77,10 @@ def test_a_layer_that_has_ended_is_not_lost_with_its_file(small, tmp_path, sched
     limit = 9
     while not run.layer_checkpoint(0).exists():
         shutil.rmtree(run.path, ignore_errors=True)
-        stopped(lambda n=limit: pretrain(small, run.path, config, make_session(n)))
+        stopped(limit, pretrain, small, run.path, config)
         limit += 1
     path = run.layer_checkpoint(0)
-    path.write_bytes(_flip(3000, 1)(path.read_bytes()))
+    path.write_bytes(flipped(path.read_bytes(), 3000))
     session = make_session()
     _, again = resume(run.path, session)
     assert f"warning: {path} must" in session.said[0]
@@ -127,37 +89,34 @@ def test_a_layer_that_has_ended_is_not_lost_with_its_file(small, tmp_path, sched
     assert not list(run.checkpoints.glob("*.e*"))
 
 
-@pytest.mark.parametrize("name", ["finetuned", "sparse"])
-def test_the_last_one_or_the_one_before_it(copy, name):
-    """Whatever is damaged, and with a remark."""
-    path = RunDirectory(copy(name)).checkpoint(name)
-    previous = path.with_name(f"{name}.previous.h5")
-    last, before = checkpoint.load(path), checkpoint.load(previous)
-    whole, found = path.read_bytes(), 0
-    for where, damage in damages(len(whole), 3):
-        path.write_bytes(damage(whole))
-        *state, remark = checkpoint.load_newest(path)
-        assert_same_content(state, before if remark else last)
-        if remark:
-            found += 1
-            assert remark.startswith(f"{path} must "), where
-            assert remark.endswith("The one before it is used."), where
-    assert found > PLACES
-    previous.unlink()
-    with pytest.raises(CheckpointError, match=path.name):
-        checkpoint.load_newest(path)
+@pytest.fixture
+def broken(copy, small, tmp_path):
+    """Give a function that returns a run stopped half way, and its summary else."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+
+    def breaks(name):
+        if name == "layer-1":
+            return copy("half"), RunDirectory(copy("whole", "whole")).read_summary()
+        if name == "sparse":
+            stopped(9, run_sparse, small, run, MORE)
+            return run, run_sparse(small, whole, MORE, make_session())
+        shutil.copytree(copy("whole"), whole)
+        stopped(3, run_finetune, run, LONGER)
+        return run, run_finetune(whole, LONGER, make_session())
+
+    return breaks
 
 
 @pytest.mark.parametrize("name", ["layer-1", "finetuned", "sparse"])
-def test_what_goes_on_after_damage_is_what_was_never_damaged(broken, copy, name):
+def test_what_goes_on_after_damage_is_what_was_never_damaged(broken, name):
     """And the whole checkpoint is kept until there is a newer one."""
-    run, (_, expected) = copy(name), broken[name]
+    run, expected = broken(name)
     *_, path = [
         run / "checkpoints" / f"{name}.h5",
         *sorted((run / "checkpoints").glob(f"{name}.e*.h5")),
     ]
     whole = path.read_bytes()
-    path.write_bytes(_flip(len(whole) // 2, 1)(whole))
+    path.write_bytes(flipped(whole, len(whole) // 2))
     session = make_session()
     _, summary = resume(run, session)
     assert any(line.startswith(f"warning: {path}") for line in session.said)
@@ -167,11 +126,11 @@ def test_what_goes_on_after_damage_is_what_was_never_damaged(broken, copy, name)
         assert digests(summary) == digests(expected)
 
 
-def test_a_damaged_file_does_not_take_the_place_of_a_whole_one(copy):
+def test_a_damaged_file_does_not_take_the_place_of_a_whole_one(broken):
     """Killed right after it went on, before the next checkpoint is in its place."""
-    run = copy("finetuned")
+    run, _ = broken("finetuned")
     path = run / "checkpoints" / "finetuned.h5"
     path.write_bytes(path.read_bytes()[:-7000])
-    stopped(lambda: run_finetune(run, TUNE, make_session(0, resume=True)))
+    stopped(0, run_finetune, run, LONGER, resume=True)
     for file in path.parent.glob("finetuned*.h5"):
         checkpoint.load(file)

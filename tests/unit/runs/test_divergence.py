@@ -10,9 +10,9 @@ from mpilayer import hdf5
 from mpilayer.config import FinetuneConfig, PretrainConfig
 from mpilayer.errors import CheckpointError, TrainingError
 from mpilayer.report.run import collect
-from mpilayer.runs import use
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
+from mpilayer.runs.evaluate import evaluate
 from mpilayer.runs.model import load_stack
 from mpilayer.runs.use import export
 from mpilayer.store import checkpoint
@@ -47,7 +47,7 @@ def test_pre_training(small, tmp_path, layer):
         for path in RunDirectory(run).checkpoints.iterdir():
             assert finite(path, "parameters/")
     with pytest.raises(CheckpointError, match="to the end"):
-        use.evaluate(run, "train", make_session())
+        evaluate(run, "train", make_session())
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_weights_of_older_runs_that_are_not_finite(run, tmp_path, name, value):
     path.write_bytes(path.read_bytes().partition(b"\nmpilayer sha256 ")[0])
     message = f"{name}.h5 must hold finite numbers; parameters/weights has others"
     for task in (
-        lambda: use.evaluate(run, "train", make_session()),
+        lambda: evaluate(run, "train", make_session()),
         lambda: export(run, tmp_path / "out.npz"),
         lambda: run_finetune(run, TUNE, make_session()),
     ):

@@ -8,7 +8,7 @@ from mpilayer.cli.view import progress
 from mpilayer.config import PretrainConfig
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import stack_over_time
+from mpilayer.runs.monitor import stack_over_time
 from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.layer import layer_shapes
 from mpilayer.train.record import EpochRecord, end_of
@@ -35,8 +35,9 @@ def test_of_a_record_of_its_line_and_in_the_monitor():
 
 def test_in_the_errors_of_the_stack_over_time(small, tmp_path):
     config = PretrainConfig(layers=(5,), epochs=(3,), minibatch=10, monitor_every=1)
-    directory = RunDirectory.create(tmp_path / "run", replace=False)
+    directory = RunDirectory(tmp_path / "run")
+    directory.create(replace=False)
     shapes, comm = layer_shapes(config, 12), SerialCommunicator()
-    stack_over_time(directory, small, config, shapes, {0: epochs(3)}, comm)
+    stack_over_time(directory, small, config, shapes, [epochs(3)], comm)
     lines = MetricsReader(directory.metrics_file("stack")).new_lines()
     assert [line["seconds"] for line in lines] == [4.5, 9.0, 13.5]

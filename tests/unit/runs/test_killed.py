@@ -142,7 +142,7 @@ def test_a_run_of_scaled_data_that_has_hardly_begun(small, tmp_path):
             # Killed while it was written, too.
             (run / ".preparation.json.7.tmp").write_text("{")
         pretrain(data, run, STACK, make_session(resume=True))
-        content = RunDirectory(run).read_object("preparation.json")
+        content = RunDirectory(run).read_summary("preparation.json")
         with Dataset.open(data) as dataset:
             found = Preparation.from_json(content, dataset.n_visible, run)
             assert found == dataset.preparation

@@ -1,6 +1,5 @@
 """More epochs for a training that has ended: those of a longer one, or refused."""
 
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,13 +10,13 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
 from mpilayer.store import checkpoint
 from tests.support.runs import pretrain, run_finetune
-from tests.unit.runs.conftest import STACK, make_session
+from tests.unit.runs.conftest import STACK, make_session, stopped
 
 
 @pytest.fixture
-def copies(run, tmp_path):
+def copies(copy):
     """Give two copies of a pre-trained run."""
-    return run, shutil.copytree(run, tmp_path / "whole")
+    return copy("pretrained"), copy("pretrained", "whole")
 
 
 def content(run):
@@ -28,9 +27,9 @@ def content(run):
     return {k: v.tobytes() for k, v in arrays.items()}, facts
 
 
-def go_on(run, config, session=None):
+def go_on(run, config):
     """Ask for a longer fine-tuning; return what was said."""
-    session = session or make_session(resume=True)
+    session = make_session(resume=True)
     run_finetune(run, config, session)
     return session.said
 
@@ -55,8 +54,7 @@ def test_interrupted_on_its_way_it_goes_on_to_the_new_end(copies):
     config = FinetuneConfig(epochs=2, minibatch=10, optimizer="adam")
     longer = replace(config, epochs=6)
     run_finetune(run, config, make_session())
-    with pytest.raises(BaseException, match="go on with 'mpilayer resume"):
-        go_on(run, longer, make_session(1, resume=True))
+    stopped(1, run_finetune, run, longer, resume=True)
     resume(run, make_session())
     run_finetune(whole, longer, make_session())
     assert content(run) == content(whole)

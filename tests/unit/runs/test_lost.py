@@ -4,59 +4,43 @@ import re
 import shutil
 import warnings
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mpilayer.errors import (
     CheckpointError,
-    DamageWarning,
     ScheduleError,
     UnfinishedWarning,
 )
-from mpilayer.interrupt import Interrupted
 from mpilayer.runs import drive
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
-from mpilayer.runs.use import evaluate
+from mpilayer.runs.evaluate import evaluate
 from mpilayer.store import checkpoint
-from tests.support.runs import pretrain, run_finetune, run_sparse
-from tests.unit.runs.conftest import SPARSE, STACK, TUNE, digests, make_session
-
-LONG = replace(STACK, epochs=(6,))
+from tests.support.runs import run_finetune, run_sparse
+from tests.unit.runs.conftest import SPARSE, TUNE, digests, make_session, stopped
 
 
-@pytest.fixture(scope="module")
-def whole(small, tmp_path_factory):
-    """Give a run that nobody interrupted."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    pretrain(small, run, LONG, make_session())
-    return run
-
-
-@pytest.fixture(scope="module")
-def half(small, tmp_path_factory):
+@pytest.fixture
+def half(copy):
     """Give a run that was interrupted."""
-    run = tmp_path_factory.mktemp("half") / "run"
-    with pytest.raises(Interrupted):
-        pretrain(small, run, LONG, make_session(limit=8))
-    return run
+    return copy("half")
 
 
 @pytest.fixture
-def copy(half, tmp_path):
-    """Give a copy of it."""
-    return shutil.copytree(half, tmp_path / "run")
+def ended(copy):
+    """Give one that nobody interrupted."""
+    return copy("whole")
 
 
-@pytest.fixture
-def ended(whole, tmp_path):
-    """Give a copy of the other."""
-    return shutil.copytree(whole, tmp_path / "run")
+@pytest.fixture(scope="module")
+def expected(made):
+    """Give the layers that either has at its end."""
+    return digests(made / "whole")
 
 
-def test_a_run_that_is_taken_away_while_it_is_waited_for(copy, monkeypatch):
+def test_a_run_that_is_taken_away_while_it_is_waited_for(half, monkeypatch):
     @contextmanager
     def waiting(run, session):
         (run / "config.toml").unlink()
@@ -64,8 +48,8 @@ def test_a_run_that_is_taken_away_while_it_is_waited_for(copy, monkeypatch):
 
     monkeypatch.setattr(drive, "holding", waiting)
     with pytest.raises(CheckpointError, match="must be the directory of a run"):
-        resume(copy, make_session())
-    assert any((copy / "checkpoints").iterdir())
+        resume(half, make_session())
+    assert any((half / "checkpoints").iterdir())
 
 
 def picture(run):
@@ -93,34 +77,32 @@ def folder(path):
     ],
     ids=["empty", "cut", "folder", "monitor", "metrics", "checkpoints"],
 )
-def test_what_no_result_depends_on(copy, whole, lose, told):
-    lose(copy)
+def test_what_no_result_depends_on(half, expected, lose, told):
+    lose(half)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        resume(copy, make_session())
+        resume(half, make_session())
     assert re.search(told, " ".join(str(one.message) for one in seen))
-    assert digests(copy) == digests(whole)
-    assert RunDirectory(copy).is_complete("pretrain")
-    assert not (copy / "monitor").exists()
+    assert digests(half) == expected
+    assert RunDirectory(half).is_complete("pretrain")
+    assert not (half / "monitor").exists()
 
 
 @pytest.mark.parametrize("name", ["summary.json", "complete"])
 @pytest.mark.parametrize("damage", ["gone", "rubbish"])
-def test_what_an_end_has_left_is_made_again(ended, whole, name, damage):
+@pytest.mark.filterwarnings("ignore::mpilayer.errors.DamageWarning")
+def test_what_an_end_has_left_is_made_again(ended, expected, name, damage):
     """And then what had begun after it goes on."""
-    with pytest.raises(Interrupted):
-        run_finetune(ended, TUNE, make_session(limit=0))
+    stopped(0, run_finetune, ended, TUNE)
     path = ended / name
     path.unlink()
     if damage == "rubbish":
         path.write_bytes(b"\xff{}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DamageWarning)
-        command, summary = resume(ended, make_session())
+    command, summary = resume(ended, make_session())
     assert command == "finetune"
     assert summary["finetune_epochs"] == 2
     assert RunDirectory(ended).completed() == ["pretrain", "finetune"]
-    assert digests(ended) == digests(whole)
+    assert digests(ended) == expected
 
 
 @pytest.mark.parametrize(
@@ -130,15 +112,13 @@ def test_what_an_end_has_left_is_made_again(ended, whole, name, damage):
         ("schedule.json", "1, 2, 3, 4", "1, 1, 3, 4", ScheduleError),
     ],
 )
-def test_a_changed_digit_never_changes_the_result(copy, name, before, after, error):
-    path = copy / name
-    text = path.read_text()
+@pytest.mark.filterwarnings("ignore::mpilayer.errors.DamageWarning")
+def test_a_changed_digit_never_changes_the_result(half, name, before, after, error):
+    text = (half / name).read_text()
     assert before in text
-    path.write_text(text.replace(before, after, 1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DamageWarning)
-        with pytest.raises(error, match=f"{name} must be as it was written"):
-            resume(copy, make_session())
+    (half / name).write_text(text.replace(before, after, 1))
+    with pytest.raises(error, match=f"{name} must be as it was written"):
+        resume(half, make_session())
 
 
 # --- the weights that an end has left
@@ -148,12 +128,7 @@ def weights_of(run):
     return checkpoint.load_newest(RunDirectory(run).checkpoint("finetuned"))[0]
 
 
-def assert_same_weights(run, before):
-    after = weights_of(run)
-    assert all(np.array_equal(before[k], after[k]) for k in before)
-
-
-def test_a_layer_that_was_removed_is_trained_again(ended, whole):
+def test_a_layer_that_was_removed_is_trained_again(ended, expected):
     """Where it is missing, the advice is to resume: that must not lead back.
 
     Who is killed meanwhile goes on again.
@@ -161,36 +136,35 @@ def test_a_layer_that_was_removed_is_trained_again(ended, whole):
     RunDirectory(ended).checkpoint("layer-2").unlink()
     with pytest.raises(CheckpointError, match=r"has no checkpoint\. Go on"):
         run_finetune(ended, TUNE, make_session())
-    with pytest.raises(Interrupted):
-        resume(ended, make_session(limit=2))
-    assert RunDirectory(ended).read_completed() == []
+    stopped(2, resume, ended)
+    assert RunDirectory(ended).completed() == []
     session = make_session()
     resume(ended, session)
     assert not [line for line in session.said if "nothing to do" in line]
-    assert digests(ended) == digests(whole)
+    assert digests(ended) == expected
     run_finetune(ended, TUNE, make_session())
 
 
-def test_fine_tuning_is_made_again(ended, whole):
+def test_fine_tuning_is_made_again(ended, expected):
     """Its weights, its summary, or a layer below it."""
-    expected = run_finetune(ended, TUNE, make_session())
+    first = run_finetune(ended, TUNE, make_session())
     before = weights_of(ended)
     checkpoint.remove(RunDirectory(ended).checkpoint("finetuned"))
     with pytest.warns(UnfinishedWarning, match=f"'mpilayer resume {ended}'"):
         evaluate(ended, "validation", make_session())
     assert resume(ended, make_session())[0] == "finetune"
-    assert_same_weights(ended, before)
+    np.testing.assert_equal(weights_of(ended), before)
 
     (ended / "summary.json").unlink()
     command, summary = resume(ended, make_session())
     assert command == "finetune"
-    assert summary["finetuned"] == expected["finetuned"]
-    assert summary.keys() == expected.keys()
+    assert summary["finetuned"] == first["finetuned"]
+    assert summary.keys() == first.keys()
 
     RunDirectory(ended).checkpoint("layer-1").unlink()
     resume(ended, make_session())
-    assert digests(ended) == digests(whole)
-    assert_same_weights(ended, before)
+    assert digests(ended) == expected
+    np.testing.assert_equal(weights_of(ended), before)
     run_finetune(ended, TUNE, make_session(), replace=True)
 
 

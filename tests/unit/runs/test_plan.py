@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mpilayer.config import to_toml
 from mpilayer.errors import ConfigError
-from mpilayer.runs.experiment import read_plan, to_sections
+from mpilayer.runs.experiment import read_plan
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DEEP = "[data]\npath = 'x.h5'\n[pretrain]\nlayers = [5, 2]\n[finetune]\nepochs = 2\n"
@@ -73,8 +72,9 @@ def test_compare_goes_on_from_sparse(plan):
 
 
 def test_effective_settings_read_back(plan, tmp_path):
-    first = plan(DEEP, "finetune.epochs=3")
-    assert plan(to_toml(to_sections(first))) == first
+    first = plan(DEEP, "finetune.epochs=3", run=tmp_path)
+    first.write()
+    assert read_plan(tmp_path / "experiment.toml") == first
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda p: p.stem)

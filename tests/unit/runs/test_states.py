@@ -12,21 +12,20 @@ from mpilayer.cli.results import show_comparison
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import (
     CheckpointError,
-    CommunicationError,
     ConfigError,
     UnfinishedWarning,
 )
 from mpilayer.interrupt import Interrupted
-from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs import model
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
-from mpilayer.runs.model import chosen_model, load_trained
+from mpilayer.runs.evaluate import evaluate
+from mpilayer.runs.model import chosen_task, load_model, load_trained
 from mpilayer.runs.session import RunLock
-from mpilayer.runs.use import evaluate, export, write_rows
+from mpilayer.runs.use import export, write_rows
 from mpilayer.train.evaluate import PCA
 from tests.support.runs import pretrain, run_compare, run_finetune, run_sparse
-from tests.unit.runs.conftest import SPARSE, STACK, make_session
+from tests.unit.runs.conftest import SPARSE, STACK, make_session, stopped
 
 TUNE = FinetuneConfig(epochs=6, minibatch=10)
 
@@ -34,8 +33,7 @@ TUNE = FinetuneConfig(epochs=6, minibatch=10)
 @pytest.fixture
 def begun(run):
     """Give a run whose fine-tuning was interrupted after epoch 4 of 6."""
-    with pytest.raises(Interrupted):
-        run_finetune(run, TUNE, make_session(3))
+    stopped(3, run_finetune, run, TUNE)
     return run
 
 
@@ -79,17 +77,15 @@ def test_fine_tuning_that_was_killed_before_it_saved(run, section, words):
     directory = RunDirectory(run)
     directory.write_config({section: as_values(TUNE)})
     with pytest.warns(UnfinishedWarning, match=f"{words} .* has saved nothing yet; "):
-        assert chosen_model(directory, None)[0] == "pretrained"
+        assert load_model(directory, chosen_task(run, None))[0] == "pretrained"
 
 
 # --- at work, or interrupted
 
 
 def test_what_cannot_be_used_yet(small, tmp_path, monkeypatch):
-    with pytest.raises(Interrupted):
-        pretrain(small, tmp_path / "deep", STACK, make_session(1))
-    with pytest.raises(Interrupted):
-        run_sparse(small, tmp_path / "sparse", SPARSE, make_session(0))
+    stopped(1, pretrain, small, tmp_path / "deep", STACK)
+    stopped(0, run_sparse, small, tmp_path / "sparse", SPARSE)
     for path in (tmp_path / "sparse" / "checkpoints").iterdir():
         path.unlink()
     stands = "it was interrupted. Go on with 'mpilayer resume"
@@ -181,17 +177,18 @@ def test_what_a_run_averages_over_stays(small, tmp_path):
 # --- runs of another kind
 
 
-def test_only_the_same_command_goes_on(small, run, compared, tmp_path):
-    run_sparse(small, tmp_path / "sparse", SPARSE, make_session())
-    session = make_session(resume=True)
-    for work, kind in (
-        (lambda: pretrain(small, tmp_path / "sparse", STACK, session), "a sparse run"),
-        (lambda: run_sparse(small, run, SPARSE, session), "a pre-trained run"),
-        (lambda: run_sparse(small, compared.path, SPARSE, session), "a comparison"),
-        (lambda: run_compare(small, run, SPARSE, session), "a pre-trained run"),
+def test_only_the_same_command_goes_on(small, tmp_path):
+    for train, config, sections, kind in (
+        (pretrain, STACK, ("sparse",), "a sparse run"),
+        (run_sparse, SPARSE, ("pretrain",), "a pre-trained run"),
+        (run_sparse, SPARSE, ("sparse", "compare"), "a comparison"),
+        (run_compare, SPARSE, ("pretrain",), "a pre-trained run"),
     ):
-        with pytest.raises(ConfigError, match=f"is {kind}. Go on with 'mpilayer resu"):
-            work()
+        (tmp_path / "config.toml").unlink(missing_ok=True)
+        RunDirectory(tmp_path).write_config({section: {} for section in sections})
+        words = f"is {kind}. Go on with 'mpilayer resume {tmp_path}'"
+        with pytest.raises(ConfigError, match=words):
+            train(small, tmp_path, config, make_session(resume=True))
 
 
 def test_an_experiment_is_no_run(run):
@@ -204,22 +201,13 @@ def test_an_experiment_is_no_run(run):
         RunDirectory.open(run.parent)
 
 
-def test_wrong_settings_do_not_wait(small, run):
-    class Three(SerialCommunicator):
-        size = 3
-
-    lock, session = RunLock(run), make_session(comm=Three())
+def test_what_is_no_run_is_not_waited_for(tmp_path):
+    lock, session = RunLock(tmp_path), make_session()
     assert lock.take()
-    with pytest.raises(CommunicationError, match="got 3 ranks for 2 layers"):
-        pretrain(small, run, STACK, session, replace=True)
+    with pytest.raises(CheckpointError, match="must be the directory of a run"):
+        run_finetune(tmp_path, TUNE, session)
     lock.release(remove=True)
     assert session.said == []
-
-
-def test_a_run_that_is_there_already(small, run):
-    words = f"Go on with 'mpilayer resume {run}' or --resume auto, replace it"
-    with pytest.raises(ConfigError, match=words):
-        pretrain(small, run, STACK, make_session())
 
 
 def test_principal_components_that_would_take_too_long(small, tmp_path, monkeypatch):

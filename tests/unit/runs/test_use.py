@@ -9,8 +9,8 @@ from mpilayer.data.preparation import Preparation
 from mpilayer.data.split import Split
 from mpilayer.errors import DataError
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.runs.rows import like_of
-from mpilayer.runs.use import evaluate, write_rows
+from mpilayer.runs.evaluate import evaluate
+from mpilayer.runs.use import write_rows
 from mpilayer.train.evaluate import PCA
 from tests.support import launch
 from tests.support.runs import pretrain, run_finetune
@@ -80,18 +80,12 @@ def classifier(tmp_path):
 
 def test_rows_without_labels_have_no_classes(classifier, tmp_path):
     bare = made(tmp_path / "bare.h5", rows(6))
-    written = write_rows("codes", classifier, bare, tmp_path / "codes.csv")
-    assert written.rows == {"train": 6}
+    rows_of, kind = write_rows("codes", classifier, bare, tmp_path / "codes.csv")
+    assert (rows_of, kind) == ({"train": 6}, "classifier")
     numbered = made(tmp_path / "numbered.h5", rows(6), np.arange(6) % 2)
     words = "the classes must be those of the run, no, yes; .* has numbers"
     with pytest.raises(DataError, match=words):
         write_rows("codes", classifier, numbered, tmp_path / "others.csv")
-
-
-def test_like_what_is_not_there(tmp_path):
-    words = f"--like must name a run or a data set; found nothing at {tmp_path / 'no'}"
-    with pytest.raises(DataError, match=words):
-        like_of(str(tmp_path / "no"))
 
 
 def test_what_is_no_data_set(run, tmp_path):

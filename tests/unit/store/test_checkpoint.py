@@ -46,7 +46,7 @@ def previous(path):
     return path.with_name("sparse.previous.h5")
 
 
-def test_the_last_two_are_kept(path):
+def test_the_last_two_are_kept_if_so_wished(path):
     assert {p.name for p in path.parent.iterdir()} == {path.name, previous(path).name}
     for file, number in ((path, 3), (previous(path), 2)):
         arrays, attributes = checkpoint.load(file)
@@ -54,13 +54,10 @@ def test_the_last_two_are_kept(path):
         assert arrays["number"] == [number]
         assert attributes["iteration"] == number
     assert checkpoint.load_newest(path)[1:] == (checkpoint.load(path)[1], "")
-
-
-def test_without_keep_there_is_one(tmp_path):
-    path = tmp_path / "layer-1.h5"
+    path = path.with_name("layer-1.h5")
     for number in (1, 2):
         checkpoint.save(path, {}, {"epoch": number})
-    assert list(tmp_path.iterdir()) == [path]
+    assert len(list(path.parent.iterdir())) == 3
     assert checkpoint.attributes(path)["epoch"] == 2
 
 
@@ -84,13 +81,6 @@ def test_both_are_damaged(path, damage, other):
         checkpoint.load_newest(path)
 
 
-def test_after_damage_the_next_save_is_whole(path):
-    flip(path)
-    checkpoint.save(path, {}, {"iteration": 3}, keep=True)
-    _, attributes, remark = checkpoint.load_newest(path)
-    assert (attributes["iteration"], remark) == (3, "")
-
-
 def test_a_newer_version_is_refused(path):
     for file in (path, previous(path)):
         newer = checkpoint.FORMAT_VERSION + 1
@@ -107,9 +97,6 @@ def test_a_failed_save_leaves_both_as_they_were(path):
         checkpoint.save(path, {"bad": np.array([{}])}, {}, keep=True)
     assert [file.read_bytes() for file in (path, previous(path))] == before
     assert len(list(path.parent.iterdir())) == 2
-
-
-def test_remove(path):
     checkpoint.remove(path)
     assert not checkpoint.exists(path)
     assert list(path.parent.iterdir()) == []

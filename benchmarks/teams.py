@@ -1,0 +1,161 @@
+"""What a team of ranks gains in contrastive divergence: measured here, and simulated.
+
+    mpiexec -n 2 python -m benchmarks.teams [--rounds 9]
+    python -m benchmarks.teams --simulate
+
+The first compares an epoch of one layer on one rank with that of all ranks, in turn.
+The second asks how many more ranks than cores would help: a rank's own work in a team
+of any size is measured by doing it alone (``Ghost``), barriers cost what they did here,
+teams are placed as ``pretrain`` places them. It is simulated: that cores share memory is
+not modelled.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
+from time import perf_counter
+
+from threadpoolctl import threadpool_limits
+
+from mpilayer.arrays import Array32
+from mpilayer.config import PretrainConfig
+from mpilayer.models.base import LayerShape
+from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.parallel.start import start
+from mpilayer.parallel.team import ALONE, Team
+from mpilayer.placement import place_teams
+from mpilayer.rng import stream
+from mpilayer.train.layer import LayerState, most_slices
+
+LAYERS = ((784, 1000), (1000, 500), (500, 250))
+STACKS = {
+    "784-1000-500-250-30": (784, 1000, 500, 250, 30),
+    "784-4000-4000-4000-4000": (784, 4000, 4000, 4000, 4000),
+}
+RANKS = (2, 4, 8, 16, 64)
+_STEPS = 60
+# Seconds of one barrier of two ranks on one host, by --measure; of more, its logarithm
+# times as many.
+_BARRIER = 15e-6
+
+
+class Ghost(Team):
+    """The head of a team whose other ranks are not there: its own work, and no more."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(SerialCommunicator())
+        self.size = size
+
+    def barrier(self) -> None:
+        """Wait for nobody."""
+
+
+def data(team: Team, n_visible: int) -> Array32:
+    """Return rows that the whole team sees."""
+    rows = team.array((100 * _STEPS, n_visible))
+    if team.is_head:
+        rows[:] = stream(0, "bench", 0).random(rows.shape, dtype="f4")
+    team.barrier()
+    return rows
+
+
+def layer(team: Team, shape: tuple[int, int], n_slices: int) -> LayerState:
+    """Return an untrained layer."""
+    config = PretrainConfig(layers=shape[1:], slices=(n_slices,))
+    return LayerState(config, [LayerShape(*shape)], 0, team)
+
+
+def step_seconds(state: LayerState, rows: Array32) -> float:
+    """Return the seconds of a step."""
+    began = perf_counter()
+    state.train_epoch(rows)
+    return (perf_counter() - began) / _STEPS
+
+
+def compare(rounds: int) -> None:
+    """Print, for each layer, how much faster all ranks are than one. Collective."""
+    world = start()
+    with Team(world, 0.02) as team:
+        for shape in LAYERS:
+            rows = data(team, shape[0])
+            together = layer(team, shape, team.size)
+            alone = {n: layer(ALONE, shape, n) for n in (1, team.size)}
+            seconds: dict[str, list[float]] = {}
+            for turn in range(rounds + 1):
+                taken = {}
+                if team.is_head:
+                    for n, state in alone.items():
+                        taken[f"1 rank, {n} slices"] = step_seconds(state, rows)
+                world.barrier()
+                team.waited = 0.0
+                taken["team"] = step_seconds(together, rows)
+                taken["at barriers"] = team.waited / _STEPS
+                for name, value in taken.items():
+                    seconds.setdefault(name, []).extend([value] if turn else [])
+            if team.is_head:
+                show(shape, team.size, seconds)
+
+
+def show(shape: tuple[int, int], n_ranks: int, seconds: dict[str, list[float]]) -> None:
+    """Print the ratios of one layer."""
+    for base in [name for name in seconds if name.startswith("1 rank")]:
+        pairs = zip(seconds[base], seconds["team"], strict=True)
+        ratios = sorted(one / team for one, team in pairs)
+        waits = zip(seconds["at barriers"], seconds["team"], strict=True)
+        print(
+            f"{shape[0]} x {shape[1]}, {n_ranks} ranks over {base}: "
+            f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), "
+            f"{1e3 * median(seconds['team']):.2f} ms a step, "
+            f"{100 * median(w / t for w, t in waits):.1f} % at barriers"
+        )
+    sys.stdout.flush()
+
+
+def own_work(shape: tuple[int, int], size: int) -> float:
+    """Return the seconds that a step takes each rank of a team, without waiting."""
+    ghost = Ghost(size)
+    n_slices = min(size, most_slices(shape[1]))
+    state, rows = layer(ghost, shape, n_slices), data(ghost, shape[0])
+    step_seconds(state, rows)
+    return min(step_seconds(state, rows) for _ in range(5))
+
+
+def simulate(stacks: Sequence[str]) -> None:
+    """Print the speed of numbers of ranks on one host, against one."""
+    for name in stacks:
+        shapes = list(pairwise(STACKS[name]))
+        alone = [own_work(shape, 1) for shape in shapes]
+        most = [most_slices(n_hidden) for _, n_hidden in shapes]
+        print(f"{name}, simulated; one rank: {1e3 * sum(alone):.1f} ms for all layers")
+        for n_ranks in RANKS:
+            if n_ranks > sum(most):
+                continue
+            places = place_teams(alone, most, ["one host"] * n_ranks)
+            slowest = 0.0
+            for place in places:
+                size = len(place.ranks)
+                barriers = 2 * _BARRIER * (size - 1).bit_length()
+                work = [own_work(shapes[i], size) + barriers for i in place.layers]
+                slowest = max(slowest, sum(work))
+            speed = sum(alone) / slowest
+            teams = ", ".join(f"{len(p.ranks)} on {len(p.layers)}" for p in places)
+            print(
+                f"  {n_ranks:3} ranks: {speed:5.2f} x, efficiency "
+                f"{speed / n_ranks:.2f} (ranks on layers: {teams})"
+            )
+
+
+def main() -> None:
+    """Read the arguments and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--simulate", action="store_true")
+    args = parser.parse_args()
+    with threadpool_limits(1):
+        simulate(list(STACKS)) if args.simulate else compare(args.rounds)
+
+
+if __name__ == "__main__":
+    main()
