@@ -243,6 +243,6 @@ def test_what_does_not_fit(trainings, broken, tmp_path):
         "resume run --data none": ("not a file",),
         f"mpiexec -n 2 {line} {options}": ("--resume and --replace",),
         "resume run --max-time=1:2:3:4": ("--max-time", "MM:SS", "1:2:3:4"),
-        "mpiexec -n 4 resume run": ("4 ranks for 3 layers", "at most 3"),
+        "mpiexec -n 4 resume run": ("4 ranks for 3 slices", "at most 3"),
     }.items():
         refuse(tmp_path, wrong, *words)
