@@ -24,6 +24,8 @@ class Mode:
         weights differ by rounding.
     recorded : bool
         The run itself is not repeatable, but its replay is.
+    least : int
+        Ranks of a launch that has several.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Mode:
     amount: int
     ranks: str = "same"
     recorded: bool = False
+    least: int = 2
 
     def line(self, data: Path, run: Path, scale: float) -> list[str]:
         """Return the command line that begins a run."""
@@ -46,10 +49,12 @@ def _modes() -> dict[str, Mode]:
     pre = ("--checkpoint-every", "1")
     slow = ("--checkpoint-every", "2")
     rows = ("--minibatch", "100")
+    cut = ("--layers", "130,128", "--slices", "2,2")
     sgd = ("--optimizer", "sgd", "--measure-every", "0", "--minibatch", "100")
     found = [
         Mode("lockstep, lag 0", "pretrain", (*stack, *pre), 70),
         Mode("lockstep, lag 2", "pretrain", (*stack, *slow, "--lag", "2"), 70, "any"),
+        Mode("teams", "pretrain", (*cut, *pre), 20, "any", least=4),
         Mode("greedy", "pretrain", (*stack, *pre, "--schedule", "greedy"), 60, "any"),
         Mode(
             "async, and its replay",
