@@ -223,6 +223,19 @@ class FinetuneConfig(Settings):
         False, "begin with random weights, not with the pre-trained ones"
     )
     minibatch: int = option(20, "rows of a minibatch, over all ranks", least=1)
+    parallel: str = option(
+        "auto",
+        "what the ranks of a host share: 'units', with the same weights for any number "
+        "of ranks; 'rows' of a minibatch, with weights that agree to rounding; auto: "
+        "rows if a minibatch has 1000 of them",
+        choices=("auto", "units", "rows"),
+    )
+    slices: int = option(
+        0,
+        "units: into how many slices a layer's are cut, for so many ranks at most; "
+        "weights depend on it, to rounding; 0: 4, if layers are wide enough",
+        least=0,
+    )
     patience: int = option(
         0,
         "stop after so many epochs without a better validation error; 0: never",

@@ -124,12 +124,19 @@ def on_hosts(
 
 
 def by_strata(
-    rows: Any, bounds: Bounds, minibatch: int, comm: Communicator
+    rows: Any,
+    bounds: Bounds,
+    minibatch: int,
+    comm: Communicator,
+    numbers: Sequence[int] = (),
 ) -> tuple[Any, Strata]:
-    """Return the rows of this rank's part in every minibatch, and which. Collective."""
+    """Return the rows of this rank's part in every minibatch, and which. Collective.
+
+    Parts are dealt by the ``numbers`` of the ranks, which are their own by default.
+    """
     shares = [
-        Strata.of_rank(bounds[-1][1], minibatch, rank, comm.size)
-        for rank in range(comm.size)
+        Strata.of_rank(bounds[-1][1], minibatch, number, comm.size)
+        for number in numbers or range(comm.size)
     ]
     if comm.size > 1:
         rows = redistribute(rows, bounds, [share.rows for share in shares], comm)

@@ -17,7 +17,10 @@ from mpilayer.numerics.losses import check_loss
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.start import hosts
+from mpilayer.parallel.team import check_room
+from mpilayer.train.backpropagation import shared_bytes
 from mpilayer.train.finetune import FinetuneState, finetune
+from mpilayer.train.groups import RowGroups, check_ranks, resolved
 from mpilayer.train.layer import (
     LayerState,
     check_layer,
@@ -51,7 +54,7 @@ _PRETRAINING = Fields(
 )
 _FINETUNING = Fields(
     FinetuneConfig,
-    without={"task", "from_scratch", "patience"},
+    without={"task", "from_scratch", "patience", "parallel", "slices"},
     names={
         name: f"finetune_{name}"
         for name in (
@@ -73,7 +76,7 @@ class StackedAutoencoder(Reconstructor):
     ``mpilayer pretrain`` and ``finetune`` with the same settings, without validation
     rows, find the same weights. With sigmoid visible units rows must be in [0, 1]. On
     several ranks rank 0 collects the rows for pre-training, with layers on ranks;
-    fine-tuning shares them by strata.
+    fine-tuning shares the units of a minibatch, or from 1000 rows on the rows.
 
     {parameters}
 
@@ -176,7 +179,17 @@ def _finetune(
     comm: Communicator,
 ) -> list[float]:
     """Train the stack in place; return the losses. Collective."""
-    rows, share = by_strata(rows, bounds, config.minibatch, comm)
+    config, names = resolved(config, stack.shapes), hosts(comm)
+    check_ranks(config, stack.shapes, names)
+    groups = RowGroups(comm, names if config.parallel == "units" else ())
+    batch = config.minibatch
+    rows, share = by_strata(rows, bounds, batch, comm, groups.numbers)
+    comm.everywhere(
+        lambda: check_room(shared_bytes(stack, config, groups), groups.team)
+    )
     none: Array32 = np.empty((0, stack.shapes[0].n_visible), np.float32)
-    state = FinetuneState(stack, config)
-    return [one.train_loss for one in finetune(state, share, rows, none, comm)]
+    with groups:
+        state = FinetuneState(stack, config, groups.team)
+        losses = [one.train_loss for one in finetune(state, share, rows, none, groups)]
+        state.leave()
+    return losses

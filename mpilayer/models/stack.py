@@ -5,20 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32, row_blocks
-from mpilayer.models.base import Layer, LayerShape, PartDone, Workspace, affine
-from mpilayer.numerics.activations import activation
-from mpilayer.numerics.losses import loss_value, output_delta, softmax
+from mpilayer.models.base import Layer, LayerShape, affine
+from mpilayer.numerics.losses import softmax
 from mpilayer.numerics.parameters import Parameters
 
 Step = tuple[int, int, str]
 """Inputs, outputs and activation of a step."""
 
-Masks = Sequence[Array32 | None]
-"""Factors (n_samples, n_in) on what enters each step; None or no entry leaves it."""
-
 
 class Stack:
-    """Steps f(x W + b), one after the other, and their gradient.
+    """Steps f(x W + b), one after the other.
 
     The layers of ``shapes`` are the first steps, ``after`` is what comes after the
     code. ``parameters`` has ``weights_k`` (n_in, n_out) and ``bias_k`` (n_out,) of step
@@ -34,7 +30,6 @@ class Stack:
             names[f"weights_{k}"] = (n_in, n_out)
             names[f"bias_{k}"] = (n_out,)
         self.parameters = Parameters(names)
-        self._workspace = Workspace()
 
     def encode(self, visible: Array32) -> Array32:
         """Return the codes (n_samples, n_code) of rows (n_samples, n_visible)."""
@@ -44,79 +39,9 @@ class Stack:
         """Return the outputs (n_samples, n_out) of rows (n_samples, n_visible)."""
         return self._through(visible, range(len(self.steps)))
 
-    def gradient(
-        self,
-        visible: Array32,
-        loss: str,
-        out: Parameters,
-        scale: float,
-        part_done: PartDone,
-        target: Array32 | None = None,
-        masks: Masks = (),
-    ) -> float:
-        """Write scale · Σ_rows ∂loss/∂parameters into ``out``; return the summed loss.
-
-        Parameters
-        ----------
-        visible : ndarray (n_samples, n_visible)
-            A minibatch, or a rank's part of it; it may have no rows.
-        loss : str
-            ``squared``, ``cross-entropy`` or ``softmax``.
-        out : Parameters
-            Of the layout of ``parameters``.
-        scale : float
-            Factor on the gradient, not on the returned loss.
-        part_done : callable
-            Receives the weights and biases of every step, last step first, as parts of
-            ``out``; see ``PartDone``.
-        target : ndarray (n_samples, n_out), optional
-            What should come out; the rows themselves by default.
-        masks : sequence of ndarray
-            Factors on what enters each step: dropout.
-        """
-        target = visible if target is None else target
-        masks = [*masks, *[None] * (len(self.steps) - len(masks))]
-        # x_{k+1} = f(x_k W_k + b_k)
-        values, inputs = [visible], []
-        for k in range(len(self.steps)):
-            inputs.append(self._masked(k, values[k], masks[k]))
-            values.append(self._step(k, inputs[k]))
-        delta = self._workspace.array("delta", values[-1].shape)
-        last = activation(self.steps[-1][2])
-        output_delta(loss, target, values[-1], last, out=delta)
-        delta *= np.float32(scale)
-        total = loss_value(loss, target, values[-1])
-        # ∂loss/∂W_k = x_kᵀ δ_k, ∂loss/∂b_k = Σ δ_k, δ_{k−1} = (δ_k W_kᵀ) f′(x_k)
-        for k in reversed(range(len(self.steps))):
-            above = delta
-            if k > 0:
-                delta = self._workspace.array(f"delta_{k}", values[k].shape)
-                np.matmul(above, self.parameters[f"weights_{k}"].T, out=delta)
-                mask = masks[k]
-                if mask is not None:
-                    delta *= mask
-                activation(self.steps[k - 1][2]).times_slope(values[k], delta)
-            np.matmul(inputs[k].T, above, out=out[f"weights_{k}"])
-            np.sum(above, axis=0, out=out[f"bias_{k}"])
-            part_done(self._part(k), out.vector[self._part(k)])
-        return total
-
-    def _masked(self, k: int, rows: Array32, mask: Array32 | None) -> Array32:
-        """Return what enters step k; the rows stay as they are, for the slope."""
-        if mask is None:
-            return rows
-        out: Array32 = self._workspace.array(f"masked_{k}", rows.shape)
-        return np.multiply(rows, mask, out=out)
-
-    def _part(self, k: int) -> slice:
-        """Return where the weights and biases of step k lie in the vector."""
-        return self.parameters.span(f"weights_{k}", f"bias_{k}")
-
-    def _step(self, k: int, rows: Array32) -> Array32:
-        _, n_out, kind = self.steps[k]
-        p = self.parameters
-        out = self._workspace.array(f"value_{k}", (len(rows), n_out))
-        return affine(rows, p[f"weights_{k}"], p[f"bias_{k}"], kind, out)
+    def move(self, vector: AnyArray) -> None:
+        """Let the parameters lie in a vector, which holds them already."""
+        self.parameters = Parameters(self.parameters.shapes, vector=vector)
 
     def _through(self, rows: Array32, steps: range) -> Array32:
         p = self.parameters

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mpilayer.arrays import Array32, Array64
+from mpilayer.arrays import AnyArray, Array32, Array64
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.numerics.activations import Activation
 
@@ -33,16 +33,23 @@ def check_loss(name: str, output: str) -> None:
 
 def squared_error(target: Array32, output: Array32) -> float:
     """Return Σ (target − output)² over all rows and columns, summed in float64."""
+    return float(_squares(target, output).sum(dtype=np.float64))
+
+
+def _squares(target: Array32, output: Array32) -> Array32:
     difference = target - output
     # A row in float32, as fast as a dot product; over all rows that would lose digits.
-    per_row = np.einsum("...j,...j->...", difference, difference)
-    return float(per_row.sum(dtype=np.float64))
+    per_row: Array32 = np.einsum("...j,...j->...", difference, difference)
+    return per_row
 
 
-def cross_entropy(target: Array32, output: Array32) -> float:
-    """Return −Σ (t ln y + (1−t) ln(1−y)) in nats, over all rows and columns."""
+def _cross_entropy(target: Array32, output: Array32) -> Array64:
+    """Return −Σ (t ln y + (1−t) ln(1−y)) in nats, of each row."""
     y = np.clip(output, _EPSILON, 1 - _EPSILON)
-    return -float(np.sum(target * np.log(y) + (1 - target) * np.log1p(-y), dtype="d"))
+    terms = target * np.log(y) + (1 - target) * np.log1p(-y)
+    # While it converts numbers, NumPy adds up across the ends of rows.
+    per_row: Array64 = -terms.astype(np.float64).sum(axis=1)
+    return per_row
 
 
 def softmax(scores: Array32, out: Array32) -> None:
@@ -52,21 +59,21 @@ def softmax(scores: Array32, out: Array32) -> None:
     out /= out.sum(axis=1, keepdims=True)
 
 
-def softmax_cross_entropy(target: Array32, scores: Array32) -> float:
-    """Return −Σ t ln softmax(z) in nats, over all rows; each row of t sums up to 1."""
+def _softmax_cross_entropy(target: Array32, scores: Array32) -> Array32:
+    """Return −Σ t ln softmax(z) in nats, of each row; each row of t sums up to 1."""
     above = scores - scores.max(axis=1, keepdims=True)
-    per_row = np.log(np.exp(above).sum(axis=1))
+    per_row: Array32 = np.log(np.exp(above).sum(axis=1))
     per_row -= np.einsum("ij,ij->i", target, above)
-    return float(per_row.sum(dtype=np.float64))
+    return per_row
 
 
-def loss_value(name: str, target: Array32, output: Array32) -> float:
-    """Return the loss summed over rows and columns."""
+def row_losses(name: str, target: Array32, output: Array32) -> AnyArray:
+    """Return the loss of each row (n_samples,), whatever rows are beside it."""
     if name == SOFTMAX:
-        return softmax_cross_entropy(target, output)
+        return _softmax_cross_entropy(target, output)
     if name == "squared":
-        return squared_error(target, output)
-    return cross_entropy(target, output)
+        return _squares(target, output)
+    return _cross_entropy(target, output)
 
 
 def output_delta(

@@ -38,10 +38,7 @@ class Parameters:
         self._slices = dict(
             zip(self.shapes, starmap(slice, pairwise(ends)), strict=True)
         )
-        self._views: dict[str, AnyArray] = {
-            name: self.vector[where].reshape(self.shapes[name])
-            for name, where in self._slices.items()
-        }
+        self._views = self.views(self.vector)
 
     def __getitem__(self, name: str) -> AnyArray:
         return self._views[name]
@@ -56,6 +53,13 @@ class Parameters:
     def span(self, first: str, last: str = "") -> slice:
         """Return where the views from ``first`` to ``last`` lie in the vector."""
         return slice(self._slices[first].start, self._slices[last or first].stop)
+
+    def views(self, vector: AnyArray) -> dict[str, AnyArray]:
+        """Return views by name into another vector of this layout."""
+        return {
+            name: vector[where].reshape(self.shapes[name])
+            for name, where in self._slices.items()
+        }
 
     def like(self) -> "Parameters":
         """Return zeros of the same layout."""

@@ -5,25 +5,58 @@ rank decides alone: what the clock or a message says here it may not say there, 
 collective calls in another order hang. One rank by itself is a team, too.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import prod
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
 
 from mpilayer.arrays import AnyArray
-from mpilayer.errors import MpilayerError
+from mpilayer.errors import ConfigError, MpilayerError
 from mpilayer.interrupt import Interrupted
-from mpilayer.parallel.comm import Communicator, SerialCommunicator, wait_until
+from mpilayer.parallel.comm import (
+    Communicator,
+    Request,
+    SerialCommunicator,
+    wait_until,
+)
 
 T = TypeVar("T")
 
 # Of a cache line's numbers: two ranks never write to the same line.
 _TILE = 16
 
+# Where MPI libraries lay shared memory.
+_SHARED = Path("/dev/shm")
+
 Order = tuple[Any, ...]
 """What a team does next: its name, and plain numbers."""
+
+
+def check_room(n_bytes: int, team: "Team") -> None:
+    """Check that a team's host has so many bytes of shared memory left. Local.
+
+    What a team of one rank has is no shared memory.
+
+    Raises
+    ------
+    ConfigError
+        It has not. To be raised on all ranks by the caller.
+    """
+    with suppress(OSError):
+        there = os.statvfs(_SHARED)
+        left = there.f_bavail * there.f_frsize
+        if team.is_head and team.size > 1 and n_bytes > left:
+            raise ConfigError(
+                f"ranks of a host need shared memory for what they share; it takes "
+                f"{n_bytes / 1e6:.3g} MB, and {_SHARED} has {left / 1e6:.3g} MB left. "
+                "Make it larger (containers: --shm-size), start one rank on each host, "
+                "or, to fine-tune, train with --parallel rows."
+            )
 
 
 class Team:
@@ -86,9 +119,19 @@ class Team:
 
         The core is offered to others, who may need it.
         """
+        self.wait(self.arrive())
+
+    def arrive(self) -> Request:
+        """Begin a barrier: this rank has written what it wrote; collective.
+
+        What it does until it waits takes no time from the others.
+        """
+        return self._memory.barrier()
+
+    def wait(self, barrier: Request) -> None:
+        """Wait until all ranks have arrived; see ``barrier``. Local."""
         if self.size > 1:
-            arrived = self._memory.barrier()
-            self.waited += wait_until(arrived.test, eager=self._eager)
+            self.waited += wait_until(barrier.test, eager=self._eager)
             self._memory.fence()
 
     def tell(self, order: Order) -> None:

@@ -15,7 +15,7 @@ from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.numerics.losses import check_loss
 from mpilayer.optim.minibatch import DEFAULT_RATES
-from mpilayer.partition import shard_bounds
+from mpilayer.parallel.team import check_room
 from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas, saving
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
@@ -34,20 +34,35 @@ from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import TASKS, data_of_run
 from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
+from mpilayer.train.backpropagation import shared_bytes
 from mpilayer.train.evaluate import sum_over_ranks, targets
-from mpilayer.train.finetune import FinetuneRecord, FinetuneState, finetune, first_stack
+from mpilayer.train.finetune import (
+    FinetuneRecord,
+    FinetuneState,
+    finetune,
+    first_stack,
+    validation_rows,
+)
+from mpilayer.train.groups import (
+    RowGroups,
+    check_ranks,
+    how_ranks_share,
+    idle_ranks,
+    resolved,
+)
 from mpilayer.train.strata import Strata
 
 _Terms: TypeAlias = Terms[FinetuneConfig]
 # See ``finetune``: what is trained, on what; and targets.
 _Pair: TypeAlias = tuple[Array32, Array32]
-_Rows: TypeAlias = tuple[Stack, tuple[Strata, Array32, Array32], _Pair | None]
+_Own: TypeAlias = tuple[Strata, Array32, Array32]
+_Rows: TypeAlias = tuple[Stack, RowGroups, _Own, _Pair | None]
 _Trained: TypeAlias = tuple[FinetuneState, list[dict[str, Any]], float]
 _HARMLESS = frozenset({"epochs", "patience"})
 
 
 class Finetuning(Training[FinetuneConfig]):
-    """A stack trained end to end for one of the tasks, on rows of all ranks."""
+    """A stack trained end to end for one of the tasks, by all ranks."""
 
     def __init__(
         self,
@@ -87,7 +102,16 @@ class Finetuning(Training[FinetuneConfig]):
         return self._checked()
 
     def _look(self) -> _Terms:
-        check_same(self._settings(), self.config, _HARMLESS)
+        before = self._settings()
+        # What it has chosen by itself it keeps.
+        self.config = replace(
+            self.config,
+            slices=self.config.slices or before.slices,
+            parallel=before.parallel
+            if self.config.parallel == "auto"
+            else self.config.parallel,
+        )
+        check_same(before, self.config, _HARMLESS)
         return self._checked()
 
     def _checked(self) -> _Terms:
@@ -95,8 +119,10 @@ class Finetuning(Training[FinetuneConfig]):
         _, shapes = run_shapes(self.directory)
         if self.config.task == "autoencode":
             check_loss(self.config.loss, shapes[0].visible)
+        config = resolved(self.config, shapes)
+        check_ranks(config, shapes, self.session.placement.hosts)
         path = data_of_run(self.directory, self.data)
-        return Terms(path, self.config, self._facts_of(path, self.config))
+        return Terms(path, config, self._facts_of(path, config))
 
     def _facts_of(self, data: Path, config: FinetuneConfig) -> Facts:
         if config.task != "autoencode":
@@ -135,28 +161,36 @@ class Finetuning(Training[FinetuneConfig]):
         shapes, pretrained, labels = run_shapes(self.directory)[1], None, None
         if not config.from_scratch:
             pretrained = load_stack(self.directory, pretrained=True)
-        strata = Strata.of_rank(n_train, config.minibatch, comm.rank, comm.size)
+        groups = self._groups(config)
+        strata = groups.strata(n_train, config.minibatch)
         with Dataset.open(terms.data) as dataset:
             if config.task != "autoencode":
                 labels = read_labels(dataset, "train")
             classes = None if labels is None else classes_of(labels, config.task)
             stack = first_stack(config, shapes, pretrained, labels, classes)
+            check_room(shared_bytes(stack, config, groups), groups.team)
             train = dataset.rows("train", *strata.rows)
             check_range(train, stack.shapes[0].visible, terms.data)
             predicts = isinstance(stack, Predictor)
             known = labelled_splits(dataset) if predicts else dataset.splits
             part = ("train", 0, 0)  # no rows, but all columns
             if "validation" in known:
-                shards = shard_bounds(dataset.n_samples("validation"), comm.size)
-                part = ("validation", *shards[comm.rank])
+                n_rows = dataset.n_samples("validation")
+                part = ("validation", *validation_rows(n_rows, comm))
             validation = dataset.rows(*part)
             if not isinstance(stack, Predictor):
-                return stack, (strata, train, validation), None
+                return stack, groups, (strata, train, validation), None
             wanted, measured = (
                 targets(read_labels(dataset, *place), stack.classes)
                 for place in (("train", *strata.rows), part)
             )
-            return stack, (strata, train, validation), (wanted, measured)
+            return stack, groups, (strata, train, validation), (wanted, measured)
+
+    def _groups(self, config: FinetuneConfig) -> RowGroups:
+        """Return the ranks in teams. Collective."""
+        session = self.session
+        hosts = session.placement.hosts if config.parallel == "units" else ()
+        return RowGroups(session.comm, hosts, session.eager)
 
     def _begin(self, terms: _Terms) -> None:
         self._keep_until(terms.config, 0, self._launch_facts())
@@ -181,19 +215,29 @@ class Finetuning(Training[FinetuneConfig]):
         return lines
 
     def _train(self, terms: _Terms, rows: _Rows, again: bool) -> _Trained:
-        session, directory, config = self.session, self.directory, terms.config
-        comm, (stack, own, wanted) = session.comm, rows
-        state, before, remark = FinetuneState(stack, config), 0.0, ""
+        with rows[1]:
+            return self._train_in(*rows, terms.config, again)
+
+    def _train_in(
+        self,
+        stack: Stack,
+        groups: RowGroups,
+        own: _Own,
+        wanted: _Pair | None,
+        config: FinetuneConfig,
+        again: bool,
+    ) -> _Trained:
+        """Train by groups of ranks. Collective."""
+        session, directory, comm = self.session, self.directory, self.session.comm
+        state, before, remark = FinetuneState(stack, config, groups.team), 0.0, ""
         lines = list[dict[str, Any]]()
         if again:
             path = directory.checkpoint(self.task.model)
             before, remark = restore_replicas(path, state, stack.parameters, comm)
             lines = comm.on_root(lambda: self._keep_until(config, state.epoch, {}))
-        session.announce()
-        session.warn(remark)
+        self._announce(config, remark)
         if again:
             session.say(f"going on after epoch {state.epoch}")
-        session.warn_of_idle_ranks(config.minibatch)
         finite: Callable[[], None] | None = None
         comm.barrier()
         origin = perf_counter() - before
@@ -204,7 +248,7 @@ class Finetuning(Training[FinetuneConfig]):
             MetricsWriter(directory.metrics_file(self.name)) as writer,
         ):
             try:
-                for record in finetune(state, *own, comm, session.eager, wanted):
+                for record in finetune(state, *own, groups, wanted):
                     lines.append(asdict(record))
                     stopping = self._stopping(record)
                     if comm.rank == 0:
@@ -225,7 +269,17 @@ class Finetuning(Training[FinetuneConfig]):
             saver.finish()
         seconds = perf_counter() - origin
         comm.on_root(self._saving(state, seconds))
+        state.leave()
         return state, lines, seconds
+
+    def _announce(self, config: FinetuneConfig, remark: str) -> None:
+        session = self.session
+        session.announce()
+        session.warn(remark)
+        session.say(how_ranks_share(config))
+        session.warn(idle_ranks(config, session.comm.size))
+        if config.parallel == "rows":
+            session.warn_of_idle_ranks(config.minibatch)
 
     def _conclude(self, terms: _Terms, trained: _Trained) -> Summary:
         where = self.directory, self.session, terms.data

@@ -40,11 +40,15 @@ def sum_over_ranks(comm: Communicator, values: Array64) -> Array64:
 
 
 def _mean(sums: Iterable[tuple[float, int]], comm: Communicator) -> float:
-    """Return the mean over all rows, given sums over some; NaN for none. Collective."""
+    """Return the mean over all rows, given sums over some; NaN for none. Collective.
+
+    Sums are added in the order of ranks, whoever has which.
+    """
     totals = np.zeros(2)
-    for part in sums:
-        totals += part
-    total, n_rows = sum_over_ranks(comm, totals)
+    for parts in comm.allgather(list(sums)):
+        for part in parts:
+            totals += part
+    total, n_rows = totals
     return float(total / n_rows) if n_rows else float("nan")
 
 

@@ -1,10 +1,14 @@
-"""Backpropagation through a whole stack, data-parallel over all ranks.
+"""Backpropagation through a whole stack, by all ranks.
 
-See :mod:`mpilayer.train.strata` for what a rank holds.
+See :mod:`mpilayer.train.backpropagation` for how they share a minibatch, and
+:mod:`mpilayer.train.strata` for the rows that a rank holds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -14,19 +18,25 @@ from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import TrainingError
 from mpilayer.models.base import LayerShape
-from mpilayer.models.stack import DeepAutoencoder, Masks, Predictor, Stack
+from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.losses import SOFTMAX
 from mpilayer.optim.minibatch import DEFAULT_RATES, Optimizer, make_optimizer
-from mpilayer.parallel.comm import Communicator
+from mpilayer.parallel.comm import Communicator, SerialCommunicator
+from mpilayer.parallel.team import Team
+from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
+from mpilayer.train.backpropagation import Backpropagation, Minibatch
 from mpilayer.train.evaluate import (
     prediction_error,
     reconstruction_error,
     sum_over_ranks,
 )
+from mpilayer.train.groups import RowGroups
+from mpilayer.train.slices import OwnSlices
 from mpilayer.train.strata import Dropout, Strata
-from mpilayer.train.sums import EAGER_SECONDS, Sums
 
+# Validation rows are measured in blocks of so many.
+_BLOCK = 500
 _GAINS = {"sigmoid": 4.0, "relu": 2.0**0.5}
 
 
@@ -64,6 +74,8 @@ class FinetuneState:
         ``classify`` and ``regress``.
     config : FinetuneConfig
         How.
+    team : Team
+        Its ranks see the same parameters, until ``leave``.
 
     Attributes
     ----------
@@ -76,20 +88,21 @@ class FinetuneState:
         That of the last epoch, once the stack holds the best ones.
     """
 
-    def __init__(self, stack: Stack, config: FinetuneConfig) -> None:
-        vector = stack.parameters.vector
+    def __init__(
+        self, stack: Stack, config: FinetuneConfig, team: Team | None = None
+    ) -> None:
+        self._team = team or Team(SerialCommunicator())
         self.stack = stack
         self.config = config
         self.loss = SOFTMAX if config.task == "classify" else config.loss
         self.epoch = 0
-        self.optimizer: Optimizer = make_optimizer(
-            config.optimizer, vector.size, self.learning_rate
-        )
+        self.optimizer = self.new_optimizer(stack.parameters.vector.size)
         self.best_error = float("inf")
         self.best_epoch = 0
-        self.best: Array32 = vector.copy()
+        self.best: Array32 = stack.parameters.vector.copy()
         self.last: Array32 | None = None
-        self._gradients = stack.parameters.like()
+        if self._team.size > 1:
+            self._move(self._share)
 
     def arrays(self) -> dict[str, AnyArray]:
         """Return copies of the arrays that a checkpoint needs."""
@@ -144,43 +157,35 @@ class FinetuneState:
         patience = self.config.patience
         return bool(patience) and self.epoch - self.best_epoch >= patience
 
-    # Numbers that leave float32 are met after the epoch, in words.
-    @np.errstate(over="ignore", invalid="ignore")
     def step(
-        self, sums: Sums, visible: Array32, target: Array32, masks: Masks = ()
-    ) -> float:
-        """Descend on this rank's part of a minibatch; return its loss. Collective.
+        self,
+        training: Backpropagation,
+        now: Minibatch,
+        meanwhile: Callable[[], object],
+    ) -> None:
+        """Descend on a minibatch, see ``Backpropagation.step``. Collective."""
+        training.step(now, meanwhile)
 
-        The gradient is summed, not averaged, over the rows of all ranks (Santara et
-        al. 2016 §2.2 and §4), step by step of the stack while backpropagation goes on.
-        See ``Stack.gradient`` for the arguments.
-        """
-        self.optimizer.start_step()
-        loss = self.stack.gradient(
-            visible,
-            self.loss,
-            self._gradients,
-            self.optimizer.scale,
-            sums.updating(self._update),
-            target,
-            masks,
-        )
-        sums.finish()
-        return loss
+    def new_optimizer(self, size: int) -> Optimizer:
+        """Return the configured optimizer for so many parameters."""
+        return make_optimizer(self.config.optimizer, size, self.learning_rate)
 
-    def _update(self, where: slice, gradient: Array32) -> None:
-        parameters, config = self.stack.parameters, self.config
-        if config.weight_decay:
-            # Beside the optimizer, biases left out: Loshchilov and Hutter 2019.
-            kept = np.float32(1 - self.learning_rate * config.weight_decay)
-            for name in parameters:
-                span = parameters.span(name)
-                if (
-                    name.startswith("weights")
-                    and where.start <= span.start < where.stop
-                ):
-                    parameters[name][:] *= kept
-        self.optimizer.update(parameters.vector, gradient, where)
+    def leave(self) -> None:
+        """Take all out of shared memory, which may be given back then. Collective."""
+        self._move(np.copy)
+
+    def _share(self, vector: Array32) -> Array32:
+        shared: Array32 = self._team.array(vector.shape)
+        if self._team.is_head:
+            shared[:] = vector
+        return shared
+
+    def _move(self, copied: Callable[[Array32], Array32]) -> None:
+        self.stack.move(copied(self.stack.parameters.vector))
+        self.best = copied(self.best)
+        for name, vector in self.optimizer.state.items():
+            self.optimizer.state[name] = copied(vector)
+        self._team.barrier()
 
     def note(self, validation_error: float) -> None:
         """Keep the weights if they are the best so far; without a measure, the last."""
@@ -188,7 +193,8 @@ class FinetuneState:
         if validation_error < self.best_error or self.best_error == float("inf"):
             self.best_error = min(self.best_error, validation_error)
             self.best_epoch = self.epoch
-            self.best[:] = self.stack.parameters.vector
+            if self._team.is_head:
+                self.best[:] = self.stack.parameters.vector
 
     def check_finite(self, loss: float) -> None:
         """Check that training has not diverged, given the loss of all ranks.
@@ -240,26 +246,25 @@ def finetune(
     strata: Strata,
     train: Array32,
     validation: Array32,
-    comm: Communicator,
-    eager: float = EAGER_SECONDS,
+    groups: RowGroups,
     targets: tuple[Array32, Array32] | None = None,
 ) -> Iterator[FinetuneRecord]:
-    """Train the stack; yield after every epoch. Collective on ``comm``.
+    """Train the stack; yield after every epoch. Collective on all ranks.
 
-    Results agree to rounding for any number of ranks: sums of float32 gradients over
-    ranks are taken in another order than within a rank.
+    The weights are the same for any number of ranks in one team. More teams add up
+    float32 gradients in another order: then they agree to rounding.
 
     Parameters
     ----------
     state : FinetuneState
-        Where to go on; changed in place, equal on all ranks. At the end its stack holds
-        the best weights.
+        Where to go on; changed in place, equal on all ranks, of the team of ``groups``.
+        At the end its stack holds the best weights.
     strata, train : Strata, ndarray (n_samples, n_visible)
         This rank's share, and the rows that ``strata.rows`` names. *Local.*
     validation : ndarray (n_samples, n_visible)
-        This rank's. *Local.*
-    comm, eager
-        See ``Sums``.
+        This rank's, those of ``validation_rows``. *Local.*
+    groups : RowGroups
+        All ranks.
     targets : pair of ndarray (n_samples, n_out), optional
         What should come out of ``train`` and ``validation``; the rows themselves by
         default. *Local.*
@@ -270,50 +275,78 @@ def finetune(
         On all ranks, after an epoch: weights or loss are not finite any more. The state
         has the best weights until then.
     """
-    stack, sums = state.stack, Sums(comm, eager)
+    stack, comm, team = state.stack, groups.comm, groups.team
     wanted, measured = (train, None) if targets is None else targets
+    own = OwnSlices(
+        stack, state.optimizer, state.new_optimizer, groups, state.config.slices or 1
+    )
+    minibatch = state.config.minibatch
+    training = Backpropagation(stack, own, groups, state.loss, minibatch)
+    own.take()
     if state.epoch == 0:
         state.note(_error(stack, validation, measured, comm))
     while state.epoch < state.config.epochs and not state.out_of_patience:
         began = perf_counter()
-        sums.waited = 0.0
-        loss = _epoch(state, strata, train, wanted, sums)
-        trained = perf_counter()
-        total = float(sum_over_ranks(comm, np.array([loss]))[0])
+        own.sums.waited = team.waited = 0.0
+        _epoch(state, training, own, strata, (train, wanted))
+        team.barrier()
+        trained, waited = perf_counter(), own.sums.waited + team.waited
+        losses = np.array([training.losses.sum()])
+        total = float(sum_over_ranks(groups.peers, losses)[0])
         state.check_finite(total)
         error = _error(stack, validation, measured, comm)
         state.note(error)
+        team.barrier()
         yield FinetuneRecord(
             epoch=state.epoch,
             train_loss=total / strata.n_rows,
             validation_error=error,
-            training=trained - began - sums.waited,
-            allreduce=sums.waited,
+            training=trained - began - waited,
+            allreduce=waited,
             evaluating=perf_counter() - trained,
         )
     # Who goes on later goes on from the last weights.
     state.last = stack.parameters.vector.copy()
-    stack.parameters.vector[:] = state.best
+    team.barrier()
+    if team.is_head:
+        stack.parameters.vector[:] = state.best
+    team.barrier()
 
 
 def _epoch(
     state: FinetuneState,
+    training: Backpropagation,
+    own: OwnSlices,
     strata: Strata,
-    train: Array32,
-    wanted: Array32,
-    sums: Sums,
-) -> float:
-    """Pass once over the rows; return the loss of this rank's. Collective."""
-    config, dropout, loss = state.config, state.dropout, 0.0
-    state.optimizer.set_rate(state.learning_rate)
-    minibatches = strata.minibatches(config.seed, state.epoch, config.minibatch)
-    for step, chosen in enumerate(minibatches):
-        visible = train[chosen]
-        target = visible if wanted is train else wanted[chosen]
-        masks = dropout.masks(state.epoch, step, strata.first, len(chosen))
-        loss += state.step(sums, visible, target, masks)
+    rows: tuple[Array32, Array32],
+) -> None:
+    """Pass once over the rows; after the next barrier all is whole. Collective."""
+    config, dropout, epoch = state.config, state.dropout, state.epoch
+    own.optimizer.set_rate(state.learning_rate)
+    own.decay = state.learning_rate * config.weight_decay
+    (train, wanted), met = rows, deque[Minibatch]()
+    chosen = enumerate(
+        zip(
+            strata.minibatches(config.seed, epoch, config.minibatch),
+            strata.sizes(config.minibatch),
+            strict=True,
+        )
+    )
+
+    def meet() -> None:
+        for step, (where, n) in islice(chosen, 1):
+            visible = train[where]
+            target = visible if wanted is train else wanted[where]
+            masks = partial(dropout.mask, epoch=epoch, step=step)
+            met.append(training.meet(step, n, strata.first, (visible, target), masks))
+
+    training.losses[:] = 0
+    meet()
+    training.barrier()
+    while met:
+        state.step(training, met.popleft(), meet)
+    own.give()
     state.epoch += 1
-    return loss
 
 
 def random_weights(stack: Stack, seed: int, first: int = 0) -> None:
@@ -331,11 +364,22 @@ def random_weights(stack: Stack, seed: int, first: int = 0) -> None:
         stack.parameters[f"bias_{k}"][:] = 0
 
 
+def validation_rows(n_rows: int, comm: Communicator) -> tuple[int, int]:
+    """Return start and stop of this rank's part of so many rows: whole blocks.
+
+    So that each block has the same rows, and the sum over all the same digits, for any
+    number of ranks.
+    """
+    blocks = row_blocks(n_rows, _BLOCK)
+    start, stop = shard_bounds(len(blocks), comm.size)[comm.rank]
+    return min(start * _BLOCK, n_rows), min(stop * _BLOCK, n_rows)
+
+
 def _error(
     stack: Stack, rows: Array32, targets: Array32 | None, comm: Communicator
 ) -> float:
     """Return what the best weights have the least of. Collective."""
-    blocks = row_blocks(len(rows))
+    blocks = row_blocks(len(rows), _BLOCK)
     if isinstance(stack, Predictor) and targets is not None:
         labelled = ((rows[where], targets[where]) for where in blocks)
         return prediction_error(stack, labelled, comm)

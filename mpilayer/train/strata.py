@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32
-from mpilayer.models.stack import Masks
 from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
 
@@ -66,13 +65,20 @@ class Strata:
         if over:
             yield np.array([o[whole] for o in orders if len(o) > whole], np.intp)
 
+    def sizes(self, minibatch: int) -> Iterator[int]:
+        """Yield the rows of all ranks in every minibatch of an epoch."""
+        whole, over = divmod(self.n_rows, minibatch)
+        yield from [minibatch] * whole
+        if over:
+            yield over
+
 
 @dataclass(frozen=True)
 class Dropout:
     """Inverted dropout: what stays is divided by the probability that it does.
 
     Of the inputs of each step, ``widths``, the ``parts`` in [0, 1) are left out. Every
-    rank draws the masks of the whole ``minibatch`` and takes its rows: some tenths of a
+    rank draws the masks of the whole ``minibatch`` and takes its part: some tenths of a
     millisecond, and no number depends on the ranks. Srivastava et al. 2014.
     """
 
@@ -81,19 +87,13 @@ class Dropout:
     minibatch: int
     seed: int
 
-    def masks(self, epoch: int, step: int, first: int, n_rows: int) -> Masks:
-        """Return the factors (n_rows, width) for each step, of a rank's rows.
+    def mask(self, k: int, epoch: int, step: int) -> Array32 | None:
+        """Return the factors (minibatch, width) on what enters step k of the stack.
 
-        They begin at ``first`` in the minibatch of that epoch and step.
+        Of the minibatch ``step`` of that epoch; None where nothing is left out.
         """
-        if not any(self.parts):
-            return ()
-        return [
-            self._mask(k, epoch, step)[first : first + n_rows] if part else None
-            for k, part in enumerate(self.parts)
-        ]
-
-    def _mask(self, k: int, epoch: int, step: int) -> Array32:
+        if not self.parts[k]:
+            return None
         rng = stream(self.seed, "dropout", epoch, step, k)
         shape = (self.minibatch, self.widths[k])
         drawn = rng.integers(_LEVELS, size=shape, dtype=np.uint16)

@@ -11,9 +11,9 @@ from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.parallel.notice import Notice
 from mpilayer.train.finetune import FinetuneState, finetune
+from mpilayer.train.groups import RowGroups
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Keeper
-from mpilayer.train.strata import Strata
 from tests.support.pipeline import EPOCHS, TABLES, async_plan, each_epoch, train
 from tests.support.together import assert_all_received, caught, together
 from tests.support.toys import randomize, rows
@@ -65,13 +65,16 @@ def test_a_layer_that_diverges_ends_all_ranks(world, name, layer):
             assert everywhere == [found] * world.size
 
 
-def test_fine_tuning_that_diverges(world):
+@pytest.mark.parametrize("hosts", [lambda w: (), lambda w: [0] * w.size])
+def test_fine_tuning_that_diverges(world, hosts):
     stack = DeepAutoencoder([LayerShape(12, 8, "linear"), LayerShape(8, 4)])
     settings = {"minibatch": 20, "optimizer": "sgd", "loss": "squared"}
     config = FinetuneConfig(epochs=5, learning_rate=1e6, **settings)
-    strata = Strata.of_rank(90, 20, world.rank, world.size)
-    mine, state = rows(90)[slice(*strata.rows)], FinetuneState(randomize(stack), config)
-    found = caught(lambda: list(finetune(state, strata, mine, rows(0), world)))
+    groups = RowGroups(world, hosts(world))
+    strata = groups.strata(90, 20)
+    mine, stack = rows(90)[slice(*strata.rows)], randomize(stack)
+    state = FinetuneState(stack, config, groups.team)
+    found = caught(lambda: list(finetune(state, strata, mine, rows(0), groups)))
     everywhere = world.allgather(found)
     with together(world):
         assert found[::2] == (TrainingError, True)

@@ -64,16 +64,26 @@ def forward(p: Mapping[str, np.ndarray], kinds, rows, masks=()) -> list[np.ndarr
     return values
 
 
-def backward(p: Mapping[str, np.ndarray], kinds, rows) -> dict[str, np.ndarray]:
-    """Return the gradient of the summed squared error by backpropagation."""
-    values = forward(p, kinds, rows)
-    delta, gradient = 2 * (values[-1] - values[0]), {}
+def backward(
+    p: Mapping[str, np.ndarray], kinds, rows, masks=(), loss="squared", target=None
+) -> dict[str, np.ndarray]:
+    """Return the gradient of the summed loss by backpropagation."""
+    values = forward(p, kinds, rows, masks)
+    target, output = values[0] if target is None else target, values[-1]
+    if loss == "squared":
+        delta = 2 * (output - target)
+    elif loss == "softmax":
+        delta = np.exp(output) / np.exp(output).sum(axis=1, keepdims=True) - target
+    else:
+        delta = (output - target) / (output * (1 - output))
+    gradient = {}
     for k in reversed(range(len(kinds))):
-        z = values[k] @ p[f"weights_{k}"] + p[f"bias_{k}"]
+        enters = values[k] * masks[k] if masks else values[k]
+        z = enters @ p[f"weights_{k}"] + p[f"bias_{k}"]
         delta = delta * SLOPES[kinds[k]](z)
-        gradient[f"weights_{k}"] = values[k].T @ delta
+        gradient[f"weights_{k}"] = enters.T @ delta
         gradient[f"bias_{k}"] = delta.sum(axis=0)
-        delta = delta @ p[f"weights_{k}"].T
+        delta = delta @ p[f"weights_{k}"].T * (masks[k] if masks else 1)
     return gradient
 
 

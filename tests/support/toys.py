@@ -5,6 +5,11 @@ from itertools import pairwise
 import numpy as np
 
 from mpilayer.numerics.activations import activation
+from mpilayer.optim.minibatch import PlainDescent
+from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.train.backpropagation import Backpropagation
+from mpilayer.train.groups import RowGroups
+from mpilayer.train.slices import OwnSlices
 
 
 def rows(n_rows: int, n_columns: int = 12, seed: int = 0) -> np.ndarray:
@@ -73,8 +78,22 @@ def layer_gradient(
     return out, np.hstack(first)
 
 
-def stack_gradient(stack, visible, loss="squared", scale: float = 1.0, done=ignore):
-    """Return a stack's gradient and the loss."""
-    out = stack.parameters.like()
-    out.vector[:] = np.nan
-    return out, stack.gradient(visible, loss, out, scale, done)
+def stack_gradient(
+    stack, visible, loss="squared", scale=1.0, target=None, masks=(), slices=1
+):
+    """Return a stack's gradient times ``scale``, and the loss: a step of descent."""
+    target = visible if target is None else target
+    groups, before = RowGroups(SerialCommunicator()), stack.parameters.copy()
+    own = OwnSlices(
+        stack, PlainDescent(scale), lambda _: PlainDescent(scale), groups, slices
+    )
+    training = Backpropagation(stack, own, groups, loss, len(visible))
+    factors = dict(enumerate(masks))
+    now = training.meet(0, len(visible), 0, (visible, target), factors.get)
+    own.take()
+    training.step(now, lambda: None)
+    own.give()
+    gradient = stack.parameters.like()
+    gradient.vector[:] = before.vector - stack.parameters.vector
+    stack.parameters.vector[:] = before.vector
+    return gradient, float(training.losses.sum())

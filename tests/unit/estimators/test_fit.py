@@ -20,6 +20,7 @@ from mpilayer.estimators.rows import SparseRows
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.finetune import FinetuneState, finetune
+from mpilayer.train.groups import RowGroups
 from mpilayer.train.layer import monitored
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Pipeline
@@ -153,7 +154,7 @@ def test_a_stack_is_trained_as_the_command_does(schedule, more):
     stack = DeepAutoencoder.unroll([state.layer for state in states])
     config = FinetuneConfig(epochs=3, minibatch=10, optimizer="adam", **more)
     state, strata = FinetuneState(stack, config), Strata.of_rank(90, 10, 0, 1)
-    tuned = finetune(state, strata, X, rows.validation, SERIAL)
+    tuned = finetune(state, strata, X, rows.validation, RowGroups(SERIAL))
     losses = [record.train_loss for record in tuned]
     for name, view in stack.parameters.items():
         np.testing.assert_array_equal(estimator.parameters_[name], view)

@@ -10,7 +10,7 @@ from mpilayer.models.base import LayerShape
 from mpilayer.models.rbm import RBM
 from mpilayer.models.stack import DeepAutoencoder, Predictor
 from tests.support import plain
-from tests.support.toys import ignore, randomize, rows, stack_gradient
+from tests.support.toys import randomize, rows, stack_gradient
 
 SHAPES = (
     LayerShape(12, 8, "sigmoid", "tanh"),
@@ -78,14 +78,6 @@ def test_gradients_of_parts_of_a_minibatch_add_up(stack):
     assert not parts[2][0].vector.any()
 
 
-@pytest.mark.parametrize("n_rows", [15, 0])
-def test_steps_are_done_from_the_last_to_the_first(stack, n_rows):
-    done = []
-    stack_gradient(stack, rows(15)[:n_rows], done=lambda part, _: done.append(part))
-    spans = [stack.parameters.span(f"weights_{k}", f"bias_{k}") for k in range(6)]
-    assert done == spans[::-1]
-
-
 def test_a_bad_number_does_not_hide(stack):
     v = rows(15)
     v[3, 2] = nan
@@ -119,13 +111,6 @@ def masks(n_rows, widths=(12, 8, 6)):
     return [(1.5 * (rng.random((n_rows, n)) < 0.7)).astype("f") for n in widths]
 
 
-def gradient(model, v, loss, target, factors=()):
-    out = model.parameters.like()
-    out.vector[:] = np.nan
-    total = model.gradient(v, loss, out, 0.125, ignore, target, factors)
-    return out.vector, total
-
-
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("n_rows", [15, 0])
 @pytest.mark.parametrize(("loss", "classes"), LOSSES)
@@ -143,10 +128,10 @@ def test_loss_and_gradient(loss, classes, n_rows, masked):
             return plain.softmax_loss(target, output)
         return plain.loss(loss, v if target is None else target, output)
 
-    found, total = gradient(model, v, loss, target, factors)
+    found, total = stack_gradient(model, v, loss, 0.125, target, factors)
     assert total == pytest.approx(cost(model.parameters.vector), rel=1e-5)
     expected = plain.central_differences(cost, model.parameters.vector)
-    np.testing.assert_allclose(8 * found, expected, rtol=1e-3, atol=2e-4)
+    np.testing.assert_allclose(8 * found.vector, expected, rtol=1e-3, atol=2e-4)
     np.testing.assert_array_equal(v, rows(n_rows))
     if target is not None:
         np.testing.assert_array_equal(target, wanted(loss, n_rows))
@@ -155,10 +140,10 @@ def test_loss_and_gradient(loss, classes, n_rows, masked):
 def test_masks_of_ones_change_nothing():
     model, v, target = new_predictor(), rows(15), wanted("softmax", 15)
     ones = [np.ones_like(mask) for mask in masks(15)]
-    expected = gradient(model, v, "softmax", target)
+    expected = stack_gradient(model, v, "softmax", target=target)
     for factors in (ones, [None, None, ones[2]], [None]):
-        found = gradient(model, v, "softmax", target, factors)
-        np.testing.assert_array_equal(found[0], expected[0])
+        found = stack_gradient(model, v, "softmax", target=target, masks=factors)
+        np.testing.assert_array_equal(found[0].vector, expected[0].vector)
         assert found[1] == expected[1]
 
 
@@ -185,22 +170,31 @@ def test_scikit_learn_finds_the_same_loss():
     p = model.parameters
     other.coefs_ = [p[f"weights_{k}"] for k in range(3)]
     other.intercepts_ = [p[f"bias_{k}"] for k in range(3)]
-    _, found = gradient(model, v, "softmax", target)
+    _, found = stack_gradient(model, v, "softmax", target=target)
     expected = 40 * log_loss(chosen, other.predict_proba(v), labels=np.arange(4))
     assert found == pytest.approx(expected, rel=1e-5)
     np.testing.assert_array_equal(model.apply(v).argmax(axis=1), other.predict(v))
 
 
-def test_parts_are_complete_and_their_parameters_free():
-    stack = randomize(DeepAutoencoder([LayerShape(13, 7), LayerShape(7, 4)]))
-    v = rows(20, 13)
-    expected, value = stack_gradient(stack, v)
-    out, early = stack.parameters.like(), stack.parameters.like()
+# Units between first steps: for three slices, one, and, beside the output, two.
+WIDE = (LayerShape(9, 200), LayerShape(200, 70, hidden="tanh"), LayerShape(70, 130))
 
-    def take_and_spoil(part, gradient):
-        early.vector[part] = gradient
-        gradient[:] = np.nan
-        stack.parameters.vector[part] = np.nan
 
-    assert stack.gradient(v, "squared", out, 1.0, take_and_spoil) == value
-    np.testing.assert_array_equal(early.vector, expected.vector)
+@pytest.mark.parametrize("loss", ["cross-entropy", "softmax"])
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize("slices", [1, 2, 3])
+def test_slices_change_nothing_but_rounding(loss, n_layers, slices):
+    shapes, v, target = WIDE[:n_layers], rows(15, 9), None
+    model, factors = DeepAutoencoder(shapes), masks(15, (9, 200, 70, 130))
+    if loss == "softmax":
+        model, target = Predictor(shapes, CLASSES), wanted(loss, 15)
+        factors = factors[: n_layers + 1]
+    else:
+        factors = factors[:n_layers] + masks(15, (130, 70, 200)[3 - n_layers :])
+    randomize(model, deviation=0.2)
+    p = plain.named(model.parameters.shapes, model.parameters.vector)
+    kinds = [kind for *_, kind in model.steps]
+    expected = plain.backward(p, kinds, v, factors, loss, target)
+    found, _ = stack_gradient(model, v, loss, 1.0, target, factors, slices)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=2e-5)

@@ -22,6 +22,7 @@ from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.checkpoints import restore, saving
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.train.finetune import FinetuneState, finetune
+from mpilayer.train.groups import RowGroups
 from mpilayer.train.plans import Candidate
 from mpilayer.train.pretrain import Snapshot
 from mpilayer.train.sparse.descent import Descent
@@ -99,7 +100,7 @@ def tune(state, epochs):
     state.config = replace(state.config, epochs=epochs)
     train, validation = rows(110), rows(40, seed=1)
     strata = Strata.of_rank(len(train), 20, 0, 1)
-    return list(finetune(state, strata, train, validation, SERIAL))
+    return list(finetune(state, strata, train, validation, RowGroups(SERIAL)))
 
 
 def test_a_fine_tuned_stack(directory):

@@ -8,7 +8,9 @@ from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.evaluate import prediction_error, reconstruction_error, targets
-from mpilayer.train.finetune import FinetuneState, Strata, finetune, random_weights
+from mpilayer.train.finetune import FinetuneState, finetune, random_weights
+from mpilayer.train.groups import RowGroups
+from mpilayer.train.strata import Strata
 from tests.support import plain
 from tests.support.toys import randomize, rows
 
@@ -44,7 +46,7 @@ def epochs(state, validation=VALIDATION):
     labels = (wanted(state, TRAIN), wanted(state, validation))
     if state.config.task == "autoencode":
         labels = None
-    return finetune(state, strata, TRAIN, validation, SERIAL, targets=labels)
+    return finetune(state, strata, TRAIN, validation, RowGroups(SERIAL), labels)
 
 
 def run(state, validation=VALIDATION):
@@ -95,7 +97,8 @@ def test_sgd_is_the_plain_one(task):
     for epoch, rate in enumerate([0.004, 0.004 * 0.7]):
         losses.append(0)
         for step, chosen in enumerate(strata.minibatches(4, epoch, 20)):
-            masks = state.dropout.masks(epoch, step, 0, len(chosen))
+            masks = [state.dropout.mask(k, epoch, step) for k in range(len(kinds))]
+            masks = [m[: len(chosen)] for m in masks]
             target = wanted(state, TRAIN[chosen])
 
             def cost(v, visible=TRAIN[chosen], target=target, masks=masks):

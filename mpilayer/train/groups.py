@@ -1,0 +1,189 @@
+"""Row groups: ranks in teams, each of which has its rows of every minibatch.
+
+And what ranks share, units or rows: decided by settings alone, never by the ranks.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+from mpilayer.config import FinetuneConfig
+from mpilayer.errors import ConfigError
+from mpilayer.models.base import LayerShape
+from mpilayer.parallel.comm import Communicator, SerialCommunicator
+from mpilayer.parallel.team import Team
+from mpilayer.partition import shard_bounds
+from mpilayer.train.layer import TILE, most_slices
+from mpilayer.train.strata import Strata
+from mpilayer.train.sums import EAGER_SECONDS
+from mpilayer.words import count
+
+ROWS_FROM = 1000
+"""Rows of a minibatch from which ranks share rows: the gradient, which they add up
+then, weighs less than the products. Measured, see docs/results.md."""
+
+USUAL_SLICES = 4
+"""On one rank they cost less than what a machine's speed varies by."""
+
+
+def most_slices_of(shapes: Sequence[LayerShape], task: str) -> int:
+    """Return into how many slices units can be cut: so many ranks of a host are of use.
+
+    Of the steps of a stack of these layers every other one is cut, see ``slices``.
+    """
+    widths = [shape.n_hidden for shape in shapes]
+    if task == "autoencode":
+        widths += [shape.n_visible for shape in reversed(shapes)]
+    else:
+        widths += [1]
+    return max(map(most_slices, widths[: len(widths) - 1 : 2]), default=1)
+
+
+def resolved(config: FinetuneConfig, shapes: Sequence[LayerShape]) -> FinetuneConfig:
+    """Return the settings with what is chosen for a stack of these layers filled in.
+
+    Raises
+    ------
+    ConfigError
+        There are slices where there can be none, or too many of them.
+    """
+    most, given = most_slices_of(shapes, config.task), config.slices
+    ways, large = {"auto": "units"}, config.minibatch >= ROWS_FROM
+    if large and given < 2:
+        ways = {"auto": "rows"}
+    way = ways.get(config.parallel, config.parallel)
+    if way == "rows":
+        if given > 1:
+            raise ConfigError(
+                f"--slices is for --parallel units; got {given} and --parallel rows. "
+                "Leave one of them out."
+            )
+        return replace(config, parallel=way, slices=1)
+    if given > most:
+        raise ConfigError(
+            f"a slice must have at least {TILE} units; got --slices {given}, and the "
+            f"layers that are cut have units for {most}. Give at most {most}."
+        )
+    return replace(config, parallel=way, slices=given or min(USUAL_SLICES, most))
+
+
+def check_ranks(
+    config: FinetuneConfig, shapes: Sequence[LayerShape], hosts: Sequence[str]
+) -> None:
+    """Check that no rank has nothing to do because there are too few slices.
+
+    A stack of small layers may have ranks that are idle; see ``idle_ranks``.
+
+    Raises
+    ------
+    ConfigError
+        There are more ranks on one of the ``hosts``, of each rank, than slices.
+    """
+    most = most_slices_of(shapes, config.task)
+    name, ranks = Counter(hosts).most_common(1)[0]
+    if config.parallel == "units" and most > 1 and ranks > config.slices:
+        raise ConfigError(
+            "there must not be more ranks on a host than slices of units; got "
+            f"{ranks} ranks on {name} and {config.slices} slices. Start "
+            f"{config.slices}, or train with --slices up to {most}, which decides how "
+            "weights are rounded, or with --parallel rows."
+        )
+
+
+def how_ranks_share(config: FinetuneConfig) -> str:
+    """Return what ranks share, and why, for the start of a log."""
+    rows = f"minibatches of {config.minibatch} rows"
+    if config.parallel == "rows":
+        return f"{rows}, shared by the ranks: weights agree to rounding for any number"
+    return (
+        f"{rows}, units in {count(config.slices, 'slice')}: the same weights for any "
+        "number of ranks of a host"
+    )
+
+
+def idle_ranks(config: FinetuneConfig, n_ranks: int) -> str:
+    """Return a warning that there is nothing to share, or an empty text."""
+    if n_ranks == 1 or config.slices > 1 or config.parallel == "rows":
+        return ""
+    return (
+        f"{n_ranks} ranks, and only one on each host has work: layers of fewer than "
+        f"{2 * TILE} units are not cut into slices. Start 1, or train with --parallel "
+        "rows"
+    )
+
+
+class RowGroups:
+    """All ranks, in teams of one size. Collective to make and, as a context, to leave.
+
+    A team cuts its rows' work by slices of units; ranks of the same place in their
+    teams have the same slices, and add up what they find for them.
+
+    Parameters
+    ----------
+    comm : Communicator
+        All ranks.
+    teams : sequence
+        Of each rank, what all ranks of its team share: by default each is one.
+    eager : float
+        Seconds that a rank waits for others before it sleeps.
+
+    Attributes
+    ----------
+    comm, team, peers : Communicator, Team, Communicator
+        All ranks; those that share this rank's rows; those that share its slices.
+    numbers : list of int
+        Of each rank, if all are counted team by team.
+    eager : float
+        As given.
+
+    Raises
+    ------
+    ConfigError
+        On all ranks: teams of different sizes.
+    """
+
+    def __init__(
+        self,
+        comm: Communicator,
+        teams: Sequence[object] = (),
+        eager: float = EAGER_SECONDS,
+    ) -> None:
+        self.comm, self.eager = comm, eager
+        names = list(teams or range(comm.size))
+        sizes = Counter(names)
+        if len(set(sizes.values())) > 1:
+            found = ", ".join(f"{n} on {name}" for name, n in sizes.items())
+            raise ConfigError(
+                "to share the units of a stack, every host must have the same number "
+                f"of ranks; found {found}. Start {min(sizes.values())} on each, or "
+                "share rows with --parallel rows."
+            ).of_all_ranks()
+        order = {name: number for number, name in enumerate(sizes)}
+        size, number = sizes[names[0]], order[names[comm.rank]]
+        place = names[: comm.rank].count(names[comm.rank])
+        teams_in_turn = sorted(range(comm.size), key=lambda rank: order[names[rank]])
+        self.numbers = [teams_in_turn.index(rank) for rank in range(comm.size)]
+        alone = SerialCommunicator()
+        together, apart = size == comm.size, size == 1
+        own = comm if together else alone if apart else comm.split(number)
+        self.team = Team(own, eager)
+        self.peers = comm if apart else alone if together else comm.split(place)
+        self._first = number * size
+
+    def strata(self, n_rows: int, minibatch: int) -> Strata:
+        """Return this rank's part of every minibatch of so many training rows."""
+        number = self.numbers[self.comm.rank]
+        return Strata.of_rank(n_rows, minibatch, number, self.comm.size)
+
+    def of_team(self, minibatch: int) -> slice:
+        """Return which rows of a minibatch are the team's."""
+        bounds = shard_bounds(minibatch, self.comm.size)
+        last = self._first + self.team.size - 1
+        return slice(bounds[self._first][0], bounds[last][1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.team.__exit__(*error)
