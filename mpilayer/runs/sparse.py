@@ -46,6 +46,7 @@ class SparseTraining(Training[SparseConfig]):
     """
 
     name = SPARSE
+    _remark = ""  # on how it goes on; on rank 0
 
     def _facts_of(self, data: Path, config: SparseConfig) -> Facts:
         return sparse_facts(data, config, self._averages(config))
@@ -74,7 +75,7 @@ class SparseTraining(Training[SparseConfig]):
         terms = super()._look()
         known = before.shards or (asked is not None and asked.shards)
         if self._averages(before) and not known:
-            self.session.warn(
+            self._remark = (
                 "the run does not say over how many shards it averages, as it is one "
                 f"of a former version; taking {terms.config.shards}, for the ranks of "
                 "now. If it began on others, give --resume auto --shards and their "
@@ -122,6 +123,7 @@ class SparseTraining(Training[SparseConfig]):
         idle = n_ranks - len(cut.blocks)
         enough = n_train // _ROWS_OF_A_RANK if config.optimizer != "sgd" else 0
         session.announce(min(enough, len(cut.blocks)))
+        session.warn(self._remark)
         if config.kl == "average":
             shards = count(len(cut.shards), "shard")
             session.say(f"sparsity term averaged over {shards} of {n_train} rows")
