@@ -211,7 +211,9 @@ def _misfit(layout: str, must: str, found: str) -> ConfigError:
     )
 
 
-def describe(places: Sequence[Place], sizes: Sequence[int]) -> str:
+def describe(
+    places: Sequence[Place], sizes: Sequence[int], slices: Sequence[int] = ()
+) -> str:
     """Return which ranks have which layers; ``sizes`` are those from the data on."""
     parts = []
     for place in places:
@@ -220,6 +222,9 @@ def describe(places: Sequence[Place], sizes: Sequence[int]) -> str:
         if len(layers) > 1:
             which = f"layers {layers.start + 1}-{layers.stop}"
         units = "-".join(map(str, sizes[layers.start : layers.stop + 1]))
+        cuts = slices[layers.start : layers.stop]
+        if any(n > 1 for n in cuts):
+            units += f", slices {','.join(map(str, cuts))}"
         parts.append(f"{_named(ranks)}: {which} ({units})")
     return "; ".join(parts)
 

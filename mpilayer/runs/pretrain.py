@@ -146,7 +146,8 @@ class Pretraining(Training[PretrainConfig]):
         places = self._places(config, terms.facts, terms.table)
         shapes = layer_shapes(config, terms.facts.n_visible)
         session.announce()
-        session.say(describe(places, [terms.facts.n_visible, *config.layers]))
+        sizes = [terms.facts.n_visible, *config.layers]
+        session.say(describe(places, sizes, config.slices_of_layers))
         with team_up(session.comm, places, session.eager) as (team, own, heads):
             states = [LayerState(config, shapes, index, team) for index in own]
             return self._train_layers(terms, plan, rows, states, cut, heads)
