@@ -54,6 +54,7 @@ evaluations = 6
 """
 MODES = {
     "pretrain": f"pretrain DATA --run RUN --layers 8,6 --epochs 3 {_SMALL}",
+    "teams": f"pretrain DATA --run RUN --layers 130,6 --slices 2,1 --epochs 3 {_SMALL}",
     "finetune": f"finetune RUN --epochs 3 --optimizer adam {_SMALL}",
     "sparse": f"sparse DATA --run RUN {_SPARSE} {_SMALL}",
     "compare": f"compare DATA --run RUN {_SPARSE} {_SMALL}",

@@ -11,6 +11,7 @@ FAULTS = [
     Fault("pretrain", 2, 1, "open", "EMFILE", 20),
     Fault("pretrain", 2, 1, "fsync", "EROFS", 3, lasting=True),
     Fault("pretrain", 0, 0, "unlink", "EIO", 12, lasting=True),
+    Fault("teams", 3, 0, "write", "ENOSPC", 9, lasting=True),
     Fault("finetune", 0, 0, "rename", "EIO", 3),
     Fault("finetune", 2, 1, "read", "EMFILE", 9),
     Fault("finetune", 2, 0, "open", "EROFS", 30, lasting=True),

@@ -47,6 +47,7 @@ def call(*arguments, **options):
 """
 PLACES = {
     "training": ("mpilayer.train.layer", "LayerState", "train_epoch", 3),
+    "minibatch": ("mpilayer.models.rbm", "_RBMSlice", "rise", 20),
     "fine-tuning": ("mpilayer.train.finetune", "FinetuneState", "step", 7),
     "sparse": ("mpilayer.models.sparse", "SparseAutoencoder", "fire", 20),
     "ended": ("mpilayer.parallel.notice", "Notice", "close", 1),
