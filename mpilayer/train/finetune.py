@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.arrays import AnyArray, Array32, StoredRows, row_blocks
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import TrainingError
 from mpilayer.models.base import LayerShape
@@ -244,7 +244,7 @@ def first_stack(
 def finetune(
     state: FinetuneState,
     strata: Strata,
-    train: Array32,
+    train: Array32 | StoredRows,
     validation: Array32,
     groups: RowGroups,
     targets: tuple[Array32, Array32] | None = None,
@@ -318,7 +318,7 @@ def _epoch(
     training: Backpropagation,
     own: OwnSlices,
     strata: Strata,
-    rows: tuple[Array32, Array32],
+    rows: tuple[Array32 | StoredRows, Array32 | StoredRows],
 ) -> None:
     """Pass once over the rows; after the next barrier all is whole. Collective."""
     config, dropout, epoch = state.config, state.dropout, state.epoch
