@@ -21,8 +21,8 @@ from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.losses import SOFTMAX
 from mpilayer.optim.minibatch import DEFAULT_RATES, Optimizer, make_optimizer
-from mpilayer.parallel.comm import Communicator, SerialCommunicator
-from mpilayer.parallel.team import Team
+from mpilayer.parallel.comm import Communicator
+from mpilayer.parallel.team import ALONE, Team
 from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
 from mpilayer.train.backpropagation import Backpropagation, Minibatch
@@ -89,10 +89,9 @@ class FinetuneState:
     """
 
     def __init__(
-        self, stack: Stack, config: FinetuneConfig, team: Team | None = None
+        self, stack: Stack, config: FinetuneConfig, team: Team = ALONE
     ) -> None:
-        self._team = team or Team(SerialCommunicator())
-        self.stack = stack
+        self._team, self.stack = team, stack
         self.config = config
         self.loss = SOFTMAX if config.task == "classify" else config.loss
         self.epoch = 0
