@@ -11,6 +11,7 @@ share are not in it.
 
 import argparse
 from collections.abc import Iterator
+from itertools import pairwise
 from time import process_time
 from unittest import mock
 
@@ -63,9 +64,7 @@ def epochs(
     groups: RowGroups, n_slices: int, options: argparse.Namespace
 ) -> Iterator[training.FinetuneRecord]:
     """Return fine-tuning that has no end."""
-    stack = DeepAutoencoder(
-        [LayerShape(*pair) for pair in zip(SIZES, SIZES[1:], strict=False)]
-    )
+    stack = DeepAutoencoder([LayerShape(*pair) for pair in pairwise(SIZES)])
     training.random_weights(stack, 0)
     batch = options.minibatch
     settings = {"optimizer": options.optimizer, "minibatch": batch}
