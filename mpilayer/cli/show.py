@@ -18,8 +18,8 @@ from mpilayer.errors import CheckpointError
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Goals
 from mpilayer.store.metrics import MetricsReader
-from mpilayer.train.record import KINDS
-from mpilayer.words import count
+from mpilayer.train.record import KINDS, at_barriers
+from mpilayer.words import count, spans
 
 # As many fit into 80 columns, of short labels and counts below 10,000.
 _MOST_CLASSES = 10
@@ -209,11 +209,29 @@ def time_table(summary: dict[str, Any]) -> Table:
     """Return where the time of each layer went, in seconds."""
     counts = ("layer", "rank", "epochs")
     rows = [
-        [*(str(layer[k]) for k in counts), *(number(layer[k]) for k in KINDS)]
+        [
+            str(layer["layer"]),
+            spans(rank for rank, *_ in layer.get("team", ())) or str(layer["rank"]),
+            str(layer["epochs"]),
+            *(number(layer[k]) for k in KINDS),
+        ]
         for layer in summary["layers"]
     ]
     title = "Seconds of each layer in pre-training"
     return table(title, (*counts, *KINDS), rows, left=0)
+
+
+def team_table(summary: dict[str, Any]) -> Table | None:
+    """Return how evenly the ranks of teams worked, None if there were no teams."""
+    rows = []
+    for layer in summary["layers"]:
+        if team := layer.get("team"):
+            work = sorted(seconds for _, seconds, _ in team)
+            shares = number(work[0]), number(work[-1]), f"{at_barriers(team):.0%}"
+            rows.append([str(layer["layer"]), *shares])
+    head = ("layer", "least at work", "most at work", "share at barriers")
+    title = "Seconds of a rank in training, by team"
+    return table(title, head, rows, left=0) if rows else None
 
 
 def cost_table(summary: dict[str, Any]) -> Table:

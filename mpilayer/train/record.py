@@ -1,6 +1,6 @@
 """What an epoch of a layer was, and where its time went."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,30 @@ def seconds_of(record: Mapping[str, Any]) -> dict[str, float]:
 def end_of(record: Mapping[str, Any]) -> float:
     """Return when an epoch ended, in seconds of training: it waits before it starts."""
     return float(record["started"] + sum(record[k] for k in KINDS if k != "waiting"))
+
+
+def team_of(records: Iterable["EpochRecord"]) -> list[tuple[int, float, float]]:
+    """Return what the ranks of a layer's teams did in all epochs, as ``team`` of one.
+
+    Empty if it never had more than one.
+    """
+    sums: dict[int, tuple[float, float]] = {}
+    for record in records:
+        for rank, work, waiting in record.team:
+            before = sums.get(rank, (0.0, 0.0))
+            sums[rank] = before[0] + work, before[1] + waiting
+    return [(rank, *sums[rank]) for rank in sorted(sums)]
+
+
+def at_barriers(team: Sequence[Sequence[float]]) -> float:
+    """Return the part of a team's seconds of training that its ranks were at barriers.
+
+    Parameters
+    ----------
+    team : sequence of (rank, seconds at work, seconds at barriers)
+    """
+    work, waiting = (sum(own[place] for own in team) for place in (1, 2))
+    return waiting / (work + waiting) if work + waiting else 0.0
 
 
 @dataclass(frozen=True)
