@@ -217,12 +217,8 @@ def without_slice(places: Sequence[Place], slices: Sequence[int]) -> str:
         for place in places
         for rank in place.ranks[max(slices[layer] for layer in place.layers) :]
     ]
-    if not idle:
-        return ""
-    return (
-        f"{which_ranks(idle)} {'has' if len(idle) == 1 else 'have'} no slice to train. "
-        "Start fewer ranks, or name the teams with --layout."
-    )
+    words = "without a slice to train. Start fewer, or name the teams with --layout."
+    return f"{which_ranks(idle)} {words}" if idle else ""
 
 
 def describe(places: Sequence[Place], sizes: Sequence[int]) -> str:

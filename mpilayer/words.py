@@ -1,6 +1,6 @@
 """Numbers of things in words, for messages and tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 
 def plural(what: str, number: float) -> str:
@@ -21,16 +21,13 @@ def few(names: Sequence[str], most: int) -> str:
 
 def spans(numbers: Iterable[int]) -> str:
     """Return numbers in order, those that follow one another as one: ``0-2,5``."""
-    found: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if found and number == found[-1][-1] + 1:
-            found[-1].append(number)
-        else:
-            found.append([number])
-    ends = (dict.fromkeys((own[0], own[-1])) for own in found)
-    return ",".join("-".join(map(str, own)) for own in ends)
+    ordered = sorted(set(numbers))
+    firsts = [n for n in ordered if n - 1 not in ordered]
+    lasts = [n for n in ordered if n + 1 not in ordered]
+    pairs = zip(firsts, lasts, strict=True)
+    return ",".join(f"{a}-{b}" if a < b else str(a) for a, b in pairs)
 
 
-def which_ranks(numbers: Sequence[int]) -> str:
+def which_ranks(numbers: Collection[int]) -> str:
     """Return which ranks they are, such as ``rank 3`` and ``ranks 0-2``."""
     return f"{plural('rank', len(numbers))} {spans(numbers)}"

@@ -41,8 +41,6 @@ def show_result(
         tell(_draw_filters(RunDirectory(run), summary))
     elif command == PRETRAIN:
         out.print(show.time_table(summary))
-        if teams := show.team_table(summary):
-            out.print(teams)
         out.print(show.error_table(summary))
         following = f" Next: mpilayer finetune {run}" if alone else ""
         tell(f"Pre-training took {summary['pretrain_seconds']:.1f} s.{following}")

@@ -206,32 +206,18 @@ def confusion_table(result: dict[str, Any]) -> Table:
 
 
 def time_table(summary: dict[str, Any]) -> Table:
-    """Return where the time of each layer went, in seconds."""
-    counts = ("layer", "rank", "epochs")
-    rows = [
-        [
-            str(layer["layer"]),
-            spans(rank for rank, *_ in layer.get("team", ())) or str(layer["rank"]),
-            str(layer["epochs"]),
-            *(number(layer[k]) for k in KINDS),
-        ]
-        for layer in summary["layers"]
-    ]
-    title = "Seconds of each layer in pre-training"
-    return table(title, (*counts, *KINDS), rows, left=0)
-
-
-def team_table(summary: dict[str, Any]) -> Table | None:
-    """Return how evenly the ranks of teams worked, None if there were no teams."""
-    rows = []
+    """Return where the time of each layer went, in seconds; of a team its head's."""
+    counts, rows, shares = ("layer", "rank", "epochs"), [], []
     for layer in summary["layers"]:
+        cells = [*(str(layer[k]) for k in counts), *(number(layer[k]) for k in KINDS)]
         if team := layer.get("team"):
-            work = sorted(seconds for _, seconds, _ in team)
-            shares = number(work[0]), number(work[-1]), f"{at_barriers(team):.0%}"
-            rows.append([str(layer["layer"]), *shares])
-    head = ("layer", "least at work", "most at work", "share at barriers")
-    title = "Seconds of a rank in training, by team"
-    return table(title, head, rows, left=0) if rows else None
+            cells[1] = spans(rank for rank, *_ in team)
+            shares.append(f"{at_barriers(team):.0%} in layer {cells[0]}")
+        rows.append(cells)
+    made = table("Seconds of each layer in pre-training", (*counts, *KINDS), rows, 0)
+    # A column more would be too wide.
+    made.caption = f"at barriers: {', '.join(shares)}" if shares else None
+    return made
 
 
 def cost_table(summary: dict[str, Any]) -> Table:

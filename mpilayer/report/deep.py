@@ -275,11 +275,11 @@ def _space_time(run: Run) -> Iterator[html.Part]:
         "arrows from where an output left a layer to the epoch above that first used "
         "it."
     )
-    if any(lane.team for lane in lanes):
+    if any(lane.n_others for lane in lanes):
         says += (
-            " Of a team the bar is that of its head, the rank that sends and measures; "
-            "the others have lanes below it. Barriers, at which ranks wait for one "
-            "another in every minibatch, are drawn after the work of the epoch."
+            " Of a team the bar is its head's, and the others have lanes below, grey "
+            "where they wait; the barriers of all minibatches are drawn after the work "
+            "of the epoch."
         )
     picture = html.Picture(spacetime.diagram(lanes, alt=f"{alt} of {run.name}"), alt)
     yield html.Figure(name, title, says, [picture], "wide")
@@ -312,28 +312,27 @@ def times_table(run: Run) -> html.Markup:
     # Seconds of short runs would all be 0.00.
     is_short = all(sum(sums.values()) < 1 for sums in times)
     unit, factor = ("Milliseconds", 1e3) if is_short else ("Seconds", 1)
-    rows, teams = [], [team_of(epochs) for epochs in run.layers]
+    rows = []
     for index, (epochs, sums) in enumerate(zip(run.layers, times, strict=True)):
-        held = _ranks(epochs) or html.NOTHING
+        held, team = _ranks(epochs) or html.NOTHING, team_of(epochs)
         total = sum(sums.values())
         share = f"{sums['waiting'] / total:.0%}" if total else html.NOTHING
+        barriers = f"{at_barriers(team):.0%}" if team else html.NOTHING
         cells = [
             held,
             str(len(epochs)),
             *(words.digits(factor * sums[k]) for k in KINDS),
         ]
-        rows.append([f"layer {index + 1}", *cells, share])
-    head, says = ["", "rank", "epochs", *KINDS.values(), "share waited"], ""
-    if any(teams):
-        head.append("at barriers")
-        says = (
-            " Of teams the seconds are those of the head; at barriers: the share of "
-            "training that a team's ranks waited for one another."
-        )
-        for row, team in zip(rows, teams, strict=True):
-            row.append(f"{at_barriers(team):.0%}" if team else html.NOTHING)
-    title = f"{unit} of each layer in pre-training, by kind.{says}"
-    return html.table(title, head, rows)
+        rows.append([f"layer {index + 1}", *cells, share, barriers])
+    head = ("", "rank", "epochs", *KINDS.values(), "share waited", "at barriers")
+    says, n_columns = "; of a team its head's", len(head)
+    if all(row[-1] == html.NOTHING for row in rows):
+        says, n_columns = "", n_columns - 1
+    return html.table(
+        f"{unit} of each layer in pre-training, by kind{says}.",
+        head[:n_columns],
+        [row[:n_columns] for row in rows],
+    )
 
 
 def _ranks(epochs: Sequence[Epoch]) -> str:

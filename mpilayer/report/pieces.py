@@ -22,6 +22,15 @@ class Piece(NamedTuple):
     start: float
     stop: float
     epoch: Epoch
+    place: int  # of the rank in its team
+
+    @property
+    def tip(self) -> str:
+        """What it says when pointed at."""
+        epoch, team = self.epoch, self.epoch.team
+        who = f"rank {team[self.place][0]}, " if team else ""
+        what = f"{who}epoch {epoch.epoch}, output {epoch.used}: {NAMES[self.kind]}"
+        return f"{what}, {self.stop - self.start:.3g} s"
 
 
 @dataclass
@@ -69,7 +78,7 @@ def _done(epochs: Sequence[Epoch], place: int) -> Iterator[Piece]:
             continue
         work = min(epoch.training, epoch.team[place][1] if epoch.team else math.inf)
         waiting = max(now, epoch.started - epoch.waiting)
-        yield Piece("waiting", waiting, epoch.started, epoch)
+        yield Piece("waiting", waiting, epoch.started, epoch, place)
         now = epoch.started
         for kind, seconds in (
             ("training", work),
@@ -80,7 +89,7 @@ def _done(epochs: Sequence[Epoch], place: int) -> Iterator[Piece]:
             ("waiting" if place > 1 else "monitor", epoch.monitor),
         ):
             start, now = now, now + seconds
-            yield Piece(kind, start, now, epoch)
+            yield Piece(kind, start, now, epoch, place)
 
 
 def _thinned(some: Iterator[Piece], frame: Frame) -> Iterator[Piece]:
@@ -101,7 +110,7 @@ def _thinned(some: Iterator[Piece], frame: Frame) -> Iterator[Piece]:
         groups.append([piece])
     for group in groups:
         sums = dict.fromkeys(NAMES, 0.0)
-        for kind, start, stop, _ in group:
-            sums[kind] += stop - start
+        for piece in group:
+            sums[piece.kind] += piece.stop - piece.start
         most = max(sums, key=lambda kind: sums[kind])
-        yield Piece(most, group[0].start, group[-1].stop, group[0].epoch)
+        yield group[0]._replace(kind=most, stop=group[-1].stop)

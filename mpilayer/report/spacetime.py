@@ -16,13 +16,13 @@ from itertools import accumulate, pairwise
 from mpilayer.report.html import colour
 from mpilayer.report.pieces import LEAST_SENDING, NAMES, Frame, Piece, pieces
 from mpilayer.report.run import Epoch
-from mpilayer.words import spans
+from mpilayer.words import which_ranks
 
 _WIDTH, _LEFT, _RIGHT = 1040, 150, 74
 _TOP, _STRIP, _BAR, _GAP, _BOTTOM = 44, 50, 22, 34, 46
-# Of the lanes of a team: what parts them from the bar, what they may take, the height
-# of one, and that from which on each has its name.
-_APART, _ROOM_FOR_LANES, _LANE, _NAMED = 5, 90, (3, 10), 9
+# Of the lanes of a team: what parts them from the bar, what they may take, and the
+# least and the largest height of one.
+_APART, _ROOM_FOR_LANES, _LANE = 5, 90, (3, 10)
 # Height and place of a kind within the bar, as parts of it; the fill.
 _LOOKS = {
     "training": (1.0, 0.0, f"fill:{colour('c0')}"),
@@ -46,7 +46,7 @@ _PATTERNS = (
     f'<rect width="4" height="4" style="fill:{colour("paper")}"/>'
     f'<rect width="4" height="2" style="fill:{colour("c2")}"/></pattern>'
 )
-# In a thin lane dashes would be a haze.
+# In thin lanes dashes would be a haze.
 _THIN_WAITING = f"fill:{colour('soft')};opacity:.45"
 # Of teams alone.
 _BARRIERS = (
@@ -70,24 +70,20 @@ class Lane:
     epochs: Sequence[Epoch]
 
     @property
-    def team(self) -> list[str]:
-        """The ranks of each place in the team, in words; none of a single rank."""
-        teams = [epoch.team for epoch in self.epochs]
-        return [
-            f"rank {spans(team[place][0] for team in teams if place < len(team))}"
-            for place in range(max(map(len, teams), default=0))
-        ]
+    def n_others(self) -> int:
+        """How many ranks of a team there were at most besides its head."""
+        return max(0, *(len(epoch.team) - 1 for epoch in self.epochs), 0)
 
     @property
     def lane(self) -> int:
-        """The height of what each rank but the head has."""
+        """The height of what each of them has."""
         least, most = _LANE
-        return max(least, min(most, _ROOM_FOR_LANES // max(1, len(self.team) - 1)))
+        return max(least, min(most, _ROOM_FOR_LANES // max(1, self.n_others)))
 
     @property
     def depth(self) -> int:
         """The height of the lanes below the bar."""
-        return _APART + self.lane * (len(self.team) - 1) if self.team else 0
+        return self.n_others and _APART + self.lane * self.n_others
 
 
 def diagram(
@@ -102,7 +98,7 @@ def diagram(
     first, last = window or (0.0, max(ends, default=1.0) or 1.0)
     frame = Frame(first, last, _LEFT, _WIDTH - _RIGHT, window is not None)
     done = [
-        [pieces(lane.epochs, place, frame) for place in range(max(1, len(lane.team)))]
+        [pieces(lane.epochs, place, frame) for place in range(1 + lane.n_others)]
         for lane in lanes
     ]
     frame.tips = sum(len(own) for ranks in done for own in ranks) <= _MOST_TIPS
@@ -148,23 +144,19 @@ def _of_team(
     lane: Lane, ranks: Sequence[Sequence[Piece]], frame: Frame, top: float
 ) -> Iterator[str]:
     """Yield the bar of the head, and below it a lane of each other rank."""
-    if not lane.team:
-        yield from _bars(ranks[0], frame, top)
-        return
-    right, first = _WIDTH - _RIGHT + 7, top + _BAR + _APART
-    head, *others = lane.team
-    for place, (name, own) in enumerate(zip(others, ranks[1:], strict=True)):
-        lies = first + place * lane.lane
-        yield from _bars(own, frame, lies, lane.lane - 1, f"{name}, ")
-        if lane.lane >= _NAMED:
-            yield _text(right, lies + 8, name, "start", "soft", 10)
+    first = top + _BAR + _APART
+    for place, own in enumerate(ranks[1:]):
+        yield from _bars(own, frame, first + place * lane.lane, lane.lane - 1)
     # Above the lanes, into which what it sends reaches.
-    yield from _bars(ranks[0], frame, top, who=f"{head}, ")
-    yield _text(right, top + 15, head, "start", "soft", 11)
-    if lane.lane < _NAMED:
-        named = {rank for epoch in lane.epochs for rank, *_ in epoch.team[1:]}
-        middle = first + len(others) * lane.lane / 2 + 4
-        yield _text(right, middle, f"ranks {spans(named)}", "start", "soft", 11)
+    yield from _bars(ranks[0], frame, top)
+    teams = [epoch.team for epoch in lane.epochs if epoch.team]
+    for some, y in (
+        ([team[0] for team in teams], top + 15),
+        ([own for team in teams for own in team[1:]], top + _BAR + lane.depth / 2 + 7),
+    ):
+        if some:
+            named = which_ranks({rank for rank, *_ in some})
+            yield _text(_WIDTH - _RIGHT + 7, y, named, "start", "soft", 11)
 
 
 def _numbers(epochs: Sequence[Epoch], frame: Frame, top: float) -> Iterator[str]:
@@ -199,11 +191,11 @@ def _numbers(epochs: Sequence[Epoch], frame: Frame, top: float) -> Iterator[str]
 
 
 def _bars(
-    done: Sequence[Piece], frame: Frame, top: float, height: float = _BAR, who: str = ""
+    done: Sequence[Piece], frame: Frame, top: float, height: float = _BAR
 ) -> Iterator[str]:
     for kind, (part, place, style) in _LOOKS.items():
         own = [piece for piece in done if piece.kind == kind]
-        if kind == "waiting" and height < _NAMED - 1:
+        if kind == "waiting" and height < _BAR:
             style = _THIN_WAITING
         # That of sending can be seen however short it is.
         least = LEAST_SENDING if kind == "sending" else 0.0
@@ -214,9 +206,8 @@ def _bars(
             for piece in own
         ]
         if frame.tips:
-            for bar, (_, start, stop, epoch) in zip(bars, own, strict=True):
-                tip = f"{who}epoch {epoch.epoch}, output {epoch.used}: {NAMES[kind]}"
-                yield _path(bar, style, f"{tip}, {stop - start:.3g} s")
+            for bar, piece in zip(bars, own, strict=True):
+                yield _path(bar, style, piece.tip)
         elif bars:
             yield _path("".join(bars), style, NAMES[kind])
 

@@ -8,7 +8,6 @@ from mpilayer.config import FinetuneConfig, PretrainConfig, per_layer
 from mpilayer.models.base import LayerShape
 from mpilayer.optim.minibatch import DEFAULT_RATES
 from mpilayer.train.record import at_barriers
-from mpilayer.words import spans
 
 Errors: TypeAlias = Mapping[str, float | None]
 """Split to the error on it, None where there is none."""
@@ -126,22 +125,18 @@ def costly_allreduce(allreduce: float, seconds: float, ranks: int, work: str) ->
 
 
 def mostly_at_barriers(teams: Sequence[Sequence[Sequence[float]]]) -> str:
-    """Say which layers' teams mostly waited for one another; empty if none did.
-
-    ``teams`` are those of each layer, as ``at_barriers`` takes them.
-    """
-    shares = {index: at_barriers(team) for index, team in enumerate(teams, start=1)}
+    """Say which layers' teams (see ``at_barriers``) mostly waited; empty if none."""
     found = [
-        f"{share:.0%} in layer {index} (ranks {spans(int(r) for r, *_ in own)})"
-        for (index, share), own in zip(shares.items(), teams, strict=True)
-        if share > _IDLE
+        f"{at_barriers(team):.0%} in layer {index}"
+        for index, team in enumerate(teams, start=1)
+        if at_barriers(team) > _IDLE
     ]
     if not found:
         return ""
     return (
         "teams mostly waited at barriers, for their slowest rank or for a core: "
-        f"{', '.join(found)} of the seconds of training. Fewer ranks may be as fast; "
-        "--layout says which layers have how many."
+        f"{', '.join(found)} of training. Fewer ranks may be as fast; --layout says "
+        "which layers have how many."
     )
 
 

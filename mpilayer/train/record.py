@@ -25,25 +25,16 @@ def end_of(record: Mapping[str, Any]) -> float:
 
 
 def team_of(records: Iterable["EpochRecord"]) -> list[tuple[int, float, float]]:
-    """Return what the ranks of a layer's teams did in all epochs, as ``team`` of one.
-
-    Empty if it never had more than one.
-    """
+    """Return ``team`` of all epochs together: empty if none had a team."""
     sums: dict[int, tuple[float, float]] = {}
-    for record in records:
-        for rank, work, waiting in record.team:
-            before = sums.get(rank, (0.0, 0.0))
-            sums[rank] = before[0] + work, before[1] + waiting
+    for rank, work, waiting in (own for record in records for own in record.team):
+        before = sums.get(rank, (0.0, 0.0))
+        sums[rank] = before[0] + work, before[1] + waiting
     return [(rank, *sums[rank]) for rank in sorted(sums)]
 
 
 def at_barriers(team: Sequence[Sequence[float]]) -> float:
-    """Return the part of a team's seconds of training that its ranks were at barriers.
-
-    Parameters
-    ----------
-    team : sequence of (rank, seconds at work, seconds at barriers)
-    """
+    """Return the share of training, from 0 to 1, that ranks of a ``team`` waited."""
     work, waiting = (sum(own[place] for own in team) for place in (1, 2))
     return waiting / (work + waiting) if work + waiting else 0.0
 

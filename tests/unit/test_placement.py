@@ -107,8 +107,8 @@ def test_words():
     ("slices", "words"),
     [
         ([4, 1, 4, 1], ""),  # of one of its layers is enough
-        ([3, 4, 4, 4], "rank 6 has no slice to train. Start"),
-        ([1, 1, 2, 1], "ranks 2,4-7 have no slice to train. Start"),
+        ([3, 4, 4, 4], "rank 6 without a slice to train. Start"),
+        ([1, 1, 2, 1], "ranks 2,4-7 without a slice to train. Start"),
     ],
 )
 def test_ranks_without_a_slice(slices, words):

@@ -168,8 +168,7 @@ def test_each_rank_of_a_team_has_a_lane():
     assert found["rank 5"] == both | {"waiting": 0.25, "measuring errors": 0.25}
     assert found["rank 6"] == both | {"training": 0.5, "barriers": 1.5, "waiting": 0.25}
     assert svg.count(">barriers</text>") == 1
-    heights = [y_of(svg, f"rank {rank}") for rank in (4, 5, 6)]
-    assert heights == sorted(heights)
+    assert y_of(svg, "rank 4") < y_of(svg, "ranks 5-6")
     ET.fromstring(svg)
 
 
@@ -184,8 +183,8 @@ def test_many_ranks_stay_readable(size):
     drawn = [lane(in_team(*[0.5] * size), title=f"layer {i}") for i in (1, 2)]
     svg = diagram(drawn)
     said = [words for *_, words in texts(svg)]
-    last = f"rank {3 + size}" if size <= 10 else f"ranks 5-{3 + size}"
-    assert said.count("rank 4") == said.count(last) == 2
+    others = f"ranks 5-{3 + size}" if size > 2 else "rank 5"
+    assert said.count("rank 4") == said.count(others) == 2
     high = y_of(svg, "layer 1") - y_of(svg, "layer 2")
     assert high < 112 + max(3 * size, 90)
     # No lane lies on another, nor on what is below.

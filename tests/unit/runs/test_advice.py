@@ -231,5 +231,5 @@ def test_costly_allreduce():
 
 def test_mostly_at_barriers():
     idle, busy = ((3, 1.0, 1.0), (4, 0.5, 1.5)), ((5, 3.0, 1.0), (6, 3.0, 1.0))
-    assert ": 62% in layer 2 (ranks 3-4) of the" in mostly_at_barriers([(), idle, busy])
+    assert ": 62% in layer 2 of" in mostly_at_barriers([(), idle, busy])
     assert mostly_at_barriers([(), busy]) == ""
