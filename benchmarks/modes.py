@@ -24,6 +24,8 @@ class Mode:
         weights differ by rounding.
     recorded : bool
         The run itself is not repeatable, but its replay is.
+    least : int
+        Ranks of a launch that has several.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Mode:
     amount: int
     ranks: str = "same"
     recorded: bool = False
+    least: int = 2
 
     def line(self, data: Path, run: Path, scale: float) -> list[str]:
         """Return the command line that begins a run."""
@@ -46,10 +49,12 @@ def _modes() -> dict[str, Mode]:
     pre = ("--checkpoint-every", "1")
     slow = ("--checkpoint-every", "2")
     rows = ("--minibatch", "100")
+    cut = ("--layers", "130,128", "--slices", "2,2")
     sgd = ("--optimizer", "sgd", "--measure-every", "0", "--minibatch", "100")
     found = [
         Mode("lockstep, lag 0", "pretrain", (*stack, *pre), 70),
         Mode("lockstep, lag 2", "pretrain", (*stack, *slow, "--lag", "2"), 70, "any"),
+        Mode("teams", "pretrain", (*cut, *pre), 20, "any", least=4),
         Mode("greedy", "pretrain", (*stack, *pre, "--schedule", "greedy"), 60, "any"),
         Mode(
             "async, and its replay",
@@ -65,21 +70,14 @@ def _modes() -> dict[str, Mode]:
             (*slow, *rows, "--optimizer", "momentum"),
             18,
         ),
-        Mode("sparse, lbfgs, exact", "sparse", (*slow, "--kl", "exact"), 350),
-        Mode("sparse, cg, average", "sparse", (*pre, "--optimizer", "cg"), 300),
-        Mode("sparse, sgd", "sparse", (*pre, *sgd), 120),
+        Mode("sparse, lbfgs, exact", "sparse", (*slow, "--kl", "exact"), 350, "any"),
+        Mode("sparse, cg, average", "sparse", (*pre, "--optimizer", "cg"), 300, "any"),
+        Mode("sparse, sgd", "sparse", (*pre, *sgd), 120, "any"),
         Mode(
             "fine-tuning, adam, other ranks",
             "finetune",
             (*pre, *rows, "--optimizer", "adam"),
             18,
-            "rounding",
-        ),
-        Mode(
-            "sparse, lbfgs, exact, other ranks",
-            "sparse",
-            (*slow, "--kl", "exact"),
-            350,
             "rounding",
         ),
     ]

@@ -6,8 +6,8 @@
 The first compares an epoch of one layer on one rank with that of all ranks, in turn.
 The second asks how many more ranks than cores would help: a rank's own work in a team
 of any size is measured by doing it alone (``Ghost``), barriers cost what they did here,
-teams are placed as ``pretrain`` places them. It is simulated: that cores share memory is
-not modelled.
+teams are placed as ``pretrain`` places them. It is simulated: cores that share memory
+are not modelled.
 """
 
 import argparse

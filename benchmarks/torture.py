@@ -100,6 +100,8 @@ class Torture:
     """
 
     def __init__(self, place: Place, mode: Mode, rng: random.Random) -> None:
+        ranks = max(place.ranks, mode.least) if place.launcher else place.ranks
+        place = replace(place, ranks=ranks)
         self.place, self.mode, self.rng = place, mode, rng
         self.reference = reference(place, mode)
         self.row = Row(mode.name)

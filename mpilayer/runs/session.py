@@ -112,8 +112,10 @@ class Session:
         return interrupt.listening(partial(ending.end_all, interrupt.EXIT_RESUME))
 
     def interrupted(self, go_on: str, where: str = "") -> Interrupted:
-        """Return what all ranks raise after they have saved."""
-        reason = interrupt.requested() or "the time limit"
+        """Return what all ranks raise after they have saved. Collective."""
+        # A signal may have come to one rank alone, and not to the one that tells.
+        asked = self.comm.allgather(interrupt.requested())
+        reason = next(filter(None, asked), "the time limit")
         return Interrupted(
             f"saved and stopped{where} because of {reason}; go on with {go_on}"
         )

@@ -45,6 +45,7 @@ class SparseTraining(Training[SparseConfig]):
 
     name = SPARSE
     threads = 1  # more slow down products as small as those of a block of rows
+    _remark = ""  # on how it goes on; on rank 0
 
     def _facts_of(self, data: Path, config: SparseConfig) -> Facts:
         return sparse_facts(data, config, self._averages(config))
@@ -73,7 +74,7 @@ class SparseTraining(Training[SparseConfig]):
         terms = super()._look()
         known = before.shards or (asked is not None and asked.shards)
         if self._averages(before) and not known:
-            self.session.warn(
+            self._remark = (
                 "the run does not say over how many shards it averages, as it is one "
                 f"of a former version; taking {terms.config.shards}, for the ranks of "
                 "now. If it began on others, give --resume auto --shards and their "
@@ -120,6 +121,7 @@ class SparseTraining(Training[SparseConfig]):
         cut = cut_of(config, n_train, n_ranks)
         idle = n_ranks - len(cut.blocks)
         session.announce()
+        session.warn(self._remark)
         if config.kl == "average":
             shards = count(len(cut.shards), "shard")
             session.say(f"sparsity term averaged over {shards} of {n_train} rows")

@@ -15,10 +15,11 @@ from mpilayer.errors import TrainingError
 from mpilayer.estimators import InputError, SettingError
 from mpilayer.estimators.rows import current_bounds, redistribute
 from tests.support.estimators import small
-from tests.support.sparse import patches
+from tests.support.sparse import patches, small_blocks
 from tests.support.together import SPLITS, caught, share, together
 from tests.support.toys import rows
 
+__all__ = ["small_blocks"]
 pytestmark = [
     pytest.mark.mpi(min_size=2),
     # Where a minibatch is larger than all rows, on purpose.
@@ -120,20 +121,45 @@ def sparse(comm=None, **changes):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "kl"), [("lbfgs", "exact"), ("cg", "exact-fused"), ("sgd", "exact")]
+    "options",
+    [
+        {"optimizer": "lbfgs"},
+        {"optimizer": "cg", "kl": "exact-fused"},
+        {"optimizer": "sgd", "minibatch": 20},
+        {"kl": "average", "shards": 3},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("split", SPLITS)
-def test_exact_sparsity_agrees_with_one_rank(world, split, optimizer, kl):
-    options = {"optimizer": optimizer, "kl": kl}
-    found, alone = fitted(world, sparse, 1e-8, patches(97), split, **options)
+@pytest.mark.usefixtures("small_blocks")
+def test_a_sparse_autoencoder_is_that_of_one_rank(world, split, options):
+    """To the bit, also on rows that are sparse."""
+    found, alone = fitted(world, sparse, 0, patches(97), split, **options)
+    matrix = csr_array(share(world, patches(97), split))
+    same = np.array_equal(vector(sparse(world, **options).fit(matrix)), vector(found))
     with together(world):
-        assert found.cost_ == pytest.approx(alone.cost_, rel=1e-9)
+        assert same
+        assert (found.cost_, found.exact_cost_) == (alone.cost_, alone.exact_cost_)
+        np.testing.assert_array_equal(found.mean_activation_, alone.mean_activation_)
 
 
-def test_average_sparsity_says_the_exact_cost(world):
+def test_an_average_is_over_as_many_shards_as_ranks(world):
     found = sparse(world, kl="average").fit(share(world, patches(97)))
+    alone = sparse(kl="average", shards=world.size).fit(patches(97))
     with together(world):
+        np.testing.assert_array_equal(vector(found), vector(alone))
         assert found.cost_ > found.exact_cost_
+
+
+def test_shards_that_do_not_fit(world):
+    wrong = ({"kl": "average", "shards": 21}, {"shards": 2})
+    estimators = [sparse(world, **changes) for changes in wrong]
+    mine = share(world, patches(20))
+    errors = [caught(partial(estimator.fit, mine)) for estimator in estimators]
+    with together(world):
+        assert [error[::2] for error in errors] == [(SettingError, True)] * 2
+        assert "got 21 with 20 rows. Give at most 20" in errors[0][1]
+        assert "shards belong to kl='average'" in errors[1][1]
 
 
 # --- communicators, errors, searches -------------------------------------------------

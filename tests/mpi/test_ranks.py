@@ -52,13 +52,20 @@ def test_the_error_of_rank_0_or_of_the_lowest_is_raised_on_all(world):
         assert found == [(DataError, f"rank {r} cannot read", True) for r in (0, 1)]
 
 
-def test_sums(world):
-    arrays = [np.full(n, world.rank + 1.0, kind) for n in (1, 1000) for kind in "fd"]
-    requests = [world.start_sum(array) for array in arrays]
+@pytest.mark.parametrize(
+    ("start", "kinds", "expected"),
+    [
+        ("start_sum", "fdiq", lambda size: size * (size + 1) / 2),
+        ("start_max", "hq", lambda size: size),
+    ],
+)
+def test_sums_and_the_largest(world, start, kinds, expected):
+    arrays = [np.full(n, world.rank + 1.0, kind) for n in (1, 1000) for kind in kinds]
+    requests = [getattr(world, start)(array) for array in arrays]
     for request in reversed(requests):
         wait_until(request.test)
     world.barrier()
-    expected = world.size * (world.size + 1) / 2
+    expected = expected(world.size)
     with together(world):
         assert all((array == expected).all() for array in arrays)
 

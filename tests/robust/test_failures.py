@@ -19,8 +19,9 @@ MODES = {
     "lockstep": f"{PRETRAIN} {ENDLESS} --schedule lockstep",
     "greedy": f"{PRETRAIN} 4,4,{ENDLESS} --schedule greedy",
     "async": f"{PRETRAIN} {ENDLESS} --schedule async",
-    # Ranks 0 and 1 have layer 1, ranks 2 and 3 the others.
-    "teams": f"{PRETRAIN} {ENDLESS} --layers 130,130,4 --layout '1:2 2-3:2'",
+    # Ranks 0 and 1 have layer 1, rank 2 has the others.
+    "teams": f"{PRETRAIN} {ENDLESS} --layers 130,130,4 --layout '1:2 2-3:1'",
+    "one team": f"{PRETRAIN} {ENDLESS} --layers 130,130,4 --layout '1-3:2'",
     "short": f"{PRETRAIN} 2",
     "finetune": f"finetune run --epochs {ENDLESS}",
     "sparse": f"sparse tiny.h5 --run run --hidden 6 --evaluations {ENDLESS}",
@@ -53,8 +54,8 @@ def begin(tmp_path):
     [
         ("lockstep", "training", 0, 3),
         ("async", "training", 2, 3),
-        ("teams", "minibatch", 1, 4),
-        ("teams", "minibatch", 2, 4),
+        ("teams", "minibatch", 0, 3),
+        ("one team", "minibatch", 1, 2),
         ("finetune", "fine-tuning", 1, 2),
         ("lockstep", "training", 0, 0),
     ],
@@ -89,7 +90,7 @@ def test_a_user_error_of_one_rank_in_training_ends_all(begin):
         ("lockstep", "training", 0),
         ("lockstep", "training", 1),
         ("teams", "minibatch", 0),
-        ("teams", "minibatch", 3),
+        ("teams", "minibatch", 1),
         ("sparse", "sparse", 1),
     ],
 )
@@ -120,8 +121,8 @@ def test_a_dead_rank_ends_the_job_and_it_goes_on(begin, tmp_path, mode, place, r
         ("greedy", "training", 0, 3),
         ("greedy", "training", 1, 3),
         ("async", "training", 1, 2),
-        ("teams", "minibatch", 0, 4),
-        ("teams", "minibatch", 3, 4),
+        ("teams", "minibatch", 1, 3),
+        ("one team", "minibatch", 0, 2),
         ("finetune", "fine-tuning", 0, 2),
         ("compare", "sparse", 1, 2),
         ("short", "ended", 0, 2),

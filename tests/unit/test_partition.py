@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from mpilayer.partition import layers_to_ranks, shard_bounds
+from mpilayer.partition import Cut, layers_to_ranks, shard_bounds
 
 
 @pytest.mark.parametrize("n_shards", [1, 2, 3, 7, 12])
@@ -18,6 +18,28 @@ def test_shards(n_rows, n_shards):
     sizes = [stop - start for start, stop in bounds]
     assert max(sizes) - min(sizes) <= 1
     assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("longest", [1, 3, 10, 2000])
+@pytest.mark.parametrize(
+    ("n_rows", "n_shards"), [(1, 1), (7, 3), (10, 10), (1000, 4), (4501, 2)]
+)
+def test_blocks(n_rows, n_shards, longest):
+    """Of each shard its own, about equal; ranks get contiguous ones."""
+    cut = Cut.of(n_rows, n_shards, longest)
+    assert cut.shards == tuple(shard_bounds(n_rows, n_shards))
+    starts = [start for start, _ in cut.blocks]
+    assert {start for start, _ in cut.shards} <= set(starts)
+    assert [stop for _, stop in cut.blocks] == [*starts[1:], n_rows]
+    sizes = [stop - start for start, stop in cut.blocks]
+    assert 1 <= min(sizes) <= max(sizes) <= longest
+    for n_ranks in (1, 2, 7, 30):
+        rows = [cut.rows_of(rank, n_ranks) for rank in range(n_ranks)]
+        assert (rows[0][0], rows[-1][1]) == (0, n_rows)
+        assert all(a[1] == b[0] for a, b in pairwise(rows))
+        assert {start for start, _ in rows} <= {*starts, n_rows}
+        many = [sum(a <= s < b for s in starts) for a, b in rows]
+        assert max(many) - min(many) <= 1
 
 
 def load(costs, ranges):

@@ -14,7 +14,7 @@ from time import perf_counter
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array64
+from mpilayer.arrays import ROW_BLOCK, AnyArray, Array64
 from mpilayer.config import SparseConfig
 from mpilayer.errors import CommunicationError, TrainingError
 from mpilayer.models.base import LayerShape
@@ -23,16 +23,17 @@ from mpilayer.numerics.parameters import Parameters
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import Cut
 from mpilayer.rng import stream
-from mpilayer.train.sparse.totals import start_total
+from mpilayer.train.sparse.totals import own_total, start_total
 from mpilayer.train.sums import EAGER_SECONDS, Sums
 
 DIGEST_EVERY = 50
 """Evaluations between two comparisons of the weights of all ranks."""
 
-# Rows of a block. 1000 are as fast as 2000 and 500 are not slower where there are few;
-# sixteen blocks give some ranks their shares. What a block adds, as many numbers as the
-# weights, is kept until all are known: a block of 2 n_hidden rows is as large itself.
-_ROWS, _FEW_ROWS, _BLOCKS = 1000, 500, 16
+# Rows of a block: those that stay in the cache, or fewer (500 take a tenth longer), so
+# that some ranks get equal shares of a few rows: sixteen blocks. What a block adds, as
+# many numbers as the weights, is kept until all are known: a block of 2 n_hidden rows
+# is as large itself.
+_FEW_ROWS, _BLOCKS = 500, 16
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def cut_of(config: SparseConfig, n_rows: int, n_ranks: int) -> Cut:
     as many as ranks, if there are rows for them. Else there is one, of all rows.
     """
     n_shards = (config.shards or min(n_ranks, n_rows)) if config.kl == "average" else 1
-    longest = max(_ROWS, 2 * config.hidden)
+    longest = max(ROW_BLOCK, 2 * config.hidden)
     return Cut.of(n_rows, n_shards, min(longest, max(_FEW_ROWS, n_rows // _BLOCKS)))
 
 
@@ -173,6 +174,8 @@ class ShardedCost:
         if not begins.issuperset(accumulate(many, initial=0)):
             raise RuntimeError(f"the rows of ranks, {many}, must be whole blocks")
         self._blocks, self._shard_of = self._own_blocks()
+        starts = {start for start, _ in self.cut.shards} | {self.n_rows}
+        self._whole_shards = starts.issuperset(accumulate(many, initial=0))
         shape = len(self._blocks), model.shape.n_hidden
         self._fired: AnyArray = np.empty(shape, model.dtype)
         self._rooms: dict[bool, tuple[BlockSums, Parameters]] = {}
@@ -264,9 +267,9 @@ class ShardedCost:
         """Use the firing of all rows, or of each shard's, for its own rows.
 
         Lahiri et al.'s ParallelExactCostFunction and ParallelAvgCostFunction. Ours is
-        that the small sum travels while the output layer is computed. Theirs has a
-        shard on each rank, which then need not wait; a shard that any ranks may hold
-        waits for its sum.
+        that the small sum travels while the output layer is computed; a rank that has
+        all rows of its shards, as all have in theirs, does not wait for it before the
+        end.
         """
         model, blocks = self.model, self._blocks
         sums, _ = self._room(fused=False)
@@ -278,23 +281,29 @@ class ShardedCost:
         )
 
         def slopes() -> list[Array64]:
-            self._sums.finish()
-            of_shard = self._slopes_of(found[0])
-            return [of_shard[shard] for shard in self._shard_of]
+            if self.kl == "average" and self._whole_shards:
+                fired = own_total(self._fired, self._shard_of, shape)
+            else:
+                self._sums.finish()
+                fired = found[0]
+            return self._slopes_of(fired)
 
         model.backpropagate(self.rows, blocks, slopes, sums)
-        self._sums.finish()  # where there are no rows, nobody has asked for the slopes
+        self._sums.finish()  # perhaps nobody has waited for it
         squared, gradient = self._total(fused=False)
         self.mean_activation = found[0].sum(axis=0) / self.n_rows
         return squared, self._sparsity_of(found[0]), gradient
 
     def _slopes_of(self, fired: Array64) -> list[Array64]:
-        """Return the sparsity term's slope at the firing of each shard's rows."""
+        """Return the sparsity term's slope for each block, at its shard's firing."""
         if self.kl == "average":
-            shards = zip(fired, self._counts, strict=True)
-            return [self.sparsity.slope(sums / n) for sums, n in shards]
+            found = {
+                shard: self.sparsity.slope(fired[shard] / self._counts[shard])
+                for shard in set(self._shard_of)
+            }
+            return [found[shard] for shard in self._shard_of]
         slope = self.sparsity.slope(fired.sum(axis=0) / self.n_rows)
-        return [slope] * len(fired)
+        return [slope] * len(self._shard_of)
 
     def _sparsity_of(self, fired: Array64) -> float:
         """Return the sparsity term, given the sums over each shard's rows."""

@@ -7,6 +7,7 @@ does not depend on any order either.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +41,13 @@ def exponents(parts: AnyArray, of: Sequence[int], n_sums: int) -> Exponents:
         Zeros have one below all others, infinities and NaN one above.
     """
     largest = np.zeros((n_sums, parts.shape[1]), parts.dtype)
-    size = np.empty_like(parts[:1])
-    for part, sum_of in zip(parts, of, strict=True):
-        np.abs(part, out=size[0])
-        np.maximum(largest[sum_of], size[0], out=largest[sum_of])
+    start = 0
+    for sum_of, run in groupby(of):
+        stop = start + len(list(run))
+        some, own = parts[start:stop], largest[sum_of]
+        np.maximum(own, some.max(axis=0), out=own)
+        np.maximum(own, -some.min(axis=0), out=own)
+        start = stop
     _, found = np.frexp(largest)
     found[largest == 0] = _ZERO
     if not np.isfinite(largest).all():
@@ -68,7 +72,7 @@ def integers(
 
     Notes
     -----
-    The unit is 2^−62 of the largest part, times the room for blocks: 2^−55 for 128
+    The unit is 2^−62 of the largest part, times the room for blocks: 2^−56 for 64
     blocks, where the largest part itself has 24 (float32) or 53 bits.
     """
     units = np.ldexp(1.0, _shifts(found, n_blocks))
@@ -78,8 +82,7 @@ def integers(
     with np.errstate(invalid="ignore"):
         for part, sum_of in zip(parts, of, strict=True):
             np.multiply(part, units[sum_of], out=scaled)
-            np.rint(scaled, out=scaled)
-            np.copyto(whole, scaled, casting="unsafe")
+            np.copyto(whole, scaled, casting="unsafe")  # cuts off what is below a unit
             sums[sum_of] += whole
     return sums
 
@@ -99,6 +102,15 @@ def _shifts(found: Exponents, n_blocks: int) -> npt.NDArray[np.int32]:
     """Return the logarithms of units in a number 1."""
     room = (n_blocks - 1).bit_length()
     return np.clip(_BITS - room - found.astype(np.int32), -_FINEST, _FINEST)
+
+
+def own_total(parts: AnyArray, of: Sequence[int], shape: tuple[int, int]) -> Array64:
+    """Return the sums of which this rank has all blocks. Local.
+
+    They are those of ``start_total`` to the bit; the others are of no use.
+    """
+    found = exponents(parts, of, shape[0])
+    return values(integers(parts, of, found, shape[1]), found, shape[1])
 
 
 def start_total(

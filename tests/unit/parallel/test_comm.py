@@ -17,6 +17,7 @@ def test_one_rank():
     SERIAL.barrier()
     values = np.arange(3.0)
     assert SERIAL.start_sum(values).test()
+    assert SERIAL.start_max(values).test()
     assert values.tolist() == [0, 1, 2]
 
 

@@ -9,7 +9,8 @@ import pytest
 from mpilayer.arrays import ROW_BLOCK
 from mpilayer.config import SparseConfig, from_values
 from mpilayer.errors import TrainingError
-from mpilayer.train.sparse.cost import Evaluation, make_model, start_weights
+from mpilayer.partition import shard_bounds
+from mpilayer.train.sparse.cost import Evaluation, cut_of, make_model, start_weights
 from tests.support import sparse
 from tests.support.plain import central_differences
 from tests.support.sparse import (
@@ -47,6 +48,39 @@ def test_central_differences(hidden, output, mode):
     vector = cost.model.parameters.vector.copy()
     expected = central_differences(lambda v: cost(v)[0], vector)
     np.testing.assert_allclose(cost(vector)[1], expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("shards", [1, 3, 30])
+@pytest.mark.parametrize("n_rows", [30, 1201])
+def test_the_average_over_shards(n_rows, shards):
+    """Of a few rows, too; one rank holds them all."""
+    config, x = settings(shards=shards), patches(n_rows)
+    cost = make_cost(config, x)
+    vector = cost.model.parameters.vector.copy()
+    plain = [x[a:b] for a, b in shard_bounds(n_rows, shards)]
+    expected = sparse.average(cost.model.shape, vector, plain, config)
+    assert_close(cost(vector), expected, 1e-12)
+    exact, _ = sparse.exact(cost.model.shape, vector, x, config)
+    assert cost.latest.exact_cost == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "hidden", "longest"),
+    [
+        (300, 30, 500),
+        (10_000, 30, 625),
+        (100_000, 30, 2000),
+        (100_000, 3000, 6000),
+        (100, 3000, 500),
+    ],
+)
+def test_blocks_are_long_where_rows_or_units_are_many(n_rows, hidden, longest):
+    """So that what they give, all of which is kept, is no more than the rows."""
+    cut = cut_of(settings(kl="exact", hidden=hidden), n_rows, 4)
+    sizes = [stop - start for start, stop in cut.blocks]
+    assert len(sizes) == -(-n_rows // longest)
+    assert max(sizes) <= longest
+    assert len(cut.shards) == 1
 
 
 def recorded(**changes):

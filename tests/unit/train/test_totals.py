@@ -8,6 +8,7 @@ from mpilayer.partition import shard_bounds
 from mpilayer.train.sparse.totals import (
     exponents,
     integers,
+    own_total,
     start_total,
     values,
 )
@@ -116,6 +117,7 @@ def test_a_total_of_one_rank_and_its_votes():
     start_total(sums, blocks, of, (2, N_BLOCKS), lambda *got: found.append(got), 3)
     sums.finish()
     ((result, votes),) = found
+    np.testing.assert_array_equal(own_total(blocks, of, (2, N_BLOCKS)), result)
     expected = [blocks[:5].sum(0, np.float64), blocks[5:].sum(0, np.float64)]
     np.testing.assert_allclose(result, expected, rtol=1e-12)
     assert votes == 3
