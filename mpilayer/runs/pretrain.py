@@ -17,7 +17,7 @@ from mpilayer.models.base import LayerShape
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
-from mpilayer.placement import Place, describe
+from mpilayer.placement import Place, describe, without_slice
 from mpilayer.runs import checkpoints
 from mpilayer.runs.checkpoints import Cut, LayerKeeper
 from mpilayer.runs.directory import read_schedule
@@ -148,6 +148,7 @@ class Pretraining(Training[PretrainConfig]):
         session.announce()
         sizes = [terms.facts.n_visible, *config.layers]
         session.say(describe(places, sizes, config.slices_of_layers))
+        session.warn(without_slice(places, config.slices_of_layers))
         with team_up(session.comm, places, session.eager) as (team, own, heads):
             states = [LayerState(config, shapes, index, team) for index in own]
             return self._train_layers(terms, plan, rows, states, cut, heads)

@@ -3,15 +3,9 @@
 import numpy as np
 import pytest
 
-from mpilayer.parallel.start import start
 from mpilayer.parallel.team import Team
 
 pytestmark = pytest.mark.mpi(min_size=2)
-
-
-@pytest.fixture(scope="module")
-def world():
-    return start()
 
 
 def test_memory_is_shared(world):
