@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mpilayer.arrays import Array32
+from mpilayer.arrays import Array32, StoredRows
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError, TrainingError
@@ -56,7 +56,7 @@ from mpilayer.train.strata import Strata
 _Terms: TypeAlias = Terms[FinetuneConfig]
 # See ``finetune``: what is trained, on what; and targets.
 _Pair: TypeAlias = tuple[Array32, Array32]
-_Own: TypeAlias = tuple[Strata, Array32, Array32]
+_Own: TypeAlias = tuple[Strata, Array32 | StoredRows, Array32]
 _Rows: TypeAlias = tuple[Stack, RowGroups, _Own, _Pair | None]
 _Trained: TypeAlias = tuple[FinetuneState, list[dict[str, Any]], float]
 _HARMLESS = frozenset({"epochs", "patience"})
@@ -169,7 +169,7 @@ class Finetuning(Training[FinetuneConfig]):
                 labels = read_labels(dataset, "train")
             classes = None if labels is None else classes_of(labels, config.task)
             stack = first_stack(config, shapes, pretrained, labels, classes)
-            train = dataset.rows("train", *strata.rows)
+            train = dataset.compact_rows("train", *strata.rows)
             check_range(train, stack.shapes[0].visible, terms.data)
             predicts = isinstance(stack, Predictor)
             known = labelled_splits(dataset) if predicts else dataset.splits

@@ -18,7 +18,7 @@ from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.team import check_room
-from mpilayer.placement import Place, describe
+from mpilayer.placement import Place, describe, without_slice
 from mpilayer.runs import checkpoints
 from mpilayer.runs.checkpoints import Cut, LayerKeeper
 from mpilayer.runs.directory import read_schedule
@@ -166,7 +166,9 @@ class Pretraining(Training[PretrainConfig]):
         # A run that began has its slices, for whatever ranks.
         slices = config if again else self.asked or config
         session.announce(useful_ranks(slices), self._shared)
-        session.say(describe(places, [terms.facts.n_visible, *config.layers]))
+        sizes = [terms.facts.n_visible, *config.layers]
+        session.say(describe(places, sizes, config.slices_of_layers))
+        session.warn(without_slice(places, config.slices_of_layers))
         with team_up(session.comm, places, session.eager) as (team, own, heads):
             states = [LayerState(config, shapes, index, team) for index in own]
             return self._train_layers(terms, plan, rows, states, cut, heads)
