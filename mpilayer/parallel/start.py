@@ -138,7 +138,9 @@ def _crowding(seats: Sequence[_Seat], threads: int) -> str:
 
 
 def _mixture(seats: Sequence[_Seat]) -> str:
-    found = {seat.kernels: seat.host for seat in reversed(seats)}
+    found: dict[str, str] = {}
+    for seat in seats:
+        found.setdefault(seat.kernels, seat.host)
     if len(found) < 2:
         return ""
     each = "; ".join(f"{kernels} on {host}" for kernels, host in found.items())
