@@ -6,11 +6,10 @@ A team trains one layer, or a run of layers; outputs travel from team to team.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from mpilayer.errors import CommunicationError, ConfigError
 from mpilayer.partition import layers_to_ranks
-from mpilayer.words import count
+from mpilayer.words import count, which_ranks
 
 _PART = re.compile(r"(\d+)(?:-(\d+))?:(\d+)")
 # What another rank in a team costs all of its ranks: 1.9 times as fast with two, by
@@ -211,7 +210,20 @@ def _misfit(layout: str, must: str, found: str) -> ConfigError:
     )
 
 
-def describe(places: Sequence[Place], sizes: Sequence[int]) -> str:
+def without_slice(places: Sequence[Place], slices: Sequence[int]) -> str:
+    """Return a warning of ranks that have no slice of any of their layers, or ""."""
+    idle = [
+        rank
+        for place in places
+        for rank in place.ranks[max(slices[layer] for layer in place.layers) :]
+    ]
+    words = "without a slice to train. Start fewer, or name the teams with --layout."
+    return f"{which_ranks(idle)} {words}" if idle else ""
+
+
+def describe(
+    places: Sequence[Place], sizes: Sequence[int], slices: Sequence[int] = ()
+) -> str:
     """Return which ranks have which layers; ``sizes`` are those from the data on."""
     parts = []
     for place in places:
@@ -220,13 +232,8 @@ def describe(places: Sequence[Place], sizes: Sequence[int]) -> str:
         if len(layers) > 1:
             which = f"layers {layers.start + 1}-{layers.stop}"
         units = "-".join(map(str, sizes[layers.start : layers.stop + 1]))
-        parts.append(f"{_named(ranks)}: {which} ({units})")
+        cuts = slices[layers.start : layers.stop]
+        if any(n > 1 for n in cuts):
+            units += f", slices {','.join(map(str, cuts))}"
+        parts.append(f"{which_ranks(ranks)}: {which} ({units})")
     return "; ".join(parts)
-
-
-def _named(ranks: Sequence[int]) -> str:
-    if len(ranks) == 1:
-        return f"rank {ranks[0]}"
-    if all(b == a + 1 for a, b in pairwise(ranks)):
-        return f"ranks {ranks[0]}-{ranks[-1]}"
-    return f"ranks {','.join(map(str, ranks))}"

@@ -18,8 +18,8 @@ from mpilayer.errors import CheckpointError
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Goals
 from mpilayer.store.metrics import MetricsReader
-from mpilayer.train.record import KINDS
-from mpilayer.words import count
+from mpilayer.train.record import KINDS, at_barriers
+from mpilayer.words import count, spans
 
 # As many fit into 80 columns, of short labels and counts below 10,000.
 _MOST_CLASSES = 10
@@ -206,14 +206,18 @@ def confusion_table(result: dict[str, Any]) -> Table:
 
 
 def time_table(summary: dict[str, Any]) -> Table:
-    """Return where the time of each layer went, in seconds."""
-    counts = ("layer", "rank", "epochs")
-    rows = [
-        [*(str(layer[k]) for k in counts), *(number(layer[k]) for k in KINDS)]
-        for layer in summary["layers"]
-    ]
-    title = "Seconds of each layer in pre-training"
-    return table(title, (*counts, *KINDS), rows, left=0)
+    """Return where the time of each layer went, in seconds; of a team its head's."""
+    counts, rows, shares = ("layer", "rank", "epochs"), [], []
+    for layer in summary["layers"]:
+        cells = [*(str(layer[k]) for k in counts), *(number(layer[k]) for k in KINDS)]
+        if team := layer.get("team"):
+            cells[1] = spans(rank for rank, *_ in team)
+            shares.append(f"{at_barriers(team):.0%} in layer {cells[0]}")
+        rows.append(cells)
+    made = table("Seconds of each layer in pre-training", (*counts, *KINDS), rows, 0)
+    # A column more would be too wide.
+    made.caption = f"at barriers: {', '.join(shares)}" if shares else None
+    return made
 
 
 def cost_table(summary: dict[str, Any]) -> Table:

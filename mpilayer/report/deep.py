@@ -13,8 +13,9 @@ from mpilayer.papers import SANTARA
 from mpilayer.report import html, spacetime, words
 from mpilayer.report.finetuning import finetuning_curves, predictions, stack_curves
 from mpilayer.report.images import code_space, first_layer, reconstructions
-from mpilayer.report.run import PREDICTORS, Run, listing, number
-from mpilayer.train.record import KINDS
+from mpilayer.report.run import PREDICTORS, Epoch, Run, listing, number
+from mpilayer.train.record import KINDS, at_barriers, team_of
+from mpilayer.words import spans
 
 _MOST_PARTS = 8
 _CROWDED = (
@@ -60,7 +61,7 @@ def alone(run: Run) -> Iterator[html.Part]:
     """Yield what is to be said of one run; first what a reader must know first."""
     yield _highlights(run)
     yield from map(html.note, run.remarks)
-    warnings = ("short_of_epochs", "worse_than_pca")
+    warnings = ("short_of_epochs", "worse_than_pca", "mostly_at_barriers")
     for key in (*warnings, "classify_no_better", "regress_no_better"):
         if told := run.summary.get(key):
             yield html.note(f"Warning: {told}")
@@ -254,8 +255,9 @@ def _space_time(run: Run) -> Iterator[html.Part]:
     sizes = [n_visible, *listing(run.section("pretrain").get("layers"))]
     lanes = []
     for index, epochs in enumerate(run.layers):
-        held = sorted({epoch.rank for epoch in epochs if epoch.rank >= 0})
-        rank = f", rank {','.join(map(str, held))}" if held else ""
+        held = _ranks(epochs)
+        word = "ranks" if any(epoch.team for epoch in epochs) else "rank"
+        rank = f", {word} {held}" if held else ""
         pair = f"{sizes[index]}-{sizes[index + 1]}"
         lanes.append(spacetime.Lane(f"layer {index + 1}", f"{pair}{rank}", epochs))
     begun = [lane for lane in lanes if lane.epochs]
@@ -273,6 +275,12 @@ def _space_time(run: Run) -> Iterator[html.Part]:
         "arrows from where an output left a layer to the epoch above that first used "
         "it."
     )
+    if any(lane.n_others for lane in lanes):
+        says += (
+            " Of a team the bar is its head's, and the others have lanes below, grey "
+            "where they wait; the barriers of all minibatches are drawn after the work "
+            "of the epoch."
+        )
     picture = html.Picture(spacetime.diagram(lanes, alt=f"{alt} of {run.name}"), alt)
     yield html.Figure(name, title, says, [picture], "wide")
     zoomed = begun[:2][-1]
@@ -306,17 +314,29 @@ def times_table(run: Run) -> html.Markup:
     unit, factor = ("Milliseconds", 1e3) if is_short else ("Seconds", 1)
     rows = []
     for index, (epochs, sums) in enumerate(zip(run.layers, times, strict=True)):
-        held = ",".join(map(str, sorted({e.rank for e in epochs}))) or html.NOTHING
+        held, team = _ranks(epochs) or html.NOTHING, team_of(epochs)
         total = sum(sums.values())
         share = f"{sums['waiting'] / total:.0%}" if total else html.NOTHING
+        barriers = f"{at_barriers(team):.0%}" if team else html.NOTHING
         cells = [
             held,
             str(len(epochs)),
             *(words.digits(factor * sums[k]) for k in KINDS),
         ]
-        rows.append([f"layer {index + 1}", *cells, share])
+        rows.append([f"layer {index + 1}", *cells, share, barriers])
+    head = ("", "rank", "epochs", *KINDS.values(), "share waited", "at barriers")
+    says, n_columns = "; of a team its head's", len(head)
+    if all(row[-1] == html.NOTHING for row in rows):
+        says, n_columns = "", n_columns - 1
     return html.table(
-        f"{unit} of each layer in pre-training, by kind.",
-        ("", "rank", "epochs", *KINDS.values(), "share waited"),
-        rows,
+        f"{unit} of each layer in pre-training, by kind{says}.",
+        head[:n_columns],
+        [row[:n_columns] for row in rows],
     )
+
+
+def _ranks(epochs: Sequence[Epoch]) -> str:
+    """Return the ranks that held a layer, or its teams; nothing if nobody knows."""
+    if team := team_of(epochs):
+        return spans(rank for rank, *_ in team)
+    return ",".join(map(str, sorted({e.rank for e in epochs if e.rank >= 0})))

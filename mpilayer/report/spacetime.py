@@ -3,7 +3,8 @@
 As in Figures 3 and 4 of Santara et al. 2016. A row a layer, the lowest at the bottom,
 time to the right. In the row what the layer does; above it the errors of the layer, a
 line those of training, circles those of validation; between the rows the outputs that
-go up to the next layer. Kinds differ in colour, pattern and height.
+go up to the next layer. Kinds differ in colour, pattern and height. Of a team the bar
+is the head's, and every other rank has a thin lane below it.
 """
 
 import math
@@ -11,17 +12,21 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import accumulate, pairwise
-from typing import NamedTuple
 
 from mpilayer.report.html import colour
+from mpilayer.report.pieces import LEAST_SENDING, NAMES, Frame, Piece, pieces
 from mpilayer.report.run import Epoch
-from mpilayer.train.record import KINDS
+from mpilayer.words import which_ranks
 
 _WIDTH, _LEFT, _RIGHT = 1040, 150, 74
 _TOP, _STRIP, _BAR, _GAP, _BOTTOM = 44, 50, 22, 34, 46
+# Of the lanes of a team: what parts them from the bar, what they may take, and the
+# least and the largest height of one.
+_APART, _ROOM_FOR_LANES, _LANE = 5, 90, (3, 10)
 # Height and place of a kind within the bar, as parts of it; the fill.
 _LOOKS = {
     "training": (1.0, 0.0, f"fill:{colour('c0')}"),
+    "barriers": (1.0, 0.0, "fill:url(#barriers)"),
     "waiting": (
         0.3,
         0.35,
@@ -41,8 +46,14 @@ _PATTERNS = (
     f'<rect width="4" height="4" style="fill:{colour("paper")}"/>'
     f'<rect width="4" height="2" style="fill:{colour("c2")}"/></pattern>'
 )
-_LEAST_WIDTH = 0.8
-_LEAST_SENDING = 2.0
+# In thin lanes dashes would be a haze.
+_THIN_WAITING = f"fill:{colour('soft')};opacity:.45"
+# Of teams alone.
+_BARRIERS = (
+    '<pattern id="barriers" width="3" height="3" patternUnits="userSpaceOnUse">'
+    f'<rect width="3" height="3" style="fill:{colour("paper")}"/>'
+    f'<rect width="1" height="3" style="fill:{colour("c0")}"/></pattern>'
+)
 _LEAST_DISTANCE = 5.0
 _DIGIT, _ROOM = 6.5, 6
 _RADIUS = 2.6
@@ -58,36 +69,21 @@ class Lane:
     subtitle: str
     epochs: Sequence[Epoch]
 
+    @property
+    def n_others(self) -> int:
+        """How many ranks of a team there were at most besides its head."""
+        return max(0, *(len(epoch.team) - 1 for epoch in self.epochs), 0)
 
-class _Piece(NamedTuple):
-    kind: str
-    start: float
-    stop: float
-    epoch: Epoch
+    @property
+    def lane(self) -> int:
+        """The height of what each of them has."""
+        least, most = _LANE
+        return max(least, min(most, _ROOM_FOR_LANES // max(1, self.n_others)))
 
-
-@dataclass
-class _Frame:
-    """The seconds that are drawn, from left to right."""
-
-    first: float
-    last: float
-    numbered: bool  # epochs tell their number and the output they use
-    # Every piece says what it is when pointed at; else there are too many for that,
-    # and those that look alike share one element.
-    tips: bool = True
-
-    def x(self, seconds: float) -> float:
-        """Return where a moment lies in the picture, at the edge if outside."""
-        scale = (_WIDTH - _LEFT - _RIGHT) / max(self.last - self.first, 1e-9)
-        return _LEFT + (min(max(seconds, self.first), self.last) - self.first) * scale
-
-    def shows(self, start: float, stop: float) -> bool:
-        """Tell whether a time is in the picture, at least in part."""
-        return stop > self.first and start < self.last
-
-    def width(self, first: _Piece, last: _Piece) -> float:
-        return self.x(last.stop) - self.x(first.start)
+    @property
+    def depth(self) -> int:
+        """The height of the lanes below the bar."""
+        return self.n_others and _APART + self.lane * self.n_others
 
 
 def diagram(
@@ -100,25 +96,32 @@ def diagram(
     """
     ends = [epoch.ended for lane in lanes for epoch in lane.epochs]
     first, last = window or (0.0, max(ends, default=1.0) or 1.0)
-    frame = _Frame(first, last, window is not None)
-    pieces = [list(_thinned(_pieces(lane.epochs), frame)) for lane in lanes]
-    frame.tips = sum(map(len, pieces)) <= _MOST_TIPS
-    step = _STRIP + _BAR + _GAP
-    height = _TOP + len(lanes) * step + _BOTTOM - _GAP
-    bars = [_TOP + number * step + _STRIP for number in reversed(range(len(lanes)))]
+    frame = Frame(first, last, _LEFT, _WIDTH - _RIGHT, window is not None)
+    done = [
+        [pieces(lane.epochs, place, frame) for place in range(1 + lane.n_others)]
+        for lane in lanes
+    ]
+    frame.tips = sum(len(own) for ranks in done for own in ranks) <= _MOST_TIPS
+    depths = [lane.depth for lane in reversed(lanes)]
+    *tops, height = accumulate(
+        (_STRIP + _BAR + _GAP + depth for depth in depths), initial=_TOP + _STRIP
+    )
+    height += _BOTTOM - _GAP - _STRIP
+    bars = tops[::-1]
+    kinds = {piece.kind for ranks in done for own in ranks for piece in own}
     parts = [
-        f"<defs>{_PATTERNS}</defs>",
-        *_legend({p.kind for own in pieces for p in own}),
-        *_axis(frame, bars[0] + _BAR + 8),
+        f"<defs>{_PATTERNS}{_BARRIERS if 'barriers' in kinds else ''}</defs>",
+        *_legend(kinds),
+        *_axis(frame, bars[0] + _BAR + lanes[0].depth + 8),
     ]
     for (below, lane), (bottom, top) in zip(
         pairwise(lanes), pairwise(bars), strict=True
     ):
-        parts += _refreshes(below, lane, frame, bottom, top + _BAR)
-    for lane, own, top in zip(lanes, pieces, bars, strict=True):
+        parts += _refreshes(below, lane, frame, bottom, top + _BAR + lane.depth)
+    for lane, ranks, top in zip(lanes, done, bars, strict=True):
         parts.append(_text(_LEFT - 12, top + 9, lane.title, "end"))
         parts.append(_text(_LEFT - 12, top + 24, lane.subtitle, "end", "soft", 11))
-        parts += _bars(own, frame, top)
+        parts += _of_team(lane, ranks, frame, top)
         parts += _numbers(lane.epochs, frame, top)
         parts += _errors(lane.epochs, frame, top - _STRIP)
     return (
@@ -137,7 +140,26 @@ def window_of(lane: Lane, n_epochs: int) -> tuple[float, float]:
     return max(0.0, begin - margin), some[-1].ended + margin
 
 
-def _numbers(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str]:
+def _of_team(
+    lane: Lane, ranks: Sequence[Sequence[Piece]], frame: Frame, top: float
+) -> Iterator[str]:
+    """Yield the bar of the head, and below it a lane of each other rank."""
+    first = top + _BAR + _APART
+    for place, own in enumerate(ranks[1:]):
+        yield from _bars(own, frame, first + place * lane.lane, lane.lane - 1)
+    # Above the lanes, into which what it sends reaches.
+    yield from _bars(ranks[0], frame, top)
+    teams = [epoch.team for epoch in lane.epochs if epoch.team]
+    for some, y in (
+        ([team[0] for team in teams], top + 15),
+        ([own for team in teams for own in team[1:]], top + _BAR + lane.depth / 2 + 7),
+    ):
+        if some:
+            named = which_ranks({rank for rank, *_ in some})
+            yield _text(_WIDTH - _RIGHT + 7, y, named, "start", "soft", 11)
+
+
+def _numbers(epochs: Sequence[Epoch], frame: Frame, top: float) -> Iterator[str]:
     """Yield numbers of epochs, of every second, fifth ... if they are short."""
     seen = []
     for epoch in epochs:
@@ -168,63 +190,30 @@ def _numbers(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str
         yield _text(middle, top + 15.5, label, "middle", "paper", 11)
 
 
-def _bars(pieces: Sequence[_Piece], frame: _Frame, top: float) -> Iterator[str]:
+def _bars(
+    done: Sequence[Piece], frame: Frame, top: float, height: float = _BAR
+) -> Iterator[str]:
     for kind, (part, place, style) in _LOOKS.items():
-        own = [piece for piece in pieces if piece.kind == kind]
+        own = [piece for piece in done if piece.kind == kind]
+        if kind == "waiting" and height < _BAR:
+            style = _THIN_WAITING
         # That of sending can be seen however short it is.
-        least = _LEAST_SENDING if kind == "sending" else 0.0
+        least = LEAST_SENDING if kind == "sending" else 0.0
         bars = [
-            f"M{frame.x(piece.start):.2f} {top + place * _BAR:.1f}"
+            f"M{frame.x(piece.start):.2f} {top + place * height:.1f}"
             f"h{max(least, frame.width(piece, piece)):.2f}"
-            f"v{part * _BAR:.1f}H{frame.x(piece.start):.2f}z"
+            f"v{part * height:.1f}H{frame.x(piece.start):.2f}z"
             for piece in own
         ]
         if frame.tips:
-            for bar, (_, start, stop, epoch) in zip(bars, own, strict=True):
-                tip = f"epoch {epoch.epoch}, output {epoch.used}: {KINDS[kind]}"
-                yield _path(bar, style, f"{tip}, {stop - start:.3g} s")
+            for bar, piece in zip(bars, own, strict=True):
+                yield _path(bar, style, piece.tip)
         elif bars:
-            yield _path("".join(bars), style, KINDS[kind])
-
-
-def _pieces(epochs: Sequence[Epoch]) -> Iterator[_Piece]:
-    """Yield what a layer does, in the order of time."""
-    now = 0.0
-    for epoch in epochs:
-        waiting = max(now, epoch.started - epoch.waiting)
-        yield _Piece("waiting", waiting, epoch.started, epoch)
-        now = epoch.started
-        for kind in ("training", "transform", "sending", "monitor"):
-            start, now = now, now + epoch.seconds[kind]
-            yield _Piece(kind, start, now, epoch)
-
-
-def _thinned(pieces: Iterator[_Piece], frame: _Frame) -> Iterator[_Piece]:
-    """Yield the pieces that can be seen; many tiny ones become their largest kind."""
-    groups: list[list[_Piece]] = []
-    for piece in pieces:
-        least = _LEAST_SENDING / 8 if piece.kind == "sending" else 0.0
-        width = frame.width(piece, piece)
-        if not frame.shows(piece.start, piece.stop) or width <= least:
-            continue
-        if groups and width < _LEAST_WIDTH:
-            first, last = groups[-1][0], groups[-1][-1]
-            gap = frame.x(piece.start) - frame.x(last.stop)
-            # Between pieces that are apart the rank did something else.
-            if max(gap, frame.width(first, last)) < _LEAST_WIDTH:
-                groups[-1].append(piece)
-                continue
-        groups.append([piece])
-    for group in groups:
-        sums = dict.fromkeys(KINDS, 0.0)
-        for kind, start, stop, _ in group:
-            sums[kind] += stop - start
-        most = max(sums, key=lambda kind: sums[kind])
-        yield _Piece(most, group[0].start, group[-1].stop, group[0].epoch)
+            yield _path("".join(bars), style, NAMES[kind])
 
 
 def _refreshes(
-    below: Lane, lane: Lane, frame: _Frame, bottom: float, top: float
+    below: Lane, lane: Lane, frame: Frame, bottom: float, top: float
 ) -> Iterator[str]:
     """Yield a line from each output that leaves a layer to where it is taken up."""
     left = {epoch.epoch: epoch.left for epoch in below.epochs}
@@ -253,7 +242,7 @@ def _refreshes(
     yield _path("".join(heads), f"fill:{colour('c1')}")
 
 
-def _errors(epochs: Sequence[Epoch], frame: _Frame, top: float) -> Iterator[str]:
+def _errors(epochs: Sequence[Epoch], frame: Frame, top: float) -> Iterator[str]:
     """Yield a layer's training error over time as a line, validation as circles.
 
     Numbers stand beside the picture, where nothing crosses them: to the left the
@@ -305,7 +294,7 @@ def _circles(points: Sequence[tuple[float, float]]) -> str:
     )
 
 
-def _axis(frame: _Frame, bottom: float) -> Iterator[str]:
+def _axis(frame: Frame, bottom: float) -> Iterator[str]:
     """Yield the axis of time."""
     first, last, x = frame.first, frame.last, frame.x
     step = _round_step((last - first) / _TICKS)
@@ -327,15 +316,15 @@ def _round_step(least: float) -> float:
 
 def _legend(seen: Collection[str]) -> Iterator[str]:
     """Yield what the looks mean of kinds that are seen; others are too short."""
-    left = 12.0
-    for kind in (kind for kind in KINDS if kind in seen):
+    left, apart = 12.0, 36 if "barriers" in seen else 44
+    for kind in (kind for kind in NAMES if kind in seen):
         part, place, style = _LOOKS[kind]
         yield (
             f'<rect x="{left}" y="{9 + place * 14:.1f}" width="22" '
             f'height="{part * 14:.1f}" style="{style}"/>'
         )
-        yield _text(left + 28, 20, KINDS[kind], "start", size=12)
-        left += 44 + 7 * len(KINDS[kind])
+        yield _text(left + 28, 20, NAMES[kind], "start", size=12)
+        left += apart + 7 * len(NAMES[kind])
     for words, hue, width in (
         ("output taken up", "c1", 1.4),
         ("training error", "c0", 2),
@@ -347,7 +336,7 @@ def _legend(seen: Collection[str]) -> Iterator[str]:
         if hue == "c1":
             yield _path(f"M{left + 22} 16l-7 -3.5v7z", f"fill:{colour(hue)}")
         yield _text(left + 28, 20, words, "start", size=12)
-        left += 44 + 6.6 * len(words)
+        left += apart + 6.6 * len(words)
 
 
 def _path(drawn: str, look: str = "", tip: str = "") -> str:

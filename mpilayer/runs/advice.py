@@ -7,6 +7,7 @@ from typing import TypeAlias
 from mpilayer.config import FinetuneConfig, PretrainConfig, per_layer
 from mpilayer.models.base import LayerShape
 from mpilayer.optim.minibatch import DEFAULT_RATES
+from mpilayer.train.record import at_barriers
 
 Errors: TypeAlias = Mapping[str, float | None]
 """Split to the error on it, None where there is none."""
@@ -19,6 +20,8 @@ ALWAYS = {
 
 # Part of the time in Allreduce from which on fewer ranks are worth a try.
 _COSTLY = 0.25
+# Part of a team's training at barriers from which on it is too large.
+_IDLE = 0.5
 # A linear code's learning rate: no sigmoid bounds it.
 _LINEAR_RATE = 0.005
 # Times the learning rate that is worth a try where training was too slow.
@@ -120,6 +123,22 @@ def costly_allreduce(
     return (
         f"{what} took {share:.0%} of the time: fewer ranks than {ranks} may be "
         f"faster for {work}"
+    )
+
+
+def mostly_at_barriers(teams: Sequence[Sequence[Sequence[float]]]) -> str:
+    """Say which layers' teams (see ``at_barriers``) mostly waited; empty if none."""
+    found = [
+        f"{at_barriers(team):.0%} in layer {index}"
+        for index, team in enumerate(teams, start=1)
+        if at_barriers(team) > _IDLE
+    ]
+    if not found:
+        return ""
+    return (
+        "teams mostly waited at barriers, for their slowest rank or for a core: "
+        f"{', '.join(found)} of training. Fewer ranks may be as fast; --layout says "
+        "which layers have how many."
     )
 
 

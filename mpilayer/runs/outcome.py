@@ -21,7 +21,7 @@ from mpilayer.runs.session import Session, finite
 from mpilayer.runs.tasks import SPARSE, Task
 from mpilayer.store.metrics import MetricsReader, keep_until
 from mpilayer.train.finetune import FinetuneState
-from mpilayer.train.record import KINDS, EpochRecord
+from mpilayer.train.record import KINDS, EpochRecord, team_of
 from mpilayer.train.schedule import Schedule, finish_times
 from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.sparse.firing import dead_units
@@ -41,7 +41,7 @@ class LayerOutcome:
 
     def facts(self, index: int) -> dict[str, Any]:
         """Return what the summary says of the layer: errors, and seconds."""
-        last = self.records[-1] if self.records else None
+        last, team = self.records[-1] if self.records else None, team_of(self.records)
         return {
             "layer": index + 1,
             "rank": self.rank,
@@ -50,6 +50,7 @@ class LayerOutcome:
             "train_error": finite(last.train_error) if last else None,
             "validation_error": finite(last.validation_error) if last else None,
             **{kind: sum(r.seconds[kind] for r in self.records) for kind in KINDS},
+            **({"team": team} if team else {}),
         }
 
 
@@ -109,6 +110,8 @@ def conclude_pretraining(
     worse = advice.worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
     session.warn(worse)
     times = [layer.facts(index) for index, layer in enumerate(layers)]
+    waiting = advice.mostly_at_barriers([own.get("team", ()) for own in times])
+    session.warn(waiting)
     summary = {
         **session.facts(),
         "schedule": config.schedule,
@@ -121,6 +124,7 @@ def conclude_pretraining(
         "pretrained": errors,
         "pca": pca,
         "worse_than_pca": worse,
+        "mostly_at_barriers": waiting,
         "layers": times,
     }
     written = comm.on_root(lambda: directory.write_summary(summary))

@@ -1,6 +1,6 @@
 """What an epoch of a layer was, and where its time went."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,21 @@ def seconds_of(record: Mapping[str, Any]) -> dict[str, float]:
 def end_of(record: Mapping[str, Any]) -> float:
     """Return when an epoch ended, in seconds of training: it waits before it starts."""
     return float(record["started"] + sum(record[k] for k in KINDS if k != "waiting"))
+
+
+def team_of(records: Iterable["EpochRecord"]) -> list[tuple[int, float, float]]:
+    """Return ``team`` of all epochs together: empty if none had a team."""
+    sums: dict[int, tuple[float, float]] = {}
+    for rank, work, waiting in (own for record in records for own in record.team):
+        before = sums.get(rank, (0.0, 0.0))
+        sums[rank] = before[0] + work, before[1] + waiting
+    return [(rank, *sums[rank]) for rank in sorted(sums)]
+
+
+def at_barriers(team: Sequence[Sequence[float]]) -> float:
+    """Return the share of training, from 0 to 1, that ranks of a ``team`` waited."""
+    work, waiting = (sum(own[place] for own in team) for place in (1, 2))
+    return waiting / (work + waiting) if work + waiting else 0.0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from itertools import pairwise, product
 import pytest
 
 from mpilayer.errors import CommunicationError, ConfigError
-from mpilayer.placement import check_useful, describe, place_teams
+from mpilayer.placement import check_useful, describe, place_teams, without_slice
 
 SIZES = [784, 1000, 500, 250, 30]
 COSTS = [a * b for a, b in pairwise(SIZES)]
@@ -101,3 +101,16 @@ def test_words():
     assert describe(places, SIZES) == (
         "ranks 0,2,4,6: layer 1 (784-1000); ranks 1,3,5,7: layers 2-4 (1000-500-250-30)"
     )
+
+
+@pytest.mark.parametrize(
+    ("slices", "words"),
+    [
+        ([4, 1, 4, 1], ""),  # of one of its layers is enough
+        ([3, 4, 4, 4], "rank 6 without a slice to train. Start"),
+        ([1, 1, 2, 1], "ranks 2,4-7 without a slice to train. Start"),
+    ],
+)
+def test_ranks_without_a_slice(slices, words):
+    places = place_teams(COSTS, MOST, "ab" * 4)
+    assert without_slice(places, slices)[: len(words) or None] == words

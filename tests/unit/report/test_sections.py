@@ -115,6 +115,14 @@ def test_times_of_short_runs_are_milliseconds(tmp_path, factor, unit):
     assert cells[2:8] == ["1.00", "0.00", "0.00", "0.00", "0.20", "17%"]
 
 
+def test_ranks_of_a_team_and_their_barriers(tmp_path):
+    team = [[3, 0.5, 0.5], [4, 0.25, 0.75]]
+    run = deep_runs(tmp_path, {"a": None}, layer_1=[EPOCH | {"team": team}] * 2)
+    made = deep.times_table(*run)
+    (_, ranks, *_, share), (*_, nothing) = rows_of(made, 10)
+    assert (ranks, share, nothing) == ("3-4", "62%", "–")
+
+
 # --- fine-tuning
 
 

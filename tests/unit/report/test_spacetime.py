@@ -2,6 +2,8 @@
 
 import math
 import re
+from dataclasses import replace
+from hashlib import sha256
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
@@ -41,6 +43,25 @@ def bars(svg, wanted=""):
         kind = re.match(r"epoch \d+, output \d+: ([^,]*)", tip)
         if kind and wanted in kind[1]:
             found.append((kind[1], float(left), float(left) + float(width)))
+    return found
+
+
+def in_team(*shares, number=1, started=0.0, **seconds):
+    """Return an epoch of a team from rank 4 on, and what its ranks were at work."""
+    whole = epoch(number, started, **seconds)
+    team = [(4 + i, work, whole.training - work) for i, work in enumerate(shares)]
+    return replace(whole, team=tuple(team))
+
+
+def lanes_of(svg):
+    """Return what each rank did, for how many seconds of four, in order."""
+    told = r'h([\d.]+)v[^"]*" style="[^"]*"><title>(rank \d+), [^:]*: ([^,]*), ([\d.]+)'
+    found = {}
+    for width, rank, kind, seconds in re.findall(told, svg):
+        least = 2.0 if kind == "sending" else 0.0
+        drawn = max(least, float(seconds) * (RIGHT - LEFT) / 4)
+        assert float(width) == pytest.approx(drawn, abs=0.01)
+        found.setdefault(rank, {})[kind] = float(seconds)
     return found
 
 
@@ -124,6 +145,53 @@ def test_all_kinds_are_in_the_legend_and_drawn():
     assert {kind for kind, _, _ in bars(svg)} == set(KINDS.values())
     for words in (*KINDS.values(), "training error", "validation error"):
         assert f">{words}</text>" in svg
+
+
+def test_ranks_alone_are_drawn_as_before_there_were_teams():
+    """To the byte."""
+    drawn = diagram(lanes()), diagram(lanes(), window_of(lanes()[1], 1))
+    every = diagram([lane(epoch(1, 1.0, **dict.fromkeys(KINDS, 1.0)))])
+    digest = sha256("".join((*drawn, every)).encode()).hexdigest()
+    assert digest == "a11315befe4e880941ff1962640c2d0b2648e21b4120d6b4abcd5a9ab53e494b"
+
+
+def test_each_rank_of_a_team_has_a_lane():
+    """The head sends, two measure, and who does neither waits."""
+    times = {"training": 2.0, "transform": 0.5, "sending": 0.25, "monitor": 0.25}
+    some = in_team(1.5, 1.0, 0.5, started=1.0, waiting=1.0, **times)
+    svg = diagram([lane(some)])
+    both = {"training": 1.0, "barriers": 1.0, "transforming": 0.5}
+    found = lanes_of(svg)
+    head = {"training": 1.5, "barriers": 0.5, "sending": 0.25}
+    assert found["rank 4"] == both | head | {"waiting": 1.0, "measuring errors": 0.25}
+    # The last time that it waits: while the head sends, and measures.
+    assert found["rank 5"] == both | {"waiting": 0.25, "measuring errors": 0.25}
+    assert found["rank 6"] == both | {"training": 0.5, "barriers": 1.5, "waiting": 0.25}
+    assert svg.count(">barriers</text>") == 1
+    assert y_of(svg, "rank 4") < y_of(svg, "ranks 5-6")
+    ET.fromstring(svg)
+
+
+def test_a_run_that_went_on_with_other_ranks_has_all_their_lanes():
+    before, after = in_team(1.0, 1.0), in_team(0.5, 0.5, 0.5, number=3, started=3.0)
+    svg = diagram([lane(before, epoch(2, 1.0), after)])
+    assert list(lanes_of(svg)) == ["rank 5", "rank 6", "rank 4"]
+
+
+@pytest.mark.parametrize("size", [2, 3, 16, 64])
+def test_many_ranks_stay_readable(size):
+    drawn = [lane(in_team(*[0.5] * size), title=f"layer {i}") for i in (1, 2)]
+    svg = diagram(drawn)
+    said = [words for *_, words in texts(svg)]
+    others = f"ranks 5-{3 + size}" if size > 2 else "rank 5"
+    assert said.count("rank 4") == said.count(others) == 2
+    high = y_of(svg, "layer 1") - y_of(svg, "layer 2")
+    assert high < 112 + max(3 * size, 90)
+    # No lane lies on another, nor on what is below.
+    tops = re.findall(r'd="M[\d.]+ ([\d.]+)h[\d.]+v([\d.]+)[^>]*><title>rank', svg)
+    bars = sorted({(float(top), float(height)) for top, height in tops})
+    assert len(bars) == 2 * size
+    assert all(a + height < b for (a, height), (b, _) in pairwise(bars))
 
 
 def test_a_window_shows_its_epochs_and_no_others():

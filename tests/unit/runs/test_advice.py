@@ -16,6 +16,7 @@ from mpilayer.runs.advice import (
     after_finetuning,
     after_pretraining,
     costly_allreduce,
+    mostly_at_barriers,
     no_better_than_always,
     over_fits,
     worse_than_pca,
@@ -223,3 +224,12 @@ def test_costly_allreduce():
     # There are no fewer than 1.
     for allreduce, seconds, ranks in ((1.0, 4.0, 2), (3.0, 4.0, 1), (0.0, 0.0, 2)):
         assert costly_allreduce(allreduce, seconds, ranks, "10 rows") == ""
+
+
+# --- barriers
+
+
+def test_mostly_at_barriers():
+    idle, busy = ((3, 1.0, 1.0), (4, 0.5, 1.5)), ((5, 3.0, 1.0), (6, 3.0, 1.0))
+    assert ": 62% in layer 2 of" in mostly_at_barriers([(), idle, busy])
+    assert mostly_at_barriers([(), busy]) == ""
