@@ -78,7 +78,7 @@ def _modes() -> dict[str, Mode]:
             "finetune",
             (*pre, *rows, "--optimizer", "adam"),
             18,
-            "rounding",
+            "any",
         ),
     ]
     return {mode.name: mode for mode in found}

@@ -23,12 +23,9 @@ source .venv/bin/activate
 set -u
 data=data/mnist-sample.h5
 run=runs/async
-export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
-export OPENBLAS_NUM_THREADS=$OMP_NUM_THREADS MKL_NUM_THREADS=$OMP_NUM_THREADS
-export BLIS_NUM_THREADS=$OMP_NUM_THREADS
 export HYDRA_BINDING=${HYDRA_BINDING:-core} # MPICH; Open MPI binds by itself
 
 exec mpilayer attend --mark pretrain --requeues 5 "$run" -- \
     mpiexec -n "$SLURM_NTASKS" mpilayer pretrain "$data" --run "$run" --resume auto \
-        --threads "$OMP_NUM_THREADS" --schedule async --minibatch 50 \
+        --threads "$SLURM_CPUS_PER_TASK" --schedule async --minibatch 50 \
         --learning-rate 0.1,0.1,0.1,0.005 --code linear "$@"

@@ -27,11 +27,8 @@ source .venv/bin/activate
 set -u
 data=patches.h5
 run=runs/average-against-exact
-export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
-export OPENBLAS_NUM_THREADS=$OMP_NUM_THREADS MKL_NUM_THREADS=$OMP_NUM_THREADS
-export BLIS_NUM_THREADS=$OMP_NUM_THREADS
 export HYDRA_BINDING=${HYDRA_BINDING:-core} # MPICH; Open MPI binds by itself
 
 exec mpilayer attend --mark compare --requeues 5 "$run" -- \
     mpiexec -n "$SLURM_NTASKS" mpilayer compare "$data" --run "$run" --resume auto \
-        --threads "$OMP_NUM_THREADS" "$@"
+        --threads "$SLURM_CPUS_PER_TASK" "$@"

@@ -26,11 +26,8 @@ source .venv/bin/activate
 set -u
 data=data/mnist-sample.h5
 run=runs/async
-export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
-export OPENBLAS_NUM_THREADS=$OMP_NUM_THREADS MKL_NUM_THREADS=$OMP_NUM_THREADS
-export BLIS_NUM_THREADS=$OMP_NUM_THREADS
 export HYDRA_BINDING=${HYDRA_BINDING:-core} # MPICH; Open MPI binds by itself
 
 exec mpilayer attend --mark finetune --requeues 5 "$run" -- \
     mpiexec -n "$SLURM_NTASKS" mpilayer finetune "$run" --data "$data" --resume auto \
-        --threads "$OMP_NUM_THREADS" --epochs 15 --minibatch 100 "$@"
+        --threads "$SLURM_CPUS_PER_TASK" --epochs 15 --minibatch 100 "$@"

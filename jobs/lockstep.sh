@@ -23,14 +23,11 @@ source .venv/bin/activate
 set -u
 data=data/mnist-sample.h5
 run=runs/lockstep
-export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
-export OPENBLAS_NUM_THREADS=$OMP_NUM_THREADS MKL_NUM_THREADS=$OMP_NUM_THREADS
-export BLIS_NUM_THREADS=$OMP_NUM_THREADS
 # A rank's threads must not share one core, to which Open MPI would bind them.
 export PRTE_MCA_hwloc_default_binding_policy=none
 export OMPI_MCA_hwloc_base_binding_policy=none
 
 exec mpilayer attend --mark pretrain --requeues 5 "$run" -- \
     mpiexec -n "$SLURM_NTASKS" mpilayer pretrain "$data" --run "$run" --resume auto \
-        --threads "$OMP_NUM_THREADS" --minibatch 50 --learning-rate 0.1,0.1,0.1,0.005 \
-        --code linear "$@"
+        --threads "$SLURM_CPUS_PER_TASK" --minibatch 50 \
+        --learning-rate 0.1,0.1,0.1,0.005 --code linear "$@"

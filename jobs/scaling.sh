@@ -28,11 +28,8 @@ source .venv/bin/activate
 set -u
 data=patches.h5
 run=runs/scaling
-export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
-export OPENBLAS_NUM_THREADS=$OMP_NUM_THREADS MKL_NUM_THREADS=$OMP_NUM_THREADS
-export BLIS_NUM_THREADS=$OMP_NUM_THREADS
 export HYDRA_BINDING=${HYDRA_BINDING:-core} # MPICH; Open MPI binds by itself
 
 exec mpilayer attend --mark sparse --requeues 5 --ranks 1,2,4,8,16 "$run" -- \
     mpiexec -n %ranks mpilayer sparse "$data" --run %run --replace \
-        --threads "$OMP_NUM_THREADS" "$@"
+        --threads "$SLURM_CPUS_PER_TASK" "$@"

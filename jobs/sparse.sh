@@ -28,12 +28,9 @@ source .venv/bin/activate
 set -u
 data=patches.h5
 run=runs/sparse
-export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
-export OPENBLAS_NUM_THREADS=$OMP_NUM_THREADS MKL_NUM_THREADS=$OMP_NUM_THREADS
-export BLIS_NUM_THREADS=$OMP_NUM_THREADS
 
 exec mpilayer attend --mark sparse --requeues 5 "$run" -- \
     srun --mpi=pmi2 --kill-on-bad-exit=1 --ntasks="$SLURM_NTASKS" \
         --cpus-per-task="$SLURM_CPUS_PER_TASK" --cpu-bind=cores \
         mpilayer sparse "$data" --run "$run" --resume auto \
-        --threads "$OMP_NUM_THREADS" "$@"
+        --threads "$SLURM_CPUS_PER_TASK" "$@"

@@ -16,13 +16,12 @@ from pathlib import Path
 GROUPS = Path("/sys/fs/cgroup")
 """Where control groups are mounted."""
 
-# As BLAS libraries have it: their own variable counts more than that of all.
 _THREAD_VARIABLES = [f"{k}_NUM_THREADS" for k in ("OPENBLAS", "MKL", "BLIS", "OMP")]
 # Names of launchers and their helpers, and how far above a rank they may be.
 _LAUNCHERS = ("mpiexec", "mpirun", "hydra", "prte", "prun", "orte", "srun")
 _ANCESTORS = 5
 
-_requested: int | None = None
+_prepared = False
 # Rank and size go together: a size alone is that of a job, or left over.
 _CLAIMS = (
     ("PMI_RANK", "PMI_SIZE"),
@@ -30,7 +29,6 @@ _CLAIMS = (
     ("PMIX_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 )
-_LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
 # What makes a process a rank.
 _OF_RANKS = (
     *("PMI_", "PMIX_", "OMPI_COMM_WORLD_", "MPI_LOCAL"),
@@ -54,30 +52,20 @@ def use_utf8() -> None:
 def prepare() -> None:
     """Set up the BLAS library that NumPy is going to load; local.
 
-    What the user has set stays, and :func:`requested_threads` tells it. Otherwise the
-    threads are limited to this process's share of the cores, as far as the launcher's
-    variables tell; :mod:`mpilayer.parallel.start` sets them again when it knows all
-    ranks. Those that a rank has left to a program that it started are dropped.
+    It gets one thread, whatever is set: a library that loads later, or that
+    :mod:`mpilayer.parallel.start` cannot speak to, would round as the machine and the
+    user's shell have it. The launcher's variables that a rank has left to a program
+    that it started are dropped.
     """
-    global _requested
-    if _requested is not None:
+    global _prepared
+    if _prepared:
         return
+    _prepared = True
     if _of_another_rank():
         for name in [*os.environ]:
             if name.startswith(_OF_RANKS):
                 del os.environ[name]
-    # OpenMP takes a list: a number for each level of nesting.
-    given = (_number(name, until=",") for name in _THREAD_VARIABLES)
-    _requested = next(filter(None, given), 0)
-    locals_ = (_number(name) for name in _LOCAL_SIZES)
-    share = max(1, len(cores()) // next(filter(None, locals_), 1))
-    for name in _THREAD_VARIABLES:
-        os.environ.setdefault(name, str(_requested or share))
-
-
-def requested_threads() -> int:
-    """Return the threads that the user's environment asks for, 0 if it does not."""
-    return _requested or 0
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
 
 
 def cores() -> frozenset[int]:
@@ -89,6 +77,13 @@ def cores() -> frozenset[int]:
     quota = cpu_quota(GROUPS, read(Path("/proc/self/cgroup")))
     limit = None if quota is None else max(1, int(quota))
     return frozenset(sorted(affinity())[:limit])
+
+
+def whole_cores() -> frozenset[str]:
+    """Return names of the same cores, one for hardware threads that share a core."""
+    folder = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    names = ((core, read(Path(folder.format(core))).strip()) for core in cores())
+    return frozenset(name or str(core) for core, name in names)
 
 
 def affinity() -> frozenset[int]:
@@ -262,7 +257,7 @@ def _end_by_scontrol(job: str) -> float | None:
         return None
 
 
-def _number(name: str, until: str = "\n") -> int | None:
-    """Return the whole number in a variable, up to a letter; None if there is none."""
-    text = os.environ.get(name, "").partition(until)[0].strip()
+def _number(name: str) -> int | None:
+    """Return the whole number in a variable; None if there is none."""
+    text = os.environ.get(name, "").strip()
     return int(text) if re.fullmatch("[0-9]{1,12}", text) else None

@@ -221,7 +221,9 @@ def without_slice(places: Sequence[Place], slices: Sequence[int]) -> str:
     return f"{which_ranks(idle)} {words}" if idle else ""
 
 
-def describe(places: Sequence[Place], sizes: Sequence[int]) -> str:
+def describe(
+    places: Sequence[Place], sizes: Sequence[int], slices: Sequence[int] = ()
+) -> str:
     """Return which ranks have which layers; ``sizes`` are those from the data on."""
     parts = []
     for place in places:
@@ -230,5 +232,8 @@ def describe(places: Sequence[Place], sizes: Sequence[int]) -> str:
         if len(layers) > 1:
             which = f"layers {layers.start + 1}-{layers.stop}"
         units = "-".join(map(str, sizes[layers.start : layers.stop + 1]))
+        cuts = slices[layers.start : layers.stop]
+        if any(n > 1 for n in cuts):
+            units += f", slices {','.join(map(str, cuts))}"
         parts.append(f"{which_ranks(ranks)}: {which} ({units})")
     return "; ".join(parts)

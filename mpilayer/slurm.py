@@ -239,11 +239,6 @@ def _settings(step: Step, config: JobConfig) -> Iterator[str]:
         run += "-seed-$seed"
     yield f"data={shlex.quote(step.data)}"
     yield f"run={run}"
-    yield f"export OMP_NUM_THREADS={config.threads or '$SLURM_CPUS_PER_TASK'}"
-    yield (
-        "export OPENBLAS_NUM_THREADS=$OMP_NUM_THREADS MKL_NUM_THREADS=$OMP_NUM_THREADS"
-    )
-    yield "export BLIS_NUM_THREADS=$OMP_NUM_THREADS"
     if step.is_attended and config.launcher == "mpiexec":
         yield _BINDING if config.cpus_per_task == 1 else _NO_BINDING
 
@@ -256,7 +251,8 @@ def _command(step: Step, config: JobConfig, scaling: bool) -> str:
         words = [f"mpilayer {step.command} {run}", '--data "$data"']
     if step.is_attended:
         words.append("--replace" if scaling else "--resume auto")
-    words.append('--threads "$OMP_NUM_THREADS"')
+    threads = str(config.threads or '"$SLURM_CPUS_PER_TASK"')
+    words.append(f"--threads {threads}")
     if step.seeds and step.is_attended:
         words.append('--seed "$seed"')
     words += [*_quoted(step.options), '"$@"']

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     On rank 0 alone, since launchers end the others, perhaps before they have printed,
     when a rank ends so.
     """
-    comm, facts = examine(args.directory, args.threads, _say)
+    comm, facts = examine(args.directory, args.threads or 1, _say)
     findings = judge(facts)
     number = comm.rank if comm.size > 1 else environment.launched_rank()
     if number > 0:

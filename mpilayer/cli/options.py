@@ -63,11 +63,9 @@ def add_option(
     )
 
 
-def add_threads(
-    parser: argparse.ArgumentParser, usual: str = "its share of the cores"
-) -> None:
+def add_threads(parser: argparse.ArgumentParser, usual: str = "1") -> None:
     """Add ``--threads``, 0 unless given."""
-    help = f"BLAS threads of each rank (default: {usual})"
+    help = f"BLAS threads of each rank; others round otherwise (default: {usual})"
     add(parser, "--threads", help, type=_count, default=0, metavar="N")
 
 

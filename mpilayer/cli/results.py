@@ -51,8 +51,9 @@ def show_result(
             out.print(show.prediction_table(summary[f"{command}_error"], command))
         tell(
             f"Fine-tuning took {summary[f'{command}_seconds']:.1f} s, "
-            f"{summary[f'{command}_allreduce']:.1f} s of them in Allreduce; the best "
-            f"weights are those after epoch {summary[f'{command}_best_epoch']}."
+            f"{summary[f'{command}_allreduce']:.1f} s of them waiting for other ranks; "
+            "the best weights are those after epoch "
+            f"{summary[f'{command}_best_epoch']}."
         )
 
 

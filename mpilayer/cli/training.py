@@ -14,7 +14,7 @@ from mpilayer.errors import ConfigError
 from mpilayer.runs.drive import resume, training_of
 from mpilayer.runs.experiment import Experiment, Plan, read_plan
 from mpilayer.runs.session import Session
-from mpilayer.runs.tasks import TASKS, command_of, noted_threads
+from mpilayer.runs.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class TrainingCommand:
             add(parser, "data")
             add(parser, "--run", "the run directory to make", required=True)
         add(parser, "--replace", anew)
-        usual = training_of(self.name).threads or "its share of the cores"
-        options.add_threads(parser, str(usual))
+        options.add_threads(parser)
         options.add_safety(parser)
         if self.name == "compare":
             add(parser, "--json")
@@ -51,10 +50,7 @@ class TrainingCommand:
         config = options.config_from(args, self.config, self.section(args))
         name = TASKS[config.task].name if self.name == "finetune" else self.name
         safety = options.safety_from(args)
-        # With other threads than the run began with, bits would differ.
-        noted = noted_threads(args.run, name) if safety.resume else 0
-        threads = args.threads or noted or training_of(name).threads
-        session = Session.begin(threads, show.say, show.progress, safety)
+        session = Session.begin(args.threads, show.say, show.progress, safety)
         training = training_of(name)(args.run, session, config, args.data, args.replace)
         summary = training.drive()
         if session.comm.rank > 0:
@@ -89,8 +85,9 @@ def _configure_resume(parser: argparse.ArgumentParser) -> None:
 
 def _resume(args: argparse.Namespace) -> None:
     """Go on, and print what the command itself would."""
-    threads = args.threads or noted_threads(args.run, command_of(args.run))
-    session = Session.begin(threads, show.say, show.progress, options.safety_from(args))
+    session = Session.begin(
+        args.threads, show.say, show.progress, options.safety_from(args)
+    )
     command, summary = resume(args.run, session, args.data)
     if session.comm.rank == 0:
         with show.told_by(args.run):
@@ -110,7 +107,7 @@ def _configure_experiment(parser: argparse.ArgumentParser) -> None:
     where = "directory of all results (default: what the file says, or runs/NAME)"
     add(parser, "--run", where)
     add(parser, "--replace", "replace an experiment that is there already")
-    options.add_threads(parser, "in each step as its command has them")
+    options.add_threads(parser)
     options.add_safety(parser)
 
 
@@ -120,7 +117,7 @@ def _carry_out(args: argparse.Namespace) -> None:
     session = Session.begin(
         args.threads, show.say, show.progress, options.safety_from(args)
     )
-    experiment = Experiment(plan, session, _show_step, _report, args.threads)
+    experiment = Experiment(plan, session, _show_step, _report)
     experiment.carry_out(args.replace)
     if session.comm.rank == 0:
         show.console().print(f"Results: {plan.path}", soft_wrap=True)

@@ -153,14 +153,17 @@ class Dataset(AbstractContextManager["Dataset"]):
                 check_finite(out, begin, f"{split}/x of {self.path}", LARGEST)
         return result
 
-    def compact_rows(self, split: str) -> Array32 | StoredRows:
-        """Return the rows of a split, a byte a number where they are stored so."""
+    def compact_rows(
+        self, split: str, start: int = 0, stop: int | None = None
+    ) -> Array32 | StoredRows:
+        """Return rows of a split, a byte a number where they are stored so."""
         stored = self._stored(split)
         if stored.x.dtype != np.uint8 or self.preparation.scaling is not None:
-            return self.rows(split)
-        memory.demand(stored.x.size, self.path)
+            return self.rows(split, start, stop)
+        start, stop = self._bounds(split, start, stop)
+        memory.demand((stop - start) * self.n_visible, self.path)
         with hdf5.reading(self.path):
-            return StoredRows(stored.x[()], stored.scale)
+            return StoredRows(stored.x[start:stop], stored.scale)
 
     def stored(self, split: str) -> Split:
         """Return all of a split as it is stored, before any scaling; as ``rows``."""

@@ -53,15 +53,15 @@ def examine(directory: Path, threads: int, say: Say) -> tuple[Communicator, Fact
     """Return the ranks, and what is known of them and of the directory for runs.
 
     Collective on the world; ranks that are not joined examine the same things, each for
-    itself. BLAS ``threads`` of 0 are a rank's share of the cores; ``say`` tells the
-    user what cannot wait for the report: why ranks may, or do, end.
+    itself. ``threads`` are those of BLAS on each rank, ``say`` tells the user what
+    cannot wait for the report: why ranks may, or do, end.
     """
     job = machine.job()
     warn(machine.space(machine.SHM), say)
     with patience(_PATIENCE, say):
         comm, failure = join()
         placement = place(comm, threads)
-        mine = machine.describe(comm.rank, placement.threads[comm.rank])
+        mine = machine.describe(comm.rank, placement.threads)
         facts = Facts(
             software=comm.on_root(lambda: machine.software(library())),
             launch=machine.launch(comm.size, failure),

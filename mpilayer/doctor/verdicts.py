@@ -28,6 +28,9 @@ _END_IS_NEAR = 600.0
 _CONTAINER_SHM = 64 << 20
 # MPICH 5 was seen to take 5.4 MB a rank.
 _SHM_OF_RANK = 8 << 20
+# What a team shares for this stack, by measurement, and for a row of pixels more.
+_STACK_BYTES, _STACK_ROW_BYTES = 36e6, 784 + 2 * 4 * (1000 + 500 + 250)
+_FEW_THOUSANDS = 2
 _LEAST_DISK, _LITTLE_DISK = 10**9, 5 * 10**9
 _LITTLE_MEMORY = 10**9
 _SLOW_WRITE = 1.0
@@ -168,7 +171,9 @@ def _cores(facts: Facts) -> Iterator[Finding]:
         quota = min((r.quota for r in ranks if r.quota), default=float(len(cores)))
         scarce = quota < sum(r.threads for r in ranks)
         granted = f"{text}, of which a control group grants {quota:g}"
-        remedy = f"Give --threads {max(1, int(quota / len(ranks)))}, or more CPU."
+        most = int(quota / len(ranks))
+        fewer = f"Give --threads {most}" if most else "Start fewer ranks"
+        remedy = f"{fewer}, or give them more CPU."
         limited = (scarce, NOTE, granted, remedy)
         yield judged("cores", "threads", text, crowded, limited)
     for host, ranks in _by_host(facts).items():
@@ -209,7 +214,7 @@ def _fewer(facts: Facts) -> str:
 def _blas(rank: Rank) -> Iterator[Finding]:
     if not rank.pools:
         text = f"rank {rank.rank}: no BLAS library that threadpoolctl knows"
-        remedy = "Set OMP_NUM_THREADS, since --threads has no effect on it."
+        remedy = "Use a NumPy with OpenBLAS, MKL or BLIS: --threads has no effect here."
         yield Finding("cores", "BLAS", NOTE, text, remedy)
     # mpilayer computes with NumPy's; SciPy's wheels bring another one.
     numpy_s = [p for p in rank.pools if "numpy" in Path(p.path).parent.name]
@@ -260,11 +265,18 @@ def _shm(facts: Facts, host: str, shm: Space, n_ranks: int) -> Finding:
     }
     text = f"{host}: {size(shm.size)}, {size(shm.free)} free"
     if unused.get(make):
-        return judged("memory", "/dev/shm", f"{text}; MPI is told not to use it")
+        text += "; MPI is told not to use it"
+        if make == "mpich":
+            text += ", so that no layer can have several ranks"
+        return judged("memory", "/dev/shm", text)
     scarce, remedy = not shm_suffices(shm, n_ranks), more_shm(make)
     crash = (scarce and n_ranks > 1, PROBLEM, f"{text}: ranks may crash", remedy)
     others = (scarce, NOTE, f"{text}: several ranks may crash", remedy)
-    return judged("memory", "/dev/shm", text, crash, others)
+    thousands = max(0, int((shm.free - _STACK_BYTES) / _STACK_ROW_BYTES / 1000))
+    rows = f"{1000 * thousands:,} rows" if thousands else "no rows"
+    text += f"; several ranks a layer can train 784-1000-500-250-30 on {rows}"
+    little = (thousands < _FEW_THOUSANDS, NOTE, text, more_shm(""))
+    return judged("memory", "/dev/shm", text, crash, others, little)
 
 
 def _messages(facts: Facts) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from mpilayer.estimators.arguments import Fields, SettingError, takes
 from mpilayer.estimators.base import Reconstructor, checked, joined
 from mpilayer.estimators.rows import Bounds, on_hosts, redistribute
 from mpilayer.parallel.comm import Communicator
+from mpilayer.parallel.team import Team
 from mpilayer.placement import Place
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
 from mpilayer.train.sparse.cost import (
@@ -83,11 +84,18 @@ class LayerEstimator(Reconstructor):
         goes_on: bool = False,
     ) -> None:
         """Pass over the rows of all ranks, and keep what was learned. Collective."""
-        with on_hosts(rows, bounds, comm) as (team, everything):
+        n_rows = bounds[-1][1]
+
+        def state_on(team: Team) -> LayerState:
             place = Place(range(1), tuple(range(team.size)))
-            config = with_slices(config, [place])
-            shapes = layer_shapes(config, self.n_features_in_)
-            state = LayerState(config, shapes, 0, team)
+            own = with_slices(config, [place])
+            return LayerState(own, layer_shapes(own, self.n_features_in_), 0, team)
+
+        def shared(team: Team) -> None:
+            state_on(team).make_room(n_rows)
+
+        with on_hosts(rows, bounds, comm, shared) as (team, everything):
+            state = state_on(team)
             if goes_on:
                 self._restore(state)
             team.barrier()

@@ -14,6 +14,7 @@ from mpilayer.estimators.base import Reconstructor
 from mpilayer.estimators.rows import Bounds, by_strata, redistribute
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.losses import check_loss
+from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.start import hosts
@@ -29,6 +30,7 @@ from mpilayer.train.layer import (
     monitored,
     row_counts,
 )
+from mpilayer.train.layers import needed_bytes
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Keeper, Pipeline
 from mpilayer.train.schedule import Schedule, greedy, lockstep
@@ -123,9 +125,17 @@ def _pretrain(
     places = places_for(config, hosts(comm), shape[1], table.epochs, idle=True)
     config = with_slices(config, places)
     shapes = layer_shapes(config, shape[1])
+    none: Array32 = np.empty((0, shape[1]), np.float32)
+    data = monitored(rows, none, config.monitor_rows) if comm.rank == 0 else None
+    counts = row_counts(shape[0], 0, config.monitor_rows)
+    place = next(place for place in places if comm.rank in place.ranks)
+    need = 0
+    if comm.rank == place.ranks[0]:
+        need = needed_bytes(config, shape[1], place, data, counts, replace=False)
+    check_room(comm, need, "fit on fewer ranks")
     with team_up(comm, places, EAGER_SECONDS) as (team, own, heads):
         states = [LayerState(config, shapes, index, team) for index in own]
-        errors = comm.everywhere(lambda: _run(states, rows, shape, table, comm, heads))
+        errors = comm.everywhere(lambda: _run(states, data, counts, table, comm, heads))
         mine = (
             [(s.index, s.layer.parameters.vector, errors[s]) for s in states]
             if team.is_head
@@ -141,8 +151,8 @@ def _pretrain(
 
 def _run(
     states: Sequence[LayerState],
-    rows: Any,
-    shape: tuple[int, int],
+    data: Rows | None,
+    counts: tuple[int, int, int],
     table: Schedule,
     comm: Communicator,
     heads: Communicator,
@@ -150,10 +160,7 @@ def _run(
     """Train this team's layers to the end; return their errors. Collective."""
     config = states[0].config
     errors: dict[LayerState, list[float]] = {state: [] for state in states}
-    none: Array32 = np.empty((0, shape[1]), np.float32)
-    data = monitored(rows, none, config.monitor_rows) if comm.rank == 0 else None
     plan = TablePlan(table, config.activations == "streamed")
-    counts = row_counts(shape[0], 0, config.monitor_rows)
     notice = Notice(comm)
     pipeline = Pipeline(states, data, counts, heads, plan, Keeper(notice))
     for state, record in pipeline.run():
@@ -184,9 +191,8 @@ def _finetune(
     groups = RowGroups(comm, names if config.parallel == "units" else ())
     batch = config.minibatch
     rows, share = by_strata(rows, bounds, batch, comm, groups.numbers)
-    comm.everywhere(
-        lambda: check_room(shared_bytes(stack, config, groups), groups.team)
-    )
+    need = shared_bytes(stack, config, groups) if groups.team.is_head else 0
+    check_room(comm, need, "fit on one rank of each host")
     none: Array32 = np.empty((0, stack.shapes[0].n_visible), np.float32)
     with groups:
         state = FinetuneState(stack, config, groups.team)

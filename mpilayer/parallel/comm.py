@@ -128,6 +128,10 @@ class Communicator:
         """Start receiving into a contiguous array. Local."""
         raise NotImplementedError("one rank alone has nobody to receive from")
 
+    def neighbours(self) -> int:
+        """Return how many ranks, this one included, can share memory; collective."""
+        return self.size
+
     def barrier(self) -> None:
         """Wait for all ranks, without using the core. Collective."""
 

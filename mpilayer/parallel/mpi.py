@@ -132,6 +132,13 @@ class MPICommunicator(Communicator):
         part = self._comm.Split(colour, key)
         return MPICommunicator(cast(MPI.Intracomm, part))
 
+    def neighbours(self) -> int:
+        """Return how many ranks can share memory with this one, it included."""
+        part = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+        size = part.Get_size()
+        part.Free()
+        return size
+
     def shared_memory(self) -> SharedMemory:
         """Return what allocates MPI-3 windows, where there is somebody to share."""
         return _Windows(self._comm) if self.size > 1 else SharedMemory()

@@ -1,13 +1,14 @@
-"""Starts the ranks, and gives each its share of the cores."""
+"""Starts the ranks, gives each its BLAS threads, and sees where they are."""
 
 import socket
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from mpilayer import environment
 from mpilayer.errors import MpilayerError
@@ -20,19 +21,35 @@ class Placement:
     """Where the ranks run."""
 
     hosts: tuple[str, ...]  # of each rank
-    threads: tuple[int, ...]  # of BLAS, of each rank
+    threads: int  # of BLAS, of each rank
     crowded: str  # a warning when ranks must share cores, else empty
     library: str  # of MPI, or "none"
+    cores: int = 0  # of all hosts, as far as ranks may use them
+    mixed: str = ""  # a warning when ranks do not round alike, else empty
 
-    def describe(self) -> str:
-        """Return one line for the start of a log."""
-        n_hosts = len(set(self.hosts))
-        threads = sorted(set(self.threads))
-        each = str(threads[0]) if len(threads) == 1 else f"{threads[0]}-{threads[-1]}"
+    def describe(self, useful: int = 0) -> str:
+        """Return one line for the start of a log.
+
+        If ``useful`` ranks, or fewer, would keep busy cores that are idle, it says so.
+        """
+        ranks, n_hosts = len(self.hosts), len(set(self.hosts))
+        more = min(useful, self.cores // self.threads)
+        idle = self.cores - ranks * self.threads
+        advice = f"; {idle} of {self.cores} cores idle: mpiexec -n {more}"
         return (
-            f"{count(len(self.hosts), 'rank')} on {count(n_hosts, 'host')}, {each} "
-            f"BLAS {plural('thread', threads[-1])} each, MPI: {self.library}"
+            f"{count(ranks, 'rank')} on {count(n_hosts, 'host')}, {self.threads} "
+            f"BLAS {plural('thread', self.threads)} each, MPI: {self.library}"
+            f"{advice if more > ranks else ''}"
         )
+
+
+class _Seat(NamedTuple):
+    """Where a rank is."""
+
+    host: str
+    cores: frozenset[int]
+    whole: frozenset[str]
+    kernels: str
 
 
 def start(failure: MpilayerError | None = None) -> Communicator:
@@ -74,39 +91,59 @@ def hosts(comm: Communicator) -> list[str]:
     return comm.allgather(socket.gethostname())
 
 
-def place(comm: Communicator, threads: int = 0) -> Placement:
-    """Give each rank its share of its host's cores as BLAS threads. Collective.
-
-    ``threads`` are those of each rank; 0: what the environment asks for, else the
-    share.
-    """
-    host, mine = socket.gethostname(), environment.cores()
-    everyone: list[tuple[str, frozenset[int]]] = comm.allgather((host, mine))
-    # A core is split among those that may use it.
-    users = Counter((name, core) for name, cores in everyone for core in cores)
-    shares = (sum(1 / users[name, core] for core in cores) for name, cores in everyone)
-    given = threads or environment.requested_threads()
-    used = tuple(given or max(1, int(share + 1e-9)) for share in shares)
+def place(comm: Communicator, threads: int = 1) -> Placement:
+    """Give each rank its BLAS threads, and look where the ranks are. Collective."""
+    libraries = ThreadpoolController()
     # The limits stay until the process ends.
-    threadpool_limits(limits=used[comm.rank])
+    libraries.limit(limits=threads)
+    mine = _Seat(
+        socket.gethostname(),
+        environment.cores(),
+        environment.whole_cores(),
+        _kernels(libraries.select(user_api="blas").info()),
+    )
+    seats: list[_Seat] = comm.allgather(mine)
     return Placement(
-        hosts=tuple(name for name, _ in everyone),
-        threads=used,
-        crowded=_crowding(everyone, used),
+        hosts=tuple(seat.host for seat in seats),
+        threads=threads,
+        crowded=_crowding(seats, threads),
         library=comm.library,
+        cores=len({(seat.host, core) for seat in seats for core in seat.whole}),
+        mixed=_mixture(seats),
     )
 
 
-def _crowding(
-    everyone: list[tuple[str, frozenset[int]]], threads: tuple[int, ...]
-) -> str:
-    for host in sorted({name for name, _ in everyone}):
-        there = [rank for rank, (name, _) in enumerate(everyone) if name == host]
-        cores = frozenset().union(*(everyone[rank][1] for rank in there))
-        wanted = sum(threads[rank] for rank in there)
+def _kernels(libraries: Sequence[Mapping[str, Any]]) -> str:
+    """Return what decides how products are rounded, but for threads: NumPy's BLAS."""
+    # SciPy brings another one, which may be loaded on some of the ranks.
+    numpys = [b for b in libraries if "numpy" in Path(b["filepath"]).parent.name]
+    keys = ("internal_api", "version", "architecture")
+    told = [
+        " ".join(str(b.get(key) or "") for key in keys) for b in numpys or libraries
+    ]
+    return ", ".join(sorted(told))
+
+
+def _crowding(seats: Sequence[_Seat], threads: int) -> str:
+    for host in sorted({seat.host for seat in seats}):
+        there = [seat for seat in seats if seat.host == host]
+        cores = frozenset[int]().union(*(seat.cores for seat in there))
+        wanted = threads * len(there)
         if wanted > len(cores):
             return (
                 f"{wanted} BLAS threads share the {len(cores)} cores of {host}: ranks "
                 "will hold one another up. Start fewer ranks."
             )
     return ""
+
+
+def _mixture(seats: Sequence[_Seat]) -> str:
+    found = {seat.kernels: seat.host for seat in reversed(seats)}
+    if len(found) < 2:
+        return ""
+    each = "; ".join(f"{kernels} on {host}" for kernels, host in found.items())
+    return (
+        f"ranks compute with different BLAS kernels ({each}): the last bits of weights "
+        "depend on which rank computes what. For bits that repeat, use hosts of one "
+        "kind, or give all ranks the OPENBLAS_CORETYPE of the oldest, such as Haswell"
+    )

@@ -6,17 +6,18 @@ collective calls in another order hang. One rank by itself is a team, too.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from math import prod
+from math import inf, prod
 from pathlib import Path
+from socket import gethostname
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from mpilayer.arrays import AnyArray
-from mpilayer.errors import ConfigError, MpilayerError
+from mpilayer.errors import CommunicationError, MpilayerError
 from mpilayer.interrupt import Interrupted
 from mpilayer.parallel.comm import (
     Communicator,
@@ -27,36 +28,15 @@ from mpilayer.parallel.comm import (
 
 T = TypeVar("T")
 
+# Where MPI libraries lay shared memory.
+_SHARED = Path("/dev/shm")
+# What a window takes besides: MPICH 5 was seen to take 4 to 14 kB.
+_WINDOW = 1 << 14
 # Of a cache line's numbers: two ranks never write to the same line.
 _TILE = 16
 
-# Where MPI libraries lay shared memory.
-_SHARED = Path("/dev/shm")
-
 Order = tuple[Any, ...]
 """What a team does next: its name, and plain numbers."""
-
-
-def check_room(n_bytes: int, team: "Team") -> None:
-    """Check that a team's host has so many bytes of shared memory left. Local.
-
-    What a team of one rank has is no shared memory.
-
-    Raises
-    ------
-    ConfigError
-        It has not. To be raised on all ranks by the caller.
-    """
-    with suppress(OSError):
-        there = os.statvfs(_SHARED)
-        left = there.f_bavail * there.f_frsize
-        if team.is_head and team.size > 1 and n_bytes > left:
-            raise ConfigError(
-                f"ranks of a host need shared memory for what they share; it takes "
-                f"{n_bytes / 1e6:.3g} MB, and {_SHARED} has {left / 1e6:.3g} MB left. "
-                "Make it larger (containers: --shm-size), start one rank on each host, "
-                "or, to fine-tune, train with --parallel rows."
-            )
 
 
 class Team:
@@ -174,6 +154,101 @@ class Team:
         expected = error is None or isinstance(error, MpilayerError | Interrupted)
         if expected and getattr(error, "collective", True):
             self.close()
+
+
+class Sketch(Team):
+    """A team of so many ranks as it would be: its arrays are counted, not made. Local.
+
+    Attributes
+    ----------
+    n_bytes : int
+        What its ranks would share; one rank shares nothing.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(SerialCommunicator())
+        # Not the head: what would be drawn or read once is not.
+        self.size, self.rank, self.n_bytes = size, -1, 0
+
+    def array(self, shape: tuple[int, ...], dtype: Any = np.float32) -> AnyArray:
+        """Return what looks like the array, and has no memory."""
+        if self.size > 1:
+            self.n_bytes += prod(shape) * np.dtype(dtype).itemsize + _WINDOW
+        return np.broadcast_to(np.zeros((), dtype), shape)
+
+    def share(self, array: AnyArray | None) -> AnyArray:
+        """Return the array that the head would share."""
+        if array is None:
+            raise RuntimeError("a sketch of a team has its head's arrays")
+        self.array(array.shape, array.dtype)
+        return array
+
+
+class _Host(NamedTuple):
+    """What a rank says of its host."""
+
+    name: str
+    needed: int  # by the rank's team, if it is the head
+    left: float
+
+
+def check_room(comm: Communicator, n_bytes: int, remedy: str) -> int:
+    """Check that every host has the memory that its teams will share; collective.
+
+    Else what does not fit would end a rank without a word, as it is written.
+
+    Parameters
+    ----------
+    comm : Communicator
+        All ranks.
+    n_bytes : int
+        What this rank's team will share, if it is the head, else 0. *Local.*
+    remedy : str
+        How less would be shared, after "or".
+
+    Returns
+    -------
+    int
+        What the host shares that shares most.
+
+    Raises
+    ------
+    CommunicationError
+        On every rank: a host has less, or MPI lets its ranks share no memory.
+    """
+    told: list[_Host] = comm.allgather(_Host(gethostname(), n_bytes, _shared_left()))
+    needed = Counter[str]()
+    for rank in told:
+        needed[rank.name] += rank.needed
+    if not needed.total():
+        return 0
+    neighbours = comm.allgather(comm.neighbours())
+    for name, need in needed.items():
+        there = [i for i, rank in enumerate(told) if rank.name == name]
+        if need and min(neighbours[i] for i in there) < len(there):
+            raise CommunicationError(
+                f"ranks of one host must be able to share memory; on {name} MPI lets "
+                f"each share it with {neighbours[there[0]] - 1} others of "
+                f"{len(there)}. Take MPIR_CVAR_NOLOCAL and the like out of the "
+                f"environment, or {remedy}."
+            ).of_all_ranks()
+        left = min(told[i].left for i in there)
+        if need > left:
+            raise CommunicationError(
+                f"{_SHARED} must hold what ranks of a host share; on {name} that is "
+                f"{need / 1e6:.3g} MB, and {left / 1e6:.3g} MB are free. Make it "
+                f"larger (docker: --shm-size), or {remedy}."
+            ).of_all_ranks()
+    return max(needed.values())
+
+
+def _shared_left() -> float:
+    """Return the bytes left where MPI libraries lay what ranks share."""
+    try:
+        found = os.statvfs(_SHARED)
+    except OSError:
+        return inf  # it is elsewhere
+    return found.f_bavail * found.f_frsize
 
 
 ALONE = Team(SerialCommunicator())

@@ -113,13 +113,15 @@ def no_better_than_always(
     return _told(found, "that", errors, usual, remedies)
 
 
-def costly_allreduce(allreduce: float, seconds: float, ranks: int, work: str) -> str:
+def costly_allreduce(
+    allreduce: float, seconds: float, ranks: int, work: str, what: str = "Allreduce"
+) -> str:
     """Say that Allreduce took much of the seconds of rank 0; empty if it did not."""
     share = allreduce / seconds if seconds > 0 else 0.0
     if ranks == 1 or share <= _COSTLY:
         return ""
     return (
-        f"Allreduce took {share:.0%} of the time: fewer ranks than {ranks} may be "
+        f"{what} took {share:.0%} of the time: fewer ranks than {ranks} may be "
         f"faster for {work}"
     )
 

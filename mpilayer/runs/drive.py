@@ -5,7 +5,7 @@ all ranks.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +27,7 @@ from mpilayer.runs.tasks import (
     command_of,
     data_of_run,
     is_run,
+    noted_threads,
     task_of_command,
 )
 from mpilayer.train.schedule import Schedule
@@ -66,7 +67,7 @@ class Training(ABC, Generic[C]):
     """
 
     name: str  # the section of ``config.toml``, and the mark in ``complete``
-    threads = 0  # BLAS threads of each rank as a rule; 0: its share of the cores
+    _shared = 0  # bytes that ranks of a host share
 
     def __init__(
         self,
@@ -91,6 +92,8 @@ class Training(ABC, Generic[C]):
         comm.on_root(self._check_first)
         with holding(self.run, self.session):
             again = comm.on_root(self._goes_on)
+            threads = comm.on_root(lambda: self._threads(again))
+            self.session = self.session.with_threads(threads)
             terms = comm.on_root(self._look if again else self._check)
             if again and (words := comm.on_root(lambda: self._nothing_left(terms))):
                 self.session.say(words)
@@ -98,6 +101,7 @@ class Training(ABC, Generic[C]):
                 comm.on_root(self._clear_up)
                 return comm.on_root(self.found)
             rows = comm.everywhere(lambda: self._read(terms))
+            self._check_room(terms, rows)
             if not again:
                 comm.on_root(lambda: self._begin(terms))
             trained = self._train(terms, rows, again)
@@ -127,6 +131,14 @@ class Training(ABC, Generic[C]):
             return True
         remove_false_start(self.run)
         return False
+
+    def _threads(self, again: bool) -> int:
+        """Return the BLAS threads of each rank: a run goes on with those it has."""
+        asked = self.session.threads
+        noted = noted_threads(self.run, self.name) if again else 0
+        if asked and noted and asked != noted:
+            raise _differing([f"--threads was {noted}, is {asked}"])
+        return asked or noted or 1
 
     def _check(self) -> Terms[C]:
         """Check all that can be known before a new run; nothing is written."""
@@ -172,6 +184,9 @@ class Training(ABC, Generic[C]):
     def _read(self, terms: Terms[C]) -> Any:
         """Return this rank's rows, or all that it trains with. On every rank."""
 
+    def _check_room(self, terms: Terms[C], rows: Any) -> None:
+        """Note what ranks share, and check that there is room for it. Collective."""
+
     def _begin(self, terms: Terms[C]) -> None:
         """Make the run directory, and the file that lets the run go on."""
         directory, facts = self.directory, terms.facts
@@ -201,7 +216,7 @@ class Training(ABC, Generic[C]):
 
     def _launch_facts(self) -> dict[str, Any]:
         """Return the BLAS threads of each rank: other numbers round differently."""
-        return {f"{self.name}_threads": max(self.session.placement.threads)}
+        return {f"{self.name}_threads": self.session.placement.threads}
 
     @abstractmethod
     def _train(self, terms: Terms[C], rows: Any, again: bool) -> Any:
@@ -232,10 +247,15 @@ def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
             )
             different.append(f"{flag(name)} was {was}, is {now}")
     if different:
-        raise ConfigError(
-            "a run must go on with the settings it began with; "
-            f"{'; '.join(different)}. Leave them out, or begin another run."
-        )
+        raise _differing(different)
+
+
+def _differing(settings: Sequence[str]) -> ConfigError:
+    """Return what refuses settings, of which each is told before and now."""
+    return ConfigError(
+        f"a run must go on with the settings it began with; {'; '.join(settings)}. "
+        "Leave them out, or begin another run."
+    )
 
 
 def training_of(command: str) -> type[Training[Any]]:

@@ -35,14 +35,13 @@ from mpilayer.data.recipe import make_data, patch_range
 from mpilayer.errors import ConfigError, DataError, FileError
 from mpilayer.interrupt import Interrupted
 from mpilayer.numerics.losses import check_loss
-from mpilayer.parallel.start import place
 from mpilayer.runs import rows
 from mpilayer.runs.directory import EXPERIMENT, RunDirectory, check_links, remove
 from mpilayer.runs.drive import check_same, training_of
 from mpilayer.runs.evaluate import evaluate
 from mpilayer.runs.session import Session
 from mpilayer.runs.sparse import sparse_facts
-from mpilayer.runs.tasks import TASKS, noted_threads
+from mpilayer.runs.tasks import TASKS
 from mpilayer.train.layer import check_layer, layer_shapes
 
 FOLDERS = {
@@ -186,14 +185,12 @@ class Experiment:
 
     On rank 0 ``shown`` is called with each step's mark, run directory and summary;
     ``report`` writes the report, and returns whether it did and a line on where.
-    ``threads`` are BLAS threads of each rank; 0: as each step began, or its usual ones.
     """
 
     plan: Plan
     session: Session
     shown: Callable[[str, Path, dict[str, Any]], object]
     report: Callable[[Plan], tuple[bool, str]]
-    threads: int = 0
 
     @property
     def directory(self) -> RunDirectory:
@@ -251,16 +248,13 @@ class Experiment:
         _check_with_data(self.plan)
 
     def _train(self, step: str) -> None:
-        """Train to the end, from where the step was, with its own threads."""
+        """Train to the end, from where the step was."""
         plan, comm = self.plan, self.session.comm
         mark, run = plan.mark(step), plan.folder(step)
-        kind, noted = training_of(mark), comm.on_root(lambda: noted_threads(run, mark))
-        session = replace(
-            self.session,
-            safety=replace(self.session.safety, resume=True),
-            placement=place(comm, self.threads or noted or kind.threads),
-        )
-        training = kind(run, session, plan.training[step], plan.data_path)
+        safety = replace(self.session.safety, resume=True)
+        session = replace(self.session, safety=safety)
+        kind, config = training_of(mark), plan.training[step]
+        training = kind(run, session, config, plan.data_path)
         done = comm.on_root(lambda: training.directory.is_complete(mark))
         former = comm.on_root(training.found) if done else {}
         result = training.drive()

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mpilayer.arrays import Array32
+from mpilayer.arrays import Array32, StoredRows
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError, TrainingError
@@ -49,13 +49,14 @@ from mpilayer.train.groups import (
     how_ranks_share,
     idle_ranks,
     resolved,
+    useful_ranks,
 )
 from mpilayer.train.strata import Strata
 
 _Terms: TypeAlias = Terms[FinetuneConfig]
 # See ``finetune``: what is trained, on what; and targets.
 _Pair: TypeAlias = tuple[Array32, Array32]
-_Own: TypeAlias = tuple[Strata, Array32, Array32]
+_Own: TypeAlias = tuple[Strata, Array32 | StoredRows, Array32]
 _Rows: TypeAlias = tuple[Stack, RowGroups, _Own, _Pair | None]
 _Trained: TypeAlias = tuple[FinetuneState, list[dict[str, Any]], float]
 _HARMLESS = frozenset({"epochs", "patience"})
@@ -168,8 +169,7 @@ class Finetuning(Training[FinetuneConfig]):
                 labels = read_labels(dataset, "train")
             classes = None if labels is None else classes_of(labels, config.task)
             stack = first_stack(config, shapes, pretrained, labels, classes)
-            check_room(shared_bytes(stack, config, groups), groups.team)
-            train = dataset.rows("train", *strata.rows)
+            train = dataset.compact_rows("train", *strata.rows)
             check_range(train, stack.shapes[0].visible, terms.data)
             predicts = isinstance(stack, Predictor)
             known = labelled_splits(dataset) if predicts else dataset.splits
@@ -191,6 +191,13 @@ class Finetuning(Training[FinetuneConfig]):
         session = self.session
         hosts = session.placement.hosts if config.parallel == "units" else ()
         return RowGroups(session.comm, hosts, session.eager)
+
+    def _check_room(self, terms: _Terms, rows: _Rows) -> None:
+        stack, groups = rows[:2]
+        head = groups.team.is_head
+        need = shared_bytes(stack, terms.config, groups) if head else 0
+        fewer = "start one rank on each host, or train with --parallel rows"
+        self._shared = check_room(self.session.comm, need, fewer)
 
     def _begin(self, terms: _Terms) -> None:
         self._keep_until(terms.config, 0, self._launch_facts())
@@ -274,7 +281,8 @@ class Finetuning(Training[FinetuneConfig]):
 
     def _announce(self, config: FinetuneConfig, remark: str) -> None:
         session = self.session
-        session.announce()
+        hosts = set(session.placement.hosts)
+        session.announce(useful_ranks(config, len(hosts)), self._shared)
         session.warn(remark)
         session.say(how_ranks_share(config))
         session.warn(idle_ranks(config, session.comm.size))

@@ -192,7 +192,9 @@ def conclude_finetuning(
     parts = ("training", "allreduce", "evaluating")
     times = {part: sum(line[part] for line in lines) for part in parts}
     work = f"minibatches of {config.minibatch} rows"
-    session.warn(advice.costly_allreduce(times["allreduce"], seconds, comm.size, work))
+    what = "Allreduce" if config.parallel == "rows" else "waiting for other ranks"
+    waited = times["allreduce"]
+    session.warn(advice.costly_allreduce(waited, seconds, comm.size, work, what))
     if isinstance(state.stack, Predictor):
         own = _of_predictor(session, state, state.stack, data, task)
     else:

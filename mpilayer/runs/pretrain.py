@@ -17,6 +17,7 @@ from mpilayer.models.base import LayerShape
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
+from mpilayer.parallel.team import check_room
 from mpilayer.placement import Place, describe, without_slice
 from mpilayer.runs import checkpoints
 from mpilayer.runs.checkpoints import Cut, LayerKeeper
@@ -30,6 +31,7 @@ from mpilayer.runs.tasks import PRETRAIN, data_of_run
 from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train import layer
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
+from mpilayer.train.layers import needed_bytes
 from mpilayer.train.plans import Plan, effective, plan_of, table_of
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
@@ -38,9 +40,11 @@ from mpilayer.train.teams import (
     of_one_slice,
     places_for,
     team_up,
+    useful_ranks,
     with_slices,
     with_slices_of,
 )
+from mpilayer.words import count
 
 _Terms: TypeAlias = Terms[PretrainConfig]
 # Settings that make a run longer or shorter.
@@ -137,6 +141,20 @@ class Pretraining(Training[PretrainConfig]):
                     check_range(validation, config.visible, data)
             return layer.monitored(train, validation, config.monitor_rows)
 
+    def _check_room(self, terms: _Terms, rows: Rows | None) -> None:
+        comm, config, facts = self.session.comm, terms.config, terms.facts
+        places = self._places(config, facts, terms.table)
+        mine = next(place for place in places if comm.rank in place.ranks)
+        need = 0
+        if comm.rank == mine.ranks[0]:
+            newer = plan_of(config, terms.table).replace
+            need = needed_bytes(
+                config, facts.n_visible, mine, rows, _counts(config, facts), newer
+            )
+        most = len(config.layers)
+        fewer = f"start at most {count(most, 'rank')}, as layers, which needs none"
+        self._shared = check_room(comm, need, fewer)
+
     def _train(
         self, terms: _Terms, rows: Rows | None, again: bool
     ) -> tuple[list[LayerOutcome], float]:
@@ -145,8 +163,11 @@ class Pretraining(Training[PretrainConfig]):
         cut = self._cut(plan, len(config.layers)) if again else None
         places = self._places(config, terms.facts, terms.table)
         shapes = layer_shapes(config, terms.facts.n_visible)
-        session.announce()
-        session.say(describe(places, [terms.facts.n_visible, *config.layers]))
+        # A run that began has its slices, for whatever ranks.
+        slices = config if again else self.asked or config
+        session.announce(useful_ranks(slices), self._shared)
+        sizes = [terms.facts.n_visible, *config.layers]
+        session.say(describe(places, sizes, config.slices_of_layers))
         session.warn(without_slice(places, config.slices_of_layers))
         with team_up(session.comm, places, session.eager) as (team, own, heads):
             states = [LayerState(config, shapes, index, team) for index in own]
@@ -199,9 +220,7 @@ class Pretraining(Training[PretrainConfig]):
             former = comm.on_root(lambda: former_records(directory, cut))
         notice = Notice(comm)
         keeper = LayerKeeper(directory, session, plan, notice, n_layers)
-        counts = layer.row_counts(
-            facts.n_train, facts.n_validation, config.monitor_rows
-        )
+        counts = _counts(config, facts)
         again = cut.again if cut else ()
         pipeline = Pipeline(states, rows, counts, heads, plan, keeper, snapshots, again)
         before = max((r.ended for own in former.values() for r in own), default=0.0)
@@ -248,6 +267,11 @@ class Pretraining(Training[PretrainConfig]):
                 who = {"layer": record.layer + 1, "rank": self.session.comm.rank}
                 writers[record.layer].write({**asdict(record), **who})
                 yield record
+
+
+def _counts(config: PretrainConfig, facts: Facts) -> tuple[int, int, int]:
+    """Return how many rows layers train on, and measure their errors on."""
+    return layer.row_counts(facts.n_train, facts.n_validation, config.monitor_rows)
 
 
 def _table_of(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | None:

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ class Session:
 
     ``say`` tells a line, ``display`` shows progress, both from rank 0 alone. At the
     ``deadline``, in seconds since 1970, everything must be saved; infinite if never.
+    ``threads`` are the BLAS threads of each rank that the user has asked for, 0 for
+    those that the run has, or 1; ``placement`` says how many there are.
     """
 
     comm: Communicator
@@ -72,6 +74,7 @@ class Session:
     display: Display = _nothing
     safety: Safety = Safety()
     deadline: float = math.inf
+    threads: int = 0
 
     @staticmethod
     def begin(
@@ -87,11 +90,17 @@ class Session:
         ends = [job_end - _JOB_RESERVE if job_end else math.inf]
         if safety.max_time:
             ends.append(began + safety.max_time)
-        placement = place(comm, threads)
+        placement = place(comm, threads or 1)
         watchdog.watch(comm, safety.peer_timeout)
         if comm.rank > 0:
             say = display = _nothing
-        return Session(comm, placement, say, display, safety, min(ends))
+        return Session(comm, placement, say, display, safety, min(ends), threads)
+
+    def with_threads(self, threads: int) -> "Session":
+        """Return the session with so many BLAS threads a rank. Collective."""
+        if threads == self.placement.threads:
+            return self
+        return replace(self, placement=place(self.comm, threads))
 
     def must_stop(self, unit_seconds: float) -> bool:
         """Tell whether this rank was asked to end, or time would run out. Local.
@@ -120,10 +129,17 @@ class Session:
             f"saved and stopped{where} because of {reason}; go on with {go_on}"
         )
 
-    def announce(self) -> None:
-        """Say where the ranks run: once it is sure that there is something to do."""
-        self.say(self.placement.describe())
+    def announce(self, useful: int = 0, shared: int = 0) -> None:
+        """Say where the ranks run: once it is sure that there is something to do.
+
+        If cores are idle, and so many ranks are ``useful``, it says that, too, and how
+        many bytes ranks of a host share.
+        """
+        self.say(self.placement.describe(useful))
+        if shared:
+            self.say(f"ranks of a host share {shared / 1e6:.3g} MB of memory")
         self.warn(self.placement.crowded)
+        self.warn(self.placement.mixed)
 
     def warn(self, words: str) -> None:
         """Tell the user what is odd; nothing if there are no words for it."""
@@ -148,7 +164,7 @@ class Session:
         """Return what a summary says about the ranks."""
         return {
             "ranks": self.comm.size,
-            "threads_per_rank": max(self.placement.threads),
+            "threads_per_rank": self.placement.threads,
             "hosts": len(set(self.placement.hosts)),
             "crowded": bool(self.placement.crowded),
             "mpi": self.placement.library,

@@ -34,6 +34,8 @@ SparseTerms: TypeAlias = Terms[SparseConfig]
 """What is known before a sparse training."""
 
 _LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
+# With fewer the Allreduce takes more than another rank saves (docs/choosing.md).
+_ROWS_OF_A_RANK = 10_000
 
 
 class SparseTraining(Training[SparseConfig]):
@@ -44,7 +46,6 @@ class SparseTraining(Training[SparseConfig]):
     """
 
     name = SPARSE
-    threads = 1  # more slow down products as small as those of a block of rows
     _remark = ""  # on how it goes on; on rank 0
 
     def _facts_of(self, data: Path, config: SparseConfig) -> Facts:
@@ -120,7 +121,8 @@ class SparseTraining(Training[SparseConfig]):
         n_ranks = session.comm.size
         cut = cut_of(config, n_train, n_ranks)
         idle = n_ranks - len(cut.blocks)
-        session.announce()
+        enough = n_train // _ROWS_OF_A_RANK if config.optimizer != "sgd" else 0
+        session.announce(min(enough, len(cut.blocks)))
         session.warn(self._remark)
         if config.kl == "average":
             shards = count(len(cut.shards), "shard")

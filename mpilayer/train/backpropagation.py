@@ -11,7 +11,6 @@ Between two pairs there are two barriers each way: all slices are there; all row
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from math import prod
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from mpilayer.models.stack import Stack
 from mpilayer.numerics.activations import activation
 from mpilayer.numerics.losses import output_delta, row_losses
 from mpilayer.optim.minibatch import make_optimizer
+from mpilayer.parallel.team import Sketch
 from mpilayer.train.groups import RowGroups
 from mpilayer.train.slices import OwnSlices, Pair, pairs_of
 
@@ -96,15 +96,15 @@ def shared_shapes(
 
 
 def shared_bytes(stack: Stack, config: FinetuneConfig, groups: RowGroups) -> int:
-    """Return how much memory a team of several ranks shares."""
-    if groups.team.size == 1:
-        return 0
+    """Return how much memory a team of several ranks shares. Local."""
+    team, batch = Sketch(groups.team.size), groups.of_team(config.minibatch)
+    n = batch.stop - batch.start
     n_states = len(make_optimizer(config.optimizer, 1, 1.0).state)
-    batch = groups.of_team(config.minibatch)
-    pairs = pairs_of(stack.steps, config.slices or 1)
-    shapes = shared_shapes(stack, pairs, batch.stop - batch.start)
-    vectors = (2 + n_states) * stack.parameters.vector.size
-    return 4 * (vectors + sum(map(prod, shapes.values())))
+    shapes = shared_shapes(stack, pairs_of(stack.steps, config.slices or 1), n)
+    for shape in [stack.parameters.vector.shape] * (2 + n_states) + [*shapes.values()]:
+        team.array(shape)
+    team.array((n,), np.float64)
+    return team.n_bytes
 
 
 class Backpropagation:

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.arrays import AnyArray, Array32, StoredRows, row_blocks
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import TrainingError
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.losses import SOFTMAX
 from mpilayer.optim.minibatch import DEFAULT_RATES, Optimizer, make_optimizer
-from mpilayer.parallel.comm import Communicator, SerialCommunicator
-from mpilayer.parallel.team import Team
+from mpilayer.parallel.comm import Communicator
+from mpilayer.parallel.team import ALONE, Team
 from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
 from mpilayer.train.backpropagation import Backpropagation, Minibatch
@@ -89,10 +89,9 @@ class FinetuneState:
     """
 
     def __init__(
-        self, stack: Stack, config: FinetuneConfig, team: Team | None = None
+        self, stack: Stack, config: FinetuneConfig, team: Team = ALONE
     ) -> None:
-        self._team = team or Team(SerialCommunicator())
-        self.stack = stack
+        self._team, self.stack = team, stack
         self.config = config
         self.loss = SOFTMAX if config.task == "classify" else config.loss
         self.epoch = 0
@@ -244,7 +243,7 @@ def first_stack(
 def finetune(
     state: FinetuneState,
     strata: Strata,
-    train: Array32,
+    train: Array32 | StoredRows,
     validation: Array32,
     groups: RowGroups,
     targets: tuple[Array32, Array32] | None = None,
@@ -318,7 +317,7 @@ def _epoch(
     training: Backpropagation,
     own: OwnSlices,
     strata: Strata,
-    rows: tuple[Array32, Array32],
+    rows: tuple[Array32 | StoredRows, Array32 | StoredRows],
 ) -> None:
     """Pass once over the rows; after the next barrier all is whole. Collective."""
     config, dropout, epoch = state.config, state.dropout, state.epoch

@@ -23,6 +23,9 @@ ROWS_FROM = 1000
 """Rows of a minibatch from which ranks share rows: the gradient, which they add up
 then, weighs less than the products. Measured, see docs/results.md."""
 
+# Products of fewer are slow: a rank more would not be worth its sums.
+_ROWS_OF_A_RANK = 100
+
 USUAL_SLICES = 4
 """On one rank they cost less than what a machine's speed varies by."""
 
@@ -100,6 +103,13 @@ def how_ranks_share(config: FinetuneConfig) -> str:
         f"{rows}, units in {count(config.slices, 'slice')}: the same weights for any "
         "number of ranks of a host"
     )
+
+
+def useful_ranks(config: FinetuneConfig, n_hosts: int) -> int:
+    """Return how many ranks have work that is worth what they exchange."""
+    if config.parallel == "rows":
+        return config.minibatch // _ROWS_OF_A_RANK
+    return config.slices * n_hosts
 
 
 def idle_ranks(config: FinetuneConfig, n_ranks: int) -> str:

@@ -216,7 +216,7 @@ class LayerState:
         minibatches = [
             shuffled[part] for part in row_blocks(len(rows), config.minibatch)
         ]
-        room, slices = self._begin_epoch(min(config.minibatch, len(rows)))
+        room, slices = self._begin_epoch(len(rows))
         random = {s: self._samples(s) for s in slices}
         self._gather(rows, minibatches[0], room.data[0])
         team.barrier()
@@ -248,7 +248,14 @@ class LayerState:
             between()
         self._end_epoch()
 
-    def _begin_epoch(self, n: int) -> tuple[_Room, dict[int, _SliceState]]:
+    def make_room(self, n_rows: int) -> _Room:
+        """Return what an epoch over so many rows is computed in; collective."""
+        n = min(self.config.minibatch, n_rows)
+        if self._room is None or len(self._room.reconstruction) < n:
+            self._room = _Room(self.team, self.layer, n, len(self._bounds))
+        return self._room
+
+    def _begin_epoch(self, n_rows: int) -> tuple[_Room, dict[int, _SliceState]]:
         """Return what an epoch is computed in, with the layer as it is now."""
         if not self._own:
             self._own = {
@@ -256,15 +263,14 @@ class LayerState:
                 for s, units in self._bounds
                 if self.team.owns(s)
             }
-        if self._room is None or len(self._room.reconstruction) < n:
-            self._room = _Room(self.team, self.layer, n, len(self._bounds))
+        room = self.make_room(n_rows)
         later = self.epoch >= self.config.momentum_switch
         momentum = self.config.momentum[1 if later else 0]
         self.optimizer.momentum = momentum
         for own in self._own.values():
             own.take(self.layer.parameters, self._velocity)
             own.optimizer.momentum = momentum
-        return self._room, self._own
+        return room, self._own
 
     def _end_epoch(self) -> None:
         for own in self._own.values():

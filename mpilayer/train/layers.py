@@ -9,10 +9,12 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from mpilayer.arrays import StoredRows
+from mpilayer.config import PretrainConfig
 from mpilayer.errors import TrainingError
 from mpilayer.parallel.channel import Rows
-from mpilayer.parallel.team import Team
-from mpilayer.train.layer import LayerState, monitored_error
+from mpilayer.parallel.team import Sketch, Team
+from mpilayer.placement import Place
+from mpilayer.train.layer import LayerState, layer_shapes, monitored_error
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,6 +42,24 @@ def _together(
         return method(self, *args, **kwargs)
 
     return call
+
+
+def needed_bytes(
+    config: PretrainConfig,
+    n_visible: int,
+    place: Place,
+    data: Rows | None,
+    n_rows: tuple[int, int, int],
+    replace: bool,
+) -> int:
+    """Return how much memory the ranks of a place will share; see ``Layers``. Local."""
+    team, shapes = Sketch(len(place.ranks)), layer_shapes(config, n_visible)
+    if team.size > 1:
+        states = [LayerState(config, shapes, index, team) for index in place.layers]
+        for state in states:
+            state.make_room(n_rows[0])
+        Layers(states, data, n_rows, replace)
+    return team.n_bytes
 
 
 class Layers:

@@ -26,13 +26,23 @@ def places_for(
     """
     shapes, counts = layer_shapes(config, n_visible), epochs or config.stipulated_epochs
     costs = [shape.cost * n for shape, n in zip(shapes, counts, strict=True)]
-    most = [
-        given or most_slices(units)
-        for given, units in zip(config.slices_of_layers, config.layers, strict=True)
-    ]
+    most = _most_slices(config)
     if not idle:
         check_useful(most, len(hosts))
     return place_teams(costs, most, hosts, config.layout)
+
+
+def useful_ranks(config: PretrainConfig) -> int:
+    """Return how many ranks can have a slice; 0 if a layout says how many there are."""
+    return sum(_most_slices(config)) if config.layout == "auto" else 0
+
+
+def _most_slices(config: PretrainConfig) -> list[int]:
+    """Return into how many slices each layer is cut, or can be."""
+    return [
+        given or most_slices(units)
+        for given, units in zip(config.slices_of_layers, config.layers, strict=True)
+    ]
 
 
 def with_slices(config: PretrainConfig, places: Sequence[Place]) -> PretrainConfig:

@@ -9,7 +9,8 @@ import pytest
 from mpilayer.data.dataset import write_dataset
 from mpilayer.data.split import Split
 from tests.support import launch
-from tests.support.command import said, told
+from tests.support.command import refuse, said, told
+from tests.support.small import write_pixels
 
 PAUSE = 2.0
 
@@ -125,3 +126,26 @@ def test_memory_of_a_million_patches(million, tmp_path, kl):
     found = peaks(tmp_path, f"sparse {million} --run run --evaluations 2 --kl {kl}")
     for peak in found.values():
         assert 20e6 < peak < 500e6  # of them 128 MB of rows, 60 MB of activations
+
+
+SMALL_SHM = """
+real = os.statvfs
+
+def statvfs(path):
+    found = list(real(path))
+    found[4] = 100_000 // found[1]  # blocks that users may have
+    return os.statvfs_result(found) if str(path) == "/dev/shm" else real(path)
+
+os.statvfs = statvfs
+"""
+
+
+def test_ranks_that_would_share_more_than_there_is(tmp_path):
+    """Found while they write, it would end them without a word."""
+    write_pixels(tmp_path / "data.h5")
+    program = launch.driver(SMALL_SHM)
+    words = ("/dev/shm must hold", "MB, and 0.0983 MB are free", "at most 1 rank")
+    line = "pretrain data.h5 --run run --layers 128 --epochs 1"
+    refuse(tmp_path, line, *words, ranks=2, program=program)
+    # With a layer for itself a rank shares nothing.
+    said(tmp_path, f"{line} --layers 128,9", ranks=2, program=program)

@@ -209,6 +209,7 @@ def test_damaged_checkpoints(broken, trainings, tmp_path, damage):
     ("kind", "began", "options", "words"),
     [
         ("pretrain", "", "--seed 7", ("--seed was 0, is 7",)),
+        ("pretrain", "", "--threads 2", ("--threads was 1, is 2",)),
         ("pretrain", "", "--schedule greedy", ("--schedule was lockstep, is greedy",)),
         ("pretrain", "", "--minibatch 40 --learning-rate 0.05",
          ("--minibatch was 50, is 40", "--learning-rate was 0.1, is 0.05")),
@@ -244,6 +245,7 @@ def test_what_does_not_fit(trainings, broken, tmp_path):
         f"resume run --data {other}": data,
         f"mpiexec -n 2 {line.replace(str(mine), str(other))}": data,
         "resume run --data none": ("not a file",),
+        "mpiexec -n 2 resume run --threads 2": ("--threads was 1, is 2",),
         f"mpiexec -n 2 {line} {options}": ("--resume and --replace",),
         "resume run --max-time=1:2:3:4": ("--max-time", "MM:SS", "1:2:3:4"),
         "mpiexec -n 4 resume run": ("4 ranks for 3 slices of 3 layers", "at most 3"),

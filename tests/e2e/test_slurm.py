@@ -28,6 +28,8 @@ LAUNCHERS = [("mpiexec",), ("srun",)]
 LAYERS = ("--layers", "14,10,8,4")
 SETTINGS = (*LAYERS, "--epochs", "2", "--minibatch", "50", "--threads", "1")
 LONG = (*LAYERS, "--epochs", "300", "--minibatch", "10")
+# Three ranks to a layer.
+TEAMS = ("--layers", "195,195", "--slices", "3", "--epochs", "40", "--minibatch", "50")
 
 # The first start has the rest of a job whose time is nearly over: mpilayer leaves the
 # last 30 s alone. The variable is SLURM's own.
@@ -101,6 +103,23 @@ def a_job_whose_ranks_were_killed_can_be_requeued(place, launcher):
     place.assert_outcome(job, restarts=1)
     assert "going on after epochs" in place.everything()
     assert digests(place.run) == place.undisturbed()
+
+
+@beside(("srun",))
+def teams_on_two_nodes(place, launcher):
+    """Warned, requeued, and one rank has the same bytes."""
+    options = ["--nodes", 2, "--ntasks", 6, "--launcher", launcher]
+    job = place.start("pretrain", *TEAMS, *options, slowly=True)
+    lines = place.run / "metrics" / "layer-2.jsonl"
+    place.wait_until(lambda: lines.exists() and len(lines.read_bytes()) > 500)
+    warn(job)
+    place.assert_outcome(job, restarts=1)
+    said = place.everything()
+    assert "going on after epochs" in said
+    assert "ranks 0-2: layer 1 (20-195); ranks 3-5: layer 2 (195-195)" in said
+    summary = read_summary(place.run)
+    assert (summary["ranks"], summary["hosts"]) == (6, 2)
+    assert digests(place.run) == _pretrain(place.data, place.folder / "one", *TEAMS)
 
 
 @beside()

@@ -13,7 +13,13 @@ from mpilayer.train.schedule import Schedule, simulate
 from tests.e2e.conftest import LAYERS
 from tests.support import launch
 from tests.support.command import call, found, refuse, said, told
-from tests.support.small import contents, digests, read_summary, records
+from tests.support.small import (
+    contents,
+    digests,
+    read_summary,
+    records,
+    write_pixels,
+)
 
 RANKS = (0, 2, 4)
 SPLITS = ("train", "validation", "test")
@@ -93,6 +99,20 @@ def test_a_run_leaves_what_it_must(folder, ranks):
     # The same bits on any number of ranks, other bits in each layer.
     assert digests(run) == digests(folder / "run-0")
     assert len(set(digests(run))) == len(LAYERS)
+
+
+def test_ranks_and_the_environment_round_alike(tmp_path):
+    """Products are so large that two threads would share them."""
+    write_pixels(tmp_path / "data.h5", n_columns=300, more=(10, 10))
+    line = "pretrain data.h5 --layers 256,128 --epochs 1 --run"
+    said(tmp_path, f"{line} alone", variables={"OMP_NUM_THREADS": "4"})
+    said(tmp_path, f"{line} pair", ranks=2)
+    alone, pair = tmp_path / "alone", tmp_path / "pair"
+    assert digests(alone) == digests(pair)
+    launches = [
+        tomllib.loads((run / "config.toml").read_text()) for run in (alone, pair)
+    ]
+    assert [one["launch"] for one in launches] == [{"pretrain_threads": 1}] * 2
 
 
 def test_the_configuration_is_effective_and_repeats_the_run(folder, tmp_path):

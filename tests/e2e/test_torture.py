@@ -48,24 +48,32 @@ def test_a_process_is_killed_while_it_works_on_files(folder, name):
 
 
 @pytest.mark.slurm
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("name", ["lockstep, lag 0", "sparse, lbfgs, exact"])
-def test_one_of_two_ranks_is_killed_by_srun(folder, name, rank):
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [
+        ("lockstep, lag 0", 0),
+        ("lockstep, lag 0", 1),
+        ("sparse, lbfgs, exact", 0),
+        ("sparse, lbfgs, exact", 1),
+        ("teams", 1),
+    ],
+)
+def test_one_of_several_ranks_is_killed_by_srun(folder, name, rank):
     """All end soon, say why, and the run goes on; see also ``tests/robust``."""
     launch.require_mpi()
     if launch.is_open_mpi():
         pytest.skip("needs an MPI that srun --mpi=pmi2 can start (MPICH, Intel MPI)")
-    place = Place(folder, launcher("srun"), ranks=2, scale=ENDLESS)
     mode, run = MODES[name], folder / "endless"
+    place = Place(folder, launcher("srun"), ranks=mode.least, scale=ENDLESS)
     place.prepare(mode, run)
     line = mode.line(place.data(mode), run, place.scale)
-    with closing(Launch(place, line, ranks=2)) as job:
+    with closing(Launch(place, line, place.ranks)) as job:
         until = time.monotonic() + 60
         while not list((run / "checkpoints").glob("*")):
             assert job.wait(0.05) is None, job.errors()
             assert time.monotonic() < until, job.errors()
         pids = job.rank_pids()
-        assert sorted(pids) == [0, 1]
+        assert sorted(pids) == list(range(place.ranks))
         began = time.monotonic()
         os.kill(pids[rank], signal.SIGKILL)
         code = job.wait(60)

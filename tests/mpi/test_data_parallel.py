@@ -10,6 +10,7 @@ from mpilayer.errors import ConfigError
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.train.backpropagation import shared_bytes
 from mpilayer.train.evaluate import PCA, confusion, reconstruction_error, targets
 from mpilayer.train.finetune import FinetuneState, finetune, validation_rows
 from mpilayer.train.groups import RowGroups
@@ -216,3 +217,16 @@ def test_principal_components(world, n_components):
     found = pca.error([share(world, VALIDATION)], world)
     with together(world):
         assert found == pytest.approx(alone, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", RATES)
+@pytest.mark.parametrize("task", ["autoencode", "classify"])
+def test_what_a_team_shares_is_known_before(world, task, optimizer):
+    taken, groups = [], of_one_host(world)
+    allocate = groups.team._memory.allocate
+    groups.team._memory.allocate = lambda n: taken.append(n) or allocate(n)
+    config = FinetuneConfig(minibatch=20, optimizer=optimizer, task=task, slices=5)
+    expected = shared_bytes(new_stack(task), config, groups)
+    tuned(groups, task, optimizer=optimizer)
+    with together(world):
+        assert 0 <= expected - sum(taken) < 2**15 * len(taken)

@@ -9,7 +9,12 @@ import pytest
 
 from mpilayer import environment
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+)
 
 
 @pytest.fixture
@@ -17,7 +22,7 @@ def variables(monkeypatch):
     """Give an empty environment, before ``prepare``."""
     empty: dict[str, str] = {}
     monkeypatch.setattr(os, "environ", empty)
-    monkeypatch.setattr(environment, "_requested", None)
+    monkeypatch.setattr(environment, "_prepared", False)
     return empty
 
 
@@ -82,7 +87,7 @@ def test_what_a_rank_has_left_is_dropped(variables, monkeypatch):
     here, there = os.pipe()
     for connection, size in ((here, 4), (9999, 1), ("x", 1)):
         variables.update(claims, PMI_FD=str(connection))
-        monkeypatch.setattr(environment, "_requested", None)
+        monkeypatch.setattr(environment, "_prepared", False)
         environment.prepare()
         assert environment.launched_size() == size
         assert ("PMI_FD" in variables) == ("MPI_LOCALNRANKS" in variables) == (size > 1)
@@ -91,45 +96,21 @@ def test_what_a_rank_has_left_is_dropped(variables, monkeypatch):
     os.close(there)
 
 
-@pytest.mark.parametrize(
-    ("local", "expected"), [(None, "6"), ("1", "6"), ("2", "3"), ("4", "1"), ("9", "1")]
-)
-@pytest.mark.parametrize("name", ["MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE"])
-def test_blas_gets_a_share_of_the_cores(variables, monkeypatch, name, local, expected):
-    monkeypatch.setattr(environment, "cores", lambda: frozenset(range(6)))
-    if local:
-        variables[name] = local
+@pytest.mark.parametrize("given", [None, "3", "1,1", "x"])
+def test_blas_has_one_thread_whatever_is_set(variables, given):
+    if given:
+        variables.update(dict.fromkeys(THREADS, given))
     environment.prepare()
-    assert [variables[name] for name in THREADS] == [expected] * 3
-    assert environment.requested_threads() == 0
-    # What was set a moment ago is not a request of the user.
-    environment.prepare()
-    assert environment.requested_threads() == 0
+    assert [variables[name] for name in THREADS] == ["1"] * len(THREADS)
 
 
-@pytest.mark.parametrize(
-    ("given", "requested"),
-    [
-        ({"OMP": "3", "MKL": "2", "OPENBLAS": "x"}, 2),
-        # The library's own variable counts, as it does for the library.
-        ({"OMP": "4", "OPENBLAS": "1"}, 1),
-        ({"OMP": "1", "OPENBLAS": "4"}, 4),
-        # Levels of nested parallelism.
-        ({"OMP": "1,1"}, 1),
-        ({"OMP": " 2 , 4"}, 2),
-        ({"OMP": "²"}, 0),
-        ({"OMP": ""}, 0),
-        ({"OMP": "9" * 5000}, 0),
-    ],
-)
-def test_the_user_s_threads_stay(variables, monkeypatch, given, requested):
-    monkeypatch.setattr(environment, "cores", lambda: frozenset(range(6)))
-    set_ = {f"{name}_NUM_THREADS": threads for name, threads in given.items()}
-    variables.update(set_)
-    environment.prepare()
-    assert environment.requested_threads() == requested
-    others = {name: str(requested or 6) for name in THREADS}
-    assert {name: variables[name] for name in THREADS} == others | set_
+def test_hardware_threads_of_one_core(monkeypatch):
+    texts = {0: "0,2\n", 1: "1,3\n", 2: "0,2\n", 3: "1,3\n", 4: ""}
+    monkeypatch.setattr(environment, "cores", lambda: frozenset(texts))
+    folder = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    told = {folder.format(core): text for core, text in texts.items()}
+    monkeypatch.setattr(environment, "read", lambda path: told[str(path)])
+    assert environment.whole_cores() == {"0,2", "1,3", "4"}
 
 
 def test_it_can_be_imported_before_numpy():

@@ -134,6 +134,9 @@ COMPLAINTS = {
     "threads | note | on core 0 | srun --cpus-per-task": UNBOUND,
     "threads | note | on core 0 | --bind-to none": software(BOUND, mpi=OPEN_MPI),
     "threads | note | a control group grants 2 | --threads 2": ranks(GRANTED),
+    "threads | note | a control group grants 2 | fewer ranks": ranks(
+        *3 * [{**GRANTED, "threads": 1}]
+    ),
     "BLAS | note | on a processor with AVX-512 | Unset OPENBLAS_CORETYPE=Zen": ranks(
         {"pools": (WEAK,), "kernels_asked": "Zen"}
     ),
@@ -141,10 +144,13 @@ COMPLAINTS = {
     "BLAS | note | Nehalem kernels | Try OPENBLAS_CORETYPE=Haswell": ranks(
         {"pools": (OLD,), "vectors": "AVX2"}
     ),
-    "BLAS | note | rank 0: no BLAS library | OMP_NUM_THREADS": ranks({"pools": ()}),
+    "BLAS | note | rank 0: no BLAS library | OpenBLAS, MKL": ranks({"pools": ()}),
     "/dev/shm | problem | 67.1 MB free: ranks may crash | NOLOCAL=1": shm(*SMALL),
     "/dev/shm | problem | 10.5 MB free | size=1g, or --ipc=host)": shm(GB, 10 * MIB),
     "/dev/shm | note | several ranks may crash | --shm-size": shm(*SMALL, n_ranks=1),
+    "/dev/shm | note | 784-1000-500-250-30 on 1,000 rows | 1g, or --ipc=host).": shm(
+        GB, 60 * 10**6
+    ),
     "/dev/shm | problem | may crash | sm_backing": shm(*SMALL, mpi=OPEN_MPI),
     "/dev/shm | problem | may crash | FABRICS=ofi": shm(*SMALL, mpi="Intel(R) MPI"),
     "/dev/shm | problem | may crash | --ipc=host).": shm(*SMALL, mpi="?"),
@@ -215,7 +221,10 @@ FINE = {
         sums=(Sum(32_000, 2e-5), Sum(11_000_000, 2e-3))
     ),
     "/dev/shm | ": ranks({"shm": None}),
-    "/dev/shm | a: 67.1 MB, 67.1 MB free; MPI is told not to use it": TOLD,
+    "/dev/shm | a: 67.1 MB, 67.1 MB free; MPI is told not to use it, so that no layer "
+    "can have several ranks": TOLD,
+    "/dev/shm | a: 2 GB, 1 GB free; several ranks a layer can train "
+    "784-1000-500-250-30 on 65,000 rows": shm(2 * GB, GB),
     "RAM | ": ranks({"memory": None}),
     "disk | ": folder(type=""),
     "room | ": folder(space=None),

@@ -41,7 +41,7 @@ def make_session(limit=10**9, comm=None, **safety):
     said, comm = [], comm or SerialCommunicator()
     return Counted(
         comm,
-        Placement(("here",) * comm.size, (1,), "", "none"),
+        Placement(("here",) * comm.size, 1, "", "none"),
         said.append,
         safety=Safety(**{"checkpoint_every": 1, **safety}),
         limit=limit,
