@@ -1,6 +1,6 @@
 """mpilayer beside PyTorch, scikit-learn and plain NumPy, in the same paired timing.
 
-    python -m benchmarks.rivals step|pretrain|cost [options of mpilayer bench]
+    python -m benchmarks.rivals step|pretrain|finetune|cost [options of mpilayer bench]
 
 Rivals are written as their users would, and do the same arithmetic: of ``cost`` this is
 checked first. Those that are not installed (the extra ``bench``) are left out.
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -34,7 +35,7 @@ from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.rng import stream
 from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
 
-KINDS = ("step", "pretrain", "cost")
+KINDS = ("step", "pretrain", "finetune", "cost")
 TOLERANCE = 1e-4
 """Relative; all candidates must find the same cost and gradient to this."""
 
@@ -128,6 +129,32 @@ def torch_pretrain(
             rbm.epoch(data, minibatch, 0.1, 0.5 if epoch < 5 else 0.9)
         with torch.no_grad():
             data = rbm.encode(data)
+    return perf_counter() - began
+
+
+def torch_finetune(
+    rows: Array32, layers: Sequence[int], epochs: int, minibatch: int, optimizer: str
+) -> float:
+    """Return the seconds of fine-tuning the unrolled stack in PyTorch."""
+    import torch
+
+    sizes = [rows.shape[1], *layers]
+    sizes += sizes[-2::-1]
+    parts: list[Any] = []
+    for n_in, n_out in pairwise(sizes):
+        parts += [torch.nn.Linear(n_in, n_out), torch.nn.Sigmoid()]
+    stack = torch.nn.Sequential(*parts)
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+    descent = kinds[optimizer](stack.parameters(), lr=1e-3)
+    data, began = torch.from_numpy(rows), perf_counter()
+    for _ in range(epochs):
+        order = torch.randperm(len(data))
+        for part in row_blocks(len(data), minibatch):
+            visible = data[order[part]]
+            descent.zero_grad()
+            output = stack(visible)
+            torch.nn.functional.mse_loss(output, visible, reduction="sum").backward()
+            descent.step()
     return perf_counter() - began
 
 
@@ -309,27 +336,32 @@ def cost_candidates(rows: Array32, config: SparseConfig) -> dict[str, Objective]
     return found | {"numpy float64": numpy_cost(wide, config)}
 
 
-def pretrain_candidates(work: launches.Work, lags: Sequence[int]) -> Candidates:
-    """Return whole runs, each in a process of its own, PyTorch's with 2 threads."""
-    candidates = dict(launches.pretrainings(work, lags))
-    if has("torch"):
-        program = [sys.executable, "-m", "benchmarks.rivals", "torch-pretrain"]
-        layers = ",".join(map(str, work.layers))
-        options = ["--layers", layers, "--epochs", str(work.epochs), "--threads", "2"]
-        options += ["--minibatch", str(work.minibatch), "--data", str(work.data)]
-        command = [*program, *options]
-        candidates["torch 1x2"] = lambda: float(launches.run_command(command))
-    return candidates
+def in_torch(work: launches.Work, kind: str, *options: str) -> Candidates:
+    """Return PyTorch's run with 2 threads, in a process of its own."""
+    if not has("torch"):
+        return {}
+    program = [sys.executable, "-m", "benchmarks.rivals", f"torch-{kind}"]
+    layers = ",".join(map(str, work.layers))
+    arguments = ["--layers", layers, "--epochs", str(work.epochs), "--threads", "2"]
+    arguments += ["--minibatch", str(work.minibatch), "--data", str(work.data)]
+    command = [*program, *arguments, *options]
+    return {"torch 1x2": lambda: float(launches.run_command(command))}
 
 
 def compare(args: argparse.Namespace, folder: Path) -> tuple[Any, str]:
     """Return the comparison of a kind, and the candidate that ratios are to."""
-    if args.kind == "pretrain":
+    if args.kind in ("pretrain", "finetune"):
         data = write_images(args.data, args.rows, folder)
         work = launches.Work(data, folder, args.layers, args.epochs, args.minibatch)
-        candidates = pretrain_candidates(work, args.lags)
-        found = take_turns(candidates, args.rounds, warm_up=0, say=show.say)
-        return found, "greedy 1x1"
+        if args.kind == "pretrain":
+            candidates = dict(launches.pretrainings(work, args.lags))
+            rival = in_torch(work, args.kind)
+        else:
+            candidates = dict(launches.finetunings(work, args.optimizer))
+            rival = in_torch(work, args.kind, "--optimizer", args.optimizer)
+        base = next(iter(candidates))
+        everybody = {**candidates, **rival}
+        return take_turns(everybody, args.rounds, warm_up=0, say=show.say), base
     if args.kind == "step":
         candidates = step_candidates(784, args.layers[0], args.minibatch)
     else:
@@ -344,7 +376,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     bench.configure(parser)
     kind = next(action for action in parser._actions if action.dest == "kind")
-    kind.choices = (*KINDS, "torch-pretrain")
+    kind.choices = (*KINDS, "torch-pretrain", "torch-finetune")
     parser.epilog = parser.usage = None
     parser.description = __doc__
     args = parser.parse_args()
@@ -354,10 +386,14 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(args.threads)
-    if args.kind == "torch-pretrain":
+    if args.kind.startswith("torch-"):
         with Dataset.open(args.data) as dataset:
             rows = np.ascontiguousarray(dataset.rows("train"))
-        print(torch_pretrain(rows, args.layers, args.epochs, args.minibatch))
+        work = rows, args.layers, args.epochs, args.minibatch
+        if args.kind == "torch-pretrain":
+            print(torch_pretrain(*work))
+        else:
+            print(torch_finetune(*work, args.optimizer))
         return
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(args.threads):
         bench.print_comparison(*compare(args, Path(folder)), args)

@@ -43,16 +43,21 @@ class Work:
 
 
 def pretrainings(work: Work, lags: Sequence[int]) -> Candidates:
-    """Return greedy on 1 rank × 1 thread (the base), lockstep, greedy with 2 threads.
+    """Return greedy on 1 rank × 1 thread (the base), lockstep, a team, 2 threads.
 
-    Lockstep is on 2 ranks × 1 thread, with each lag.
+    Lockstep is on 2 ranks × 1 thread, with each lag; the team's two ranks share all
+    layers, one after the other.
     """
     greedy, lockstep = (("--schedule", name) for name in ("greedy", "lockstep"))
     candidates = {"greedy 1x1": work.timed("pretrain", 1, 1, *greedy)}
     for lag in map(str, lags):
         timed = work.timed("pretrain", 2, 1, *lockstep, "--lag", lag)
         candidates[f"lockstep 2x1 lag {lag}"] = timed
-    return candidates | {"greedy 1x2": work.timed("pretrain", 1, 2, *greedy)}
+    layout = ("--layout", f"1-{len(work.layers)}:2")
+    return candidates | {
+        "team 2x1": work.timed("pretrain", 2, 1, *greedy, *layout),
+        "greedy 1x2": work.timed("pretrain", 1, 2, *greedy),
+    }
 
 
 def finetunings(work: Work, optimizer: str) -> Candidates:

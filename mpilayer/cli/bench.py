@@ -24,7 +24,7 @@ from mpilayer.papers import LAHIRI_EVALUATIONS, LAHIRI_SECONDS, QJAM
 
 _KINDS = {
     "step": "one CD-1 step against its matrix products",
-    "pretrain": "lockstep on 2 ranks against greedy on 1 rank, and 2 threads",
+    "pretrain": "lockstep, and a team, of 2 ranks against greedy on 1; 2 threads",
     "finetune": "fine-tuning on 2 ranks against 1",
     "cost": "a sparse autoencoder's cost on ranks in each mode, and on 1 rank",
     "sparse": "runs of a sparse autoencoder for every number of rows and ranks",

@@ -195,6 +195,9 @@ def world(failure: MpilayerError | None = None) -> MPICommunicator:
     """
     ending.share_fate(environment.launched_rank())
     if not MPI.Is_initialized():
+        # Where there is no network for UCX, Open MPI 5 says so at every window; those
+        # that the ranks of a host share need none.
+        os.environ.setdefault("OMPI_MCA_osc", "^ucx")
         with _met():
             MPI.Init_thread(MPI.THREAD_FUNNELED)  # one thread a rank calls MPI
     comm = MPICommunicator(MPI.COMM_WORLD.Dup())

@@ -7,6 +7,7 @@ in memory that the team shares; during an epoch each rank has some slices of it.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -67,9 +68,12 @@ def check_layer(config: PretrainConfig, shape: LayerShape, index: int) -> None:
 
 
 def slice_bounds(n_hidden: int, n_slices: int) -> list[slice]:
-    """Return the hidden units of each slice: cut at tiles, as equal as that allows."""
-    bounds = shard_bounds(-(-n_hidden // TILE), n_slices)
-    return [slice(a * TILE, min(b * TILE, n_hidden)) for a, b in bounds]
+    """Return the hidden units of each slice: cut at tiles, as equal as that allows.
+
+    The last one, which never has more whole tiles than others, has the rest.
+    """
+    starts = [TILE * a for a, _ in shard_bounds(n_hidden // TILE, n_slices)]
+    return [slice(a, b) for a, b in pairwise([*starts, n_hidden])]
 
 
 class _SliceState:

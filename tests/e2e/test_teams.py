@@ -58,12 +58,10 @@ def test_default_options(tiny, tmp_path):
 def test_divergence(line, tmp_path):
     """Told once, in the words of one rank."""
     wild = line.replace("run run", "run {}") + " --learning-rate 1e3 --visible linear"
-    alone, teams = (call(tmp_path, wild.format(n), ranks=n) for n in (0, 4))
-    assert_user_error(teams, "weights must stay finite", "layer 1", "below 1000")
-    assert (alone.code, alone.stderr.splitlines()[-1]) == (
-        teams.code,
-        teams.stderr.splitlines()[-1],
-    )
+    for ranks in (0, 4):
+        result = call(tmp_path, wild.format(ranks), ranks=ranks)
+        words = "weights must stay finite; those of layer 1 are not after epoch 1"
+        assert_user_error(result, words, "below 1000")
 
 
 # --- broken off

@@ -69,11 +69,12 @@ def test_runs_on_ranks_and_threads(tmp_path, monkeypatch):
     work = launches.Work(data, tmp_path, (8, 4), 3, 10)
     timed = {**launches.pretrainings(work, [0, 2]), **launches.finetunings(work, "sgd")}
     assert started.pop()[1][:2] == ["pretrain", str(data)]
-    assert [work() for work in timed.values()] == 4 * [2.0] + 3 * [1.0]
+    assert [work() for work in timed.values()] == 5 * [2.0] + 3 * [1.0]
     for name, (ranks, arguments) in zip(timed, started, strict=True):
         threads = arguments[arguments.index("--threads") + 1]
         assert f" {ranks}x{threads}" in name
         assert ("lag 2" in name) == (arguments[-2:] == ["--lag", "2"])
+        assert ("team" in name) == (arguments[-2:] == ["--layout", "1-2:2"])
     with Dataset.open(write_images(data, 15, other)) as dataset:
         assert [dataset.n_samples(n) for n in ("train", "validation")] == [15, 3]
 
