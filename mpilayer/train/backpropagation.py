@@ -22,6 +22,7 @@ from mpilayer.numerics.activations import activation
 from mpilayer.numerics.losses import output_delta, row_losses
 from mpilayer.optim.minibatch import make_optimizer
 from mpilayer.parallel.team import Sketch
+from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.groups import RowGroups
 from mpilayer.train.slices import OwnSlices, Pair, pairs_of
 
@@ -118,11 +119,6 @@ class Backpropagation:
         ``squared``, ``cross-entropy`` or ``softmax``.
     minibatch : int
         Rows of all ranks.
-
-    Attributes
-    ----------
-    losses : ndarray (rows of the team,)
-        Summed loss of the rows at each place of the minibatches; all ranks see it.
     """
 
     def __init__(
@@ -139,7 +135,8 @@ class Backpropagation:
         n = self._batch.stop - self._batch.start
         shapes = shared_shapes(stack, own.pairs, n)
         self._shared = {name: self._team.array(size) for name, size in shapes.items()}
-        self.losses: Array64 = self._team.array((n,), np.float64)
+        self._losses: Array64 = self._team.array((n,), np.float64)
+        self._peers = groups.peers
         self._slices = {
             pair.first: [_Slice(pair, number, own) for number in own.mine(pair)]
             for pair in own.pairs
@@ -186,6 +183,24 @@ class Backpropagation:
             target = whole
         return Minibatch(len(entering), mine, entering, visible, target, of_team)
 
+    def begin(self) -> None:
+        """Let an epoch begin. Local, after all ranks of the team have had its loss."""
+        self._losses[:] = 0
+        self._own.sums.waited = self._team.waited = 0.0
+
+    @property
+    def waited(self) -> float:
+        """Seconds that this rank has waited for others in this epoch."""
+        return self._own.sums.waited + self._team.waited
+
+    def loss(self) -> float:
+        """Return the loss of all rows of all ranks in this epoch. Collective.
+
+        At each place of the minibatches it is summed by one rank, then over places.
+        """
+        total = np.array([self._losses.sum()])
+        return float(sum_over_ranks(self._peers, total)[0])
+
     def barrier(self) -> None:
         """Wait until all ranks of the team are here. Collective."""
         self._team.barrier()
@@ -218,10 +233,8 @@ class Backpropagation:
     def _forth(self, pair: Pair, now: Minibatch) -> None:
         """Compute the units of this rank's slices, and their parts of what follows."""
         k, entering = pair.first, self._entering(pair.first, now)
-        kind, mask = (
-            self._stack.steps[k][2],
-            now.masks(k + 1) if not pair.alone else None,
-        )
+        kind = self._stack.steps[k][2]
+        mask = None if pair.alone else now.masks(k + 1)
         for own in self._slices[k]:
             shape = (now.n, own.units.stop - own.units.start)
             values = self._workspace.array(f"values {k} {own.number}", shape)
@@ -242,10 +255,8 @@ class Backpropagation:
     def _join(self, pair: Pair, now: Minibatch) -> None:
         """Compute this rank's rows of what leaves a pair."""
         k, rows = pair.second + 1, now.rows
-        kind, bias = (
-            self._stack.steps[k - 1][2],
-            self._stack.parameters[f"bias_{k - 1}"],
-        )
+        kind = self._stack.steps[k - 1][2]
+        bias = self._stack.parameters[f"bias_{k - 1}"]
         is_last = k == len(self._stack.steps)
         mask = None if is_last else now.masks(k)
         shared: Array32 = self._shared[f"values {k}"][rows]
@@ -270,7 +281,7 @@ class Backpropagation:
         kind = activation(self._stack.steps[-1][2])
         output_delta(self._loss, target, values, kind, out=delta)
         delta *= np.float32(self._own.optimizer.scale)
-        self.losses[rows] += row_losses(self._loss, target, values)
+        self._losses[rows] += row_losses(self._loss, target, values)
 
     # --- back: ∂loss/∂W_k = x_kᵀ δ_k, ∂loss/∂b_k = Σ δ_k, δ_{k−1} = (δ_k W_kᵀ) f′(x_k)
 

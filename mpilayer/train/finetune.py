@@ -29,7 +29,6 @@ from mpilayer.train.backpropagation import Backpropagation, Minibatch
 from mpilayer.train.evaluate import (
     prediction_error,
     reconstruction_error,
-    sum_over_ranks,
 )
 from mpilayer.train.groups import RowGroups
 from mpilayer.train.slices import OwnSlices
@@ -188,13 +187,26 @@ class FinetuneState:
         self._team.barrier()
 
     def note(self, validation_error: float) -> None:
-        """Keep the weights if they are the best so far; without a measure, the last."""
+        """Keep the weights if they are the best so far; without a measure, the last.
+
+        Collective on the team.
+        """
         # NaN after a measured error is divergence, and never better.
         if validation_error < self.best_error or self.best_error == float("inf"):
             self.best_error = min(self.best_error, validation_error)
             self.best_epoch = self.epoch
             if self._team.is_head:
                 self.best[:] = self.stack.parameters.vector
+            self._team.barrier()
+
+    def end(self) -> None:
+        """Let the stack have the best weights. Collective on the team."""
+        # Who goes on later goes on from the last ones.
+        self.last = self.stack.parameters.vector.copy()
+        self._team.barrier()
+        if self._team.is_head:
+            self.stack.parameters.vector[:] = self.best
+        self._team.barrier()
 
     def check_finite(self, loss: float) -> None:
         """Check that training has not diverged, given the loss of all ranks.
@@ -275,28 +287,23 @@ def finetune(
         On all ranks, after an epoch: weights or loss are not finite any more. The state
         has the best weights until then.
     """
-    stack, comm, team = state.stack, groups.comm, groups.team
+    stack, config = state.stack, state.config
     wanted, measured = (train, None) if targets is None else targets
-    own = OwnSlices(
-        stack, state.optimizer, state.new_optimizer, groups, state.config.slices or 1
-    )
-    minibatch = state.config.minibatch
-    training = Backpropagation(stack, own, groups, state.loss, minibatch)
+    new, n_slices = state.new_optimizer, config.slices or 1
+    own = OwnSlices(stack, state.optimizer, new, groups, n_slices)
+    training = Backpropagation(stack, own, groups, state.loss, config.minibatch)
+    measure = partial(_error, stack, validation, measured, groups.comm)
     own.take()
     if state.epoch == 0:
-        state.note(_error(stack, validation, measured, comm))
-    while state.epoch < state.config.epochs and not state.out_of_patience:
+        state.note(measure())
+    while state.epoch < config.epochs and not state.out_of_patience:
         began = perf_counter()
-        own.sums.waited = team.waited = 0.0
         _epoch(state, training, own, strata, (train, wanted))
-        team.barrier()
-        trained, waited = perf_counter(), own.sums.waited + team.waited
-        losses = np.array([training.losses.sum()])
-        total = float(sum_over_ranks(groups.peers, losses)[0])
+        trained, waited = perf_counter(), training.waited
+        total = training.loss()
         state.check_finite(total)
-        error = _error(stack, validation, measured, comm)
+        error = measure()
         state.note(error)
-        team.barrier()
         yield FinetuneRecord(
             epoch=state.epoch,
             train_loss=total / strata.n_rows,
@@ -305,12 +312,7 @@ def finetune(
             allreduce=waited,
             evaluating=perf_counter() - trained,
         )
-    # Who goes on later goes on from the last weights.
-    state.last = stack.parameters.vector.copy()
-    team.barrier()
-    if team.is_head:
-        stack.parameters.vector[:] = state.best
-    team.barrier()
+    state.end()
 
 
 def _epoch(
@@ -320,7 +322,7 @@ def _epoch(
     strata: Strata,
     rows: tuple[Array32 | StoredRows, Array32 | StoredRows],
 ) -> None:
-    """Pass once over the rows; after the next barrier all is whole. Collective."""
+    """Pass once over the rows; then all is whole. Collective."""
     config, dropout, epoch = state.config, state.dropout, state.epoch
     own.optimizer.set_rate(state.learning_rate)
     own.decay = state.learning_rate * config.weight_decay
@@ -340,12 +342,13 @@ def _epoch(
             masks = partial(dropout.mask, epoch=epoch, step=step)
             met.append(training.meet(step, n, strata.first, (visible, target), masks))
 
-    training.losses[:] = 0
+    training.begin()
     meet()
     training.barrier()
     while met:
         state.step(training, met.popleft(), meet)
     own.give()
+    training.barrier()
     state.epoch += 1
 
 
