@@ -211,7 +211,7 @@ def time_table(summary: dict[str, Any]) -> Table:
     for layer in summary["layers"]:
         cells = [*(str(layer[k]) for k in counts), *(number(layer[k]) for k in KINDS)]
         if team := layer.get("team"):
-            cells[1] = spans(rank for rank, *_ in team)
+            cells[1] = spans([layer["rank"], *(rank for rank, *_ in team)])
             shares.append(f"{at_barriers(team):.0%} in layer {cells[0]}")
         rows.append(cells)
     made = table("Seconds of each layer in pre-training", (*counts, *KINDS), rows, 0)

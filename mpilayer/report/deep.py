@@ -337,6 +337,7 @@ def times_table(run: Run) -> html.Markup:
 
 def _ranks(epochs: Sequence[Epoch]) -> str:
     """Return the ranks that held a layer, or its teams; nothing if nobody knows."""
+    held = {e.rank for e in epochs if e.rank >= 0}
     if team := team_of(epochs):
-        return spans(rank for rank, *_ in team)
-    return ",".join(map(str, sorted({e.rank for e in epochs if e.rank >= 0})))
+        return spans(held.union(rank for rank, *_ in team))
+    return ",".join(map(str, sorted(held)))

@@ -171,7 +171,8 @@ class FinetuneState:
 
     def leave(self) -> None:
         """Take all out of shared memory, which may be given back then. Collective."""
-        self._move(np.copy)
+        if self._team.size > 1:
+            self._move(np.copy)
 
     def _share(self, vector: Array32) -> Array32:
         shared: Array32 = self._team.array(vector.shape)

@@ -10,7 +10,6 @@ from tests.support.command import refuse, said
 from tests.support.small import records
 
 STACK = "--layers 260,20 --epochs 1 --threads 1 --monitor-rows 20"
-TUNE = "--minibatch 30 --threads 1"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def tuned(folder, name, *launches):
     """Return the digests and errors that launches, of ranks and options, lead to."""
     shutil.copytree(folder / "new", folder / name)
     for ranks, options in launches:
-        said(folder, f"finetune {name} {TUNE} {options}", ranks=ranks)
+        said(folder, f"finetune {name} {options}", ranks=ranks)
     kept = [
         (line["train_loss"], line["validation_error"])
         for line in records(folder / name, "finetune")

@@ -117,7 +117,7 @@ def test_times_of_short_runs_are_milliseconds(tmp_path, factor, unit):
 
 def test_ranks_of_a_team_and_their_barriers(tmp_path):
     team = [[3, 0.5, 0.5], [4, 0.25, 0.75]]
-    run = deep_runs(tmp_path, {"a": None}, layer_1=[EPOCH | {"team": team}] * 2)
+    run = deep_runs(tmp_path, {"a": None}, layer_1=[EPOCH | {"rank": 3, "team": team}])
     made = deep.times_table(*run)
     (_, ranks, *_, share), (*_, nothing) = rows_of(made, 10)
     assert (ranks, share, nothing) == ("3-4", "62%", "–")

@@ -1,14 +1,10 @@
 """What ranks share in fine-tuning: decided by settings, refused where it cannot be."""
 
-import os
-from types import SimpleNamespace
-
 import pytest
 
 from mpilayer.config import FinetuneConfig
 from mpilayer.errors import ConfigError
 from mpilayer.models.base import LayerShape
-from mpilayer.parallel import team
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.groups import (
     RowGroups,
@@ -86,16 +82,6 @@ def test_more_ranks_than_slices():
     assert "only one on each host has work" in idle_ranks(small, 3)
     assert not idle_ranks(small, 1)
     assert not idle_ranks(config, 2)
-
-
-def test_too_little_shared_memory(monkeypatch):
-    left = SimpleNamespace(f_bavail=1000, f_frsize=1000)
-    monkeypatch.setattr(os, "statvfs", lambda _: left)
-    pair = SimpleNamespace(is_head=True, size=2)
-    team.check_room(1_000_000, pair)
-    team.check_room(1_000_001, SimpleNamespace(is_head=True, size=1))
-    with pytest.raises(ConfigError, match="takes 2 MB, and /dev/shm has 1 MB left"):
-        team.check_room(2_000_000, pair)
 
 
 def test_one_rank():
