@@ -179,7 +179,8 @@ def faults(place, rng, modes):
     while True:
         for mode in modes:
             for kind in rng.sample(KINDS, len(KINDS)):
-                ranks = rng.choice([0, 2])
+                # Two of three are the team of one layer.
+                ranks = rng.choice([0, 3 if mode == "teams" else 2])
                 counts = place.counts(mode, ranks)
                 rank = rng.randrange(len(counts))
                 rank = rank if counts[rank][kind] else 0
