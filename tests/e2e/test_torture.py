@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="finds processes in /proc"
 )
 EXACT = {name: mode for name, mode in MODES.items() if mode.ranks != "rounding"}
-SIMILAR = ("lockstep, lag 0", "fine-tuning, momentum", "sparse, cg, average")
+SIMILAR = ("lockstep, lag 0", "teams", "fine-tuning, momentum", "sparse, cg, average")
 SHORT = 0.06
 # Far longer than there is time for: who does not end at once is found out.
 ENDLESS = 1000.0

@@ -54,7 +54,6 @@ def begin(tmp_path):
     [
         ("lockstep", "training", 0, 3),
         ("async", "training", 2, 3),
-        ("teams", "minibatch", 0, 3),
         ("one team", "minibatch", 1, 2),
         ("finetune", "fine-tuning", 1, 2),
         ("lockstep", "training", 0, 0),
@@ -89,7 +88,6 @@ def test_a_user_error_of_one_rank_in_training_ends_all(begin):
     [
         ("lockstep", "training", 0),
         ("lockstep", "training", 1),
-        ("teams", "minibatch", 0),
         ("teams", "minibatch", 1),
         ("sparse", "sparse", 1),
     ],
@@ -121,7 +119,6 @@ def test_a_dead_rank_ends_the_job_and_it_goes_on(begin, tmp_path, mode, place, r
         ("greedy", "training", 0, 3),
         ("greedy", "training", 1, 3),
         ("async", "training", 1, 2),
-        ("teams", "minibatch", 1, 3),
         ("one team", "minibatch", 0, 2),
         ("finetune", "fine-tuning", 0, 2),
         ("compare", "sparse", 1, 2),
