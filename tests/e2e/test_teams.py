@@ -111,10 +111,8 @@ def half(line, tmp_path):
 
 def test_how_a_run_goes_on(line, whole, half, tmp_path):
     """With the slices that it has, on ranks that can have one, in any layout."""
-    asked = f"mpiexec -n 7 {line} --resume auto"
     for wrong, words in {
         "mpiexec -n 7 resume run": ("7 ranks for 6 slices", "at most 6 ranks"),
-        asked: ("7 ranks for 6 slices", "at most 6 ranks"),
         f"{line} --resume auto --layout 1:2": ("every layer from 1 to 3 once",),
         f"{line} --resume auto --slices 2": ("--slices was 3,2,1, is 2,2,2",),
     }.items():
