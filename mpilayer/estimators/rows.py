@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mpilayer.arrays import ROW_BLOCK, AnyArray, row_blocks
-from mpilayer.parallel.comm import Communicator, wait_until
+from mpilayer.parallel.comm import Communicator, owned, wait_until
 from mpilayer.parallel.start import hosts
 from mpilayer.parallel.team import Sketch, Team, check_room
 from mpilayer.train.strata import Strata
@@ -116,7 +116,10 @@ def on_hosts(
     more(sketch)
     need = sketch.n_bytes if heads[comm.rank] == comm.rank else 0
     check_room(comm, need, "fit on one rank of each host")
-    with Team(comm.split(heads[comm.rank]), EAGER_SECONDS) as team:
+    with (
+        owned(comm.split(heads[comm.rank])) as part,
+        Team(part, EAGER_SECONDS) as team,
+    ):
         if comm.size > 1:
             wanted = [
                 (0, n_rows if rank == head else 0) for rank, head in enumerate(heads)

@@ -190,11 +190,11 @@ def _finetune(
     check_ranks(config, stack.shapes, names)
     groups = RowGroups(comm, names if config.parallel == "units" else ())
     batch = config.minibatch
-    rows, share = by_strata(rows, bounds, batch, comm, groups.numbers)
-    need = shared_bytes(stack, config, groups) if groups.team.is_head else 0
-    check_room(comm, need, "fit on one rank of each host")
     none: Array32 = np.empty((0, stack.shapes[0].n_visible), np.float32)
     with groups:
+        rows, share = by_strata(rows, bounds, batch, comm, groups.numbers)
+        need = shared_bytes(stack, config, groups) if groups.team.is_head else 0
+        check_room(comm, need, "fit on one rank of each host")
         state = FinetuneState(stack, config, groups.team)
         losses = [one.train_loss for one in finetune(state, share, rows, none, groups)]
         state.leave()

@@ -115,6 +115,9 @@ def test_sparse_rows_in_a_stack(world):
     assert_agrees(world, stack(world).fit(csr_array(share(world, data))), alone, 0)
 
 
+tuned = partial(stack, finetune_epochs=1)
+
+
 def sparse(comm=None, **changes):
     usual = {"dtype": "float64", "sparsity_weight": 0.5, "kl": "exact"}
     return small("SparseAutoencoder", comm=comm, **usual | changes)
@@ -208,6 +211,41 @@ def test_redistribution(world, now, wanted, monkeypatch):
     found = redistribute(mine, *bounds, world)
     with together(world):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Give a list of all communicators that are made from now on."""
+    mpi = pytest.importorskip("mpilayer.parallel.mpi")
+    found = []
+
+    class Noted(mpi.MPICommunicator):
+        def __init__(self, comm):
+            super().__init__(comm)
+            found.append(comm)
+
+    monkeypatch.setattr(mpi, "MPICommunicator", Noted)
+    return found
+
+
+@pytest.fixture
+def on_two_hosts(world, monkeypatch):
+    """Let the ranks be of two hosts, with unequal numbers if there are three."""
+    names = ["one", *["other"] * (world.size - 1)]
+    for room in ("rows", "stack"):
+        monkeypatch.setattr(f"mpilayer.estimators.{room}.hosts", lambda _: names)
+
+
+@pytest.mark.parametrize("rate", [0.1, 1e30])
+@pytest.mark.parametrize("make", [partial(layer, "RBM"), tuned, sparse])
+@pytest.mark.usefixtures("on_two_hosts")
+def test_communicators_are_given_back(world, made, make, rate):
+    """MPICH has some 2,000, as many as partial fits are soon."""
+    options = {} if make is sparse else {"visible": "linear", "learning_rate": rate}
+    caught(lambda: make(world._comm, **options).fit(share(world, X)))
+    with together(world):
+        assert made
+        assert not any(made)
 
 
 LINEAR = {"visible": "linear", "learning_rate": 1e30}
