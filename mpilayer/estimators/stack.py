@@ -1,6 +1,8 @@
 """The deep autoencoder as an estimator: pre-training of all layers, fine-tuning."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -21,7 +23,7 @@ from mpilayer.parallel.start import hosts
 from mpilayer.parallel.team import check_room
 from mpilayer.train.backpropagation import shared_bytes
 from mpilayer.train.finetune import FinetuneState, finetune
-from mpilayer.train.groups import RowGroups, check_ranks, resolved
+from mpilayer.train.groups import RowGroups, resolved
 from mpilayer.train.layer import (
     LayerState,
     check_layer,
@@ -186,8 +188,12 @@ def _finetune(
     comm: Communicator,
 ) -> list[float]:
     """Train the stack in place; return the losses. Collective."""
+    if not config.epochs:
+        return []
     config, names = resolved(config, stack.shapes), hosts(comm)
-    check_ranks(config, stack.shapes, names)
+    # Teams of units must be of one size; more ranks than slices are idle.
+    if len(set(Counter(names).values())) > 1:
+        config = replace(config, parallel="rows", slices=1)
     groups = RowGroups(comm, names if config.parallel == "units" else ())
     batch = config.minibatch
     none: Array32 = np.empty((0, stack.shapes[0].n_visible), np.float32)

@@ -28,6 +28,16 @@ pytestmark = [
 X = rows(97)
 
 
+@pytest.fixture
+def on_two_hosts(world, monkeypatch):
+    """Let the ranks be of two hosts, with unequal numbers if there are three."""
+    names = ["one", *["other"] * (world.size - 1)]
+    for room in ("rows", "stack"):
+        monkeypatch.setattr(
+            f"mpilayer.estimators.{room}.hosts", lambda c: names[: c.size]
+        )
+
+
 def fitted(world, make, tolerance, data=X, split="even", **changes):
     """Fit on all ranks and alone; return both.
 
@@ -107,6 +117,21 @@ def test_finetuning_agrees_with_one_rank(world, optimizer, minibatch):
     found, alone = fitted(world, stack, 1e-4, optimizer=optimizer, **options)
     with together(world):
         assert found.finetune_losses_ == pytest.approx(alone.finetune_losses_, rel=1e-4)
+
+
+WIDE = {"layers": (128, 64), "finetune_epochs": 2, "optimizer": "sgd"}
+
+
+def test_more_ranks_than_slices_of_units(world):
+    """Some are idle while two slices are tuned."""
+    fitted(world, stack, 0, slices=1, **WIDE)
+
+
+@pytest.mark.usefixtures("on_two_hosts")
+def test_fine_tuning_on_unequal_hosts(world):
+    """Ranks share rows then."""
+    found, alone = fitted(world, stack, 1e-4, slices=1, **WIDE)
+    assert len(found.finetune_losses_) == len(alone.finetune_losses_) == 2
 
 
 def test_sparse_rows_in_a_stack(world):
@@ -226,14 +251,6 @@ def made(monkeypatch):
 
     monkeypatch.setattr(mpi, "MPICommunicator", Noted)
     return found
-
-
-@pytest.fixture
-def on_two_hosts(world, monkeypatch):
-    """Let the ranks be of two hosts, with unequal numbers if there are three."""
-    names = ["one", *["other"] * (world.size - 1)]
-    for room in ("rows", "stack"):
-        monkeypatch.setattr(f"mpilayer.estimators.{room}.hosts", lambda _: names)
 
 
 @pytest.mark.parametrize("rate", [0.1, 1e30])
