@@ -8,7 +8,6 @@ import numpy as np
 
 from mpilayer.arrays import ROW_BLOCK, AnyArray, row_blocks
 from mpilayer.parallel.comm import Communicator, owned, wait_until
-from mpilayer.parallel.start import hosts
 from mpilayer.parallel.team import Sketch, Team, check_room
 from mpilayer.train.strata import Strata
 from mpilayer.train.sums import EAGER_SECONDS
@@ -102,14 +101,19 @@ def redistribute(
 
 @contextmanager
 def on_hosts(
-    rows: Any, bounds: Bounds, comm: Communicator, more: Callable[[Team], object]
+    rows: Any,
+    bounds: Bounds,
+    comm: Communicator,
+    names: Sequence[str],
+    more: Callable[[Team], object],
 ) -> Iterator[tuple[Team, Any]]:
     """Give the ranks of this host as a team, with the rows of all ranks. Collective.
 
-    Every host computes the same then. One rank has its rows as they are. ``more`` makes
-    what a team shares besides, so that there is sure to be room.
+    Every host computes the same then. One rank has its rows as they are. ``names`` are
+    those of each rank's host; ``more`` makes what a team shares besides, so that there
+    is sure to be room.
     """
-    names, n_rows = hosts(comm), bounds[-1][1]
+    n_rows = bounds[-1][1]
     heads = [names.index(name) for name in names]
     sketch = Sketch(names.count(names[comm.rank]))
     sketch.array((n_rows, rows.shape[1]))

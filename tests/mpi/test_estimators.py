@@ -32,7 +32,7 @@ X = rows(97)
 def on_two_hosts(world, monkeypatch):
     """Let the ranks be of two hosts, with unequal numbers if there are three."""
     names = ["one", *["other"] * (world.size - 1)]
-    for room in ("rows", "stack"):
+    for room in ("layer", "stack"):
         monkeypatch.setattr(
             f"mpilayer.estimators.{room}.hosts", lambda c: names[: c.size]
         )
@@ -82,6 +82,15 @@ def test_one_layer(world, name, changes, split):
     score = found.score(share(world, X, split))
     with together(world):
         assert score == pytest.approx(alone.score(X), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["RBM", "Autoencoder"])
+@pytest.mark.usefixtures("on_two_hosts")
+def test_slices_of_the_largest_host(world, name):
+    """All hosts end with the same bits, those of so many slices."""
+    found = layer(name, world, n_hidden=200).fit(share(world, X))
+    slices = min(3, world.size - 1)
+    assert_agrees(world, found, layer(name, n_hidden=200, slices=slices).fit(X), 0)
 
 
 @pytest.mark.parametrize("name", ["RBM", "Autoencoder"])
