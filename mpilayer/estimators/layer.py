@@ -11,9 +11,10 @@ from mpilayer.errors import ConfigError
 from mpilayer.estimators.arguments import Fields, SettingError, takes
 from mpilayer.estimators.base import Reconstructor, checked, joined
 from mpilayer.estimators.rows import Bounds, on_hosts, redistribute
+from mpilayer.models.base import Layer
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.start import hosts
-from mpilayer.parallel.team import Team
+from mpilayer.parallel.team import Sketch, Team
 from mpilayer.placement import Place
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
 from mpilayer.train.sparse.cost import (
@@ -97,6 +98,8 @@ class LayerEstimator(Reconstructor):
         def shared(team: Team) -> None:
             state_on(team).make_room(n_rows)
 
+        if goes_on:
+            checked(comm, lambda: self._check_fitted(state_on(Sketch(1)).layer))
         with on_hosts(rows, bounds, comm, names, shared) as (team, everything):
             state = state_on(team)
             if goes_on:
@@ -121,15 +124,17 @@ class LayerEstimator(Reconstructor):
             )
         check_layer(config, layer_shapes(config, 1)[0], 0)
 
-    def _restore(self, state: LayerState) -> None:
-        """Go on from the layer that was fitted, if the arguments still describe it."""
-        layer = state.layer
+    def _check_fitted(self, layer: Layer) -> None:
+        """Check that the arguments still describe the layer that was fitted."""
         if (layer.shape, *layer.parameters) != (*self.shapes_, *self.parameters_):
             raise SettingError(
                 "partial_fit goes on with the layer that it finds; n_hidden, visible, "
                 "hidden or tied have changed since. Set them back, or call fit."
             )
-        for name, view in layer.parameters.items():
+
+    def _restore(self, state: LayerState) -> None:
+        """Go on from the layer that was fitted."""
+        for name, view in state.layer.parameters.items():
             view[:] = self.parameters_[name]
         state.optimizer.state["velocity"][:] = self.velocity_
         state.epoch = self.n_epochs_

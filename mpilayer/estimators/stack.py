@@ -41,8 +41,8 @@ from mpilayer.train.teams import places_for, team_up, with_slices
 
 _PRETRAINING = Fields(
     PretrainConfig,
-    # Of other schedules, and of what a run directory keeps.
-    without={"cores", "costs", "end", "cut_short", "monitor_every"},
+    # Of other schedules, of what a run directory keeps, and of so many ranks.
+    without={"cores", "costs", "end", "cut_short", "monitor_every", "layout"},
     choices={
         "schedule": ("lockstep", "greedy"),
         "activations": ("streamed", "transformed"),

@@ -224,6 +224,14 @@ def test_other_arguments_or_columns_on_one_rank(world, more_epochs, fewer_column
         estimator.fit(share(world, X)[:, : 12 - fewer_columns * mine])
 
 
+def test_arguments_that_no_longer_describe_what_was_fitted(world):
+    model = layer("Autoencoder", world).fit(share(world, X)).set_params(tied=False)
+    found = caught(lambda: model.partial_fit(share(world, X)))
+    with together(world):
+        assert found[::2] == (SettingError, True)
+        assert "Set them back, or call fit" in found[1]
+
+
 def test_all_ranks_find_the_same_best_of_a_grid(world):
     grid = {"n_hidden": [1, 6], "learning_rate": [0.01, 0.3]}
     estimator = layer("Autoencoder", world, epochs=10)
