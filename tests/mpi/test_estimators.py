@@ -119,6 +119,11 @@ def test_pretraining_has_the_bits_of_one_rank(world, split, schedule, layers):
         assert found.layer_errors_ == alone.layer_errors_
 
 
+@pytest.mark.usefixtures("on_two_hosts")
+def test_more_hosts_than_layers(world):
+    fitted(world, stack, 1e-4, layers=(8,), finetune_epochs=1)
+
+
 @pytest.mark.parametrize("minibatch", [20, 3, 500])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_finetuning_agrees_with_one_rank(world, optimizer, minibatch):
