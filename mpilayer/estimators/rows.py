@@ -28,6 +28,7 @@ class SparseRows:
     def __init__(self, matrix: Any) -> None:
         self._matrix = matrix
         self.shape: tuple[int, int] = matrix.shape
+        self.dtype: np.dtype[Any] = matrix.dtype
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -72,16 +73,21 @@ def current_bounds(comm: Communicator, n_rows: int) -> list[tuple[int, int]]:
 
 
 def redistribute(
-    rows: Any, now: Bounds, wanted: Bounds, comm: Communicator
+    rows: Any,
+    now: Bounds,
+    wanted: Bounds,
+    comm: Communicator,
+    out: AnyArray | None = None,
 ) -> AnyArray:
     """Return the rows that this rank wants, from whoever has them. Collective.
 
     ``rows`` (n_samples, n_columns) are those that it has; ``now`` and ``wanted`` say
-    what each rank has, and what it shall get.
+    what each rank has, and what it shall get, in ``out`` if that is given.
     """
     dense = rows.toarray() if isinstance(rows, SparseRows) else rows
     have, me = np.ascontiguousarray(dense), comm.rank
-    out = np.empty((wanted[me][1] - wanted[me][0], have.shape[1]), have.dtype)
+    if out is None:
+        out = np.empty((wanted[me][1] - wanted[me][0], have.shape[1]), have.dtype)
     block = max(1, _MESSAGE_BYTES // max(1, have.itemsize * have.shape[1]))
     requests = []
     for peer in range(comm.size):
@@ -128,10 +134,10 @@ def on_hosts(
             wanted = [
                 (0, n_rows if rank == head else 0) for rank, head in enumerate(heads)
             ]
-            found = redistribute(rows, bounds, wanted, comm)
-            rows = team.array((n_rows, rows.shape[1]), found.dtype)
-            if team.is_head:
-                rows[:] = found
+            everything = team.array((n_rows, rows.shape[1]), rows.dtype)
+            own = everything[: wanted[comm.rank][1]]
+            redistribute(rows, bounds, wanted, comm, own)
+            rows = everything
             team.barrier()
         yield team, rows
 

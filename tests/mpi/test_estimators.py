@@ -1,5 +1,6 @@
 """Estimators on several ranks, each with rows of its own: what one rank would find."""
 
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,12 @@ from sklearn.model_selection import GridSearchCV
 from mpilayer.arrays import Array32
 from mpilayer.errors import TrainingError
 from mpilayer.estimators import InputError, SettingError
-from mpilayer.estimators.rows import current_bounds, redistribute
+from mpilayer.estimators.rows import (
+    SparseRows,
+    current_bounds,
+    on_hosts,
+    redistribute,
+)
 from tests.support.estimators import small
 from tests.support.sparse import patches, small_blocks
 from tests.support.together import SPLITS, caught, share, together
@@ -285,6 +291,22 @@ def test_communicators_are_given_back(world, made, make, rate):
     with together(world):
         assert made
         assert not any(made)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, lambda x: SparseRows(csr_array(x))])
+def test_a_host_has_all_rows_once(world, kind):
+    """They come to where its ranks share them."""
+    data = rows(5000, 100)
+    mine, names = kind(share(world, data)), ["one"] * world.size
+    bounds = current_bounds(world, len(mine))
+    tracemalloc.start()
+    with on_hosts(mine, bounds, world, names, lambda _: None) as (_, everything):
+        peak = tracemalloc.get_traced_memory()[1]
+        same = np.array_equal(everything, data)
+    tracemalloc.stop()
+    with together(world):
+        assert same
+        assert peak < data.nbytes
 
 
 LINEAR = {"visible": "linear", "learning_rate": 1e30}
