@@ -84,7 +84,8 @@ class StackedAutoencoder(Reconstructor):
     ``mpilayer pretrain`` and ``finetune`` with the same settings, without validation
     rows, find the same weights. With sigmoid visible units rows must be in [0, 1]. On
     several ranks rank 0 collects the rows for pre-training, with layers on ranks;
-    fine-tuning shares the units of a minibatch, or from 1000 rows on the rows.
+    fine-tuning shares the units of a minibatch, or from 1000 rows on, and on hosts of
+    unequal numbers of ranks, the rows.
 
     {parameters}
 
