@@ -158,7 +158,8 @@ def _units(rows: Array32) -> Array64:
     """Return powers of two about as large as the numbers of each column."""
     largest = np.abs(rows).max(axis=0, initial=0).astype(np.float64)
     largest[largest == 0] = largest.max(initial=0) or 1
-    return np.exp2(np.frexp(largest)[1])
+    powers: Array64 = np.ldexp(1.0, np.frexp(largest)[1])
+    return powers
 
 
 def _by_rows(
