@@ -154,7 +154,7 @@ class Training(ABC, Generic[C]):
         wanted = before if self.asked is None else self._filled_in(self.asked)
         check_same(before, wanted, self._harmless(before))
         data = data_of_run(self.directory, self.data)
-        return self._terms(data, wanted, self._facts_of(data, before))
+        return self._terms(data, wanted, self._facts_of(data, wanted))
 
     @abstractmethod
     def _facts_of(self, data: Path, config: C) -> Facts:

@@ -161,6 +161,15 @@ def test_an_average_of_a_former_version(small, tmp_path, asked, shards, told):
     assert RunDirectory(run).read_config()["sparse"]["shards"] == shards
 
 
+def test_an_average_of_a_former_version_and_too_many_shards(small, tmp_path):
+    run, session = tmp_path / "run", make_session(resume=True)
+    with pytest.raises(Interrupted):
+        run_sparse(small, run, replace(SPARSE, shards=3), make_session(4))
+    without_shards(RunDirectory(run))
+    with pytest.raises(ConfigError, match="got 61 shards with 60 training rows"):
+        run_sparse(small, run, replace(SPARSE, shards=61), session)
+
+
 def test_what_a_run_averages_over_stays(small, tmp_path):
     """Whatever the ranks: here it begins as if on three."""
     runs = [tmp_path / "whole", tmp_path / "broken"]
