@@ -52,7 +52,13 @@ class SparseTraining(Training[SparseConfig]):
         return sparse_facts(data, config, self._averages(config))
 
     def _settings(self) -> SparseConfig:
-        return sparse_config(self.directory)
+        config = sparse_config(self.directory)
+        if config.shards or config.kl != "average":
+            return config
+        # Former versions had as many as ranks, which the summary names at the end.
+        found = self.directory.read_summary()
+        shards = min(found.get("ranks", 0), found.get("n_rows", 0))
+        return replace(config, shards=shards)
 
     def _filled_in(self, config: SparseConfig) -> SparseConfig:
         return config.resolved()

@@ -161,6 +161,20 @@ def test_an_average_of_a_former_version(small, tmp_path, asked, shards, told):
     assert RunDirectory(run).read_config()["sparse"]["shards"] == shards
 
 
+def test_a_complete_average_of_a_former_version(small, tmp_path):
+    """Its summary says how many ranks, and so shards, there were."""
+    run, session = tmp_path / "run", make_session(resume=True)
+    run_sparse(small, run, replace(SPARSE, shards=3), make_session())
+    directory = RunDirectory(run)
+    without_shards(directory)
+    directory.write_summary({**directory.read_summary(), "ranks": 3})
+    with pytest.raises(ConfigError, match="--shards was 3, is 2"):
+        run_sparse(small, run, replace(SPARSE, shards=2), session)
+    run_sparse(small, run, replace(SPARSE, evaluations=12), session)
+    assert "sparsity term averaged over 3 shards of 60 rows" in session.said
+    assert not any("former version" in line for line in session.said)
+
+
 def test_an_average_of_a_former_version_and_too_many_shards(small, tmp_path):
     run, session = tmp_path / "run", make_session(resume=True)
     with pytest.raises(Interrupted):
