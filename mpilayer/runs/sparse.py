@@ -28,6 +28,7 @@ from mpilayer.train.sparse.cost import (
     start_weights,
 )
 from mpilayer.train.sparse.descent import Descent
+from mpilayer.train.sparse.room import check_memory
 from mpilayer.words import count
 
 SparseTerms: TypeAlias = Terms[SparseConfig]
@@ -112,6 +113,14 @@ class SparseTraining(Training[SparseConfig]):
         output, advice = terms.config.output, "give --output tanh or linear"
         check_range(rows, output, terms.data, advice)
         return rows.astype(terms.config.dtype, copy=False)
+
+    def _check_room(self, terms: SparseTerms, rows: AnyArray) -> None:  # noqa: ARG002
+        shape = terms.facts.n_train, terms.facts.n_visible
+        check_memory(self._costs(terms), shape, self.session.comm)
+
+    def _costs(self, terms: SparseTerms) -> list[SparseConfig]:
+        """Return the settings of all costs that are there at the same time."""
+        return [terms.config]
 
     def _train(self, terms: SparseTerms, rows: AnyArray, again: bool) -> Any:
         self.announce(terms)

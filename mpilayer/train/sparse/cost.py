@@ -18,7 +18,7 @@ from mpilayer.arrays import ROW_BLOCK, AnyArray, Array64
 from mpilayer.config import SparseConfig
 from mpilayer.errors import CommunicationError, TrainingError
 from mpilayer.models.base import LayerShape
-from mpilayer.models.sparse import BlockSums, SparseAutoencoder, Sparsity
+from mpilayer.models.sparse import BlockSums, SparseAutoencoder, Sparsity, block_shapes
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import Cut
@@ -191,11 +191,7 @@ class ShardedCost:
     def _room(self, fused: bool) -> tuple[BlockSums, Parameters]:
         """Return room for what each block adds, and for the sums."""
         if fused not in self._rooms:
-            parameters = self.model.parameters.shapes
-            shapes = {**parameters, "squared": (1,)}
-            if fused:
-                shapes["firing"] = shapes["firing_bias"] = parameters["hidden_bias"]
-                shapes["firing_weights"] = parameters["weights"]
+            shapes = block_shapes(self.model.parameters.shapes, fused)
             sums = BlockSums(len(self.blocks), shapes, self.model.dtype)
             self._rooms[fused] = sums, Parameters(shapes, np.float64)
         return self._rooms[fused]

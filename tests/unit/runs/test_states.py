@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 
+from mpilayer import memory
 from mpilayer.cli.results import show_comparison
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import (
     CheckpointError,
     ConfigError,
+    DataError,
     UnfinishedWarning,
 )
 from mpilayer.interrupt import Interrupted
@@ -159,6 +161,16 @@ def test_an_average_of_a_former_version(small, tmp_path, asked, shards, told):
     words = "warning: the run does not say over how many shards it averages"
     assert any(line.startswith(words) for line in session.said) == told
     assert RunDirectory(run).read_config()["sparse"]["shards"] == shards
+
+
+@pytest.mark.parametrize("train", [run_sparse, run_compare])
+def test_more_shards_than_fit_into_memory(monkeypatch, small, tmp_path, train):
+    """What every block adds is kept: here 60 times 1.2 MB, of which 70 are free."""
+    monkeypatch.setattr(memory, "available", lambda ranks: 70 * 10**6)
+    config = replace(SPARSE, hidden=12_000, shards=60)
+    with pytest.raises(DataError, match="Use fewer shards than 60"):
+        train(small, tmp_path / "run", config, make_session())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_complete_average_of_a_former_version(small, tmp_path):
