@@ -17,12 +17,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from mpilayer.arrays import AnyArray
-from mpilayer.errors import CommunicationError, MpilayerError
-from mpilayer.interrupt import Interrupted
+from mpilayer.errors import CommunicationError
 from mpilayer.parallel.comm import (
     Communicator,
     Request,
     SerialCommunicator,
+    is_shared,
     wait_until,
 )
 
@@ -150,9 +150,7 @@ class Team:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # After a defect of one rank the others never come: then all are ended.
-        expected = error is None or isinstance(error, MpilayerError | Interrupted)
-        if expected and getattr(error, "collective", True):
+        if error is None or is_shared(error):
             self.close()
 
 

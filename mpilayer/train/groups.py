@@ -6,12 +6,13 @@ And what ranks share, units or rows: decided by settings alone, never by the ran
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self
+from types import TracebackType
+from typing import Self
 
 from mpilayer.config import FinetuneConfig
 from mpilayer.errors import ConfigError
 from mpilayer.models.base import LayerShape
-from mpilayer.parallel.comm import Communicator, SerialCommunicator
+from mpilayer.parallel.comm import Communicator, SerialCommunicator, is_shared
 from mpilayer.parallel.team import Team
 from mpilayer.partition import shard_bounds
 from mpilayer.train.layer import TILE, most_slices
@@ -179,6 +180,7 @@ class RowGroups:
         own = comm if together else alone if apart else comm.split(number)
         self.team = Team(own, eager)
         self.peers = comm if apart else alone if together else comm.split(place)
+        self._split = [] if together or apart else [own, self.peers]
         self._first = number * size
 
     def strata(self, n_rows: int, minibatch: int) -> Strata:
@@ -195,5 +197,13 @@ class RowGroups:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self.team.__exit__(*error)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.team.__exit__(kind, error, trace)
+        if error is None or is_shared(error):
+            for comm in self._split:
+                comm.free()
