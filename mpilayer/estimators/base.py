@@ -22,7 +22,7 @@ from mpilayer.estimators.rows import Bounds, SparseRows, current_bounds
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.parameters import Parameters
-from mpilayer.parallel.comm import Communicator, SerialCommunicator
+from mpilayer.parallel.comm import Communicator, SerialCommunicator, owned
 from mpilayer.train.evaluate import reconstruction_error
 
 try:
@@ -216,14 +216,8 @@ def joined(comm: Any) -> Iterator[Communicator]:
         # Only here: without a communicator mpi4py is not needed.
         from mpilayer.parallel.mpi import MPICommunicator
 
-        own = comm.Dup()
-        try:
-            yield MPICommunicator(own)
-        except MpilayerError as error:
-            if error.collective:
-                own.Free()
-            raise
-        own.Free()
+        with owned(MPICommunicator(comm.Dup())) as own:
+            yield own
 
 
 def checked(comm: Communicator, work: Callable[[], T]) -> T:

@@ -1,6 +1,6 @@
 """One layer as an estimator: an RBM, an autoencoder, or a sparse one."""
 
-from collections import deque
+from collections import Counter, deque
 from typing import Any, ClassVar, Self
 
 from sklearn.utils.validation import check_is_fitted
@@ -11,8 +11,10 @@ from mpilayer.errors import ConfigError
 from mpilayer.estimators.arguments import Fields, SettingError, takes
 from mpilayer.estimators.base import Reconstructor, checked, joined
 from mpilayer.estimators.rows import Bounds, on_hosts, redistribute
+from mpilayer.models.base import Layer
 from mpilayer.parallel.comm import Communicator
-from mpilayer.parallel.team import Team
+from mpilayer.parallel.start import hosts
+from mpilayer.parallel.team import Sketch, Team
 from mpilayer.placement import Place
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
 from mpilayer.train.sparse.cost import (
@@ -85,17 +87,21 @@ class LayerEstimator(Reconstructor):
         goes_on: bool = False,
     ) -> None:
         """Pass over the rows of all ranks, and keep what was learned. Collective."""
-        n_rows = bounds[-1][1]
+        n_rows, names = bounds[-1][1], hosts(comm)
+        # One number of slices for all hosts: they decide how sums are rounded.
+        most = max(Counter(names).values())
+        config = with_slices(config, [Place(range(1), tuple(range(most)))])
+        shapes = layer_shapes(config, self.n_features_in_)
 
         def state_on(team: Team) -> LayerState:
-            place = Place(range(1), tuple(range(team.size)))
-            own = with_slices(config, [place])
-            return LayerState(own, layer_shapes(own, self.n_features_in_), 0, team)
+            return LayerState(config, shapes, 0, team)
 
         def shared(team: Team) -> None:
             state_on(team).make_room(n_rows)
 
-        with on_hosts(rows, bounds, comm, shared) as (team, everything):
+        if goes_on:
+            checked(comm, lambda: self._check_fitted(state_on(Sketch(1)).layer))
+        with on_hosts(rows, bounds, comm, names, shared) as (team, everything):
             state = state_on(team)
             if goes_on:
                 self._restore(state)
@@ -119,15 +125,17 @@ class LayerEstimator(Reconstructor):
             )
         check_layer(config, layer_shapes(config, 1)[0], 0)
 
-    def _restore(self, state: LayerState) -> None:
-        """Go on from the layer that was fitted, if the arguments still describe it."""
-        layer = state.layer
+    def _check_fitted(self, layer: Layer) -> None:
+        """Check that the arguments still describe the layer that was fitted."""
         if (layer.shape, *layer.parameters) != (*self.shapes_, *self.parameters_):
             raise SettingError(
                 "partial_fit goes on with the layer that it finds; n_hidden, visible, "
                 "hidden or tied have changed since. Set them back, or call fit."
             )
-        for name, view in layer.parameters.items():
+
+    def _restore(self, state: LayerState) -> None:
+        """Go on from the layer that was fitted."""
+        for name, view in state.layer.parameters.items():
             view[:] = self.parameters_[name]
         state.optimizer.state["velocity"][:] = self.velocity_
         state.epoch = self.n_epochs_

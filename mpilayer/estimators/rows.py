@@ -7,8 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mpilayer.arrays import ROW_BLOCK, AnyArray, row_blocks
-from mpilayer.parallel.comm import Communicator, wait_until
-from mpilayer.parallel.start import hosts
+from mpilayer.parallel.comm import Communicator, owned, wait_until
 from mpilayer.parallel.team import Sketch, Team, check_room
 from mpilayer.train.strata import Strata
 from mpilayer.train.sums import EAGER_SECONDS
@@ -102,21 +101,29 @@ def redistribute(
 
 @contextmanager
 def on_hosts(
-    rows: Any, bounds: Bounds, comm: Communicator, more: Callable[[Team], object]
+    rows: Any,
+    bounds: Bounds,
+    comm: Communicator,
+    names: Sequence[str],
+    more: Callable[[Team], object],
 ) -> Iterator[tuple[Team, Any]]:
     """Give the ranks of this host as a team, with the rows of all ranks. Collective.
 
-    Every host computes the same then. One rank has its rows as they are. ``more`` makes
-    what a team shares besides, so that there is sure to be room.
+    Every host computes the same then. One rank has its rows as they are. ``names`` are
+    those of each rank's host; ``more`` makes what a team shares besides, so that there
+    is sure to be room.
     """
-    names, n_rows = hosts(comm), bounds[-1][1]
+    n_rows = bounds[-1][1]
     heads = [names.index(name) for name in names]
     sketch = Sketch(names.count(names[comm.rank]))
     sketch.array((n_rows, rows.shape[1]))
     more(sketch)
     need = sketch.n_bytes if heads[comm.rank] == comm.rank else 0
     check_room(comm, need, "fit on one rank of each host")
-    with Team(comm.split(heads[comm.rank]), EAGER_SECONDS) as team:
+    with (
+        owned(comm.split(heads[comm.rank])) as part,
+        Team(part, EAGER_SECONDS) as team,
+    ):
         if comm.size > 1:
             wanted = [
                 (0, n_rows if rank == head else 0) for rank, head in enumerate(heads)

@@ -1,9 +1,11 @@
 """The deep autoencoder as an estimator: pre-training of all layers, fine-tuning."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,13 +17,14 @@ from mpilayer.estimators.rows import Bounds, by_strata, redistribute
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.losses import check_loss
 from mpilayer.parallel.channel import Rows
-from mpilayer.parallel.comm import Communicator
+from mpilayer.parallel.comm import Communicator, owned
 from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.start import hosts
 from mpilayer.parallel.team import check_room
+from mpilayer.placement import Place
 from mpilayer.train.backpropagation import shared_bytes
 from mpilayer.train.finetune import FinetuneState, finetune
-from mpilayer.train.groups import RowGroups, check_ranks, resolved
+from mpilayer.train.groups import RowGroups, resolved
 from mpilayer.train.layer import (
     LayerState,
     check_layer,
@@ -39,8 +42,8 @@ from mpilayer.train.teams import places_for, team_up, with_slices
 
 _PRETRAINING = Fields(
     PretrainConfig,
-    # Of other schedules, and of what a run directory keeps.
-    without={"cores", "costs", "end", "cut_short", "monitor_every"},
+    # Of other schedules, of what a run directory keeps, and of so many ranks.
+    without={"cores", "costs", "end", "cut_short", "monitor_every", "layout"},
     choices={
         "schedule": ("lockstep", "greedy"),
         "activations": ("streamed", "transformed"),
@@ -69,6 +72,9 @@ _FINETUNING = Fields(
         "finetune_loss": "what fine-tuning minimizes",
     },
 )
+
+_Trained: TypeAlias = tuple[int, Array32, list[float]]
+"""A layer's index, parameters, and errors."""
 
 
 @takes(_PRETRAINING, _FINETUNING, activations="streamed")
@@ -121,10 +127,36 @@ def _pretrain(
 
     Rank 0 has all rows, of that shape.
     """
-    table = _table(config)
-    places = places_for(config, hosts(comm), shape[1], table.epochs, idle=True)
+    names, shapes = hosts(comm), layer_shapes(config, shape[1])
+    # Teams are on one host: where there are more hosts than layers, some have none.
+    busy = list(dict.fromkeys(names))[: len(shapes)]
+    there = [name for name in names if name in busy]
+    places = places_for(config, there, shape[1], _table(config).epochs, idle=True)
     config = with_slices(config, places)
-    shapes = layer_shapes(config, shape[1])
+    idle = names[comm.rank] not in busy
+    with owned(comm.split(idle)) as part:
+
+        def train() -> list[_Trained]:
+            return [] if idle else _train_layers(config, rows, shape, part, places)
+
+        mine = comm.everywhere(train)
+    found = sorted(chain(*comm.allgather(mine)), key=itemgetter(0))
+    layers = [
+        make_layer(config, one, vector)
+        for one, (_, vector, _) in zip(shapes, found, strict=True)
+    ]
+    return DeepAutoencoder.unroll(layers), [own for _, _, own in found]
+
+
+def _train_layers(
+    config: PretrainConfig,
+    rows: Any,
+    shape: tuple[int, int],
+    comm: Communicator,
+    places: Sequence[Place],
+) -> list[_Trained]:
+    """Return this rank's layers if it is a head. Collective on those with layers."""
+    table, shapes = _table(config), layer_shapes(config, shape[1])
     none: Array32 = np.empty((0, shape[1]), np.float32)
     data = monitored(rows, none, config.monitor_rows) if comm.rank == 0 else None
     counts = row_counts(shape[0], 0, config.monitor_rows)
@@ -136,17 +168,13 @@ def _pretrain(
     with team_up(comm, places, EAGER_SECONDS) as (team, own, heads):
         states = [LayerState(config, shapes, index, team) for index in own]
         errors = comm.everywhere(lambda: _run(states, data, counts, table, comm, heads))
-        mine = (
-            [(s.index, s.layer.parameters.vector, errors[s]) for s in states]
-            if team.is_head
-            else []
-        )
-        found = sorted(chain(*comm.allgather(mine)), key=itemgetter(0))
-    layers = [
-        make_layer(config, one, vector)
-        for one, (_, vector, _) in zip(shapes, found, strict=True)
-    ]
-    return DeepAutoencoder.unroll(layers), [own for _, _, own in found]
+        if not team.is_head:
+            return []
+        return [
+            # A copy: the team's memory is given back.
+            (s.index, s.layer.parameters.vector.copy(), errors[s])
+            for s in states
+        ]
 
 
 def _run(
@@ -186,15 +214,19 @@ def _finetune(
     comm: Communicator,
 ) -> list[float]:
     """Train the stack in place; return the losses. Collective."""
+    if not config.epochs:
+        return []
     config, names = resolved(config, stack.shapes), hosts(comm)
-    check_ranks(config, stack.shapes, names)
+    # Teams of units must be of one size; more ranks than slices are idle.
+    if len(set(Counter(names).values())) > 1:
+        config = replace(config, parallel="rows", slices=1)
     groups = RowGroups(comm, names if config.parallel == "units" else ())
     batch = config.minibatch
-    rows, share = by_strata(rows, bounds, batch, comm, groups.numbers)
-    need = shared_bytes(stack, config, groups) if groups.team.is_head else 0
-    check_room(comm, need, "fit on one rank of each host")
     none: Array32 = np.empty((0, stack.shapes[0].n_visible), np.float32)
     with groups:
+        rows, share = by_strata(rows, bounds, batch, comm, groups.numbers)
+        need = shared_bytes(stack, config, groups) if groups.team.is_head else 0
+        check_room(comm, need, "fit on one rank of each host")
         state = FinetuneState(stack, config, groups.team)
         losses = [one.train_loss for one in finetune(state, share, rows, none, groups)]
         state.leave()

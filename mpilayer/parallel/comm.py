@@ -3,13 +3,15 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import MpilayerError, file_errors
+from mpilayer.interrupt import Interrupted
 
 T = TypeVar("T")
 
@@ -106,6 +108,9 @@ class Communicator:
         """Return the ranks with this rank's colour, by key and rank. Collective."""
         return self
 
+    def free(self) -> None:
+        """Give it back, as MPI libraries have some 2,000 at a time. Collective."""
+
     def shared_memory(self) -> SharedMemory:
         """Return what allocates memory for all ranks, which are of one host."""
         return SharedMemory()
@@ -138,6 +143,24 @@ class Communicator:
 
 class SerialCommunicator(Communicator):
     """The one rank of a process without MPI."""
+
+
+def is_shared(error: BaseException) -> bool:
+    """Tell whether all ranks raise an error; after a defect the others never come."""
+    expected = isinstance(error, MpilayerError | Interrupted)
+    return expected and getattr(error, "collective", True)
+
+
+@contextmanager
+def owned(comm: Communicator) -> Iterator[Communicator]:
+    """Give a communicator, and free it at the end of the block. Collective."""
+    try:
+        yield comm
+    except BaseException as error:
+        if is_shared(error):
+            comm.free()
+        raise
+    comm.free()
 
 
 def wait_until(

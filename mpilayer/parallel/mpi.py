@@ -132,6 +132,10 @@ class MPICommunicator(Communicator):
         part = self._comm.Split(colour, key)
         return MPICommunicator(cast(MPI.Intracomm, part))
 
+    def free(self) -> None:
+        """Give it back."""
+        self._comm.Free()
+
     def neighbours(self) -> int:
         """Return how many ranks can share memory with this one, it included."""
         part = self._comm.Split_type(MPI.COMM_TYPE_SHARED)

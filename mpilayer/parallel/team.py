@@ -17,12 +17,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from mpilayer.arrays import AnyArray
-from mpilayer.errors import CommunicationError, MpilayerError
-from mpilayer.interrupt import Interrupted
+from mpilayer.errors import CommunicationError
 from mpilayer.parallel.comm import (
     Communicator,
     Request,
     SerialCommunicator,
+    is_shared,
     wait_until,
 )
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 _SHARED = Path("/dev/shm")
 # What a window takes besides: MPICH 5 was seen to take 4 to 14 kB.
 _WINDOW = 1 << 14
-# Of a cache line's numbers: two ranks never write to the same line.
+# Numbers in a line of the cache, which two ranks shall seldom share.
 _TILE = 16
 
 Order = tuple[Any, ...]
@@ -150,9 +150,7 @@ class Team:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # After a defect of one rank the others never come: then all are ended.
-        expected = error is None or isinstance(error, MpilayerError | Interrupted)
-        if expected and getattr(error, "collective", True):
+        if error is None or is_shared(error):
             self.close()
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from mpilayer.config import PretrainConfig
-from mpilayer.parallel.comm import Communicator
+from mpilayer.parallel.comm import Communicator, owned
 from mpilayer.parallel.team import Team
 from mpilayer.placement import Place, check_useful, place_teams
 from mpilayer.train.layer import layer_shapes, most_slices
@@ -79,6 +79,9 @@ def team_up(
     The heads are in the order of their layers; what followers get there is of no use.
     """
     mine = next(i for i, place in enumerate(places) if comm.rank in place.ranks)
-    with Team(comm.split(mine), eager, places[mine].ranks) as team:
-        heads = comm.split(0 if team.is_head else 1, mine)
+    with (
+        owned(comm.split(mine)) as part,
+        Team(part, eager, places[mine].ranks) as team,
+        owned(comm.split(0 if team.is_head else 1, mine)) as heads,
+    ):
         yield team, places[mine].layers, heads

@@ -28,6 +28,16 @@ pytestmark = [
 X = rows(97)
 
 
+@pytest.fixture
+def on_two_hosts(world, monkeypatch):
+    """Let the ranks be of two hosts, with unequal numbers if there are three."""
+    names = ["one", *["other"] * (world.size - 1)]
+    for room in ("layer", "stack"):
+        monkeypatch.setattr(
+            f"mpilayer.estimators.{room}.hosts", lambda c: names[: c.size]
+        )
+
+
 def fitted(world, make, tolerance, data=X, split="even", **changes):
     """Fit on all ranks and alone; return both.
 
@@ -75,6 +85,15 @@ def test_one_layer(world, name, changes, split):
 
 
 @pytest.mark.parametrize("name", ["RBM", "Autoencoder"])
+@pytest.mark.usefixtures("on_two_hosts")
+def test_slices_of_the_largest_host(world, name):
+    """All hosts end with the same bits, those of so many slices."""
+    found = layer(name, world, n_hidden=200).fit(share(world, X))
+    slices = min(3, world.size - 1)
+    assert_agrees(world, found, layer(name, n_hidden=200, slices=slices).fit(X), 0)
+
+
+@pytest.mark.parametrize("name", ["RBM", "Autoencoder"])
 def test_partial_fits_and_sparse_rows(world, name):
     data = np.where(X > 0.5, X, 0)
     alone = world.on_root(lambda: layer(name).fit(data))
@@ -100,6 +119,11 @@ def test_pretraining_has_the_bits_of_one_rank(world, split, schedule, layers):
         assert found.layer_errors_ == alone.layer_errors_
 
 
+@pytest.mark.usefixtures("on_two_hosts")
+def test_more_hosts_than_layers(world):
+    fitted(world, stack, 1e-4, layers=(8,), finetune_epochs=1)
+
+
 @pytest.mark.parametrize("minibatch", [20, 3, 500])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_finetuning_agrees_with_one_rank(world, optimizer, minibatch):
@@ -109,10 +133,28 @@ def test_finetuning_agrees_with_one_rank(world, optimizer, minibatch):
         assert found.finetune_losses_ == pytest.approx(alone.finetune_losses_, rel=1e-4)
 
 
+WIDE = {"layers": (128, 64), "finetune_epochs": 2, "optimizer": "sgd"}
+
+
+def test_more_ranks_than_slices_of_units(world):
+    """Some are idle while two slices are tuned."""
+    fitted(world, stack, 0, slices=1, **WIDE)
+
+
+@pytest.mark.usefixtures("on_two_hosts")
+def test_fine_tuning_on_unequal_hosts(world):
+    """Ranks share rows then."""
+    found, alone = fitted(world, stack, 1e-4, slices=1, **WIDE)
+    assert len(found.finetune_losses_) == len(alone.finetune_losses_) == 2
+
+
 def test_sparse_rows_in_a_stack(world):
     data = np.where(X > 0.5, X, 0)
     alone = world.on_root(lambda: stack().fit(data))
     assert_agrees(world, stack(world).fit(csr_array(share(world, data))), alone, 0)
+
+
+tuned = partial(stack, finetune_epochs=1)
 
 
 def sparse(comm=None, **changes):
@@ -187,6 +229,14 @@ def test_other_arguments_or_columns_on_one_rank(world, more_epochs, fewer_column
         estimator.fit(share(world, X)[:, : 12 - fewer_columns * mine])
 
 
+def test_arguments_that_no_longer_describe_what_was_fitted(world):
+    model = layer("Autoencoder", world).fit(share(world, X)).set_params(tied=False)
+    found = caught(lambda: model.partial_fit(share(world, X)))
+    with together(world):
+        assert found[::2] == (SettingError, True)
+        assert "Set them back, or call fit" in found[1]
+
+
 def test_all_ranks_find_the_same_best_of_a_grid(world):
     grid = {"n_hidden": [1, 6], "learning_rate": [0.01, 0.3]}
     estimator = layer("Autoencoder", world, epochs=10)
@@ -208,6 +258,33 @@ def test_redistribution(world, now, wanted, monkeypatch):
     found = redistribute(mine, *bounds, world)
     with together(world):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Give a list of all communicators that are made from now on."""
+    mpi = pytest.importorskip("mpilayer.parallel.mpi")
+    found = []
+
+    class Noted(mpi.MPICommunicator):
+        def __init__(self, comm):
+            super().__init__(comm)
+            found.append(comm)
+
+    monkeypatch.setattr(mpi, "MPICommunicator", Noted)
+    return found
+
+
+@pytest.mark.parametrize("rate", [0.1, 1e30])
+@pytest.mark.parametrize("make", [partial(layer, "RBM"), tuned, sparse])
+@pytest.mark.usefixtures("on_two_hosts")
+def test_communicators_are_given_back(world, made, make, rate):
+    """MPICH has some 2,000, as many as partial fits are soon."""
+    options = {} if make is sparse else {"visible": "linear", "learning_rate": rate}
+    caught(lambda: make(world._comm, **options).fit(share(world, X)))
+    with together(world):
+        assert made
+        assert not any(made)
 
 
 LINEAR = {"visible": "linear", "learning_rate": 1e30}
