@@ -22,14 +22,21 @@ _FILES = (
 )
 
 
-def demand(n_bytes: int, what: object) -> None:
-    """Raise DataError where there is no room for so many bytes of ``what`` is read."""
-    left = available() if n_bytes > _LITTLE else None
+def demand(
+    n_bytes: int,
+    what: object,
+    advice: str = "Use fewer rows, more hosts, or a larger machine.",
+    ranks: int = 1,
+) -> None:
+    """Raise DataError where there is no room for so many bytes of ``what`` to come.
+
+    So many ``ranks`` of the host need as much at the same time.
+    """
+    left = available(ranks) if n_bytes > _LITTLE else None
     if left is not None and n_bytes > left:
         raise DataError(
             f"{what} must fit into memory; it needs {n_bytes / 1e9:.3g} GB, and "
-            f"{left / 1e9:.3g} GB are free. Use fewer rows, more hosts, or a larger "
-            "machine."
+            f"{left / 1e9:.3g} GB are free. {advice}"
         )
 
 
@@ -38,19 +45,32 @@ def limit_process() -> None:
     left = available()
     if left is None:
         return
-    pages = int(read(Path("/proc/self/statm")).split()[0])
-    most = left + pages * resource.getpagesize()
+    most = left + _own_size()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft == resource.RLIM_INFINITY or most < soft:
         resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
-def available() -> int | None:
-    """Return the bytes left on the host or in control groups; None if nobody says."""
+def _own_size() -> int:
+    pages = int(read(Path("/proc/self/statm")).split()[0])
+    return pages * resource.getpagesize()
+
+
+def available(ranks: int = 1) -> int | None:
+    """Return the bytes left to this process; None if nobody says.
+
+    By the host and control groups, which so many ``ranks`` share, and by the limit of
+    the process (``ulimit -v``).
+    """
     kilobytes = re.findall(r"\bMemAvailable:\s+(\d+) kB", read(Path("/proc/meminfo")))
-    left = [1024 * int(number) for number in kilobytes]
+    left = [1024 * int(number) // ranks for number in kilobytes]
     in_groups = room(GROUPS, read(Path("/proc/self/cgroup")))
-    return min(left if in_groups is None else [*left, in_groups], default=None)
+    if in_groups is not None:
+        left.append(in_groups // ranks)
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        left.append(max(0, limit - _own_size()))
+    return min(left, default=None)
 
 
 def room(root: Path, groups: str) -> int | None:

@@ -14,6 +14,8 @@ from mpilayer.config import FinetuneConfig, flag, options_of
 from mpilayer.errors import ConfigError, check_known
 from mpilayer.runs.session import Safety
 from mpilayer.runs.tasks import TASKS
+from mpilayer.train.groups import check_ranks, resolved
+from mpilayer.train.layer import layer_shapes
 from mpilayer.train.teams import places_for
 
 CONFIGS = {name: command.config for name, command in TRAINING.items()}
@@ -110,7 +112,11 @@ def _check(given: argparse.Namespace, command: str) -> None:
         config = config_from(given, CONFIGS[command], command)
         if command == "pretrain":
             tasks, nodes = given.ntasks, given.nodes
-            places_for(config, [str(task * nodes // tasks) for task in range(tasks)])
+            hosts = [str(task * nodes // tasks) for task in range(tasks)]
+            places_for(config, hosts)
+            if "finetune" in given.then:
+                shapes = layer_shapes(config, 1)
+                check_ranks(resolved(FinetuneConfig(), shapes, hosts), shapes, hosts)
 
 
 def _mark(given: argparse.Namespace, command: str) -> str:

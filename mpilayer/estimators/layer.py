@@ -24,6 +24,7 @@ from mpilayer.train.sparse.cost import (
     start_weights,
 )
 from mpilayer.train.sparse.descent import Descent
+from mpilayer.train.sparse.room import check_memory
 from mpilayer.train.teams import with_slices
 
 _ONE = {"n_hidden": 256, "epochs": 20, "learning_rate": 0.1}
@@ -213,6 +214,7 @@ class SparseAutoencoder(Reconstructor):
                 f"shards must be at most the rows; got {config.shards} with {n_rows} "
                 f"rows. Give at most {n_rows}."
             ).of_all_ranks()
+        check_memory([config], (n_rows, self.n_features_in_), comm)
         cut = cut_of(config, n_rows, comm.size)
         dealt = [cut.rows_of(rank, comm.size) for rank in range(comm.size)]
         if list(bounds) != dealt:

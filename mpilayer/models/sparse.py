@@ -70,6 +70,15 @@ class _Block(NamedTuple):
         return _Block(*(array[:n_rows] for array in self))
 
 
+def block_shapes(parameters: Shapes, fused: bool) -> Shapes:
+    """Return what a block adds, by name; ``fused``: by ``backpropagate_fused``."""
+    shapes = {**parameters, "squared": (1,)}
+    if fused:
+        shapes["firing"] = shapes["firing_bias"] = parameters["hidden_bias"]
+        shapes["firing_weights"] = parameters["weights"]
+    return shapes
+
+
 class BlockSums:
     """What every block of rows adds to the sums over all rows.
 

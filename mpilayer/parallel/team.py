@@ -32,7 +32,7 @@ T = TypeVar("T")
 _SHARED = Path("/dev/shm")
 # What a window takes besides: MPICH 5 was seen to take 4 to 14 kB.
 _WINDOW = 1 << 14
-# Of a cache line's numbers: two ranks never write to the same line.
+# Numbers in a line of the cache, which two ranks shall seldom share.
 _TILE = 16
 
 Order = tuple[Any, ...]

@@ -72,6 +72,9 @@ class Comparison(SparseTraining):
         some = [part for part in parts if part[0] < part[1]] or [(0, 0)]
         return min(start for start, _ in some), max(stop for _, stop in some)
 
+    def _costs(self, terms: SparseTerms) -> list[SparseConfig]:
+        return [own.config for own in _runs(terms).values()]
+
     def _nothing_left(self, terms: SparseTerms) -> str:  # noqa: ARG002
         if not self.found():
             return ""

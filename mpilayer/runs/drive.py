@@ -100,6 +100,7 @@ class Training(ABC, Generic[C]):
                 # It may have been killed while it did so.
                 comm.on_root(self._clear_up)
                 return comm.on_root(self.found)
+            self._team_up(terms)
             rows = comm.everywhere(lambda: self._read(terms))
             self._check_room(terms, rows)
             if not again:
@@ -154,7 +155,7 @@ class Training(ABC, Generic[C]):
         wanted = before if self.asked is None else self._filled_in(self.asked)
         check_same(before, wanted, self._harmless(before))
         data = data_of_run(self.directory, self.data)
-        return self._terms(data, wanted, self._facts_of(data, before))
+        return self._terms(data, wanted, self._facts_of(data, wanted))
 
     @abstractmethod
     def _facts_of(self, data: Path, config: C) -> Facts:
@@ -179,6 +180,9 @@ class Training(ABC, Generic[C]):
     @abstractmethod
     def _nothing_left(self, terms: Terms[C]) -> str:
         """Say why a run that goes on has nothing left to do; empty if it has."""
+
+    def _team_up(self, terms: Terms[C]) -> None:
+        """Split the ranks, before anything that may fail on one alone. Collective."""
 
     @abstractmethod
     def _read(self, terms: Terms[C]) -> Any:

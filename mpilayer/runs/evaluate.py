@@ -24,6 +24,9 @@ from mpilayer.train.evaluate import PCA, Always
 Model: TypeAlias = Stack | PCA | Always
 """What has an error: a run's model, or what it must beat."""
 
+# Rows of a block: ranks get whole ones, and so about equal shares also of a few rows.
+_BLOCK = 500
+
 
 def evaluate(
     run: Path,
@@ -136,7 +139,7 @@ def confusion_of(
 
 
 def local_blocks(dataset: Dataset, split: str, comm: Communicator) -> Iterator[Array32]:
-    """Yield this rank's contiguous rows of a split, block by block."""
+    """Yield this rank's contiguous rows of a split, whole blocks of all of them."""
     return (dataset.rows(split, *where) for where in _ranges(dataset, split, comm))
 
 
@@ -152,9 +155,11 @@ def _labelled_blocks(
 def _ranges(
     dataset: Dataset, split: str, comm: Communicator
 ) -> Iterator[tuple[int, int]]:
-    start, stop = shard_bounds(dataset.n_samples(split), comm.size)[comm.rank]
-    for block in row_blocks(stop - start):
-        yield start + block.start, start + block.stop
+    # Whole blocks, the same for any number of ranks: so errors are, too.
+    blocks = row_blocks(dataset.n_samples(split), _BLOCK)
+    first, last = shard_bounds(len(blocks), comm.size)[comm.rank]
+    for block in blocks[first:last]:
+        yield block.start, block.stop
 
 
 def _error(model: Model, dataset: Dataset, split: str, comm: Communicator) -> float:

@@ -11,7 +11,7 @@
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,9 @@ from mpilayer.runs.evaluate import evaluate
 from mpilayer.runs.session import Session
 from mpilayer.runs.sparse import sparse_facts
 from mpilayer.runs.tasks import TASKS
+from mpilayer.train.groups import check_ranks, resolved
 from mpilayer.train.layer import check_layer, layer_shapes
+from mpilayer.train.teams import places_for
 
 FOLDERS = {
     "pretrain": "deep",
@@ -245,7 +247,7 @@ class Experiment:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.session.say(f"making {path} from {config.source}")
             make_data(config, path, rows.like_of(config.like))
-        _check_with_data(self.plan)
+        _check_with_data(self.plan, self.session.placement.hosts)
 
     def _train(self, step: str) -> None:
         """Train to the end, from where the step was."""
@@ -338,8 +340,8 @@ def _check_source(plan: Plan) -> None:
     )
 
 
-def _check_with_data(plan: Plan) -> None:
-    """Check the settings of all steps against the data, before the first one."""
+def _check_with_data(plan: Plan, hosts: Sequence[str]) -> None:
+    """Check all steps against the data and the ranks' hosts, before the first one."""
     with Dataset.open(plan.data_path) as dataset:
         n_visible = dataset.n_visible
         if plan.task and plan.task != "autoencode":
@@ -350,10 +352,15 @@ def _check_with_data(plan: Plan) -> None:
             averages = step == "compare" or config.kl == "average"
             sparse_facts(plan.data_path, config, averages)
         elif isinstance(config, PretrainConfig):
+            places_for(config, hosts)
             for index, shape in enumerate(layer_shapes(config, n_visible)):
                 check_layer(config, shape, index)
-        elif isinstance(config, FinetuneConfig) and config.task == "autoencode":
-            check_loss(config.loss, plan.training["pretrain"].visible)
+        elif isinstance(config, FinetuneConfig):
+            below = plan.training["pretrain"]
+            if config.task == "autoencode":
+                check_loss(config.loss, below.visible)
+            shapes = layer_shapes(below, n_visible)
+            check_ranks(resolved(config, shapes, hosts), shapes, hosts)
         if isinstance(config, PretrainConfig | FinetuneConfig):
             rows.data_facts(plan.data_path, config.minibatch, step)
 

@@ -104,6 +104,8 @@ class Finetuning(Training[FinetuneConfig]):
 
     def _look(self) -> _Terms:
         before = self._settings()
+        if not before.slices:  # a former version's, whose ranks had rows
+            before = replace(before, slices=1, parallel="rows")
         # What it has chosen by itself it keeps.
         self.config = replace(
             self.config,
@@ -120,8 +122,9 @@ class Finetuning(Training[FinetuneConfig]):
         _, shapes = run_shapes(self.directory)
         if self.config.task == "autoencode":
             check_loss(self.config.loss, shapes[0].visible)
-        config = resolved(self.config, shapes)
-        check_ranks(config, shapes, self.session.placement.hosts)
+        hosts = self.session.placement.hosts
+        config = resolved(self.config, shapes, hosts)
+        check_ranks(config, shapes, hosts)
         path = data_of_run(self.directory, self.data)
         return Terms(path, config, self._facts_of(path, config))
 
@@ -157,12 +160,18 @@ class Finetuning(Training[FinetuneConfig]):
             )
         return ""
 
+    def _team_up(self, terms: _Terms) -> None:
+        """Form the teams. Collective."""
+        session, config = self.session, terms.config
+        hosts = session.placement.hosts if config.parallel == "units" else ()
+        self._groups = RowGroups(session.comm, hosts, session.eager)
+
     def _read(self, terms: _Terms) -> _Rows:
         comm, config, n_train = self.session.comm, terms.config, terms.facts.n_train
         shapes, pretrained, labels = run_shapes(self.directory)[1], None, None
         if not config.from_scratch:
             pretrained = load_stack(self.directory, pretrained=True)
-        groups = self._groups(config)
+        groups = self._groups
         strata = groups.strata(n_train, config.minibatch)
         with Dataset.open(terms.data) as dataset:
             if config.task != "autoencode":
@@ -185,12 +194,6 @@ class Finetuning(Training[FinetuneConfig]):
                 for place in (("train", *strata.rows), part)
             )
             return stack, groups, (strata, train, validation), (wanted, measured)
-
-    def _groups(self, config: FinetuneConfig) -> RowGroups:
-        """Return the ranks in teams. Collective."""
-        session = self.session
-        hosts = session.placement.hosts if config.parallel == "units" else ()
-        return RowGroups(session.comm, hosts, session.eager)
 
     def _check_room(self, terms: _Terms, rows: _Rows) -> None:
         stack, groups = rows[:2]
@@ -285,7 +288,7 @@ class Finetuning(Training[FinetuneConfig]):
         session.announce(useful_ranks(config, len(hosts)), self._shared)
         session.warn(remark)
         session.say(how_ranks_share(config))
-        session.warn(idle_ranks(config, session.comm.size))
+        session.warn(idle_ranks(config, session.placement.hosts))
         if config.parallel == "rows":
             session.warn_of_idle_ranks(config.minibatch)
 

@@ -28,6 +28,7 @@ from mpilayer.train.sparse.cost import (
     start_weights,
 )
 from mpilayer.train.sparse.descent import Descent
+from mpilayer.train.sparse.room import check_memory
 from mpilayer.words import count
 
 SparseTerms: TypeAlias = Terms[SparseConfig]
@@ -52,7 +53,13 @@ class SparseTraining(Training[SparseConfig]):
         return sparse_facts(data, config, self._averages(config))
 
     def _settings(self) -> SparseConfig:
-        return sparse_config(self.directory)
+        config = sparse_config(self.directory)
+        if config.shards or config.kl != "average":
+            return config
+        # Former versions had as many as ranks, which the summary names at the end.
+        found = self.directory.read_summary()
+        shards = min(found.get("ranks", 0), found.get("n_rows", 0))
+        return replace(config, shards=shards)
 
     def _filled_in(self, config: SparseConfig) -> SparseConfig:
         return config.resolved()
@@ -106,6 +113,14 @@ class SparseTraining(Training[SparseConfig]):
         output, advice = terms.config.output, "give --output tanh or linear"
         check_range(rows, output, terms.data, advice)
         return rows.astype(terms.config.dtype, copy=False)
+
+    def _check_room(self, terms: SparseTerms, rows: AnyArray) -> None:  # noqa: ARG002
+        shape = terms.facts.n_train, terms.facts.n_visible
+        check_memory(self._costs(terms), shape, self.session.comm)
+
+    def _costs(self, terms: SparseTerms) -> list[SparseConfig]:
+        """Return the settings of all costs that are there at the same time."""
+        return [terms.config]
 
     def _train(self, terms: SparseTerms, rows: AnyArray, again: bool) -> Any:
         self.announce(terms)

@@ -1,6 +1,7 @@
 """How good a model is, over all rows of all ranks: sums in float64. Collective."""
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from mpilayer.errors import DataError
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.numerics.losses import squared_error
 from mpilayer.parallel.comm import Communicator, wait_until
-from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
 
 Block = tuple[Array32, Array32]
@@ -23,6 +23,9 @@ _LISTED = 5
 
 _NEGLIGIBLE = 1e-12
 """Squares below this part of the largest one are what rounding has left."""
+
+_FINE = 2.0**30
+"""Parts of a unit, of which sums over 2^22 rows are whole numbers of 53 bits."""
 
 _LARGE, _FEW = 1500, 0.05
 """Rows of a matrix, and the part of them as components, from and up to which products
@@ -69,7 +72,8 @@ class PCA:
     Parameters
     ----------
     blocks : iterable of ndarray (n_samples, n_visible)
-        This rank's rows, block by block, those of ``shard_bounds``. *Local.*
+        This rank's rows, which follow one another in the order of ranks. The result is
+        the same to the bit for any number of ranks that have the same blocks. *Local.*
     shape : tuple of int
         Rows of all ranks, and columns. *Global.*
     n_components : int
@@ -131,27 +135,40 @@ def _by_columns(
 ) -> tuple[Array64, Array64]:
     """Return mean and components by the covariance of the columns. Collective."""
     n_rows, n_visible = shape
-    # Row n_visible holds the sums.
+    held = iter(blocks)
+    start = next(held, np.zeros((0, n_visible), np.float32))
+    units = comm.broadcast(_units(start))
+    # Row n_visible holds the sums. All are whole multiples of their units, which adds
+    # up to the same in any order; what is cut off is less than float32 products lose.
     moments = np.zeros((n_visible + 1, n_visible))
-    for rows in blocks:
-        moments[:-1] += rows.T @ rows
-        moments[-1] += rows.sum(axis=0, dtype=np.float64)
+    for rows in chain([start], held):
+        moments[:-1] += np.rint((rows.T @ rows) / units[:, np.newaxis] / units * _FINE)
+        moments[-1] += np.rint(rows.sum(axis=0, dtype=np.float64) / units * _FINE)
     sum_over_ranks(comm, moments)
-    moments /= n_rows
+    moments *= units / (n_rows * _FINE)
     mean = moments[-1].copy()
     # E[xᵀx] − μᵀμ
     covariance = moments[:-1]
+    covariance *= units[:, np.newaxis]
     covariance -= np.outer(mean, mean)
     return mean, _leading(covariance, n)[1]
+
+
+def _units(rows: Array32) -> Array64:
+    """Return powers of two about as large as the numbers of each column."""
+    largest = np.abs(rows).max(axis=0, initial=0).astype(np.float64)
+    largest[largest == 0] = largest.max(initial=0) or 1
+    powers: Array64 = np.ldexp(1.0, np.frexp(largest)[1])
+    return powers
 
 
 def _by_rows(
     blocks: Iterable[Array32], shape: tuple[int, int], n: int, comm: Communicator
 ) -> tuple[Array64, Array64]:
     """Return mean and components by the inner products of the rows. Collective."""
-    centred = np.zeros(shape)
-    start, _ = shard_bounds(shape[0], comm.size)[comm.rank]
-    for rows in blocks:
+    centred, held = np.zeros(shape), list(blocks)
+    start = sum(comm.allgather(sum(map(len, held)))[: comm.rank])
+    for rows in held:
         centred[start : start + len(rows)] = rows
         start += len(rows)
     sum_over_ranks(comm, centred)  # each rank's rows among zeros

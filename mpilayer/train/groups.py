@@ -44,8 +44,13 @@ def most_slices_of(shapes: Sequence[LayerShape], task: str) -> int:
     return max(map(most_slices, widths[: len(widths) - 1 : 2]), default=1)
 
 
-def resolved(config: FinetuneConfig, shapes: Sequence[LayerShape]) -> FinetuneConfig:
+def resolved(
+    config: FinetuneConfig, shapes: Sequence[LayerShape], hosts: Sequence[str] = ()
+) -> FinetuneConfig:
     """Return the settings with what is chosen for a stack of these layers filled in.
+
+    The slices are ``USUAL_SLICES``, so that few ranks do not change them; more, if one
+    of the ``hosts``, of each rank, has more ranks.
 
     Raises
     ------
@@ -69,7 +74,8 @@ def resolved(config: FinetuneConfig, shapes: Sequence[LayerShape]) -> FinetuneCo
             f"a slice must have at least {TILE} units; got --slices {given}, and the "
             f"layers that are cut have units for {most}. Give at most {most}."
         )
-    return replace(config, parallel=way, slices=given or min(USUAL_SLICES, most))
+    usual = max([USUAL_SLICES, *Counter(hosts).values()])
+    return replace(config, parallel=way, slices=given or min(usual, most))
 
 
 def check_ranks(
@@ -82,16 +88,31 @@ def check_ranks(
     Raises
     ------
     ConfigError
-        There are more ranks on one of the ``hosts``, of each rank, than slices.
+        There are more ranks on one of the ``hosts``, of each rank, than slices; or
+        the hosts share units, and have different numbers of ranks.
     """
+    if config.parallel == "units":
+        _check_equal(hosts)
     most = most_slices_of(shapes, config.task)
     name, ranks = Counter(hosts).most_common(1)[0]
     if config.parallel == "units" and most > 1 and ranks > config.slices:
         raise ConfigError(
             "there must not be more ranks on a host than slices of units; got "
-            f"{ranks} ranks on {name} and {config.slices} slices. Start "
-            f"{config.slices}, or train with --slices up to {most}, which decides how "
-            "weights are rounded, or with --parallel rows."
+            f"{ranks} ranks on {name} and {count(config.slices, 'slice')}. Start at "
+            f"most {config.slices} a host. A training that begins may have up to "
+            f"{most} --slices, or --parallel rows."
+        )
+
+
+def _check_equal(names: Sequence[object]) -> None:
+    """Check that all teams, of which each rank names its own, are of one size."""
+    sizes = Counter(names)
+    if len(set(sizes.values())) > 1:
+        found = ", ".join(f"{n} on {name}" for name, n in sizes.items())
+        raise ConfigError(
+            "to share the units of a stack, every host must have the same number of "
+            f"ranks; found {found}. Start {min(sizes.values())} on each, or share rows "
+            "with --parallel rows."
         )
 
 
@@ -113,14 +134,15 @@ def useful_ranks(config: FinetuneConfig, n_hosts: int) -> int:
     return config.slices * n_hosts
 
 
-def idle_ranks(config: FinetuneConfig, n_ranks: int) -> str:
-    """Return a warning that there is nothing to share, or an empty text."""
-    if n_ranks == 1 or config.slices > 1 or config.parallel == "rows":
+def idle_ranks(config: FinetuneConfig, hosts: Sequence[str]) -> str:
+    """Return a warning that ranks of a host have nothing to share, or an empty text."""
+    n_ranks, crowd = len(hosts), max(Counter(hosts).values())
+    if crowd == 1 or config.slices > 1 or config.parallel == "rows":
         return ""
     return (
         f"{n_ranks} ranks, and only one on each host has work: layers of fewer than "
-        f"{2 * TILE} units are not cut into slices. Start 1, or train with --parallel "
-        "rows"
+        f"{2 * TILE} units are not cut into slices. Start 1 a host, or train with "
+        "--parallel rows"
     )
 
 
@@ -163,13 +185,10 @@ class RowGroups:
         self.comm, self.eager = comm, eager
         names = list(teams or range(comm.size))
         sizes = Counter(names)
-        if len(set(sizes.values())) > 1:
-            found = ", ".join(f"{n} on {name}" for name, n in sizes.items())
-            raise ConfigError(
-                "to share the units of a stack, every host must have the same number "
-                f"of ranks; found {found}. Start {min(sizes.values())} on each, or "
-                "share rows with --parallel rows."
-            ).of_all_ranks()
+        try:
+            _check_equal(names)
+        except ConfigError as error:
+            raise error.of_all_ranks() from None
         order = {name: number for number, name in enumerate(sizes)}
         size, number = sizes[names[0]], order[names[comm.rank]]
         place = names[: comm.rank].count(names[comm.rank])

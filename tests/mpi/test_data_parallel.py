@@ -10,6 +10,7 @@ from mpilayer.errors import ConfigError
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.runs.evaluate import local_blocks
 from mpilayer.train.backpropagation import shared_bytes
 from mpilayer.train.evaluate import PCA, confusion, reconstruction_error, targets
 from mpilayer.train.finetune import FinetuneState, finetune, validation_rows
@@ -217,6 +218,36 @@ def test_principal_components(world, n_components):
     found = pca.error([share(world, VALIDATION)], world)
     with together(world):
         assert found == pytest.approx(alone, rel=1e-5, abs=1e-6)
+
+
+class Rows:
+    """A data set of one split, as far as evaluation reads it."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def n_samples(self, split):
+        return len(self._values)
+
+    def rows(self, split, start, stop):
+        return self._values[start:stop]
+
+
+@pytest.mark.parametrize("shape", [(1700, 12), (700, 900)], ids=["columns", "rows"])
+def test_errors_are_the_same_to_the_bit_on_any_number_of_ranks(world, shape):
+    x = np.tile(VALIDATION, (2, -(-shape[1] // 12)))[: shape[0], : shape[1]]
+    x = x + rows(*shape, seed=2) ** 3
+    stack = randomize(DeepAutoencoder([LayerShape(shape[1], 4)]))
+
+    def found(comm):
+        pca = PCA(local_blocks(Rows(x), "train", comm), shape, 4, comm)
+        judged = (local_blocks(Rows(x), "train", comm) for _ in range(2))
+        errors = pca.error(next(judged), comm)
+        return errors, reconstruction_error(stack, next(judged), comm)
+
+    everywhere, alone = world.allgather(found(world)), found(SERIAL)
+    with together(world):
+        assert set(everywhere) == {alone}
 
 
 @pytest.mark.parametrize("optimizer", RATES)

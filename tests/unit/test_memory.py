@@ -7,12 +7,20 @@ from mpilayer.errors import DataError
 
 
 def test_what_does_not_fit(monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda: 2 * 10**9)
+    monkeypatch.setattr(memory, "available", lambda ranks: 2 * 10**9 // ranks)
     memory.demand(2 * 10**9, "a.h5")
     with pytest.raises(DataError, match=r"a\.h5 must fit .* 2.5 GB, and 2 GB are"):
         memory.demand(2_500_000_000, "a.h5")
-    monkeypatch.setattr(memory, "available", lambda: None)
+    with pytest.raises(DataError, match=r"1\.5 GB, and 1 GB are free\. Go home\."):
+        memory.demand(1_500_000_000, "a.h5", "Go home.", ranks=2)
+    monkeypatch.setattr(memory, "available", lambda ranks: None)
     memory.demand(10**30, "a.h5")
+
+
+def test_the_limit_of_the_process_counts(monkeypatch):
+    limit = memory._own_size() + (1 << 20)
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda _: (limit, -1))
+    assert 0 < memory.available(ranks=2) <= 1 << 20
 
 
 NEW, OLD = "0::/job/step\n", "9:memory:/job\n4:cpu,cpuacct:/job\n0::/\n"

@@ -18,7 +18,7 @@ from mpilayer.arrays import ROW_BLOCK, AnyArray, Array64
 from mpilayer.config import SparseConfig
 from mpilayer.errors import CommunicationError, TrainingError
 from mpilayer.models.base import LayerShape
-from mpilayer.models.sparse import BlockSums, SparseAutoencoder, Sparsity
+from mpilayer.models.sparse import BlockSums, SparseAutoencoder, Sparsity, block_shapes
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import Cut
@@ -121,8 +121,8 @@ class ShardedCost:
     ----------
     n_rows, cut : int, Cut
         Of the rows of all ranks. *Global.*
-    first : int
-        Where this rank's rows begin among them.
+    first, blocks : int, list of slice
+        Where this rank's rows begin among them, and its blocks in its rows.
     evaluations, iteration : int
         Evaluations done, and iterations as the training counts them.
     latest, mean_activation : Evaluation, ndarray (n_hidden,)
@@ -173,10 +173,10 @@ class ShardedCost:
         begins = {start for start, _ in self.cut.blocks} | {self.n_rows}
         if not begins.issuperset(accumulate(many, initial=0)):
             raise RuntimeError(f"the rows of ranks, {many}, must be whole blocks")
-        self._blocks, self._shard_of = self._own_blocks()
+        self.blocks, self._shard_of = self._own_blocks()
         starts = {start for start, _ in self.cut.shards} | {self.n_rows}
         self._whole_shards = starts.issuperset(accumulate(many, initial=0))
-        shape = len(self._blocks), model.shape.n_hidden
+        shape = len(self.blocks), model.shape.n_hidden
         self._fired: AnyArray = np.empty(shape, model.dtype)
         self._rooms: dict[bool, tuple[BlockSums, Parameters]] = {}
 
@@ -191,12 +191,8 @@ class ShardedCost:
     def _room(self, fused: bool) -> tuple[BlockSums, Parameters]:
         """Return room for what each block adds, and for the sums."""
         if fused not in self._rooms:
-            parameters = self.model.parameters.shapes
-            shapes = {**parameters, "squared": (1,)}
-            if fused:
-                shapes["firing"] = shapes["firing_bias"] = parameters["hidden_bias"]
-                shapes["firing_weights"] = parameters["weights"]
-            sums = BlockSums(len(self._blocks), shapes, self.model.dtype)
+            shapes = block_shapes(self.model.parameters.shapes, fused)
+            sums = BlockSums(len(self.blocks), shapes, self.model.dtype)
             self._rooms[fused] = sums, Parameters(shapes, np.float64)
         return self._rooms[fused]
 
@@ -233,6 +229,25 @@ class ShardedCost:
         """Return what an evaluation would find, without counting it. Collective."""
         self.model.parameters.vector[:] = position
         return self._evaluate()[0]
+
+    def total(self, parts: AnyArray) -> Array64:
+        """Add up what blocks give, (n_blocks, size) of ``blocks``. Collective.
+
+        The sum (size,) is the same to the bit for any number of ranks.
+        """
+        found: list[Array64] = []
+        self._start_total(parts, lambda sums, _: found.append(sums[0]))
+        self._sums.finish()
+        return found[0]
+
+    def _start_total(
+        self,
+        parts: AnyArray,
+        then: Callable[[Array64, int], object],
+        votes: int = 0,
+    ) -> None:
+        of, shape = [0] * len(self.blocks), (1, len(self.cut.blocks))
+        start_total(self._sums, parts, of, shape, then, votes)
 
     def _evaluate(self) -> tuple[Evaluation, Array64]:
         began = perf_counter()
@@ -271,7 +286,7 @@ class ShardedCost:
         all rows of its shards, as all have in theirs, does not wait for it before the
         end.
         """
-        model, blocks = self.model, self._blocks
+        model, blocks = self.model, self.blocks
         sums, _ = self._room(fused=False)
         found: list[Array64] = []
         model.fire(self.rows, blocks, self._fired)
@@ -320,7 +335,7 @@ class ShardedCost:
         with the rest, in one longer message, and everybody multiplies them.
         """
         sums, totals = self._room(fused=True)
-        self.model.backpropagate_fused(self.rows, self._blocks, sums)
+        self.model.backpropagate_fused(self.rows, self.blocks, sums)
         squared, gradient = self._total(fused=True)
         self.mean_activation = totals["firing"] / self.n_rows
         slope = self.sparsity.slope(self.mean_activation) / self.n_rows
@@ -339,14 +354,7 @@ class ShardedCost:
             totals.vector[:] = found[0]
             self.stopping = votes > 0
 
-        start_total(
-            self._sums,
-            sums.table,
-            [0] * len(self._blocks),
-            (1, len(self.cut.blocks)),
-            done,
-            votes=int(self.time_over()),
-        )
+        self._start_total(sums.table, done, votes=int(self.time_over()))
         self._sums.finish()
         self.model.finish(totals)
         gradient = self.model.parameters.like()

@@ -11,7 +11,7 @@ from math import isinf
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array64, row_blocks
+from mpilayer.arrays import AnyArray, Array64
 from mpilayer.models.sparse import Sparsity
 from mpilayer.numerics.losses import kl_divergence
 from mpilayer.partition import Bounds, shard_bounds
@@ -24,8 +24,16 @@ RISK = 0.01
 SHARE = 0.001
 """A unit is dead below this part of its equal share of the variance of the rows."""
 
+_ROUNDING = 1e-13
+"""Rows whose variance is below this part of their squares are equal."""
+
 _LEVELS = np.concatenate([[0.0], np.geomspace(1e-6, 1.0, 128)])
 """Firing probabilities at which the rows of a unit are counted, for its bound."""
+
+_PARTS = 2.0**30
+"""Of a row that two levels share: whole ones add up to the same in any order."""
+
+_FINEST = 1000
 
 _TILTS = np.geomspace(1e-3, 600.0, 200)
 """Where the moment generating functions are taken; e to the last is a float64."""
@@ -73,14 +81,10 @@ class Firing:
         cost.model.parameters.vector[:] = position
         self._comm, self._n_rows = cost.comm, cost.n_rows
         self._sparsity, self._rows = cost.sparsity, cost.rows
-        blocks = row_blocks(len(cost.rows))
-        shape = len(blocks), cost.model.shape.n_hidden
-        of_blocks: AnyArray = np.empty(shape, cost.model.dtype)
-        cost.model.fire(cost.rows, blocks, of_blocks)
-        sums = of_blocks.sum(axis=0, dtype=np.float64)
+        shape = len(cost.blocks), cost.model.shape.n_hidden
+        cost.model.fire(cost.rows, cost.blocks, np.empty(shape, cost.model.dtype))
         self._firing = fires = cost.model.firing
-        squares = np.einsum("ij,ij->j", fires, fires, dtype=np.float64)
-        moments = sum_over_ranks(self._comm, np.stack([sums, squares])) / self._n_rows
+        moments = _moments(cost, fires)
         self._counts = sum_over_ranks(self._comm, level_counts(fires))
         self.mean: Array64 = moments[0]
         self.variance: Array64 = np.maximum(moments[1] - self.mean**2, 0)
@@ -133,10 +137,14 @@ class Firing:
         That of an empty shard, whose part is 0, is the mean of all rows.
         """
         sums = np.zeros((len(self.mean) + 1, n_shards))
+        # Whole numbers below 2^53 add up to the same in any order.
+        powers = np.clip(52 - np.frexp(self.mean * self._n_rows)[1], -_FINEST, _FINEST)
         for unit, firing in enumerate(self._firing.T):
-            sums[unit] = np.bincount(shard, weights=firing, minlength=n_shards)
+            parts = np.rint(np.ldexp(firing.astype(np.float64), powers[unit]))
+            sums[unit] = np.bincount(shard, weights=parts, minlength=n_shards)
         sums[-1] = np.bincount(shard, minlength=n_shards)
         sum_over_ranks(self._comm, sums)
+        sums[:-1] = np.ldexp(sums[:-1], -powers[:, np.newaxis])
         counts = sums[-1]
         found = sums[:-1] / np.maximum(counts, 1)
         means = np.where(counts > 0, found, self.mean[:, None]).T
@@ -161,6 +169,18 @@ def _shards_of(places: AnyArray, shards: Sequence[Bounds]) -> AnyArray:
     return found
 
 
+def _moments(cost: ShardedCost, rows: AnyArray) -> Array64:
+    """Return means over all rows, of columns and of their squares. Collective."""
+    n = rows.shape[1]
+    parts = np.empty((len(cost.blocks), 2 * n))
+    for own, where in zip(parts, cost.blocks, strict=True):
+        block = rows[where]
+        own[:n] = block.sum(axis=0, dtype=np.float64)
+        own[n:] = np.einsum("ij,ij->j", block, block, dtype=np.float64)
+    means: Array64 = cost.total(parts).reshape(2, n) / cost.n_rows
+    return means
+
+
 def level_counts(firing: AnyArray) -> Array64:
     """Count the rows (n_samples, n_hidden) of each unit by firing probability.
 
@@ -171,6 +191,7 @@ def level_counts(firing: AnyArray) -> Array64:
     for own, column in zip(counts, firing.T, strict=True):
         below = np.searchsorted(_LEVELS[1:-1], column, side="right")
         share = (column - _LEVELS[below]) / np.diff(_LEVELS)[below]
+        share = np.rint(share * _PARTS) / _PARTS
         own[:] = np.bincount(below, 1 - share, len(_LEVELS))
         own += np.bincount(below + 1, share, len(_LEVELS))
     return counts
@@ -248,6 +269,8 @@ class Dead:
             )
         if self.units < self.of:
             return ""
+        if not self.cost:
+            return "all training rows are equal: there is nothing to learn from them"
         return (
             f"all {self.of} hidden units are dead: the output is the same for all "
             f"rows, which costs {self.cost:.5g} in squared error; nothing was learned. "
@@ -261,12 +284,9 @@ def dead_units(cost: ShardedCost, position: Array64) -> Dead:
     variance = Firing(cost, position).variance
     out = cost.model.gain * cost.model.parameters["decode_weights"]
     moves = variance * np.einsum("ij,ij->i", out, out)
-    moments = np.zeros((2, cost.rows.shape[1]))
-    for where in row_blocks(len(cost.rows)):
-        block = cost.rows[where]
-        moments[0] += block.sum(axis=0, dtype=np.float64)
-        moments[1] += np.einsum("ij,ij->j", block, block, dtype=np.float64)
-    mean, square = sum_over_ranks(cost.comm, moments) / cost.n_rows
+    mean, square = _moments(cost, cost.rows)
     total = float((square - mean**2).sum())
+    if total <= _ROUNDING * square.sum():
+        return Dead(len(moves), len(moves), 0.0)  # equal rows: nothing moves
     dead = int(np.count_nonzero(moves <= SHARE * total / len(moves)))
     return Dead(dead, len(moves), total / 2)

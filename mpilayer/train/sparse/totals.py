@@ -23,6 +23,9 @@ _BITS = 62
 # Units are powers of two in float64, whose inverse is one, too.
 _FINEST = 1000
 _ZERO, _INFINITY, _NAN = -1100, 2000, 2001
+# Where a part is infinite, the blocks with +∞ are counted, and those with −∞ in the
+# bits above: there are never so many.
+_MINUS = 1 << 31
 
 
 def exponents(parts: AnyArray, of: Sequence[int], n_sums: int) -> Exponents:
@@ -78,22 +81,35 @@ def integers(
     units = np.ldexp(1.0, _shifts(found, n_blocks))
     sums = np.zeros(found.shape, np.int64)
     scaled, whole = np.empty(found.shape[1]), np.empty(found.shape[1], np.int64)
-    # What is not finite becomes any integer here, and ``values`` knows that.
+    # What is not finite becomes any integer here.
     with np.errstate(invalid="ignore"):
         for part, sum_of in zip(parts, of, strict=True):
             np.multiply(part, units[sum_of], out=scaled)
             np.copyto(whole, scaled, casting="unsafe")  # cuts off what is below a unit
             sums[sum_of] += whole
+    infinite = found == _INFINITY
+    if infinite.any():
+        sums[infinite] = 0
+        for part, sum_of in zip(parts, of, strict=True):
+            where = infinite[sum_of]
+            own = part[where]
+            sums[sum_of, where] += (own == np.inf) + _MINUS * (own == -np.inf)
     return sums
 
 
 def values(sums: Integers, found: Exponents, n_blocks: int) -> Array64:
-    """Return what sums over all ranks mean; infinite or NaN if a part was. Local."""
+    """Return what sums over all ranks mean; infinite or NaN if a part was. Local.
+
+    Infinities of both signs add up to NaN.
+    """
     units: Array64 = np.ldexp(1.0, -_shifts(found, n_blocks))
     with np.errstate(over="ignore"):
         result = sums * units
     if found.max(initial=_ZERO) >= _INFINITY:
-        result[found == _INFINITY] = np.inf
+        infinite = found == _INFINITY
+        minus, plus = np.divmod(sums[infinite], _MINUS)
+        signs = np.where(minus, np.where(plus, np.nan, -1), 1)
+        result[infinite] = signs * np.inf
         result[found == _NAN] = np.nan
     return result
 

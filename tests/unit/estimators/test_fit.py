@@ -12,6 +12,7 @@ from scipy import sparse as scipy_sparse
 from sklearn.exceptions import NotFittedError
 
 import mpilayer
+from mpilayer import memory
 from mpilayer.arrays import ROW_BLOCK
 from mpilayer.config import FinetuneConfig
 from mpilayer.errors import DataError, TrainingError
@@ -162,6 +163,13 @@ def test_a_stack_is_trained_as_the_command_does(schedule, more):
     first = [record.train_error for s, record in records if s is states[0]]
     assert estimator.layer_errors_[0] == first
     assert [len(errors) for errors in estimator.layer_errors_] == [4] * 4
+
+
+def test_more_shards_than_fit_into_memory(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda ranks: 70 * 10**6)
+    estimator = mpilayer.SparseAutoencoder(hidden=12_000, kl="average", shards=60)
+    with pytest.raises(DataError, match="Use fewer shards than 60"):
+        estimator.fit(toys.rows(60))
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "cg", "sgd"])

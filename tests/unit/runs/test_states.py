@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 
+from mpilayer import memory
 from mpilayer.cli.results import show_comparison
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import (
     CheckpointError,
     ConfigError,
+    DataError,
     UnfinishedWarning,
 )
 from mpilayer.interrupt import Interrupted
@@ -159,6 +161,39 @@ def test_an_average_of_a_former_version(small, tmp_path, asked, shards, told):
     words = "warning: the run does not say over how many shards it averages"
     assert any(line.startswith(words) for line in session.said) == told
     assert RunDirectory(run).read_config()["sparse"]["shards"] == shards
+
+
+@pytest.mark.parametrize("train", [run_sparse, run_compare])
+def test_more_shards_than_fit_into_memory(monkeypatch, small, tmp_path, train):
+    """What every block adds is kept: here 60 times 1.2 MB, of which 70 are free."""
+    monkeypatch.setattr(memory, "available", lambda ranks: 70 * 10**6)
+    config = replace(SPARSE, hidden=12_000, shards=60)
+    with pytest.raises(DataError, match="Use fewer shards than 60"):
+        train(small, tmp_path / "run", config, make_session())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_complete_average_of_a_former_version(small, tmp_path):
+    """Its summary says how many ranks, and so shards, there were."""
+    run, session = tmp_path / "run", make_session(resume=True)
+    run_sparse(small, run, replace(SPARSE, shards=3), make_session())
+    directory = RunDirectory(run)
+    without_shards(directory)
+    directory.write_summary({**directory.read_summary(), "ranks": 3})
+    with pytest.raises(ConfigError, match="--shards was 3, is 2"):
+        run_sparse(small, run, replace(SPARSE, shards=2), session)
+    run_sparse(small, run, replace(SPARSE, evaluations=12), session)
+    assert "sparsity term averaged over 3 shards of 60 rows" in session.said
+    assert not any("former version" in line for line in session.said)
+
+
+def test_an_average_of_a_former_version_and_too_many_shards(small, tmp_path):
+    run, session = tmp_path / "run", make_session(resume=True)
+    with pytest.raises(Interrupted):
+        run_sparse(small, run, replace(SPARSE, shards=3), make_session(4))
+    without_shards(RunDirectory(run))
+    with pytest.raises(ConfigError, match="got 61 shards with 60 training rows"):
+        run_sparse(small, run, replace(SPARSE, shards=61), session)
 
 
 def test_what_a_run_averages_over_stays(small, tmp_path):

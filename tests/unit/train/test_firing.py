@@ -149,6 +149,15 @@ def test_dead_units(changes, values, units, warning):
     assert bool(found) == bool(warning)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_equal_rows_move_no_unit(value, dtype):
+    cost = make_cost(settings(dtype=dtype), np.full((310, 16), value))
+    dead = dead_units(cost, at(cost))
+    assert (dead.units, dead.of, dead.cost) == (5, 5, 0)
+    assert "rows are equal" in dead.warning(cost.measure(at(cost)))
+
+
 def test_the_cost_of_dead_units_is_that_of_the_mean_row():
     config = settings(output="linear", sparsity_weight=0.0, weight_decay=0.0)
     cost = fresh_cost(config, ROWS + 0.3)

@@ -72,16 +72,23 @@ def test_settings_that_cannot_be(asked, words):
 
 
 def test_more_ranks_than_slices():
-    hosts, config = ["a"] * 3 + ["b"] * 2, resolved(FinetuneConfig(slices=2), WIDE)
-    with pytest.raises(ConfigError, match="2 slices"):
+    hosts, config = ["a"] * 3 + ["b"] * 3, resolved(FinetuneConfig(slices=2), WIDE)
+    with pytest.raises(ConfigError, match=r"3 ranks on a and 2 slices.*at most 2 a"):
         check_ranks(config, WIDE, hosts)
+    with pytest.raises(ConfigError, match="found 3 on a, 1 on b"):
+        check_ranks(config, WIDE, hosts[:4])
     check_ranks(resolved(FinetuneConfig(slices=3), WIDE), WIDE, hosts)
     check_ranks(resolved(FinetuneConfig(parallel="rows"), WIDE), WIDE, hosts)
     small = resolved(FinetuneConfig(), SMALL[:1])
     check_ranks(small, SMALL[:1], hosts)
-    assert "only one on each host has work" in idle_ranks(small, 3)
-    assert not idle_ranks(small, 1)
-    assert not idle_ranks(config, 2)
+    assert "only one on each host has work" in idle_ranks(small, hosts)
+    assert not idle_ranks(small, ["a", "b"])
+    assert not idle_ranks(config, hosts)
+
+
+@pytest.mark.parametrize(("n_ranks", "slices"), [(1, 4), (4, 4), (6, 6), (40, 15)])
+def test_few_ranks_decide_nothing_many_get_slices(n_ranks, slices):
+    assert resolved(FinetuneConfig(), WIDE, ["here"] * n_ranks).slices == slices
 
 
 def test_one_rank():

@@ -97,6 +97,8 @@ def test_numbers_keep_their_digits_beside_larger_ones():
     ("added", "expected"),
     [
         ([1, np.inf, 2], np.inf),
+        ([1, -np.inf, -np.inf], -np.inf),
+        ([np.inf, -np.inf, np.inf], np.nan),
         ([np.nan, 1, 2], np.nan),
         ([np.inf, 1, np.nan], np.nan),
         ([1, 3e38, 3e38], float(np.float32(3e38)) * 2 + 1),
