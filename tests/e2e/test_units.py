@@ -46,7 +46,7 @@ def test_any_number_of_ranks(folder):
     ("ranks", "options", "words"),
     [
         (2, "--slices 5", "Give at most 4."),
-        (3, "--slices 2", "Start 2, or train with --slices up to 4"),
+        (3, "--slices 2", "Start at most 2 a host"),
         (2, "--slices 2 --parallel rows", "Leave one of them out."),
     ],
 )

@@ -280,7 +280,7 @@ def test_more_rows_than_memory(tmp_path, monkeypatch):
         scaled(file.create_dataset("train/x", data=np.zeros((n, 4)), **packed))
         file.create_dataset("train/labels", data=np.zeros(n), **packed)
     assert path.stat().st_size < 10**6
-    monkeypatch.setattr(memory, "available", lambda: 10**8)
+    monkeypatch.setattr(memory, "available", lambda ranks: 10**8)
     with Dataset.open(path) as data:
         with pytest.raises(DataError, match=r"fit into memory; it needs 0.268 GB, and"):
             data.rows("train")

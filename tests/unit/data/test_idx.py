@@ -62,7 +62,7 @@ def test_a_small_gzip_file_that_goes_on(tmp_path):
 
 def test_more_values_than_memory(tmp_path, monkeypatch):
     write_idx(tmp_path / "a.gz", np.zeros((1000, 1000, 100), np.uint8))
-    monkeypatch.setattr(memory, "available", lambda: 10**7)
+    monkeypatch.setattr(memory, "available", lambda ranks: 10**7)
     with pytest.raises(DataError, match=r"fit into memory; it needs 0.1 GB"):
         read_idx(tmp_path / "a.gz")
     with pytest.raises(DataError, match=r"none must be .*no such file"):

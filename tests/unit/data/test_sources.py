@@ -152,7 +152,7 @@ def test_a_small_archive_of_a_large_array(tmp_path, monkeypatch):
     path = tmp_path / "a.npz"
     np.savez_compressed(path, x=np.zeros((10**5, 1000), np.uint8))
     assert path.stat().st_size < 10**6
-    monkeypatch.setattr(memory, "available", lambda: 10**7)
+    monkeypatch.setattr(memory, "available", lambda ranks: 10**7)
     with pytest.raises(DataError, match=r"a\.npz must fit .* it needs 0.1 GB"):
         read_source(path)
 
