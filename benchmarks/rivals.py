@@ -336,7 +336,7 @@ def cost_candidates(rows: Array32, config: SparseConfig) -> dict[str, Objective]
     return found | {"numpy float64": numpy_cost(wide, config)}
 
 
-def in_torch(work: launches.Work, kind: str, *options: str) -> Candidates:
+def in_torch(work: launches.Work, kind: str, optimizer: str) -> Candidates:
     """Return PyTorch's run with 2 threads, in a process of its own."""
     if not has("torch"):
         return {}
@@ -344,7 +344,7 @@ def in_torch(work: launches.Work, kind: str, *options: str) -> Candidates:
     layers = ",".join(map(str, work.layers))
     arguments = ["--layers", layers, "--epochs", str(work.epochs), "--threads", "2"]
     arguments += ["--minibatch", str(work.minibatch), "--data", str(work.data)]
-    command = [*program, *arguments, *options]
+    command = [*program, *arguments, "--optimizer", optimizer]
     return {"torch 1x2": lambda: float(launches.run_command(command))}
 
 
@@ -354,14 +354,11 @@ def compare(args: argparse.Namespace, folder: Path) -> tuple[Any, str]:
         data = write_images(args.data, args.rows, folder)
         work = launches.Work(data, folder, args.layers, args.epochs, args.minibatch)
         if args.kind == "pretrain":
-            candidates = dict(launches.pretrainings(work, args.lags))
-            rival = in_torch(work, args.kind)
+            ours = launches.pretrainings(work, args.lags)
         else:
-            candidates = dict(launches.finetunings(work, args.optimizer))
-            rival = in_torch(work, args.kind, "--optimizer", args.optimizer)
-        base = next(iter(candidates))
-        everybody = {**candidates, **rival}
-        return take_turns(everybody, args.rounds, warm_up=0, say=show.say), base
+            ours = launches.finetunings(work, args.optimizer)
+        everybody = {**ours, **in_torch(work, args.kind, args.optimizer)}
+        return take_turns(everybody, args.rounds, 0, show.say), next(iter(ours))
     if args.kind == "step":
         candidates = step_candidates(784, args.layers[0], args.minibatch)
     else:
