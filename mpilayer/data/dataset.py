@@ -135,6 +135,11 @@ class Dataset(AbstractContextManager["Dataset"]):
         """Return the number of rows of a split."""
         return int(self._stored(split).x.shape[0])
 
+    def chunk_rows(self, split: str) -> int:
+        """Return how many rows of a split HDF5 reads at least."""
+        chunks = self._stored(split).x.chunks
+        return int(chunks[0]) if chunks else 1
+
     def rows(self, split: str, start: int = 0, stop: int | None = None) -> Array32:
         """Return rows ``start`` to ``stop``, scaled, (stop - start, n_visible).
 

@@ -22,20 +22,26 @@ from mpilayer.runs.drive import Summary, Terms, Training, check_same
 from mpilayer.runs.model import check_pretrained, load_stack, progress, run_shapes
 from mpilayer.runs.outcome import conclude_finetuning
 from mpilayer.runs.rows import (
+    DataRows,
     Facts,
     check_all_labels,
     check_range,
     classes_of,
     data_facts,
+    held_bytes,
     labelled_splits,
+    memory_for,
+    memory_of,
     read_labels,
+    told_memory,
+    with_memory_of,
 )
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import TASKS, data_of_run
 from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
 from mpilayer.train.backpropagation import shared_bytes
-from mpilayer.train.evaluate import sum_over_ranks, targets
+from mpilayer.train.evaluate import FarTargets, Targets, sum_over_ranks, targets
 from mpilayer.train.finetune import (
     FinetuneRecord,
     FinetuneState,
@@ -51,12 +57,13 @@ from mpilayer.train.groups import (
     resolved,
     useful_ranks,
 )
+from mpilayer.train.pools import check_held, pool_rows
 from mpilayer.train.strata import Strata
 
 _Terms: TypeAlias = Terms[FinetuneConfig]
 # See ``finetune``: what is trained, on what; and targets.
-_Pair: TypeAlias = tuple[Array32, Array32]
-_Own: TypeAlias = tuple[Strata, Array32 | StoredRows, Array32]
+_Pair: TypeAlias = tuple[Targets, Targets]
+_Own: TypeAlias = tuple[Strata, Array32 | StoredRows | DataRows, Array32 | DataRows]
 _Rows: TypeAlias = tuple[Stack, RowGroups, _Own, _Pair | None]
 _Trained: TypeAlias = tuple[FinetuneState, list[dict[str, Any]], float]
 _HARMLESS = frozenset({"epochs", "patience"})
@@ -103,12 +110,12 @@ class Finetuning(Training[FinetuneConfig]):
         return self._checked()
 
     def _look(self) -> _Terms:
-        before = self._settings()
+        before = memory_of(self._settings())
         if not before.slices:  # a former version's, whose ranks had rows
             before = replace(before, slices=1, parallel="rows")
         # What it has chosen by itself it keeps.
         self.config = replace(
-            self.config,
+            with_memory_of(self.config, before),
             slices=self.config.slices or before.slices,
             parallel=before.parallel
             if self.config.parallel == "auto"
@@ -126,7 +133,12 @@ class Finetuning(Training[FinetuneConfig]):
         config = resolved(self.config, shapes, hosts)
         check_ranks(config, shapes, hosts)
         path = data_of_run(self.directory, self.data)
-        return Terms(path, config, self._facts_of(path, config))
+        facts = self._facts_of(path, config)
+        need, here = -(-_bytes_of_rows(facts) // len(hosts)), hosts.count(hosts[0])
+        config = replace(config, memory=memory_for(config.memory, need, here))
+        if held := held_bytes(config, _bytes_of_rows(facts)):
+            check_held(held, config.minibatch, "the rows", facts.row_bytes)
+        return Terms(path, config, facts)
 
     def _facts_of(self, data: Path, config: FinetuneConfig) -> Facts:
         if config.task != "autoencode":
@@ -167,31 +179,37 @@ class Finetuning(Training[FinetuneConfig]):
         self._groups = RowGroups(session.comm, hosts, session.eager)
 
     def _read(self, terms: _Terms) -> _Rows:
-        comm, config, n_train = self.session.comm, terms.config, terms.facts.n_train
+        comm, config, facts = self.session.comm, terms.config, terms.facts
+        held, data = held_bytes(config, _bytes_of_rows(facts)), terms.data
         shapes, pretrained, labels = run_shapes(self.directory)[1], None, None
         if not config.from_scratch:
             pretrained = load_stack(self.directory, pretrained=True)
         groups = self._groups
-        strata = groups.strata(n_train, config.minibatch)
-        with Dataset.open(terms.data) as dataset:
+        strata = groups.strata(facts.n_train, config.minibatch)
+        if held:
+            piece = pool_rows(held, facts.row_bytes) // config.minibatch
+            strata = replace(strata, piece=piece)
+        with Dataset.open(data) as dataset:
             if config.task != "autoencode":
                 labels = read_labels(dataset, "train")
             classes = None if labels is None else classes_of(labels, config.task)
             stack = first_stack(config, shapes, pretrained, labels, classes)
-            train = dataset.compact_rows("train", *strata.rows)
-            check_range(train, stack.shapes[0].visible, terms.data)
+            mine = ("train", *strata.rows)
+            train = DataRows(data, *mine) if held else dataset.compact_rows(*mine)
+            check_range(train, stack.shapes[0].visible, data)
             predicts = isinstance(stack, Predictor)
             known = labelled_splits(dataset) if predicts else dataset.splits
             part = ("train", 0, 0)  # no rows, but all columns
             if "validation" in known:
                 n_rows = dataset.n_samples("validation")
                 part = ("validation", *validation_rows(n_rows, comm))
-            validation = dataset.rows(*part)
+            validation = DataRows(data, *part) if held else dataset.rows(*part)
             if not isinstance(stack, Predictor):
                 return stack, groups, (strata, train, validation), None
+            made = FarTargets if held else targets
             wanted, measured = (
-                targets(read_labels(dataset, *place), stack.classes)
-                for place in (("train", *strata.rows), part)
+                made(read_labels(dataset, *place), stack.classes)
+                for place in (mine, part)
             )
             return stack, groups, (strata, train, validation), (wanted, measured)
 
@@ -246,6 +264,9 @@ class Finetuning(Training[FinetuneConfig]):
             before, remark = restore_replicas(path, state, stack.parameters, comm)
             lines = comm.on_root(lambda: self._keep_until(config, state.epoch, {}))
         self._announce(config, remark)
+        if isinstance(own[1], DataRows):
+            session.say(told_memory(config))
+            session.warn(own[1].slow(own[0].piece))
         if again:
             session.say(f"going on after epoch {state.epoch}")
         finite: Callable[[], None] | None = None
@@ -307,3 +328,8 @@ class Finetuning(Training[FinetuneConfig]):
         model = self.task.model
         path = self.directory.checkpoint(model)
         return saving(path, state, keep=True, content=model, seconds=seconds)
+
+
+def _bytes_of_rows(facts: Facts) -> int:
+    """Return what all ranks hold of rows if they hold them all."""
+    return facts.n_train * facts.row_bytes + 4 * facts.n_validation * facts.n_visible

@@ -21,6 +21,7 @@ from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.losses import squared_error
 from mpilayer.parallel.comm import Communicator
 from mpilayer.runs.directory import RunDirectory, remove
+from mpilayer.runs.rows import DataRows
 from mpilayer.store.metrics import lines_of
 from mpilayer.train.layer import LayerState, monitored_rows
 from mpilayer.train.record import EpochRecord
@@ -124,9 +125,8 @@ def _rows(data: Path, config: PretrainConfig) -> Array32:
     with Dataset.open(data) as dataset:
         if "validation" not in dataset.splits:
             return np.empty((0, dataset.n_visible), np.float32)
-        rows = dataset.rows("validation")
-    result: Array32 = rows[monitored_rows(len(rows), config.monitor_rows)]
-    return result
+    rows = DataRows(data, "validation")
+    return rows[monitored_rows(len(rows), config.monitor_rows)]
 
 
 def _read(vector: Array32, path: Path) -> bool:

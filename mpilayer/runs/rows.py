@@ -1,18 +1,27 @@
 """Whether the rows of a data set fit a run and its settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
+from mpilayer import memory
 from mpilayer.arrays import AnyArray, Array32, StoredRows
+from mpilayer.config import FinetuneConfig, PretrainConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.recipe import Like
 from mpilayer.errors import ConfigError, DataError
+from mpilayer.far import FarRows
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.runs.directory import PREPARATION, RunDirectory
 from mpilayer.train.evaluate import targets
+
+C = TypeVar("C", PretrainConfig, FinetuneConfig)
+
+SMALL_CHUNK = 1 << 22
+"""Bytes that are soon read, whatever is used of them."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,7 @@ class Facts:
     data_digest: str
     n_validation: int = 0
     data_stamp: tuple[int, ...] = ()
+    row_bytes: int = 0  # of a training row, as it is held
 
 
 def data_facts(data: Path, minibatch: int = 0, section: str = "") -> Facts:
@@ -42,6 +52,7 @@ def data_facts(data: Path, minibatch: int = 0, section: str = "") -> Facts:
             dataset.digest,
             dataset.n_samples("validation") if validated else 0,
             tuple(dataset.stamp),
+            _no_rows(dataset, "train")[0].itemsize * dataset.n_visible,
         )
     if minibatch > facts.n_train:
         where, dashes = (f"in [{section}] ", "") if section else ("", "--")
@@ -53,23 +64,112 @@ def data_facts(data: Path, minibatch: int = 0, section: str = "") -> Facts:
 
 
 def check_range(
-    rows: Array32 | StoredRows,
+    rows: Array32 | StoredRows | FarRows,
     visible: str,
     path: Path,
     advice: str = "give --visible linear and a learning rate of 0.001 to 0.01",
 ) -> None:
     """Check that sigmoid visible units see values in [0, 1]; else a ``DataError``."""
-    if visible == "sigmoid" and len(rows):
+    # Far rows are read in any case: what cannot be used is found before training.
+    if len(rows) and (visible == "sigmoid" or isinstance(rows, FarRows)):
         least, most = (
-            rows.limits()
-            if isinstance(rows, StoredRows)
-            else (float(rows.min()), float(rows.max()))
+            (float(rows.min()), float(rows.max()))
+            if isinstance(rows, np.ndarray)
+            else rows.limits()
         )
-        if least < 0 or most > 1:
+        if visible == "sigmoid" and (least < 0 or most > 1):
             raise DataError(
                 f"sigmoid visible units need data in [0, 1]; {path} has {least:g} to "
                 f"{most:g}. Prepare them with --scale minmax, or {advice}."
             )
+
+
+# --- more rows than memory
+
+
+class DataRows(FarRows):
+    """Rows of a data set that is open as long as they are used; local.
+
+    ``start`` and ``stop`` name a part of the split.
+    """
+
+    def __init__(
+        self, path: Path, split: str, start: int = 0, stop: int | None = None
+    ) -> None:
+        self._path, self._split, self._start = path, split, start
+        with Dataset.open(path) as dataset:
+            values, scale = _no_rows(dataset, split)
+            stop = dataset.n_samples(split) if stop is None else stop
+            self.chunk_rows = dataset.chunk_rows(split)
+        super().__init__((stop - start, values.shape[1]), values.dtype, scale)
+        self._dataset: Dataset | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_dataset": None}  # every rank opens it for itself
+
+    def read(self, start: int, stop: int) -> AnyArray:
+        """Return rows as they are stored; if they are damaged, a ``DataError``."""
+        if self._dataset is None:
+            self._dataset = Dataset.open(self._path)
+        where = self._start + start, self._start + stop
+        found = self._dataset.compact_rows(self._split, *where)
+        return found.values if isinstance(found, StoredRows) else found
+
+    def slow(self, n_rows: int) -> str:
+        """Return a warning if to read so many rows many more of them must be read.
+
+        A ``DataError`` says that these do not fit into memory.
+        """
+        size, few = self.chunk_rows * self.row_bytes, SMALL_CHUNK // self.row_bytes
+        if self.chunk_rows <= max(n_rows, few):
+            return ""
+        advice = (
+            f"Smaller ones are made by: h5repack -l {self._split}/x:CHUNK="
+            f"{max(1, few // 8)}x{self.shape[1]} {self._path} OTHER.h5"
+        )
+        memory.demand(size, f"a piece of the rows in {self._path}", advice)
+        return (
+            f"{self._path} keeps rows in pieces of {size / 1e6:.3g} MB, each of which "
+            f"is read whole for every {n_rows} rows of it: that is slow. {advice}"
+        )
+
+
+def _no_rows(dataset: Dataset, split: str) -> tuple[AnyArray, float]:
+    """Return no rows of a split as they are held, and the value of a stored 1."""
+    none = dataset.compact_rows(split, 0, 0)
+    return (none.values, none.scale) if isinstance(none, StoredRows) else (none, 1.0)
+
+
+def memory_for(asked: str, need: int, ranks: int) -> str:
+    """Return ``--memory``, decided where that is left to this machine.
+
+    A rank needs so many bytes if all rows stay in memory; so many ranks are here.
+    """
+    if asked != "auto":
+        return asked
+    left = memory.available(ranks)
+    return "all" if left is None or need <= left else f"{left >> 21}M"
+
+
+def memory_of(run: C) -> C:
+    """Return a run's settings; those from before ``--memory`` have said nothing."""
+    return replace(run, memory="all") if run.memory == "auto" else run
+
+
+def with_memory_of(config: C, run: C) -> C:
+    """Return the settings with the memory that is left open filled in from a run's."""
+    return replace(config, memory=run.memory) if config.memory == "auto" else config
+
+
+def held_bytes(config: PretrainConfig | FinetuneConfig, n_bytes: int) -> int:
+    """Return what may be held of rows of ``n_bytes``, 0 if they all stay in memory."""
+    size = memory.size_of(config.memory) or n_bytes
+    return 0 if n_bytes <= size else size
+
+
+def told_memory(config: PretrainConfig | FinetuneConfig) -> str:
+    """Return how rows are met that do not stay in memory."""
+    return f"rows do not stay in memory: they are read in chunks, {config.memory} held"
 
 
 # --- labels
