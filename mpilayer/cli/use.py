@@ -11,8 +11,7 @@ from mpilayer.cli.arguments import Command, add
 from mpilayer.cli.options import add_task, add_threads
 from mpilayer.data.dataset import SPLITS
 from mpilayer.errors import check_known
-from mpilayer.runs.advice import ALWAYS
-from mpilayer.runs.evaluate import evaluate
+from mpilayer.runs.evaluate import ALWAYS, evaluate
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import model_in_words
 from mpilayer.runs.use import PARTS, export, write_rows
