@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,8 +14,16 @@ from mpilayer.data.preparation import Preparation
 from mpilayer.data.recipe import Like
 from mpilayer.errors import ConfigError, DataError
 from mpilayer.models.stack import Predictor, Stack
+from mpilayer.parallel.comm import Communicator
+from mpilayer.partition import Bounds
 from mpilayer.runs.directory import PREPARATION, RunDirectory
 from mpilayer.train.evaluate import targets
+from mpilayer.train.finetune import validation_rows
+
+Labelled: TypeAlias = tuple[
+    Array32 | StoredRows, Array32, tuple[Array32, Array32] | None
+]
+"""Rows to train on and to validate; what should come out of them, if not they."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +160,32 @@ def check_all_labels(dataset: Dataset, task: str) -> None:
 def check_labels(dataset: Dataset, split: str, classes: AnyArray) -> None:
     """Check that a split has labels, and none but of these classes."""
     targets(read_labels(dataset, split), classes, dataset.preparation.names)
+
+
+def tuning_rows(
+    dataset: Dataset, stack: Stack, train: Bounds, comm: Communicator
+) -> Labelled:
+    """Return rows to fine-tune on, from one to another, and some to validate. Local.
+
+    Of a predictor the targets of both follow, of others None. A ``DataError`` says that
+    sigmoid units see other values than they can give.
+    """
+    rows = dataset.compact_rows("train", *train)
+    check_range(rows, stack.shapes[0].visible, dataset.path)
+    predicts = isinstance(stack, Predictor)
+    known = labelled_splits(dataset) if predicts else dataset.splits
+    part = ("train", 0, 0)  # no rows, but all columns
+    if "validation" in known:
+        n_rows = dataset.n_samples("validation")
+        part = ("validation", *validation_rows(n_rows, comm))
+    validation = dataset.rows(*part)
+    if not isinstance(stack, Predictor):
+        return rows, validation, None
+    wanted, measured = (
+        targets(read_labels(dataset, *place), stack.classes)
+        for place in (("train", *train), part)
+    )
+    return rows, validation, (wanted, measured)
 
 
 # --- the data set of a run
