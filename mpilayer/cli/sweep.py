@@ -1,12 +1,18 @@
 """What is shown of a sweep: its tables, and how they are written."""
 
 import json
-from typing import Any
+from collections.abc import Iterator
 
 from mpilayer import files
 from mpilayer.cli import show
 from mpilayer.sweep.plan import SweepPlan
-from mpilayer.sweep.table import Table, table_of
+from mpilayer.sweep.table import (
+    Table,
+    differences_in_words,
+    runs_in_words,
+    settings_in_words,
+    table_of,
+)
 from mpilayer.words import count
 
 _MOST_ROWS = 60
@@ -24,63 +30,25 @@ def show_sweep(plan: SweepPlan, as_json: bool = False) -> Table:
         print(text)
         return table
     out = show.console()
-    out.print(_runs(table))
+    head, rows = runs_in_words(table)
+    title = f"Runs by {table.by} error: {table.measure}"
+    out.print(show.table(title, head, rows[:_MOST_ROWS], left=2))
     if len(table.settings) < len(table.rows):
-        out.print(_settings(table))
+        title = "Settings: mean over seeds ± standard error"
+        out.print(show.table(title, *settings_in_words(table), left=2))
     if table.pairs:
-        out.print(_differences(table))
-    out.print(_remarks(table, plan), soft_wrap=True)
+        title = "Differences on the same seeds: mean, 95 % interval"
+        out.print(show.table(title, *differences_in_words(table)))
+    out.print("\n".join(_remarks(table, plan)), soft_wrap=True)
     return table
 
 
-def _runs(table: Table) -> Any:
-    rows = [
-        [
-            row.name,
-            row.state,
-            *(show.number(row.errors.get(s), 3) for s in table.splits),
-        ]
-        for row in table.rows[:_MOST_ROWS]
-    ]
-    title = f"Runs by {table.by} error: {table.measure}"
-    return show.table(title, ("run", "state", *table.splits), rows, left=2)
-
-
-def _settings(table: Table) -> Any:
-    rows = []
-    for one in table.settings:
-        done = f"{one['complete']} of {one['runs']}"
-        done += f", {one['diverged']} diverged" if one["diverged"] else ""
-        found = [one[split].values() for split in table.splits]
-        cells = [" ± ".join(show.number(value, 3) for value in two) for two in found]
-        rows.append([one["setting"] or "all", done, *cells])
-    title = "Settings: mean over seeds ± standard error"
-    return show.table(title, ("setting", "complete", *table.splits), rows, left=2)
-
-
-def _differences(table: Table) -> Any:
-    splits = [s for s in table.splits if s != "train"] or ["train"]
-    rows = []
-    for pair in table.pairs:
-        cells = [f"{pair['setting']} − {pair['minus']}", str(pair[splits[0]]["pairs"])]
-        for found in (pair[split] for split in splits):
-            ends = " to ".join(show.number(end) for end in found["interval"] or ())
-            cells.append(f"{show.number(found['mean'])}: {ends or '–'}")
-        rows.append(cells)
-    title = "Differences on the same seeds: mean, 95 % interval by Student's t"
-    return show.table(title, ("difference", "pairs", *splits), rows)
-
-
-def _remarks(table: Table, plan: SweepPlan) -> str:
-    lines = []
-    if len(table.rows) > _MOST_ROWS:
-        lines.append(f"{len(table.rows) - _MOST_ROWS} more runs: {plan.path}/sweep.csv")
-    if table.pairs and all(p[table.by]["pairs"] < 2 for p in table.pairs):
-        lines.append(
-            "With fewer than two seeds no interval is known: give --seeds 0-9."
-        )
-    lines += [f"{row.name}: {row.why}" for row in table.rows if row.why][:5]
-    left = sum(row.state in ("begun", "waiting") for row in table.rows)
-    if left:
-        lines.append(f"{count(left, 'run')} not complete yet.")
-    return "\n".join([*lines, f"Results: {plan.path}"])
+def _remarks(table: Table, plan: SweepPlan) -> Iterator[str]:
+    if more := max(0, len(table.rows) - _MOST_ROWS):
+        yield f"{count(more, 'more run')}: {plan.path}/sweep.csv"
+    if table.pairs and table.few:
+        yield "With fewer than two seeds no interval is known: give --seeds 0-9."
+    yield from [f"{row.name} diverged: {row.why}" for row in table.rows if row.why][:5]
+    if left := sum(row.state in ("begun", "waiting") for row in table.rows):
+        yield f"{count(left, 'run')} not complete yet"
+    yield f"Results: {plan.path}"

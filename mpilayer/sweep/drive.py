@@ -130,10 +130,17 @@ class Sweep:
 
     def _open(self, session: Session, replace_run: bool) -> None:
         """Make the directory, or look whether it can go on; make the data."""
-        path, members = self.plan.path, self.members
-        for plan in {member.plan.data_path: member.plan for member in members}.values():
+        path = self.plan.path
+        for plan in {m.plan.data_path: m.plan for m in self.members}.values():
             check_source(plan)
         check_links(path)
+        with self._locked():
+            self._look(replace_run)
+            self._begin(session)
+
+    def _look(self, replace_run: bool) -> None:
+        """Check whether there is room for the sweep, or it can go on."""
+        path = self.plan.path
         before = read_before(path) if (path / EXPERIMENT).is_file() else None
         if path.exists() and any(p.name != ".lock" for p in path.iterdir()):
             if before is None:
@@ -151,8 +158,6 @@ class Sweep:
                     "on with --resume auto, begin anew with --replace, or choose "
                     "another name."
                 )
-        with self._locked():
-            self._begin(session)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -191,7 +196,7 @@ class Sweep:
         """Note that all is done."""
         remove(self._counter)
         number, parts = self.part
-        mark = SWEEP if parts == 1 else f"part-{number}"
+        mark = SWEEP if parts == 1 else f"part-{number}/{parts}"
         with self._locked():
             RunDirectory(self.plan.path).set_complete(mark)
 

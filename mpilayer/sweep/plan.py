@@ -288,7 +288,10 @@ def _members(
             steps = () if seed is None else (s for s in FOLDERS if s in sections)
             changes = {**own, **{(step, "seed"): seed for step in steps}}
             where = path / member_name(name, seed)
-            plan = plan_of(file, _changed(sections, changes), where)
+            try:
+                plan = plan_of(file, _changed(sections, changes), where)
+            except ConfigError as error:
+                raise ConfigError(f"{member_name(name, seed)}: {error}") from error
             yield Member(name, seed, _sharing(plan, path, made))
 
 
@@ -298,9 +301,7 @@ def _named(values: Mapping[tuple[str, str], Any]) -> Iterator[str]:
     keys = [key for _, key in values]
     for (section, key), value in values.items():
         entries = value if isinstance(value, tuple) else (value,)
-        text = "-".join(
-            str(v).lower() if isinstance(v, bool) else str(v) for v in entries
-        )
+        text = "-".join(f"{v:g}" if isinstance(v, float) else str(v) for v in entries)
         text = re.sub(r"[^\w.+-]+", "-", text).strip(".-") or "none"
         if [value] == words:
             yield text

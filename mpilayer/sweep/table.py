@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from mpilayer.report.words import short
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.experiment import FOLDERS, NAME, Plan
 from mpilayer.runs.tasks import COMPARE, SPARSE
@@ -31,7 +32,12 @@ _MEASURES = {
 }
 _USUAL = "reconstruction error"
 
-Errors = Mapping[str, float | None]
+_MOST_DIGITS = 4
+
+InWords: TypeAlias = tuple[list[str], list[list[str]]]
+"""The head of a table, and its rows."""
+
+Errors: TypeAlias = Mapping[str, float | None]
 """Error by split, None where there are no rows."""
 
 
@@ -66,6 +72,11 @@ class Table:
         return [
             s for s in SPLITS if any(row.errors.get(s) is not None for row in self.rows)
         ]
+
+    @property
+    def few(self) -> bool:
+        """Whether no difference has an interval, for lack of seeds."""
+        return all(pair[self.by]["interval"] is None for pair in self.pairs)
 
     @property
     def diverged(self) -> list[str]:
@@ -129,7 +140,7 @@ def _last_step(plan: Plan) -> str:
 def in_words(errors: Errors) -> str:
     """Return errors as a line tells them."""
     known = {split: e for split, e in errors.items() if e is not None}
-    return ", ".join(f"{split} {error:.4g}" for split, error in known.items())
+    return ", ".join(f"{split} {digits(error)}" for split, error in known.items())
 
 
 def table_of(sweep: SweepPlan) -> Table:
@@ -148,7 +159,8 @@ def table_of(sweep: SweepPlan) -> Table:
     settings = sorted(_settings(rows), key=lambda one: _order(one[by]["mean"]))
     first = sweep.members[0].plan
     measure = _MEASURES.get(first.mark(_last_step(first)), _USUAL)
-    pairs = tuple(_pairs(rows, [one["setting"] for one in settings]))
+    reached = [one["setting"] for one in settings if one["complete"]]
+    pairs = tuple(_pairs(rows, reached))
     return Table(measure, by, tuple(rows), tuple(settings), pairs)
 
 
@@ -211,3 +223,48 @@ def difference(values: Sequence[float]) -> dict[str, Any]:
         half = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * error
         interval = [mean - half, mean + half]
     return {"pairs": n, "mean": mean, "interval": interval}
+
+
+# --- in words
+
+
+def digits(value: float | None, n: int = _MOST_DIGITS) -> str:
+    """Return a number with so many digits, also if the last are zeros."""
+    return short(value, f"#.{n}g").rstrip(".")
+
+
+def runs_in_words(table: Table) -> InWords:
+    """Return all runs, the best first."""
+    rows = [
+        [row.name, row.state, *(digits(row.errors.get(s)) for s in table.splits)]
+        for row in table.rows
+    ]
+    return ["run", "state", *table.splits], rows
+
+
+def settings_in_words(table: Table) -> InWords:
+    """Return settings with their means ± standard errors."""
+    rows = []
+    for one in table.settings:
+        done = f"{one['complete']} of {one['runs']}"
+        done += f", {one['diverged']} diverged" if one["diverged"] else ""
+        means = []
+        for found in (one[split] for split in table.splits):
+            error = found["standard_error"]
+            known = "" if error is None else f" ± {digits(error, 3)}"
+            means.append(f"{digits(found['mean'])}{known}")
+        rows.append([one["setting"] or "all", done, *means])
+    return ["setting", "complete", *table.splits], rows
+
+
+def differences_in_words(table: Table) -> InWords:
+    """Return differences of settings, each with its interval; not of training rows."""
+    splits = [split for split in table.splits if split in ("test", table.by)]
+    rows = []
+    for pair in table.pairs:
+        cells = [f"{pair['setting']} − {pair['minus']}", str(pair[table.by]["pairs"])]
+        for found in (pair[split] for split in splits):
+            ends = " to ".join(digits(end, 3) for end in found["interval"] or ())
+            cells.append(f"{digits(found['mean'], 3)}: {ends or 'unknown'}")
+        rows.append(cells)
+    return ["difference", "pairs", *splits], rows
