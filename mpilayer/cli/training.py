@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer.cli import options, results, show
-from mpilayer.cli.arguments import Command, add
+from mpilayer.cli.arguments import Command, add, reader
+from mpilayer.cli.sweep import show_sweep
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, read_toml
-from mpilayer.errors import ConfigError
+from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.runs.drive import resume, training_of
-from mpilayer.runs.experiment import Experiment, Plan, read_plan
-from mpilayer.runs.session import Session
+from mpilayer.runs.experiment import Experiment, Plan
+from mpilayer.runs.session import Safety, Session
 from mpilayer.runs.tasks import TASKS
+from mpilayer.sweep.drive import Sweep
+from mpilayer.sweep.plan import SweepPlan, read_sweep
+from mpilayer.words import count, few
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,20 @@ def _configure_experiment(parser: argparse.ArgumentParser) -> None:
         "complete steps are skipped and an interrupted one goes on where it was saved."
     )
     add(parser, "file", "what to do", type=Path, metavar="EXPERIMENT.toml")
-    over = "settings over those of the file, such as finetune.epochs=3"
+    over = (
+        "settings over those of the file, such as finetune.epochs=3. Several values "
+        "make a sweep, all combinations of them: KEY=A,B for keys of one value; for "
+        "lists, and in [data], KEY=A KEY=B"
+    )
     several: dict[str, Any] = {"action": "extend", "nargs": "+", "default": []}
     add(parser, "--set", over, metavar="SECTION.KEY=VALUE", **several)
+    seeds = "a sweep: one run for each seed, such as 0-9 or 0,3,7-9"
+    add(parser, "--seeds", seeds, metavar="K-K")
+    at_once = "runs of a sweep at a time; the ranks are shared out (default: 1)"
+    number = reader("a whole number", int)
+    add(parser, "--at-once", at_once, metavar="N", type=number, default=1)
+    add(parser, "--yes", "more than 1000 runs are meant", action="store_true")
+    add(parser, "--json", "print the table of a sweep as JSON")
     where = "directory of all results (default: what the file says, or runs/NAME)"
     add(parser, "--run", where)
     add(parser, "--replace", "replace an experiment that is there already")
@@ -113,14 +128,31 @@ def _configure_experiment(parser: argparse.ArgumentParser) -> None:
 
 def _carry_out(args: argparse.Namespace) -> None:
     """Check everything, then carry out all steps."""
-    plan = read_plan(args.file, args.set, args.run)
-    session = Session.begin(
-        args.threads, show.say, show.progress, options.safety_from(args)
-    )
+    safety = options.safety_from(args)
+    plan = read_sweep(args.file, args.set, args.seeds, args.run, args.yes)
+    if isinstance(plan, SweepPlan):
+        _carry_out_all(args, plan, safety)
+        return
+    session = Session.begin(args.threads, show.say, show.progress, safety)
     experiment = Experiment(plan, session, _show_step, _report)
     experiment.carry_out(args.replace)
     if session.comm.rank == 0:
         show.console().print(f"Results: {plan.path}", soft_wrap=True)
+
+
+def _carry_out_all(args: argparse.Namespace, plan: SweepPlan, safety: Safety) -> None:
+    """Carry out a sweep, and print its table."""
+    live = args.at_once == 1 and show.screen().is_interactive
+    how = {"display": show.progress} if live else {}
+    session = Session.begin(args.threads, show.say, safety=safety, **how)
+    Sweep(plan, session, show.say, _report, args.at_once).carry_out(args.replace)
+    comm = session.comm
+    diverged = comm.on_root(lambda: show_sweep(plan, args.json).diverged)
+    if diverged:
+        raise TrainingError(
+            f"{len(diverged)} of {count(len(plan.members), 'run')} diverged: "
+            f"{few(diverged, 3)}. All others are in the table."
+        ).of_all_ranks()
 
 
 def _show_step(step: str, run: Path, summary: dict[str, Any]) -> None:
