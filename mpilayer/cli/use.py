@@ -12,8 +12,7 @@ from mpilayer.cli.options import add_task, add_threads
 from mpilayer.cli.sweep import show_sweep
 from mpilayer.data.dataset import SPLITS
 from mpilayer.errors import ConfigError, check_known
-from mpilayer.runs.advice import ALWAYS
-from mpilayer.runs.evaluate import evaluate
+from mpilayer.runs.evaluate import ALWAYS, evaluate
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import model_in_words
 from mpilayer.runs.use import PARTS, export, write_rows

@@ -43,7 +43,6 @@ from mpilayer.runs.directory import EXPERIMENT, RunDirectory, check_links, remov
 from mpilayer.runs.drive import check_same, training_of
 from mpilayer.runs.evaluate import evaluate
 from mpilayer.runs.session import Session
-from mpilayer.runs.sparse import sparse_facts
 from mpilayer.runs.tasks import TASKS
 from mpilayer.train.groups import check_ranks, resolved
 from mpilayer.train.layer import check_layer, layer_shapes
@@ -367,7 +366,7 @@ def _check_with_data(plan: Plan, hosts: Sequence[str]) -> None:
         config = plan.training.get(step)
         if isinstance(config, SparseConfig):
             averages = step == "compare" or config.kl == "average"
-            sparse_facts(plan.data_path, config, averages)
+            rows.sparse_facts(plan.data_path, config, averages)
         elif isinstance(config, PretrainConfig):
             places_for(config, hosts)
             for index, shape in enumerate(layer_shapes(config, n_visible)):
