@@ -295,8 +295,12 @@ class RunDirectory:
         return summary
 
 
-def read_schedule(path: Path, n_layers: int) -> Schedule:
-    """Return the schedule of so many layers that is to be replayed. Local."""
+def replayed(setting: str, n_layers: int) -> Schedule | None:
+    """Return the schedule of so many layers that is to be replayed, if any. Local."""
+    name, _, file = setting.partition(":")
+    if name != "replay":
+        return None
+    path = Path(file)
     if not path.is_file():
         raise ConfigError(
             f"--schedule replay:FILE must name the schedule.json of a run; {path} is "

@@ -1,9 +1,8 @@
 """Pre-training as a run: its rows and schedule, the pipeline, going on after a cut."""
 
-from collections import ChainMap
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
@@ -13,9 +12,9 @@ import numpy as np
 from mpilayer.arrays import Array32
 from mpilayer.config import PretrainConfig
 from mpilayer.data.dataset import Dataset
+from mpilayer.data.far import DataRows
 from mpilayer.errors import ConfigError
 from mpilayer.far import Scratch
-from mpilayer.models.base import LayerShape
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
@@ -23,29 +22,30 @@ from mpilayer.parallel.team import check_room
 from mpilayer.placement import Place, describe, without_slice
 from mpilayer.runs import checkpoints
 from mpilayer.runs.checkpoints import Cut, LayerKeeper
-from mpilayer.runs.directory import read_schedule
+from mpilayer.runs.directory import replayed
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
-from mpilayer.runs.model import run_shapes
-from mpilayer.runs.monitor import leave_parameters
-from mpilayer.runs.outcome import LayerOutcome, conclude_pretraining, former_records
-from mpilayer.runs.rows import (
-    DataRows,
-    Facts,
-    check_range,
-    data_facts,
-    held_bytes,
-    memory_for,
-    memory_of,
-    told_memory,
-    with_memory_of,
+from mpilayer.runs.outcome import (
+    LayerOutcome,
+    conclude_pretraining,
+    gathered,
+    recorded,
 )
-from mpilayer.runs.tasks import PRETRAIN, data_of_run
-from mpilayer.store.metrics import MetricsWriter
+from mpilayer.runs.rows import Facts, check_range, data_facts, data_of_run
+from mpilayer.runs.tasks import PRETRAIN, run_shapes
 from mpilayer.train import layer
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
 from mpilayer.train.layers import bytes_of_rows, needed_bytes
 from mpilayer.train.plans import Plan, effective, plan_of, table_of
-from mpilayer.train.pools import CHUNKS, check_held, pool_rows
+from mpilayer.train.pools import (
+    CHUNKS,
+    check_held,
+    held_bytes,
+    how_rows_are_met,
+    memory_for,
+    memory_of,
+    pool_rows,
+    with_memory_of,
+)
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
 from mpilayer.train.schedule import Schedule
@@ -84,7 +84,8 @@ class Pretraining(Training[PretrainConfig]):
         return run_shapes(self.directory)[0]
 
     def _terms(self, data: Path, config: PretrainConfig, facts: Facts) -> _Terms:
-        table = _table_of(config, layer_shapes(config, facts.n_visible))
+        shapes = layer_shapes(config, facts.n_visible)
+        table = table_of(config, shapes, replayed(config.schedule, len(shapes)))
         config = effective(config, table)
         places = self._places(config, facts, table)
         config = self._with_memory(with_slices(config, places), facts, places)
@@ -126,7 +127,7 @@ class Pretraining(Training[PretrainConfig]):
         facts = self._facts_of(data, before)
         new = table
         if by_table:
-            new = _table_of(wanted, layer_shapes(before, facts.n_visible))
+            new = table_of(wanted, layer_shapes(before, facts.n_visible))
         laid_out = replace(wanted, layout=self._layout(wanted, facts, new))
         if table is None or new is None or new.epochs == table.epochs:
             return Terms(data, replace(before, layout=laid_out.layout), facts, table)
@@ -228,7 +229,7 @@ class Pretraining(Training[PretrainConfig]):
         session.warn(without_slice(places, config.slices_of_layers))
         if rows is not None and isinstance(rows.train, DataRows):
             most = pool_rows(_held(config, terms.facts), rows.train.row_bytes, sizes[1])
-            session.say(told_memory(config))
+            session.say(how_rows_are_met(config))
             session.warn(rows.train.slow(most // CHUNKS))
         with (
             self._scratch_folder(terms) as scratch,
@@ -282,7 +283,7 @@ class Pretraining(Training[PretrainConfig]):
             snapshots = checkpoints.restore_layers(directory, states, cut, comm)
             at = ", ".join(str(candidate.epoch) for candidate in cut.candidates)
             session.say(f"going on after epochs {at} of layers 1 to {n_layers}")
-            former = comm.on_root(lambda: former_records(directory, cut))
+            former = comm.on_root(lambda: checkpoints.former_records(directory, cut))
         notice = Notice(comm)
         keeper = LayerKeeper(directory, session, plan, notice, n_layers)
         counts = _counts(config, facts)
@@ -295,7 +296,7 @@ class Pretraining(Training[PretrainConfig]):
         comm.barrier()
         began = perf_counter()
         with session.display(directory, goals), session.listening():
-            for record in self._run(pipeline, config, before):
+            for record in recorded(pipeline, directory, config, before, comm.rank):
                 former[record.layer].append(record)
             keeper.finish()
             notice.close()
@@ -304,35 +305,7 @@ class Pretraining(Training[PretrainConfig]):
         if any(comm.allgather(pipeline.interrupted)):
             raise session.interrupted(directory.go_on)
         seconds = before + perf_counter() - began
-        outcomes = {
-            i: LayerOutcome(
-                comm.rank,
-                former[i],
-                state.layer.parameters.digest(),
-                pipeline.row(i),
-                pipeline.dropped(i),
-            )
-            for i, state in pipeline.states.items()
-        }
-        found = dict(ChainMap(*comm.allgather(outcomes)))
-        return [found[i] for i in range(n_layers)], seconds
-
-    def _run(
-        self, pipeline: Pipeline, config: PretrainConfig, before: float
-    ) -> Iterator[EpochRecord]:
-        """Run the pipeline to its end; write a line after an epoch, and yield it."""
-        with ExitStack() as stack:
-            writers = {}
-            for index in pipeline.states:
-                writer = MetricsWriter(
-                    self.directory.metrics_file(f"layer-{index + 1}")
-                )
-                writers[index] = stack.enter_context(writer)
-            for state, record in pipeline.run(before):
-                leave_parameters(self.directory, state, config)
-                who = {"layer": record.layer + 1, "rank": self.session.comm.rank}
-                writers[record.layer].write({**asdict(record), **who})
-                yield record
+        return gathered(pipeline, former, comm), seconds
 
 
 def _counts(config: PretrainConfig, facts: Facts) -> tuple[int, int, int]:
@@ -351,10 +324,3 @@ def _held(config: PretrainConfig, facts: Facts) -> int:
     # By what one rank would need: no number may depend on how many there are.
     layers = range(len(config.layers))
     return held_bytes(config, _bytes_of_rows(config, facts, layers)[0])
-
-
-def _table_of(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | None:
-    """Return the table of the schedule, None if it comes about as outputs arrive."""
-    name, _, file = config.schedule.partition(":")
-    replayed = read_schedule(Path(file), len(shapes)) if name == "replay" else None
-    return table_of(config, shapes, replayed)

@@ -1,27 +1,31 @@
 """Whether the rows of a data set fit a run and its settings."""
 
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 
-from mpilayer import memory
 from mpilayer.arrays import AnyArray, Array32, StoredRows
-from mpilayer.config import FinetuneConfig, PretrainConfig
+from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
+from mpilayer.data.far import DataRows
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.recipe import Like
 from mpilayer.errors import ConfigError, DataError
 from mpilayer.far import FarRows
 from mpilayer.models.stack import Predictor, Stack
+from mpilayer.parallel.comm import Communicator
+from mpilayer.partition import Bounds
 from mpilayer.runs.directory import PREPARATION, RunDirectory
-from mpilayer.train.evaluate import targets
+from mpilayer.train.evaluate import FarTargets, Targets, targets
+from mpilayer.train.finetune import validation_rows
 
-C = TypeVar("C", PretrainConfig, FinetuneConfig)
-
-SMALL_CHUNK = 1 << 22
-"""Bytes that are soon read, whatever is used of them."""
+Labelled: TypeAlias = tuple[
+    Array32 | StoredRows | DataRows, Array32 | DataRows, tuple[Targets, Targets] | None
+]
+"""Rows to train on and to validate; what should come out of them, if not they."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,32 @@ def data_facts(data: Path, minibatch: int = 0, section: str = "") -> Facts:
             dataset.digest,
             dataset.n_samples("validation") if validated else 0,
             tuple(dataset.stamp),
-            _no_rows(dataset, "train")[0].itemsize * dataset.n_visible,
+            dataset.held_as("train")[0].itemsize * dataset.n_visible,
         )
     if minibatch > facts.n_train:
         where, dashes = (f"in [{section}] ", "") if section else ("", "--")
         raise ConfigError(
             f"a minibatch must not be larger than the data; got {minibatch} {where}"
             f"with {facts.n_train} training rows. Give a smaller {dashes}minibatch."
+        )
+    return facts
+
+
+def sparse_facts(data: Path, config: SparseConfig, averages: bool) -> Facts:
+    """Return what the data set says, checked against the settings. Local.
+
+    ``averages``: something is trained on the average over shards.
+    """
+    if config.shards and not averages:
+        raise ConfigError(
+            f"--shards belongs to --kl average; got {config.shards} with --kl "
+            f"{config.kl}. Leave it out, or choose average."
+        )
+    facts = data_facts(data, config.minibatch if config.optimizer == "sgd" else 0)
+    if config.shards > facts.n_train:
+        raise ConfigError(
+            f"every shard must have a row; got {config.shards} shards with "
+            f"{facts.n_train} training rows. Give at most {facts.n_train}."
         )
     return facts
 
@@ -82,94 +105,6 @@ def check_range(
                 f"sigmoid visible units need data in [0, 1]; {path} has {least:g} to "
                 f"{most:g}. Prepare them with --scale minmax, or {advice}."
             )
-
-
-# --- more rows than memory
-
-
-class DataRows(FarRows):
-    """Rows of a data set that is open as long as they are used; local.
-
-    ``start`` and ``stop`` name a part of the split.
-    """
-
-    def __init__(
-        self, path: Path, split: str, start: int = 0, stop: int | None = None
-    ) -> None:
-        self._path, self._split, self._start = path, split, start
-        with Dataset.open(path) as dataset:
-            values, scale = _no_rows(dataset, split)
-            stop = dataset.n_samples(split) if stop is None else stop
-            self.chunk_rows = dataset.chunk_rows(split)
-        super().__init__((stop - start, values.shape[1]), values.dtype, scale)
-        self._dataset: Dataset | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_dataset": None}  # every rank opens it for itself
-
-    def read(self, start: int, stop: int) -> AnyArray:
-        """Return rows as they are stored; if they are damaged, a ``DataError``."""
-        if self._dataset is None:
-            self._dataset = Dataset.open(self._path)
-        where = self._start + start, self._start + stop
-        found = self._dataset.compact_rows(self._split, *where)
-        return found.values if isinstance(found, StoredRows) else found
-
-    def slow(self, n_rows: int) -> str:
-        """Return a warning if to read so many rows many more of them must be read.
-
-        A ``DataError`` says that these do not fit into memory.
-        """
-        size, few = self.chunk_rows * self.row_bytes, SMALL_CHUNK // self.row_bytes
-        if self.chunk_rows <= max(n_rows, few):
-            return ""
-        advice = (
-            f"Smaller ones are made by: h5repack -l {self._split}/x:CHUNK="
-            f"{max(1, few // 8)}x{self.shape[1]} {self._path} OTHER.h5"
-        )
-        memory.demand(size, f"a piece of the rows in {self._path}", advice)
-        return (
-            f"{self._path} keeps rows in pieces of {size / 1e6:.3g} MB, each of which "
-            f"is read whole for every {n_rows} rows of it: that is slow. {advice}"
-        )
-
-
-def _no_rows(dataset: Dataset, split: str) -> tuple[AnyArray, float]:
-    """Return no rows of a split as they are held, and the value of a stored 1."""
-    none = dataset.compact_rows(split, 0, 0)
-    return (none.values, none.scale) if isinstance(none, StoredRows) else (none, 1.0)
-
-
-def memory_for(asked: str, need: int, ranks: int) -> str:
-    """Return ``--memory``, decided where that is left to this machine.
-
-    A rank needs so many bytes if all rows stay in memory; so many ranks are here.
-    """
-    if asked != "auto":
-        return asked
-    left = memory.available(ranks)
-    return "all" if left is None or need <= left else f"{left >> 21}M"
-
-
-def memory_of(run: C) -> C:
-    """Return a run's settings; those from before ``--memory`` have said nothing."""
-    return replace(run, memory="all") if run.memory == "auto" else run
-
-
-def with_memory_of(config: C, run: C) -> C:
-    """Return the settings with the memory that is left open filled in from a run's."""
-    return replace(config, memory=run.memory) if config.memory == "auto" else config
-
-
-def held_bytes(config: PretrainConfig | FinetuneConfig, n_bytes: int) -> int:
-    """Return what may be held of rows of ``n_bytes``, 0 if they all stay in memory."""
-    size = memory.size_of(config.memory) or n_bytes
-    return 0 if n_bytes <= size else size
-
-
-def told_memory(config: PretrainConfig | FinetuneConfig) -> str:
-    """Return how rows are met that do not stay in memory."""
-    return f"rows do not stay in memory: they are read in chunks, {config.memory} held"
 
 
 # --- labels
@@ -230,6 +165,84 @@ def check_all_labels(dataset: Dataset, task: str) -> None:
 def check_labels(dataset: Dataset, split: str, classes: AnyArray) -> None:
     """Check that a split has labels, and none but of these classes."""
     targets(read_labels(dataset, split), classes, dataset.preparation.names)
+
+
+def tuning_rows(
+    dataset: Dataset, stack: Stack, train: Bounds, comm: Communicator, far: bool
+) -> Labelled:
+    """Return rows to fine-tune on, from one to another, and some to validate. Local.
+
+    They stay in the data set if they are ``far``. Of a predictor the targets of both
+    follow, of others None. A ``DataError`` says that sigmoid units see other values
+    than they can give.
+    """
+    mine, path = ("train", *train), dataset.path
+    rows = DataRows(path, *mine) if far else dataset.compact_rows(*mine)
+    check_range(rows, stack.shapes[0].visible, dataset.path)
+    predicts = isinstance(stack, Predictor)
+    known = labelled_splits(dataset) if predicts else dataset.splits
+    part = ("train", 0, 0)  # no rows, but all columns
+    if "validation" in known:
+        n_rows = dataset.n_samples("validation")
+        part = ("validation", *validation_rows(n_rows, comm))
+    validation = DataRows(path, *part) if far else dataset.rows(*part)
+    if not isinstance(stack, Predictor):
+        return rows, validation, None
+    made = FarTargets if far else targets
+    wanted, measured = (
+        made(read_labels(dataset, *place), stack.classes) for place in (mine, part)
+    )
+    return rows, validation, (wanted, measured)
+
+
+# --- the data set of a run
+
+
+def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
+    """Return the data set a run was trained on, checked to be the same one. Local.
+
+    ``data`` says where it is now; by default it is where it was. A ``DataError`` says:
+    missing, damaged, changed, or not the data that the run was trained on.
+    """
+    trained_on = directory.section("data")
+    path = data or Path(trained_on.get("path", ""))
+    if not path.is_file():
+        raise DataError(
+            f"the data set of the run must be there; {path} is not a file. Say where "
+            "it is now with --data FILE."
+        )
+    with Dataset.open(path) as dataset:
+        if dataset.digest != trained_on.get("digest"):
+            raise DataError(
+                f"{path} must be the data set of the run, {trained_on.get('name')!r} "
+                f"with digest {str(trained_on.get('digest'))[:12]}; found "
+                f"{dataset.name!r} with {dataset.digest[:12]}. Give the right --data."
+            )
+        dataset.ensure(trained_on.get("stamp", []))
+    return path
+
+
+def data_to_use(directory: RunDirectory, data: Path | None) -> Path:
+    """Return a data set of the user's choice, or the one a run was trained on. Local.
+
+    A ``DataError`` says that it is missing, damaged, or changed.
+    """
+    if data is None:
+        return data_of_run(directory, None)
+    with Dataset.open(data, like=directory.path) as dataset:
+        dataset.ensure()
+    return data
+
+
+def training_data(directory: RunDirectory, data: Path) -> Path | None:
+    """Return the data set a run was trained on: this one, or where it was. Local.
+
+    None if it is neither.
+    """
+    for path in (data, None):
+        with suppress(DataError):
+            return data_of_run(directory, path)
+    return None
 
 
 # --- data like those of a run

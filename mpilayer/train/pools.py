@@ -7,16 +7,21 @@ What is in a pool follows from settings and addresses alone, never from the rank
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from mpilayer import memory
 from mpilayer.arrays import AnyArray, Array32, StoredRows, row_blocks
+from mpilayer.config import FinetuneConfig, PretrainConfig
 from mpilayer.errors import ConfigError
 from mpilayer.far import FarRows, RowFile
 from mpilayer.parallel.comm import wait_until
 from mpilayer.parallel.team import ALONE, Team
 from mpilayer.rng import stream
+
+C = TypeVar("C", PretrainConfig, FinetuneConfig)
 
 CHUNKS = 8
 """Chunks of a pool: a minibatch has rows of so many places."""
@@ -54,6 +59,38 @@ def check_held(
             f"more, for {what}; that is {-(-need // 1024)}K, and {held // 1024}K are "
             "given. Give more, or a smaller --minibatch."
         )
+
+
+def memory_for(asked: str, need: int, ranks: int) -> str:
+    """Return ``--memory``, decided where that is left to this machine.
+
+    A rank needs so many bytes if all rows stay in memory; so many ranks are here.
+    """
+    if asked != "auto":
+        return asked
+    left = memory.available(ranks)
+    return "all" if left is None or need <= left else f"{left >> 21}M"
+
+
+def memory_of(run: C) -> C:
+    """Return a run's settings; those from before ``--memory`` have said nothing."""
+    return replace(run, memory="all") if run.memory == "auto" else run
+
+
+def with_memory_of(config: C, run: C) -> C:
+    """Return the settings with the memory that is left open filled in from a run's."""
+    return replace(config, memory=run.memory) if config.memory == "auto" else config
+
+
+def held_bytes(config: PretrainConfig | FinetuneConfig, n_bytes: int) -> int:
+    """Return what may be held of rows of ``n_bytes``, 0 if they all stay in memory."""
+    size = memory.size_of(config.memory) or n_bytes
+    return 0 if n_bytes <= size else size
+
+
+def how_rows_are_met(config: PretrainConfig | FinetuneConfig) -> str:
+    """Return how rows are met that do not stay in memory, for the start of a log."""
+    return f"rows do not stay in memory: they are read in chunks, {config.memory} held"
 
 
 def shuffled(
