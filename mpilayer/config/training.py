@@ -8,6 +8,7 @@ from mpilayer.config.fields import FieldError, Settings, of_others, option, per_
 from mpilayer.errors import unknown
 
 TASKS = ("autoencode", "classify", "regress")
+COURSES = ("constant", "exponential", "cosine", "linear")
 SCHEDULES = ("lockstep", "async", "greedy", "simulate", "replay:FILE")
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
@@ -202,6 +203,26 @@ class FinetuneConfig(Settings):
     )
     learning_rate_decay: float = option(
         1.0, "factor on the learning rate after each epoch", above=0, most=1
+    )
+    learning_rate_schedule: str = option(
+        "constant",
+        "course of the learning rate: exponential: by --learning-rate-decay; cosine, "
+        "linear: to 0 at the last of the epochs",
+        choices=COURSES,
+    )
+    warm_up: int = option(
+        0, "epochs over which the learning rate rises from 0 linearly", least=0
+    )
+    average: float = option(
+        0.0,
+        "factor F of the exponential average of the weights, a step: a ← F a + (1 − F) "
+        "w; it is the model then; 0: the weights themselves",
+        least=0,
+        below=1,
+    )
+    augment: str = option(
+        "none",
+        "shift:N: images are shifted by up to N pixels each way, anew every epoch",
     )
     loss: str = option(
         "squared",

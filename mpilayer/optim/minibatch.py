@@ -123,7 +123,8 @@ class Adam(Optimizer):
         # ε is compared with the corrected second moment, as in the paper's text.
         epsilon = np.float32(self.epsilon * correction)
         b1, b2 = np.float32(self.beta1), np.float32(self.beta2)
-        for p, g, m, v in _blocks(parameters, gradient, where, *self.state.values()):
+        moments = (self.state["first_moment"], self.state["second_moment"])
+        for p, g, m, v in _blocks(parameters, gradient, where, *moments):
             scratch = self._scratch[: len(g)]
             np.multiply(g, 1 - b1, out=scratch)  # m ← β₁ m + (1 − β₁) g
             m *= b1
@@ -137,6 +138,39 @@ class Adam(Optimizer):
             np.divide(m, scratch, out=scratch)
             scratch *= rate
             p -= scratch
+
+
+class Averaged(Optimizer):
+    """Another optimizer, with the exponential average of what it comes to.
+
+    a ← F a + (1 − F) p after every step; F is smaller in the first ones.
+    """
+
+    def __init__(self, optimizer: Optimizer, factor: float, size: int) -> None:
+        super().__init__(optimizer.scale)
+        self._optimizer, self._factor = optimizer, factor
+        self.state = optimizer.state
+        self.state["average"] = np.zeros(size, np.float32)
+
+    def set_rate(self, learning_rate: float) -> None:
+        """Change the learning rate."""
+        self._optimizer.set_rate(learning_rate)
+        self.scale = self._optimizer.scale
+
+    def start_step(self) -> None:
+        """Note that a new minibatch begins."""
+        super().start_step()
+        self._optimizer.steps = self.steps
+
+    def update(self, parameters: Array32, gradient: Array32, where: slice) -> None:
+        """Change a part of the parameters, and of the average."""
+        self._optimizer.update(parameters, gradient, where)
+        factor = min(self._factor, self.steps / (10 + self.steps))
+        blocks = _blocks(parameters, gradient, where, self.state["average"])
+        for p, g, a in blocks:
+            np.subtract(p, a, out=g)
+            g *= np.float32(1 - factor)
+            a += g
 
 
 DEFAULT_RATES: Mapping[str, float] = {"sgd": 0.001, "momentum": 0.0002, "adam": 0.001}

@@ -20,7 +20,13 @@ from mpilayer.errors import TrainingError
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.losses import SOFTMAX
-from mpilayer.optim.minibatch import DEFAULT_RATES, Optimizer, make_optimizer
+from mpilayer.optim.minibatch import (
+    DEFAULT_RATES,
+    Averaged,
+    Optimizer,
+    make_optimizer,
+)
+from mpilayer.optim.course import course
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.team import ALONE, Team
 from mpilayer.partition import shard_bounds
@@ -32,7 +38,7 @@ from mpilayer.train.evaluate import (
 )
 from mpilayer.train.groups import RowGroups
 from mpilayer.train.slices import OwnSlices
-from mpilayer.train.strata import Dropout, Strata
+from mpilayer.train.strata import Dropout, Shifts, Strata
 
 # Validation rows are measured in blocks of so many.
 _BLOCK = 500
@@ -97,6 +103,8 @@ class FinetuneState:
         self.optimizer = self.new_optimizer(stack.parameters.vector.size)
         self.best_error = float("inf")
         self.best_epoch = 0
+        if config.average:
+            self.optimizer.state["average"][:] = stack.parameters.vector
         self.best: Array32 = stack.parameters.vector.copy()
         self.last: Array32 | None = None
         if self._team.size > 1:
@@ -138,8 +146,16 @@ class FinetuneState:
     @property
     def learning_rate(self) -> float:
         """That of the epoch that comes next."""
-        rate = self.config.learning_rate or DEFAULT_RATES[self.config.optimizer]
-        return rate * float(self.config.learning_rate_decay**self.epoch)
+        return self.rate_at(self.epoch)
+
+    def rate_at(self, epochs: float) -> float:
+        """Return the learning rate after so many epochs."""
+        config = self.config
+        rate = config.learning_rate or DEFAULT_RATES[config.optimizer]
+        if config.learning_rate_schedule in ("constant", "exponential"):
+            epochs = np.floor(epochs)
+        part = course(config.learning_rate_schedule, epochs, config.epochs, config.warm_up)
+        return rate * part * float(config.learning_rate_decay**int(epochs))
 
     @property
     def dropout(self) -> Dropout:
@@ -148,6 +164,15 @@ class FinetuneState:
         parts = (config.input_dropout, *[config.dropout] * (len(steps) - 1))
         widths = tuple(n_in for n_in, _, _ in steps)
         return Dropout(parts, widths, config.minibatch, config.seed)
+
+    @property
+    def shifts(self) -> Shifts | None:
+        """How images are moved."""
+        if self.config.augment == "none":
+            return None
+        most = int(self.config.augment.split(":")[1])
+        side = int(self.stack.shapes[0].n_visible ** 0.5)
+        return Shifts(most, side, side, self.config.minibatch, self.config.seed)
 
     @property
     def out_of_patience(self) -> bool:
@@ -166,7 +191,15 @@ class FinetuneState:
 
     def new_optimizer(self, size: int) -> Optimizer:
         """Return the configured optimizer for so many parameters."""
-        return make_optimizer(self.config.optimizer, size, self.learning_rate)
+        optimizer = make_optimizer(self.config.optimizer, size, self.learning_rate)
+        if self.config.average:
+            optimizer = Averaged(optimizer, self.config.average, size)
+        return optimizer
+
+    @property
+    def model(self) -> Array32:
+        """The vector of parameters that is the model: the average, if there is one."""
+        return self.optimizer.state.get("average", self.stack.parameters.vector)
 
     def leave(self) -> None:
         """Take all out of shared memory, which may be given back then. Collective."""
@@ -196,7 +229,7 @@ class FinetuneState:
             self.best_error = min(self.best_error, validation_error)
             self.best_epoch = self.epoch
             if self._team.is_head:
-                self.best[:] = self.stack.parameters.vector
+                self.best[:] = self.model
             self._team.barrier()
 
     def end(self) -> None:
@@ -292,7 +325,14 @@ def finetune(
     new, n_slices = state.new_optimizer, config.slices or 1
     own = OwnSlices(stack, state.optimizer, new, groups, n_slices)
     training = Backpropagation(stack, own, groups, state.loss, config.minibatch)
-    measure = partial(_error, stack, validation, measured, groups.comm)
+    def measure() -> float:
+        now = stack.parameters.vector
+        stack.move(state.model)
+        try:
+            return _error(stack, validation, measured, groups.comm)
+        finally:
+            stack.move(now)
+
     own.take()
     if state.epoch == 0:
         state.note(measure())
@@ -324,8 +364,8 @@ def _epoch(
 ) -> None:
     """Pass once over the rows; then all is whole. Collective."""
     config, dropout, epoch = state.config, state.dropout, state.epoch
-    own.optimizer.set_rate(state.learning_rate)
-    own.decay = state.learning_rate * config.weight_decay
+    shifts = state.shifts
+    n_steps = -(-strata.n_rows // config.minibatch)
     (train, wanted), met = rows, deque[Minibatch]()
     chosen = enumerate(
         zip(
@@ -338,6 +378,8 @@ def _epoch(
     def meet() -> None:
         for step, (where, n) in islice(chosen, 1):
             visible = train[where]
+            if shifts is not None:
+                visible = shifts.apply(visible, strata.first, epoch, step)
             target = visible if wanted is train else wanted[where]
             masks = partial(dropout.mask, epoch=epoch, step=step)
             met.append(training.meet(step, n, strata.first, (visible, target), masks))
@@ -345,7 +387,10 @@ def _epoch(
     training.begin()
     meet()
     training.barrier()
-    while met:
+    for number in range(n_steps):
+        rate = state.rate_at(epoch + (number + 0.5) / n_steps)
+        own.optimizer.set_rate(rate)
+        own.decay = rate * config.weight_decay
         state.step(training, met.popleft(), meet)
     own.give()
     training.barrier()

@@ -100,3 +100,34 @@ class Dropout:
         threshold = min(round(self.parts[k] * _LEVELS), _LEVELS - 1)
         stays = np.float32(_LEVELS / (_LEVELS - threshold))
         return np.multiply(drawn >= threshold, stays, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """Images moved by up to ``most`` pixels each way; what comes in is zero."""
+
+    most: int
+    height: int
+    width: int
+    minibatch: int
+    seed: int
+
+    def apply(self, rows: Array32, first: int, epoch: int, step: int) -> Array32:
+        """Return rows (n, height * width), from place ``first`` of the minibatch."""
+        rng = stream(self.seed, "shifts", epoch, step)
+        drawn = rng.integers(-self.most, self.most + 1, size=(self.minibatch, 2))
+        own = drawn[first : first + len(rows)]
+        images = rows.reshape(len(rows), self.height, self.width)
+        moved = np.zeros_like(images)
+        span = range(-self.most, self.most + 1)
+        for down in span:
+            for right in span:
+                chosen = np.flatnonzero((own[:, 0] == down) & (own[:, 1] == right))
+                to, of = _overlap(down, self.height), _overlap(-down, self.height)
+                there, here = _overlap(right, self.width), _overlap(-right, self.width)
+                moved[chosen, to, there] = images[chosen, of, here]
+        return moved.reshape(rows.shape)
+
+
+def _overlap(by: int, size: int) -> slice:
+    return slice(max(by, 0), size + min(by, 0))
