@@ -141,15 +141,16 @@ class Adam(Optimizer):
 
 
 class Averaged(Optimizer):
-    """Another optimizer, with the exponential average of what it comes to.
+    """Another optimizer, with the exponential average of the parameters it finds.
 
-    a ← F a + (1 − F) p after every step; F is smaller in the first ones.
+    a ← F a + (1 − F) p after every step; Polyak and Juditsky 1992 have the mean of all.
+    In step t F is t / (10 + t) at most: the first parameters are soon forgotten.
     """
 
     def __init__(self, optimizer: Optimizer, factor: float, size: int) -> None:
         super().__init__(optimizer.scale)
         self._optimizer, self._factor = optimizer, factor
-        self.state = optimizer.state
+        self.state = optimizer.state  # one for both: its vectors may be moved
         self.state["average"] = np.zeros(size, np.float32)
 
     def set_rate(self, learning_rate: float) -> None:
@@ -166,8 +167,8 @@ class Averaged(Optimizer):
         """Change a part of the parameters, and of the average."""
         self._optimizer.update(parameters, gradient, where)
         factor = min(self._factor, self.steps / (10 + self.steps))
-        blocks = _blocks(parameters, gradient, where, self.state["average"])
-        for p, g, a in blocks:
+        average = self.state["average"]
+        for p, g, a in _blocks(parameters, gradient, where, average):
             np.subtract(p, a, out=g)
             g *= np.float32(1 - factor)
             a += g
@@ -177,17 +178,23 @@ DEFAULT_RATES: Mapping[str, float] = {"sgd": 0.001, "momentum": 0.0002, "adam": 
 """Names of the fine-tuning optimizers, and their usual learning rates."""
 
 
-def make_optimizer(name: str, size: int, learning_rate: float) -> Optimizer:
+def make_optimizer(
+    name: str, size: int, learning_rate: float, average: float = 0.0
+) -> Optimizer:
     """Return a fine-tuning optimizer for ``size`` parameters.
 
     ``sgd`` is plain descent on the summed gradient (Santara et al. 2016 §4),
-    ``momentum`` the same with momentum 0.9, ``adam`` Adam.
+    ``momentum`` the same with momentum 0.9, ``adam`` Adam. With a factor ``average``
+    its state has an average of the parameters, which should begin as they do.
 
     Raises
     ------
     ConfigError
         There is no such optimizer.
     """
+    if average:
+        own = make_optimizer(name, size, learning_rate)
+        return Averaged(own, average, size)
     if name == "sgd":
         return PlainDescent(learning_rate)
     if name == "momentum":

@@ -12,8 +12,10 @@ from mpilayer.arrays import Array32, StoredRows
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError, TrainingError
+from mpilayer.models.initial import first_stack
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.numerics.losses import check_loss
+from mpilayer.optim.course import BY_THE_END
 from mpilayer.optim.minibatch import DEFAULT_RATES
 from mpilayer.parallel.team import check_room
 from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas, saving
@@ -24,6 +26,7 @@ from mpilayer.runs.outcome import conclude_finetuning
 from mpilayer.runs.rows import (
     Facts,
     check_all_labels,
+    check_images,
     check_range,
     classes_of,
     data_facts,
@@ -40,7 +43,6 @@ from mpilayer.train.finetune import (
     FinetuneRecord,
     FinetuneState,
     finetune,
-    first_stack,
     validation_rows,
 )
 from mpilayer.train.groups import (
@@ -114,6 +116,13 @@ class Finetuning(Training[FinetuneConfig]):
             if self.config.parallel == "auto"
             else self.config.parallel,
         )
+        schedule, epochs = before.learning_rate_schedule, before.epochs
+        if schedule in BY_THE_END and epochs != self.config.epochs:
+            raise ConfigError(
+                f"the number of epochs decides every rate of --learning-rate-schedule "
+                f"{schedule}; --epochs was {epochs}, is {self.config.epochs}. Leave it "
+                "out, or start again from the pre-trained stack with --replace."
+            )
         check_same(before, self.config, _HARMLESS)
         return self._checked()
 
@@ -129,9 +138,11 @@ class Finetuning(Training[FinetuneConfig]):
         return Terms(path, config, self._facts_of(path, config))
 
     def _facts_of(self, data: Path, config: FinetuneConfig) -> Facts:
-        if config.task != "autoencode":
-            with Dataset.open(data) as dataset:
+        with Dataset.open(data) as dataset:
+            if config.task != "autoencode":
                 check_all_labels(dataset, config.task)
+            if config.shift is not None:
+                check_images(dataset, *config.shift)
         return data_facts(data, config.minibatch)
 
     def _settings(self) -> FinetuneConfig:

@@ -5,10 +5,12 @@ See :mod:`mpilayer.train.backpropagation` for how they share a minibatch, and
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from math import isqrt
 from time import perf_counter
 from typing import Any
 
@@ -17,20 +19,13 @@ import numpy as np
 from mpilayer.arrays import AnyArray, Array32, StoredRows, row_blocks
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import TrainingError
-from mpilayer.models.base import LayerShape
-from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
+from mpilayer.models.stack import Predictor, Stack
 from mpilayer.numerics.losses import SOFTMAX
-from mpilayer.optim.minibatch import (
-    DEFAULT_RATES,
-    Averaged,
-    Optimizer,
-    make_optimizer,
-)
 from mpilayer.optim.course import course
+from mpilayer.optim.minibatch import DEFAULT_RATES, Optimizer, make_optimizer
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.team import ALONE, Team
 from mpilayer.partition import shard_bounds
-from mpilayer.rng import stream
 from mpilayer.train.backpropagation import Backpropagation, Minibatch
 from mpilayer.train.evaluate import (
     prediction_error,
@@ -42,7 +37,6 @@ from mpilayer.train.strata import Dropout, Shifts, Strata
 
 # Validation rows are measured in blocks of so many.
 _BLOCK = 500
-_GAINS = {"sigmoid": 4.0, "relu": 2.0**0.5}
 
 
 @dataclass(frozen=True)
@@ -104,7 +98,7 @@ class FinetuneState:
         self.best_error = float("inf")
         self.best_epoch = 0
         if config.average:
-            self.optimizer.state["average"][:] = stack.parameters.vector
+            self.model[:] = stack.parameters.vector
         self.best: Array32 = stack.parameters.vector.copy()
         self.last: Array32 | None = None
         if self._team.size > 1:
@@ -145,17 +139,15 @@ class FinetuneState:
 
     @property
     def learning_rate(self) -> float:
-        """That of the epoch that comes next."""
-        return self.rate_at(self.epoch)
+        """That of the settings, which the course of the rate is a part of."""
+        return self.config.learning_rate or DEFAULT_RATES[self.config.optimizer]
 
-    def rate_at(self, epochs: float) -> float:
-        """Return the learning rate after so many epochs."""
+    def rate_after(self, epochs: float) -> float:
+        """Return the learning rate that holds after so many epochs."""
         config = self.config
-        rate = config.learning_rate or DEFAULT_RATES[config.optimizer]
-        if config.learning_rate_schedule in ("constant", "exponential"):
-            epochs = np.floor(epochs)
-        part = course(config.learning_rate_schedule, epochs, config.epochs, config.warm_up)
-        return rate * part * float(config.learning_rate_decay**int(epochs))
+        decay, warm_up = config.learning_rate_decay, config.warm_up
+        total, schedule = config.epochs, config.learning_rate_schedule
+        return self.learning_rate * course(schedule, epochs, total, decay, warm_up)
 
     @property
     def dropout(self) -> Dropout:
@@ -167,12 +159,14 @@ class FinetuneState:
 
     @property
     def shifts(self) -> Shifts | None:
-        """How images are moved."""
-        if self.config.augment == "none":
+        """How images move, square ones if nothing else is said; None if they do not."""
+        config = self.config
+        if config.shift is None:
             return None
-        most = int(self.config.augment.split(":")[1])
-        side = int(self.stack.shapes[0].n_visible ** 0.5)
-        return Shifts(most, side, side, self.config.minibatch, self.config.seed)
+        most, height, width = config.shift
+        side = isqrt(self.stack.shapes[0].n_visible)
+        shape = (height or side, width or side)
+        return Shifts(most, *shape, config.minibatch, config.seed)
 
     @property
     def out_of_patience(self) -> bool:
@@ -191,15 +185,24 @@ class FinetuneState:
 
     def new_optimizer(self, size: int) -> Optimizer:
         """Return the configured optimizer for so many parameters."""
-        optimizer = make_optimizer(self.config.optimizer, size, self.learning_rate)
-        if self.config.average:
-            optimizer = Averaged(optimizer, self.config.average, size)
-        return optimizer
+        config = self.config
+        name, average = config.optimizer, config.average
+        return make_optimizer(name, size, self.learning_rate, average)
 
     @property
     def model(self) -> Array32:
-        """The vector of parameters that is the model: the average, if there is one."""
+        """The parameters that count: the average, if there is one."""
         return self.optimizer.state.get("average", self.stack.parameters.vector)
+
+    @contextmanager
+    def as_model(self) -> Iterator[None]:
+        """Let the stack be the model, to be measured. Local."""
+        trained = self.stack.parameters.vector
+        self.stack.move(self.model)
+        try:
+            yield
+        finally:
+            self.stack.move(trained)
 
     def leave(self) -> None:
         """Take all out of shared memory, which may be given back then. Collective."""
@@ -258,34 +261,6 @@ class FinetuneState:
         ).of_all_ranks()
 
 
-def first_stack(
-    config: FinetuneConfig,
-    shapes: Sequence[LayerShape],
-    pretrained: DeepAutoencoder | None = None,
-    labels: AnyArray | None = None,
-    classes: AnyArray | None = None,
-) -> Stack:
-    """Return what is going to be trained, as it is before the first epoch.
-
-    It begins with what is ``pretrained``, if anything. With ``labels``, those of all
-    training rows, it predicts them, or which of the ``classes`` they are.
-    """
-    if labels is None or classes is None:
-        if pretrained is not None:
-            return pretrained
-        stack = DeepAutoencoder(shapes)
-        random_weights(stack, config.seed)
-        return stack
-    model = Predictor(shapes, classes)
-    random_weights(model, config.seed, 0 if pretrained is None else len(shapes))
-    if pretrained is not None:
-        model.take_encoder(pretrained)
-    if not len(classes):
-        # Numbers may lie far from zero; the weights are for what differs.
-        model.parameters[f"bias_{len(shapes)}"][:] = labels.mean(dtype=np.float64)
-    return model
-
-
 def finetune(
     state: FinetuneState,
     strata: Strata,
@@ -325,13 +300,10 @@ def finetune(
     new, n_slices = state.new_optimizer, config.slices or 1
     own = OwnSlices(stack, state.optimizer, new, groups, n_slices)
     training = Backpropagation(stack, own, groups, state.loss, config.minibatch)
+
     def measure() -> float:
-        now = stack.parameters.vector
-        stack.move(state.model)
-        try:
+        with state.as_model():
             return _error(stack, validation, measured, groups.comm)
-        finally:
-            stack.move(now)
 
     own.take()
     if state.epoch == 0:
@@ -363,23 +335,18 @@ def _epoch(
     rows: tuple[Array32 | StoredRows, Array32 | StoredRows],
 ) -> None:
     """Pass once over the rows; then all is whole. Collective."""
-    config, dropout, epoch = state.config, state.dropout, state.epoch
-    shifts = state.shifts
-    n_steps = -(-strata.n_rows // config.minibatch)
+    config, epoch = state.config, state.epoch
+    dropout, shifts = state.dropout, state.shifts
     (train, wanted), met = rows, deque[Minibatch]()
-    chosen = enumerate(
-        zip(
-            strata.minibatches(config.seed, epoch, config.minibatch),
-            strata.sizes(config.minibatch),
-            strict=True,
-        )
-    )
+    sizes = list(strata.sizes(config.minibatch))
+    minibatches = strata.minibatches(config.seed, epoch, config.minibatch)
+    chosen = enumerate(zip(minibatches, sizes, strict=True))
 
     def meet() -> None:
         for step, (where, n) in islice(chosen, 1):
             visible = train[where]
             if shifts is not None:
-                visible = shifts.apply(visible, strata.first, epoch, step)
+                visible = shifts.moved(visible, strata.first, epoch, step)
             target = visible if wanted is train else wanted[where]
             masks = partial(dropout.mask, epoch=epoch, step=step)
             met.append(training.meet(step, n, strata.first, (visible, target), masks))
@@ -387,29 +354,14 @@ def _epoch(
     training.begin()
     meet()
     training.barrier()
-    for number in range(n_steps):
-        rate = state.rate_at(epoch + (number + 0.5) / n_steps)
+    for step in range(len(sizes)):
+        rate = state.rate_after(epoch + (step + 0.5) / len(sizes))
         own.optimizer.set_rate(rate)
         own.decay = rate * config.weight_decay
         state.step(training, met.popleft(), meet)
     own.give()
     training.barrier()
     state.epoch += 1
-
-
-def random_weights(stack: Stack, seed: int, first: int = 0) -> None:
-    """Give the steps from ``first`` on random weights, and biases of zero.
-
-    Notes
-    -----
-    Normal, variance g² · 2 / (inputs + outputs): Glorot and Bengio 2010. The gain g is
-    that of the step's activation: 4 for sigmoid, whose slope is ¼ at zero; √2 for relu.
-    """
-    for k, (n_in, n_out, kind) in list(enumerate(stack.steps))[first:]:
-        deviation = _GAINS.get(kind, 1.0) * np.sqrt(2 / (n_in + n_out))
-        drawn = stream(seed, "finetune weights", k).standard_normal((n_in, n_out), "f")
-        np.multiply(drawn, np.float32(deviation), out=stack.parameters[f"weights_{k}"])
-        stack.parameters[f"bias_{k}"][:] = 0
 
 
 def validation_rows(n_rows: int, comm: Communicator) -> tuple[int, int]:

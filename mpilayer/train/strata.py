@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.partition import shard_bounds
@@ -104,7 +105,10 @@ class Dropout:
 
 @dataclass(frozen=True)
 class Shifts:
-    """Images moved by up to ``most`` pixels each way; what comes in is zero."""
+    """Images moved by up to ``most`` pixels each way; where they have left it is 0.
+
+    Every rank draws the moves of the whole ``minibatch``, and takes its part.
+    """
 
     most: int
     height: int
@@ -112,22 +116,17 @@ class Shifts:
     minibatch: int
     seed: int
 
-    def apply(self, rows: Array32, first: int, epoch: int, step: int) -> Array32:
-        """Return rows (n, height * width), from place ``first`` of the minibatch."""
-        rng = stream(self.seed, "shifts", epoch, step)
-        drawn = rng.integers(-self.most, self.most + 1, size=(self.minibatch, 2))
-        own = drawn[first : first + len(rows)]
-        images = rows.reshape(len(rows), self.height, self.width)
-        moved = np.zeros_like(images)
-        span = range(-self.most, self.most + 1)
-        for down in span:
-            for right in span:
-                chosen = np.flatnonzero((own[:, 0] == down) & (own[:, 1] == right))
-                to, of = _overlap(down, self.height), _overlap(-down, self.height)
-                there, here = _overlap(right, self.width), _overlap(-right, self.width)
-                moved[chosen, to, there] = images[chosen, of, here]
-        return moved.reshape(rows.shape)
+    def moved(self, rows: Array32, first: int, epoch: int, step: int) -> Array32:
+        """Return copies of rows (n_samples, height * width) that have moved.
 
-
-def _overlap(by: int, size: int) -> slice:
-    return slice(max(by, 0), size + min(by, 0))
+        They are those from ``first`` on of the minibatch ``step`` of that epoch.
+        """
+        rng, most = stream(self.seed, "shifts", epoch, step), self.most
+        drawn = rng.integers(-most, most + 1, size=(self.minibatch, 2))
+        n, shape = len(rows), (self.height, self.width)
+        images = rows.reshape(n, *shape)
+        wide = np.pad(images, ((0, 0), (most, most), (most, most)))
+        windows = sliding_window_view(wide, shape, (1, 2))
+        down, right = drawn[first : first + n].T
+        found: Array32 = windows[np.arange(n), most - down, most - right]
+        return found.reshape(rows.shape)

@@ -5,10 +5,11 @@ import pytest
 
 from mpilayer.config import FinetuneConfig
 from mpilayer.models.base import LayerShape
+from mpilayer.models.initial import random_weights
 from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.evaluate import prediction_error, reconstruction_error, targets
-from mpilayer.train.finetune import FinetuneState, finetune, random_weights
+from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.groups import RowGroups
 from mpilayer.train.strata import Strata
 from tests.support import plain
@@ -190,13 +191,10 @@ def test_a_state_goes_on_where_another_stood(optimizer, task):
     ("optimizer", "usual"), [("sgd", 0.001), ("momentum", 0.0002), ("adam", 0.001)]
 )
 def test_learning_rates(optimizer, usual):
-    state, rates = (
-        make(optimizer=optimizer, learning_rate=0.0, learning_rate_decay=0.5),
-        [],
-    )
-    for state.epoch in range(3):
-        rates.append(state.learning_rate)
-    assert rates == [usual, usual / 2, usual / 4]
+    falling = {"learning_rate": 0.0, "learning_rate_decay": 0.5}
+    state = make(optimizer=optimizer, **falling)
+    rates = [state.rate_after(epochs) for epochs in (0, 0.99, 1, 2.5)]
+    assert rates == [usual, usual, usual / 2, usual / 4]
 
 
 @pytest.mark.parametrize("first", [0, 2])
