@@ -209,6 +209,7 @@ class FinetuneConfig(Settings):
         "course of the learning rate: constant; exponential: by --learning-rate-decay, "
         "and so if that is below 1; cosine, linear: to 0 at the last of the epochs",
         choices=COURSES,
+        metavar="NAME",
     )
     warm_up: int = option(
         0, "first epochs, in which the learning rate rises from 0 linearly", least=0
