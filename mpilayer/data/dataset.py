@@ -12,7 +12,7 @@ scaling comes after that. Version 3 may have other narrow types, see
 """
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from mpilayer.data.table import (
     Progress,
     Unit,
     check_finite,
+    counted,
     slab_rows,
 )
 from mpilayer.errors import ConfigError, DataError
@@ -85,16 +86,15 @@ def write_dataset(
     version = 1 + (bool(preparation) or any(s.is_real for s in splits.values()))
     if splits["train"].x.dtype not in (np.uint8, np.float32) or offset:
         version = 3
-    n_bytes, done = sum(split.x.nbytes for split in splits.values()), 0
+    n_bytes = sum(split.x.nbytes for split in splits.values())
+    written = counted(progress, "writing", n_bytes)
     with hdf5.create(path, kind=KIND, version=version) as file:
         hdf5.set_text(file, "name", name)
         hdf5.set_text(file, "origin", origin)
         for split_name in SPLITS:
             if split_name in splits:
                 group = file.create_group(split_name)
-                for n_written in _write_split(group, splits[split_name], unit):
-                    done += n_written
-                    progress("writing", done, n_bytes)
+                _write_split(group, splits[split_name], unit, written)
         preparation.store(file)
 
 
@@ -379,20 +379,19 @@ def _check_splits(splits: Mapping[str, Split]) -> None:
             )
 
 
-def _write_split(group: Any, split: Split, unit: Unit) -> Iterator[int]:
-    """Write a split into its group of an open file; yield bytes as they are written."""
-    n, n_visible = split.x.shape
-    dtype = split.x.dtype
+def _write_split(
+    group: Any, split: Split, unit: Unit, written: Callable[[int], None]
+) -> None:
+    """Write a split into its group of an open file, and tell of bytes ``written``."""
+    (n, n_visible), dtype = split.x.shape, split.x.dtype
     chunk = min(n, max(1, _CHUNK_BYTES // (n_visible * dtype.itemsize)))
-    # Floats hardly shrink, and would take longer to read.
-    whole = dtype.kind in "iu"
-    packing = {"compression": "gzip", "compression_opts": 4} if whole else {}
-    form = {"chunks": (chunk, n_visible), "fletcher32": True, **packing}
+    form = {"chunks": (chunk, n_visible), "fletcher32": True}
+    if dtype.kind != "f":  # floats hardly shrink, and would take longer to read
+        form |= {"compression": "gzip", "compression_opts": 4}
     x = group.create_dataset("x", split.x.shape, dtype, **form)
     for rows in row_blocks(n, chunk):
-        block = split.x[rows]
-        x[rows] = block
-        yield block.nbytes
+        x[rows] = block = split.x[rows]
+        written(block.nbytes)
     x.attrs["scale"] = unit.scale
     if unit.offset:
         x.attrs["offset"] = unit.offset

@@ -14,7 +14,7 @@ from mpilayer.data.patches import draw, into_range, n_positions, whiten
 from mpilayer.data.preparation import Preparation, Scaling
 from mpilayer.data.sources import Names, Source, read_source
 from mpilayer.data.split import Split, set_apart
-from mpilayer.data.table import Progress, Unit, Values, to_float32
+from mpilayer.data.table import Progress, Unit, Values, counted, to_float32
 from mpilayer.errors import ConfigError, DataError, RunWarning
 from mpilayer.words import few
 
@@ -119,7 +119,11 @@ def _prepare(
 
 
 def _set_apart(source: Source, config: DataConfig) -> None:
-    """Take validation and test rows out of the training rows, as many as are wished."""
+    """Take validation and test rows out of the training rows, as many as are wished.
+
+    Of the others as many stay as are wished.
+    """
+    balanced, names = not config.unbalanced, source.preparation.classes
     wanted = {"validation": config.validation, "test": config.test}
     train, n_rows = source.splits["train"], len(source.splits["train"])
     if all(wanted.values()) and sum(wanted.values()) >= n_rows:
@@ -135,10 +139,11 @@ def _set_apart(source: Source, config: DataConfig) -> None:
                 f"--{split}."
             )
         if n:
-            balanced, names = not config.unbalanced, source.preparation.classes
             train, source.splits[split] = set_apart(
                 train, n, config.seed, split, balanced, names
             )
+    if config.rows:
+        _, train = set_apart(train, config.rows, config.seed, "train", balanced, names)
     source.splits["train"] = train
 
 
@@ -162,14 +167,9 @@ def _scaled(
     if method == "none":
         return before
     train = source.splits["train"].x
-    n_bytes, done = train.nbytes * (2 if method == "standard" else 1), 0
-
-    def told(n_read: int) -> None:
-        nonlocal done
-        done += n_read
-        progress("measuring", done, n_bytes)
-
-    scaling, constant = Scaling.fit(method, Values(train, unit, told))
+    n_bytes = train.nbytes * (2 if method == "standard" else 1)
+    read = counted(progress, "measuring", n_bytes)
+    scaling, constant = Scaling.fit(method, Values(train, unit, read))
     if constant:
         names = [before.columns[k] if before.columns else str(k + 1) for k in constant]
         warnings.warn(

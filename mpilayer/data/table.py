@@ -83,6 +83,18 @@ class Unit(NamedTuple):
         return out
 
 
+def counted(progress: Progress, what: str, n_bytes: int) -> Callable[[int], None]:
+    """Return what is told of bytes as they are done, of all that are to do."""
+    done = 0
+
+    def more(n_more: int) -> None:
+        nonlocal done
+        done += n_more
+        progress(what, done, n_bytes)
+
+    return more
+
+
 class Values:
     """What the numbers of a table stand for, and ``told`` how many bytes are read."""
 
@@ -122,9 +134,9 @@ def slab_rows(array: Any, path: Path) -> int:
     DataError: a chunk does not fit into memory.
     """
     row_bytes = max(1, math.prod(array.shape[1:]) * array.dtype.itemsize)
-    chunk = (getattr(array, "chunks", None) or (1,))[0]
+    chunk = int((getattr(array, "chunks", None) or (1,))[0])
     memory.demand(chunk * row_bytes, path)
-    step = max(1, _SLAB_BYTES // (chunk * row_bytes)) * int(chunk)
+    step = max(1, _SLAB_BYTES // (chunk * row_bytes)) * chunk
     return min(step, max(1, _MOST_SLAB_BYTES // row_bytes))
 
 
