@@ -137,7 +137,7 @@ def slab_rows(array: Any, path: Path) -> int:
     chunk = int((getattr(array, "chunks", None) or (1,))[0])
     memory.demand(chunk * row_bytes, path)
     step = max(1, _SLAB_BYTES // (chunk * row_bytes)) * chunk
-    return min(step, max(1, _MOST_SLAB_BYTES // row_bytes))
+    return int(min(step, max(1, _MOST_SLAB_BYTES // row_bytes)))
 
 
 class FileRows:
