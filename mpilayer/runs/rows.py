@@ -118,11 +118,13 @@ def check_images(dataset: Dataset, most: int, height: int = 0, width: int = 0) -
         columns = dataset.preparation.columns
         height = width = image_size(n_visible, columns, dataset.origin)
     if height * width != n_visible or not height:
-        said = f"of {height} x {width}" if height else "or their shape be known"
+        wanted, found = "square images", ", a table's or not those of a square"
+        if height:
+            wanted, found = f"images of {height} x {width} pixels", ""
         raise DataError(
-            f"to be shifted, rows must be square images, {said}; those of {path} are "
-            f"{n_visible} columns. Say how high and wide they are, such as --augment "
-            f"shift:{most}:20x30, or leave it out."
+            f"to be shifted, rows must be {wanted}; {path} has {n_visible} "
+            f"columns{found}. Say how high and wide images are with --augment "
+            f"shift:{most}:HEIGHTxWIDTH, or leave it out."
         )
     if most >= min(height, width):
         raise DataError(
