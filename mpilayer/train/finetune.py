@@ -26,10 +26,7 @@ from mpilayer.parallel.team import ALONE, Team
 from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
 from mpilayer.train.backpropagation import Backpropagation, Minibatch
-from mpilayer.train.evaluate import (
-    prediction_error,
-    reconstruction_error,
-)
+from mpilayer.train.evaluate import prediction_error, reconstruction_error
 from mpilayer.train.groups import RowGroups
 from mpilayer.train.slices import OwnSlices
 from mpilayer.train.strata import Dropout, Strata
