@@ -33,6 +33,7 @@ def _fields(method: str, *others: str) -> Fields:
             *("schedule", "lag", "refresh_every", "cores", "costs", "extra_epochs"),
             *("end", "cut_short", "activations", "monitor_rows", "monitor_every"),
             "layout",
+            "memory",
             *others,
         },
         fixed={"method": method},

@@ -10,6 +10,7 @@ import numpy as np
 
 from mpilayer.config import FinetuneConfig
 from mpilayer.data.dataset import Dataset
+from mpilayer.data.far import DataRows
 from mpilayer.errors import TrainingError
 from mpilayer.models.stack import Stack
 from mpilayer.numerics.losses import check_loss
@@ -46,6 +47,15 @@ from mpilayer.train.groups import (
     idle_ranks,
     resolved,
     useful_ranks,
+)
+from mpilayer.train.pools import (
+    check_held,
+    held_bytes,
+    how_rows_are_met,
+    memory_for,
+    memory_of,
+    pool_rows,
+    with_memory_of,
 )
 from mpilayer.train.strata import Strata
 
@@ -85,12 +95,12 @@ class Finetuning(Replicated[FinetuneConfig]):
         return self._checked()
 
     def _look(self) -> _Terms:
-        before = self._settings()
+        before = memory_of(self._settings())
         if not before.slices:  # a former version's, whose ranks had rows
             before = replace(before, slices=1, parallel="rows")
         # What it has chosen by itself it keeps.
         self.config = replace(
-            self.config,
+            with_memory_of(self.config, before),
             slices=self.config.slices or before.slices,
             parallel=before.parallel
             if self.config.parallel == "auto"
@@ -108,7 +118,12 @@ class Finetuning(Replicated[FinetuneConfig]):
         config = resolved(self.config, shapes, hosts)
         check_ranks(config, shapes, hosts)
         path = data_of_run(self.directory, self.data)
-        return Terms(path, config, self._facts_of(path, config))
+        facts = self._facts_of(path, config)
+        need, here = -(-_bytes_of_rows(facts) // len(hosts)), hosts.count(hosts[0])
+        config = replace(config, memory=memory_for(config.memory, need, here))
+        if held := held_bytes(config, _bytes_of_rows(facts)):
+            check_held(held, config.minibatch, "the rows", facts.row_bytes)
+        return Terms(path, config, facts)
 
     def _facts_of(self, data: Path, config: FinetuneConfig) -> Facts:
         if config.task != "autoencode":
@@ -149,17 +164,21 @@ class Finetuning(Replicated[FinetuneConfig]):
         self._groups = RowGroups(session.comm, hosts, session.eager)
 
     def _read(self, terms: _Terms) -> _Rows:
-        config = terms.config
+        config, facts = terms.config, terms.facts
         shapes, pretrained, labels = run_shapes(self.directory)[1], None, None
         if not config.from_scratch:
             pretrained = load_stack(self.directory, pretrained=True)
-        strata = self._groups.strata(terms.facts.n_train, config.minibatch)
+        strata = self._groups.strata(facts.n_train, config.minibatch)
+        if held := held_bytes(config, _bytes_of_rows(facts)):
+            piece = pool_rows(held, facts.row_bytes) // config.minibatch
+            strata = replace(strata, piece=piece)
         with Dataset.open(terms.data) as dataset:
             if config.task != "autoencode":
                 labels = read_labels(dataset, "train")
             classes = None if labels is None else classes_of(labels, config.task)
             stack = first_stack(config, shapes, pretrained, labels, classes)
-            rows = tuning_rows(dataset, stack, strata.rows, self.session.comm)
+            comm, far = self.session.comm, bool(held)
+            rows = tuning_rows(dataset, stack, strata.rows, comm, far)
         return stack, strata, rows
 
     def _check_room(self, terms: _Terms, rows: _Rows) -> None:
@@ -189,6 +208,9 @@ class Finetuning(Replicated[FinetuneConfig]):
         state, before = FinetuneState(stack, config, groups.team), 0.0
         lines = list[dict[str, Any]]()
         self._announce(config)
+        if isinstance(train, DataRows):
+            session.say(how_rows_are_met(config))
+            session.warn(train.slow(strata.piece))
         if again:
             before, lines = self._restore(
                 state, stack.parameters, config, lambda: state.epoch
@@ -242,3 +264,8 @@ class Finetuning(Replicated[FinetuneConfig]):
         unit = record.training + record.allreduce + record.evaluating
         stops = np.array([float(self.session.must_stop(unit))])
         return bool(sum_over_ranks(self.session.comm, stops)[0])
+
+
+def _bytes_of_rows(facts: Facts) -> int:
+    """Return what all ranks hold of rows if they hold them all."""
+    return facts.n_train * facts.row_bytes + 4 * facts.n_validation * facts.n_visible

@@ -14,6 +14,7 @@ from mpilayer import files
 from mpilayer.arrays import Array32
 from mpilayer.config import PretrainConfig
 from mpilayer.data.dataset import Dataset
+from mpilayer.data.far import DataRows
 from mpilayer.errors import CheckpointError
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor
@@ -241,9 +242,8 @@ def _monitored(data: Path, config: PretrainConfig) -> Array32:
     with Dataset.open(data) as dataset:
         if "validation" not in dataset.splits:
             return np.empty((0, dataset.n_visible), np.float32)
-        rows = dataset.rows("validation")
-    result: Array32 = rows[monitored_rows(len(rows), config.monitor_rows)]
-    return result
+    rows = DataRows(data, "validation")
+    return rows[monitored_rows(len(rows), config.monitor_rows)]
 
 
 def _filled(vector: Array32, path: Path) -> bool:
