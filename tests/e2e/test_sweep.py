@@ -97,7 +97,7 @@ def test_it_goes_on_to_more_seeds_and_to_nothing_else(folder):
     kept = contents(run / "greedy")
     refuse(folder, "run try.toml --seeds 0-1", "holds a sweep already", "--replace")
     again = "run try.toml --resume auto --seeds"
-    refuse(folder, f"{again} 1-2", "not asked for: greedy/seed-0")
+    refuse(folder, f"{again} 1-2", "not asked for now: greedy/seed-0")
     words = ("greedy/seed-0: finetune.epochs was 2, is 5", "experiment.toml --resume")
     refuse(folder, f"{again} 0-1 --set finetune.epochs=5", *words)
     text = told(folder, f"{again} 0-2")
@@ -110,9 +110,10 @@ def test_it_goes_on_to_more_seeds_and_to_nothing_else(folder):
     after = contents(run)
     changing = {"report.html", "complete"}
     assert {k for k in before if before[k] != after.get(k)} <= changing
-    (run / "greedy" / "seed-0" / "mine.txt").write_text("precious")
-    refuse(folder, "run try.toml --replace", "greedy/seed-0/mine.txt")
-    (run / "greedy" / "seed-0" / "mine.txt").unlink()
+    for place in ("mine.txt", "greedy/mine.txt", "greedy/seed-0/mine.txt"):
+        (run / place).write_text("precious")
+        refuse(folder, "run try.toml --replace", f"other files ({place})")
+        (run / place).unlink()
     assert "0 over" in told(folder, "run try.toml --replace --seeds 7")
     assert not (run / "greedy" / "seed-0").exists()
     (folder / "one.toml").write_text(SWEEP.partition("[sweep]")[0])
