@@ -24,7 +24,7 @@ _SEE = {
     "finetune": ["tutorial-deep", "choosing", "formats"],
     "sparse": ["tutorial-sparse", "sparse", "choosing"],
     "compare": ["tutorial-sparse", "sparse"],
-    "run": ["tutorial-deep", "tutorial-sparse"],
+    "run": ["sweeps", "tutorial-deep", "tutorial-sparse"],
     "config": ["tutorial-deep"],
     "resume": ["reliability", "cluster"],
     "watch": ["tutorial-deep", "formats"],
