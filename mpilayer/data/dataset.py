@@ -158,6 +158,18 @@ class Dataset(AbstractContextManager["Dataset"]):
         """Return the number of rows of a split."""
         return int(self._stored(split).x.shape[0])
 
+    def held_as(self, split: str) -> tuple[Any, float]:
+        """Return the type in which ``compact_rows`` are, and the value of a 1."""
+        none = self.compact_rows(split, 0, 0)
+        if isinstance(none, StoredRows):
+            return none.values.dtype, none.scale
+        return none.dtype, 1.0
+
+    def chunk_rows(self, split: str) -> int:
+        """Return how many rows of a split HDF5 reads at least."""
+        chunks = self._stored(split).x.chunks
+        return int(chunks[0]) if chunks else 1
+
     def rows(self, split: str, start: int = 0, stop: int | None = None) -> Array32:
         """Return rows ``start`` to ``stop``, scaled, (stop - start, n_visible).
 
