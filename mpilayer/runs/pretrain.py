@@ -255,6 +255,8 @@ class Pretraining(Training[PretrainConfig]):
         self, pipeline: Pipeline, config: PretrainConfig, before: float
     ) -> Iterator[EpochRecord]:
         """Run the pipeline to its end; write a line after an epoch, and yield it."""
+        launch = self.session.launch(before)
+        launch["rank"] = self.session.comm.rank
         with ExitStack() as stack:
             writers = {}
             for index in pipeline.states:
@@ -264,8 +266,8 @@ class Pretraining(Training[PretrainConfig]):
                 writers[index] = stack.enter_context(writer)
             for state, record in pipeline.run(before):
                 leave_parameters(self.directory, state, config)
-                who = {"layer": record.layer + 1, "rank": self.session.comm.rank}
-                writers[record.layer].write({**asdict(record), **who})
+                own = {"layer": record.layer + 1, **launch}
+                writers[record.layer].write({**asdict(record), **own})
                 yield record
 
 

@@ -202,6 +202,7 @@ class SparseTraining(Training[SparseConfig]):
         session, directory, cost = self.session, self.directory, descent.cost
         comm, unit = session.comm, 0.0
         comm.barrier()
+        launch = session.launch(before)
         origin = cost.began = perf_counter() - before
         saver = Saver(session, cost.iteration)
         with (
@@ -214,7 +215,7 @@ class SparseTraining(Training[SparseConfig]):
                 nonlocal unit
                 unit = evaluation.computing + evaluation.allreduce
                 if comm.rank == 0:
-                    writer.write(asdict(evaluation))
+                    writer.write({**asdict(evaluation), **launch})
 
             cost.on_evaluation = note
             cost.time_over = lambda: session.must_stop(unit)
