@@ -4,8 +4,10 @@ A team trains one layer, or a run of layers; outputs travel from team to team.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from mpilayer.errors import CommunicationError, ConfigError
 from mpilayer.partition import layers_to_ranks
@@ -87,6 +89,8 @@ class _Search:
         self, costs: Sequence[float], most: Sequence[int], there: list[list[int]]
     ) -> None:
         self._costs, self._most, self._there = costs, most, there
+        # It is asked the same again for every limit of time.
+        self._seconds = cache(self._sum_of_seconds)
 
     def places(self) -> list[Place]:
         low, high = 0.0, sum(self._costs)
@@ -136,28 +140,30 @@ class _Search:
         """Return the teams of a host that get furthest up from a layer."""
         # By the layer at which they stop: fewest ranks, and the teams.
         best: dict[int, tuple[int, list[tuple[range, int]]]] = {start: (0, [])}
+        lowest = start
         for stop in range(start + 1, last + 1):
-            for begin in range(start, stop):
+            # What all ranks cannot do in time they cannot with a layer more.
+            for begin in range(lowest, stop):
                 size = self._least(range(begin, stop), n_ranks, limit)
-                if begin not in best or not size:
+                if not size:
+                    lowest = begin + 1
                     continue
                 used = best[begin][0] + size
                 if used <= n_ranks and used < best.get(stop, (n_ranks + 1,))[0]:
                     best[stop] = used, [*best[begin][1], (range(begin, stop), size)]
+            if stop not in best:
+                break
         return best[max(best)][1]
 
     def _least(self, layers: range, n_ranks: int, limit: float) -> int:
         """Return how many ranks do these layers in time, 0 if none do."""
-        return next(
-            (
-                size
-                for size in range(1, n_ranks + 1)
-                if self._seconds(layers, size) <= limit
-            ),
-            0,
+        sizes = range(1, n_ranks + 1)
+        place = bisect_left(
+            sizes, True, key=lambda size: self._seconds(layers, size) <= limit
         )
+        return sizes[place] if place < n_ranks else 0
 
-    def _seconds(self, layers: range, size: int) -> float:
+    def _sum_of_seconds(self, layers: range, size: int) -> float:
         useful = [min(size, self._most[layer]) for layer in layers]
         return sum(
             self._costs[layer] * (1 + _FRICTION * (n - 1)) / n

@@ -31,7 +31,7 @@ COMMANDS = {
     "predict": "write the classes or numbers that a run predicts for a data set",
     "reconstruct": "write the reconstructions of a data set",
     "report": "write one page about runs, with all figures in it",
-    "trace": "write what all ranks of a run did, for Perfetto",
+    "trace": "write what every rank did, and when, as a trace",
     "export": "write a trained model for other programs",
     "job": "write a SLURM batch script",
     "attend": "run a command within a batch script, and requeue the job",

@@ -99,7 +99,11 @@ def _prepare(config: DataConfig, out: Path, like: Like | None) -> None:
 
 
 def _set_apart(source: Source, config: DataConfig) -> None:
-    """Take validation and test rows out of the training rows, as many as are wished."""
+    """Take validation and test rows out of the training rows, as many as are wished.
+
+    Of the others as many stay as are wished.
+    """
+    balanced, names = not config.unbalanced, source.preparation.classes
     wanted = {"validation": config.validation, "test": config.test}
     train, n_rows = source.splits["train"], len(source.splits["train"])
     if all(wanted.values()) and sum(wanted.values()) >= n_rows:
@@ -115,10 +119,11 @@ def _set_apart(source: Source, config: DataConfig) -> None:
                 f"--{split}."
             )
         if n:
-            balanced, names = not config.unbalanced, source.preparation.classes
             train, source.splits[split] = set_apart(
                 train, n, config.seed, split, balanced, names
             )
+    if config.rows:
+        _, train = set_apart(train, config.rows, config.seed, "train", balanced, names)
     source.splits["train"] = train
 
 

@@ -17,7 +17,7 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError
 from mpilayer.runs.checkpoints import remove_false_start
 from mpilayer.runs.directory import PREPARATION, RunDirectory
-from mpilayer.runs.rows import Facts
+from mpilayer.runs.rows import Facts, data_of_run
 from mpilayer.runs.session import Session, holding
 from mpilayer.runs.tasks import (
     COMPARE,
@@ -25,7 +25,6 @@ from mpilayer.runs.tasks import (
     SPARSE,
     TASKS,
     command_of,
-    data_of_run,
     is_run,
     noted_threads,
     task_of_command,

@@ -19,7 +19,6 @@ from mpilayer.parallel.team import check_room
 from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas, saving
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
-from mpilayer.runs.model import check_pretrained, load_stack, progress, run_shapes
 from mpilayer.runs.outcome import conclude_finetuning
 from mpilayer.runs.rows import (
     Facts,
@@ -27,11 +26,18 @@ from mpilayer.runs.rows import (
     check_range,
     classes_of,
     data_facts,
+    data_of_run,
     labelled_splits,
     read_labels,
 )
 from mpilayer.runs.session import Session
-from mpilayer.runs.tasks import TASKS, data_of_run
+from mpilayer.runs.tasks import (
+    TASKS,
+    check_pretrained,
+    load_stack,
+    progress,
+    run_shapes,
+)
 from mpilayer.store import checkpoint
 from mpilayer.store.metrics import MetricsWriter, keep_until
 from mpilayer.train.backpropagation import shared_bytes

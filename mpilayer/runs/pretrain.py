@@ -23,11 +23,14 @@ from mpilayer.runs import checkpoints
 from mpilayer.runs.checkpoints import Cut, LayerKeeper
 from mpilayer.runs.directory import read_schedule
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
-from mpilayer.runs.model import run_shapes
-from mpilayer.runs.monitor import leave_parameters
-from mpilayer.runs.outcome import LayerOutcome, conclude_pretraining, former_records
-from mpilayer.runs.rows import Facts, check_range, data_facts
-from mpilayer.runs.tasks import PRETRAIN, data_of_run
+from mpilayer.runs.outcome import (
+    LayerOutcome,
+    conclude_pretraining,
+    former_records,
+    leave_parameters,
+)
+from mpilayer.runs.rows import Facts, check_range, data_facts, data_of_run
+from mpilayer.runs.tasks import PRETRAIN, run_shapes
 from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train import layer
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes

@@ -1,11 +1,13 @@
 """Whether the rows of a data set fit a run and its settings."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32, StoredRows
+from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.recipe import Like
@@ -48,6 +50,25 @@ def data_facts(data: Path, minibatch: int = 0, section: str = "") -> Facts:
         raise ConfigError(
             f"a minibatch must not be larger than the data; got {minibatch} {where}"
             f"with {facts.n_train} training rows. Give a smaller {dashes}minibatch."
+        )
+    return facts
+
+
+def sparse_facts(data: Path, config: SparseConfig, averages: bool) -> Facts:
+    """Return what the data set says, checked against the settings. Local.
+
+    ``averages``: something is trained on the average over shards.
+    """
+    if config.shards and not averages:
+        raise ConfigError(
+            f"--shards belongs to --kl average; got {config.shards} with --kl "
+            f"{config.kl}. Leave it out, or choose average."
+        )
+    facts = data_facts(data, config.minibatch if config.optimizer == "sgd" else 0)
+    if config.shards > facts.n_train:
+        raise ConfigError(
+            f"every shard must have a row; got {config.shards} shards with "
+            f"{facts.n_train} training rows. Give at most {facts.n_train}."
         )
     return facts
 
@@ -130,6 +151,56 @@ def check_all_labels(dataset: Dataset, task: str) -> None:
 def check_labels(dataset: Dataset, split: str, classes: AnyArray) -> None:
     """Check that a split has labels, and none but of these classes."""
     targets(read_labels(dataset, split), classes, dataset.preparation.names)
+
+
+# --- the data set of a run
+
+
+def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
+    """Return the data set a run was trained on, checked to be the same one. Local.
+
+    ``data`` says where it is now; by default it is where it was. A ``DataError`` says:
+    missing, damaged, changed, or not the data that the run was trained on.
+    """
+    trained_on = directory.section("data")
+    path = data or Path(trained_on.get("path", ""))
+    if not path.is_file():
+        raise DataError(
+            f"the data set of the run must be there; {path} is not a file. Say where "
+            "it is now with --data FILE."
+        )
+    with Dataset.open(path) as dataset:
+        if dataset.digest != trained_on.get("digest"):
+            raise DataError(
+                f"{path} must be the data set of the run, {trained_on.get('name')!r} "
+                f"with digest {str(trained_on.get('digest'))[:12]}; found "
+                f"{dataset.name!r} with {dataset.digest[:12]}. Give the right --data."
+            )
+        dataset.ensure(trained_on.get("stamp", []))
+    return path
+
+
+def data_to_use(directory: RunDirectory, data: Path | None) -> Path:
+    """Return a data set of the user's choice, or the one a run was trained on. Local.
+
+    A ``DataError`` says that it is missing, damaged, or changed.
+    """
+    if data is None:
+        return data_of_run(directory, None)
+    with Dataset.open(data, like=directory.path) as dataset:
+        dataset.ensure()
+    return data
+
+
+def training_data(directory: RunDirectory, data: Path) -> Path | None:
+    """Return the data set a run was trained on: this one, or where it was. Local.
+
+    None if it is neither.
+    """
+    for path in (data, None):
+        with suppress(DataError):
+            return data_of_run(directory, path)
+    return None
 
 
 # --- data like those of a run

@@ -10,12 +10,12 @@ from mpilayer import files
 from mpilayer.arrays import AnyArray
 from mpilayer.config import SparseConfig, as_values
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import ConfigError, TrainingError
+from mpilayer.errors import TrainingError
 from mpilayer.optim.search import Iterate
 from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas, saving
 from mpilayer.runs.drive import Summary, Terms, Training
-from mpilayer.runs.outcome import conclude_sparse, filters
-from mpilayer.runs.rows import Facts, check_range, data_facts
+from mpilayer.runs.outcome import conclude_sparse
+from mpilayer.runs.rows import Facts, check_range, sparse_facts
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import SPARSE, sparse_config
 from mpilayer.store.checkpoint import exists, forget_damaged
@@ -28,6 +28,7 @@ from mpilayer.train.sparse.cost import (
     start_weights,
 )
 from mpilayer.train.sparse.descent import Descent
+from mpilayer.train.sparse.firing import filters
 from mpilayer.train.sparse.room import check_memory
 from mpilayer.words import count
 
@@ -268,25 +269,6 @@ class SparseTraining(Training[SparseConfig]):
         )
         full.collective = error.collective
         return full
-
-
-def sparse_facts(data: Path, config: SparseConfig, averages: bool) -> Facts:
-    """Return what the data set says, checked against the settings. Local.
-
-    ``averages``: something is trained on the average over shards.
-    """
-    if config.shards and not averages:
-        raise ConfigError(
-            f"--shards belongs to --kl average; got {config.shards} with --kl "
-            f"{config.kl}. Leave it out, or choose average."
-        )
-    facts = data_facts(data, config.minibatch if config.optimizer == "sgd" else 0)
-    if config.shards > facts.n_train:
-        raise ConfigError(
-            f"every shard must have a row; got {config.shards} shards with "
-            f"{facts.n_train} training rows. Give at most {facts.n_train}."
-        )
-    return facts
 
 
 def rows_of_rank(terms: SparseTerms, session: Session) -> tuple[int, int]:
