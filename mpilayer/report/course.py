@@ -59,13 +59,16 @@ class Course:
 
     what: str
     spans: list[tuple[Lane, float, Span]] = field(default_factory=list)
-    errors: list[tuple[float, float, str, float]] = field(default_factory=list)
+    errors: list[tuple[float, float, str, dict[str, float]]] = field(
+        default_factory=list
+    )
 
     def note(self, now: float, what: str, line: Mapping[str, Any]) -> None:
         """Take the errors from a line of metrics."""
-        for key, name in _ERRORS.items():
-            if math.isfinite(value := number(line.get(key))):
-                self.errors.append((_began(line), now, f"{what}: {name}", value))
+        known = {name: number(line.get(key)) for key, name in _ERRORS.items()}
+        found = {name: value for name, value in known.items() if math.isfinite(value)}
+        if found:
+            self.errors.append((_began(line), now, what, found))
 
     def launches(self) -> list[tuple[float, float, float]]:
         """Return by what each is known, its first second and its last, in order."""

@@ -90,29 +90,28 @@ def _events(
         for place, (began, first, last) in enumerate(course.launches(), 1):
             told = f"{course.what}, launch {place}" if len(own) > 1 else course.what
             lanes[top].append((own[began], Span("launch", told, first, last)))
-        for lane, began, span in course.spans:
+        for lane, began, span in sorted(course.spans, key=lambda one: one[0].rank):
             lanes.setdefault(lane, []).append((own[began], span))
     hosts = list(dict.fromkeys(lane.host for lane in lanes))
     for process, host in enumerate(hosts, 1):
         named = host if host == top.host else f"host {host or 'unknown'}"
         yield from _named("process", {"pid": process, "tid": process}, named)
     flows: dict[int, dict[str, _Event]] = {}
-    ranked = sorted(lanes, key=lambda lane: (hosts.index(lane.host), lane.rank))
     # Programs take a thread with the number of its process for its main one.
-    for thread, lane in enumerate(ranked, len(hosts) + 1):
+    for thread, (lane, spans) in enumerate(lanes.items(), len(hosts) + 1):
         where = {"pid": 1 + hosts.index(lane.host), "tid": thread}
         told = f"rank {lane.rank}, {lane.what}" if lane.rank >= 0 else lane.what
         yield from _named("thread", where, told)
         free = 0
-        for origin, span in sorted(lanes[lane], key=lambda one: one[0] + one[1].start):
+        for origin, span in sorted(spans, key=lambda one: one[0] + one[1].start):
             free = yield from _slices(span, origin, (free, _FOREVER), where, flows)
     for ends in flows.values():
         if ends.keys() == {"s", "f"} and ends["s"]["ts"] <= ends["f"]["ts"]:
             yield from (ends["s"], ends["f"] | {"bp": "e"})
     for course, own in zip(trained, origins, strict=True):
-        for began, now, what, value in course.errors:
+        for began, now, what, values in course.errors:
             when = {"pid": 1, "tid": 0, "ts": _nanoseconds(now + own[began]) / 1e3}
-            yield {"ph": "C", **when, "name": what, "args": {"value": value}}
+            yield {"ph": "C", **when, "name": what, "args": values}
 
 
 def _named(kind: str, where: _Event, name: str) -> Iterator[_Event]:

@@ -168,6 +168,7 @@ def _counters(events, names):
     counters = defaultdict(list)
     for event in sorted(events, key=lambda e: e["ts"]):
         assert (event["pid"], None) in names
-        assert all(type(v) in (int, float) for v in event["args"].values())
-        counters[event["name"]] += event["args"].values()
+        for key, value in event["args"].items():
+            assert type(value) in (int, float)
+            counters[f"{event['name']} {key}"].append(value)
     return dict(counters)
