@@ -67,7 +67,7 @@ def _origins(trained: Sequence[Course]) -> tuple[list[dict[float, float]], float
     known = [began + first for began, first, _ in every if began]
     cursor = min(known, default=0.0)
     cursor -= sum(last - first for began, first, last in every if not began)
-    zero, result = cursor, []
+    result, starts = [], list[float]()
     for course in trained:
         origins, end = dict[float, float](), -math.inf
         for began, first, last in course.launches():
@@ -75,9 +75,11 @@ def _origins(trained: Sequence[Course]) -> tuple[list[dict[float, float]], float
             start = max(began + first, end) if began else cursor
             end = start + last - first
             cursor = cursor if began else end
-            origins[began] = start - first - zero
+            origins[began] = start - first
+            starts.append(start)
         result.append(origins)
-    return result, zero
+    zero = min(starts)
+    return [{b: own - zero for b, own in one.items()} for one in result], zero
 
 
 def _events(
