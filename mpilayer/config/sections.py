@@ -76,6 +76,24 @@ class DataConfig(Settings):
         metavar="COLUMN",
         of="prepare",
     )
+    dataset: str = option(
+        "",
+        "the array of samples in a .h5, .npz or .mat file, such as group/x; empty: the "
+        "only one, or 'x', 'train_x', 'x_train' and so on",
+        metavar="NAME",
+        of="prepare",
+    )
+    stored_scale: float = option(
+        0.0,
+        "keep integers of one or two bytes, and float16, as they are; each stands for "
+        "itself times X, plus --stored-offset; 0: what a .h5 file says (scale_factor), "
+        "else bytes are pixels of 1/255, and other numbers become float32",
+        least=0,
+        of="prepare",
+    )
+    stored_offset: float = option(
+        0.0, "what a stored 0 stands for, with --stored-scale", of="prepare"
+    )
     scale: str = option(
         "none",
         "each column by its training rows, minmax to 0 to 1, standard to mean "

@@ -2,8 +2,9 @@
 
 import math
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from mpilayer import files
 from mpilayer.arrays import Array32
 from mpilayer.config import PretrainConfig
 from mpilayer.data.dataset import Dataset
+from mpilayer.data.far import DataRows
 from mpilayer.errors import CheckpointError
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.numerics.losses import squared_error
 from mpilayer.parallel.comm import Communicator
-from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory, remove
 from mpilayer.runs.evaluate import (
     after_finetuning,
@@ -32,15 +33,16 @@ from mpilayer.runs.evaluate import (
 )
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.tasks import SPARSE, Task, load_stack, run_shapes
-from mpilayer.store.metrics import MetricsReader, keep_until, lines_of
+from mpilayer.store.metrics import MetricsReader, MetricsWriter, lines_of
 from mpilayer.train.finetune import FinetuneState
 from mpilayer.train.layer import LayerState, monitored_rows
+from mpilayer.train.pretrain import Pipeline
 from mpilayer.train.record import (
     KINDS,
     EpochRecord,
-    at_barriers,
     is_moment,
     moments,
+    mostly_at_barriers,
     recorded_table,
     short_of_epochs,
     simulated_seconds,
@@ -49,11 +51,8 @@ from mpilayer.train.record import (
 from mpilayer.train.schedule import Schedule
 from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.sparse.firing import dead_units
+from mpilayer.train.sums import costly_allreduce
 
-# Part of the time in Allreduce from which on fewer ranks are worth a try.
-_COSTLY = 0.25
-# Part of a team's training at barriers from which on it is too large.
-_IDLE = 0.5
 _GAPS = "the picture of the whole stack over time will have gaps"
 
 # --- what pre-training has done
@@ -84,21 +83,45 @@ class LayerOutcome:
         }
 
 
-def former_records(directory: RunDirectory, cut: Cut) -> dict[int, list[EpochRecord]]:
-    """Return each layer's records up to the cut; forget later ones. On rank 0."""
-    known = {item.name for item in fields(EpochRecord)}
+def recorded(
+    pipeline: Pipeline,
+    directory: RunDirectory,
+    config: PretrainConfig,
+    before: float,
+    launch: Mapping[str, Any],
+) -> Iterator[EpochRecord]:
+    """Run a pipeline to its end; write a line after an epoch, and yield it.
 
-    def record(line: Mapping[str, Any], index: int) -> EpochRecord:
-        values: dict[str, Any] = {name: line[name] for name in known & line.keys()}
-        values = {k: math.nan if v is None else v for k, v in values.items()}
-        return EpochRecord(**{**values, "layer": index})
+    Every line says what ``launch`` does.
+    """
+    with ExitStack() as stack:
+        writers = {}
+        for index in pipeline.states:
+            writer = MetricsWriter(directory.metrics_file(f"layer-{index + 1}"))
+            writers[index] = stack.enter_context(writer)
+        for state, record in pipeline.run(before):
+            leave_parameters(directory, state, config)
+            who = {"layer": record.layer + 1, **launch}
+            writers[record.layer].write({**asdict(record), **who})
+            yield record
 
-    former = {}
-    for index, candidate in enumerate(cut.candidates):
-        path = directory.metrics_file(f"layer-{index + 1}")
-        lines = keep_until(path, "epoch", candidate.epoch)
-        former[index] = [record(line, index) for line in lines]
-    return former
+
+def gathered(
+    pipeline: Pipeline, records: Mapping[int, list[EpochRecord]], comm: Communicator
+) -> list[LayerOutcome]:
+    """Return the outcome of all layers. Collective."""
+    mine = {
+        i: LayerOutcome(
+            comm.rank,
+            records[i],
+            state.layer.parameters.digest(),
+            pipeline.row(i),
+            pipeline.dropped(i),
+        )
+        for i, state in pipeline.states.items()
+    }
+    found = dict(ChainMap(*comm.allgather(mine)))
+    return [found[i] for i in sorted(found)]
 
 
 def conclude_pretraining(
@@ -222,9 +245,8 @@ def _monitored(data: Path, config: PretrainConfig) -> Array32:
     with Dataset.open(data) as dataset:
         if "validation" not in dataset.splits:
             return np.empty((0, dataset.n_visible), np.float32)
-        rows = dataset.rows("validation")
-    result: Array32 = rows[monitored_rows(len(rows), config.monitor_rows)]
-    return result
+    rows = DataRows(data, "validation")
+    return rows[monitored_rows(len(rows), config.monitor_rows)]
 
 
 def _filled(vector: Array32, path: Path) -> bool:
@@ -365,35 +387,3 @@ def conclude_sparse(
         **spent,
     }
     return comm.on_root(lambda: directory.write_summary(summary))
-
-
-# --- where the time of ranks went
-
-
-def costly_allreduce(
-    allreduce: float, seconds: float, ranks: int, work: str, what: str = "Allreduce"
-) -> str:
-    """Say that Allreduce took much of the seconds of rank 0; empty if it did not."""
-    share = allreduce / seconds if seconds > 0 else 0.0
-    if ranks == 1 or share <= _COSTLY:
-        return ""
-    return (
-        f"{what} took {share:.0%} of the time: fewer ranks than {ranks} may be "
-        f"faster for {work}"
-    )
-
-
-def mostly_at_barriers(teams: Sequence[Sequence[Sequence[float]]]) -> str:
-    """Say which layers' teams (see ``at_barriers``) mostly waited; empty if none."""
-    found = [
-        f"{at_barriers(team):.0%} in layer {index}"
-        for index, team in enumerate(teams, start=1)
-        if at_barriers(team) > _IDLE
-    ]
-    if not found:
-        return ""
-    return (
-        "teams mostly waited at barriers, for their slowest rank or for a core: "
-        f"{', '.join(found)} of training. Fewer ranks may be as fast; --layout says "
-        "which layers have how many."
-    )

@@ -338,6 +338,25 @@ def check_pretrained(directory: RunDirectory, weights: bool = True) -> None:
             )
 
 
+def check_untrained(directory: RunDirectory, task: Task) -> None:
+    """Check that a task has not begun; else a ``ConfigError`` says how to go on."""
+    run = directory.path
+    if not task.is_trained(directory):
+        return
+    if not directory.is_complete(task.name):
+        raise ConfigError(
+            f"{task.words} of {run} must go on, or begin anew; it was interrupted "
+            f"after epoch {progress(directory, task)}. Go on with 'mpilayer resume "
+            f"{run}', or start again from the pre-trained stack with --replace."
+        )
+    model = "fine-tuned" if task.model == "finetuned" else f"a {task.model}"
+    raise ConfigError(
+        f"{run} must not be {model} yet; it is. Look at it with 'mpilayer evaluate "
+        f"{run}', go on with more --epochs and --resume auto, or start again from the "
+        "pre-trained stack with --replace."
+    )
+
+
 def warn_if_unfinished(directory: RunDirectory, task: Task) -> None:
     """Warn if a task has begun in a run, but not come to its end. Local."""
     if task.name not in directory.read_config() or directory.is_complete(task.name):

@@ -19,6 +19,8 @@ KINDS = {
 """What the seconds of a layer go into, and in words: keys of a line of metrics."""
 
 
+# Part of a team's training at barriers from which on it is too large.
+_IDLE = 0.5
 _MOMENTS = 40
 """Moments at which the stack is looked at, at most."""
 
@@ -46,6 +48,22 @@ def at_barriers(team: Sequence[Sequence[float]]) -> float:
     """Return the share of training, from 0 to 1, that ranks of a ``team`` waited."""
     work, waiting = (sum(own[place] for own in team) for place in (1, 2))
     return waiting / (work + waiting) if work + waiting else 0.0
+
+
+def mostly_at_barriers(teams: Sequence[Sequence[Sequence[float]]]) -> str:
+    """Say which layers' teams (see ``at_barriers``) mostly waited; empty if none."""
+    found = [
+        f"{at_barriers(team):.0%} in layer {index}"
+        for index, team in enumerate(teams, start=1)
+        if at_barriers(team) > _IDLE
+    ]
+    if not found:
+        return ""
+    return (
+        "teams mostly waited at barriers, for their slowest rank or for a core: "
+        f"{', '.join(found)} of training. Fewer ranks may be as fast; --layout says "
+        "which layers have how many."
+    )
 
 
 @dataclass(frozen=True)

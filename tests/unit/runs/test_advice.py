@@ -20,7 +20,8 @@ from mpilayer.runs.evaluate import (
     over_fits,
     worse_than_pca,
 )
-from mpilayer.runs.outcome import costly_allreduce, mostly_at_barriers
+from mpilayer.train.record import mostly_at_barriers
+from mpilayer.train.sums import costly_allreduce
 from tests.support.runs import pretrain, run_finetune
 from tests.support.toys import rows
 from tests.unit.runs.conftest import STACK, make_session
