@@ -39,12 +39,7 @@ from mpilayer.runs.tasks import (
 )
 from mpilayer.train.backpropagation import shared_bytes
 from mpilayer.train.evaluate import sum_over_ranks
-from mpilayer.train.finetune import (
-    FinetuneRecord,
-    FinetuneState,
-    finetune,
-    first_stack,
-)
+from mpilayer.train.finetune import FinetuneRecord, FinetuneState, finetune, first_stack
 from mpilayer.train.groups import (
     RowGroups,
     check_ranks,

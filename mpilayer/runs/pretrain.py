@@ -24,12 +24,7 @@ from mpilayer.runs import checkpoints
 from mpilayer.runs.checkpoints import Cut, LayerKeeper
 from mpilayer.runs.directory import replayed
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
-from mpilayer.runs.outcome import (
-    LayerOutcome,
-    conclude_pretraining,
-    gathered,
-    recorded,
-)
+from mpilayer.runs.outcome import LayerOutcome, conclude_pretraining, gathered, recorded
 from mpilayer.runs.rows import Facts, check_range, data_facts, data_of_run
 from mpilayer.runs.tasks import PRETRAIN, run_shapes
 from mpilayer.train import layer
