@@ -262,7 +262,8 @@ class Pretraining(Training[PretrainConfig]):
         comm.barrier()
         began = perf_counter()
         with session.display(directory, goals), session.listening():
-            for record in recorded(pipeline, directory, config, before, comm.rank):
+            launch = {"rank": comm.rank, **session.launch(before)}
+            for record in recorded(pipeline, directory, config, before, launch):
                 former[record.layer].append(record)
             keeper.finish()
             notice.close()
