@@ -20,6 +20,15 @@ KINDS: Mapping[str, Mapping[str, type[Any]]] = {
 
 _WIDTH = 88
 
+_SWEEP = (
+    "#[sweep]",
+    "# Several experiments: one for each seed, each value and each case.",
+    '#seeds = "0-9"',
+    "#finetune.learning_rate = [1e-3, 3e-4]",
+    "#[sweep.cases.greedy]",
+    '#pretrain.schedule = "greedy"',
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
@@ -69,6 +78,8 @@ def template(kind: str) -> str:
         for item in options_of(cls).values():
             comment = filled(f"# {item.help} ({_legal(item)})", _WIDTH, "# ")
             lines += ["", comment, f"#{item.name} = {_toml(item.default)}"]
+    if kind == "experiment":
+        lines += ["", *_SWEEP]
     return "\n".join(lines) + "\n"
 
 

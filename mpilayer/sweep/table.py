@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -116,6 +117,13 @@ def _state(plan: Plan) -> str:
     if RunDirectory(plan.path).is_complete(NAME):
         return "complete"
     return "begun" if plan.path.is_dir() else "waiting"
+
+
+def progress(sweep: SweepPlan) -> tuple[int, list[Path]]:
+    """Return how many runs are over, and the folders of those begun. Local."""
+    plans = [member.plan for member in sweep.members]
+    over = sum(map(is_over, plans))
+    return over, [plan.path for plan in plans if _state(plan) == "begun"]
 
 
 def errors_of(plan: Plan) -> Errors:
