@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "write the classes or numbers that a run predicts for a data set",
     "reconstruct": "write the reconstructions of a data set",
     "report": "write one page about runs, with all figures in it",
+    "trace": "write what every rank did, and when, as a trace",
     "export": "write a trained model for other programs",
     "job": "write a SLURM batch script",
     "attend": "run a command within a batch script, and requeue the job",
@@ -44,7 +45,9 @@ _HOMES = {
     "use": ("evaluate", "encode", "predict", "reconstruct", "export", "report"),
 }
 # Those of one process.
-_ALONE = {*_HOMES["use"], "data", "config", "watch", "job", "attend"} - {"evaluate"}
+_ALONE = {*_HOMES["use"], "data", "config", "watch", "trace", "job", "attend"} - {
+    "evaluate"
+}
 
 EXIT_USER_ERROR = 2
 

@@ -28,6 +28,7 @@ _SEE = {
     "config": ["tutorial-deep"],
     "resume": ["reliability", "cluster"],
     "watch": ["tutorial-deep", "formats"],
+    "trace": ["report", "formats"],
     "job": ["cluster"],
     "bench": ["results", "choosing"],
     "doctor": ["doctor"],

@@ -9,7 +9,8 @@ import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.config import FinetuneConfig, PretrainConfig, per_layer
-from mpilayer.data.dataset import SPLITS, Dataset
+from mpilayer.data.dataset import Dataset
+from mpilayer.data.split import SPLITS
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import Predictor, Stack
 from mpilayer.optim.minibatch import DEFAULT_RATES

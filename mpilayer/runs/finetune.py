@@ -39,12 +39,7 @@ from mpilayer.runs.tasks import (
 )
 from mpilayer.train.backpropagation import shared_bytes
 from mpilayer.train.evaluate import sum_over_ranks
-from mpilayer.train.finetune import (
-    FinetuneRecord,
-    FinetuneState,
-    finetune,
-    first_stack,
-)
+from mpilayer.train.finetune import FinetuneRecord, FinetuneState, finetune, first_stack
 from mpilayer.train.groups import (
     RowGroups,
     check_ranks,
@@ -223,15 +218,17 @@ class Finetuning(Replicated[FinetuneConfig]):
             session.say(f"going on after epoch {state.epoch}")
         finite: Callable[[], None] | None = None
         with self._recording(config.epochs, state.epoch) as (writer, saver):
-            origin = perf_counter() - before
+            launch, origin = session.launch(before), perf_counter() - before
             try:
                 for record in finetune(
                     state, strata, train, validation, groups, wanted
                 ):
-                    lines.append(asdict(record))
-                    stopping = self._stopping(record)
+                    ended = perf_counter() - origin
+                    stopping, ranks = self._spent(record)
+                    when = {"seconds": ended, **launch, **ranks}
+                    lines.append({**asdict(record), **when})
                     if comm.rank == 0:
-                        writer.write(asdict(record))
+                        writer.write(lines[-1])
                         finite = self._saving(state, perf_counter() - origin)
                         if stopping or saver.is_due(state.epoch):
                             saver.start(finite)
@@ -264,11 +261,18 @@ class Finetuning(Replicated[FinetuneConfig]):
         where = self.directory, self.session, terms.data
         return conclude_finetuning(*where, self.task, *trained)
 
-    def _stopping(self, record: FinetuneRecord) -> bool:
-        """Tell whether any rank was asked to end. Collective."""
-        unit = record.training + record.allreduce + record.evaluating
-        stops = np.array([float(self.session.must_stop(unit))])
-        return bool(sum_over_ranks(self.session.comm, stops)[0])
+    def _spent(self, record: FinetuneRecord) -> tuple[bool, dict[str, Any]]:
+        """Tell whether any rank was asked to end; where all spent seconds. Collective.
+
+        What a line of metrics says of the ranks is nothing where there is only one.
+        """
+        comm, hosts = self.session.comm, self.session.placement.hosts
+        seconds = record.training, record.allreduce, record.evaluating
+        told = np.zeros((comm.size + 1, len(seconds)))
+        told[comm.rank], told[-1] = seconds, self.session.must_stop(sum(seconds))
+        *ranks, stops = sum_over_ranks(comm, told).tolist()
+        every = [[host, *own] for host, own in zip(hosts, ranks, strict=True)]
+        return any(stops), {"ranks": every} if comm.size > 1 else {}
 
 
 def _bytes_of_rows(facts: Facts) -> int:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from mpilayer.config import PretrainConfig
+from mpilayer.far import Scratch
 from mpilayer.parallel.comm import Communicator, owned
 from mpilayer.parallel.team import Team
 from mpilayer.placement import Place, check_useful, place_teams
@@ -68,6 +69,23 @@ def with_slices_of(config: PretrainConfig, run: PretrainConfig) -> PretrainConfi
 def of_one_slice(run: PretrainConfig) -> PretrainConfig:
     """Return a run's settings; those from before there were slices have said none."""
     return replace(run, slices=tuple(own or 1 for own in run.slices_of_layers))
+
+
+@contextmanager
+def folder_of(scratch: Scratch | None, comm: Communicator) -> Iterator[Scratch | None]:
+    """Give what lies in a folder, empty at first, that goes with the block. Collective.
+
+    None, and no folder, where all rows stay in memory.
+    """
+    if scratch is None:
+        yield None
+        return
+    comm.on_root(scratch.make)
+    try:
+        yield scratch
+    finally:
+        if comm.rank == 0:
+            scratch.clear()
 
 
 @contextmanager
