@@ -14,14 +14,7 @@ from html import escape
 from itertools import accumulate, pairwise
 
 from mpilayer.report.html import colour
-from mpilayer.report.pieces import (
-    LEAST_SENDING,
-    NAMES,
-    Frame,
-    Piece,
-    pieces,
-    taken_up,
-)
+from mpilayer.report.pieces import LEAST_SENDING, NAMES, Frame, Piece, pieces, taken_up
 from mpilayer.report.run import Epoch
 from mpilayer.words import which_ranks
 

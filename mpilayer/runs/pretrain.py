@@ -100,8 +100,8 @@ class Pretraining(Training[PretrainConfig]):
     def _places(
         self, config: PretrainConfig, facts: Facts, table: Schedule | None
     ) -> list[Place]:
-        hosts, epochs = self.session.placement.hosts, table.epochs if table else ()
-        return places_for(config, hosts, facts.n_visible, epochs)
+        hosts = self.session.placement.hosts
+        return places_for(config, hosts, facts.n_visible, table)
 
     def _look(self) -> _Terms:
         before = memory_of(of_one_slice(self._settings()))
@@ -162,18 +162,13 @@ class Pretraining(Training[PretrainConfig]):
     def _check_room(self, terms: _Terms, rows: Rows | None) -> None:
         comm, config, facts = self.session.comm, terms.config, terms.facts
         places = self._places(config, facts, terms.table)
-        mine = next(place for place in places if comm.rank in place.ranks)
-        need = 0
-        if comm.rank == mine.ranks[0]:
-            newer = plan_of(config, terms.table).replace
-            counts, scratch = _counts(config, facts), self._scratch(terms)
-            need = needed_bytes(
-                config, facts.n_visible, mine, rows, counts, newer, scratch
-            )
+        where = config, facts.n_visible, places, comm.rank
+        newer, scratch = plan_of(config, terms.table).replace, self._scratch(terms)
+        need = needed_bytes(*where, rows, _counts(config, facts), newer, scratch)
         most = len(config.layers)
         fewer = f"start at most {count(most, 'rank')}, as layers, which needs none"
         self._shared = check_room(comm, need, fewer)
-        if (scratch := self._scratch(terms)) is not None:
+        if scratch is not None:
             outputs = [
                 _bytes_of_rows(config, facts, place.layers)[1] for place in places
             ]

@@ -10,22 +10,24 @@ from mpilayer.parallel.comm import Communicator, owned
 from mpilayer.parallel.team import Team
 from mpilayer.placement import Place, check_useful, place_teams
 from mpilayer.train.layer import layer_shapes, most_slices
+from mpilayer.train.schedule import Schedule
 
 
 def places_for(
     config: PretrainConfig,
     hosts: Sequence[str],
     n_visible: int = 1,
-    epochs: Sequence[int] = (),
+    table: Schedule | None = None,
     idle: bool = False,
 ) -> list[Place]:
     """Return which of the ranks, of which the hosts are given, have which layers.
 
-    ``epochs`` are those of each layer, if they are not what is stipulated; ``idle``
-    ranks, without a slice, may be allowed. See ``place_teams`` and ``check_useful`` for
+    Epochs are those of the ``table``, or what is stipulated; ``idle`` ranks, without a
+    slice, may be allowed. See ``place_teams`` and ``check_useful`` for
     errors.
     """
-    shapes, counts = layer_shapes(config, n_visible), epochs or config.stipulated_epochs
+    shapes = layer_shapes(config, n_visible)
+    counts = table.epochs if table else config.stipulated_epochs
     costs = [shape.cost * n for shape, n in zip(shapes, counts, strict=True)]
     most = _most_slices(config)
     if not idle:
