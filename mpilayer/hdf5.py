@@ -28,7 +28,7 @@ Dataset = h5py.Dataset
 # Readable by HDF5 1.10 and later, whatever library wrote the file. From 1.8 on HDF5 has
 # checksums for all its structures but the heap of texts of any length.
 _LIBVER = ("v110", "v110")
-_DIGEST_ROWS = 4096
+_DIGEST_ROWS, _DIGEST_BYTES = 4096, 64 << 20  # read at a time
 # What tells of the file's name or owner rather than of the machine.
 _MISTAKES = (errno.ENOENT, errno.EACCES, errno.EPERM)
 _NO_SPACE = os.strerror(errno.ENOSPC).lower()
@@ -38,18 +38,25 @@ Advise = Callable[[Any], str]
 
 
 @contextmanager
-def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
+def create(
+    path: Path,
+    *,
+    kind: str,
+    version: int,
+    checked: Callable[[int], object] = lambda _: None,
+) -> Iterator[Any]:
     """Write an HDF5 file atomically: temporary file, fsync, verify, rename. Local.
 
     Yields the open file, which replaces an older one only when the block ends without
-    an error; ``version`` is that of the kind's layout.
+    an error; ``version`` is that of the kind's layout. Then all bytes are read twice,
+    and ``checked`` is called with their numbers.
 
     FileError: the folder does not exist or cannot be written, or the disk is full.
     """
 
     def verify(temporary: Path) -> None:
         with h5py.File(temporary, "r", locking=False) as found:
-            if content_digest(found) != digest:
+            if content_digest(found, checked) != digest:
                 raise OSError("what was read back differs from what was written")
 
     with files.replacing(path, verify) as name:
@@ -59,7 +66,7 @@ def create(path: Path, *, kind: str, version: int) -> Iterator[Any]:
                 file.attrs["format_version"] = version
                 set_text(file, "creator", f"mpilayer {__version__}")
                 yield file
-                digest = content_digest(file)
+                digest = content_digest(file, checked)
                 set_text(file, "digest", digest)
         except RuntimeError as error:
             # On a full disk HDF5 may fail at the end only, with an error of its own.
@@ -97,7 +104,7 @@ def open_read(
                 f"{path} must have format version 1 to {version}; found {found}. Use "
                 "the mpilayer that wrote it, or a newer one."
             )
-        _check_written(file, path, error)
+        check_written(file, path, error)
         yield file
 
 
@@ -171,7 +178,7 @@ def verify_digest(file: Any, path: Path, error: type[MpilayerError]) -> None:
     files.check_digest(path, content_digest(file), text(file, "digest"), error)
 
 
-def content_digest(group: Any) -> str:
+def content_digest(group: Any, read: Callable[[int], object] = lambda _: None) -> str:
     """Return the SHA-256 of all names, types, shapes, values and attributes but two."""
     hasher = hashlib.sha256()
 
@@ -193,10 +200,14 @@ def content_digest(group: Any) -> str:
             hasher.update(f"{name}:{item.dtype.str}{item.shape};".encode())
             parts: list[Any] = [()]  # all of a scalar
             if item.shape:
-                starts = range(0, item.shape[0], _DIGEST_ROWS)
-                parts = [slice(start, start + _DIGEST_ROWS) for start in starts]
+                row_bytes = math.prod(item.shape[1:]) * item.dtype.itemsize
+                step = max(1, min(_DIGEST_ROWS, _DIGEST_BYTES // max(1, row_bytes)))
+                starts = range(0, item.shape[0], step)
+                parts = [slice(start, start + step) for start in starts]
             for part in parts:
-                hasher.update(np.ascontiguousarray(item[part]).data)
+                values = np.ascontiguousarray(item[part])
+                hasher.update(values.data)
+                read(values.nbytes)
     return hasher.hexdigest()
 
 
@@ -280,7 +291,7 @@ def _part_fault(source: Any, file: Any) -> str:
     return "" if fits else f"{name}, which has fewer values"
 
 
-def _check_written(file: Any, path: Path, error: type[MpilayerError]) -> None:
+def check_written(file: Any, path: Path, error: type[MpilayerError]) -> None:
     """Refuse values that nobody wrote: HDF5 would make them up, in any number."""
     for name, item in datasets(file).items():
         if item.is_virtual or not item.size:

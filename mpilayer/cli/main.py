@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "write the classes or numbers that a run predicts for a data set",
     "reconstruct": "write the reconstructions of a data set",
     "report": "write one page about runs, with all figures in it",
+    "trace": "write what every rank did, and when, as a trace",
     "export": "write a trained model for other programs",
     "job": "write a SLURM batch script",
     "attend": "run a command within a batch script, and requeue the job",
@@ -44,7 +45,9 @@ _HOMES = {
     "use": ("evaluate", "encode", "predict", "reconstruct", "export", "report"),
 }
 # Those of one process.
-_ALONE = {*_HOMES["use"], "data", "config", "watch", "job", "attend"} - {"evaluate"}
+_ALONE = {*_HOMES["use"], "data", "config", "watch", "trace", "job", "attend"} - {
+    "evaluate"
+}
 
 EXIT_USER_ERROR = 2
 
@@ -121,7 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     alone = environment.launched_size() == 1
     if alone and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):  # files begun are removed
+            signal.signal(number, _interrupt)
     try:
         _dispatch(arguments)
     except errors.MpilayerError as error:

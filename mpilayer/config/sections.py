@@ -10,12 +10,8 @@ import tomli_w
 
 from mpilayer import files
 from mpilayer.config.fields import FieldError, Option, Settings, option, options_of
-from mpilayer.config.training import (
-    PRESETS,
-    FinetuneConfig,
-    PretrainConfig,
-    SparseConfig,
-)
+from mpilayer.config.sparse import PRESETS, SparseConfig
+from mpilayer.config.training import FinetuneConfig, PretrainConfig
 from mpilayer.errors import ConfigError, unknown
 
 STEPS = ("data", "pretrain", "finetune", "sparse", "compare", "evaluate", "report")
@@ -76,6 +72,24 @@ class DataConfig(Settings):
         metavar="COLUMN",
         of="prepare",
     )
+    dataset: str = option(
+        "",
+        "the array of samples in a .h5, .npz or .mat file, such as group/x; empty: the "
+        "only one, or 'x', 'train_x', 'x_train' and so on",
+        metavar="NAME",
+        of="prepare",
+    )
+    stored_scale: float = option(
+        0.0,
+        "keep integers of one or two bytes, and float16, as they are; each stands for "
+        "itself times X, plus --stored-offset; 0: what a .h5 file says (scale_factor), "
+        "else bytes are pixels of 1/255, and other numbers become float32",
+        least=0,
+        of="prepare",
+    )
+    stored_offset: float = option(
+        0.0, "what a stored 0 stands for, with --stored-scale", of="prepare"
+    )
     scale: str = option(
         "none",
         "each column by its training rows, minmax to 0 to 1, standard to mean "
@@ -130,20 +144,20 @@ SECTIONS: Mapping[str, type[Any]] = {
 }
 """Sections of an experiment's file, and what decides each."""
 
+SWEEP = "sweep"
+"""The section of an experiment that makes several of it; see ``mpilayer.sweep``."""
+
 # Sections of a configuration file; the second row is what a run adds, or a whole
 # experiment reads: no single command does.
 _SECTIONS = (
     *("pretrain", "finetune", "classify", "regress", "sparse"),
-    *("experiment", "report", "compare", "data", "launch", "created_by", "seal"),
+    *("experiment", "report", "compare", "data", SWEEP, "launch", "created_by", "seal"),
 )
 
 Config = TypeVar("Config", bound=Settings)
 
 Change: TypeAlias = tuple[str, str, Any]
 """Section, key and value of a setting."""
-
-SWEEP = "sweep"
-"""The section of an experiment that makes several of it; see ``mpilayer.sweep``."""
 
 
 def read_toml(path: Path, section: str) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def write_rows(
         name, digest = dataset.name, dataset.digest[:12]
     first = next(iter(splits.values()))
     if ending == ".npy":
-        files.write_array(out, first.x)
+        files.write_array(out, np.asarray(first.x))
     elif ending == ".csv":
         files.write(out, csv_text(first, preparation))
     else:
