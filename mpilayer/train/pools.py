@@ -62,7 +62,7 @@ class Need:
         left = memory.available(self.ranks)
         if left is None or self.rows <= left:
             return "all"
-        return f"{max(left - self.weights - _PROCESS, 0) >> 21}M"
+        return f"{max((left - self.weights - _PROCESS) >> 21, 1)}M"
 
     def check(self, held: int) -> None:
         """Check that there is room for what is held of rows.
