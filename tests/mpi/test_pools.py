@@ -29,9 +29,9 @@ from tests.support.small import pixels
 from tests.support.together import assert_all_received, together
 
 pytestmark = pytest.mark.mpi(min_size=2)
-SETTINGS = {"config": replace(CONFIG, minibatch=4)}
-# A pool of the first layer has 32 of 81 rows.
-HELD = 256 + 2 * 32 * 4 * (65 + 195)
+SETTINGS = {"config": replace(CONFIG, minibatch=8)}
+# A pool of any layer has 64 of 81 rows, in chunks of 8.
+HELD = 256 + 2 * 64 * 4 * (195 + 130)
 
 
 @pytest.fixture
@@ -48,20 +48,17 @@ def far(world, tmp_path):
     return given
 
 
-@pytest.mark.parametrize("streamed", [True, False])
-@pytest.mark.parametrize("name", ["lockstep", "greedy", "gaps"])
+@pytest.mark.parametrize(
+    ("name", "streamed"), [("lockstep", True), ("greedy", False), ("gaps", True)]
+)
 def test_tables(world, far, name, streamed):
     plan, (one, every) = TablePlan(TABLES[name], streamed), far
     expected = alone(world, plan, **one)
-    in_memory = alone(world, plan, **SETTINGS, rows=ROWS)
-    for layout in ("auto", *LAYOUTS[world.size])[: 2 + (name == "lockstep")]:
-        if layout == "auto" and world.size > 3:
-            continue
+    for layout in LAYOUTS[world.size][: 1 + (name == "lockstep")]:
         found = train(world, plan, **every, layout=layout)
         assert_all_received(world)
         with together(world):
             assert_same(found, expected)
-            assert found.digests[0] != in_memory.digests[0]
 
 
 def test_stopped_and_replayed(world, far):
