@@ -116,13 +116,14 @@ def test_memory_of_every_rank(big, tmp_path, schedule):
 # Of the address space, whatever the program has taken of it until it trains.
 ROOM = 40 << 20
 LIMIT = f"""
-import resource
+import resource, threading
 import numpy as np
 import mpilayer.cli.training, mpilayer.cli.use, mpilayer.runs.finetune
 import mpilayer.runs.pretrain
 from mpilayer import memory
 
 np.ones((500, 500), "f") @ np.ones((500, 500), "f")
+threading.stack_size(1 << 18)  # of several threads, each has 8 MB of addresses
 most = memory._own_size() + {ROOM}
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
 """
