@@ -6,8 +6,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from mpilayer.config import FinetuneConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.far import DataRows
@@ -38,8 +36,7 @@ from mpilayer.runs.tasks import (
     run_shapes,
 )
 from mpilayer.train.backpropagation import shared_bytes
-from mpilayer.train.evaluate import sum_over_ranks
-from mpilayer.train.finetune import FinetuneRecord, FinetuneState, finetune, first_stack
+from mpilayer.train.finetune import FinetuneState, finetune, first_stack
 from mpilayer.train.groups import (
     RowGroups,
     check_ranks,
@@ -224,7 +221,9 @@ class Finetuning(Replicated[FinetuneConfig]):
                     state, strata, train, validation, groups, wanted
                 ):
                     ended = perf_counter() - origin
-                    stopping, ranks = self._spent(record)
+                    stopping, ranks = session.spent(
+                        record.training, record.allreduce, record.evaluating
+                    )
                     when = {"seconds": ended, **launch, **ranks}
                     lines.append({**asdict(record), **when})
                     if comm.rank == 0:
@@ -260,19 +259,6 @@ class Finetuning(Replicated[FinetuneConfig]):
     def _conclude(self, terms: _Terms, trained: _Trained) -> Summary:
         where = self.directory, self.session, terms.data
         return conclude_finetuning(*where, self.task, *trained)
-
-    def _spent(self, record: FinetuneRecord) -> tuple[bool, dict[str, Any]]:
-        """Tell whether any rank was asked to end; where all spent seconds. Collective.
-
-        What a line of metrics says of the ranks is nothing where there is only one.
-        """
-        comm, hosts = self.session.comm, self.session.placement.hosts
-        seconds = record.training, record.allreduce, record.evaluating
-        told = np.zeros((comm.size + 1, len(seconds)))
-        told[comm.rank], told[-1] = seconds, self.session.must_stop(sum(seconds))
-        *ranks, stops = sum_over_ranks(comm, told).tolist()
-        every = [[host, *own] for host, own in zip(hosts, ranks, strict=True)]
-        return any(stops), {"ranks": every} if comm.size > 1 else {}
 
 
 def _bytes_of_rows(facts: Facts) -> int:
