@@ -21,7 +21,7 @@ KINDS: Mapping[str, Mapping[str, type[Any]]] = {
 _WIDTH = 88
 
 _SWEEP = (
-    "[sweep]",
+    "#[sweep]",
     "# Several experiments: one for each seed, each value and each case.",
     '#seeds = "0-9"',
     "#finetune.learning_rate = [1e-3, 3e-4]",

@@ -148,20 +148,20 @@ SECTIONS: Mapping[str, type[Any]] = {
 }
 """Sections of an experiment's file, and what decides each."""
 
+SWEEP = "sweep"
+"""The section of an experiment that makes several of it; see ``mpilayer.sweep``."""
+
 # Sections of a configuration file; the second row is what a run adds, or a whole
 # experiment reads: no single command does.
 _SECTIONS = (
     *("pretrain", "finetune", "classify", "regress", "sparse"),
-    *("experiment", "report", "compare", "data", "launch", "created_by", "seal"),
+    *("experiment", "report", "compare", "data", SWEEP, "launch", "created_by", "seal"),
 )
 
 Config = TypeVar("Config", bound=Settings)
 
 Change: TypeAlias = tuple[str, str, Any]
 """Section, key and value of a setting."""
-
-SWEEP = "sweep"
-"""The section of an experiment that makes several of it; see ``mpilayer.sweep``."""
 
 
 def read_toml(path: Path, section: str) -> dict[str, Any]:
