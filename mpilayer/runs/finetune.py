@@ -46,10 +46,10 @@ from mpilayer.train.groups import (
     useful_ranks,
 )
 from mpilayer.train.pools import (
+    Need,
     check_held,
     held_bytes,
     how_rows_are_met,
-    memory_for,
     memory_of,
     pool_rows,
     with_memory_of,
@@ -116,10 +116,14 @@ class Finetuning(Replicated[FinetuneConfig]):
         check_ranks(config, shapes, hosts)
         path = data_of_run(self.directory, self.data)
         facts = self._facts_of(path, config)
-        need, here = -(-_bytes_of_rows(facts) // len(hosts)), hosts.count(hosts[0])
-        config = replace(config, memory=memory_for(config.memory, need, here))
-        if held := held_bytes(config, _bytes_of_rows(facts)):
+        n_bytes, ranks = _bytes_of_rows(facts), len(hosts)
+        # Of the optimizer, the best ones, and a slice's copies.
+        weights = 8 * 4 * 2 * sum(shape.cost for shape in shapes)
+        need = Need(-(-n_bytes // ranks), weights, hosts.count(hosts[0]))
+        config = replace(config, memory=need.settle(config.memory))
+        if held := held_bytes(config, n_bytes):
             check_held(held, config.minibatch, "the rows", facts.row_bytes)
+            need.check(-(-held // ranks))
         return Terms(path, config, facts)
 
     def _facts_of(self, data: Path, config: FinetuneConfig) -> Facts:

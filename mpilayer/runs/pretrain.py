@@ -28,10 +28,10 @@ from mpilayer.train.layers import bytes_of_rows, needed_bytes
 from mpilayer.train.plans import Plan, effective, plan_of, table_of
 from mpilayer.train.pools import (
     CHUNKS,
+    Need,
     check_held,
     held_bytes,
     how_rows_are_met,
-    memory_for,
     memory_of,
     pool_rows,
     with_memory_of,
@@ -86,15 +86,24 @@ class Pretraining(Training[PretrainConfig]):
         self, config: PretrainConfig, facts: Facts, places: Sequence[Place]
     ) -> PretrainConfig:
         """Return the settings with the memory for rows filled in, and checked."""
-        hosts = self.session.placement.hosts
-        need = max(_bytes_of_rows(config, facts, place.layers)[0] for place in places)
-        chosen = memory_for(config.memory, need, hosts.count(hosts[0]))
-        config = replace(config, memory=chosen)
+        hosts, shapes = (
+            self.session.placement.hosts,
+            layer_shapes(config, facts.n_visible),
+        )
+        weights = [sum(shapes[i].cost for i in place.layers) for place in places]
+        need = Need(
+            max(_bytes_of_rows(config, facts, place.layers)[0] for place in places),
+            # With velocities, and a slice's copies of both.
+            4 * 4 * max(weights),
+            hosts.count(hosts[0]),
+        )
+        config = replace(config, memory=need.settle(config.memory))
         if held := _held(config, facts):
-            for index, shape in enumerate(layer_shapes(config, facts.n_visible)):
+            for index, shape in enumerate(shapes):
                 row_bytes = 4 * shape.n_visible if index else facts.row_bytes
                 what = f"the rows and outputs of layer {index + 1}"
                 check_held(held, config.minibatch, what, row_bytes, shape.n_hidden)
+            need.check(held)
         return config
 
     def _places(
@@ -120,6 +129,7 @@ class Pretraining(Training[PretrainConfig]):
         if by_table:
             new = table_of(wanted, layer_shapes(before, facts.n_visible))
         laid_out = replace(wanted, layout=self._layout(wanted, facts, new))
+        self._with_memory(before, facts, self._places(laid_out, facts, new))
         if table is None or new is None or new.epochs == table.epochs:
             return Terms(data, replace(before, layout=laid_out.layout), facts, table)
         checkpoints.lengthen(self.directory, before, wanted, table, new)
