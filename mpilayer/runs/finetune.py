@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 from mpilayer.config import FinetuneConfig
 from mpilayer.data.dataset import Dataset
-from mpilayer.data.far import DataRows
 from mpilayer.errors import TrainingError
 from mpilayer.models.stack import Stack
 from mpilayer.numerics.losses import check_loss
@@ -43,17 +42,11 @@ from mpilayer.train.groups import (
     how_ranks_share,
     idle_ranks,
     resolved,
+    rows_at_a_time,
     useful_ranks,
+    with_memory,
 )
-from mpilayer.train.pools import (
-    Need,
-    check_held,
-    held_bytes,
-    how_rows_are_met,
-    memory_of,
-    pool_rows,
-    with_memory_of,
-)
+from mpilayer.train.pools import memory_of, with_memory_of
 from mpilayer.train.strata import Strata
 
 _Terms: TypeAlias = Terms[FinetuneConfig]
@@ -116,14 +109,7 @@ class Finetuning(Replicated[FinetuneConfig]):
         check_ranks(config, shapes, hosts)
         path = data_of_run(self.directory, self.data)
         facts = self._facts_of(path, config)
-        n_bytes, ranks = _bytes_of_rows(facts), len(hosts)
-        # Of the optimizer, the best ones, and a slice's copies.
-        weights = 8 * 4 * 2 * sum(shape.cost for shape in shapes)
-        need = Need(-(-n_bytes // ranks), weights, hosts.count(hosts[0]))
-        config = replace(config, memory=need.settle(config.memory))
-        if held := held_bytes(config, n_bytes):
-            check_held(held, config.minibatch, "the rows", facts.row_bytes)
-            need.check(-(-held // ranks))
+        config = with_memory(config, shapes, hosts, facts.n_bytes, facts.row_bytes)
         return Terms(path, config, facts)
 
     def _facts_of(self, data: Path, config: FinetuneConfig) -> Facts:
@@ -169,17 +155,16 @@ class Finetuning(Replicated[FinetuneConfig]):
         shapes, pretrained, labels = run_shapes(self.directory)[1], None, None
         if not config.from_scratch:
             pretrained = load_stack(self.directory, pretrained=True)
+        piece = rows_at_a_time(config, facts.n_bytes, facts.row_bytes)
         strata = self._groups.strata(facts.n_train, config.minibatch)
-        if held := held_bytes(config, _bytes_of_rows(facts)):
-            piece = pool_rows(held, facts.row_bytes) // config.minibatch
-            strata = replace(strata, piece=piece)
+        strata = replace(strata, piece=piece)
         with Dataset.open(terms.data) as dataset:
             if config.task != "autoencode":
                 labels = read_labels(dataset, "train")
             classes = None if labels is None else classes_of(labels, config.task)
             stack = first_stack(config, shapes, pretrained, labels, classes)
-            comm, far = self.session.comm, bool(held)
-            rows = tuning_rows(dataset, stack, strata.rows, comm, far)
+            comm = self.session.comm
+            rows = tuning_rows(dataset, stack, strata.rows, comm, piece > 0)
         return stack, strata, rows
 
     def _check_room(self, terms: _Terms, rows: _Rows) -> None:
@@ -209,9 +194,7 @@ class Finetuning(Replicated[FinetuneConfig]):
         state, before = FinetuneState(stack, config, groups.team), 0.0
         lines = list[dict[str, Any]]()
         self._announce(config)
-        if isinstance(train, DataRows):
-            session.say(how_rows_are_met(config))
-            session.warn(train.slow(strata.piece))
+        self._tell_of_far(train, config.memory, strata.piece)
         if again:
             before, lines = self._restore(
                 state, stack.parameters, config, lambda: state.epoch
@@ -263,8 +246,3 @@ class Finetuning(Replicated[FinetuneConfig]):
     def _conclude(self, terms: _Terms, trained: _Trained) -> Summary:
         where = self.directory, self.session, terms.data
         return conclude_finetuning(*where, self.task, *trained)
-
-
-def _bytes_of_rows(facts: Facts) -> int:
-    """Return what all ranks hold of rows if they hold them all."""
-    return facts.n_train * facts.row_bytes + 4 * facts.n_validation * facts.n_visible
