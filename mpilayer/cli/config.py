@@ -20,15 +20,6 @@ KINDS: Mapping[str, Mapping[str, type[Any]]] = {
 
 _WIDTH = 88
 
-_SWEEP = (
-    "#[sweep]",
-    "# Several experiments: one for each seed, each value and each case.",
-    '#seeds = "0-9"',
-    "#finetune.learning_rate = [1e-3, 3e-4]",
-    "#[sweep.cases.greedy]",
-    '#pretrain.schedule = "greedy"',
-)
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
@@ -70,6 +61,9 @@ def template(kind: str) -> str:
     ]
     if kind == "experiment":
         lines.append("# A step is carried out if its section is here: remove the rest.")
+        lines.append(
+            '# Many seeds or settings: [sweep], such as seeds = "0-9" below it.'
+        )
     for section, cls in KINDS[kind].items():
         lines += ["", f"[{section}]"]
         if section == "compare":
@@ -78,8 +72,6 @@ def template(kind: str) -> str:
         for item in options_of(cls).values():
             comment = filled(f"# {item.help} ({_legal(item)})", _WIDTH, "# ")
             lines += ["", comment, f"#{item.name} = {_toml(item.default)}"]
-    if kind == "experiment":
-        lines += ["", *_SWEEP]
     return "\n".join(lines) + "\n"
 
 

@@ -10,12 +10,8 @@ import tomli_w
 
 from mpilayer import files
 from mpilayer.config.fields import FieldError, Option, Settings, option, options_of
-from mpilayer.config.training import (
-    PRESETS,
-    FinetuneConfig,
-    PretrainConfig,
-    SparseConfig,
-)
+from mpilayer.config.sparse import PRESETS, SparseConfig
+from mpilayer.config.training import FinetuneConfig, PretrainConfig
 from mpilayer.errors import ConfigError, unknown
 
 STEPS = ("data", "pretrain", "finetune", "sparse", "compare", "evaluate", "report")

@@ -59,11 +59,15 @@ _PRETRAINING = Fields(
 )
 _FINETUNING = Fields(
     FinetuneConfig,
-    without={"task", "from_scratch", "patience", "parallel", "slices", "memory"},
+    without={
+        *("task", "from_scratch", "patience", "parallel", "slices", "memory"),
+        "augment",
+    },
     names={
         name: f"finetune_{name}"
         for name in (
             *("epochs", "learning_rate", "learning_rate_decay", "loss"),
+            *("learning_rate_schedule", "warm_up", "average"),
             *("weight_decay", "minibatch"),
         )
     },

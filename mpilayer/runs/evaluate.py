@@ -13,6 +13,7 @@ from mpilayer.data.dataset import Dataset
 from mpilayer.data.split import SPLITS
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import Predictor, Stack
+from mpilayer.optim.course import BY_THE_END
 from mpilayer.optim.minibatch import DEFAULT_RATES
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import shard_bounds
@@ -331,8 +332,9 @@ def _told(
 def _longer(config: FinetuneConfig, done: int) -> list[str]:
     """Return what helps where the last epoch was the best."""
     rate = _FASTER * (config.learning_rate or DEFAULT_RATES[config.optimizer])
+    anew = config.learning_rate_schedule in BY_THE_END
     return [
-        f"more --epochs than {done}, with --resume auto",
+        f"more --epochs than {done}, with {'--replace' if anew else '--resume auto'}",
         f"a larger --learning-rate, such as {rate:g}, with --replace",
     ]
 

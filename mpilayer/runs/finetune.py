@@ -9,8 +9,10 @@ from typing import Any, TypeAlias
 from mpilayer.config import FinetuneConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import TrainingError
+from mpilayer.models.initial import first_stack
 from mpilayer.models.stack import Stack
 from mpilayer.numerics.losses import check_loss
+from mpilayer.optim.course import check_length
 from mpilayer.optim.minibatch import DEFAULT_RATES
 from mpilayer.parallel.team import check_room
 from mpilayer.runs.directory import RunDirectory
@@ -20,6 +22,7 @@ from mpilayer.runs.rows import (
     Facts,
     Labelled,
     check_all_labels,
+    check_images,
     classes_of,
     data_facts,
     data_of_run,
@@ -35,18 +38,19 @@ from mpilayer.runs.tasks import (
     run_shapes,
 )
 from mpilayer.train.backpropagation import shared_bytes
-from mpilayer.train.finetune import FinetuneState, finetune, first_stack
+from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.groups import (
     RowGroups,
     check_ranks,
     how_ranks_share,
     idle_ranks,
+    of_one_slice,
     resolved,
     rows_at_a_time,
     useful_ranks,
+    with_choices_of,
     with_memory,
 )
-from mpilayer.train.pools import memory_of, with_memory_of
 from mpilayer.train.strata import Strata
 
 _Terms: TypeAlias = Terms[FinetuneConfig]
@@ -85,17 +89,11 @@ class Finetuning(Replicated[FinetuneConfig]):
         return self._checked()
 
     def _look(self) -> _Terms:
-        before = memory_of(self._settings())
-        if not before.slices:  # a former version's, whose ranks had rows
-            before = replace(before, slices=1, parallel="rows")
+        before = of_one_slice(self._settings())
         # What it has chosen by itself it keeps.
-        self.config = replace(
-            with_memory_of(self.config, before),
-            slices=self.config.slices or before.slices,
-            parallel=before.parallel
-            if self.config.parallel == "auto"
-            else self.config.parallel,
-        )
+        self.config = with_choices_of(self.config, before)
+        schedule = before.learning_rate_schedule
+        check_length(schedule, before.epochs, self.config.epochs)
         check_same(before, self.config, _HARMLESS)
         return self._checked()
 
@@ -113,9 +111,11 @@ class Finetuning(Replicated[FinetuneConfig]):
         return Terms(path, config, facts)
 
     def _facts_of(self, data: Path, config: FinetuneConfig) -> Facts:
-        if config.task != "autoencode":
-            with Dataset.open(data) as dataset:
+        with Dataset.open(data) as dataset:
+            if config.task != "autoencode":
                 check_all_labels(dataset, config.task)
+            if config.shift is not None:
+                check_images(dataset, *config.shift)
         return data_facts(data, config.minibatch)
 
     def _settings(self) -> FinetuneConfig:

@@ -11,6 +11,7 @@ from mpilayer.arrays import AnyArray, Array32, StoredRows
 from mpilayer.config import PretrainConfig, SparseConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.far import DataRows
+from mpilayer.data.images import image_size
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.recipe import Like
 from mpilayer.errors import ConfigError, DataError
@@ -112,6 +113,31 @@ def check_range(
                 f"sigmoid visible units need data in [0, 1]; {path} has {least:g} to "
                 f"{most:g}. Prepare them with --scale minmax, or {advice}."
             )
+
+
+def check_images(dataset: Dataset, most: int, height: int = 0, width: int = 0) -> None:
+    """Check that rows are images of which a part stays if they move so many pixels.
+
+    Without a shape they must be square. A ``DataError`` says that they are not.
+    """
+    n_visible, path = dataset.n_visible, dataset.path
+    if not height:
+        columns = dataset.preparation.columns
+        height = width = image_size(n_visible, columns, dataset.origin)
+    if height * width != n_visible or not height:
+        wanted, found = "square images", ", a table's or not those of a square"
+        if height:
+            wanted, found = f"images of {height} x {width} pixels", ""
+        raise DataError(
+            f"to be shifted, rows must be {wanted}; {path} has {n_visible} "
+            f"columns{found}. Say how high and wide images are with --augment "
+            f"shift:{most}:HEIGHTxWIDTH, or leave it out."
+        )
+    if most >= min(height, width):
+        raise DataError(
+            f"images must not be shifted out of sight; got --augment shift:{most}, and "
+            f"those of {path} are {height} x {width} pixels. Give a smaller number."
+        )
 
 
 # --- labels

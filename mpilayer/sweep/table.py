@@ -33,7 +33,7 @@ _MEASURES = {
 }
 _USUAL = "reconstruction error"
 
-_MOST_DIGITS = 4
+_MOST_DIGITS, _MOST_CAUSES = 4, 5
 
 InWords: TypeAlias = tuple[list[str], list[list[str]]]
 """The head of a table, and its rows."""
@@ -83,6 +83,12 @@ class Table:
     def diverged(self) -> list[str]:
         """The runs whose training could not go on."""
         return [row.name for row in self.rows if row.state == "diverged"]
+
+    @property
+    def causes(self) -> list[str]:
+        """Why training could not go on, of the first such runs."""
+        lost = [row for row in self.rows if row.why]
+        return [f"{row.name} diverged: {row.why}" for row in lost[:_MOST_CAUSES]]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON has it."""

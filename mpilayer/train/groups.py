@@ -15,7 +15,14 @@ from mpilayer.parallel.comm import Communicator, SerialCommunicator, is_shared
 from mpilayer.parallel.team import Team
 from mpilayer.partition import shard_bounds
 from mpilayer.train.layer import TILE, most_slices
-from mpilayer.train.pools import Need, check_held, held_bytes, pool_rows
+from mpilayer.train.pools import (
+    Need,
+    check_held,
+    held_bytes,
+    memory_of,
+    pool_rows,
+    with_memory_of,
+)
 from mpilayer.train.strata import Strata
 from mpilayer.train.sums import EAGER_SECONDS
 from mpilayer.words import count
@@ -76,6 +83,19 @@ def resolved(
         )
     usual = max([USUAL_SLICES, *Counter(hosts).values()])
     return replace(config, parallel=way, slices=given or min(usual, most))
+
+
+def of_one_slice(run: FinetuneConfig) -> FinetuneConfig:
+    """Return a run's settings; of those from before slices the ranks had rows."""
+    run = memory_of(run)
+    return run if run.slices else replace(run, slices=1, parallel="rows")
+
+
+def with_choices_of(config: FinetuneConfig, run: FinetuneConfig) -> FinetuneConfig:
+    """Return the settings with what is left open filled in from a run's."""
+    config = with_memory_of(config, run)
+    parallel = run.parallel if config.parallel == "auto" else config.parallel
+    return replace(config, slices=config.slices or run.slices, parallel=parallel)
 
 
 def with_memory(
