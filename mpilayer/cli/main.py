@@ -32,6 +32,7 @@ COMMANDS = {
     "reconstruct": "write the reconstructions of a data set",
     "report": "write one page about runs, with all figures in it",
     "export": "write a trained model for other programs",
+    "plan": "predict seconds, memory and the best number of ranks",
     "job": "write a SLURM batch script",
     "attend": "run a command within a batch script, and requeue the job",
     "bench": "measure speed as ratios, in paired runs",
@@ -44,7 +45,8 @@ _HOMES = {
     "use": ("evaluate", "encode", "predict", "reconstruct", "export", "report"),
 }
 # Those of one process.
-_ALONE = {*_HOMES["use"], "data", "config", "watch", "job", "attend"} - {"evaluate"}
+_ALONE = {*_HOMES["use"], "data", "config", "watch", "plan", "job", "attend"}
+_ALONE -= {"evaluate"}
 
 EXIT_USER_ERROR = 2
 
