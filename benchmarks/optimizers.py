@@ -23,9 +23,9 @@ from mpilayer.bench.rows import patches
 from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.runs.outcome import filters
 from mpilayer.train.sparse.cost import ShardedCost, make_model, start_weights
 from mpilayer.train.sparse.descent import Descent
+from mpilayer.train.sparse.firing import filters
 
 SCIPY = "SciPy L-BFGS-B"
 METHODS = {

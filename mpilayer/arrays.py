@@ -27,13 +27,13 @@ def row_blocks(n_rows: int, block: int = ROW_BLOCK) -> list[slice]:
 
 
 class StoredRows:
-    """Rows of a byte a number, float32 only where training looks at them.
+    """Rows of one or two bytes a number, float32 only where training looks at them.
 
-    Four times as many fit into memory. ``values`` (n_samples, n_columns) are uint8, of
-    which each stands for itself times ``scale``.
+    Four times as many fit into memory, or twice. ``values`` (n_samples, n_columns) are
+    integers or float16, of which each stands for itself times ``scale``.
     """
 
-    def __init__(self, values: npt.NDArray[np.uint8], scale: float) -> None:
+    def __init__(self, values: AnyArray, scale: float) -> None:
         self.values, self.scale = values, scale
 
     @property

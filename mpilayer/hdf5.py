@@ -28,7 +28,7 @@ Dataset = h5py.Dataset
 # Readable by HDF5 1.10 and later, whatever library wrote the file. From 1.8 on HDF5 has
 # checksums for all its structures but the heap of texts of any length.
 _LIBVER = ("v110", "v110")
-_DIGEST_ROWS = 4096
+_DIGEST_ROWS, _DIGEST_BYTES = 4096, 64 << 20  # read at a time
 # What tells of the file's name or owner rather than of the machine.
 _MISTAKES = (errno.ENOENT, errno.EACCES, errno.EPERM)
 _NO_SPACE = os.strerror(errno.ENOSPC).lower()
@@ -97,7 +97,7 @@ def open_read(
                 f"{path} must have format version 1 to {version}; found {found}. Use "
                 "the mpilayer that wrote it, or a newer one."
             )
-        _check_written(file, path, error)
+        check_written(file, path, error)
         yield file
 
 
@@ -193,8 +193,10 @@ def content_digest(group: Any) -> str:
             hasher.update(f"{name}:{item.dtype.str}{item.shape};".encode())
             parts: list[Any] = [()]  # all of a scalar
             if item.shape:
-                starts = range(0, item.shape[0], _DIGEST_ROWS)
-                parts = [slice(start, start + _DIGEST_ROWS) for start in starts]
+                row_bytes = math.prod(item.shape[1:]) * item.dtype.itemsize
+                step = max(1, min(_DIGEST_ROWS, _DIGEST_BYTES // max(1, row_bytes)))
+                starts = range(0, item.shape[0], step)
+                parts = [slice(start, start + step) for start in starts]
             for part in parts:
                 hasher.update(np.ascontiguousarray(item[part]).data)
     return hasher.hexdigest()
@@ -280,7 +282,7 @@ def _part_fault(source: Any, file: Any) -> str:
     return "" if fits else f"{name}, which has fewer values"
 
 
-def _check_written(file: Any, path: Path, error: type[MpilayerError]) -> None:
+def check_written(file: Any, path: Path, error: type[MpilayerError]) -> None:
     """Refuse values that nobody wrote: HDF5 would make them up, in any number."""
     for name, item in datasets(file).items():
         if item.is_virtual or not item.size:

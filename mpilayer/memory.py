@@ -21,6 +21,19 @@ _FILES = (
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
 
+_UNITS = "KMGT"
+
+
+def size_of(text: str) -> int | None:
+    """Return the bytes that a size such as ``500M`` or ``1.5G`` means; None if none.
+
+    K, M, G and T are powers of 1024.
+    """
+    found = re.fullmatch(rf"(\d+(?:\.\d+)?)([{_UNITS}]?)(?:I?B)?", text.upper().strip())
+    if found is None:
+        return None
+    return int(float(found[1]) * 1024 ** (1 + _UNITS.find(found[2] or "-")))
+
 
 def demand(
     n_bytes: int,

@@ -18,6 +18,7 @@ FOLLOWERS: Mapping[str, tuple[str, ...]] = {
     "finetune": ("evaluate",),
     "sparse": ("evaluate",),
     "compare": (),
+    "run": (),
     "evaluate": (),
 }
 """Command to those that may run on its result."""
@@ -106,6 +107,12 @@ class Step:
     # One task of a job array for each, with a run directory of its own.
     seeds: tuple[int, ...] = ()
     mark: str = ""  # what it leaves in the run's "complete"; empty: its name
+    parts: int = 0  # one task of a job array for each part of a sweep
+
+    @property
+    def tasks(self) -> int:
+        """Tasks of its job array, 0 for none."""
+        return self.parts or len(self.seeds)
 
     @property
     def is_attended(self) -> bool:
@@ -210,9 +217,9 @@ def _asked(step: Step, config: JobConfig, scaling: bool) -> Iterator[str]:
         "cpus-per-task": str(config.cpus_per_task),
         "time": config.time,
         **{key: getattr(config, key) for key in _TO_FILL_IN},
-        "array": f"0-{len(step.seeds) - 1}" if step.seeds else "",
+        "array": f"0-{step.tasks - 1}" if step.tasks else "",
         # Where sbatch is called: SLURM makes no folder, and says nothing without one.
-        "output": config.log or ("%x-%A_%a.out" if step.seeds else "%x-%j.out"),
+        "output": config.log or ("%x-%A_%a.out" if step.tasks else "%x-%j.out"),
         "open-mode": "append",
         "signal": f"B:USR1@{config.warn_seconds}" if step.is_attended else "",
     }
@@ -255,6 +262,8 @@ def _command(step: Step, config: JobConfig, scaling: bool) -> str:
     words.append(f"--threads {threads}")
     if step.seeds and step.is_attended:
         words.append('--seed "$seed"')
+    if step.parts:
+        words.append(f'--part "$SLURM_ARRAY_TASK_ID/{step.parts}"')
     words += [*_quoted(step.options), '"$@"']
     if not step.is_attended:
         return _wrapped(words)
@@ -265,6 +274,7 @@ def _command(step: Step, config: JobConfig, scaling: bool) -> str:
         launch += [f"--ntasks={ranks}", '--cpus-per-task="$SLURM_CPUS_PER_TASK"']
         launch.append("--cpu-bind=cores")
     mark = step.mark or step.command
+    mark = f'"part-$SLURM_ARRAY_TASK_ID/{step.parts}"' if step.parts else mark
     attend = f"exec mpilayer attend --mark {mark} --requeues {config.requeues}"
     if scaling:
         attend += f" --ranks {','.join(map(str, scaling_ranks(config.ntasks)))}"

@@ -16,9 +16,7 @@ from mpilayer.bench.rows import write_patches
 from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.runs.rows import Facts
 from mpilayer.runs.session import Session
-from mpilayer.runs.sparse import make_cost
 from mpilayer.train.sparse.cost import ShardedCost, cut_of, make_model
 
 MODES = ("average", "exact", "exact-fused")
@@ -52,7 +50,7 @@ def time_modes(
     ``rows`` are all of them, used on rank 0 alone; ``shard`` are this rank's.
     """
     config, comm = SparseConfig(), session.comm
-    cost = make_cost(shard, config, Facts(0, shard.shape[1], "bench", ""), session)
+    cost = ShardedCost.at_start(shard, config, comm, session.eager)
     position = cost.model.parameters.vector.copy()
     # Ten evaluations in a turn, of few rows up to a hundred.
     n = min(max(10, _ROWS_IN_A_TURN // cost.n_rows), 100)

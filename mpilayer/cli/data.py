@@ -13,9 +13,10 @@ from mpilayer.cli import lines
 from mpilayer.cli.arguments import add
 from mpilayer.cli.options import add_option, with_flags
 from mpilayer.config import DataConfig, Option, of_others, options_of
-from mpilayer.data.catalog import CATALOG, Progress, fetch
+from mpilayer.data.catalog import CATALOG, fetch
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.recipe import make_data, patch_range
+from mpilayer.data.table import Progress
 from mpilayer.errors import ConfigError
 from mpilayer.runs.rows import like_of
 from mpilayer.words import count
@@ -34,7 +35,7 @@ _MAKING = {
     "prepare": (
         "Write a data set from files of samples.",
         "folder of IDX files named as MNIST's or of pictures, or a .csv, .npy, .npz, "
-        ".mat, .h5 file",
+        ".mat, .h5 file; several: the rows of one after those of the other",
     ),
     "patches": (
         "Draw square patches from images, each from another position, as the rows of a "
@@ -55,7 +56,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, (description, source) in _MAKING.items():
         made[name].description = description
         made[name].set_defaults(carry_out=_make)
-        add(made[name], "source", source, metavar="SOURCE", type=Path)
+        several = "+" if name == "prepare" else 1
+        add(made[name], "source", source, metavar="SOURCE", type=Path, nargs=several)
         _add_output(made[name], "OUT.h5", "the data set to write")
         add(made[name], "--replace", "replace OUT.h5")
         for item in _settings(name).values():
@@ -95,10 +97,12 @@ def _settings(command: str) -> dict[str, Option]:
 def _make(args: argparse.Namespace) -> None:
     settings = {key: getattr(args, key) for key in _settings(args.action)}
     with with_flags():
-        config = DataConfig(source=str(args.source), make=args.action, **settings)
+        config = DataConfig(source=str(args.source[0]), make=args.action, **settings)
     patch_range(config.range)
     _check_output(args)
-    make_data(config, args.output, like_of(config.like))
+    like = like_of(config.like)
+    with _progress(quiet=True) as progress:
+        make_data(config, args.output, like, args.source[1:], progress)
     with Dataset.open(args.output) as dataset:
         summary = dataset.summary()
     print(lines.shown(f"Wrote {args.output}"))
@@ -111,7 +115,7 @@ def _check_output(args: argparse.Namespace) -> None:
         found = f"name a file; {out} is a folder. Name a file in it."
     elif not out.parent.is_dir():
         found = f"lie in a folder that exists; {out.parent} is none. Make it first."
-    elif args.action == "patches" and args.source.resolve() == out.resolve():
+    elif any(source.resolve() == out.resolve() for source in args.source):
         found = f"be another file than SOURCE; got {out} for both. Choose another one."
     if found:
         raise ConfigError(f"-o must {found}")
@@ -128,10 +132,10 @@ def _fetch(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
-    """Show bars on a terminal, else a line when a file begins."""
+def _progress(quiet: bool = False) -> Iterator[Progress]:
+    """Show bars on a terminal, else a line when a file begins, or nothing."""
     if not sys.stderr.isatty():
-        yield _print_begin
+        yield (lambda *_: None) if quiet else _print_begin
         return
     # Loaded here only, because the other commands show no bars.
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn

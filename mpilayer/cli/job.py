@@ -2,18 +2,27 @@
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mpilayer import files, slurm
 from mpilayer.cli import show
-from mpilayer.cli.arguments import add, numbers
-from mpilayer.cli.options import add_config, add_option, add_safety, config_from
+from mpilayer.cli.arguments import add, numbers, reader
+from mpilayer.cli.options import (
+    add_config,
+    add_option,
+    add_safety,
+    add_sweep,
+    config_from,
+)
 from mpilayer.cli.training import TRAINING
-from mpilayer.config import FinetuneConfig, flag, options_of
+from mpilayer.config import SWEEP, FinetuneConfig, flag, options_of
 from mpilayer.errors import ConfigError, check_known
+from mpilayer.runs.experiment import NAME, Plan
 from mpilayer.runs.session import Safety
 from mpilayer.runs.tasks import TASKS
+from mpilayer.sweep.plan import SweepPlan, read_sweep
 from mpilayer.train.groups import check_ranks, resolved
 from mpilayer.train.layer import layer_shapes
 from mpilayer.train.teams import places_for
@@ -22,7 +31,7 @@ CONFIGS = {name: command.config for name, command in TRAINING.items()}
 """Command to what decides it."""
 
 _SCALED = ("sparse", "pretrain")
-_NAMES = (*CONFIGS, "scaling")
+_NAMES = (*CONFIGS, "run", "scaling")
 _SAFETY = ("checkpoint_every", "checkpoint_seconds", "max_time")
 _STDOUT = Path("-")
 
@@ -71,13 +80,22 @@ def _mode(rest: list[str]) -> str:
 def _configure(parser: argparse.ArgumentParser, command: str, scaling: bool) -> None:
     """Add the arguments of a job: data, script, SLURM, the command's own."""
     parser.description = f"Write a SLURM batch script for 'mpilayer {command}'."
-    add(parser, "data", type=_no_option)
+    if command == "run":
+        what = "an experiment, or a sweep of it"
+        add(parser, "data", what, type=_no_option, metavar="EXPERIMENT.toml")
+    else:
+        add(parser, "data", type=_no_option)
     add(parser, "--run", "the run directory of the job", type=_no_option, required=True)
     script = "the script to write, - for standard output; a folder with --then"
     add(parser, "-o", script, metavar="FILE", required=True)
     add(parser, "--replace", "replace scripts that are there already")
     parser.set_defaults(seeds=(), then=())
-    if scaling:
+    if command == "run":
+        add_sweep(parser)
+        array = "a job array of so many tasks, each with its part of the sweep's runs"
+        count = reader("a number, 1 or more", _to_tasks)
+        add(parser, "--array", array, type=count, default=0, metavar="N")
+    elif scaling:
         add(parser, "--mode", "what runs", metavar="{" + ",".join(_SCALED) + "}")
     else:
         array = "a job array, one task a seed, in the run directories DIR-seed-K"
@@ -92,7 +110,14 @@ def _configure(parser: argparse.ArgumentParser, command: str, scaling: bool) -> 
     for item in options_of(slurm.JobConfig).values():
         add_option(group, item, item.default)
     add_safety(parser, starts=False)
-    add_config(parser, CONFIGS[command])
+    if command in CONFIGS:
+        add_config(parser, CONFIGS[command])
+
+
+def _to_tasks(text: str) -> int:
+    if (n := int(text)) < 1:
+        raise ValueError
+    return n
 
 
 def _no_option(name: str) -> str:
@@ -103,6 +128,9 @@ def _no_option(name: str) -> str:
 def _check(given: argparse.Namespace, command: str) -> None:
     """Refuse now what the commands would refuse after hours in the queue."""
     slurm.check_chain([command, *given.then])
+    if command == "run":
+        _read(given)
+        return
     if given.seeds and given.seed is not None:
         raise ConfigError(
             f"--seed and --seeds exclude each other; got {given.seed} and "
@@ -119,8 +147,33 @@ def _check(given: argparse.Namespace, command: str) -> None:
                 check_ranks(resolved(FinetuneConfig(), shapes, hosts), shapes, hosts)
 
 
+def _read(given: argparse.Namespace) -> SweepPlan | Plan:
+    """Return the sweep or the experiment that a job carries out, checked."""
+    file, seeds = Path(given.data), given.seeds or None
+    plan = read_sweep(file, given.set, seeds, Path(given.run), given.yes)
+    n = len(plan.members) if isinstance(plan, SweepPlan) else 0
+    if not n and (given.array or given.at_once > 1):
+        raise ConfigError(
+            "--array and --at-once are for sweeps; this is one experiment. Give "
+            "--seeds, or leave them out."
+        )
+    if given.array > n:
+        raise ConfigError(
+            f"--array must be at most the runs of the sweep, {n}; got {given.array}. "
+            "Give fewer tasks."
+        )
+    if given.at_once < 1 or given.ntasks % given.at_once:
+        raise ConfigError(
+            f"--at-once must be a part of the ranks, {given.ntasks}; got "
+            f"{given.at_once}. Change it, or --ntasks."
+        )
+    return plan
+
+
 def _mark(given: argparse.Namespace, command: str) -> str:
     """Return what a command leaves in ``complete``: finetune leaves its task's name."""
+    if command == "run":
+        return SWEEP if isinstance(_read(given), SweepPlan) else NAME
     if command != "finetune":
         return command
     config = config_from(given, FinetuneConfig, TRAINING["finetune"].section(given))
@@ -135,6 +188,14 @@ def _scripts(
         **{name: getattr(given, name) for name in options_of(slurm.JobConfig)}
     )
     common: list[str] = []
+    if command == "run":
+        step = slurm.Step(command, given.data, given.run, tuple(_sweep_words(given)))
+        step = replace(
+            step,
+            parts=given.array if given.array > 1 else 0,
+            mark=_mark(given, command),
+        )
+        return {given.out: slurm.render(step, config, made_by)}
     if given.config is not None:
         common = ["--config", _no_option(str(given.config))]
 
@@ -166,11 +227,20 @@ def _scripts(
     return scripts | {given.out / slurm.SUBMIT: submit}
 
 
-def _passed_on(given: argparse.Namespace, cls: Any) -> list[str]:
+def _sweep_words(given: argparse.Namespace) -> list[str]:
+    """Return what makes a sweep, and when it saves, as words of the command."""
+    words = [word for change in given.set for word in ("--set", change)]
+    words += ["--seeds", given.seeds] if given.seeds else []
+    words += ["--at-once", str(given.at_once)] if given.at_once > 1 else []
+    words += ["--yes"] if given.yes else []
+    return [*words, *_passed_on(given)]
+
+
+def _passed_on(given: argparse.Namespace, cls: Any = None) -> list[str]:
     """Return the settings that were given, as words of the command."""
     words: list[str] = []
     usual = {name: getattr(Safety(), name) for name in _SAFETY}
-    usual |= dict.fromkeys(options_of(cls))
+    usual |= dict.fromkeys(options_of(cls) if cls else ())
     for name, default in usual.items():
         value = getattr(given, name)
         if isinstance(value, bool):

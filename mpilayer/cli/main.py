@@ -123,7 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     alone = environment.launched_size() == 1
     if alone and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):  # files begun are removed
+            signal.signal(number, _interrupt)
     try:
         _dispatch(arguments)
     except errors.MpilayerError as error:

@@ -98,6 +98,31 @@ def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
     add("peer_timeout", _seconds, "TIME", text)
 
 
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    """Add what changes an experiment's settings, or makes several of it."""
+    over = (
+        "settings over those of the file, such as finetune.epochs=3. Several values "
+        "make a sweep, all combinations of them: KEY=A,B for keys of one value; for "
+        "lists, and in [data], KEY=A KEY=B"
+    )
+    several: dict[str, Any] = {"action": "extend", "nargs": "+", "default": []}
+    add(parser, "--set", over, metavar="SECTION.KEY=VALUE", **several)
+    seeds = "a sweep: one run for each seed, such as 0-9 or 0,3,7-9"
+    add(parser, "--seeds", seeds, metavar="K-K")
+    at_once = "runs of a sweep at a time; the ranks are shared out (default: 1)"
+    number = reader("a whole number", int)
+    add(parser, "--at-once", at_once, metavar="N", type=number, default=1)
+    add(parser, "--yes", "more than 1000 runs are meant", action="store_true")
+
+
+def to_part(text: str) -> tuple[int, int]:
+    """Return K and N of ``K/N``, or ValueError."""
+    number, of = map(int, text.split("/"))
+    if not 0 <= number < of:
+        raise ValueError
+    return number, of
+
+
 def safety_from(args: argparse.Namespace) -> Safety:
     """Return what ``add_safety`` has read, if it fits ``--replace``."""
     resume = getattr(args, "resume", None) == "auto"

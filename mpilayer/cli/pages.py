@@ -14,7 +14,7 @@ from mpilayer.cli.main import COMMANDS, main
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "data": ("prepare", "patches", "fetch", "info"),
-    "job": ("pretrain", "finetune", "sparse", "compare", "scaling"),
+    "job": ("pretrain", "finetune", "sparse", "compare", "run", "scaling"),
 }
 """Commands of commands: those with a --help of their own."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -155,7 +155,8 @@ def table(
     """Return a table of numbers, set flush right but for so many first columns."""
     made = Table(title=title)
     for place, name in enumerate(head):
-        made.add_column(name, justify="left" if place < left else "right")
+        side: JustifyMethod = "left" if place < left else "right"
+        made.add_column(name, justify=side, overflow="fold")
     for row in rows:
         made.add_row(*row)
     return made

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer.cli import options, results, show
-from mpilayer.cli.arguments import Command, add
+from mpilayer.cli.arguments import Command, add, reader
+from mpilayer.cli.sweep import show_sweep
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, read_toml
-from mpilayer.errors import ConfigError
+from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.runs.drive import resume, training_of
-from mpilayer.runs.experiment import Experiment, Plan, read_plan
-from mpilayer.runs.session import Session
+from mpilayer.runs.experiment import Experiment, Plan
+from mpilayer.runs.session import Safety, Session
 from mpilayer.runs.tasks import TASKS
+from mpilayer.sweep.drive import Sweep
+from mpilayer.sweep.plan import SweepPlan, read_sweep
+from mpilayer.words import count, few
 
 
 @dataclass(frozen=True)
@@ -101,26 +105,69 @@ def _configure_experiment(parser: argparse.ArgumentParser) -> None:
         "complete steps are skipped and an interrupted one goes on where it was saved."
     )
     add(parser, "file", "what to do", type=Path, metavar="EXPERIMENT.toml")
-    over = "settings over those of the file, such as finetune.epochs=3"
-    several: dict[str, Any] = {"action": "extend", "nargs": "+", "default": []}
-    add(parser, "--set", over, metavar="SECTION.KEY=VALUE", **several)
+    options.add_sweep(parser)
     where = "directory of all results (default: what the file says, or runs/NAME)"
     add(parser, "--run", where)
     add(parser, "--replace", "replace an experiment that is there already")
+    add(parser, "--json", "print the table of a sweep as JSON")
+    part = "part K, from 0, of N of a sweep: for the tasks of a job array"
+    number = reader("K/N, K from 0 and less than N", options.to_part)
+    add(parser, "--part", part, metavar="K/N", type=number, default=(0, 1))
     options.add_threads(parser)
     options.add_safety(parser)
 
 
 def _carry_out(args: argparse.Namespace) -> None:
     """Check everything, then carry out all steps."""
-    plan = read_plan(args.file, args.set, args.run)
-    session = Session.begin(
-        args.threads, show.say, show.progress, options.safety_from(args)
-    )
+    safety = options.safety_from(args)
+    plan = read_sweep(args.file, args.set, args.seeds, args.run, args.yes)
+    if isinstance(plan, SweepPlan):
+        _carry_out_all(args, plan, safety)
+        return
+    if args.json or args.at_once != 1 or args.part != (0, 1):
+        raise ConfigError(
+            "--json, --at-once and --part are for sweeps; this is one experiment. Give "
+            "--seeds, or leave them out."
+        )
+    session = Session.begin(args.threads, show.say, show.progress, safety)
     experiment = Experiment(plan, session, _show_step, _report)
     experiment.carry_out(args.replace)
     if session.comm.rank == 0:
         show.console().print(f"Results: {plan.path}", soft_wrap=True)
+
+
+def _carry_out_all(args: argparse.Namespace, plan: SweepPlan, safety: Safety) -> None:
+    """Carry out a sweep, and print its table."""
+    live = args.at_once == 1 and show.screen().is_interactive
+    display = {"display": show.progress} if live else {}
+    session = Session.begin(args.threads, show.say, safety=safety, **display)
+    how = args.at_once, args.part
+    Sweep(plan, session, show.say, _report, *how).carry_out(args.replace)
+    if args.part != (0, 1):
+        if session.comm.rank == 0:
+            show.say(f"The table of all parts: mpilayer report {plan.path}")
+        return
+    comm = session.comm
+    diverged = comm.on_root(lambda: show_sweep(plan, args.json).diverged)
+    if comm.rank == 0:
+        show.say(_report_of_all(plan))
+    if diverged:
+        raise TrainingError(
+            f"{len(diverged)} of {count(len(plan.members), 'run')} diverged: "
+            f"{few(diverged, 3)}. All others are in the table."
+        ).of_all_ranks()
+
+
+def _report_of_all(plan: SweepPlan) -> str:
+    """Write the page of a sweep; return a line that says where."""
+    from mpilayer.sweep.page import write_sweep_page
+
+    out = plan.path / plan.members[0].plan.report.file
+    try:
+        write_sweep_page(plan, out, replace=True)
+    except ConfigError as error:
+        return f"no report: {error}"
+    return f"wrote {out}"
 
 
 def _show_step(step: str, run: Path, summary: dict[str, Any]) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 from mpilayer.cli import show
 from mpilayer.cli.arguments import Command, add
 from mpilayer.cli.options import add_task, add_threads
+from mpilayer.cli.sweep import show_sweep
 from mpilayer.data.dataset import SPLITS
-from mpilayer.errors import check_known
-from mpilayer.runs.advice import ALWAYS
-from mpilayer.runs.evaluate import evaluate
+from mpilayer.errors import ConfigError, check_known
+from mpilayer.runs.evaluate import ALWAYS, evaluate
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import model_in_words
 from mpilayer.runs.use import PARTS, export, write_rows
+from mpilayer.sweep.drive import read_before
 
 _OUT = "the new file; its ending says the format: "
 
@@ -122,24 +123,45 @@ def _export(args: argparse.Namespace) -> None:
 def _configure_report(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write one HTML page about runs: finished, running or broken off, of any mode. "
-        "It needs nothing but a browser, and no network."
+        "It needs nothing but a browser, and no network. Of a sweep: its settings "
+        "beside one another, and the table of its runs."
     )
-    add(parser, "runs", "a run, or several", type=Path, nargs="+", metavar="DIR")
+    add(
+        parser,
+        "runs",
+        "a run, or several, or a sweep",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+    )
     page = "the page to write (default: %(default)s)"
     add(parser, "-o", page, metavar="FILE.html", default=Path("report.html"))
     add(parser, "--data", "where the runs' data set is now")
     too = "write every figure as a file, too"
     add(parser, "--figures", too, type=Path, metavar="FOLDER")
     add(parser, "--replace", "replace files that are there already")
+    add(parser, "--json", "print the table of a sweep as JSON")
 
 
 def _report(args: argparse.Namespace) -> None:
     # Loaded here only: the other commands write no page.
     from mpilayer.report.build import write_report
+    from mpilayer.sweep.page import write_sweep_page
 
-    remarks = write_report(args.runs, args.out, args.figures, args.replace, args.data)
-    for remark in remarks:
-        show.say(f"note: {remark}")
+    sweep = read_before(args.runs[0]) if len(args.runs) == 1 else None
+    if sweep is not None:
+        write_sweep_page(sweep, args.out, args.figures, args.replace)
+        show_sweep(sweep, args.json)
+    elif args.json:
+        raise ConfigError(
+            f"--json prints the table of a sweep; {args.runs[0]} is none. Leave it out."
+        )
+    else:
+        where = args.out, args.figures, args.replace, args.data
+        for remark in write_report(args.runs, *where):
+            show.say(f"note: {remark}")
+    if args.json:
+        return
     kilobytes = args.out.stat().st_size / 1024
     print(f"wrote {args.out} ({kilobytes:,.0f} kB): open it in a browser")
     if args.figures is not None:

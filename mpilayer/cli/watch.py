@@ -18,7 +18,6 @@ from mpilayer.cli.arguments import add, reader
 from mpilayer.runs import experiment, tasks
 from mpilayer.runs.directory import EXPERIMENT, RunDirectory, may_become_run
 from mpilayer.runs.experiment import FOLDERS, is_experiment
-from mpilayer.runs.model import run_shapes
 from mpilayer.runs.session import at_work
 from mpilayer.store.metrics import MetricsReader
 
@@ -119,7 +118,7 @@ class Watched:
     def _deep(
         self, directory: RunDirectory, command: str, ascii: bool
     ) -> Iterator[RenderableType]:
-        config, shapes = run_shapes(directory)
+        config, shapes = tasks.run_shapes(directory)
         goals, more = config.stipulated_epochs, "+"
         if directory.schedule.exists():
             goals, more = directory.read_table().epochs, ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from mpilayer.errors import ConfigError, unknown
+from mpilayer.memory import size_of
 
 Value = TypeVar("Value")
 
@@ -24,6 +25,9 @@ NOUNS = {
     str: ("a text", "texts"),
 }
 """What values of a type are called, one and many."""
+
+SIZES = ("all", "auto")
+"""What stands in the place of a size of memory."""
 
 _LIMITS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "least": ("at least", operator.ge),
@@ -60,6 +64,7 @@ class Option:
     metavar: str
     of: str
     harmless: bool
+    size: bool
 
     @property
     def noun(self) -> str:
@@ -121,6 +126,10 @@ class Option:
             raise FieldError.of(name, f"must be at most {_MOST}.")
         if self.choices and value not in self.choices:
             raise FieldError(unknown(name, str(value), self.choices), name)
+        if self.size and value not in SIZES and not size_of(str(value)):
+            found = f"must be a size such as 500M or 2G, {' or '.join(SIZES)}; got"
+            words = f"{found} {value!r}. K, M and G are powers of 1024."
+            raise FieldError.of(name, words)
         for key, bound in self.limits.items():
             words, holds = _LIMITS[key]
             if not holds(value, bound):
@@ -144,18 +153,31 @@ def option(
     choices: Sequence[str] = (),
     metavar: str = "",
     harmless: bool = False,
+    size: bool = False,
     **limits: float,
 ) -> Any:
     """Return a field with help and legal values (for lists: of each entry).
 
     ``of`` is the only choice of another field that has a use for it, and stands before
     the help; ``metavar`` stands for the value in the help of its flag. With another
-    value of what is ``harmless`` a run may go on: it decides no result. Limits are
-    ``least``, ``most``, ``above`` and ``below``.
+    value of what is ``harmless`` a run may go on: it decides no result. A text may be a
+    ``size`` of memory, or of ``SIZES``. Limits are ``least``, ``most``, ``above`` and
+    ``below``.
     """
     said = {"help": f"{of}: {help}" if of else help, "choices": tuple(choices)}
     more = {"metavar": metavar, "of": of, "harmless": harmless, "limits": limits}
-    return field(default=default, metadata={**said, **more})
+    return field(default=default, metadata={**said, **more, "size": size})
+
+
+MEMORY = option(
+    "auto",
+    "memory for rows, such as 2G: more of them are read in chunks, in a random order "
+    "that depends on it; all: rows stay in memory; auto: if they fit, else in half of "
+    "what is free",
+    metavar="SIZE",
+    size=True,
+)
+"""What rows, and outputs of layers, may take at a time where they do not all fit."""
 
 
 def options_of(cls: type) -> dict[str, Option]:

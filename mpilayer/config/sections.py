@@ -4,12 +4,12 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import tomli_w
 
 from mpilayer import files
-from mpilayer.config.fields import FieldError, Settings, option, options_of
+from mpilayer.config.fields import FieldError, Option, Settings, option, options_of
 from mpilayer.config.training import (
     PRESETS,
     FinetuneConfig,
@@ -58,6 +58,13 @@ class DataConfig(Settings):
         least=0,
     )
     test: int = option(0, "further rows to set apart, for tests", least=0, of="prepare")
+    rows: int = option(
+        0,
+        "training rows to keep of those that are left, equally many of each class; 0: "
+        "all",
+        least=0,
+        of="prepare",
+    )
     unbalanced: bool = option(
         False, "set rows apart whatever their classes are", of="prepare"
     )
@@ -68,6 +75,24 @@ class DataConfig(Settings):
         "--task regress; empty: 'label' in .csv, 'labels' or 'y' elsewhere, if there",
         metavar="COLUMN",
         of="prepare",
+    )
+    dataset: str = option(
+        "",
+        "the array of samples in a .h5, .npz or .mat file, such as group/x; empty: the "
+        "only one, or 'x', 'train_x', 'x_train' and so on",
+        metavar="NAME",
+        of="prepare",
+    )
+    stored_scale: float = option(
+        0.0,
+        "keep integers of one or two bytes, and float16, as they are; each stands for "
+        "itself times X, plus --stored-offset; 0: what a .h5 file says (scale_factor), "
+        "else bytes are pixels of 1/255, and other numbers become float32",
+        least=0,
+        of="prepare",
+    )
+    stored_offset: float = option(
+        0.0, "what a stored 0 stands for, with --stored-scale", of="prepare"
     )
     scale: str = option(
         "none",
@@ -132,6 +157,12 @@ _SECTIONS = (
 
 Config = TypeVar("Config", bound=Settings)
 
+Change: TypeAlias = tuple[str, str, Any]
+"""Section, key and value of a setting."""
+
+SWEEP = "sweep"
+"""The section of an experiment that makes several of it; see ``mpilayer.sweep``."""
+
 
 def read_toml(path: Path, section: str) -> dict[str, Any]:
     """Return one section of a configuration file; see ``read_sections``."""
@@ -193,49 +224,64 @@ def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:
 
 
 def read_experiment(
-    file: Path, changes: Iterable[str] = ()
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the settings of all sections of an experiment, and what the file says.
-
-    Each of the ``changes``, ``section.key=value``, comes before that; a comparison
-    has the settings of [sparse], too. A ``ConfigError`` says what is wrong in it.
-    """
-    sections = read_sections(file, tuple(SECTIONS))
-    for change in changes:
-        section, key, value = _change(change)
+    file: Path, changes: Iterable[Change] = ()
+) -> dict[str, dict[str, Any]]:
+    """Return all sections of an experiment's file, after the ``changes``."""
+    sections = read_sections(file, (*SECTIONS, SWEEP))
+    for section, key, value in changes:
         sections.setdefault(section, {})[key] = value
+    return sections
+
+
+def settings_of_all(
+    file: Path, sections: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the settings of every section that an experiment can have.
+
+    A comparison has those of [sparse], too. A ``ConfigError`` says what is wrong in the
+    ``file``.
+    """
     if "compare" in sections:
-        sections["compare"] = compared(sections)
+        sections = {**sections, "compare": compared(sections)}
     configs: dict[str, Any] = {}
     for name, cls in SECTIONS.items():
         try:
             configs[name] = from_values(cls, sections.get(name, {}))
         except ConfigError as error:
             raise ConfigError(f"{file}, [{name}]: {error}") from error
-    return configs, sections
+    return configs
 
 
-def _change(text: str) -> tuple[str, str, Any]:
-    """Return section, key and value of a ``--set``; else a ``ConfigError``."""
+def read_change(text: str) -> Change:
+    """Return what a ``--set`` changes; else a ``ConfigError``."""
     place, equals, value = text.partition("=")
-    section, dot, key = place.strip().partition(".")
-    if not (equals and dot):
+    if not (equals and "." in place):
         raise ConfigError(
             f"--set needs SECTION.KEY=VALUE; got {text!r}. Give for example "
             "--set finetune.epochs=3."
         )
-    if section not in SECTIONS:
-        raise ConfigError(f"--set {text}: {unknown('section', section, SECTIONS)}")
-    options = options_of(SECTIONS[section])
-    if key not in options:
-        raise ConfigError(f"--set {text}: {unknown_key(key, options)}")
+    section, key, item = option_at(place.strip(), f"--set {text}")
     try:
-        return section, key, options[key].from_text(value.strip())
+        return section, key, item.from_text(value.strip())
     except ValueError:
         raise ConfigError(
-            f"--set {text}: {key} must be {options[key].noun}; got {value!r}. See "
+            f"--set {text}: {key} must be {item.noun}; got {value!r}. See "
             f"'mpilayer config {'experiment' if section != 'compare' else 'sparse'}'."
         ) from None
+
+
+def option_at(place: str, where: str) -> tuple[str, str, Option]:
+    """Return the section, the key and what is declared at ``section.key``.
+
+    A ``ConfigError``, which begins with ``where``, says: there is no such key.
+    """
+    section, _, key = place.partition(".")
+    if section not in SECTIONS:
+        raise ConfigError(f"{where}: {unknown('section', section, SECTIONS)}")
+    options = options_of(SECTIONS[section])
+    if key not in options:
+        raise ConfigError(f"{where}: {unknown_key(key, options)}")
+    return section, key, options[key]
 
 
 def unknown_key(name: str, legal: Iterable[str]) -> str:

@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mpilayer.config.fields import FieldError, Settings, of_others, option, per_layer
+from mpilayer.config.fields import (
+    MEMORY,
+    FieldError,
+    Settings,
+    of_others,
+    option,
+    per_layer,
+)
 from mpilayer.errors import unknown
 
 TASKS = ("autoencode", "classify", "regress")
@@ -84,6 +91,7 @@ class PretrainConfig(Settings):
         metavar="LAYERS:RANKS",
         harmless=True,
     )
+    memory: str = MEMORY
     learning_rate: tuple[float, ...] = option(
         (0.1,), "learning rate of each layer, on the mean over a minibatch", above=0
     )
@@ -236,6 +244,7 @@ class FinetuneConfig(Settings):
         "weights depend on it, to rounding; 0: 4, if layers are wide enough",
         least=0,
     )
+    memory: str = MEMORY
     patience: int = option(
         0,
         "stop after so many epochs without a better validation error; 0: never",

@@ -21,10 +21,31 @@ import numpy.typing as npt
 from mpilayer import memory
 from mpilayer.arrays import AnyArray
 from mpilayer.data.split import Split
+from mpilayer.data.table import FileRows
 from mpilayer.errors import DataError, reading
 from mpilayer.words import few
 
+_LARGE = 64 << 20  # bytes of a file
+_NUMPY = (
+    "a whole NumPy file of plain numbers",
+    "Save it again, without Python objects.",
+)
+_LISTED = 8
 _MATLAB = ("a whole MATLAB file", "Save or copy it again.")
+
+
+def load_npy(path: Path) -> AnyArray | FileRows:
+    """Return the array of an ``.npy`` file; rows of a large one stay there.
+
+    Unless it is stored by columns. DataError: as ``load_numpy``.
+    """
+    if path.stat().st_size > _LARGE:
+        with reading(path, *_NUMPY):
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+            if isinstance(mapped, np.memmap) and mapped.flags.c_contiguous:
+                form = mapped.dtype, mapped.shape, mapped.offset
+                return FileRows(path.open("rb"), *form)
+    return load_numpy(path)["x"]
 
 
 def load_numpy(path: Path) -> dict[str, AnyArray]:
@@ -32,9 +53,8 @@ def load_numpy(path: Path) -> dict[str, AnyArray]:
 
     DataError: damaged, Python objects, or one of them with the name of the other.
     """
-    what = "a whole NumPy file of plain numbers"
     with (
-        reading(path, what, "Save it again, without Python objects."),
+        reading(path, *_NUMPY),
         # NumPy says more of old or damaged headers than a user can mend.
         warnings.catch_warnings(action="ignore"),
         path.open("rb") as file,
@@ -78,7 +98,7 @@ def load_mat(path: Path) -> dict[str, Any]:
 def shapes(arrays: Mapping[str, object]) -> str:
     """Return names and shapes in words, for a message."""
     found = [f"{name} {getattr(a, 'shape', '')}".strip() for name, a in arrays.items()]
-    return ", ".join(found) or "nothing"
+    return few(found, _LISTED)
 
 
 def _variables(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from mpilayer import files
+from mpilayer.data.table import Progress
 from mpilayer.errors import ConfigError, DataError, unknown
 
 _TIMEOUT = 30.0  # seconds without an answer
@@ -24,9 +25,6 @@ _PIECE = 64 * 1024
 
 LARGEST = 100_000_000
 """Bytes; twice as many as the largest known file has uncompressed."""
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with a file's name, the bytes received and the bytes expected or None."""
 
 
 class MirrorError(Exception):

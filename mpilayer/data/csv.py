@@ -12,7 +12,8 @@ import numpy as np
 from mpilayer import memory
 from mpilayer.arrays import AnyArray, Array64
 from mpilayer.data.preparation import Preparation
-from mpilayer.data.split import Split, numbers_or_texts, told_of, warn_of_labels
+from mpilayer.data.split import Split, numbers_or_texts, warn_of_labels
+from mpilayer.data.table import told_of
 from mpilayer.errors import DataError, reading, unknown
 
 _LABEL = "label"
@@ -62,7 +63,7 @@ def csv_text(split: Split, preparation: Preparation) -> str:
     n_columns = split.x.shape[1]
     names = list(preparation.columns) or [f"unit_{k + 1}" for k in range(n_columns)]
     line = ",".join(["%.9g"] * n_columns)  # nine digits tell all float32 apart
-    rows = [line % tuple(row) for row in split.x]
+    rows = [line % tuple(row) for row in np.asarray(split.x)]
     if split.labels is not None:
         names.append(_LABEL)
         labels = map(_quoted, preparation.names(split.labels))

@@ -5,12 +5,14 @@ are any. Each has ``x`` (n_samples, n_visible) and perhaps ``labels`` (n_samples
 integers or, in version 2, float32. A value is what is stored times the attribute
 ``scale`` of ``x``: pixels stay bytes with scale 1/255, everything else is float32 with
 scale 1. Version 2 may have a :class:`~mpilayer.data.preparation.Preparation`, whose
-scaling comes after that. The root has the attributes ``name`` and ``origin`` besides
-those of :mod:`mpilayer.hdf5`.
+scaling comes after that. Version 3 may have other narrow types, see
+:data:`~mpilayer.data.table.NARROW`, and an attribute ``offset`` of ``x``, added after
+``scale``. The root has the attributes ``name`` and ``origin`` besides those of
+:mod:`mpilayer.hdf5`.
 """
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,33 +22,40 @@ from typing import Any, Self
 import numpy as np
 
 from mpilayer import hdf5, memory
-from mpilayer.arrays import AnyArray, Array32, StoredRows
+from mpilayer.arrays import AnyArray, Array32, StoredRows, row_blocks
 from mpilayer.data.preparation import Preparation
-from mpilayer.data.split import Split, as_labels, check_finite
+from mpilayer.data.split import Split, as_labels
+from mpilayer.data.table import (
+    LARGEST,
+    NARROW,
+    UNITS,
+    FileTable,
+    Progress,
+    Unit,
+    check_finite,
+    counted,
+    slab_rows,
+)
 from mpilayer.errors import ConfigError, DataError
 
 KIND = "mpilayer-dataset"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 PIXEL_SCALE = 1 / 255
-LARGEST = 1e15
-"""What values may be: sums of squares of larger ones leave float32."""
 
 SPLITS = ("train", "validation", "test")
 _ADVICE = "Make a data set with 'mpilayer data prepare'."
 _SAMPLES = (".npy", ".npz", ".mat", ".csv")
 _CHUNK_BYTES = 512 * 1024
-_LEAST_SCALE = 1e-12  # and its inverse the most
-_SLAB_BYTES = 4 * 1024 * 1024
 _NOTHING = Preparation()
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """A split in an open file: samples, perhaps labels, and the value of a stored 1."""
+    """A split in an open file: samples, perhaps labels, and what is stored."""
 
     x: Any
     labels: Any
-    scale: float
+    unit: Unit
 
 
 def write_dataset(
@@ -56,26 +65,36 @@ def write_dataset(
     name: str,
     origin: str,
     scale: float,
+    offset: float = 0.0,
     preparation: Preparation = _NOTHING,
+    progress: Progress = lambda *_: None,
 ) -> None:
     """Write a data set, in one step if there was one before; local.
 
-    A stored 1 has the value ``scale``, see :data:`PIXEL_SCALE`, before values are
-    scaled as the preparation says.
+    A stored 1 has the value ``scale``, see :data:`PIXEL_SCALE`, plus ``offset``, before
+    values are scaled as the preparation says.
 
-    ConfigError: no split ``train``, or one of an unknown name. DataError: splits of
-    different widths or types, or a file that cannot be written.
+    ConfigError: no split ``train``, or one of an unknown name; or a scale that no data
+    set has. DataError: splits of different widths or types, rows that are not finite,
+    or a file that cannot be written.
     """
     _check_splits(splits)
+    unit = Unit(float(scale), float(offset))
+    if not unit.is_legal:
+        raise ConfigError(f"a data set must have {UNITS}; found {scale} and {offset}.")
     # The oldest version that says all: older programs read what they can.
     version = 1 + (bool(preparation) or any(s.is_real for s in splits.values()))
+    if splits["train"].x.dtype not in (np.uint8, np.float32) or offset:
+        version = 3
+    n_bytes = sum(split.x.nbytes for split in splits.values())
+    written = counted(progress, "writing", n_bytes)
     with hdf5.create(path, kind=KIND, version=version) as file:
         hdf5.set_text(file, "name", name)
         hdf5.set_text(file, "origin", origin)
         for split_name in SPLITS:
             if split_name in splits:
                 group = file.create_group(split_name)
-                _write_split(group, splits[split_name], scale)
+                _write_split(group, splits[split_name], unit, written)
         preparation.store(file)
 
 
@@ -84,7 +103,7 @@ class Dataset(AbstractContextManager["Dataset"]):
 
     It has ``n_visible`` values in a sample, and ``splits`` in the order train,
     validation, test. ``digest`` is the SHA-256 of the content as the file carries it,
-    ``scale`` the value of a stored 1 in the training rows.
+    ``unit`` what is stored in the training rows.
     """
 
     def __init__(self, path: Path, file: Any) -> None:
@@ -107,7 +126,7 @@ class Dataset(AbstractContextManager["Dataset"]):
         self.name = hdf5.text(file, "name", path.stem)
         self.origin = hdf5.text(file, "origin")
         self.digest = hdf5.text(file, "digest")
-        self.scale = self._splits["train"].scale
+        self.unit = self._splits["train"].unit
         self.preparation = Preparation.load(file, self.n_visible, path)
 
     @classmethod
@@ -135,6 +154,18 @@ class Dataset(AbstractContextManager["Dataset"]):
         """Return the number of rows of a split."""
         return int(self._stored(split).x.shape[0])
 
+    def held_as(self, split: str) -> tuple[Any, float]:
+        """Return the type in which ``compact_rows`` are, and the value of a 1."""
+        none = self.compact_rows(split, 0, 0)
+        if isinstance(none, StoredRows):
+            return none.values.dtype, none.scale
+        return none.dtype, 1.0
+
+    def chunk_rows(self, split: str) -> int:
+        """Return how many rows of a split HDF5 reads at least."""
+        chunks = self._stored(split).x.chunks
+        return int(chunks[0]) if chunks else 1
+
     def rows(self, split: str, start: int = 0, stop: int | None = None) -> Array32:
         """Return rows ``start`` to ``stop``, scaled, (stop - start, n_visible).
 
@@ -149,28 +180,35 @@ class Dataset(AbstractContextManager["Dataset"]):
         for begin, slab in self._slabs(split, start, stop):
             out = result[begin - start : begin - start + len(slab)]
             self._scale(split, slab, out)
-            if slab.dtype.kind == "f" or self.preparation.scaling is not None:
+            if slab.dtype != np.uint8 or self.preparation.scaling is not None:
                 check_finite(out, begin, f"{split}/x of {self.path}", LARGEST)
         return result
 
     def compact_rows(
         self, split: str, start: int = 0, stop: int | None = None
     ) -> Array32 | StoredRows:
-        """Return rows of a split, a byte a number where they are stored so."""
+        """Return rows of a split, one or two bytes a number where they are stored so.
+
+        Not if values have an offset, or a scaling of columns.
+        """
         stored = self._stored(split)
-        if stored.x.dtype != np.uint8 or self.preparation.scaling is not None:
+        dtype, (scale, offset) = stored.x.dtype, stored.unit
+        if dtype == np.float32 or offset or self.preparation.scaling is not None:
             return self.rows(split, start, stop)
         start, stop = self._bounds(split, start, stop)
-        memory.demand((stop - start) * self.n_visible, self.path)
-        with hdf5.reading(self.path):
-            return StoredRows(stored.x[start:stop], stored.scale)
+        memory.demand((stop - start) * self.n_visible * dtype.itemsize, self.path)
+        values = np.empty((stop - start, self.n_visible), dtype)
+        for begin, slab in self._slabs(split, start, stop):
+            if dtype != np.uint8:
+                most = np.float64(LARGEST / scale)
+                check_finite(slab, begin, f"{split}/x of {self.path}", most)
+            values[begin - start : begin - start + len(slab)] = slab
+        return StoredRows(values, scale)
 
     def stored(self, split: str) -> Split:
-        """Return all of a split as it is stored, before any scaling; as ``rows``."""
-        x = self._stored(split).x
-        memory.demand(x.size * x.dtype.itemsize, self.path)
-        with hdf5.reading(self.path):
-            return Split(x[()], self.labels(split))
+        """Return a split as it is stored, before any scaling: rows are read later."""
+        x = FileTable.of(self._stored(split).x, self.path, narrow=True)
+        return Split(x, self.labels(split))
 
     def labels(
         self, split: str, start: int = 0, stop: int | None = None
@@ -233,7 +271,7 @@ class Dataset(AbstractContextManager["Dataset"]):
         found = {
             "n_samples": self.n_samples(split),
             "dtype": str(stored.x.dtype),
-            "scale": stored.scale,
+            **stored.unit._asdict(),
             "minimum": min(limits),
             "maximum": max(limits),
             "label_counts": None,
@@ -248,9 +286,9 @@ class Dataset(AbstractContextManager["Dataset"]):
 
     def _scale(self, split: str, slab: AnyArray, out: Array32) -> None:
         """Write the values of stored rows; here alone they are scaled."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            np.multiply(slab, np.float32(self._stored(split).scale), out=out)
-            if self.preparation.scaling is not None:
+        self._stored(split).unit.values(slab, out)
+        if self.preparation.scaling is not None:
+            with np.errstate(over="ignore", invalid="ignore"):
                 self.preparation.scaling.apply(out)
 
     def _slabs(
@@ -258,10 +296,7 @@ class Dataset(AbstractContextManager["Dataset"]):
     ) -> Iterator[tuple[int, AnyArray]]:
         """Yield first row and stored values of slabs of whole chunks."""
         x = self._stored(split).x
-        chunk = x.chunks[0] if x.chunks else 1
-        chunk_bytes = chunk * self.n_visible * x.dtype.itemsize
-        memory.demand(chunk_bytes, self.path)
-        slab = chunk * max(1, _SLAB_BYTES // chunk_bytes)
+        slab = slab_rows(x, self.path)
         for k in range(start // slab, -(-stop // slab)):
             begin = max(start, k * slab)
             with hdf5.reading(self.path):
@@ -322,13 +357,10 @@ def _checked_split(path: Path, name: str, group: Any) -> _Stored:
     if x is None or shape is None or len(shape) != 2 or 0 in shape:
         found = "none" if shape is None else f"shape {shape}"
         fault = f" must have 'x' of shape (n_samples, n_visible); found {found}"
-    elif x.dtype not in (np.uint8, np.float32):
-        fault = f": x must be uint8 or float32; found {x.dtype}"
-    elif not _is_scale(scale := x.attrs.get("scale")):
-        fault = (
-            f": x must have an attribute 'scale', a float64 of {_LEAST_SCALE:g} to "
-            f"{1 / _LEAST_SCALE:g}; found {scale}"
-        )
+    elif str(x.dtype) not in (*NARROW, "float32"):
+        fault = f": x must be {', '.join(NARROW)} or float32; found {x.dtype}"
+    elif not (unit := Unit(x.attrs.get("scale"), x.attrs.get("offset", 0.0))).is_legal:
+        fault = f": x must have {UNITS}; found {unit.scale} and {unit.offset}"
     elif labels is not None:
         fits = getattr(labels, "shape", None) == shape[:1]
         if not fits or (labels.dtype.kind not in "iu" and labels.dtype != np.float32):
@@ -339,11 +371,7 @@ def _checked_split(path: Path, name: str, group: Any) -> _Stored:
             )
     if fault:
         raise DataError(f"{where}{fault}. {_ADVICE}")
-    return _Stored(x, labels, float(scale))
-
-
-def _is_scale(found: object) -> bool:
-    return isinstance(found, float) and _LEAST_SCALE <= found <= 1 / _LEAST_SCALE
+    return _Stored(x, labels, Unit(*map(float, unit)))
 
 
 def _check_splits(splits: Mapping[str, Split]) -> None:
@@ -363,18 +391,22 @@ def _check_splits(splits: Mapping[str, Split]) -> None:
             )
 
 
-def _write_split(group: Any, split: Split, scale: float) -> None:
-    """Write a split into its group of an open file."""
-    n, n_visible = split.x.shape
-    row_bytes = n_visible * split.x.dtype.itemsize
-    chunk = (min(n, max(1, _CHUNK_BYTES // row_bytes)), n_visible)
-    # Floats hardly shrink, and would take longer to read.
-    pixels = split.x.dtype == np.uint8
-    packing = {"compression": "gzip", "compression_opts": 4} if pixels else {}
-    x = group.create_dataset(
-        "x", data=split.x, chunks=chunk, fletcher32=True, **packing
-    )
-    x.attrs["scale"] = float(scale)
+def _write_split(
+    group: Any, split: Split, unit: Unit, written: Callable[[int], None]
+) -> None:
+    """Write a split into its group of an open file, and tell of bytes ``written``."""
+    (n, n_visible), dtype = split.x.shape, split.x.dtype
+    chunk = min(n, max(1, _CHUNK_BYTES // (n_visible * dtype.itemsize)))
+    form = {"chunks": (chunk, n_visible), "fletcher32": True}
+    if dtype.kind != "f":  # floats hardly shrink, and would take longer to read
+        form |= {"compression": "gzip", "compression_opts": 4}
+    x = group.create_dataset("x", split.x.shape, dtype, **form)
+    for rows in row_blocks(n, chunk):
+        x[rows] = block = split.x[rows]
+        written(block.nbytes)
+    x.attrs["scale"] = unit.scale
+    if unit.offset:
+        x.attrs["offset"] = unit.offset
     if split.labels is not None:
         n = min(n, _CHUNK_BYTES // split.labels.itemsize)
         group.create_dataset("labels", data=split.labels, chunks=(n,), fletcher32=True)

@@ -13,7 +13,7 @@ from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.data.array_files import load_mat, load_numpy, shapes
 from mpilayer.data.dataset import SPLITS
-from mpilayer.data.split import check_finite, to_float32
+from mpilayer.data.table import check_finite, to_float32
 from mpilayer.errors import DataError, reading
 
 _NAME = "images"

@@ -8,11 +8,13 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.data.table import Values
 from mpilayer.errors import DataError
 
 _DATASET = "preparation"
@@ -29,7 +31,7 @@ class Scaling:
     factor: Array32  # (n_visible,), finite and not 0
 
     @staticmethod
-    def fit(method: str, rows: Array32) -> "tuple[Scaling, list[int]]":
+    def fit(method: str, rows: Array32 | Values) -> "tuple[Scaling, list[int]]":
         """Return the scaling of training rows, (n_samples, n_visible).
 
         ``minmax`` takes the least value of a column to 0 and its largest to 1, never
@@ -38,7 +40,15 @@ class Scaling:
 
         DataError: a column spans more than float32 can.
         """
-        low, high = rows.min(axis=0), rows.max(axis=0)
+        blocks = row_blocks(len(rows))
+        low = high = rows[:1][0]
+        total = np.zeros(len(low))
+        for where in blocks:
+            block = rows[where]
+            low = np.minimum(low, block.min(axis=0))
+            high = np.maximum(high, block.max(axis=0))
+            # One after the other, as in one block of all.
+            total = np.concatenate([total[np.newaxis], block]).sum(axis=0)
         with np.errstate(over="ignore"):
             span = high - low
         if not np.isfinite(span).all():
@@ -50,10 +60,10 @@ class Scaling:
             )
         offset, width = low, span
         if method == "standard":
-            mean = rows.mean(axis=0, dtype=np.float64)
+            mean = total / len(rows)
             squares = np.zeros_like(mean)
-            for block in row_blocks(len(rows)):
-                squares += np.square(rows[block] - mean).sum(axis=0)
+            for where in blocks:
+                squares += np.square(rows[where] - mean).sum(axis=0)
             with np.errstate(under="ignore"):
                 offset = mean.astype(np.float32)
                 width = np.sqrt(squares / len(rows)).astype(np.float32)
@@ -135,6 +145,15 @@ class Preparation:
             with suppress(ValueError, RecursionError):
                 content = json.loads(stored[0])
         return Preparation.from_json(content, n_visible, where)
+
+    def check_columns(self, path: Path, like: "Preparation", known_from: Path) -> None:
+        """Check that the columns of ``path``, as far as named, are those of another."""
+        for name, found in zip(like.columns, self.columns, strict=False):
+            if name.lower() != found.lower():
+                raise DataError(
+                    f"{path} must have the columns of {known_from} in the same order; "
+                    f"found {found!r} instead of {name!r}. Put them in that order."
+                )
 
     def names(self, classes: AnyArray) -> list[Any]:
         """Return the names of classes; of numbers themselves."""

@@ -1,18 +1,20 @@
 """How a data set is made of a source, as its configuration says. One process."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mpilayer.config import DataConfig
-from mpilayer.data.dataset import write_dataset
+from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
 from mpilayer.data.images import read_images
 from mpilayer.data.patches import draw, into_range, n_positions, whiten
 from mpilayer.data.preparation import Preparation, Scaling
-from mpilayer.data.sources import LabelColumn, Source, read_source
-from mpilayer.data.split import Split, set_apart, to_float32
+from mpilayer.data.sources import Names, Source, read_source
+from mpilayer.data.split import Split, set_apart
+from mpilayer.data.table import Progress, Unit, Values, counted, to_float32
 from mpilayer.errors import ConfigError, DataError, RunWarning
 from mpilayer.words import few
 
@@ -30,31 +32,30 @@ class Like:
 
     def check(self, source: Source, path: Path) -> None:
         """Check that a source, read from ``path``, has the same columns."""
-        n_columns, columns = source.splits["train"].x.shape[1], self.preparation.columns
-        found = source.preparation.columns
+        n_columns = source.splits["train"].x.shape[1]
         if n_columns != self.n_visible:
             raise DataError(
                 f"{path} must have as many columns of samples as {self.path}, "
                 f"{self.n_visible}; found {n_columns}. Give the same columns."
             )
-        differ = [
-            f"{there!r} instead of {name!r}"
-            for name, there in zip(columns, found, strict=False)
-            if name.lower() != there.lower()
-        ]
-        if differ:
-            raise DataError(
-                f"{path} must have the columns of {self.path} in the same order; found "
-                f"{differ[0]}. Put them in that order."
-            )
+        source.preparation.check_columns(path, self.preparation, self.path)
 
 
-def make_data(config: DataConfig, out: Path, like: Like | None = None) -> None:
-    """Write a data set as the configuration says, ``like`` what it names. Local."""
+def make_data(
+    config: DataConfig,
+    out: Path,
+    like: Like | None = None,
+    others: Sequence[Path] = (),
+    progress: Progress = lambda *_: None,
+) -> None:
+    """Write a data set as the configuration says, ``like`` what it names. Local.
+
+    Rows of ``others`` follow on those of the source that it names.
+    """
     if config.make == "patches":
         _patches(config, out)
     else:
-        _prepare(config, out, like)
+        _prepare(config, out, like, others, progress)
 
 
 def patch_range(text: str) -> tuple[float, float] | None:
@@ -74,32 +75,55 @@ def patch_range(text: str) -> tuple[float, float] | None:
     return low, high
 
 
-def _prepare(config: DataConfig, out: Path, like: Like | None) -> None:
+def _prepare(
+    config: DataConfig,
+    out: Path,
+    like: Like | None,
+    others: Sequence[Path],
+    progress: Progress,
+) -> None:
     if config.like and config.scale != "none":
         raise ConfigError(
             f"--scale and --like exclude one another; got {config.scale} and "
             f"{config.like}, whose scaling is taken over. Leave out one of them."
         )
-    path, labels = Path(config.source), LabelColumn(config.labels)
+    if config.stored_offset and not config.stored_scale:
+        raise ConfigError(
+            f"--stored-offset needs --stored-scale; got {config.stored_offset:g} "
+            "alone. Give both, or none."
+        )
+    path, names = Path(config.source), Names(config.labels, samples=config.dataset)
     if like is not None:
         before, named = like.preparation, bool(config.labels)
         column = config.labels or before.labels
-        labels = LabelColumn(column, named, before.classes, config.like)
-    source = read_source(path, labels)
-    if like is not None:
-        like.check(source, path)
-    _set_apart(source, config)
-    preparation = _scaled(source, config, like)
-    name, scale = config.name or source.name, source.scale
-    # Values as they are in the source are scaled: bytes, too, are no pixels then.
-    if preparation.scaling != source.preparation.scaling:
-        scale = 1.0
-    about = {"name": name, "origin": source.origin}
-    write_dataset(out, source.splits, **about, scale=scale, preparation=preparation)
+        names = Names(column, named, before.classes, config.like, config.dataset)
+    unit = Unit(config.stored_scale, config.stored_offset)
+    told = unit if config.stored_scale else None
+    with read_source(path, names, others, told, out.parent) as source:
+        if like is not None:
+            like.check(source, path)
+        _set_apart(source, config)
+        unit = source.unit
+        # Bytes are scaled as they are, and are no pixels then.
+        if (like or config.scale != "none") and unit == Unit(PIXEL_SCALE):
+            unit = Unit()
+        write_dataset(
+            out,
+            source.splits,
+            name=config.name or source.name,
+            origin=source.origin,
+            **unit._asdict(),
+            preparation=_scaled(source, config, like, unit, progress),
+            progress=progress,
+        )
 
 
 def _set_apart(source: Source, config: DataConfig) -> None:
-    """Take validation and test rows out of the training rows, as many as are wished."""
+    """Take validation and test rows out of the training rows, as many as are wished.
+
+    Of the others as many stay as are wished.
+    """
+    balanced, names = not config.unbalanced, source.preparation.classes
     wanted = {"validation": config.validation, "test": config.test}
     train, n_rows = source.splits["train"], len(source.splits["train"])
     if all(wanted.values()) and sum(wanted.values()) >= n_rows:
@@ -115,14 +139,21 @@ def _set_apart(source: Source, config: DataConfig) -> None:
                 f"--{split}."
             )
         if n:
-            balanced, names = not config.unbalanced, source.preparation.classes
             train, source.splits[split] = set_apart(
                 train, n, config.seed, split, balanced, names
             )
+    if config.rows:
+        _, train = set_apart(train, config.rows, config.seed, "train", balanced, names)
     source.splits["train"] = train
 
 
-def _scaled(source: Source, config: DataConfig, like: Like | None) -> Preparation:
+def _scaled(
+    source: Source,
+    config: DataConfig,
+    like: Like | None,
+    unit: Unit,
+    progress: Progress,
+) -> Preparation:
     """Return how the values are scaled besides all else: by the training rows."""
     before, method = source.preparation, config.scale
     if before.scaling and (like or method != "none"):
@@ -136,7 +167,9 @@ def _scaled(source: Source, config: DataConfig, like: Like | None) -> Preparatio
     if method == "none":
         return before
     train = source.splits["train"].x
-    scaling, constant = Scaling.fit(method, train.astype(np.float32, copy=False))
+    n_bytes = train.nbytes * (2 if method == "standard" else 1)
+    read = counted(progress, "measuring", n_bytes)
+    scaling, constant = Scaling.fit(method, Values(train, unit, read))
     if constant:
         names = [before.columns[k] if before.columns else str(k + 1) for k in constant]
         warnings.warn(

@@ -1,15 +1,16 @@
-"""Samples in memory: their labels, and validation samples taken from the others."""
+"""Samples: their labels, and validation samples taken from the others."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
 
-from mpilayer.arrays import AnyArray, Array32, row_blocks
+from mpilayer.arrays import AnyArray, row_blocks
+from mpilayer.data.table import FileTable, check_finite, stored_type, to_float32
 from mpilayer.errors import ConfigError, DataError, RunWarning
 from mpilayer.rng import stream
 
@@ -18,16 +19,16 @@ _MOST_LABEL = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Samples ``x`` (n_samples, n_visible) in memory, checked when made.
+    """Samples ``x`` (n_samples, n_visible), checked when made, or read from files.
 
-    They stay uint8 if they are; other real numbers become float32. ``labels``
+    In memory they stay uint8 if they are; other real numbers become float32. ``labels``
     (n_samples,) are classes, integers, or real numbers, which become float32.
 
     DataError: not numbers, another shape, empty, NaN or infinite, or too few or many
     labels.
     """
 
-    x: AnyArray
+    x: AnyArray | FileTable
     labels: AnyArray | None = None
 
     def __post_init__(self) -> None:
@@ -36,14 +37,9 @@ class Split:
                 "samples must be the rows of a table of at least one row and column; "
                 f"found shape {self.x.shape}."
             )
-        if self.x.dtype.kind not in "biuf":
-            raise DataError(
-                f"samples must be real numbers; found {self.x.dtype}. Convert them to "
-                "float32."
-            )
-        if self.x.dtype != np.uint8:
+        kind = stored_type(self.x.dtype)
+        if not isinstance(self.x, FileTable) and kind != np.uint8:
             object.__setattr__(self, "x", to_float32(self.x))
-        if self.x.dtype.kind == "f":
             for block in row_blocks(len(self)):
                 check_finite(self.x[block], block.start, "x")
         labels = self.labels
@@ -66,6 +62,16 @@ class Split:
     def __len__(self) -> int:
         return int(self.x.shape[0])
 
+    @staticmethod
+    def joined(parts: "Sequence[Split]") -> "Split":
+        """Return the samples of several, one after the other; all lie in files."""
+        if len(parts) == 1:
+            return parts[0]
+        tables = [part.x for part in parts if isinstance(part.x, FileTable)]
+        found = [as_labels(part.labels) for part in parts if part.labels is not None]
+        labels = np.concatenate(found) if found else None
+        return Split(FileTable.joined(tables), labels)
+
     @property
     def is_real(self) -> bool:
         """Tell whether labels are real numbers, and no classes."""
@@ -73,7 +79,8 @@ class Split:
 
     def take(self, rows: npt.NDArray[np.intp]) -> "Split":
         """Return the samples of some rows, in the order given."""
-        return Split(self.x[rows], None if self.labels is None else self.labels[rows])
+        labels = None if self.labels is None else self.labels[rows]
+        return Split(self.x.take(rows, axis=0), labels)
 
 
 def set_apart(
@@ -142,44 +149,6 @@ def as_labels(labels: AnyArray) -> AnyArray:
             f"labels must lie below 2**63; found {labels.max()}. Number the classes."
         )
     return labels.astype(np.int64)
-
-
-def check_finite(
-    x: AnyArray,
-    first_row: int,
-    what: str,
-    most: float = np.inf,
-    remedy: str = "Mend or leave out such samples",
-) -> None:
-    """Refuse NaN, and values that are infinite or further from 0 than ``most``.
-
-    Of a table called ``what``, ``x`` (n, n_columns) are the rows from ``first_row`` on.
-    """
-    legal = np.isfinite(x) if most == np.inf else np.abs(x) <= most
-    if not legal.all():
-        row, column = np.argwhere(~legal)[0]
-        limit = "" if most == np.inf else f" of at most {most:g}"
-        if np.isfinite(x[row, column]):
-            remedy = "Scale the data"
-        raise DataError(
-            f"{what} must hold finite float32 numbers{limit}; row {first_row + row}, "
-            f"column {column} is {x[row, column]}. {remedy}."
-        )
-
-
-def to_float32(x: AnyArray) -> Array32:
-    """Return float32 in C order; what it cannot hold becomes infinite."""
-    with np.errstate(over="ignore"):
-        return x.astype(np.float32, order="C", copy=False)
-
-
-@contextmanager
-def told_of(where: object) -> Iterator[None]:
-    """Let a ``DataError`` of the block say what it is about."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error
 
 
 # --- labels as sources have them, numbers or texts, as a data set has them: numbers

@@ -21,7 +21,6 @@ from mpilayer.train.sparse.cost import (
     ShardedCost,
     cut_of,
     make_model,
-    start_weights,
 )
 from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.sparse.room import check_memory
@@ -38,6 +37,7 @@ def _fields(method: str, *others: str) -> Fields:
             *("schedule", "lag", "refresh_every", "cores", "costs", "extra_epochs"),
             *("end", "cut_short", "activations", "monitor_rows", "monitor_every"),
             "layout",
+            "memory",
             *others,
         },
         fixed={"method": method},
@@ -219,13 +219,11 @@ class SparseAutoencoder(Reconstructor):
         dealt = [cut.rows_of(rank, comm.size) for rank in range(comm.size)]
         if list(bounds) != dealt:
             rows = redistribute(rows, bounds, dealt, comm)
-        model = make_model(config, self.n_features_in_)
-        start_weights(model, config)
-        cost = ShardedCost(model, rows, config, comm)
+        cost = ShardedCost.at_start(rows, config, comm)
         descent = Descent(cost, config)
         (last,) = deque(descent.states(), maxlen=1)
         final = cost.measure(last.position)
-        self._keep([model.shape], model.parameters)
+        self._keep([cost.model.shape], cost.model.parameters)
         self.cost_, self.exact_cost_ = final.cost, final.exact_cost
         self.mean_activation_ = cost.mean_activation
         self.n_evaluations_, self.stopped_by_ = cost.evaluations, descent.stopped_by

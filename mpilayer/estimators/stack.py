@@ -43,7 +43,7 @@ from mpilayer.train.teams import places_for, team_up, with_slices
 _PRETRAINING = Fields(
     PretrainConfig,
     # Of other schedules, of what a run directory keeps, and of so many ranks.
-    without={"cores", "costs", "end", "cut_short", "monitor_every", "layout"},
+    without={"cores", "costs", "end", "cut_short", "monitor_every", "layout", "memory"},
     choices={
         "schedule": ("lockstep", "greedy"),
         "activations": ("streamed", "transformed"),
@@ -59,7 +59,7 @@ _PRETRAINING = Fields(
 )
 _FINETUNING = Fields(
     FinetuneConfig,
-    without={"task", "from_scratch", "patience", "parallel", "slices"},
+    without={"task", "from_scratch", "patience", "parallel", "slices", "memory"},
     names={
         name: f"finetune_{name}"
         for name in (

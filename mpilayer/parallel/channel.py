@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32, StoredRows, row_blocks
+from mpilayer.far import FarRows, RowFile
 from mpilayer.parallel.comm import Communicator, Request, Requests
 from mpilayer.parallel.team import ALONE, Team
 
@@ -38,25 +39,38 @@ class Rows:
     end of the epoch.
     """
 
-    train: Array32 | StoredRows
+    train: Array32 | StoredRows | FarRows
     sample: Array32
     validation: Array32
 
     @staticmethod
     def empty(
-        counts: tuple[int, int, int], n_columns: int, team: Team = ALONE
+        counts: tuple[int, int, int],
+        n_columns: int,
+        team: Team = ALONE,
+        file: RowFile | None = None,
     ) -> "Rows":
-        """Return buffers for so many rows of each kind, in a team's memory."""
-        return Rows(*(team.array((n, n_columns)) for n in counts))
+        """Return buffers for so many rows of each kind, in a team's memory.
+
+        Those of training rows may lie in a ``file`` instead.
+        """
+        train, *others = counts
+        first = team.array((train, n_columns)) if file is None else file
+        return Rows(first, *(team.array((n, n_columns)) for n in others))
 
     @property
-    def parts(self) -> tuple[Array32 | StoredRows, Array32, Array32]:
+    def parts(self) -> tuple[Array32 | StoredRows | FarRows, Array32, Array32]:
         """The three arrays."""
         return self.train, self.sample, self.validation
 
     def blocks(self) -> Iterator[tuple[Array32, int, slice]]:
-        """Yield (rows, which of the parts, where they lie there) in order."""
+        """Yield (rows, which of the parts, where they lie there) in order.
+
+        Not those of a file: it goes from hand to hand.
+        """
         for which, rows in enumerate(self.parts):
+            if isinstance(rows, FarRows):
+                continue
             block = max(1, BLOCK_BYTES // (4 * max(1, rows.shape[1])))
             for where in row_blocks(len(rows), block):
                 yield rows[where], which, where
@@ -251,6 +265,8 @@ class Outbox(Outlet):
             self._send(epoch, rows)
 
     def _send(self, epoch: int, rows: Rows) -> None:
+        if isinstance(rows.train, RowFile):
+            rows.train.hand_over(epoch)
         header = np.array([epoch, self.saved], np.int64)
         # Synchronous: rows may be small enough to leave at once, one after the other.
         requests = Requests(self._start(header, _HEADER_TAG, synchronous=True))
@@ -329,6 +345,8 @@ class Inbox(Inlet):
         if self._free and (self._replace or self._ready is None):
             self._header_waits = False
             rows = self._free.pop()
+            if isinstance(rows.train, RowFile):
+                rows.train.take_over(epoch)
             parts = (self._start(block, _ROWS_TAG) for block, _, _ in rows.blocks())
             self._arriving = (epoch, rows), Requests(*parts)
 

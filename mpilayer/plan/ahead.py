@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer import environment
+from mpilayer.arrays import StoredRows
 from mpilayer.config import PretrainConfig, as_values
 from mpilayer.data.dataset import Dataset
 from mpilayer.models.base import LayerShape
@@ -19,11 +20,9 @@ from mpilayer.plan.measured import Measured, identity, read_measured
 from mpilayer.plan.model import Model, Outlook, outlook
 from mpilayer.plan.pieces import Pieces, speeds
 from mpilayer.plan.stack import Finetuning, measure_stack
-from mpilayer.runs.directory import RunDirectory, read_schedule
-from mpilayer.runs.model import run_shapes
-from mpilayer.runs.rows import Facts, data_facts
-from mpilayer.runs.sparse import sparse_facts
-from mpilayer.runs.tasks import data_of_run
+from mpilayer.runs.directory import RunDirectory, replayed
+from mpilayer.runs.rows import Facts, data_facts, data_of_run, sparse_facts
+from mpilayer.runs.tasks import run_shapes
 from mpilayer.train.layer import check_layer, layer_shapes
 from mpilayer.train.plans import table_of
 
@@ -135,9 +134,8 @@ def _model(
         return Sparse(measured, links, asked.config)
     if asked.command == "finetune":
         return Finetuning(measured, links, asked.config, shapes)
-    name, _, file = asked.config.schedule.partition(":")
-    replayed = read_schedule(Path(file), len(shapes)) if name == "replay" else None
-    table = table_of(asked.config, shapes, replayed)
+    table = table_of(asked.config, shapes, replayed(asked.config.schedule, len(shapes)))
     with Dataset.open(data) as dataset:
-        stored = hasattr(dataset.compact_rows("train", 0, 1), "scale")
-    return Pretraining(measured, links, asked.config, shapes, table, stored)
+        row = dataset.compact_rows("train", 0, 1)
+    kind = row.values.dtype if isinstance(row, StoredRows) else row.dtype
+    return Pretraining(measured, links, asked.config, shapes, table, kind)

@@ -19,13 +19,7 @@ from mpilayer.plan.measured import Measured
 from mpilayer.plan.model import Cost, Model
 from mpilayer.plan.pieces import Pieces, random_rows
 from mpilayer.store.metrics import MetricsWriter
-from mpilayer.train.sparse.cost import (
-    Evaluation,
-    ShardedCost,
-    cut_of,
-    make_model,
-    start_weights,
-)
+from mpilayer.train.sparse.cost import Evaluation, ShardedCost, cut_of
 from mpilayer.train.sparse.descent import Descent
 
 _MOST_ROWS, _FEW_ROWS = 60_000, 500
@@ -35,9 +29,7 @@ _EVALUATIONS = 70  # until L-BFGS remembers as much as it will
 def _evaluations(config: SparseConfig, rows: AnyArray) -> list[Evaluation]:
     """Descend on rows; return what each evaluation took."""
     told: list[Evaluation] = []
-    model = make_model(config, rows.shape[1])
-    start_weights(model, config)
-    cost = ShardedCost(model, rows, config, SerialCommunicator())
+    cost = ShardedCost.at_start(rows, config, SerialCommunicator())
     with (
         tempfile.TemporaryDirectory() as folder,
         MetricsWriter(Path(folder) / "plan.jsonl") as writer,
@@ -65,10 +57,8 @@ def _computing(told: Sequence[Evaluation]) -> float:
 
 def _cost_company(config: SparseConfig, shape: tuple[int, int]) -> Work:
     rows = random_rows(*shape).astype(config.dtype)
-    model = make_model(config, rows.shape[1])
-    start_weights(model, config)
-    cost = ShardedCost(model, rows, config, SerialCommunicator())
-    position = model.parameters.vector.copy()
+    cost = ShardedCost.at_start(rows, config, SerialCommunicator())
+    position = cost.model.parameters.vector.copy()
     return lambda: cost(position)
 
 

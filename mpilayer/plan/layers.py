@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,7 @@ class Pretraining(Model):
         config: PretrainConfig,
         shapes: Sequence[LayerShape],
         table: Schedule | None,
-        stored: bool = False,
+        stored: Any = np.uint8,
     ) -> None:
         super().__init__(measured, links)
         self.config, self.shapes = effective(config, table), shapes
@@ -222,16 +223,11 @@ class Pretraining(Model):
         size, n_visible = len(place.ranks), self.shapes[0].n_visible
         data = None
         if place.layers.start == 0:
+            kinds = zip((self._stored, "f4", "f4"), self.counts, strict=True)
             train, *some = (
-                np.broadcast_to(np.zeros((), kind), (n, n_visible))
-                for kind, n in zip(
-                    ("u1" if self._stored else "f4", "f4", "f4"),
-                    self.counts,
-                    strict=True,
-                )
+                np.broadcast_to(np.zeros((), kind), (n, n_visible)) for kind, n in kinds
             )
-            stored = StoredRows(train, 1.0) if self._stored else train
-            data = Buffers(stored, *some)
+            data = Buffers(StoredRows(train, 1.0), *some)
         # What a team of one has for itself is what others would share.
         two = Place(place.layers, tuple(range(max(2, size))))
         shared = needed_bytes(config, n_visible, two, data, self.counts, newer)

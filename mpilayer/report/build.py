@@ -40,16 +40,27 @@ def write_report(
     DataError, CheckpointError
         ``data`` is not a data set, or that of no run; there is no run.
     """
-    figures.check_available()
-    _check_outputs(out, folder, replace)
+    check_outputs(out, folder, replace)
     found = collect(runs, data)
     sections = sections_of(found)
     names = [run.name for run in found]
     title = ", ".join(names)
     if len(names) > _MOST_NAMES:
         title = f"{names[0]} and {len(names) - 1} more runs"
+    write_page(title, words.count(len(found), "run"), sections, out, folder)
+    return [f"{run.name}: {remark}" for run in found for remark in run.remarks]
+
+
+def write_page(
+    title: str,
+    what: str,
+    sections: Sequence[html.Section],
+    out: Path,
+    folder: Path | None = None,
+) -> None:
+    """Write a page about ``what``, and its figures into a folder, too."""
     lead = (
-        f"{words.count(len(found), 'run')}; written by mpilayer {__version__} on "
+        f"{what}; written by mpilayer {__version__} on "
         f"{datetime.now():%Y-%m-%d at %H:%M}. Everything is in this one file, and "
         "nothing is loaded from elsewhere."
     )
@@ -57,7 +68,6 @@ def write_report(
     if folder is not None:
         _write_figures(sections, folder)
     files.write(out, text)
-    return [f"{run.name}: {remark}" for run in found for remark in run.remarks]
 
 
 def sections_of(runs: Sequence[Run]) -> list[html.Section]:
@@ -96,8 +106,12 @@ def _write_figures(sections: Sequence[html.Section], folder: Path) -> None:
             files.write(folder / f"{name}.svg", f"{opening}>{look}</style>{rest}\n")
 
 
-def _check_outputs(out: Path, folder: Path | None, replace: bool) -> None:
-    """Check that page and figures can be written, before anything is read."""
+def check_outputs(out: Path, folder: Path | None, replace: bool) -> None:
+    """Check that page and figures can be written, before anything is read.
+
+    ConfigError: what is wrong with their names, or matplotlib is missing.
+    """
+    figures.check_available()
     if out.is_dir():
         raise ConfigError(
             f"-o must name a file; {out} is a folder. Give -o {out / 'report.html'}."

@@ -123,6 +123,26 @@ class Chart:
                     axes.scatter(x[mine], y[mine], color=hue, **look)
             return self._of(figure)
 
+    def strips(self, levels: Mapping[str, tuple[float, float]]) -> Figure:
+        """Return each line as a strip of points, one above the other, by their names.
+
+        ``y`` of a line is not shown: points that lie close stand apart. ``levels`` are
+        middle and half length of a bar beside each.
+        """
+        with self._drawn(60 + 44 * len(self.lines)) as (figure, axes):
+            for place, line in enumerate(self.lines):
+                middle, half = levels.get(line.label, (math.nan, 0.0))
+                heights = place - 0.18 + 0.3 * _spread(len(line.x))
+                hue = LIGHT[SERIES[place % len(SERIES)]]
+                axes.plot(line.x, heights, "o", ms=5, alpha=0.75, color=hue, mew=0)
+                look = {"fmt": "|", "ms": 9, "capsize": 3, "color": LIGHT["ink"]}
+                axes.errorbar([middle], [place + 0.28], xerr=[half], **look)
+            labels = [line.label.replace("$", r"\$") for line in self.lines]
+            axes.set_yticks(range(len(labels)), labels)
+            axes.set_ylim(len(labels) - 0.5, -0.5)
+            axes.grid(False, axis="y")
+            return self._of(figure)
+
     @contextmanager
     def _drawn(self, height: float) -> Iterator[tuple[Any, Any]]:
         """Give what is drawn on, with named axes, whose numbers end with no zeros."""
@@ -225,6 +245,12 @@ def _drawing(settings: dict[Any, Any]) -> Iterator[None]:
             f"matplotlib must be able to draw; {type(error).__name__}: {error}. Mend "
             "its installation or its matplotlibrc, and draw again: mpilayer report."
         ) from error
+
+
+def _spread(n: int) -> AnyArray:
+    """Return numbers from 0 to 1, neighbours far apart, always the same."""
+    golden = (math.sqrt(5) - 1) / 2
+    return np.arange(n) * golden % 1
 
 
 def _scale(axes: Any, drawn: Chart) -> None:

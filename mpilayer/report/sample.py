@@ -17,9 +17,14 @@ from mpilayer.models.stack import DeepAutoencoder, Stack
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.evaluate import local_blocks
-from mpilayer.runs.model import is_finetuned, load_predictor, load_stack, load_trained
-from mpilayer.runs.rows import preparation_of
-from mpilayer.runs.tasks import data_of_run, trained_last
+from mpilayer.runs.rows import data_of_run, preparation_of
+from mpilayer.runs.tasks import (
+    is_finetuned,
+    load_predictor,
+    load_stack,
+    load_trained,
+    trained_last,
+)
 from mpilayer.store import checkpoint
 from mpilayer.train.evaluate import PCA
 

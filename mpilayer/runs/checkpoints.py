@@ -1,10 +1,11 @@
 """Checkpoints of a run: written while it trains, found again when it goes on."""
 
+import math
 import re
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -20,9 +21,11 @@ from mpilayer.parallel.notice import Notice
 from mpilayer.runs.directory import LOCK, PREPARATION, RunDirectory, remove
 from mpilayer.runs.session import Session
 from mpilayer.store import checkpoint
+from mpilayer.store.metrics import keep_until
 from mpilayer.train.layer import LayerState
 from mpilayer.train.plans import BEGINNING, Candidate, Plan, plan_of
 from mpilayer.train.pretrain import Keeper, Snapshot
+from mpilayer.train.record import EpochRecord
 from mpilayer.train.restart import newest_cut, outputs_again, worth_keeping
 from mpilayer.train.schedule import Schedule
 
@@ -265,6 +268,23 @@ def restore_layers(
     comm.on_root(lambda: cut.make_so(directory))
     found = dict(ChainMap(*comm.allgather(mine)))
     return [found[index] for index in sorted(found)]
+
+
+def former_records(directory: RunDirectory, cut: Cut) -> dict[int, list[EpochRecord]]:
+    """Return each layer's records up to the cut; forget later ones. On rank 0."""
+    known = {item.name for item in fields(EpochRecord)}
+
+    def record(line: Mapping[str, Any], index: int) -> EpochRecord:
+        values: dict[str, Any] = {name: line[name] for name in known & line.keys()}
+        values = {k: math.nan if v is None else v for k, v in values.items()}
+        return EpochRecord(**{**values, "layer": index})
+
+    former = {}
+    for index, candidate in enumerate(cut.candidates):
+        path = directory.metrics_file(f"layer-{index + 1}")
+        lines = keep_until(path, "epoch", candidate.epoch)
+        former[index] = [record(line, index) for line in lines]
+    return former
 
 
 def lengthen(

@@ -21,7 +21,6 @@ from mpilayer.runs.session import finite, holding
 from mpilayer.runs.sparse import (
     SparseTerms,
     SparseTraining,
-    make_cost,
     rows_of_rank,
 )
 from mpilayer.runs.tasks import COMPARE, SPARSE, is_run
@@ -106,7 +105,7 @@ class Comparison(SparseTraining):
             self.session.say(f"{name}:")
             start, stop = rows_of_rank(own, self.session)
             held = rows[max(0, start - first) : max(0, stop - first)]
-            cost = make_cost(held, own.config, terms.facts, self.session)
+            cost = self.first_cost(own, held)
             try:
                 summary = self._train_one(name, own, cost)
             except Interrupted:

@@ -46,6 +46,7 @@ _CONTENT = (
     "schedule.json",
     "metrics",
     "monitor",
+    "scratch",
     "checkpoints",
     "filters.npy",
     "filters.png",
@@ -81,6 +82,7 @@ class RunDirectory:
         self.metrics = path / "metrics"
         self.checkpoints = path / "checkpoints"
         self.monitor = path / "monitor"
+        self.scratch = path / "scratch"
         self.filters = path / "filters.npy"
 
     @property
@@ -293,8 +295,12 @@ class RunDirectory:
         return summary
 
 
-def read_schedule(path: Path, n_layers: int) -> Schedule:
-    """Return the schedule of so many layers that is to be replayed. Local."""
+def replayed(setting: str, n_layers: int) -> Schedule | None:
+    """Return the schedule of so many layers that is to be replayed, if any. Local."""
+    name, _, file = setting.partition(":")
+    if name != "replay":
+        return None
+    path = Path(file)
     if not path.is_file():
         raise ConfigError(
             f"--schedule replay:FILE must name the schedule.json of a run; {path} is "
@@ -319,7 +325,7 @@ def check_links(path: Path, folders: Collection[str] = ()) -> None:
     of the user's.
     """
     names = (LOCK, *_CONTENT, *folders)
-    whole = [path / name for name in ("metrics", "monitor", "checkpoints")]
+    whole = [path / name for name in ("metrics", "monitor", "scratch", "checkpoints")]
     inside = (file for folder in whole if folder.is_dir() for file in folder.iterdir())
     for found in (*(path / name for name in names), *inside):
         if found.is_symlink():

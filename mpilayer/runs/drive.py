@@ -5,7 +5,8 @@ all ranks.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -15,9 +16,17 @@ from mpilayer import __version__, files
 from mpilayer.config import as_values, flag, options_of
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import ConfigError
-from mpilayer.runs.checkpoints import remove_false_start
-from mpilayer.runs.directory import PREPARATION, RunDirectory
-from mpilayer.runs.rows import Facts
+from mpilayer.numerics.parameters import Parameters
+from mpilayer.runs.checkpoints import (
+    Saver,
+    State,
+    remove_false_start,
+    remove_unfinished,
+    restore_replicas,
+    saving,
+)
+from mpilayer.runs.directory import PREPARATION, WEIGHTS, RunDirectory
+from mpilayer.runs.rows import Facts, data_of_run
 from mpilayer.runs.session import Session, holding
 from mpilayer.runs.tasks import (
     COMPARE,
@@ -25,11 +34,12 @@ from mpilayer.runs.tasks import (
     SPARSE,
     TASKS,
     command_of,
-    data_of_run,
     is_run,
     noted_threads,
     task_of_command,
 )
+from mpilayer.store import checkpoint
+from mpilayer.store.metrics import MetricsWriter, keep_until
 from mpilayer.train.schedule import Schedule
 
 C = TypeVar("C")
@@ -232,6 +242,78 @@ class Training(ABC, Generic[C]):
 
     def _clear_up(self) -> None:
         """Remove what nobody needs after the end."""
+
+
+class Replicated(Training[C]):
+    """A training of which every rank has the whole state.
+
+    So there are one checkpoint and one file of metrics, both written by rank 0.
+    """
+
+    unit: str  # of which there is a line of metrics: an epoch, an evaluation
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.directory.checkpoint(WEIGHTS[self.name])
+
+    def _restore(
+        self, state: State, parameters: Parameters, config: C, done: Callable[[], int]
+    ) -> tuple[float, list[dict[str, Any]]]:
+        """Put a state where the run was, if that was saved. Collective.
+
+        Returns the seconds of training until then, and the metrics of the units that
+        are ``done`` then.
+        """
+        comm, path, before = self.session.comm, self._checkpoint, 0.0
+        if comm.on_root(lambda: checkpoint.exists(path)):
+            before, remark = restore_replicas(path, state, parameters, comm)
+            self.session.warn(remark)
+        return before, comm.on_root(lambda: self._cut_off(config, done()))
+
+    def _cut_off(
+        self, config: C, done: int, launch: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Forget what came after so many units; return the metrics until then.
+
+        The settings of now are noted, and what is new of the ``launch``. On rank 0.
+        """
+        directory = self.directory
+        # First: what is removed below must not pass for complete.
+        directory.set_complete(self.name, False)
+        remove_unfinished(directory)
+        if done == 0:
+            checkpoint.remove(self._checkpoint)
+        else:
+            checkpoint.forget_damaged(self._checkpoint)
+        lines = keep_until(directory.metrics_file(self.name), self.unit, done)
+        # In one step: who finds the settings finds the threads that go with them.
+        sections = {self.name: as_values(config)}
+        if launch:
+            sections["launch"] = {**directory.section("launch"), **launch}
+        directory.write_config(sections)
+        return lines
+
+    @contextmanager
+    def _recording(self, goal: int, done: int) -> Iterator[tuple[MetricsWriter, Saver]]:
+        """Yield what writes, while progress is shown and signals are heard. Collective.
+
+        ``goal`` lines of metrics there will be; so many epochs or iterations are
+        ``done`` already.
+        """
+        self.session.comm.barrier()
+        with (
+            self.session.display(self.directory, {self.name: goal}),
+            self.session.listening(),
+            MetricsWriter(self.directory.metrics_file(self.name)) as writer,
+        ):
+            yield writer, Saver(self.session, done)
+
+    def _saving(self, state: State, seconds: float) -> Callable[[], None]:
+        """Return what writes the checkpoint of a state as it is now. Local."""
+        content = WEIGHTS[self.name]
+        return saving(
+            self._checkpoint, state, keep=True, content=content, seconds=seconds
+        )
 
 
 def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:

@@ -20,6 +20,8 @@ from typing import Any
 from mpilayer import files
 from mpilayer.config import (
     STEPS,
+    SWEEP,
+    Change,
     DataConfig,
     ExperimentConfig,
     FinetuneConfig,
@@ -28,6 +30,7 @@ from mpilayer.config import (
     SparseConfig,
     as_values,
     read_experiment,
+    settings_of_all,
     to_toml,
 )
 from mpilayer.data.dataset import Dataset
@@ -40,7 +43,6 @@ from mpilayer.runs.directory import EXPERIMENT, RunDirectory, check_links, remov
 from mpilayer.runs.drive import check_same, training_of
 from mpilayer.runs.evaluate import evaluate
 from mpilayer.runs.session import Session
-from mpilayer.runs.sparse import sparse_facts
 from mpilayer.runs.tasks import TASKS
 from mpilayer.train.groups import check_ranks, resolved
 from mpilayer.train.layer import check_layer, layer_shapes
@@ -111,14 +113,22 @@ def is_experiment(path: Path) -> bool:
     return (path / EXPERIMENT).is_file()
 
 
-def read_plan(file: Path, changes: Iterable[str] = (), run: Path | None = None) -> Plan:
-    """Read and check an experiment's TOML file.
+def read_plan(
+    file: Path, changes: Iterable[Change] = (), run: Path | None = None
+) -> Plan:
+    """Read and check an experiment's TOML file; see ``plan_of``."""
+    return plan_of(file, read_experiment(file, changes), run)
 
-    ``changes``, each ``section.key=value``, and ``run``, the directory of all results,
-    come before what the file says. A ``ConfigError`` names a wrong section, key, type
-    or range, or steps that do not go together.
+
+def plan_of(
+    file: Path, sections: Mapping[str, Mapping[str, Any]], run: Path | None = None
+) -> Plan:
+    """Return what the sections of a ``file`` make, checked.
+
+    ``run``, the directory of all results, comes before what they say. A ``ConfigError``
+    names a wrong section, key, type or range, or steps that do not go together.
     """
-    configs, sections = read_experiment(file, changes)
+    configs = settings_of_all(file, sections)
     training = {name: configs[name] for name in FOLDERS if name in sections}
     first: ExperimentConfig = configs["experiment"]
     name = first.name or file.stem
@@ -227,7 +237,7 @@ class Experiment:
         """Do one step if it is not complete; return whether it is now. Collective."""
         plan, session, comm = self.plan, self.session, self.session.comm
         if step == "data":
-            comm.on_root(self._make_data)
+            comm.on_root(self.prepare)
         elif step in FOLDERS:
             self._train(step)
         elif comm.on_root(lambda: self.directory.is_complete(step)):
@@ -240,8 +250,8 @@ class Experiment:
             return complete
         return True
 
-    def _make_data(self) -> None:
-        """Make the data set if there is none; check all settings against it."""
+    def prepare(self) -> None:
+        """Make the data set if there is none; check all settings. On rank 0."""
         config, path = self.plan.data, self.plan.data_path
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -287,8 +297,14 @@ class Experiment:
 def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
     """Make the directory, or look whether it can go on; on rank 0."""
     path, report = plan.path, plan.report.file
-    _check_source(plan)
+    check_source(plan)
     check_links(path, FOLDERS.values())
+    if is_experiment(path) and SWEEP in read_experiment(path / EXPERIMENT):
+        raise ConfigError(
+            f"--run must name a new folder or one experiment; {path} holds a sweep. Go "
+            f"on with 'mpilayer run {path / EXPERIMENT} --resume auto', or choose "
+            "another name."
+        )
     if is_experiment(path) and resume:
         before = read_plan(path / EXPERIMENT).data
         if before.source and plan.data.source and plan.data_path.exists():
@@ -324,7 +340,7 @@ def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
         ) from error
 
 
-def _check_source(plan: Plan) -> None:
+def check_source(plan: Plan) -> None:
     """Check that there is a data set, or something to make it from."""
     path, source = plan.data_path, plan.data.source
     if path.is_file() or (source and Path(source).exists()):
@@ -350,7 +366,7 @@ def _check_with_data(plan: Plan, hosts: Sequence[str]) -> None:
         config = plan.training.get(step)
         if isinstance(config, SparseConfig):
             averages = step == "compare" or config.kl == "average"
-            sparse_facts(plan.data_path, config, averages)
+            rows.sparse_facts(plan.data_path, config, averages)
         elif isinstance(config, PretrainConfig):
             places_for(config, hosts)
             for index, shape in enumerate(layer_shapes(config, n_visible)):

@@ -1,6 +1,6 @@
 """Fine-tuning as a run: goes on from a pre-trained run directory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
@@ -8,40 +8,42 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mpilayer.arrays import Array32, StoredRows
-from mpilayer.config import FinetuneConfig, as_values
+from mpilayer.config import FinetuneConfig
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import ConfigError, TrainingError
-from mpilayer.models.stack import Predictor, Stack
+from mpilayer.data.far import DataRows
+from mpilayer.errors import TrainingError
+from mpilayer.models.stack import Stack
 from mpilayer.numerics.losses import check_loss
 from mpilayer.optim.minibatch import DEFAULT_RATES
 from mpilayer.parallel.team import check_room
-from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas, saving
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.drive import Summary, Terms, Training, check_same
-from mpilayer.runs.model import check_pretrained, load_stack, progress, run_shapes
+from mpilayer.runs.drive import Replicated, Summary, Terms, check_same
 from mpilayer.runs.outcome import conclude_finetuning
 from mpilayer.runs.rows import (
     Facts,
+    Labelled,
     check_all_labels,
-    check_range,
     classes_of,
     data_facts,
-    labelled_splits,
+    data_of_run,
     read_labels,
+    tuning_rows,
 )
 from mpilayer.runs.session import Session
-from mpilayer.runs.tasks import TASKS, data_of_run
-from mpilayer.store import checkpoint
-from mpilayer.store.metrics import MetricsWriter, keep_until
+from mpilayer.runs.tasks import (
+    TASKS,
+    check_pretrained,
+    check_untrained,
+    load_stack,
+    run_shapes,
+)
 from mpilayer.train.backpropagation import shared_bytes
-from mpilayer.train.evaluate import sum_over_ranks, targets
+from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.finetune import (
     FinetuneRecord,
     FinetuneState,
     finetune,
     first_stack,
-    validation_rows,
 )
 from mpilayer.train.groups import (
     RowGroups,
@@ -51,19 +53,27 @@ from mpilayer.train.groups import (
     resolved,
     useful_ranks,
 )
+from mpilayer.train.pools import (
+    check_held,
+    held_bytes,
+    how_rows_are_met,
+    memory_for,
+    memory_of,
+    pool_rows,
+    with_memory_of,
+)
 from mpilayer.train.strata import Strata
 
 _Terms: TypeAlias = Terms[FinetuneConfig]
-# See ``finetune``: what is trained, on what; and targets.
-_Pair: TypeAlias = tuple[Array32, Array32]
-_Own: TypeAlias = tuple[Strata, Array32 | StoredRows, Array32]
-_Rows: TypeAlias = tuple[Stack, RowGroups, _Own, _Pair | None]
+_Rows: TypeAlias = tuple[Stack, Strata, Labelled]
 _Trained: TypeAlias = tuple[FinetuneState, list[dict[str, Any]], float]
 _HARMLESS = frozenset({"epochs", "patience"})
 
 
-class Finetuning(Training[FinetuneConfig]):
+class Finetuning(Replicated[FinetuneConfig]):
     """A stack trained end to end for one of the tasks, by all ranks."""
+
+    unit = "epoch"
 
     def __init__(
         self,
@@ -85,30 +95,17 @@ class Finetuning(Training[FinetuneConfig]):
         return is_wished and self.task.is_trained(self.directory)
 
     def _check(self) -> _Terms:
-        run, task = self.run, self.task
-        if task.is_trained(self.directory) and not self.replace:
-            if not self.directory.is_complete(task.name):
-                raise ConfigError(
-                    f"{task.words} of {run} must go on, or begin anew; it was "
-                    f"interrupted after epoch {progress(self.directory, task)}. Go on "
-                    f"with 'mpilayer resume {run}', or start again from the "
-                    "pre-trained stack with --replace."
-                )
-            model = "fine-tuned" if task.model == "finetuned" else f"a {task.model}"
-            raise ConfigError(
-                f"{run} must not be {model} yet; it is. Look at it with 'mpilayer "
-                f"evaluate {run}', go on with more --epochs and --resume auto, or "
-                "start again from the pre-trained stack with --replace."
-            )
+        if not self.replace:
+            check_untrained(self.directory, self.task)
         return self._checked()
 
     def _look(self) -> _Terms:
-        before = self._settings()
+        before = memory_of(self._settings())
         if not before.slices:  # a former version's, whose ranks had rows
             before = replace(before, slices=1, parallel="rows")
         # What it has chosen by itself it keeps.
         self.config = replace(
-            self.config,
+            with_memory_of(self.config, before),
             slices=self.config.slices or before.slices,
             parallel=before.parallel
             if self.config.parallel == "auto"
@@ -126,7 +123,12 @@ class Finetuning(Training[FinetuneConfig]):
         config = resolved(self.config, shapes, hosts)
         check_ranks(config, shapes, hosts)
         path = data_of_run(self.directory, self.data)
-        return Terms(path, config, self._facts_of(path, config))
+        facts = self._facts_of(path, config)
+        need, here = -(-_bytes_of_rows(facts) // len(hosts)), hosts.count(hosts[0])
+        config = replace(config, memory=memory_for(config.memory, need, here))
+        if held := held_bytes(config, _bytes_of_rows(facts)):
+            check_held(held, config.minibatch, "the rows", facts.row_bytes)
+        return Terms(path, config, facts)
 
     def _facts_of(self, data: Path, config: FinetuneConfig) -> Facts:
         if config.task != "autoencode":
@@ -167,98 +169,65 @@ class Finetuning(Training[FinetuneConfig]):
         self._groups = RowGroups(session.comm, hosts, session.eager)
 
     def _read(self, terms: _Terms) -> _Rows:
-        comm, config, n_train = self.session.comm, terms.config, terms.facts.n_train
+        config, facts = terms.config, terms.facts
         shapes, pretrained, labels = run_shapes(self.directory)[1], None, None
         if not config.from_scratch:
             pretrained = load_stack(self.directory, pretrained=True)
-        groups = self._groups
-        strata = groups.strata(n_train, config.minibatch)
+        strata = self._groups.strata(facts.n_train, config.minibatch)
+        if held := held_bytes(config, _bytes_of_rows(facts)):
+            piece = pool_rows(held, facts.row_bytes) // config.minibatch
+            strata = replace(strata, piece=piece)
         with Dataset.open(terms.data) as dataset:
             if config.task != "autoencode":
                 labels = read_labels(dataset, "train")
             classes = None if labels is None else classes_of(labels, config.task)
             stack = first_stack(config, shapes, pretrained, labels, classes)
-            train = dataset.compact_rows("train", *strata.rows)
-            check_range(train, stack.shapes[0].visible, terms.data)
-            predicts = isinstance(stack, Predictor)
-            known = labelled_splits(dataset) if predicts else dataset.splits
-            part = ("train", 0, 0)  # no rows, but all columns
-            if "validation" in known:
-                n_rows = dataset.n_samples("validation")
-                part = ("validation", *validation_rows(n_rows, comm))
-            validation = dataset.rows(*part)
-            if not isinstance(stack, Predictor):
-                return stack, groups, (strata, train, validation), None
-            wanted, measured = (
-                targets(read_labels(dataset, *place), stack.classes)
-                for place in (("train", *strata.rows), part)
-            )
-            return stack, groups, (strata, train, validation), (wanted, measured)
+            comm, far = self.session.comm, bool(held)
+            rows = tuning_rows(dataset, stack, strata.rows, comm, far)
+        return stack, strata, rows
 
     def _check_room(self, terms: _Terms, rows: _Rows) -> None:
-        stack, groups = rows[:2]
-        head = groups.team.is_head
-        need = shared_bytes(stack, terms.config, groups) if head else 0
+        groups, need = self._groups, 0
+        if groups.team.is_head:
+            need = shared_bytes(rows[0], terms.config, groups)
         fewer = "start one rank on each host, or train with --parallel rows"
         self._shared = check_room(self.session.comm, need, fewer)
 
     def _begin(self, terms: _Terms) -> None:
-        self._keep_until(terms.config, 0, self._launch_facts())
-
-    def _keep_until(
-        self, config: FinetuneConfig, epoch: int, launch: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
-        """Forget what came after an epoch; return the metrics up to it."""
-        directory, path = self.directory, self.directory.checkpoint(self.task.model)
-        # First: what is removed below must not pass for complete.
-        directory.set_complete(self.name, False)
-        remove_unfinished(directory)
-        if epoch == 0:
-            checkpoint.remove(path)
-        else:
-            checkpoint.forget_damaged(path)
-        lines = keep_until(directory.metrics_file(self.name), "epoch", epoch)
-        former = directory.read_config().get("launch", {})
-        # In one step: who finds the settings finds the threads that go with them.
-        sections = {self.name: as_values(config), "launch": {**former, **launch}}
-        directory.write_config(sections)
-        return lines
+        self._cut_off(terms.config, 0, self._launch_facts())
 
     def _train(self, terms: _Terms, rows: _Rows, again: bool) -> _Trained:
-        with rows[1]:
-            return self._train_in(*rows, terms.config, again)
+        with self._groups:
+            return self._train_in_groups(terms.config, *rows, again)
 
-    def _train_in(
+    def _train_in_groups(
         self,
-        stack: Stack,
-        groups: RowGroups,
-        own: _Own,
-        wanted: _Pair | None,
         config: FinetuneConfig,
+        stack: Stack,
+        strata: Strata,
+        rows: Labelled,
         again: bool,
     ) -> _Trained:
-        """Train by groups of ranks. Collective."""
-        session, directory, comm = self.session, self.directory, self.session.comm
-        state, before, remark = FinetuneState(stack, config, groups.team), 0.0, ""
+        session, comm, groups = self.session, self.session.comm, self._groups
+        train, validation, wanted = rows
+        state, before = FinetuneState(stack, config, groups.team), 0.0
         lines = list[dict[str, Any]]()
+        self._announce(config)
+        if isinstance(train, DataRows):
+            session.say(how_rows_are_met(config))
+            session.warn(train.slow(strata.piece))
         if again:
-            path = directory.checkpoint(self.task.model)
-            before, remark = restore_replicas(path, state, stack.parameters, comm)
-            lines = comm.on_root(lambda: self._keep_until(config, state.epoch, {}))
-        self._announce(config, remark)
-        if again:
+            before, lines = self._restore(
+                state, stack.parameters, config, lambda: state.epoch
+            )
             session.say(f"going on after epoch {state.epoch}")
         finite: Callable[[], None] | None = None
-        comm.barrier()
-        origin = perf_counter() - before
-        saver = Saver(session, state.epoch)
-        with (
-            session.display(directory, {self.name: config.epochs}),
-            session.listening(),
-            MetricsWriter(directory.metrics_file(self.name)) as writer,
-        ):
+        with self._recording(config.epochs, state.epoch) as (writer, saver):
+            origin = perf_counter() - before
             try:
-                for record in finetune(state, *own, groups, wanted):
+                for record in finetune(
+                    state, strata, train, validation, groups, wanted
+                ):
                     lines.append(asdict(record))
                     stopping = self._stopping(record)
                     if comm.rank == 0:
@@ -270,7 +239,7 @@ class Finetuning(Training[FinetuneConfig]):
                     if stopping and state.epoch < config.epochs:
                         saver.finish()
                         comm.barrier()
-                        raise session.interrupted(directory.go_on)
+                        raise session.interrupted(self.directory.go_on)
             except TrainingError:
                 saver.finish()
                 if finite is not None:
@@ -282,11 +251,10 @@ class Finetuning(Training[FinetuneConfig]):
         state.leave()
         return state, lines, seconds
 
-    def _announce(self, config: FinetuneConfig, remark: str) -> None:
+    def _announce(self, config: FinetuneConfig) -> None:
         session = self.session
         hosts = set(session.placement.hosts)
         session.announce(useful_ranks(config, len(hosts)), self._shared)
-        session.warn(remark)
         session.say(how_ranks_share(config))
         session.warn(idle_ranks(config, session.placement.hosts))
         if config.parallel == "rows":
@@ -302,8 +270,7 @@ class Finetuning(Training[FinetuneConfig]):
         stops = np.array([float(self.session.must_stop(unit))])
         return bool(sum_over_ranks(self.session.comm, stops)[0])
 
-    def _saving(self, state: FinetuneState, seconds: float) -> Callable[[], None]:
-        """Return what writes the checkpoint. Local."""
-        model = self.task.model
-        path = self.directory.checkpoint(model)
-        return saving(path, state, keep=True, content=model, seconds=seconds)
+
+def _bytes_of_rows(facts: Facts) -> int:
+    """Return what all ranks hold of rows if they hold them all."""
+    return facts.n_train * facts.row_bytes + 4 * facts.n_validation * facts.n_visible

@@ -1,30 +1,59 @@
 """What a training has come to: records, times, and the summary of each command."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array64
+from mpilayer import files
+from mpilayer.arrays import Array32
 from mpilayer.config import PretrainConfig
-from mpilayer.models.stack import Predictor
-from mpilayer.runs import advice
-from mpilayer.runs.checkpoints import Cut
-from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.evaluate import beside_rival, confusion_of, errors_of
-from mpilayer.runs.model import load_stack, run_shapes
-from mpilayer.runs.monitor import stack_over_time
+from mpilayer.data.dataset import Dataset
+from mpilayer.data.far import DataRows
+from mpilayer.errors import CheckpointError
+from mpilayer.models.base import LayerShape
+from mpilayer.models.stack import DeepAutoencoder, Predictor
+from mpilayer.numerics.losses import squared_error
+from mpilayer.parallel.comm import Communicator
+from mpilayer.runs.directory import RunDirectory, remove
+from mpilayer.runs.evaluate import (
+    after_finetuning,
+    after_pretraining,
+    beside_rival,
+    confusion_of,
+    errors_of,
+    no_better_than_always,
+    over_fits,
+    worse_than_pca,
+)
 from mpilayer.runs.session import Session, finite
-from mpilayer.runs.tasks import SPARSE, Task
-from mpilayer.store.metrics import MetricsReader, keep_until
+from mpilayer.runs.tasks import SPARSE, Task, load_stack, run_shapes
+from mpilayer.store.metrics import MetricsReader, MetricsWriter, lines_of
 from mpilayer.train.finetune import FinetuneState
-from mpilayer.train.record import KINDS, EpochRecord, team_of
-from mpilayer.train.schedule import Schedule, finish_times
+from mpilayer.train.layer import LayerState, monitored_rows
+from mpilayer.train.pretrain import Pipeline
+from mpilayer.train.record import (
+    KINDS,
+    EpochRecord,
+    is_moment,
+    moments,
+    mostly_at_barriers,
+    recorded_table,
+    short_of_epochs,
+    simulated_seconds,
+    team_of,
+)
+from mpilayer.train.schedule import Schedule
 from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.sparse.firing import dead_units
+from mpilayer.train.sums import costly_allreduce
+
+_GAPS = "the picture of the whole stack over time will have gaps"
 
 # --- what pre-training has done
 
@@ -54,36 +83,42 @@ class LayerOutcome:
         }
 
 
-def recorded_table(config: PretrainConfig, layers: Sequence[LayerOutcome]) -> Schedule:
-    """Return the table that an asynchronous run has filled."""
-    names = ("end", "cut_short", "activations")
-    return Schedule(
-        "async",
-        tuple(layer.used for layer in layers),
-        config.stipulated_epochs,
-        dropped=tuple(layer.dropped for layer in layers),
-        settings={
-            "extra_epochs": list(config.extra),
-            **{name: getattr(config, name) for name in names},
-        },
-    )
+def recorded(
+    pipeline: Pipeline,
+    directory: RunDirectory,
+    config: PretrainConfig,
+    before: float,
+    rank: int,
+) -> Iterator[EpochRecord]:
+    """Run a pipeline to its end; write a line after an epoch, and yield it."""
+    with ExitStack() as stack:
+        writers = {}
+        for index in pipeline.states:
+            writer = MetricsWriter(directory.metrics_file(f"layer-{index + 1}"))
+            writers[index] = stack.enter_context(writer)
+        for state, record in pipeline.run(before):
+            leave_parameters(directory, state, config)
+            who = {"layer": record.layer + 1, "rank": rank}
+            writers[record.layer].write({**asdict(record), **who})
+            yield record
 
 
-def former_records(directory: RunDirectory, cut: Cut) -> dict[int, list[EpochRecord]]:
-    """Return each layer's records up to the cut; forget later ones. On rank 0."""
-    known = {item.name for item in fields(EpochRecord)}
-
-    def record(line: Mapping[str, Any], index: int) -> EpochRecord:
-        values: dict[str, Any] = {name: line[name] for name in known & line.keys()}
-        values = {k: math.nan if v is None else v for k, v in values.items()}
-        return EpochRecord(**{**values, "layer": index})
-
-    former = {}
-    for index, candidate in enumerate(cut.candidates):
-        path = directory.metrics_file(f"layer-{index + 1}")
-        lines = keep_until(path, "epoch", candidate.epoch)
-        former[index] = [record(line, index) for line in lines]
-    return former
+def gathered(
+    pipeline: Pipeline, records: Mapping[int, list[EpochRecord]], comm: Communicator
+) -> list[LayerOutcome]:
+    """Return the outcome of all layers. Collective."""
+    mine = {
+        i: LayerOutcome(
+            comm.rank,
+            records[i],
+            state.layer.parameters.digest(),
+            pipeline.row(i),
+            pipeline.dropped(i),
+        )
+        for i, state in pipeline.states.items()
+    }
+    found = dict(ChainMap(*comm.allgather(mine)))
+    return [found[i] for i in sorted(found)]
 
 
 def conclude_pretraining(
@@ -100,17 +135,19 @@ def conclude_pretraining(
     The schedule, and the error of the stack over time, are written, too.
     """
     comm = session.comm
-    schedule = table or recorded_table(config, layers)
+    schedule = table or recorded_table(
+        config, [one.used for one in layers], [one.dropped for one in layers]
+    )
     comm.on_root(lambda: directory.write_table(schedule))
     short = short_of_epochs(config, schedule)
     session.warn(short)
     stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
     errors, pca = beside_rival(stack, data, data, session)
-    remedies = advice.after_pretraining(config, advice.over_fits(errors, pca))
-    worse = advice.worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
+    remedies = after_pretraining(config, over_fits(errors, pca))
+    worse = worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
     session.warn(worse)
     times = [layer.facts(index) for index, layer in enumerate(layers)]
-    waiting = advice.mostly_at_barriers([own.get("team", ()) for own in times])
+    waiting = mostly_at_barriers([own.get("team", ()) for own in times])
     session.warn(waiting)
     summary = {
         **session.facts(),
@@ -118,7 +155,7 @@ def conclude_pretraining(
         "epochs": list(schedule.epochs),
         "short_of_epochs": short,
         "pretrain_seconds": seconds,
-        "simulated_seconds": _simulated_seconds(schedule, times),
+        "simulated_seconds": simulated_seconds(schedule, times),
         "finetune_seconds": None,
         **{f"{split}_error": error for split, error in errors.items()},
         "pretrained": errors,
@@ -133,43 +170,96 @@ def conclude_pretraining(
     return written
 
 
-def short_of_epochs(config: PretrainConfig, schedule: Schedule) -> str:
-    """Say which layers the end of the first one has stopped too early; empty for none.
+# --- the error of the whole stack while its layers are trained
+#
+# No rank has all layers, and none shall wait for the others. So every layer leaves its
+# parameters after some of its epochs, and errors are computed when training ends.
 
-    Only ``--end first-layer`` does that; see ``simulate``.
+
+def leave_parameters(
+    directory: RunDirectory, state: LayerState, config: PretrainConfig
+) -> None:
+    """Write a layer's parameters, if it is time to. Local to the layer's rank."""
+    if is_moment(config, state.index, state.epoch):
+        with files.optional(directory.monitor, _GAPS):
+            directory.monitor.mkdir(exist_ok=True)
+            path = _file(directory, state.index, state.epoch)
+            files.write_array(path, state.layer.parameters.vector)
+
+
+def stack_over_time(
+    directory: RunDirectory,
+    data: Path,
+    config: PretrainConfig,
+    shapes: Sequence[LayerShape],
+    records: Sequence[Sequence[EpochRecord]],
+    comm: Communicator,
+) -> None:
+    """Write the unrolled stack's error over time to ``metrics/stack.jsonl``.
+
+    The error is Σ over columns of (x − x̂)², mean over the monitored validation rows.
+    Collective, for the ranks share the work; ``records`` are those of all layers. What
+    ``leave_parameters`` has left is removed.
     """
-    if config.schedule not in ("async", "simulate"):
-        return ""
-    pairs = zip(schedule.epochs, config.stipulated_epochs, strict=True)
-    short = [
-        f"layer {index} {done} of {asked}"
-        for index, (done, asked) in enumerate(pairs, start=1)
-        if done < asked
+    shown = moments(records, config)
+    rows = comm.everywhere(lambda: _monitored(data, config))
+
+    def error_then(epochs: Sequence[int]) -> float:
+        """Return the error after these epochs; NaN if what they left is lost."""
+        layers = [LayerState(config, shapes, i).layer for i in range(len(shapes))]
+        for index, (layer, epoch) in enumerate(zip(layers, epochs, strict=True)):
+            path = _file(directory, index, epoch)
+            if epoch and not _filled(layer.parameters.vector, path):
+                return math.nan
+        stack = DeepAutoencoder.unroll(layers)
+        with np.errstate(all="ignore"):  # who knows what the file holds
+            return squared_error(rows, stack.reconstruct(rows)) / len(rows)
+
+    mine = {
+        i: error_then(shown[i][1])
+        for i in range(comm.rank, len(shown), comm.size)
+        if len(rows)
+    }
+    found = ChainMap(*comm.allgather(mine))
+    lines = [
+        {"seconds": seconds, "epochs": epochs, "validation_error": found[i]}
+        for i, (seconds, epochs) in enumerate(shown)
+        if i in found
     ]
-    if not short:
-        return ""
-    return (
-        f"--end first-layer has left layers short of their epochs: {', '.join(short)}. "
-        "Upper layers that hardly trained spoil the code; --end stipulated waits for "
-        "them."
-    )
+
+    def finish() -> None:
+        path = directory.metrics_file("stack")
+        lost = "there will be no picture of the whole stack over time"
+        with files.optional(path, lost):
+            files.write(path, lines_of(lines))
+        with files.optional(directory.monitor, "it stays, and may be removed"):
+            remove(directory.monitor)
+
+    comm.on_root(finish)
 
 
-def _simulated_seconds(schedule: Schedule, times: Sequence[dict[str, Any]]) -> float:
-    """Return the seconds this table would take on a machine with more cores.
+def _monitored(data: Path, config: PretrainConfig) -> Array32:
+    with Dataset.open(data) as dataset:
+        if "validation" not in dataset.splits:
+            return np.empty((0, dataset.n_visible), np.float32)
+    rows = DataRows(data, "validation")
+    return rows[monitored_rows(len(rows), config.monitor_rows)]
 
-    Of a simulated table the end of its virtual clock, whose unit is the measured epoch
-    of the first layer; of any other table the time with a core for each layer, from the
-    measured epoch of each. Messages take no time.
-    """
-    kinds = ("training", "transform", "monitor")
-    costs = [
-        float(sum(layer[kind] for kind in kinds) / max(1, layer["epochs"]))
-        for layer in times
-    ]
-    if schedule.virtual_end:
-        return costs[0] * max(schedule.virtual_end)
-    return max(finish_times(schedule, costs))
+
+def _filled(vector: Array32, path: Path) -> bool:
+    """Fill a layer's parameters from a file; tell whether that is there, and whole."""
+    if path.exists():  # else the run began without --monitor-every
+        with files.optional(path, _GAPS):
+            found = files.read_array(path)
+            if found.shape != vector.shape or found.dtype != vector.dtype:
+                raise CheckpointError(f"{path} must hold the parameters of a layer.")
+            vector[:] = found
+            return True
+    return False
+
+
+def _file(directory: RunDirectory, index: int, epoch: int) -> Path:
+    return directory.monitor / f"layer-{index + 1}.e{epoch:06}.npy"
 
 
 # --- what fine-tuning has reached
@@ -194,7 +284,7 @@ def conclude_finetuning(
     work = f"minibatches of {config.minibatch} rows"
     what = "Allreduce" if config.parallel == "rows" else "waiting for other ranks"
     waited = times["allreduce"]
-    session.warn(advice.costly_allreduce(waited, seconds, comm.size, work, what))
+    session.warn(costly_allreduce(waited, seconds, comm.size, work, what))
     if isinstance(state.stack, Predictor):
         own = _of_predictor(session, state, state.stack, data, task)
     else:
@@ -220,14 +310,14 @@ def _of_autoencoder(
 
     def advise() -> str:
         pca = directory.read_summary().get("pca") or {}
-        remedies = advice.after_finetuning(
+        remedies = after_finetuning(
             state.config,
             run_shapes(directory)[0],
             state.epoch,
             state.best_epoch,
-            advice.over_fits(errors, pca),
+            over_fits(errors, pca),
         )
-        return advice.worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
+        return worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
 
     worse = session.comm.on_root(advise)
     session.warn(worse)
@@ -240,9 +330,7 @@ def _of_predictor(
 ) -> dict[str, Any]:
     """Return the errors of a predictor, beside what predicts always the same."""
     errors, usual = beside_rival(model, data, data, session)
-    worse = advice.no_better_than_always(
-        task.model, errors, usual, state.config, state.epoch
-    )
+    worse = no_better_than_always(task.model, errors, usual, state.config, state.epoch)
     session.warn(worse)
     found = {f"{task.name}_error": errors, f"{task.name}_no_better": worse}
     if not len(model.classes):
@@ -274,7 +362,7 @@ def conclude_sparse(
     spent, warning = comm.on_root(times), dead.warning(final)
     allreduce, work = spent["allreduce_seconds"], f"{cost.n_rows} rows"
     session.warn(warning)
-    session.warn(advice.costly_allreduce(allreduce, seconds, comm.size, work))
+    session.warn(costly_allreduce(allreduce, seconds, comm.size, work))
     terms = ("cost", "exact_cost", "reconstruction", "decay", "sparsity")
     summary = {
         **session.facts(),
@@ -296,21 +384,3 @@ def conclude_sparse(
         **spent,
     }
     return comm.on_root(lambda: directory.write_summary(summary))
-
-
-def filters(weights: Array64) -> AnyArray:
-    """Return the input of norm 1 that each hidden unit responds to most.
-
-    Parameters
-    ----------
-    weights : ndarray (n_visible, n_hidden)
-        W₁.
-
-    Returns
-    -------
-    ndarray (n_hidden, n_visible), or (n_hidden, size, size) of square patches
-    """
-    norms = np.maximum(np.linalg.norm(weights, axis=0), np.finfo(np.float64).tiny)
-    rows: AnyArray = (weights / norms).T.astype(np.float32)
-    size = round(rows.shape[1] ** 0.5)
-    return rows.reshape(-1, size, size) if size * size == rows.shape[1] else rows

@@ -1,19 +1,20 @@
 """Pre-training as a run: its rows and schedule, the pipeline, going on after a cut."""
 
-from collections import ChainMap
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
 
 import numpy as np
 
+from mpilayer.arrays import Array32
 from mpilayer.config import PretrainConfig
 from mpilayer.data.dataset import Dataset
+from mpilayer.data.far import DataRows
 from mpilayer.errors import ConfigError
-from mpilayer.models.base import LayerShape
+from mpilayer.far import Scratch
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.notice import Notice
@@ -21,18 +22,30 @@ from mpilayer.parallel.team import check_room
 from mpilayer.placement import Place, describe, without_slice
 from mpilayer.runs import checkpoints
 from mpilayer.runs.checkpoints import Cut, LayerKeeper
-from mpilayer.runs.directory import read_schedule
+from mpilayer.runs.directory import replayed
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
-from mpilayer.runs.model import run_shapes
-from mpilayer.runs.monitor import leave_parameters
-from mpilayer.runs.outcome import LayerOutcome, conclude_pretraining, former_records
-from mpilayer.runs.rows import Facts, check_range, data_facts
-from mpilayer.runs.tasks import PRETRAIN, data_of_run
-from mpilayer.store.metrics import MetricsWriter
+from mpilayer.runs.outcome import (
+    LayerOutcome,
+    conclude_pretraining,
+    gathered,
+    recorded,
+)
+from mpilayer.runs.rows import Facts, check_range, data_facts, data_of_run
+from mpilayer.runs.tasks import PRETRAIN, run_shapes
 from mpilayer.train import layer
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
-from mpilayer.train.layers import needed_bytes
+from mpilayer.train.layers import bytes_of_rows, needed_bytes
 from mpilayer.train.plans import Plan, effective, plan_of, table_of
+from mpilayer.train.pools import (
+    CHUNKS,
+    check_held,
+    held_bytes,
+    how_rows_are_met,
+    memory_for,
+    memory_of,
+    pool_rows,
+    with_memory_of,
+)
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
 from mpilayer.train.schedule import Schedule
@@ -71,10 +84,27 @@ class Pretraining(Training[PretrainConfig]):
         return run_shapes(self.directory)[0]
 
     def _terms(self, data: Path, config: PretrainConfig, facts: Facts) -> _Terms:
-        table = _table_of(config, layer_shapes(config, facts.n_visible))
+        shapes = layer_shapes(config, facts.n_visible)
+        table = table_of(config, shapes, replayed(config.schedule, len(shapes)))
         config = effective(config, table)
-        config = with_slices(config, self._places(config, facts, table))
+        places = self._places(config, facts, table)
+        config = self._with_memory(with_slices(config, places), facts, places)
         return Terms(data, config, facts, table)
+
+    def _with_memory(
+        self, config: PretrainConfig, facts: Facts, places: Sequence[Place]
+    ) -> PretrainConfig:
+        """Return the settings with the memory for rows filled in, and checked."""
+        hosts = self.session.placement.hosts
+        need = max(_bytes_of_rows(config, facts, place.layers)[0] for place in places)
+        chosen = memory_for(config.memory, need, hosts.count(hosts[0]))
+        config = replace(config, memory=chosen)
+        if held := _held(config, facts):
+            for index, shape in enumerate(layer_shapes(config, facts.n_visible)):
+                row_bytes = 4 * shape.n_visible if index else facts.row_bytes
+                what = f"the rows and outputs of layer {index + 1}"
+                check_held(held, config.minibatch, what, row_bytes, shape.n_hidden)
+        return config
 
     def _places(
         self, config: PretrainConfig, facts: Facts, table: Schedule | None
@@ -83,20 +113,21 @@ class Pretraining(Training[PretrainConfig]):
         return places_for(config, hosts, facts.n_visible, epochs)
 
     def _look(self) -> _Terms:
-        before = of_one_slice(self._settings())
+        before = memory_of(of_one_slice(self._settings()))
         table = None
         if before.schedule != "async":
             table = self.directory.read_table()
         wanted = before
         if self.asked is not None:
             wanted = with_slices_of(effective(self.asked, table), before)
+            wanted = with_memory_of(wanted, before)
         by_table = before.schedule in ("lockstep", "greedy")
         check_same(before, wanted, _LENGTHS if by_table else ())
         data = data_of_run(self.directory, self.data)
         facts = self._facts_of(data, before)
         new = table
         if by_table:
-            new = _table_of(wanted, layer_shapes(before, facts.n_visible))
+            new = table_of(wanted, layer_shapes(before, facts.n_visible))
         laid_out = replace(wanted, layout=self._layout(wanted, facts, new))
         if table is None or new is None or new.epochs == table.epochs:
             return Terms(data, replace(before, layout=laid_out.layout), facts, table)
@@ -129,17 +160,38 @@ class Pretraining(Training[PretrainConfig]):
     def _read(self, terms: _Terms) -> Rows | None:
         if self.session.comm.rank > 0:
             return None
-        config, data = terms.config, terms.data
+        config, data, far = terms.config, terms.data, _held(terms.config, terms.facts)
         with Dataset.open(data) as dataset:
-            train = dataset.compact_rows("train")
+            train = DataRows(data, "train") if far else dataset.compact_rows("train")
             check_range(train, config.visible, data)
+            validation: Array32 | DataRows
             validation = np.empty((0, dataset.n_visible), np.float32)
             if "validation" in dataset.splits:
-                validation = dataset.rows("validation")
+                name = "validation"
+                validation = DataRows(data, name) if far else dataset.rows(name)
                 # What the training rows have scaled may lie a little outside.
                 if dataset.preparation.scaling is None:
                     check_range(validation, config.visible, data)
             return layer.monitored(train, validation, config.monitor_rows)
+
+    def _scratch(self, terms: _Terms) -> Scratch | None:
+        """Return where rows are that do not stay in memory; None if all do."""
+        held = _held(terms.config, terms.facts)
+        return Scratch(self.directory.scratch, held) if held else None
+
+    @contextmanager
+    def _scratch_folder(self, terms: _Terms) -> Iterator[Scratch | None]:
+        """Give it, with an empty folder that goes with the block. Collective."""
+        scratch = self._scratch(terms)
+        if scratch is None:
+            yield None
+            return
+        self.session.comm.on_root(scratch.make)
+        try:
+            yield scratch
+        finally:
+            if self.session.comm.rank == 0:
+                scratch.clear()
 
     def _check_room(self, terms: _Terms, rows: Rows | None) -> None:
         comm, config, facts = self.session.comm, terms.config, terms.facts
@@ -148,12 +200,18 @@ class Pretraining(Training[PretrainConfig]):
         need = 0
         if comm.rank == mine.ranks[0]:
             newer = plan_of(config, terms.table).replace
+            counts, scratch = _counts(config, facts), self._scratch(terms)
             need = needed_bytes(
-                config, facts.n_visible, mine, rows, _counts(config, facts), newer
+                config, facts.n_visible, mine, rows, counts, newer, scratch
             )
         most = len(config.layers)
         fewer = f"start at most {count(most, 'rank')}, as layers, which needs none"
         self._shared = check_room(comm, need, fewer)
+        if (scratch := self._scratch(terms)) is not None:
+            outputs = [
+                _bytes_of_rows(config, facts, place.layers)[1] for place in places
+            ]
+            comm.on_root(lambda: scratch.check_room(sum(outputs)))
 
     def _train(
         self, terms: _Terms, rows: Rows | None, again: bool
@@ -169,9 +227,16 @@ class Pretraining(Training[PretrainConfig]):
         sizes = [terms.facts.n_visible, *config.layers]
         session.say(describe(places, sizes, config.slices_of_layers))
         session.warn(without_slice(places, config.slices_of_layers))
-        with team_up(session.comm, places, session.eager) as (team, own, heads):
+        if rows is not None and isinstance(rows.train, DataRows):
+            most = pool_rows(_held(config, terms.facts), rows.train.row_bytes, sizes[1])
+            session.say(how_rows_are_met(config))
+            session.warn(rows.train.slow(most // CHUNKS))
+        with (
+            self._scratch_folder(terms) as scratch,
+            team_up(session.comm, places, session.eager) as (team, own, heads),
+        ):
             states = [LayerState(config, shapes, index, team) for index in own]
-            return self._train_layers(terms, plan, rows, states, cut, heads)
+            return self._train_layers(terms, plan, rows, states, cut, heads, scratch)
 
     def _conclude(
         self, terms: _Terms, trained: tuple[list[LayerOutcome], float]
@@ -203,6 +268,7 @@ class Pretraining(Training[PretrainConfig]):
         states: Sequence[LayerState],
         cut: Cut | None,
         heads: Communicator,
+        scratch: Scratch | None,
     ) -> tuple[list[LayerOutcome], float]:
         """Train to the end; return the outcome of all layers, and seconds. Collective.
 
@@ -217,19 +283,20 @@ class Pretraining(Training[PretrainConfig]):
             snapshots = checkpoints.restore_layers(directory, states, cut, comm)
             at = ", ".join(str(candidate.epoch) for candidate in cut.candidates)
             session.say(f"going on after epochs {at} of layers 1 to {n_layers}")
-            former = comm.on_root(lambda: former_records(directory, cut))
+            former = comm.on_root(lambda: checkpoints.former_records(directory, cut))
         notice = Notice(comm)
         keeper = LayerKeeper(directory, session, plan, notice, n_layers)
         counts = _counts(config, facts)
         again = cut.again if cut else ()
-        pipeline = Pipeline(states, rows, counts, heads, plan, keeper, snapshots, again)
+        channels = counts, heads, plan, keeper
+        pipeline = Pipeline(states, rows, *channels, snapshots, again, scratch)
         before = max((r.ended for own in former.values() for r in own), default=0.0)
         epochs = terms.table.epochs if terms.table else [None] * n_layers
         goals = {f"layer-{i}": goal for i, goal in enumerate(epochs, 1)}
         comm.barrier()
         began = perf_counter()
         with session.display(directory, goals), session.listening():
-            for record in self._run(pipeline, config, before):
+            for record in recorded(pipeline, directory, config, before, comm.rank):
                 former[record.layer].append(record)
             keeper.finish()
             notice.close()
@@ -238,35 +305,7 @@ class Pretraining(Training[PretrainConfig]):
         if any(comm.allgather(pipeline.interrupted)):
             raise session.interrupted(directory.go_on)
         seconds = before + perf_counter() - began
-        outcomes = {
-            i: LayerOutcome(
-                comm.rank,
-                former[i],
-                state.layer.parameters.digest(),
-                pipeline.row(i),
-                pipeline.dropped(i),
-            )
-            for i, state in pipeline.states.items()
-        }
-        found = dict(ChainMap(*comm.allgather(outcomes)))
-        return [found[i] for i in range(n_layers)], seconds
-
-    def _run(
-        self, pipeline: Pipeline, config: PretrainConfig, before: float
-    ) -> Iterator[EpochRecord]:
-        """Run the pipeline to its end; write a line after an epoch, and yield it."""
-        with ExitStack() as stack:
-            writers = {}
-            for index in pipeline.states:
-                writer = MetricsWriter(
-                    self.directory.metrics_file(f"layer-{index + 1}")
-                )
-                writers[index] = stack.enter_context(writer)
-            for state, record in pipeline.run(before):
-                leave_parameters(self.directory, state, config)
-                who = {"layer": record.layer + 1, "rank": self.session.comm.rank}
-                writers[record.layer].write({**asdict(record), **who})
-                yield record
+        return gathered(pipeline, former, comm), seconds
 
 
 def _counts(config: PretrainConfig, facts: Facts) -> tuple[int, int, int]:
@@ -274,8 +313,14 @@ def _counts(config: PretrainConfig, facts: Facts) -> tuple[int, int, int]:
     return layer.row_counts(facts.n_train, facts.n_validation, config.monitor_rows)
 
 
-def _table_of(config: PretrainConfig, shapes: Sequence[LayerShape]) -> Schedule | None:
-    """Return the table of the schedule, None if it comes about as outputs arrive."""
-    name, _, file = config.schedule.partition(":")
-    replayed = read_schedule(Path(file), len(shapes)) if name == "replay" else None
-    return table_of(config, shapes, replayed)
+def _bytes_of_rows(
+    config: PretrainConfig, facts: Facts, layers: range
+) -> tuple[int, int]:
+    return bytes_of_rows(config, layers, facts.n_train, facts.row_bytes)
+
+
+def _held(config: PretrainConfig, facts: Facts) -> int:
+    """Return what may be held of rows at a time; 0 if they all stay in memory."""
+    # By what one rank would need: no number may depend on how many there are.
+    layers = range(len(config.layers))
+    return held_bytes(config, _bytes_of_rows(config, facts, layers)[0])

@@ -1,18 +1,31 @@
 """Whether the rows of a data set fit a run and its settings."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32, StoredRows
+from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
+from mpilayer.data.far import DataRows
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.recipe import Like
 from mpilayer.errors import ConfigError, DataError
+from mpilayer.far import FarRows
 from mpilayer.models.stack import Predictor, Stack
+from mpilayer.parallel.comm import Communicator
+from mpilayer.partition import Bounds
 from mpilayer.runs.directory import PREPARATION, RunDirectory
-from mpilayer.train.evaluate import targets
+from mpilayer.train.evaluate import FarTargets, Targets, targets
+from mpilayer.train.finetune import validation_rows
+
+Labelled: TypeAlias = tuple[
+    Array32 | StoredRows | DataRows, Array32 | DataRows, tuple[Targets, Targets] | None
+]
+"""Rows to train on and to validate; what should come out of them, if not they."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,7 @@ class Facts:
     data_digest: str
     n_validation: int = 0
     data_stamp: tuple[int, ...] = ()
+    row_bytes: int = 0  # of a training row, as it is held
 
 
 def data_facts(data: Path, minibatch: int = 0, section: str = "") -> Facts:
@@ -42,6 +56,7 @@ def data_facts(data: Path, minibatch: int = 0, section: str = "") -> Facts:
             dataset.digest,
             dataset.n_samples("validation") if validated else 0,
             tuple(dataset.stamp),
+            dataset.held_as("train")[0].itemsize * dataset.n_visible,
         )
     if minibatch > facts.n_train:
         where, dashes = (f"in [{section}] ", "") if section else ("", "--")
@@ -52,20 +67,40 @@ def data_facts(data: Path, minibatch: int = 0, section: str = "") -> Facts:
     return facts
 
 
+def sparse_facts(data: Path, config: SparseConfig, averages: bool) -> Facts:
+    """Return what the data set says, checked against the settings. Local.
+
+    ``averages``: something is trained on the average over shards.
+    """
+    if config.shards and not averages:
+        raise ConfigError(
+            f"--shards belongs to --kl average; got {config.shards} with --kl "
+            f"{config.kl}. Leave it out, or choose average."
+        )
+    facts = data_facts(data, config.minibatch if config.optimizer == "sgd" else 0)
+    if config.shards > facts.n_train:
+        raise ConfigError(
+            f"every shard must have a row; got {config.shards} shards with "
+            f"{facts.n_train} training rows. Give at most {facts.n_train}."
+        )
+    return facts
+
+
 def check_range(
-    rows: Array32 | StoredRows,
+    rows: Array32 | StoredRows | FarRows,
     visible: str,
     path: Path,
     advice: str = "give --visible linear and a learning rate of 0.001 to 0.01",
 ) -> None:
     """Check that sigmoid visible units see values in [0, 1]; else a ``DataError``."""
-    if visible == "sigmoid" and len(rows):
+    # Far rows are read in any case: what cannot be used is found before training.
+    if len(rows) and (visible == "sigmoid" or isinstance(rows, FarRows)):
         least, most = (
-            rows.limits()
-            if isinstance(rows, StoredRows)
-            else (float(rows.min()), float(rows.max()))
+            (float(rows.min()), float(rows.max()))
+            if isinstance(rows, np.ndarray)
+            else rows.limits()
         )
-        if least < 0 or most > 1:
+        if visible == "sigmoid" and (least < 0 or most > 1):
             raise DataError(
                 f"sigmoid visible units need data in [0, 1]; {path} has {least:g} to "
                 f"{most:g}. Prepare them with --scale minmax, or {advice}."
@@ -130,6 +165,84 @@ def check_all_labels(dataset: Dataset, task: str) -> None:
 def check_labels(dataset: Dataset, split: str, classes: AnyArray) -> None:
     """Check that a split has labels, and none but of these classes."""
     targets(read_labels(dataset, split), classes, dataset.preparation.names)
+
+
+def tuning_rows(
+    dataset: Dataset, stack: Stack, train: Bounds, comm: Communicator, far: bool
+) -> Labelled:
+    """Return rows to fine-tune on, from one to another, and some to validate. Local.
+
+    They stay in the data set if they are ``far``. Of a predictor the targets of both
+    follow, of others None. A ``DataError`` says that sigmoid units see other values
+    than they can give.
+    """
+    mine, path = ("train", *train), dataset.path
+    rows = DataRows(path, *mine) if far else dataset.compact_rows(*mine)
+    check_range(rows, stack.shapes[0].visible, dataset.path)
+    predicts = isinstance(stack, Predictor)
+    known = labelled_splits(dataset) if predicts else dataset.splits
+    part = ("train", 0, 0)  # no rows, but all columns
+    if "validation" in known:
+        n_rows = dataset.n_samples("validation")
+        part = ("validation", *validation_rows(n_rows, comm))
+    validation = DataRows(path, *part) if far else dataset.rows(*part)
+    if not isinstance(stack, Predictor):
+        return rows, validation, None
+    made = FarTargets if far else targets
+    wanted, measured = (
+        made(read_labels(dataset, *place), stack.classes) for place in (mine, part)
+    )
+    return rows, validation, (wanted, measured)
+
+
+# --- the data set of a run
+
+
+def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
+    """Return the data set a run was trained on, checked to be the same one. Local.
+
+    ``data`` says where it is now; by default it is where it was. A ``DataError`` says:
+    missing, damaged, changed, or not the data that the run was trained on.
+    """
+    trained_on = directory.section("data")
+    path = data or Path(trained_on.get("path", ""))
+    if not path.is_file():
+        raise DataError(
+            f"the data set of the run must be there; {path} is not a file. Say where "
+            "it is now with --data FILE."
+        )
+    with Dataset.open(path) as dataset:
+        if dataset.digest != trained_on.get("digest"):
+            raise DataError(
+                f"{path} must be the data set of the run, {trained_on.get('name')!r} "
+                f"with digest {str(trained_on.get('digest'))[:12]}; found "
+                f"{dataset.name!r} with {dataset.digest[:12]}. Give the right --data."
+            )
+        dataset.ensure(trained_on.get("stamp", []))
+    return path
+
+
+def data_to_use(directory: RunDirectory, data: Path | None) -> Path:
+    """Return a data set of the user's choice, or the one a run was trained on. Local.
+
+    A ``DataError`` says that it is missing, damaged, or changed.
+    """
+    if data is None:
+        return data_of_run(directory, None)
+    with Dataset.open(data, like=directory.path) as dataset:
+        dataset.ensure()
+    return data
+
+
+def training_data(directory: RunDirectory, data: Path) -> Path | None:
+    """Return the data set a run was trained on: this one, or where it was. Local.
+
+    None if it is neither.
+    """
+    for path in (data, None):
+        with suppress(DataError):
+            return data_of_run(directory, path)
+    return None
 
 
 # --- data like those of a run

@@ -8,45 +8,40 @@ from typing import Any, TypeAlias
 
 from mpilayer import files
 from mpilayer.arrays import AnyArray
-from mpilayer.config import SparseConfig, as_values
+from mpilayer.config import SparseConfig
 from mpilayer.data.dataset import Dataset
-from mpilayer.errors import ConfigError, TrainingError
+from mpilayer.errors import TrainingError
 from mpilayer.optim.search import Iterate
-from mpilayer.runs.checkpoints import Saver, remove_unfinished, restore_replicas, saving
-from mpilayer.runs.drive import Summary, Terms, Training
-from mpilayer.runs.outcome import conclude_sparse, filters
-from mpilayer.runs.rows import Facts, check_range, data_facts
+from mpilayer.runs.checkpoints import Saver
+from mpilayer.runs.drive import Replicated, Summary, Terms
+from mpilayer.runs.outcome import conclude_sparse
+from mpilayer.runs.rows import Facts, check_range, sparse_facts
 from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import SPARSE, sparse_config
-from mpilayer.store.checkpoint import exists, forget_damaged
-from mpilayer.store.metrics import MetricsWriter, keep_until
-from mpilayer.train.sparse.cost import (
-    Evaluation,
-    ShardedCost,
-    cut_of,
-    make_model,
-    start_weights,
-)
+from mpilayer.train.sparse.cost import Evaluation, ShardedCost, cut_of
 from mpilayer.train.sparse.descent import Descent
-from mpilayer.train.sparse.room import check_memory
-from mpilayer.words import count
+from mpilayer.train.sparse.firing import filters
+from mpilayer.train.sparse.room import (
+    check_memory,
+    how_ranks_share,
+    idle_ranks,
+    useful_ranks,
+)
 
 SparseTerms: TypeAlias = Terms[SparseConfig]
 """What is known before a sparse training."""
 
 _LIMITS = frozenset({"evaluations", "iterations", "gradient_norm", "decrease"})
-# With fewer the Allreduce takes more than another rank saves (docs/choosing.md).
-_ROWS_OF_A_RANK = 10_000
 
 
-class SparseTraining(Training[SparseConfig]):
+class SparseTraining(Replicated[SparseConfig]):
     """A sparse autoencoder on rows that all ranks share; each reads its own.
 
     Over how many shards the sparsity term is averaged is what a run goes on with, on
     any number of ranks: ``shards`` of its settings are those in effect.
     """
 
-    name = SPARSE
+    name, unit = SPARSE, "evaluation"
     _remark = ""  # on how it goes on; on rank 0
 
     def _facts_of(self, data: Path, config: SparseConfig) -> Facts:
@@ -124,35 +119,26 @@ class SparseTraining(Training[SparseConfig]):
 
     def _train(self, terms: SparseTerms, rows: AnyArray, again: bool) -> Any:
         self.announce(terms)
-        cost = make_cost(rows, terms.config, terms.facts, self.session)
+        cost = self.first_cost(terms, rows)
         return self.descend(cost, terms.config, again)
 
     def _conclude(self, terms: SparseTerms, trained: Any) -> Summary:  # noqa: ARG002
         return conclude_sparse(self.directory, self.session, *trained)
 
+    def first_cost(self, terms: SparseTerms, rows: AnyArray) -> ShardedCost:
+        """Return the cost over all ranks, at the first weights. Collective."""
+        comm, eager = self.session.comm, self.session.eager
+        return ShardedCost.at_start(rows, terms.config, comm, eager)
+
     def announce(self, terms: SparseTerms) -> None:
         """Say where the ranks run, and what works, but not as the user may think."""
-        session, config, n_train = self.session, terms.config, terms.facts.n_train
-        n_ranks = session.comm.size
-        cut = cut_of(config, n_train, n_ranks)
-        idle = n_ranks - len(cut.blocks)
-        enough = n_train // _ROWS_OF_A_RANK if config.optimizer != "sgd" else 0
-        session.announce(min(enough, len(cut.blocks)))
+        session, config = self.session, terms.config
+        ranks = config, terms.facts.n_train, session.comm.size
+        session.announce(useful_ranks(*ranks))
         session.warn(self._remark)
-        if config.kl == "average":
-            shards = count(len(cut.shards), "shard")
-            session.say(f"sparsity term averaged over {shards} of {n_train} rows")
-        if idle > 0:
-            blocks = count(len(cut.blocks), "block")
-            session.warn(
-                f"{n_ranks} ranks share {n_train} training rows in {blocks}; {idle} "
-                "have none. Start fewer ranks."
-            )
-        if config.optimizer == "sgd" and n_ranks > 1:
-            session.say(
-                "sgd: every rank makes every step; the ranks share the evaluations of "
-                "the whole cost"
-            )
+        for words in how_ranks_share(*ranks):
+            session.say(words)
+        session.warn(idle_ranks(*ranks))
         if config.kl != "average" and not config.sparsity_weight:
             session.warn(
                 f"--kl {config.kl} makes no difference: --sparsity-weight is 0, so "
@@ -167,48 +153,26 @@ class SparseTraining(Training[SparseConfig]):
         A ``TrainingError`` says that the cost is not a number; the last good weights
         are in the checkpoint. If it was none from the start, nothing is left.
         """
-        descent = Descent(cost, config)
-        before = self._restore(descent) if again else 0.0
-        return descent, self._loop(descent, before)
-
-    def _restore(self, descent: Descent) -> float:
-        """Go where the run was, if that was saved; return its seconds. Collective."""
-        session, before = self.session, 0.0
-        comm, path = session.comm, self.directory.checkpoint(SPARSE)
-        if comm.on_root(lambda: exists(path)):
-            parameters = descent.cost.model.parameters
-            before, remark = restore_replicas(path, descent, parameters, comm)
-            if remark:
-                session.warn(remark)
-                comm.on_root(lambda: forget_damaged(path))
-        comm.on_root(lambda: self._forget_later(descent))
-        if descent.state:
-            session.say(
-                f"going on after {descent.evaluations} evaluations, "
-                f"{descent.state.iteration} iterations"
+        descent, before = Descent(cost, config), 0.0
+        if again:
+            parameters = cost.model.parameters
+            before, _ = self._restore(
+                descent, parameters, config, lambda: descent.evaluations
             )
-        return before
-
-    def _forget_later(self, descent: Descent) -> None:
-        """Forget what came after the checkpoint; note the limits that hold now."""
-        directory = self.directory
-        remove_unfinished(directory)
-        keep_until(directory.metrics_file(SPARSE), "evaluation", descent.evaluations)
-        directory.set_complete(SPARSE, False)
-        directory.write_config({SPARSE: as_values(descent.config)})
+            if descent.state:
+                self.session.say(
+                    f"going on after {descent.evaluations} evaluations, "
+                    f"{descent.state.iteration} iterations"
+                )
+        return descent, self._loop(descent, before)
 
     def _loop(self, descent: Descent, before: float) -> float:
         """Descend, with metrics and checkpoints; return the seconds. Collective."""
         session, directory, cost = self.session, self.directory, descent.cost
         comm, unit = session.comm, 0.0
-        comm.barrier()
-        origin = cost.began = perf_counter() - before
-        saver = Saver(session, cost.iteration)
-        with (
-            session.display(directory, {SPARSE: descent.config.evaluations}),
-            session.listening(),
-            MetricsWriter(directory.metrics_file(SPARSE)) as writer,
-        ):
+        goal = descent.config.evaluations
+        with self._recording(goal, cost.iteration) as (writer, saver):
+            origin = cost.began = perf_counter() - before
 
             def note(evaluation: Evaluation) -> None:
                 nonlocal unit
@@ -247,9 +211,8 @@ class SparseTraining(Training[SparseConfig]):
         saver.note(state.iteration)
         if self.session.comm.rank > 0:
             return
-        seconds = perf_counter() - origin
-        path, picture = self.directory.checkpoint(SPARSE), self.directory.filters
-        save = saving(path, descent, keep=True, content=SPARSE, seconds=seconds)
+        save = self._saving(descent, perf_counter() - origin)
+        picture = self.directory.filters
         weights = descent.arrays()["parameters/weights"]
 
         def write() -> None:
@@ -263,29 +226,10 @@ class SparseTraining(Training[SparseConfig]):
         """Return the error that also says where the last good weights are."""
         full = TrainingError(
             f"{error} The weights after iteration {state.iteration}, cost "
-            f"{state.cost:.6g}, are in {self.directory.checkpoint(SPARSE)}."
+            f"{state.cost:.6g}, are in {self._checkpoint}."
         )
         full.collective = error.collective
         return full
-
-
-def sparse_facts(data: Path, config: SparseConfig, averages: bool) -> Facts:
-    """Return what the data set says, checked against the settings. Local.
-
-    ``averages``: something is trained on the average over shards.
-    """
-    if config.shards and not averages:
-        raise ConfigError(
-            f"--shards belongs to --kl average; got {config.shards} with --kl "
-            f"{config.kl}. Leave it out, or choose average."
-        )
-    facts = data_facts(data, config.minibatch if config.optimizer == "sgd" else 0)
-    if config.shards > facts.n_train:
-        raise ConfigError(
-            f"every shard must have a row; got {config.shards} shards with "
-            f"{facts.n_train} training rows. Give at most {facts.n_train}."
-        )
-    return facts
 
 
 def rows_of_rank(terms: SparseTerms, session: Session) -> tuple[int, int]:
@@ -293,12 +237,3 @@ def rows_of_rank(terms: SparseTerms, session: Session) -> tuple[int, int]:
     comm = session.comm
     cut = cut_of(terms.config, terms.facts.n_train, comm.size)
     return cut.rows_of(comm.rank, comm.size)
-
-
-def make_cost(
-    rows: AnyArray, config: SparseConfig, facts: Facts, session: Session
-) -> ShardedCost:
-    """Return the cost over all ranks, at the first weights. Collective."""
-    model = make_model(config, facts.n_visible)
-    start_weights(model, config)
-    return ShardedCost(model, rows, config, session.comm, session.eager)

@@ -1,16 +1,27 @@
-"""What a run was made from: its commands and their settings, its data, its tasks."""
+"""What a run is: its command and settings, its tasks, the models that it has."""
 
 import re
-from contextlib import suppress
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpilayer import __version__
-from mpilayer.config import Config, FinetuneConfig, SparseConfig, from_values
-from mpilayer.data.dataset import Dataset
-from mpilayer.errors import CheckpointError, ConfigError, DataError
+from mpilayer.config import (
+    Config,
+    FinetuneConfig,
+    PretrainConfig,
+    SparseConfig,
+    from_values,
+)
+from mpilayer.errors import CheckpointError, ConfigError, UnfinishedWarning
+from mpilayer.models.base import LayerShape
+from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
+from mpilayer.numerics.parameters import Parameters
 from mpilayer.runs.directory import WEIGHTS, RunDirectory
+from mpilayer.runs.session import at_work
 from mpilayer.store import checkpoint
+from mpilayer.train.layer import layer_shapes, make_layer
+from mpilayer.train.sparse.cost import make_model
 
 PRETRAIN, SPARSE, COMPARE = "pretrain", "sparse", "compare"
 """Commands that begin a run: sections of ``config.toml``, and marks in ``complete``."""
@@ -80,56 +91,6 @@ def noted_threads(run: Path, command: str) -> int:
     if not (run / "config.toml").is_file():
         return 0
     return int(RunDirectory(run).section("launch").get(f"{command}_threads", 0))
-
-
-# --- its data set
-
-
-def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
-    """Return the data set a run was trained on, checked to be the same one. Local.
-
-    ``data`` says where it is now; by default it is where it was. A ``DataError`` says:
-    missing, damaged, changed, or not the data that the run was trained on.
-    """
-    trained_on = directory.section("data")
-    path = data or Path(trained_on.get("path", ""))
-    if not path.is_file():
-        raise DataError(
-            f"the data set of the run must be there; {path} is not a file. Say where "
-            "it is now with --data FILE."
-        )
-    with Dataset.open(path) as dataset:
-        if dataset.digest != trained_on.get("digest"):
-            raise DataError(
-                f"{path} must be the data set of the run, {trained_on.get('name')!r} "
-                f"with digest {str(trained_on.get('digest'))[:12]}; found "
-                f"{dataset.name!r} with {dataset.digest[:12]}. Give the right --data."
-            )
-        dataset.ensure(trained_on.get("stamp", []))
-    return path
-
-
-def data_to_use(directory: RunDirectory, data: Path | None) -> Path:
-    """Return a data set of the user's choice, or the one a run was trained on. Local.
-
-    A ``DataError`` says that it is missing, damaged, or changed.
-    """
-    if data is None:
-        return data_of_run(directory, None)
-    with Dataset.open(data, like=directory.path) as dataset:
-        dataset.ensure()
-    return data
-
-
-def training_data(directory: RunDirectory, data: Path) -> Path | None:
-    """Return the data set a run was trained on: this one, or where it was. Local.
-
-    None if it is neither.
-    """
-    for path in (data, None):
-        with suppress(DataError):
-            return data_of_run(directory, path)
-    return None
 
 
 # --- what fine-tuning can be for
@@ -214,3 +175,214 @@ def command_of(run: Path) -> str:
         return kind
     alone = task.config(directory).from_scratch and not directory.is_complete(task.name)
     return task.name if alone or directory.is_complete(PRETRAIN) else PRETRAIN
+
+
+# --- the models of a run
+
+
+def chosen_task(run: Path, name: str | None) -> Task:
+    """Return the task whose model is to be used. Local.
+
+    ``name`` is one of ``TASKS``; by default it is what was trained last. A
+    ``CheckpointError`` says that there is no run, or no such predictor in it; an
+    ``UnfinishedWarning``, that one was begun last of which nothing is saved yet.
+    """
+    directory = RunDirectory.open(run)
+    if name is None:
+        task, begun = trained_last(directory), begun_last(directory)
+        if begun not in (None, AUTOENCODE) and not begun.is_trained(directory):
+            warn_if_unfinished(directory, begun)
+    else:
+        task = TASKS[name]
+    if task != AUTOENCODE and not task.is_trained(directory):
+        raise CheckpointError(
+            f"{run} must have a {task.model}; it has none. Train one with 'mpilayer "
+            f"finetune {run} --task {task.name}'."
+        )
+    return task
+
+
+def load_model(directory: RunDirectory, task: Task) -> tuple[str, Stack]:
+    """Return a task's model, and what it is called; see ``load_trained``."""
+    if task == AUTOENCODE:
+        return load_trained(directory)
+    return task.model, load_predictor(directory, task)
+
+
+def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
+    """Return the autoencoder that a run has trained, and what that is. Local.
+
+    That is ``sparse``, ``pretrained`` or ``finetuned``; a sparse autoencoder is a stack
+    of one layer. A ``CheckpointError`` says that the run is not finished, or that a
+    checkpoint is missing or damaged; an ``UnfinishedWarning``, that fine-tuning has
+    begun, but not come to its end.
+    """
+    kind = kind_of(directory)
+    if kind == COMPARE:
+        raise CheckpointError(
+            f"{directory.path} must be one run; it is a comparison of two. Give "
+            f"{directory.path / 'average'} or {directory.path / 'exact'}."
+        )
+    if kind == SPARSE:
+        return SPARSE, _load_sparse(directory)
+    tuned = is_finetuned(directory)
+    if not (tuned and AUTOENCODE.config(directory).from_scratch):
+        check_pretrained(directory)
+    warn_if_unfinished(directory, AUTOENCODE)
+    return "finetuned" if tuned else "pretrained", load_stack(directory)
+
+
+def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
+    """Return a run's classifier or regressor, with its best weights. Local."""
+    path = directory.checkpoint(task.model)
+    arrays = checkpoint.load_for_use(path)
+    warn_if_unfinished(directory, task)
+    if "classes" not in arrays:
+        raise CheckpointError(
+            f"{path} must say which classes there are; it does not. Restore it, or "
+            "train again."
+        )
+    model = Predictor(run_shapes(directory)[1], arrays["classes"])
+    for name, view in model.parameters.items():
+        checkpoint.fill(view, arrays, f"best/{name}", path)
+    return model
+
+
+def load_stack(directory: RunDirectory, pretrained: bool = False) -> DeepAutoencoder:
+    """Return a run's model: fine-tuned if it was, else the unrolled layers. Local.
+
+    ``pretrained``: the unrolled layers even if the run was fine-tuned.
+
+    A ``CheckpointError`` says: a checkpoint is missing or damaged, or the run is not
+    finished.
+    """
+    config, shapes = run_shapes(directory)
+    if not pretrained and is_finetuned(directory):
+        stack = DeepAutoencoder(shapes)
+        _fill(stack.parameters, directory.checkpoint("finetuned"), "best")
+        return stack
+    layers = [make_layer(config, shape) for shape in shapes]
+    for index, layer in enumerate(layers):
+        _fill(layer.parameters, directory.layer_checkpoint(index), "parameters")
+    return DeepAutoencoder.unroll(layers)
+
+
+def _load_sparse(directory: RunDirectory) -> DeepAutoencoder:
+    path = directory.checkpoint(SPARSE)
+    if not checkpoint.exists(path):
+        raise CheckpointError(
+            f"{directory.path} must have trained weights; {_halt(directory.path)}"
+        )
+    model = make_model(sparse_config(directory), _n_visible(directory))
+    _fill(model.parameters, path, "parameters")
+    stack = DeepAutoencoder([model.shape])
+    stack.parameters.vector[:] = model.parameters.vector  # both are W₁, b₁, W₂, b₂
+    return stack
+
+
+def _fill(parameters: Parameters, path: Path, group: str) -> None:
+    arrays = checkpoint.load_for_use(path)
+    for name, view in parameters.items():
+        checkpoint.fill(view, arrays, f"{group}/{name}", path)
+
+
+def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape]]:
+    """Return the configuration of pre-training and the shapes of the layers.
+
+    A ``CheckpointError`` says: the run's ``config.toml`` lacks what a run writes.
+    """
+    config = settings_of(directory, PRETRAIN, PretrainConfig)
+    return config, layer_shapes(config, _n_visible(directory))
+
+
+def _n_visible(directory: RunDirectory) -> int:
+    try:
+        return int(directory.read_config()["data"]["n_visible"])
+    except KeyError as error:
+        raise CheckpointError(
+            f"{directory.path / 'config.toml'} must have what training wrote; {error} "
+            "is missing. Restore it, or train again."
+        ) from error
+
+
+# --- how far training has come
+
+
+def is_finetuned(directory: RunDirectory) -> bool:
+    """Tell whether the run has a fine-tuned stack, perhaps an interrupted one."""
+    return AUTOENCODE.is_trained(directory)
+
+
+def check_pretrained(directory: RunDirectory, weights: bool = True) -> None:
+    """Check that pre-training has come to its end, or begun if no weights are needed.
+
+    A ``CheckpointError`` says: it was interrupted, or a layer's checkpoint is missing.
+    """
+    kind = kind_of(directory)
+    if kind != PRETRAIN:
+        raise CheckpointError(
+            f"{directory.path} must be a pre-trained run; it is a {kind} one. "
+            "Make one with 'mpilayer pretrain DATA.h5 --run DIR'."
+        )
+    if not weights:
+        return
+    if "pretrain_seconds" not in directory.read_summary():
+        raise CheckpointError(
+            f"{directory.path} must be pre-trained to the end; {_halt(directory.path)}"
+        )
+    for index in range(len(run_shapes(directory)[1])):
+        if not directory.layer_checkpoint(index).exists():
+            raise CheckpointError(
+                f"{directory.path} must be pre-trained; layer {index + 1} has no "
+                f"checkpoint. Go on with it: mpilayer resume {directory.path}."
+            )
+
+
+def check_untrained(directory: RunDirectory, task: Task) -> None:
+    """Check that a task has not begun; else a ``ConfigError`` says how to go on."""
+    run = directory.path
+    if not task.is_trained(directory):
+        return
+    if not directory.is_complete(task.name):
+        raise ConfigError(
+            f"{task.words} of {run} must go on, or begin anew; it was interrupted "
+            f"after epoch {progress(directory, task)}. Go on with 'mpilayer resume "
+            f"{run}', or start again from the pre-trained stack with --replace."
+        )
+    model = "fine-tuned" if task.model == "finetuned" else f"a {task.model}"
+    raise ConfigError(
+        f"{run} must not be {model} yet; it is. Look at it with 'mpilayer evaluate "
+        f"{run}', go on with more --epochs and --resume auto, or start again from the "
+        "pre-trained stack with --replace."
+    )
+
+
+def warn_if_unfinished(directory: RunDirectory, task: Task) -> None:
+    """Warn if a task has begun in a run, but not come to its end. Local."""
+    if task.name not in directory.read_config() or directory.is_complete(task.name):
+        return
+    run, advice = directory.path, "."
+    if not at_work(run):
+        advice = f"; go on with 'mpilayer resume {run}'."
+    state = "has saved nothing yet; what came before it is used"
+    if task.is_trained(directory):
+        state = f"has not ended: {progress(directory, task)} epochs"
+    warnings.warn(
+        f"{task.words} of {run} {state}{advice}", UnfinishedWarning, stacklevel=2
+    )
+
+
+def progress(directory: RunDirectory, task: Task) -> str:
+    """Return how many epochs of how many a task has saved; an error if none. Local."""
+    _, saved, _ = checkpoint.load_newest(directory.checkpoint(task.model))
+    return f"{saved['epoch']} of {task.config(directory).epochs}"
+
+
+def _halt(run: Path) -> str:
+    """Return why a run is not at its end, and what to do."""
+    if at_work(run):
+        return (
+            "it has not come that far yet (a launch is at work in it). Wait for it: "
+            f"'mpilayer watch {run}' shows how far it is."
+        )
+    return f"it was interrupted. Go on with 'mpilayer resume {run}'."

@@ -15,9 +15,14 @@ from mpilayer.data.split import Split
 from mpilayer.errors import CheckpointError, ConfigError, unknown
 from mpilayer.models.stack import Predictor
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.model import chosen_task, load_model, load_predictor, load_trained
 from mpilayer.runs.rows import check_like, preparation_of
-from mpilayer.runs.tasks import AUTOENCODE
+from mpilayer.runs.tasks import (
+    AUTOENCODE,
+    chosen_task,
+    load_model,
+    load_predictor,
+    load_trained,
+)
 from mpilayer.store import export as store
 
 _ONE_SPLIT = (".npy", ".csv")
@@ -82,7 +87,7 @@ def write_rows(
         name, digest = dataset.name, dataset.digest[:12]
     first = next(iter(splits.values()))
     if ending == ".npy":
-        files.write_array(out, first.x)
+        files.write_array(out, np.asarray(first.x))
     elif ending == ".csv":
         files.write(out, csv_text(first, preparation))
     else:

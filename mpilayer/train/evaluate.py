@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -223,6 +223,20 @@ def targets(
     result = np.zeros((len(labels), len(classes)), np.float32)
     result[np.arange(len(labels)), np.searchsorted(classes, labels)] = 1
     return result
+
+
+class FarTargets:
+    """What the outputs should be, as ``targets``, made when it is asked for."""
+
+    def __init__(self, labels: AnyArray, classes: AnyArray) -> None:
+        self._labels, self._classes = labels, classes
+
+    def __getitem__(self, where: slice | AnyArray) -> Array32:
+        """Return that of some rows (n_samples, n_out)."""
+        return targets(self._labels[where], self._classes)
+
+
+Targets: TypeAlias = Array32 | FarTargets
 
 
 class Always:

@@ -17,6 +17,7 @@ import numpy as np
 from mpilayer.arrays import AnyArray, Array32, StoredRows, row_blocks
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import TrainingError
+from mpilayer.far import FarRows
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
 from mpilayer.numerics.losses import SOFTMAX
@@ -26,11 +27,9 @@ from mpilayer.parallel.team import ALONE, Team
 from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
 from mpilayer.train.backpropagation import Backpropagation, Minibatch
-from mpilayer.train.evaluate import (
-    prediction_error,
-    reconstruction_error,
-)
+from mpilayer.train.evaluate import Targets, prediction_error, reconstruction_error
 from mpilayer.train.groups import RowGroups
+from mpilayer.train.pools import met_rows
 from mpilayer.train.slices import OwnSlices
 from mpilayer.train.strata import Dropout, Strata
 
@@ -256,10 +255,10 @@ def first_stack(
 def finetune(
     state: FinetuneState,
     strata: Strata,
-    train: Array32 | StoredRows,
-    validation: Array32,
+    train: Array32 | StoredRows | FarRows,
+    validation: Array32 | FarRows,
     groups: RowGroups,
-    targets: tuple[Array32, Array32] | None = None,
+    targets: tuple[Targets, Targets] | None = None,
 ) -> Iterator[FinetuneRecord]:
     """Train the stack; yield after every epoch. Collective on all ranks.
 
@@ -272,7 +271,8 @@ def finetune(
         Where to go on; changed in place, equal on all ranks, of the team of ``groups``.
         At the end its stack holds the best weights.
     strata, train : Strata, ndarray (n_samples, n_visible)
-        This rank's share, and the rows that ``strata.rows`` names. *Local.*
+        This rank's share, and the rows that ``strata.rows`` names: if they are far, by
+        pieces of the strata. *Local.*
     validation : ndarray (n_samples, n_visible)
         This rank's, those of ``validation_rows``. *Local.*
     groups : RowGroups
@@ -288,7 +288,7 @@ def finetune(
         has the best weights until then.
     """
     stack, config = state.stack, state.config
-    wanted, measured = (train, None) if targets is None else targets
+    wanted, measured = targets or (None, None)
     new, n_slices = state.new_optimizer, config.slices or 1
     own = OwnSlices(stack, state.optimizer, new, groups, n_slices)
     training = Backpropagation(stack, own, groups, state.loss, config.minibatch)
@@ -320,25 +320,19 @@ def _epoch(
     training: Backpropagation,
     own: OwnSlices,
     strata: Strata,
-    rows: tuple[Array32 | StoredRows, Array32 | StoredRows],
+    rows: tuple[Array32 | StoredRows | FarRows, Targets | None],
 ) -> None:
     """Pass once over the rows; then all is whole. Collective."""
     config, dropout, epoch = state.config, state.dropout, state.epoch
     own.optimizer.set_rate(state.learning_rate)
     own.decay = state.learning_rate * config.weight_decay
     (train, wanted), met = rows, deque[Minibatch]()
-    chosen = enumerate(
-        zip(
-            strata.minibatches(config.seed, epoch, config.minibatch),
-            strata.sizes(config.minibatch),
-            strict=True,
-        )
-    )
+    rounds = strata.rounds(config.seed, epoch, config.minibatch)
+    chosen = enumerate(met_rows(train, rounds))
 
     def meet() -> None:
-        for step, (where, n) in islice(chosen, 1):
-            visible = train[where]
-            target = visible if wanted is train else wanted[where]
+        for step, (visible, where, n) in islice(chosen, 1):
+            target = visible if wanted is None else wanted[where]
             masks = partial(dropout.mask, epoch=epoch, step=step)
             met.append(training.meet(step, n, strata.first, (visible, target), masks))
 
@@ -379,7 +373,10 @@ def validation_rows(n_rows: int, comm: Communicator) -> tuple[int, int]:
 
 
 def _error(
-    stack: Stack, rows: Array32, targets: Array32 | None, comm: Communicator
+    stack: Stack,
+    rows: Array32 | FarRows,
+    targets: Targets | None,
+    comm: Communicator,
 ) -> float:
     """Return what the best weights have the least of. Collective."""
     blocks = row_blocks(len(rows), _BLOCK)

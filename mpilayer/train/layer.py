@@ -7,15 +7,16 @@ in memory that the team shares; during an epoch each rank has some slices of it.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import pairwise
+from itertools import count, islice, pairwise
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32, StoredRows, row_blocks
+from mpilayer.arrays import AnyArray, Array32, StoredRows
 from mpilayer.config import PretrainConfig, per_layer
 from mpilayer.errors import ConfigError, TrainingError
+from mpilayer.far import FarRows, RowFile
 from mpilayer.models.autoencoder import Autoencoder
 from mpilayer.models.base import Layer, LayerShape, Slice, parameter_shapes
 from mpilayer.models.rbm import RBM
@@ -27,6 +28,7 @@ from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.team import ALONE, Team
 from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
+from mpilayer.train.pools import Minibatch, Pool, shuffled
 
 TILE = 64
 """Units at whose multiples layers are cut: kernels of BLAS work in such tiles."""
@@ -199,32 +201,35 @@ class LayerState:
     @np.errstate(over="ignore", invalid="ignore")
     def train_epoch(
         self,
-        rows: Array32 | StoredRows,
-        activations: Array32 | None = None,
+        rows: Array32 | StoredRows | FarRows,
+        activations: Array32 | RowFile | None = None,
         between: Callable[[], object] = lambda: None,
+        pool: Pool | None = None,
     ) -> None:
         """Pass once over rows (n_samples, n_visible) in a new random order; collective.
 
         ``activations`` (n_samples, n_hidden) receive the hidden ones that training
         computes, row by row, under the weights of that moment; both are in the team's
-        memory. ``between`` is called after every minibatch, to move messages on.
+        memory, or both in files, and a ``pool`` is for what is held of them.
+        ``between`` is called after every minibatch, to move messages on.
 
         Raises
         ------
         TrainingError
             On every rank, after the last step: the parameters are not finite any more.
         """
-        config, layer, team = self.config, self.layer, self.team
-        order = stream(config.seed, "shuffle", self.index, self.epoch)
-        shuffled = order.permutation(len(rows))
-        minibatches = [
-            shuffled[part] for part in row_blocks(len(rows), config.minibatch)
-        ]
+        layer, team = self.layer, self.team
+        config, out = self.config, layer.shape.n_hidden
+        address = config.seed, self.index, self.epoch
+        minibatches = shuffled(rows, activations, pool, out, config.minibatch, address)
         room, slices = self._begin_epoch(len(rows))
         random = {s: self._samples(s) for s in slices}
-        self._gather(rows, minibatches[0], room.data[0])
+        following = self._gather(minibatches, room.data[0])
         team.barrier()
-        for step, chosen in enumerate(minibatches):
+        for step in count():
+            if following is None:
+                break
+            chosen, leaving = following
             n = len(chosen)
             data, reconstruction = room.data[step % 2][:n], room.reconstruction[:n]
             # Santara et al. 2016 §2.2: velocity ← momentum · velocity + rate/B · Δ.
@@ -234,14 +239,13 @@ class LayerState:
                     visible = reconstruction if turn else data
                     part = room.parts[s, :n]
                     hidden = own.slice.rise(visible, turn == 0, random[s], part)
-                    if activations is not None and turn == 0:
-                        activations[chosen, own.slice.units] = hidden
+                    if leaving is not None and turn == 0:
+                        leaving[chosen, own.slice.units] = hidden
                 team.barrier()
                 self._reconstruct(room, n)
                 if turn == layer.n_passes - 1:
                     self._contrast(room, data, n, scale)
-                    for following in minibatches[step + 1 : step + 2]:
-                        self._gather(rows, following, room.data[(step + 1) % 2])
+                    following = self._gather(minibatches, room.data[(step + 1) % 2])
                 team.barrier()
             contrast = room.contrast[: layer.phases * n]
             for own in slices.values():
@@ -297,12 +301,18 @@ class LayerState:
         return stream(self.config.seed, "sample", *address)
 
     def _gather(
-        self, rows: Array32 | StoredRows, chosen: AnyArray, out: Array32
-    ) -> None:
-        """Fetch this rank's part of a minibatch."""
-        start, stop = shard_bounds(len(chosen), self.team.size)[self.team.rank]
-        # "clip" writes straight into the buffer; no index is out of range.
-        rows.take(chosen[start:stop], axis=0, out=out[start:stop], mode="clip")
+        self, minibatches: Iterator[Minibatch], out: Array32
+    ) -> tuple[AnyArray, Array32 | None] | None:
+        """Fetch this rank's part of the next minibatch; None after the last one.
+
+        Return which rows these are, and where what they make goes.
+        """
+        for rows, chosen, leaving in islice(minibatches, 1):
+            start, stop = shard_bounds(len(chosen), self.team.size)[self.team.rank]
+            # "clip" writes straight into the buffer; no index is out of range.
+            rows.take(chosen[start:stop], axis=0, out=out[start:stop], mode="clip")
+            return chosen, leaving
+        return None
 
     def _reconstruct(self, room: _Room, n: int) -> None:
         """Compute this rank's columns of g(Σ_s h_s W_sᵀ + b), slice after slice."""
@@ -350,10 +360,12 @@ def monitored_rows(n_rows: int, at_most: int) -> AnyArray:
     return np.unique(np.linspace(0, n_rows - 1, min(n_rows, at_most)).astype(np.intp))
 
 
-def monitored(train: Array32 | StoredRows, validation: Array32, at_most: int) -> Rows:
+def monitored(
+    train: Array32 | StoredRows | FarRows, validation: Array32 | FarRows, at_most: int
+) -> Rows:
     """Return the data with the rows of each kind on which errors are measured."""
 
-    def some(rows: Array32 | StoredRows) -> Array32:
+    def some(rows: Array32 | StoredRows | FarRows) -> Array32:
         return rows[monitored_rows(len(rows), at_most)]
 
     return Rows(train, some(train), some(validation))

@@ -8,13 +8,15 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from mpilayer.arrays import StoredRows
+from mpilayer.arrays import StoredRows, row_blocks
 from mpilayer.config import PretrainConfig
 from mpilayer.errors import TrainingError
+from mpilayer.far import FarRows, RowFile, Scratch
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.team import Sketch, Team
 from mpilayer.placement import Place
 from mpilayer.train.layer import LayerState, layer_shapes, monitored_error
+from mpilayer.train.pools import Pool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,6 +53,7 @@ def needed_bytes(
     data: Rows | None,
     n_rows: tuple[int, int, int],
     replace: bool,
+    scratch: Scratch | None = None,
 ) -> int:
     """Return how much memory the ranks of a place will share; see ``Layers``. Local."""
     team, shapes = Sketch(len(place.ranks)), layer_shapes(config, n_visible)
@@ -58,8 +61,26 @@ def needed_bytes(
         states = [LayerState(config, shapes, index, team) for index in place.layers]
         for state in states:
             state.make_room(n_rows[0])
-        Layers(states, data, n_rows, replace)
+        Layers(states, data, n_rows, replace, scratch)
     return team.n_bytes
+
+
+def bytes_of_rows(
+    config: PretrainConfig, layers: range, n_rows: int, row_bytes: int
+) -> tuple[int, int]:
+    """Return the bytes of a rank's training rows, of which the second are outputs.
+
+    That are data, ``row_bytes`` a row, and what its layers take and pass on.
+    """
+    arriving = 3 if config.schedule == "async" else 2  # as ``Layers`` has buffers
+    buffers = [arriving * (layers.start > 0)] + [2] * len(layers)
+    last = len(config.layers) - 1
+    widths = [
+        n * (0 < i <= last) * config.layers[i - 1]
+        for i, n in enumerate(buffers, start=layers.start)
+    ]
+    outputs = 4 * n_rows * sum(widths)
+    return outputs + n_rows * row_bytes * (layers.start == 0), outputs
 
 
 class Layers:
@@ -77,6 +98,8 @@ class Layers:
         Rows of each part of ``Rows``.
     replace : bool
         Newer outputs replace older ones.
+    scratch : Scratch, optional
+        For data that do not fit into memory, and what layers make of them.
 
     Attributes
     ----------
@@ -93,25 +116,32 @@ class Layers:
         data: Rows | None,
         n_rows: tuple[int, int, int],
         replace: bool,
+        scratch: Scratch | None = None,
     ) -> None:
         self.states = {state.index: state for state in states}
         self.team: Team = states[0].team
         self.between: Callable[[], object] = lambda: None
         first, last, team = states[0], states[-1], self.team
         n_visible = first.layer.shape.n_visible
+
+        def empty(index: int, which: str, width: int) -> Rows:
+            """Return a buffer for what layer ``index`` makes."""
+            shape = n_rows[0], width
+            file = scratch.rows(index, which, shape) if scratch else None
+            return Rows.empty(n_rows, width, team, file)
+
         if first.index == 0:
             self.inputs = [self._shared(data)]
         else:
             # A third, so that the newest can arrive while another one is ready.
-            times = 3 if replace else 2
-            self.inputs = [Rows.empty(n_rows, n_visible, team) for _ in range(times)]
+            times, below = range(3 if replace else 2), first.index - 1
+            self.inputs = [empty(below, f"in-{k}", n_visible) for k in times]
         self.outputs = {
-            state.index: [
-                Rows.empty(n_rows, state.layer.shape.n_hidden, team) for _ in range(2)
-            ]
-            for state in states
-            if state is not last or last.index + 1 < len(last.config.layers)
+            i: [empty(i, f"out-{k}", state.layer.shape.n_hidden) for k in range(2)]
+            for i, state in self.states.items()
+            if state is not last or i + 1 < len(last.config.layers)
         }
+        self._pool = Pool(team, scratch.held) if scratch else None
         between = [rows for some in self.outputs.values() for rows in some]
         self.buffers = [*self.inputs, *between]
         self._errors = self.team.array((2,), np.float64)
@@ -139,10 +169,14 @@ class Layers:
 
         Raises what ``LayerState.train_epoch`` raises.
         """
-        streamed = None if target is None else np.asarray(target.train)
+        streamed = None if target is None else target.train
+        if not isinstance(streamed, RowFile | None):
+            streamed = np.asarray(streamed)
         team, began, waited = self.team, perf_counter(), self.team.waited
         try:
-            self.states[index].train_epoch(rows.train, streamed, self.between)
+            self.states[index].train_epoch(
+                rows.train, streamed, self.between, self._pool
+            )
         finally:
             waited = team.waited - waited
             self._seconds[team.rank] = perf_counter() - began - waited, waited
@@ -168,6 +202,10 @@ class Layers:
         for which, (block, part, where) in enumerate(target.blocks()):
             if self.team.owns(which) and (part or not streamed):
                 layer.encode(rows.parts[part][where], block)
+        if isinstance(target.train, RowFile) and not streamed:
+            for which, where in enumerate(row_blocks(len(rows.train))):
+                if self.team.owns(which):
+                    target.train.write(where.start, layer.encode(rows.train[where]))
         self.team.barrier()
 
     @_together
@@ -185,11 +223,13 @@ class Layers:
         if data is not None and self.team.size == 1:
             return data
         train, sample, validation = data.parts if data else (None, None, None)
+        far = train if isinstance(train, FarRows) else None
+        if (far := self.team.broadcast(far)) is not None:
+            return Rows(far, self.team.share(sample), self.team.share(validation))
         stored = train if isinstance(train, StoredRows) else None
         scale = self.team.broadcast(stored.scale if stored else None)
-        values = self.team.share(
-            train.values if isinstance(train, StoredRows) else train
-        )
+        held = train if isinstance(train, np.ndarray) else None
+        values = self.team.share(held if stored is None else stored.values)
         if stored is not None:
             stored.values = values  # and those of the head alone are gone
         everybody_s = values if scale is None else StoredRows(values, scale)

@@ -14,6 +14,7 @@ import numpy as np
 
 from mpilayer.arrays import AnyArray
 from mpilayer.errors import TrainingError
+from mpilayer.far import Scratch
 from mpilayer.parallel.channel import (
     Inbox,
     Inlet,
@@ -153,6 +154,8 @@ class Pipeline:
         Where each layer of all ranks is, after a restart.
     again : sequence of bool
         Of each layer of all ranks: after a restart its last output goes up once more.
+    scratch : Scratch, optional
+        As ``Layers`` has it.
 
     Attributes
     ----------
@@ -170,8 +173,9 @@ class Pipeline:
         keeper: Keeper | None = None,
         snapshots: Sequence[Snapshot] = (),
         again: Sequence[bool] = (),
+        scratch: Scratch | None = None,
     ) -> None:
-        self._layers = Layers(states, data, n_rows, plan.replace)
+        self._layers = Layers(states, data, n_rows, plan.replace, scratch)
         self._layers.between = self._move_messages
         # Followers do what they are told, and have no layers of their own.
         self.states = self._layers.states if self._layers.team.is_head else {}

@@ -8,10 +8,11 @@ shares, and the same minibatches for any number of ranks.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
-from mpilayer.arrays import AnyArray, Array32
+from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.partition import shard_bounds
 from mpilayer.rng import stream
 
@@ -19,17 +20,23 @@ _LEVELS = 1 << 16
 """Of the numbers that dropout draws."""
 
 
+Step: TypeAlias = tuple[AnyArray, int]
+"""A rank's row numbers in a minibatch, and the rows that all ranks have in it."""
+
+
 @dataclass(frozen=True)
 class Strata:
     """The part of a rank in every minibatch.
 
     ``n_rows`` are the training rows of all ranks, ``bounds`` start and stop of each of
-    this rank's strata among them, ``first`` the number of its first stratum.
+    this rank's strata among them, ``first`` the number of its first stratum. So many
+    rows of each stratum as a ``piece`` has are met together, or all of them if it is 0.
     """
 
     n_rows: int
     bounds: tuple[tuple[int, int], ...]
     first: int
+    piece: int = 0
 
     @staticmethod
     def of_rank(n_rows: int, minibatch: int, rank: int, n_ranks: int) -> "Strata":
@@ -45,32 +52,62 @@ class Strata:
             return (0, 0)
         return (self.bounds[0][0], self.bounds[-1][1])
 
-    def orders(self, seed: int, epoch: int) -> list[AnyArray]:
-        """Return the rows of each stratum, counted from ``rows[0]``, in a new order."""
-        origin = self.rows[0]
-        return [
-            start
-            - origin
-            + stream(seed, "finetune", epoch, self.first + i).permutation(stop - start)
-            for i, (start, stop) in enumerate(self.bounds)
+    def rounds(
+        self, seed: int, epoch: int, minibatch: int
+    ) -> list[tuple[list[slice], Iterator[Step]]]:
+        """Return which rows are met together in turn, and their minibatches.
+
+        Rows are counted from ``rows[0]``. All strata have their pieces at the same
+        places, and in the same new order. Minibatches are taken in order, too.
+        """
+        # Strata differ by one row, which the piece at their end has.
+        whole, origin = self.n_rows // minibatch, self.rows[0]
+        pieces = row_blocks(whole, self.piece or max(1, whole)) or [slice(0, 0)]
+        turn = stream(seed, "finetune pieces", epoch).permutation(len(pieces))
+        streams = [
+            stream(seed, "finetune", epoch, self.first + i)
+            for i in range(len(self.bounds))
         ]
+        rounds = []
+        for piece in (pieces[i] for i in turn):
+            last = piece.stop == whole
+            parts = [
+                slice(start - origin + piece.start, end - origin)
+                for start, stop in self.bounds
+                for end in [stop if last else start + piece.stop]
+            ]
+            over = self.n_rows % minibatch if last else 0
+            n = piece.stop - piece.start
+            rounds.append((parts, _minibatches(parts, streams, n, (minibatch, over))))
+        return rounds
 
     def minibatches(self, seed: int, epoch: int, minibatch: int) -> Iterator[AnyArray]:
         """Yield this rank's local row numbers in every minibatch of an epoch."""
-        orders = self.orders(seed, epoch)
-        # Strata differ by one row: a last, shorter minibatch takes what is over.
-        whole, over = divmod(self.n_rows, minibatch)
-        table = np.array([order[:whole] for order in orders], np.intp)
-        yield from np.ascontiguousarray(table.reshape(len(orders), whole).T)
-        if over:
-            yield np.array([o[whole] for o in orders if len(o) > whole], np.intp)
+        for _, steps in self.rounds(seed, epoch, minibatch):
+            for chosen, _ in steps:
+                yield chosen
 
-    def sizes(self, minibatch: int) -> Iterator[int]:
-        """Yield the rows of all ranks in every minibatch of an epoch."""
-        whole, over = divmod(self.n_rows, minibatch)
-        yield from [minibatch] * whole
-        if over:
-            yield over
+
+def _minibatches(
+    parts: list[slice],
+    streams: list[np.random.Generator],
+    whole: int,
+    sizes: tuple[int, int],
+) -> Iterator[Step]:
+    """Yield minibatches of a row of each part: ``whole`` ones, and one of what is over.
+
+    The ``sizes`` are what these have, of all ranks.
+    """
+    orders = [
+        part.start + order.permutation(part.stop - part.start)
+        for part, order in zip(parts, streams, strict=True)
+    ]
+    minibatch, over = sizes
+    table = np.array([order[:whole] for order in orders], np.intp)
+    for chosen in np.ascontiguousarray(table.reshape(len(orders), whole).T):
+        yield chosen, minibatch
+    if over:
+        yield np.array([o[whole] for o in orders if len(o) > whole], np.intp), over
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ EAGER_SECONDS = 0.02
 """A sum takes less than a millisecond as a rule: a rank that has a core for itself only
 sleeps when it waits longer than this."""
 
+# Part of the time in Allreduce from which on fewer ranks are worth a try.
+_COSTLY = 0.25
+
 
 class Sums:
     """Arrays on their way to becoming sums over all ranks. Collective.
@@ -81,3 +84,16 @@ class Sums:
         request, then = self._under_way.popleft()
         self.waited += wait_until(request.test, eager=self._eager)
         then()
+
+
+def costly_allreduce(
+    allreduce: float, seconds: float, ranks: int, work: str, what: str = "Allreduce"
+) -> str:
+    """Say that Allreduce took much of the seconds of rank 0; empty if it did not."""
+    share = allreduce / seconds if seconds > 0 else 0.0
+    if ranks == 1 or share <= _COSTLY:
+        return ""
+    return (
+        f"{what} took {share:.0%} of the time: fewer ranks than {ranks} may be "
+        f"faster for {work}"
+    )

@@ -17,7 +17,7 @@ from mpilayer.errors import DataError
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
 from mpilayer.runs.evaluate import evaluate
-from mpilayer.runs.tasks import data_of_run
+from mpilayer.runs.rows import data_of_run
 from tests.support.runs import pretrain, run_finetune
 from tests.unit.runs.conftest import make_session
 

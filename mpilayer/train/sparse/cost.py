@@ -180,6 +180,18 @@ class ShardedCost:
         self._fired: AnyArray = np.empty(shape, model.dtype)
         self._rooms: dict[bool, tuple[BlockSums, Parameters]] = {}
 
+    @staticmethod
+    def at_start(
+        rows: AnyArray,
+        config: SparseConfig,
+        comm: Communicator,
+        eager: float = EAGER_SECONDS,
+    ) -> "ShardedCost":
+        """Return the cost at the first weights. Collective."""
+        model = make_model(config, rows.shape[1])
+        start_weights(model, config)
+        return ShardedCost(model, rows, config, comm, eager)
+
     def _own_blocks(self) -> tuple[list[slice], list[int]]:
         """Return this rank's blocks in its rows, and the shard of each."""
         first, stop = self.first, self.first + len(self.rows)

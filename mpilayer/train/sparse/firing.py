@@ -290,3 +290,21 @@ def dead_units(cost: ShardedCost, position: Array64) -> Dead:
         return Dead(len(moves), len(moves), 0.0)  # equal rows: nothing moves
     dead = int(np.count_nonzero(moves <= SHARE * total / len(moves)))
     return Dead(dead, len(moves), total / 2)
+
+
+def filters(weights: Array64) -> AnyArray:
+    """Return the input of norm 1 that each hidden unit responds to most.
+
+    Parameters
+    ----------
+    weights : ndarray (n_visible, n_hidden)
+        W₁.
+
+    Returns
+    -------
+    ndarray (n_hidden, n_visible), or (n_hidden, size, size) of square patches
+    """
+    norms = np.maximum(np.linalg.norm(weights, axis=0), np.finfo(np.float64).tiny)
+    rows: AnyArray = (weights / norms).T.astype(np.float32)
+    size = round(rows.shape[1] ** 0.5)
+    return rows.reshape(-1, size, size) if size * size == rows.shape[1] else rows

@@ -1,4 +1,4 @@
-"""Whether there is memory for what a sparse autoencoder keeps beside the rows."""
+"""What ranks share of a sparse training, and whether there is memory for it."""
 
 from collections.abc import Sequence
 from math import prod
@@ -11,6 +11,41 @@ from mpilayer.models.sparse import block_shapes
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import shard_bounds
 from mpilayer.train.sparse.cost import cut_of, make_model
+from mpilayer.words import count
+
+# With fewer the Allreduce takes more than another rank saves (docs/choosing.md).
+_ROWS_OF_A_RANK = 10_000
+
+
+def how_ranks_share(config: SparseConfig, n_rows: int, n_ranks: int) -> list[str]:
+    """Return what ranks share of all rows, for the start of a log."""
+    words = []
+    if config.kl == "average":
+        shards = count(len(cut_of(config, n_rows, n_ranks).shards), "shard")
+        words.append(f"sparsity term averaged over {shards} of {n_rows} rows")
+    if config.optimizer == "sgd" and n_ranks > 1:
+        words.append(
+            "sgd: every rank makes every step; the ranks share the evaluations of "
+            "the whole cost"
+        )
+    return words
+
+
+def useful_ranks(config: SparseConfig, n_rows: int, n_ranks: int) -> int:
+    """Return how many ranks have work that is worth what they exchange."""
+    enough = n_rows // _ROWS_OF_A_RANK if config.optimizer != "sgd" else 0
+    return min(enough, len(cut_of(config, n_rows, n_ranks).blocks))
+
+
+def idle_ranks(config: SparseConfig, n_rows: int, n_ranks: int) -> str:
+    """Return a warning that there are not rows for all ranks, or an empty text."""
+    n_blocks = len(cut_of(config, n_rows, n_ranks).blocks)
+    if n_ranks <= n_blocks:
+        return ""
+    return (
+        f"{n_ranks} ranks share {n_rows} training rows in {count(n_blocks, 'block')}; "
+        f"{n_ranks - n_blocks} have none. Start fewer ranks."
+    )
 
 
 def check_memory(

@@ -5,7 +5,7 @@ import pytest
 
 from mpilayer.data.csv import csv_text, read_csv
 from mpilayer.data.preparation import Preparation
-from mpilayer.data.sources import LabelColumn, read_source
+from mpilayer.data.sources import Names, read_source
 from mpilayer.data.split import Split
 from mpilayer.errors import DataError, RunWarning
 
@@ -120,7 +120,7 @@ def test_refused_tables(tmp_path, case):
     content = text if isinstance(text, bytes) else text.encode()
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
-        read_source(tmp_path / "a.csv", LabelColumn(*labels))
+        read_source(tmp_path / "a.csv", Names(*labels))
 
 
 LABELLED = [

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mpilayer.data import dataset as module
+from mpilayer.data import table
 from mpilayer.data.dataset import FORMAT_VERSION, KIND, PIXEL_SCALE, Dataset
 from mpilayer.data.dataset import write_dataset as write
 from mpilayer.data.split import Split
@@ -63,7 +64,7 @@ def test_floats(floats):
         assert dataset.path == floats
         assert dataset.splits == ("train", "test")
         assert dataset.n_visible == 5
-        assert dataset.scale == 1
+        assert dataset.unit == (1, 0)
         assert [dataset.n_samples(name) for name in dataset.splits] == [70, 9]
         np.testing.assert_array_equal(dataset.rows("train"), FLOATS)
         np.testing.assert_array_equal(dataset.labels("train", 10, 20), LABELS[10:20])
@@ -98,7 +99,7 @@ def test_slabs_equal_the_whole(request, monkeypatch, name, source, scale, row):
         whole = dataset.rows("train")
     # Three rows a chunk.
     monkeypatch.setattr(module, "_CHUNK_BYTES", 3 * row)
-    monkeypatch.setattr(module, "_SLAB_BYTES", 6 * row)
+    monkeypatch.setattr(table, "_SLAB_BYTES", 6 * row)
     write_dataset(path, {"train": Split(source)}, scale)
     with Dataset.open(path) as dataset:
         assert len(list(dataset._slabs("train", 0, 70))) == 12
@@ -116,6 +117,7 @@ def test_summary(floats, pixels):
         "n_samples": 70,
         "dtype": "float32",
         "scale": 1.0,
+        "offset": 0.0,
         "minimum": FLOATS.min(),
         "maximum": FLOATS.max(),
         "label_counts": {"0": 24, "1": 23, "2": 23},
@@ -163,12 +165,16 @@ MALFORMED = [
     ({"train/x/a": FLOATS}, {}, "must have 'x' .* found none"),
     ({"train/x": FLOATS[0]}, {}, r"\(n_samples, n_visible\); found shape \(5,\)"),
     ({"train/x": FLOATS[:0]}, {}, r"found shape \(0, 5\)"),
-    ({"train/x": FLOATS.astype(float)}, {}, "uint8 or float32; found float64"),
+    (
+        {"train/x": FLOATS.astype(float)},
+        {},
+        "uint8, .* or float32; found float64",
+    ),
     ({"train/x": FLOATS, "test/x": FLOATS[:, 1:]}, {}, "5 in train and 4 in test"),
     ({"train/x": FLOATS, "train/labels": LABELS[1:]}, {}, r"70 int.*shape \(69,\)"),
     ({"train/x": FLOATS, "train/labels": LABELS / 2}, {}, "70 int.* found float64"),
     ({"train/x": FLOATS}, {"kind": "x"}, r"'mpilayer-dataset'; found 'x'.*prepare"),
-    ({"train/x": FLOATS}, {"format_version": 3}, "format version 1 to 2; found 3"),
+    ({"train/x": FLOATS}, {"format_version": 4}, "format version 1 to 3; found 4"),
 ]
 
 
@@ -193,7 +199,7 @@ def test_malformed_scale(malformed, scale):
     [(1.0, np.nan), (1.0, np.inf), (1.0, 1e19), (1e12, -1e4), (1e12, 3e38)],
 )
 def test_endless_values_are_found_when_read(malformed, monkeypatch, scale, value):
-    monkeypatch.setattr(module, "_SLAB_BYTES", 200)
+    monkeypatch.setattr(table, "_SLAB_BYTES", 200)
     x = FLOATS.copy()
     x[41, 3] = value
     with Dataset.open(malformed({"train/x": x}, scale)) as dataset:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mpilayer.data.dataset import PIXEL_SCALE
 from mpilayer.data.images import is_image_folder, read_image_folder, read_images
-from mpilayer.data.sources import LabelColumn, read_source
+from mpilayer.data.sources import Names, read_source
 from mpilayer.errors import ConfigError, DataError
 from tests.support.arrays import save
 from tests.support.idx import write_idx_folder
@@ -246,7 +246,7 @@ def test_refused_folders(pets):
             read_source(pets)
 
     with pytest.raises(ConfigError, match="folder, whose labels have their own place"):
-        read_source(pets, LabelColumn("kind"))
+        read_source(pets, Names("kind"))
     save_picture(pets / "dog" / "big.png", np.zeros((3, 5), np.uint8))
     refused(r"one size; found 3 x 4 .* in cat/0.png and 3 x 5 in dog/big.png. Crop")
     for name in ("bird", "fish"):
@@ -265,7 +265,7 @@ def test_a_folder_without_pictures_is_none(pets, tmp_path):
     with pytest.raises(DataError, match="or image files; found nothing"):
         read_source(tmp_path / "none")
     source = read_source(write_idx_folder(tmp_path / "none"))
-    assert (source.scale, list(source.splits)) == (PIXEL_SCALE, ["train", "test"])
+    assert (source.unit.scale, list(source.splits)) == (PIXEL_SCALE, ["train", "test"])
     assert (source.name, source.origin) == ("none", "IDX files of the folder none")
 
 

@@ -8,7 +8,7 @@ from mpilayer import memory
 from mpilayer.data import array_files as mat
 from mpilayer.data.dataset import PIXEL_SCALE, write_dataset
 from mpilayer.data.preparation import Preparation, Scaling
-from mpilayer.data.sources import LabelColumn, read_source
+from mpilayer.data.sources import Names, read_source
 from mpilayer.data.split import Split
 from mpilayer.errors import ConfigError, DataError, RunWarning
 from tests.support.arrays import save
@@ -39,7 +39,7 @@ def test_images_are_flattened_and_bytes_alone_are_pixels(tmp_path, name, array, 
     assert_train(source, array.reshape(6, 4))
     kind = np.float32 if scale == 1 else np.uint8
     assert source.splits["train"].x.dtype == kind
-    assert (source.name, source.origin, source.scale) == ("a", name, scale)
+    assert (source.name, source.origin, source.unit.scale) == ("a", name, scale)
 
 
 @pytest.mark.parametrize("given", [LABELS.astype(float), LABELS + 0.5])
@@ -59,7 +59,7 @@ def test_images_are_flattened_and_bytes_alone_are_pixels(tmp_path, name, array, 
 )
 def test_names(tmp_path, name, x, labels, asked, given):
     path = save(tmp_path / name, **{x: X, labels: given})
-    source = read_source(path, LabelColumn(asked))
+    source = read_source(path, Names(asked))
     assert_train(source, X, given.astype("f"))
     assert source.splits["train"].labels.dtype.kind in "if"
     assert source.preparation.labels == asked
@@ -83,7 +83,7 @@ def test_matlab_doubles_saved_as_bytes_are_no_pixels(tmp_path):
     path.write_bytes(content)
     source = read_source(path)
     assert_train(source, PIXELS)
-    assert source.scale == 1.0
+    assert source.unit.scale == 1.0
 
 
 OBJECTS = np.array([[{}]])
@@ -193,8 +193,8 @@ def test_an_array_that_is_not_there(tmp_path):
     path = save(tmp_path / "a.npz", x=X, kinds=LABELS)
     message = r"a\.npz: --labels: unknown array 'kind'; .* mean 'kinds'"
     with pytest.raises(DataError, match=message):
-        read_source(path, LabelColumn("kind"))
-    assert_train(read_source(path, LabelColumn("kind", needed=False)), X)
+        read_source(path, Names("kind"))
+    assert_train(read_source(path, Names("kind", needed=False)), X)
 
 
 def test_labels_that_are_not_named_or_have_no_name(tmp_path):
@@ -203,7 +203,7 @@ def test_labels_that_are_not_named_or_have_no_name(tmp_path):
         assert_train(read_source(path), X)
     path = save(tmp_path / "a.npy", x=X)
     with pytest.raises(ConfigError, match=r"a\.npy holds one array\. Save .* as \.npz"):
-        read_source(path, LabelColumn("target"))
+        read_source(path, Names("target"))
 
 
 def test_a_data_set_is_a_source(tmp_path):
@@ -222,6 +222,6 @@ def test_a_data_set_is_a_source(tmp_path):
         source = read_source(tmp_path / "a.h5")
         assert_train(source, np.asarray(x, source.splits["train"].x.dtype), LABELS)
         assert source.splits["train"].x.dtype == (np.uint8 if scale < 1 else np.float32)
-        assert (source.scale, source.preparation) == (scale, before)
+        assert (source.unit.scale, source.preparation) == (scale, before)
         assert source.splits["test"].labels is None
         assert source.origin.startswith("the data set a.h5 (")

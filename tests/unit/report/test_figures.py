@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mpilayer.report import figures
-from mpilayer.runs.outcome import filters
+from mpilayer.train.sparse.firing import filters
 
 
 @pytest.mark.parametrize(

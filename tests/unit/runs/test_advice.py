@@ -11,17 +11,17 @@ from mpilayer.data.split import Split
 from mpilayer.models.base import LayerShape
 from mpilayer.report import build
 from mpilayer.report.run import collect
-from mpilayer.runs import advice
-from mpilayer.runs.advice import (
+from mpilayer.runs.evaluate import (
+    ALWAYS,
     after_finetuning,
     after_pretraining,
-    costly_allreduce,
-    mostly_at_barriers,
+    evaluate,
     no_better_than_always,
     over_fits,
     worse_than_pca,
 )
-from mpilayer.runs.evaluate import evaluate
+from mpilayer.train.record import mostly_at_barriers
+from mpilayer.train.sums import costly_allreduce
 from tests.support.runs import pretrain, run_finetune
 from tests.support.toys import rows
 from tests.unit.runs.conftest import STACK, make_session
@@ -163,7 +163,7 @@ PATIENTS = {"train": 5719.81, "test": 6350.75}
              f"the {model} is no better than {constant} on the test rows (66.67 "
              f"against 66.67). What may help: {'; '.join(LONGER)}; a --minibatch "
              "smaller than 10, with --replace.")
-            for model, constant in advice.ALWAYS.items()
+            for model, constant in ALWAYS.items()
         ),
         ("regressor", {"test": 70, "train": 1}, EQUAL, 10,
          "It fits the training rows better than that: over-fitting. What may help: "

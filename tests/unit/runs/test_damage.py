@@ -9,7 +9,7 @@ import pytest
 from mpilayer.runs.checkpoints import Cut
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
-from mpilayer.runs.model import run_shapes
+from mpilayer.runs.tasks import run_shapes
 from mpilayer.store import checkpoint
 from mpilayer.train.plans import plan_of
 from tests.support.runs import pretrain, run_finetune, run_sparse

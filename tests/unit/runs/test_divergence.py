@@ -13,7 +13,7 @@ from mpilayer.report.run import collect
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
 from mpilayer.runs.evaluate import evaluate
-from mpilayer.runs.model import load_stack
+from mpilayer.runs.tasks import load_stack
 from mpilayer.runs.use import export
 from mpilayer.store import checkpoint
 from tests.support.runs import pretrain, run_finetune

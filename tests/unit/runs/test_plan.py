@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mpilayer.config import read_change
 from mpilayer.errors import ConfigError
 from mpilayer.runs.experiment import read_plan
 
@@ -18,7 +19,7 @@ def plan(tmp_path):
     def read(text, *changes, run=None):
         path = tmp_path / "try.toml"
         path.write_text(text)
-        return read_plan(path, changes, run)
+        return read_plan(path, map(read_change, changes), run)
 
     return read
 

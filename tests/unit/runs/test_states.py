@@ -18,12 +18,12 @@ from mpilayer.errors import (
     UnfinishedWarning,
 )
 from mpilayer.interrupt import Interrupted
-from mpilayer.runs import model
+from mpilayer.runs import tasks
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
 from mpilayer.runs.evaluate import evaluate
-from mpilayer.runs.model import chosen_task, load_model, load_trained
 from mpilayer.runs.session import RunLock
+from mpilayer.runs.tasks import chosen_task, load_model, load_trained
 from mpilayer.runs.use import export, write_rows
 from mpilayer.train.evaluate import PCA
 from tests.support.runs import pretrain, run_compare, run_finetune, run_sparse
@@ -66,7 +66,7 @@ def test_who_uses_it_is_told(begun, small, tmp_path, monkeypatch):
         with pytest.warns(UnfinishedWarning) as seen:
             use()
         assert re.search(f"{words}; go on with 'mpilayer resume", str(seen[0].message))
-    monkeypatch.setattr(model, "at_work", lambda _: True)
+    monkeypatch.setattr(tasks, "at_work", lambda _: True)
     with pytest.warns(UnfinishedWarning, match=f"{words}.$"):
         load_trained(RunDirectory(begun))
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_used_yet(small, tmp_path, monkeypatch):
     stands = "it was interrupted. Go on with 'mpilayer resume"
     works = r"come that far yet \(a launch is at work in it\). Wait for it"
     for found, words in ((True, works), (False, stands), (None, stands)):
-        monkeypatch.setattr(model, "at_work", lambda _, found=found: found)
+        monkeypatch.setattr(tasks, "at_work", lambda _, found=found: found)
         for name in ("deep", "sparse"):
             with pytest.raises(CheckpointError, match=words):
                 load_trained(RunDirectory(tmp_path / name))

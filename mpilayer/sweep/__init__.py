@@ -1,0 +1,1 @@
+"""Sweeps: an experiment for each seed and each of several settings, and their table."""

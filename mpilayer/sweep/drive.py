@@ -1,0 +1,310 @@
+"""A sweep carried out: its runs one after the other, or several at once.
+
+::
+
+    experiment.toml          the settings and [sweep]; serves as EXPERIMENT.toml
+    data.h5                  the data set that all runs share, if it was made here
+    CASE/seed-3/             an experiment; log.txt has its lines
+    CASE/seed-3/diverged.txt why its training could not go on, if it could not
+    sweep.json, sweep.csv    the table; report.html  the page
+    complete                 "sweep", or the parts of a job array, at their end
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import numpy as np
+
+from mpilayer import files
+from mpilayer.config import SWEEP, read_experiment
+from mpilayer.errors import ConfigError, MpilayerError, TrainingError
+from mpilayer.interrupt import Interrupted
+from mpilayer.parallel.comm import wait_until
+from mpilayer.parallel.notice import Notice
+from mpilayer.parallel.start import place
+from mpilayer.runs.directory import EXPERIMENT, RunDirectory, check_links, remove
+from mpilayer.runs.experiment import CONTENT, Experiment, Plan, check_source
+from mpilayer.runs.session import RunLock, Say, Session
+from mpilayer.sweep.plan import Member, SweepPlan, check_goes_on, read_sweep
+from mpilayer.sweep.table import DIVERGED, errors_of, in_words, is_over
+from mpilayer.words import count
+
+LOG = "log.txt"
+_OWN = frozenset({EXPERIMENT, "complete", "report.html", "sweep.json", "sweep.csv"})
+_TURNS = ".turns"
+_PAUSE = 0.2
+_WAY_ON = "the same command and --resume auto"
+
+
+@dataclass(frozen=True)
+class _Turn(Session):
+    """The session of a group of ranks; all groups end when one was asked to."""
+
+    notice: Notice | None = None
+
+    def must_stop(self, unit_seconds: float) -> bool:
+        """Tell whether any rank of any group was asked to end. Local."""
+        mine = super().must_stop(unit_seconds)
+        if mine and self.notice is not None:
+            self.notice.raise_it()
+        return mine or (self.notice is not None and self.notice.is_raised())
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep on the ranks of a session, of which ``at_once`` groups train.
+
+    ``say`` tells a line from any rank; ``part``, such as (2, 10), is which of how many
+    parts this launch carries out, counted from 0. ``report`` writes that of an
+    experiment, if its file asks for one.
+    """
+
+    plan: SweepPlan
+    session: Session
+    say: Say
+    report: Callable[[Plan], tuple[bool, str]]
+    at_once: int = 1
+    part: tuple[int, int] = (0, 1)
+
+    def carry_out(self, replace_run: bool = False) -> None:
+        """Carry out all runs that are not complete. Collective.
+
+        A run that diverges says so in its folder, and the others go on. An error, or
+        ``Interrupted`` after saving, is raised on every rank.
+        """
+        session, world = self.session, self.session.comm
+        self._check_groups()
+        with session.listening():
+            own = self._turn()
+            world.on_root(lambda: self._open(own, replace_run))
+            session.warn(session.placement.crowded)
+            if self.at_once > 1:
+                own = replace(own, notice=Notice(world))
+            stopped, failure = False, None
+            try:
+                for number, member in self._turns(own):
+                    self._run(number, member, own)
+            except Interrupted:
+                stopped = True
+            except MpilayerError as error:
+                failure = error
+            self._await_others(own, stopped or failure is not None)
+            stopped = any(world.allgather(stopped))
+            world.everywhere(partial(_raise, failure))
+            if stopped:
+                raise session.interrupted(_WAY_ON)
+        world.on_root(self._close)
+
+    def _turn(self) -> _Turn:
+        """Return the session of this rank's group. Collective."""
+        session, group = self.session, self.session.comm
+        placement = session.placement
+        if self.at_once > 1:
+            group = group.split(group.rank * self.at_once // group.size, group.rank)
+            own = place(group, placement.threads)
+            placement = replace(own, crowded=placement.crowded or own.crowded)
+        safety = replace(session.safety, resume=True)
+        changed = {"comm": group, "placement": placement, "safety": safety}
+        return _Turn(**{**vars(session), **changed})
+
+    @property
+    def members(self) -> list[Member]:
+        """The runs of this part."""
+        number, parts = self.part
+        return list(self.plan.members[number::parts])
+
+    def _check_groups(self) -> None:
+        size = self.session.comm.size
+        if not 0 < self.at_once <= size or size % self.at_once:
+            raise ConfigError(
+                f"--at-once must be a part of the ranks, {size}, so that each run has "
+                f"as many; got {self.at_once}. Give a divisor, or start other ranks."
+            ).of_all_ranks()
+
+    # --- on rank 0, at first and at last
+
+    def _open(self, session: Session, replace_run: bool) -> None:
+        """Make the directory, or look whether it can go on; make the data."""
+        path = self.plan.path
+        for plan in {m.plan.data_path: m.plan for m in self.members}.values():
+            check_source(plan)
+        check_links(path)
+        with self._locked():
+            self._look(replace_run)
+            self._begin(session)
+
+    def _look(self, replace_run: bool) -> None:
+        """Check whether there is room for the sweep, or it can go on."""
+        path = self.plan.path
+        before = read_before(path) if (path / EXPERIMENT).is_file() else None
+        if path.exists() and any(p.name != ".lock" for p in path.iterdir()):
+            if before is None:
+                raise ConfigError(
+                    f"--run must name a new folder or a sweep; {path} holds other "
+                    "files. Choose another name."
+                )
+            if self.session.safety.resume:
+                check_goes_on(before, self.plan)
+            elif replace_run:
+                _remove(before)
+            else:
+                raise ConfigError(
+                    f"--run must name a new folder; {path} holds a sweep already. Go "
+                    "on with --resume auto, begin anew with --replace, or choose "
+                    "another name."
+                )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep others out: tasks of a job array may begin at once."""
+        lock = RunLock(self.plan.path)
+        while not lock.take():
+            sleep(_PAUSE)
+        try:
+            yield
+        finally:
+            lock.release(True)
+
+    def _begin(self, session: Session) -> None:
+        path = self.plan.path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self.plan.write()
+        except OSError as error:
+            raise ConfigError(
+                f"{path} must be a folder that can be written; {error.strerror}. "
+                "Choose another --run."
+            ) from error
+        said = replace(session, say=self.say)
+        for member in self.members:
+            self._experiment(member, said).prepare()
+        remove(self._counter)
+        self._counter.mkdir()
+        left = [member for member in self.members if not is_over(member.plan)]
+        over = len(self.members) - len(left)
+        ranks = count(session.comm.size, "rank")
+        words = f"a sweep of {count(len(self.members), 'run')} in {path}"
+        words += f", {self.at_once} at once" if self.at_once > 1 else ""
+        self.say(f"{words}, {ranks} each; {over} over already; their lines: {LOG}")
+
+    def _close(self) -> None:
+        """Note that all is done."""
+        remove(self._counter)
+        number, parts = self.part
+        mark = SWEEP if parts == 1 else f"part-{number}/{parts}"
+        with self._locked():
+            RunDirectory(self.plan.path).set_complete(mark)
+
+    # --- on the ranks of a group
+
+    @property
+    def _counter(self) -> Path:
+        """Where each run that has begun in this launch leaves a file."""
+        return self.plan.path / f"{_TURNS}-{self.part[0]}"
+
+    def _turns(self, session: _Turn) -> Iterator[tuple[int, Member]]:
+        """Yield the runs that this group is to do, each when its turn comes."""
+        comm = session.comm
+        for number, member in enumerate(self.members, 1):
+            if comm.on_root(partial(self._is_free, number, member)):
+                if any(comm.allgather(session.must_stop(0.0))):
+                    raise Interrupted
+                yield number, member
+
+    def _is_free(self, number: int, member: Member) -> bool:
+        """Take a run that is not over, if no other group has."""
+        if is_over(member.plan):
+            return False
+        try:
+            (self._counter / str(number)).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def _run(self, number: int, member: Member, session: Session) -> None:
+        """Carry out a run, and say what it has come to. Collective on the group."""
+        began, comm, plan = monotonic(), session.comm, member.plan
+        comm.on_root(lambda: plan.path.mkdir(parents=True, exist_ok=True))
+        say = partial(_write_line, plan.path / LOG) if comm.rank == 0 else session.say
+        told = ""
+        try:
+            self._experiment(member, replace(session, say=say)).carry_out()
+        except TrainingError as error:
+            told = str(error)
+            comm.on_root(lambda: files.write(plan.path / DIVERGED, f"{told}\n"))
+        if comm.rank == 0:
+            words = "diverged" if told else in_words(errors_of(member.plan))
+            place_ = f"[{number}/{len(self.members)}]"
+            seconds = monotonic() - began
+            self.say(f"{place_} {member.name}: {words} ({seconds:.0f} s)")
+            if told:
+                say(told)
+
+    def _experiment(self, member: Member, session: Session) -> Experiment:
+        return Experiment(member.plan, session, _show_nothing, self.report)
+
+    def _await_others(self, session: _Turn, stop: bool) -> None:
+        """Wait until all groups are through, and pass on requests to end."""
+        if session.notice is None:
+            return
+        if stop:
+            session.notice.raise_it()
+        through = self.session.comm.start_sum(np.zeros(1))
+        wait_until(lambda: through.test() or (session.must_stop(0.0) and False))
+        session.notice.close()
+
+
+def is_sweep(path: Path) -> bool:
+    """Tell whether a directory is that of a sweep. Local."""
+    file = path / EXPERIMENT
+    return file.is_file() and SWEEP in read_experiment(file)
+
+
+def read_before(path: Path) -> SweepPlan | None:
+    """Return the sweep whose directory it is, None if it is none's. Local."""
+    if not is_sweep(path):
+        return None
+    found = read_sweep(path / EXPERIMENT, run=path, many=True)
+    return found if isinstance(found, SweepPlan) else None
+
+
+def _remove(before: SweepPlan) -> None:
+    """Remove all of a former sweep; ConfigError if there is anything else."""
+    path = before.path
+    tops = {member.name.partition("/")[0] for member in before.members}
+    made = {m.plan.data_path.name for m in before.members}
+    known = {*_OWN, *tops, *made}
+    found = {p.name for p in path.iterdir() if not p.name.startswith(".")}
+    others = sorted(found - known)
+    for member in before.members:
+        others += sorted(
+            f"{member.name}/{p.name}"
+            for p in (member.plan.path.iterdir() if member.plan.path.is_dir() else ())
+            if p.name not in {*CONTENT, LOG, DIVERGED, member.plan.report.file, ".lock"}
+        )
+    if others:
+        raise ConfigError(
+            f"--replace removes a sweep and nothing else; {path} holds other files "
+            f"({', '.join(others[:3])}). Move them, or choose another --run."
+        )
+    for name in (*tops, *(known - tops - {EXPERIMENT}), EXPERIMENT):
+        remove(path / name)
+
+
+def _write_line(file: Path, text: str) -> None:
+    with files.optional(file, "its lines are lost"), file.open("a", -1, "utf-8") as log:
+        log.write(f"{text}\n")
+
+
+def _show_nothing(*_: Any) -> None:
+    """Show no tables: the sweep has one of its own."""
+
+
+def _raise(error: MpilayerError | None) -> None:
+    if error is not None:
+        raise error

@@ -1,0 +1,220 @@
+"""Sweeps: broken off, several at once, in parts; what diverges; what is refused."""
+
+import csv
+import json
+import signal
+from importlib.util import find_spec
+
+import pytest
+
+from tests.support import launch
+from tests.support.breaks import KILL, acting, slowly
+from tests.support.command import call, found, refuse, said, told
+from tests.support.small import contents, digests
+
+SWEEP = """
+[data]
+path = "tiny.h5"
+[pretrain]
+layers = [14, 8]
+epochs = 2
+minibatch = 50
+[finetune]
+epochs = 2
+minibatch = 50
+[sweep]
+seeds = "0-2"
+[sweep.cases.greedy]
+pretrain.schedule = "greedy"
+pretrain.extra_epochs = 0
+[sweep.cases.all-at-once]
+pretrain.schedule = "lockstep"
+"""
+NAMES = [f"{case}/seed-{k}" for k in range(3) for case in ("greedy", "all-at-once")]
+OFTEN = "--checkpoint-every 1 --threads 1"
+DRAWN = find_spec("matplotlib") is not None
+
+
+@pytest.fixture
+def folder(tmp_path, tiny):
+    """Give a folder with a sweep and its data."""
+    (tmp_path / "tiny.h5").symlink_to(tiny)
+    (tmp_path / "try.toml").write_text(SWEEP)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """Give the sweep on one rank, by nobody disturbed."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "tiny.h5").symlink_to(tiny)
+    (folder / "try.toml").write_text(SWEEP)
+    said(folder, f"run try.toml --run whole {OFTEN}")
+    return folder / "whole"
+
+
+def rows_of(sweep):
+    return list(csv.DictReader((sweep / "sweep.csv").read_text().splitlines()))
+
+
+def assert_same(sweep, whole):
+    """Demand the same table, and the same weights of every run."""
+    assert (sweep / "sweep.csv").read_text() == (whole / "sweep.csv").read_text()
+    for name in NAMES:
+        assert digests(sweep / name / "deep") == digests(whole / name / "deep")
+        for run in (sweep, whole):
+            assert "experiment" in (run / name / "complete").read_text()
+
+
+def test_a_sweep_is_its_experiments_with_a_table(folder, whole):
+    (folder / "one.toml").write_text(SWEEP.partition("[sweep]")[0])
+    settings = "pretrain.schedule=greedy pretrain.seed=2 finetune.seed=2"
+    said(folder, f"run one.toml --set {settings} --run one --threads 1")
+    assert digests(folder / "one" / "deep") == digests(whole / "greedy/seed-2/deep")
+    table = json.loads((whole / "sweep.json").read_text())
+    runs = rows_of(whole)
+    errors = [float(run["validation"]) for run in runs]
+    assert errors == sorted(errors)
+    assert sorted(run["run"] for run in runs) == sorted(NAMES)
+    (pair,) = table["differences"]
+    assert {pair["setting"], pair["minus"]} == {"greedy", "all-at-once"}
+    own = {
+        case: [float(r["test"]) for k in range(3) for r in runs if r["run"] == case % k]
+        for case in ("greedy/seed-%d", "all-at-once/seed-%d")
+    }
+    means = {case.partition("/")[0]: sum(v) / 3 for case, v in own.items()}
+    expected = means[pair["setting"]] - means[pair["minus"]]
+    assert pair["test"]["mean"] == pytest.approx(expected)
+    low, high = pair["test"]["interval"]
+    assert low < pair["test"]["mean"] < high
+    assert (whole / "report.html").is_file() == DRAWN
+    assert (whole / "complete").read_text() == "sweep\n"
+
+
+def test_it_goes_on_to_more_seeds_and_to_nothing_else(folder):
+    said(folder, "run try.toml --seeds 0-1")
+    run = folder / "runs" / "try"
+    kept = contents(run / "greedy")
+    refuse(folder, "run try.toml --seeds 0-1", "holds a sweep already", "--replace")
+    again = "run try.toml --resume auto --seeds"
+    refuse(folder, f"{again} 1-2", "not asked for: greedy/seed-0")
+    words = ("greedy/seed-0: finetune.epochs was 2, is 5", "experiment.toml --resume")
+    refuse(folder, f"{again} 0-1 --set finetune.epochs=5", *words)
+    text = told(folder, f"{again} 0-2")
+    assert "4 over already" in text
+    assert text.count("validation") == 2
+    after = contents(run / "greedy")
+    assert kept.items() <= after.items()
+    before = contents(run)
+    assert "6 over" in told(folder, "run runs/try/experiment.toml --resume auto")
+    after = contents(run)
+    changing = {"report.html", "complete"}
+    assert {k for k in before if before[k] != after.get(k)} <= changing
+    (run / "greedy" / "seed-0" / "mine.txt").write_text("precious")
+    refuse(folder, "run try.toml --replace", "greedy/seed-0/mine.txt")
+    (run / "greedy" / "seed-0" / "mine.txt").unlink()
+    assert "0 over" in told(folder, "run try.toml --replace --seeds 7")
+    assert not (run / "greedy" / "seed-0").exists()
+    (folder / "one.toml").write_text(SWEEP.partition("[sweep]")[0])
+    for how in ("--resume auto", "--replace", ""):
+        refuse(folder, f"run one.toml --run runs/try {how}", "holds a sweep")
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_interrupted_it_goes_on_to_the_same_table(folder, whole, ranks):
+    line = f"run try.toml {OFTEN} --at-once {ranks or 1}"
+    run = folder / "runs" / "try"
+    options = {"cwd": folder, "program": slowly(0.05), "ranks": ranks}
+    with launch.started(*line.split(), **options) as job:
+        job.wait_for(run / NAMES[3] / "deep" / "metrics" / "layer-1.jsonl")
+        job.signal(signal.SIGTERM)
+        result = job.finish()
+    assert result.code == 75, result
+    words = "saved and stopped because of SIGTERM; go on with the same command"
+    assert result.stderr.count(words) == 1, result
+    assert not (run / "sweep.csv").exists()
+    said(folder, f"{line} --resume auto", ranks=ranks)
+    assert_same(run, whole)
+
+
+def test_a_killed_rank_ends_all_groups_and_the_rest_is_done_later(folder, whole):
+    line = f"run try.toml {OFTEN} --at-once 2"
+    program = acting("fine-tuning", KILL, 1)
+    options = {"cwd": folder, "program": program, "ranks": 2}
+    result = launch.run(*line.split(), **options)
+    assert result.code not in (0, 2), result
+    said(folder, f"{line} --resume auto", ranks=2)
+    assert_same(folder / "runs" / "try", whole)
+
+
+def test_two_at_once_on_four_ranks_are_as_one_after_the_other(folder, whole):
+    text = told(folder, f"run try.toml {OFTEN} --at-once 2", ranks=4)
+    assert "2 at once, 2 ranks each" in text
+    lines = [line for line in text.splitlines() if line.startswith("[")]
+    assert sorted(line.partition("]")[0] for line in lines) == [
+        f"[{k}/6" for k in range(1, 7)
+    ]
+    assert_same(folder / "runs" / "try", whole)
+    assert not [p for p in (folder / "runs" / "try").iterdir() if p.name[0] == "."]
+
+
+def test_parts_of_a_job_array_make_one_sweep(folder, whole):
+    line = f"run try.toml {OFTEN} --resume auto"
+    for part in range(2):
+        assert "mpilayer report" in told(folder, f"{line} --part {part}/2")
+        report = found(folder, "report runs/try -o x.html --replace") if DRAWN else {}
+        done = [run["state"] for run in report.get("runs", ())].count("complete")
+        assert done == (3 * (part + 1) if DRAWN else 0)
+    marks = (folder / "runs" / "try" / "complete").read_text().split()
+    assert marks == ["part-0/2", "part-1/2"]
+    said(folder, line)
+    assert_same(folder / "runs" / "try", whole)
+    script = said(folder, "job run try.toml --run runs/try --array 2 -o -")
+    assert "#SBATCH --array=0-1" in script
+    assert '--part "$SLURM_ARRAY_TASK_ID/2"' in script
+    assert '--mark "part-$SLURM_ARRAY_TASK_ID/2"' in script
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_what_diverges_is_a_row(folder, ranks):
+    rates = "pretrain.learning_rate=0.001 pretrain.learning_rate=1e6"
+    line = f"run try.toml --set pretrain.visible=linear {rates} --seeds 0-1"
+    line += f" --at-once {ranks or 1}"
+    for more in ("", " --resume auto"):
+        result = call(folder, line + more, ranks=ranks)
+        launch.assert_user_error(result, "4 of 8 runs diverged", "learning_rate=1e+06")
+        assert "weights must stay finite" in result.stdout
+        states = [row["state"] for row in rows_of(folder / "runs" / "try")]
+        assert states == ["complete"] * 4 + ["diverged"] * 4
+    assert "8 over already" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "ranks"),
+    [
+        ("--seeds ''", ("whole numbers", "got ''"), 0),
+        ("--set finetune.epochs=", ("got ''",), 0),
+        ("--set finetune.epoch=1,2", ("'epochs'?",), 0),
+        ("--seeds 0-99999", ("more than 1000 runs", "200000", "--yes"), 2),
+        ("--seeds 1,1", ("different",), 0),
+        ("--at-once 0", ("--at-once must be a part of the ranks, 1",), 0),
+        ("--at-once 3", ("--at-once must be a part of the ranks, 2",), 2),
+        ("--part 2/2", ("K/N",), 0),
+        ("--resume auto --replace", ("--resume and --replace",), 0),
+        ("--set data.path=none.h5", ("none.h5",), 0),
+        ("--run .", ("holds other files",), 0),
+    ],
+)
+def test_refused_before_anything_is_written(folder, options, words, ranks):
+    refuse(folder, f"run try.toml {options}", *words, ranks=ranks)
+
+
+def test_options_of_sweeps_alone(folder):
+    (folder / "one.toml").write_text(SWEEP.partition("[sweep]")[0])
+    for option in ("--json", "--at-once 2", "--part 0/2"):
+        refuse(folder, f"run one.toml {option}", "for sweeps", "--seeds")
+    for option in ("--array 2", "--at-once 2"):
+        refuse(folder, f"job run one.toml --run x -o - {option}", "for sweeps")
+    refuse(folder, "job run try.toml --run x -o - --array 7", "at most the runs")
+    (folder / "x").mkdir()
+    refuse(folder, "report x --json -o y.html", "--json prints the table of a sweep")
