@@ -11,6 +11,8 @@ from functools import cache
 
 from mpilayer.train.plans import Plan
 
+_TINY = 1e-9  # of an epoch: what rounding leaves
+
 
 @dataclass(frozen=True)
 class Seat:
@@ -69,7 +71,8 @@ class _Simulation:
         # Outputs that have left a layer, and that the layer above has not begun with.
         self._left: list[list[int]] = [[] for _ in range(n_layers)]
         self._done = [0] * n_layers
-        # Of each team at work: its layer, and the seconds left on a quiet host.
+        # Of each team at work: its layer, and the seconds that are left of all on a
+        # quiet host.
         self._running: dict[int, list[float]] = {}
         self._crowd = dict.fromkeys((seat.host for seat in seats), 0)
         self._arrivals: list[tuple[float, int, int]] = []
@@ -89,11 +92,13 @@ class _Simulation:
             for team, own in self._running.items():
                 own[1] -= until / paces[team]
                 busy[team] += until
-            self._end_epochs(now)
+            free = self._end_epochs(now)
             while self._arrivals and self._arrivals[0][0] <= now:
                 _, layer, output = heapq.heappop(self._arrivals)
                 self._newest[layer] = max(self._newest[layer], output)
-                self._begin(self._team_of[layer])
+                free.append(self._team_of[layer])
+            for team in sorted(free):
+                self._begin(team)
         return Timeline(now, tuple(busy), tuple(self._done))
 
     def _is_enough(self) -> bool:
@@ -103,8 +108,9 @@ class _Simulation:
             return all(done >= n for done, n in pairs)
         return plan.stops_all(0) and self._done[0] >= plan.stipulated[0]
 
-    def _end_epochs(self, now: float) -> None:
-        over = [team for team, own in self._running.items() if own[1] <= 1e-12]
+    def _end_epochs(self, now: float) -> list[int]:
+        """End what is done, let outputs leave; return the teams."""
+        over = [t for t, own in self._running.items() if own[1] <= _TINY * own[2]]
         for team in over:
             layer = int(self._running.pop(team)[0])
             self._crowd[self._seats[team].host] -= self._seats[team].size
@@ -116,8 +122,7 @@ class _Simulation:
                     continue
                 when = now + self._message(layer)
                 heapq.heappush(self._arrivals, (when, layer + 1, self._done[layer]))
-        for team in over:
-            self._begin(team)
+        return over
 
     def _begin(self, team: int) -> None:
         """Let a team begin what it would: of its layers the one furthest behind."""
@@ -138,7 +143,8 @@ class _Simulation:
             raise RuntimeError("a layer that is ready has an output to begin with")
         track.begin(output)
         seat = self._seats[team]
-        self._running[team] = [layer, self._epoch(layer, len(track.used))]
+        seconds = self._epoch(layer, len(track.used))
+        self._running[team] = [layer, seconds, seconds]
         self._crowd[seat.host] += seat.size
         if layer and self._left[layer - 1]:
             kept = [n for n in self._left[layer - 1] if n > output]

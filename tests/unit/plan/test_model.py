@@ -95,7 +95,7 @@ def test_ten_thousand_ranks_on_a_hundred_hosts_within_two_seconds():
     (found,) = outlook(asked, (10_000,), 100).forecasts
     assert process_time() - began < 2
     assert (found.ranks, found.hosts) == (10_000, 100)
-    # Twenty epochs of a hundred layers: most of the time the pipeline fills and empties.
+    # Twenty epochs of a hundred layers: the pipeline mostly fills and empties.
     assert 0.05 < found.efficiency < 20 / 119
 
 
