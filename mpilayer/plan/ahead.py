@@ -10,6 +10,7 @@ from mpilayer import environment
 from mpilayer.arrays import StoredRows
 from mpilayer.config import PretrainConfig, as_values
 from mpilayer.data.dataset import Dataset
+from mpilayer.errors import ConfigError
 from mpilayer.models.base import LayerShape
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.parallel.start import place
@@ -73,6 +74,17 @@ def look_ahead(asked: Question) -> Outlook:
         useful = min(model.useful() * asked.hosts, max(measured.cores, 8) * asked.hosts)
         ranks = tuple(2**i for i in range(useful.bit_length()))
     return outlook(model, ranks, asked.hosts)
+
+
+def seconds_of(asked: Question) -> float:
+    """Return the seconds that its runs take at most, one after the other.
+
+    ConfigError: some of the ranks are refused.
+    """
+    found = look_ahead(asked)
+    for why in found.refused.values():
+        raise ConfigError(why)
+    return sum(f.high for f in found.forecasts if not f.option)
 
 
 def _known(asked: Question) -> tuple[Path, Sequence[LayerShape], Facts]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mpilayer.environment import one_machine
 from mpilayer.errors import ConfigError, check_known
 from mpilayer.words import few
 
@@ -110,7 +111,8 @@ def _measured(file: Path, usual: Links) -> Links:
     near = _middle([link for host, link in pairs if host == hosts[0]])
     far = _middle([link for host, link in pairs if host != hosts[0]])
     local, network = near or usual.local, far or near or usual.network
-    return Links(file.name, local, network, usual.memory, _one_machine(hosts, boots))
+    shared = next(iter(one_machine(zip(hosts, boots, strict=True))), ())
+    return Links(file.name, local, network, usual.memory, tuple(shared))
 
 
 def _middle(links: list[Link]) -> Link | None:
@@ -118,15 +120,6 @@ def _middle(links: list[Link]) -> Link | None:
         return None
     latency = median(link.latency for link in links)
     return Link(latency, min(link.bandwidth for link in links))
-
-
-def _one_machine(hosts: list[str], boots: list[str]) -> tuple[str, ...]:
-    """Return hosts whose kernel has started at the same moment: it is the same one."""
-    names: dict[str, set[str]] = {}
-    for host, boot in zip(hosts, boots, strict=True):
-        names.setdefault(boot, set()).add(host)
-    several = [sorted(own) for boot, own in names.items() if boot and len(own) > 1]
-    return tuple(several[0]) if several else ()
 
 
 def _no_links(file: Path, found: Any) -> ConfigError:
