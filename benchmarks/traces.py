@@ -17,6 +17,7 @@ from mpilayer.store import checkpoint
 # What a run says that may differ from another's.
 _SECONDS = {"started", "training", "transform", "monitor", "waiting", "sending", "rank"}
 _SECONDS |= {"seconds", "computing", "allreduce", "evaluating", "team"}
+_SECONDS |= {"host", "began", "ranks"}
 # Of the whole stack, at moments that the clock chose.
 _BY_THE_CLOCK = "stack"
 _ERRORS = ("train_error", "validation_error", "test_error", "cost", "exact_cost")

@@ -20,6 +20,7 @@ import numpy as np
 from mpilayer.bench.pairs import Comparison
 from mpilayer.config import FinetuneConfig
 from mpilayer.models.base import LayerShape
+from mpilayer.models.initial import random_weights
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.parallel.comm import Communicator, SerialCommunicator
 from mpilayer.parallel.start import place, start
@@ -65,7 +66,7 @@ def epochs(
 ) -> Iterator[training.FinetuneRecord]:
     """Return fine-tuning that has no end."""
     stack = DeepAutoencoder([LayerShape(*pair) for pair in pairwise(SIZES)])
-    training.random_weights(stack, 0)
+    random_weights(stack, 0)
     batch = options.minibatch
     settings = {"optimizer": options.optimizer, "minibatch": batch}
     config = FinetuneConfig(

@@ -23,9 +23,9 @@ class FarRows(ABC):
     shape : tuple of int
         Rows and columns.
     dtype : dtype
-        Of what is stored: float32, or uint8.
+        Of what is stored: float32, or narrower.
     scale : float
-        The value of a stored 1, of bytes.
+        The value of a stored 1, of narrow numbers.
     """
 
     def __init__(self, shape: tuple[int, int], dtype: Any, scale: float = 1.0) -> None:
@@ -45,7 +45,7 @@ class FarRows(ABC):
 
     def values(self, stored: AnyArray) -> Array32 | StoredRows:
         """Return what stored rows are to those who train on them."""
-        return StoredRows(stored, self.scale) if stored.dtype == np.uint8 else stored
+        return stored if stored.dtype == np.float32 else StoredRows(stored, self.scale)
 
     def __getitem__(self, where: slice | AnyArray) -> Array32:
         """Return some rows: those of a slice, or of ascending indices."""

@@ -187,6 +187,28 @@ def check_output(out: Path, endings: Collection[str], replace: bool) -> str:
     return ending
 
 
+def check_new(out: Path, usual: str, endings: Collection[str], replace: bool) -> None:
+    """Check that a file can be written, whose ``usual`` name is told. Local."""
+    if out.is_dir():
+        raise ConfigError(
+            f"-o must name a file; {out} is a folder. Give -o {out / usual}."
+        )
+    check_output(out, endings, replace)
+    check_parent(out, "-o")
+
+
+def check_parent(path: Path, option: str) -> None:
+    """Check that a file or folder can be made where an option names it. Local."""
+    parent, found = path.absolute().parent, ""
+    if not parent.is_dir():
+        found = f"exists; there is no {parent}. Make it, or choose another one."
+    elif not os.access(parent, os.W_OK | os.X_OK):
+        found = f"can be written; {parent} can't be. Choose another one, or mend its "
+        found += "permissions."
+    if found:
+        raise ConfigError(f"{option} must lie in a folder that {found}")
+
+
 def _parsed(
     path: Path,
     parse: Callable[[str], Any],

@@ -61,6 +61,9 @@ def template(kind: str) -> str:
     ]
     if kind == "experiment":
         lines.append("# A step is carried out if its section is here: remove the rest.")
+        lines.append(
+            '# Many seeds or settings: [sweep], such as seeds = "0-9" below it.'
+        )
     for section, cls in KINDS[kind].items():
         lines += ["", f"[{section}]"]
         if section == "compare":

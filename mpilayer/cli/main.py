@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "write the classes or numbers that a run predicts for a data set",
     "reconstruct": "write the reconstructions of a data set",
     "report": "write one page about runs, with all figures in it",
+    "trace": "write what every rank did, and when, as a trace",
     "export": "write a trained model for other programs",
     "plan": "predict seconds, memory and the best number of ranks",
     "job": "write a SLURM batch script",
@@ -45,7 +46,7 @@ _HOMES = {
     "use": ("evaluate", "encode", "predict", "reconstruct", "export", "report"),
 }
 # Those of one process.
-_ALONE = {*_HOMES["use"], "data", "config", "watch", "plan", "job", "attend"}
+_ALONE = {*_HOMES["use"], "data", "config", "watch", "trace", "plan", "job", "attend"}
 _ALONE -= {"evaluate"}
 
 EXIT_USER_ERROR = 2

@@ -36,7 +36,7 @@ def show_sweep(plan: SweepPlan, as_json: bool = False) -> Table:
     if len(table.settings) < len(table.rows):
         title = "Settings: mean over seeds ± standard error"
         out.print(show.table(title, *settings_in_words(table), left=2))
-    if table.pairs:
+    if table.pairs and not table.few:
         title = "Differences on the same seeds: mean, 95 % interval"
         out.print(show.table(title, *differences_in_words(table)))
     out.print("\n".join(_remarks(table, plan)), soft_wrap=True)
@@ -48,7 +48,7 @@ def _remarks(table: Table, plan: SweepPlan) -> Iterator[str]:
         yield f"{count(more, 'more run')}: {plan.path}/sweep.csv"
     if table.pairs and table.few:
         yield "With fewer than two seeds no interval is known: give --seeds 0-9."
-    yield from [f"{row.name} diverged: {row.why}" for row in table.rows if row.why][:5]
+    yield from table.causes
     if left := sum(row.state in ("begun", "waiting") for row in table.rows):
         yield f"{count(left, 'run')} not complete yet"
     yield f"Results: {plan.path}"

@@ -10,7 +10,7 @@ from mpilayer.cli import show
 from mpilayer.cli.arguments import Command, add
 from mpilayer.cli.options import add_task, add_threads
 from mpilayer.cli.sweep import show_sweep
-from mpilayer.data.dataset import SPLITS
+from mpilayer.data.split import SPLITS
 from mpilayer.errors import ConfigError, check_known
 from mpilayer.runs.evaluate import ALWAYS, evaluate
 from mpilayer.runs.session import Session

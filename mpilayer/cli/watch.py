@@ -20,6 +20,10 @@ from mpilayer.runs.directory import EXPERIMENT, RunDirectory, may_become_run
 from mpilayer.runs.experiment import FOLDERS, is_experiment
 from mpilayer.runs.session import at_work
 from mpilayer.store.metrics import MetricsReader
+from mpilayer.sweep.drive import read_before
+from mpilayer.sweep.plan import SweepPlan
+from mpilayer.sweep.table import progress
+from mpilayer.words import count
 
 _CURVE_WIDTH = 64
 _HEIGHT_ALONE, _HEIGHT_OF_SEVERAL = 8, 4
@@ -89,10 +93,12 @@ class Watched:
         self.path = path
         self.complete = False
         self._followers: dict[Path, Follower] = {}
+        self._sweep: SweepPlan | None = None
         self._advice = f"go on with 'mpilayer resume {path}'"
         if is_experiment(path):
             again = f"mpilayer run {path / EXPERIMENT} --resume auto"
             self._advice = f"go on with '{again}'"
+            self._sweep = read_before(path)
         else:
             RunDirectory.open(path)
 
@@ -103,7 +109,13 @@ class Watched:
         # Before the metrics: what is complete has all its lines.
         self.complete = RunDirectory(self.path).is_complete(command)
         ascii = console.options.ascii_only
-        runs = list(_runs(self.path))
+        head: list[RenderableType] = []
+        paths = [self.path]
+        if self._sweep is not None:
+            over, paths = progress(self._sweep)
+            self.complete = over == (n := len(self._sweep.members))
+            head = [Text(f"{self.path}: {over} of {count(n, 'run')} over"), Text()]
+        runs = [run for path in paths for run in _runs(path)]
         height = _HEIGHT_ALONE if len(runs) == 1 else _HEIGHT_OF_SEVERAL
         parts: list[RenderableType] = []
         for path in runs:
@@ -113,7 +125,9 @@ class Watched:
             else:
                 parts += self._deep(directory, command, ascii)
             parts.append(Text())
-        return Group(*parts or [Text(f"{self.path}: no step has begun")])
+        if not (head or parts):
+            parts = [Text(f"{self.path}: no step has begun")]
+        return Group(*head, *parts)
 
     def _deep(
         self, directory: RunDirectory, command: str, ascii: bool

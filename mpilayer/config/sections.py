@@ -10,12 +10,8 @@ import tomli_w
 
 from mpilayer import files
 from mpilayer.config.fields import FieldError, Option, Settings, option, options_of
-from mpilayer.config.training import (
-    PRESETS,
-    FinetuneConfig,
-    PretrainConfig,
-    SparseConfig,
-)
+from mpilayer.config.sparse import PRESETS, SparseConfig
+from mpilayer.config.training import FinetuneConfig, PretrainConfig
 from mpilayer.errors import ConfigError, unknown
 
 STEPS = ("data", "pretrain", "finetune", "sparse", "compare", "evaluate", "report")
@@ -148,20 +144,20 @@ SECTIONS: Mapping[str, type[Any]] = {
 }
 """Sections of an experiment's file, and what decides each."""
 
+SWEEP = "sweep"
+"""The section of an experiment that makes several of it; see ``mpilayer.sweep``."""
+
 # Sections of a configuration file; the second row is what a run adds, or a whole
 # experiment reads: no single command does.
 _SECTIONS = (
     *("pretrain", "finetune", "classify", "regress", "sparse"),
-    *("experiment", "report", "compare", "data", "launch", "created_by", "seal"),
+    *("experiment", "report", "compare", "data", SWEEP, "launch", "created_by", "seal"),
 )
 
 Config = TypeVar("Config", bound=Settings)
 
 Change: TypeAlias = tuple[str, str, Any]
 """Section, key and value of a setting."""
-
-SWEEP = "sweep"
-"""The section of an experiment that makes several of it; see ``mpilayer.sweep``."""
 
 
 def read_toml(path: Path, section: str) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""What decides each way of training."""
+"""What decides pre-training and fine-tuning."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+import re
+from dataclasses import dataclass
 
 from mpilayer.config.fields import (
     MEMORY,
@@ -15,7 +14,9 @@ from mpilayer.config.fields import (
 from mpilayer.errors import unknown
 
 TASKS = ("autoencode", "classify", "regress")
+COURSES = ("constant", "exponential", "cosine", "linear")
 SCHEDULES = ("lockstep", "async", "greedy", "simulate", "replay:FILE")
+_SHIFT = re.compile(r"shift:(\d{1,4})(?::(\d{1,5})x(\d{1,5}))?", re.ASCII)
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
 
@@ -211,6 +212,29 @@ class FinetuneConfig(Settings):
     learning_rate_decay: float = option(
         1.0, "factor on the learning rate after each epoch", above=0, most=1
     )
+    learning_rate_schedule: str = option(
+        "constant",
+        "course of the learning rate: constant; exponential: by --learning-rate-decay, "
+        "and so if that is below 1; cosine, linear: to 0 at the last of the epochs",
+        choices=COURSES,
+        metavar="NAME",
+    )
+    warm_up: int = option(
+        0, "first epochs, in which the learning rate rises from 0 linearly", least=0
+    )
+    average: float = option(
+        0.0,
+        "factor F, such as 0.999, of a ← F a + (1 − F) w after each step: the model is "
+        "this average of the weights w; 0: the weights themselves",
+        least=0,
+        below=1,
+    )
+    augment: str = option(
+        "none",
+        "shift:N: move images by up to N pixels each way, anew in each minibatch; "
+        "shift:N:HxW says how high and wide images are that are not square",
+        metavar="none|shift:N",
+    )
     loss: str = option(
         "squared",
         "autoencode: what is minimized; classify: always cross entropy",
@@ -257,142 +281,35 @@ class FinetuneConfig(Settings):
         if self.task == "regress" and self.loss != "squared":
             words = f"regress minimizes the squared error; got {self.loss}."
             raise FieldError(f"{words} Leave loss out.", "loss")
+        self._check_course()
+        if self.augment != "none" and not self.shift:
+            words = "must be none, or shift:N or shift:N:HxW with N from 1 on;"
+            found = f"got {self.augment!r}. Give shift:1, for instance."
+            raise FieldError.of("augment", f"{words} {found}")
 
-
-@dataclass(frozen=True)
-class SparseConfig(Settings):
-    """What decides a sparse autoencoder; its cost by default as Lahiri et al."""
-
-    preset: str = option(
-        "paper",
-        "other settings' defaults: those of Lahiri et al. 2010, for whitened images, "
-        "or of the UFLDL tutorial, for data from 0.1 to 0.9",
-        choices=("paper", "ufldl"),
-    )
-    hidden: int = option(30, "hidden units", least=1)
-    kl: str = option(
-        "average",
-        "sparsity term: 'average' over shards, each with its own rows; 'exact', that "
-        "of all rows; 'exact-fused' likewise, by one longer Allreduce",
-        choices=("average", "exact", "exact-fused"),
-    )
-    shards: int = option(
-        0,
-        "--kl average: contiguous parts of the rows over which the sparsity term is "
-        "averaged; a part of what is minimized. 0: as many as ranks, at the start",
-        least=0,
-    )
-    optimizer: str = option(
-        "lbfgs",
-        "lbfgs; cg: nonlinear conjugate gradients; sgd: descent on minibatches, as "
-        "long as --evaluations and --measure-every say",
-        choices=("lbfgs", "cg", "sgd"),
-    )
-    evaluations: int = option(500, "evaluations of the cost at most", least=1)
-    iterations: int = option(0, "iterations at most; 0: any number", least=0)
-    gradient_norm: float = option(0.0, "stop at so small a gradient", least=0)
-    decrease: float = option(
-        0.0,
-        "stop when an iteration lowers the cost by less than this part of it",
-        least=0,
-    )
-    weight_decay: float = option(0.002, "decay λ_W of the weights", least=0)
-    sparsity_weight: float = option(4.0, "weight λ_ρ of the sparsity term", least=0)
-    sparsity_target: float = option(
-        0.002, "firing probability ρ that each unit should have", above=0, below=1
-    )
-    activation: str = option("tanh", "hidden units", choices=("tanh", "sigmoid"))
-    output: str = option(
-        "same",
-        "units of the reconstruction; same: as the hidden ones",
-        choices=("same", "tanh", "sigmoid", "linear"),
-    )
-    dtype: str = option(
-        "float32",
-        "of data and matrix products; sums and weights are float64 always",
-        choices=("float32", "float64"),
-    )
-    initial: str = option(
-        "usual",
-        "first weights: 'positive', uniform from 0 to 1/√inputs, usual but with sgd; "
-        "'symmetric', uniform within ±√(6/(visible + hidden + 1))",
-        choices=("usual", "positive", "symmetric"),
-    )
-    corrections: int = option(
-        40,
-        "remembered pairs; Lahiri et al. have 10 and need more evaluations",
-        least=1,
-        of="lbfgs",
-    )
-    minibatch: int = option(
-        20, "rows of a minibatch, over all ranks; the paper has 1", least=1, of="sgd"
-    )
-    learning_rate: float = option(
-        0.1,
-        "first learning rate, on the mean over a minibatch; it falls linearly to "
-        "0; for single examples take 0.005",
-        above=0,
-        of="sgd",
-    )
-    measure_every: int = option(
-        8000,
-        "rows met between two evaluations of the whole cost; 0: a pass. The first "
-        "evaluation is at the start, so there are (evaluations − 1) times as many rows "
-        "in all: by default 4 million, as in the paper",
-        least=0,
-        of="sgd",
-    )
-    sgd_sparsity: str = option(
-        "gradient",
-        "how the running mean of the activations makes units sparse: by the "
-        "'gradient' of the sparsity term there; by the paper's update of the hidden "
-        "'bias' alone, which ends at a higher cost",
-        choices=("bias", "gradient"),
-        of="sgd",
-    )
-    sgd_bias_weight: float = option(
-        4.0, "weight β of the update by --sgd-sparsity bias", of="sgd", least=0
-    )
-    memory: float = option(
-        0.999,
-        "what each row leaves of the running mean of the activations",
-        least=0,
-        below=1,
-        of="sgd",
-    )
-    seed: int = option(0, "seed of all random numbers", least=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.optimizer == "sgd" and 0 < self.measure_every < self.minibatch:
-            words = f"must be 0, or at least the rows of a minibatch, {self.minibatch};"
-            found = f"got {self.measure_every}. Change measure_every."
-            raise FieldError.of("measure_every", f"{words} {found}")
-
-    def resolved(self) -> "SparseConfig":
-        """Return these settings with the defaults that depend on others filled in."""
-        usual = "symmetric" if self.optimizer == "sgd" else "positive"
-        return replace(
-            self,
-            output=self.activation if self.output == "same" else self.output,
-            initial=usual if self.initial == "usual" else self.initial,
-        )
+    def _check_course(self) -> None:
+        name, decay = "learning_rate_schedule", self.learning_rate_decay
+        if self.learning_rate_schedule == "constant" and decay < 1:
+            # The factor alone says so, in files of former versions, too.
+            object.__setattr__(self, name, "exponential")
+        schedule, warm_up = self.learning_rate_schedule, self.warm_up
+        if schedule == "exponential" and decay == 1:
+            words = "exponential needs a learning_rate_decay below 1; got 1."
+            raise FieldError.of(name, f"{words} Give one, such as 0.95.")
+        if schedule != "exponential" and decay < 1:
+            words = f"must be 1 where the schedule of the rate is {schedule};"
+            found = f"got {decay}. Leave one of the two out."
+            raise FieldError.of("learning_rate_decay", f"{words} {found}")
+        if 0 < self.epochs <= warm_up:
+            words = f"must be less than the epochs, {self.epochs}; got {warm_up}."
+            raise FieldError.of("warm_up", f"{words} Give fewer, or more epochs.")
 
     @property
-    def unused(self) -> frozenset[str]:
-        """Settings that the optimizer does not read."""
-        return frozenset(of_others(SparseConfig, self.optimizer))
+    def shift(self) -> tuple[int, int, int] | None:
+        """Pixels by which images move at most; their height and width, 0 if not said.
 
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "paper": {},
-    "ufldl": {
-        "hidden": 25,
-        "weight_decay": 1e-4,
-        "sparsity_weight": 3.0,
-        "sparsity_target": 0.01,
-        "activation": "sigmoid",
-        "initial": "symmetric",
-    },
-}
-"""What a preset of ``SparseConfig`` puts in the place of the defaults."""
+        None if they do not move.
+        """
+        found = _SHIFT.fullmatch(self.augment)
+        most, height, width = map(int, found.groups("0")) if found else (0, 0, 0)
+        return (most, height, width) if most else None

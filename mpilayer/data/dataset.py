@@ -24,7 +24,7 @@ import numpy as np
 from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray, Array32, StoredRows, row_blocks
 from mpilayer.data.preparation import Preparation
-from mpilayer.data.split import Split, as_labels
+from mpilayer.data.split import SPLITS, Split, as_labels, check_splits
 from mpilayer.data.table import (
     LARGEST,
     NARROW,
@@ -42,9 +42,9 @@ KIND = "mpilayer-dataset"
 FORMAT_VERSION = 3
 PIXEL_SCALE = 1 / 255
 
-SPLITS = ("train", "validation", "test")
 _ADVICE = "Make a data set with 'mpilayer data prepare'."
 _SAMPLES = (".npy", ".npz", ".mat", ".csv")
+_COMPACT = 1e10  # times what two bytes can say: less than LARGEST
 _CHUNK_BYTES = 512 * 1024
 _NOTHING = Preparation()
 
@@ -78,23 +78,27 @@ def write_dataset(
     set has. DataError: splits of different widths or types, rows that are not finite,
     or a file that cannot be written.
     """
-    _check_splits(splits)
+    check_splits(splits)
     unit = Unit(float(scale), float(offset))
     if not unit.is_legal:
-        raise ConfigError(f"a data set must have {UNITS}; found {scale} and {offset}.")
+        raise ConfigError(
+            f"a data set must have {UNITS}; found {scale} and {offset}. "
+            "Change --stored-scale."
+        )
     # The oldest version that says all: older programs read what they can.
     version = 1 + (bool(preparation) or any(s.is_real for s in splits.values()))
     if splits["train"].x.dtype not in (np.uint8, np.float32) or offset:
         version = 3
-    n_bytes = sum(split.x.nbytes for split in splits.values())
-    written = counted(progress, "writing", n_bytes)
-    with hdf5.create(path, kind=KIND, version=version) as file:
+    # Written once, read twice.
+    n_bytes = 3 * sum(split.x.nbytes for split in splits.values())
+    done = counted(progress, "writing and checking", n_bytes)
+    with hdf5.create(path, kind=KIND, version=version, checked=done) as file:
         hdf5.set_text(file, "name", name)
         hdf5.set_text(file, "origin", origin)
         for split_name in SPLITS:
             if split_name in splits:
                 group = file.create_group(split_name)
-                _write_split(group, splits[split_name], unit, written)
+                _write_split(group, splits[split_name], unit, done)
         preparation.store(file)
 
 
@@ -193,17 +197,13 @@ class Dataset(AbstractContextManager["Dataset"]):
         """
         stored = self._stored(split)
         dtype, (scale, offset) = stored.x.dtype, stored.unit
-        if dtype == np.float32 or offset or self.preparation.scaling is not None:
+        plain = not offset and scale <= _COMPACT and self.preparation.scaling is None
+        if dtype == np.float32 or not plain:
             return self.rows(split, start, stop)
         start, stop = self._bounds(split, start, stop)
         memory.demand((stop - start) * self.n_visible * dtype.itemsize, self.path)
-        values = np.empty((stop - start, self.n_visible), dtype)
-        for begin, slab in self._slabs(split, start, stop):
-            if dtype != np.uint8:
-                most = np.float64(LARGEST / scale)
-                check_finite(slab, begin, f"{split}/x of {self.path}", most)
-            values[begin - start : begin - start + len(slab)] = slab
-        return StoredRows(values, scale)
+        table = FileTable.of(stored.x, self.path, f"{self.path}, {split}", narrow=True)
+        return StoredRows(table[start:stop], scale)
 
     def stored(self, split: str) -> Split:
         """Return a split as it is stored, before any scaling: rows are read later."""
@@ -372,23 +372,6 @@ def _checked_split(path: Path, name: str, group: Any) -> _Stored:
     if fault:
         raise DataError(f"{where}{fault}. {_ADVICE}")
     return _Stored(x, labels, Unit(*map(float, unit)))
-
-
-def _check_splits(splits: Mapping[str, Split]) -> None:
-    """Check that splits make a data set, see ``write_dataset``."""
-    if "train" not in splits or not set(splits) <= set(SPLITS):
-        raise ConfigError(
-            "a data set must have a split 'train', may have 'validation' and 'test'; "
-            f"found {', '.join(sorted(splits)) or 'nothing'}."
-        )
-    train = splits["train"].x
-    for name, split in splits.items():
-        if (split.x.shape[1], split.x.dtype) != (train.shape[1], train.dtype):
-            raise DataError(
-                "all splits must have the same number of columns and type; found "
-                f"{train.shape[1]} of {train.dtype} in train and "
-                f"{split.x.shape[1]} of {split.x.dtype} in {name}."
-            )
 
 
 def _write_split(

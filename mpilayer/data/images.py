@@ -12,7 +12,7 @@ import numpy as np
 from mpilayer import hdf5, memory
 from mpilayer.arrays import AnyArray, Array32
 from mpilayer.data.array_files import load_mat, load_numpy, shapes
-from mpilayer.data.dataset import SPLITS
+from mpilayer.data.split import SPLITS
 from mpilayer.data.table import check_finite, to_float32
 from mpilayer.errors import DataError, reading
 

@@ -25,10 +25,10 @@ from mpilayer.data.array_files import (
     shapes,
 )
 from mpilayer.data.csv import read_csv
-from mpilayer.data.dataset import KIND, PIXEL_SCALE, SPLITS, Dataset
+from mpilayer.data.dataset import KIND, PIXEL_SCALE, Dataset
 from mpilayer.data.images import is_image_folder, read_image_folder
 from mpilayer.data.preparation import Preparation
-from mpilayer.data.split import Split, label_vector, numbered, warn_of_labels
+from mpilayer.data.split import SPLITS, Split, label_vector, numbered, warn_of_labels
 from mpilayer.data.table import FileRows, FileTable, Unit, spooled, told_of
 from mpilayer.errors import ConfigError, DataError, RunWarning, unknown
 from mpilayer.words import few

@@ -14,6 +14,8 @@ from mpilayer.data.table import FileTable, check_finite, stored_type, to_float32
 from mpilayer.errors import ConfigError, DataError, RunWarning
 from mpilayer.rng import stream
 
+SPLITS = ("train", "validation", "test")
+
 _MOST_LABEL = np.iinfo(np.int64).max
 
 
@@ -128,6 +130,23 @@ def set_apart(
     if not wanted:
         taken[rng.permutation(len(train))[:n]] = True
     return train.take(np.flatnonzero(~taken)), train.take(np.flatnonzero(taken))
+
+
+def check_splits(splits: Mapping[str, Split]) -> None:
+    """Check that splits make a data set, see ``write_dataset``."""
+    if "train" not in splits or not set(splits) <= set(SPLITS):
+        raise ConfigError(
+            "a data set must have a split 'train', may have 'validation' and 'test'; "
+            f"found {', '.join(sorted(splits)) or 'nothing'}."
+        )
+    train = splits["train"].x
+    for name, split in splits.items():
+        if (split.x.shape[1], split.x.dtype) != (train.shape[1], train.dtype):
+            raise DataError(
+                "all splits must have the same number of columns and type; found "
+                f"{train.shape[1]} of {train.dtype} in train and "
+                f"{split.x.shape[1]} of {split.x.dtype} in {name}."
+            )
 
 
 def as_labels(labels: AnyArray) -> AnyArray:

@@ -17,11 +17,7 @@ from mpilayer.parallel.start import hosts
 from mpilayer.parallel.team import Sketch, Team
 from mpilayer.placement import Place
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
-from mpilayer.train.sparse.cost import (
-    ShardedCost,
-    cut_of,
-    make_model,
-)
+from mpilayer.train.sparse.cost import ShardedCost, cut_of, make_model
 from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.sparse.room import check_memory
 from mpilayer.train.teams import with_slices

@@ -34,9 +34,9 @@ from mpilayer.train.layer import (
     row_counts,
 )
 from mpilayer.train.layers import needed_bytes
-from mpilayer.train.plans import TablePlan
+from mpilayer.train.plans import plan_of, table_of
 from mpilayer.train.pretrain import Keeper, Pipeline
-from mpilayer.train.schedule import Schedule, greedy, lockstep
+from mpilayer.train.schedule import Schedule
 from mpilayer.train.sums import EAGER_SECONDS
 from mpilayer.train.teams import places_for, team_up, with_slices
 
@@ -59,11 +59,15 @@ _PRETRAINING = Fields(
 )
 _FINETUNING = Fields(
     FinetuneConfig,
-    without={"task", "from_scratch", "patience", "parallel", "slices", "memory"},
+    without={
+        *("task", "from_scratch", "patience", "parallel", "slices", "memory"),
+        "augment",
+    },
     names={
         name: f"finetune_{name}"
         for name in (
             *("epochs", "learning_rate", "learning_rate_decay", "loss"),
+            *("learning_rate_schedule", "warm_up", "average"),
             *("weight_decay", "minibatch"),
         )
     },
@@ -132,13 +136,16 @@ def _pretrain(
     # Teams are on one host: where there are more hosts than layers, some have none.
     busy = list(dict.fromkeys(names))[: len(shapes)]
     there = [name for name in names if name in busy]
-    places = places_for(config, there, shape[1], _table(config).epochs, idle=True)
+    table = table_of(config, shapes)
+    places = places_for(config, there, shape[1], table, idle=True)
     config = with_slices(config, places)
     idle = names[comm.rank] not in busy
     with owned(comm.split(idle)) as part:
 
         def train() -> list[_Trained]:
-            return [] if idle else _train_layers(config, rows, shape, part, places)
+            return (
+                [] if idle else _train_layers(config, table, rows, shape, part, places)
+            )
 
         mine = comm.everywhere(train)
     found = sorted(chain(*comm.allgather(mine)), key=itemgetter(0))
@@ -151,20 +158,20 @@ def _pretrain(
 
 def _train_layers(
     config: PretrainConfig,
+    table: Schedule | None,
     rows: Any,
     shape: tuple[int, int],
     comm: Communicator,
     places: Sequence[Place],
 ) -> list[_Trained]:
     """Return this rank's layers if it is a head. Collective on those with layers."""
-    table, shapes = _table(config), layer_shapes(config, shape[1])
+    shapes = layer_shapes(config, shape[1])
     none: Array32 = np.empty((0, shape[1]), np.float32)
     data = monitored(rows, none, config.monitor_rows) if comm.rank == 0 else None
     counts = row_counts(shape[0], 0, config.monitor_rows)
-    place = next(place for place in places if comm.rank in place.ranks)
-    need = 0
-    if comm.rank == place.ranks[0]:
-        need = needed_bytes(config, shape[1], place, data, counts, replace=False)
+    need = needed_bytes(
+        config, shape[1], places, comm.rank, data, counts, replace=False
+    )
     check_room(comm, need, "fit on fewer ranks")
     with team_up(comm, places, EAGER_SECONDS) as (team, own, heads):
         states = [LayerState(config, shapes, index, team) for index in own]
@@ -182,29 +189,20 @@ def _run(
     states: Sequence[LayerState],
     data: Rows | None,
     counts: tuple[int, int, int],
-    table: Schedule,
+    table: Schedule | None,
     comm: Communicator,
     heads: Communicator,
 ) -> dict[LayerState, list[float]]:
     """Train this team's layers to the end; return their errors. Collective."""
     config = states[0].config
     errors: dict[LayerState, list[float]] = {state: [] for state in states}
-    plan = TablePlan(table, config.activations == "streamed")
-    notice = Notice(comm)
+    notice, plan = Notice(comm), plan_of(config, table)
     pipeline = Pipeline(states, data, counts, heads, plan, Keeper(notice))
     for state, record in pipeline.run():
         errors[state].append(record.train_error)
     notice.close()
     pipeline.check()
     return errors
-
-
-def _table(config: PretrainConfig) -> Schedule:
-    epochs, extra = config.stipulated_epochs, config.extra
-    if config.schedule == "greedy":
-        return greedy(epochs, extra)
-    lag = config.lag[0] if len(config.lag) == 1 else config.lag
-    return lockstep(epochs, extra, lag, config.refresh_every)
 
 
 def _finetune(

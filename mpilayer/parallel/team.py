@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from math import inf, prod
 from pathlib import Path
 from socket import gethostname
-from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -144,12 +143,7 @@ class Team:
     def __enter__(self) -> "Team":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is None or is_shared(error):
             self.close()
 

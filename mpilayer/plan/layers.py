@@ -148,8 +148,7 @@ class Pretraining(Model):
         config = self.config
         if option:
             config = replace(config, layout=option.split()[1])
-        epochs = self.table.epochs if self.table else ()
-        places = places_for(config, hosts, self.shapes[0].n_visible, epochs)
+        places = places_for(config, hosts, self.shapes[0].n_visible, self.table)
         config = with_slices(config, places)
         names = list(dict.fromkeys(hosts))
         seats = [
@@ -230,7 +229,7 @@ class Pretraining(Model):
             data = Buffers(StoredRows(train, 1.0), *some)
         # What a team of one has for itself is what others would share.
         two = Place(place.layers, tuple(range(max(2, size))))
-        shared = needed_bytes(config, n_visible, two, data, self.counts, newer)
+        shared = needed_bytes(config, n_visible, [two], 0, data, self.counts, newer)
         own = 8 * sum(self._numbers(layer) for layer in place.layers) // size
         base = self.measured.base_bytes
         return shared + own + base, shared + size * (own + base)

@@ -11,6 +11,7 @@ from mpilayer.arrays import AnyArray, Array32
 from mpilayer.config import FinetuneConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.models.base import LayerShape
+from mpilayer.models.initial import first_stack
 from mpilayer.plan.ghost import Ghost, Work
 from mpilayer.plan.links import Links
 from mpilayer.plan.measured import Curve, Measured
@@ -26,7 +27,7 @@ from mpilayer.plan.pieces import (
 )
 from mpilayer.runs.rows import classes_of, read_labels
 from mpilayer.train.evaluate import targets
-from mpilayer.train.finetune import FinetuneRecord, FinetuneState, finetune, first_stack
+from mpilayer.train.finetune import FinetuneRecord, FinetuneState, finetune
 from mpilayer.train.groups import RowGroups, check_ranks, most_slices_of, resolved
 from mpilayer.words import count
 

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_info
 
 from mpilayer import __version__, environment, files
 from mpilayer.errors import ConfigError
-from mpilayer.files import PAGES, check_output
+from mpilayer.files import PAGES, check_new, check_parent
 from mpilayer.report import deep, figures, html, sparse, words
 from mpilayer.report.run import PREDICTORS, Run, collect
 
@@ -112,12 +112,7 @@ def check_outputs(out: Path, folder: Path | None, replace: bool) -> None:
     ConfigError: what is wrong with their names, or matplotlib is missing.
     """
     figures.check_available()
-    if out.is_dir():
-        raise ConfigError(
-            f"-o must name a file; {out} is a folder. Give -o {out / 'report.html'}."
-        )
-    check_output(out, PAGES, replace)
-    _check_parent(out, "-o")
+    check_new(out, "report.html", PAGES, replace)
     if folder is None:
         return
     if folder.exists() and not folder.is_dir():
@@ -129,18 +124,7 @@ def check_outputs(out: Path, folder: Path | None, replace: bool) -> None:
             f"--figures must name a new or empty folder; {folder} holds files. Choose "
             "another one, or write into it with --replace."
         )
-    _check_parent(folder, "--figures")
-
-
-def _check_parent(path: Path, option: str) -> None:
-    parent, found = path.absolute().parent, ""
-    if not parent.is_dir():
-        found = f"exists; there is no {parent}. Make it, or choose another one."
-    elif not os.access(parent, os.W_OK | os.X_OK):
-        found = f"can be written; {parent} can't be. Choose another one, or mend its "
-        found += "permissions."
-    if found:
-        raise ConfigError(f"{option} must lie in a folder that {found}")
+    check_parent(folder, "--figures")
 
 
 def _overview(runs: Sequence[Run]) -> html.Markup:

@@ -63,10 +63,21 @@ class Frame:
 
 def pieces(epochs: Sequence[Epoch], place: int, frame: Frame) -> list[Piece]:
     """Return what can be seen of a rank, by its place in the team of a layer."""
-    return list(_thinned(_done(epochs, place), frame))
+    return list(_thinned(done(epochs, place), frame))
 
 
-def _done(epochs: Sequence[Epoch], place: int) -> Iterator[Piece]:
+def taken_up(
+    below: Sequence[Epoch], above: Sequence[Epoch]
+) -> Iterator[tuple[Epoch, Epoch]]:
+    """Yield the epoch that made each output, and the first that used it."""
+    made, used = {epoch.epoch: epoch for epoch in below}, 0
+    for epoch in above:
+        if epoch.used != used and epoch.used in made:
+            used = epoch.used
+            yield made[used], epoch
+
+
+def done(epochs: Sequence[Epoch], place: int) -> Iterator[Piece]:
     """Yield what a rank does for a layer, in the order of time; place 0 is the head's.
 
     Barriers, in truth spread over the epoch, come after its work.

@@ -2,12 +2,7 @@
 
 from collections.abc import Iterator
 
-from mpilayer.config import (
-    FinetuneConfig,
-    PretrainConfig,
-    SparseConfig,
-    from_values,
-)
+from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, from_values
 from mpilayer.errors import MpilayerError
 from mpilayer.plan.model import Outlook
 from mpilayer.plan.seen import finetuning_seen, pretraining_seen, sparse_seen

@@ -38,9 +38,12 @@ class Epoch(EpochRecord):
     """An epoch of a layer, and the rank that held it, -1 if nobody knows.
 
     Sending, in truth spread over the epoch, comes between transforming and measuring.
+    ``host`` and ``began`` as a ``Session`` tells them; empty and NaN in older runs.
     """
 
     rank: int = -1
+    host: str = ""
+    began: float = math.nan
 
     @property
     def left(self) -> float:
@@ -101,10 +104,13 @@ def listing(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else []
 
 
-def collect(paths: Sequence[Path], data: Path | None = None) -> list[Run]:
+def collect(
+    paths: Sequence[Path], data: Path | None = None, models: bool = True
+) -> list[Run]:
     """Read runs; a comparison is followed by its two runs.
 
-    ``data`` is where the data set of one is now. Raises what ``write_report`` does.
+    ``data`` is where the data set of one is now. Without ``models`` neither data nor
+    weights are read. Raises what ``write_report`` does.
     """
     directories = [RunDirectory.open(path) for path in paths]
     seen: dict[Path, Path] = {}
@@ -126,7 +132,7 @@ def collect(paths: Sequence[Path], data: Path | None = None) -> list[Run]:
         for own, path in parts.items():
             if (path / "config.toml").is_file():
                 place = _place(own, [run.place for run in runs])
-                runs.append(_read(RunDirectory(path), own, place, moved))
+                runs.append(_read(RunDirectory(path), own, place, moved, models))
     if moved.keys() - {str(run.section("data").get("digest")) for run in runs}:
         raise DataError(
             f"--data must be the data set of a run; {data} is that of none of these. "
@@ -154,7 +160,11 @@ def _place(name: str, taken: Sequence[str]) -> str:
 
 
 def _read(
-    directory: RunDirectory, name: str, place: str, moved: Mapping[str, Path]
+    directory: RunDirectory,
+    name: str,
+    place: str,
+    moved: Mapping[str, Path],
+    models: bool,
 ) -> Run:
     # Before the rest: a run is complete before its launch lets go of it.
     working = at_work(directory.path)
@@ -186,9 +196,9 @@ def _read(
         complete=attempt(lambda: directory.completed(strict=True)) or (),
         layers=[list(map(_epoch, lines(f"layer-{n + 1}"))) for n in range(n_layers)],
         metrics={name: lines(name) for name in _METRICS},
-        weights=attempt(lambda: first_weights(directory, kind)),
-        sample=attempt(lambda: sample_of(directory, kind, data)),
-        image_size=attempt(lambda: image_size_of(directory, data)) or 0,
+        weights=attempt(lambda: first_weights(directory, kind)) if models else None,
+        sample=attempt(lambda: sample_of(directory, kind, data)) if models else None,
+        image_size=(models and attempt(lambda: image_size_of(directory, data))) or 0,
         silent=max(0.0, time.time() - reader.newest),
         at_work=working,
         remarks=list(dict.fromkeys(reader.remarks)),
@@ -232,7 +242,7 @@ class _Reader:
 
 def _epoch(line: Mapping[str, Any]) -> Epoch:
     """Return an epoch from a line of metrics, which is whole: else it is left out."""
-    names = [item.name for item in fields(Epoch) if item.name != "team"]
+    names = [item.name for item in fields(Epoch) if item.name not in ("team", "host")]
     found = {name: number(line.get(name)) for name in names}
     rank = -1 if math.isnan(found["rank"]) else int(found["rank"])
     counts = {key: int(line[key]) for key in ("epoch", "used")}
@@ -241,4 +251,4 @@ def _epoch(line: Mapping[str, Any]) -> Epoch:
         for who, work, waiting in listing(line.get("team"))
     )
     whole: dict[str, Any] = {**found, **counts, "layer": 0, "rank": rank, "team": team}
-    return Epoch(**whole)
+    return Epoch(**whole, host=str(line.get("host") or ""))

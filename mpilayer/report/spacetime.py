@@ -14,7 +14,7 @@ from html import escape
 from itertools import accumulate, pairwise
 
 from mpilayer.report.html import colour
-from mpilayer.report.pieces import LEAST_SENDING, NAMES, Frame, Piece, pieces
+from mpilayer.report.pieces import LEAST_SENDING, NAMES, Frame, Piece, pieces, taken_up
 from mpilayer.report.run import Epoch
 from mpilayer.words import which_ranks
 
@@ -216,22 +216,19 @@ def _refreshes(
     below: Lane, lane: Lane, frame: Frame, bottom: float, top: float
 ) -> Iterator[str]:
     """Yield a line from each output that leaves a layer to where it is taken up."""
-    left = {epoch.epoch: epoch.left for epoch in below.epochs}
-    lines, heads, used, latest = [], [], 0, -math.inf
-    for epoch in lane.epochs:
-        if epoch.used == used or epoch.used not in left:
-            continue
-        used, to = epoch.used, frame.x(epoch.started)
-        is_seen = epoch.started >= frame.first and left[used] <= frame.last
+    lines, heads, latest = [], [], -math.inf
+    for made, epoch in taken_up(below.epochs, lane.epochs):
+        to = frame.x(epoch.started)
+        is_seen = epoch.started >= frame.first and made.left <= frame.last
         # Few of a crowd.
         if not is_seen or to - latest < _LEAST_DISTANCE:
             continue
         latest = to
         tip = (
-            f"epoch {epoch.epoch} of {escape(lane.title)} used output {used} of "
+            f"epoch {epoch.epoch} of {escape(lane.title)} used output {epoch.used} of "
             f"{escape(below.title)}"
         )
-        lines.append((f"M{frame.x(left[used]):.2f} {bottom}L{to:.2f} {top}", tip))
+        lines.append((f"M{frame.x(made.left):.2f} {bottom}L{to:.2f} {top}", tip))
         heads.append(f"M{to:.2f} {top}l-3.5 7h7z")
     if not heads:
         return

@@ -131,12 +131,16 @@ def _shared(parts: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
 
 def _finetuning(run: Run, step: str) -> list[str]:
     config = run.section(step)
-    more = ("input_dropout", "dropout", "weight_decay")
+    more = ("warm_up", "average", "input_dropout", "dropout", "weight_decay")
+    schedule = config.get("learning_rate_schedule", "constant")
+    augment = config.get("augment", "none")
     return [
         "from scratch" if config.get("from_scratch") else "",
         str(config.get("optimizer", "?")),
         f"rate {short(config.get('learning_rate'))}",
+        "" if schedule == "constant" else f"{schedule} rate",
         f"minibatch {config.get('minibatch', '?')}",
+        "" if augment == "none" else str(augment),
         *_named(config, [key for key in more if number(config.get(key)) > 0]),
         ranks(run.summary, f"{step}_") or "ranks unknown",
     ]

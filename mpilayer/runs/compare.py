@@ -18,11 +18,7 @@ from mpilayer.runs.checkpoints import restore
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import Summary
 from mpilayer.runs.session import finite, holding
-from mpilayer.runs.sparse import (
-    SparseTerms,
-    SparseTraining,
-    rows_of_rank,
-)
+from mpilayer.runs.sparse import SparseTerms, SparseTraining, rows_of_rank
 from mpilayer.runs.tasks import COMPARE, SPARSE, is_run
 from mpilayer.train.sparse.cost import ShardedCost
 from mpilayer.train.sparse.descent import Descent

@@ -9,9 +9,11 @@ import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.config import FinetuneConfig, PretrainConfig, per_layer
-from mpilayer.data.dataset import SPLITS, Dataset
+from mpilayer.data.dataset import Dataset
+from mpilayer.data.split import SPLITS
 from mpilayer.models.base import LayerShape
 from mpilayer.models.stack import Predictor, Stack
+from mpilayer.optim.course import BY_THE_END
 from mpilayer.optim.minibatch import DEFAULT_RATES
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import shard_bounds
@@ -330,8 +332,9 @@ def _told(
 def _longer(config: FinetuneConfig, done: int) -> list[str]:
     """Return what helps where the last epoch was the best."""
     rate = _FASTER * (config.learning_rate or DEFAULT_RATES[config.optimizer])
+    anew = config.learning_rate_schedule in BY_THE_END
     return [
-        f"more --epochs than {done}, with --resume auto",
+        f"more --epochs than {done}, with {'--replace' if anew else '--resume auto'}",
         f"a larger --learning-rate, such as {rate:g}, with --replace",
     ]
 

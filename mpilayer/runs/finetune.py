@@ -11,9 +11,11 @@ import numpy as np
 from mpilayer.config import FinetuneConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.far import DataRows
-from mpilayer.errors import TrainingError
+from mpilayer.errors import ConfigError, TrainingError
+from mpilayer.models.initial import first_stack
 from mpilayer.models.stack import Stack
 from mpilayer.numerics.losses import check_loss
+from mpilayer.optim.course import BY_THE_END
 from mpilayer.optim.minibatch import DEFAULT_RATES
 from mpilayer.parallel.team import check_room
 from mpilayer.runs.directory import RunDirectory
@@ -23,6 +25,7 @@ from mpilayer.runs.rows import (
     Facts,
     Labelled,
     check_all_labels,
+    check_images,
     classes_of,
     data_facts,
     data_of_run,
@@ -39,12 +42,7 @@ from mpilayer.runs.tasks import (
 )
 from mpilayer.train.backpropagation import shared_bytes
 from mpilayer.train.evaluate import sum_over_ranks
-from mpilayer.train.finetune import (
-    FinetuneRecord,
-    FinetuneState,
-    finetune,
-    first_stack,
-)
+from mpilayer.train.finetune import FinetuneRecord, FinetuneState, finetune
 from mpilayer.train.groups import (
     RowGroups,
     check_ranks,
@@ -54,10 +52,10 @@ from mpilayer.train.groups import (
     useful_ranks,
 )
 from mpilayer.train.pools import (
+    Need,
     check_held,
     held_bytes,
     how_rows_are_met,
-    memory_for,
     memory_of,
     pool_rows,
     with_memory_of,
@@ -111,6 +109,13 @@ class Finetuning(Replicated[FinetuneConfig]):
             if self.config.parallel == "auto"
             else self.config.parallel,
         )
+        schedule, epochs = before.learning_rate_schedule, before.epochs
+        if schedule in BY_THE_END and epochs != self.config.epochs:
+            raise ConfigError(
+                "the number of epochs decides every rate of --learning-rate-schedule "
+                f"{schedule}; --epochs was {epochs}, is {self.config.epochs}. Leave it "
+                "out, or start again from the pre-trained stack with --replace."
+            )
         check_same(before, self.config, _HARMLESS)
         return self._checked()
 
@@ -124,16 +129,22 @@ class Finetuning(Replicated[FinetuneConfig]):
         check_ranks(config, shapes, hosts)
         path = data_of_run(self.directory, self.data)
         facts = self._facts_of(path, config)
-        need, here = -(-_bytes_of_rows(facts) // len(hosts)), hosts.count(hosts[0])
-        config = replace(config, memory=memory_for(config.memory, need, here))
-        if held := held_bytes(config, _bytes_of_rows(facts)):
+        n_bytes, ranks = _bytes_of_rows(facts), len(hosts)
+        # Of the optimizer, the best ones, and a slice's copies.
+        weights = 8 * 4 * 2 * sum(shape.cost for shape in shapes)
+        need = Need(-(-n_bytes // ranks), weights, hosts.count(hosts[0]))
+        config = replace(config, memory=need.settle(config.memory))
+        if held := held_bytes(config, n_bytes):
             check_held(held, config.minibatch, "the rows", facts.row_bytes)
+            need.check(-(-held // ranks))
         return Terms(path, config, facts)
 
     def _facts_of(self, data: Path, config: FinetuneConfig) -> Facts:
-        if config.task != "autoencode":
-            with Dataset.open(data) as dataset:
+        with Dataset.open(data) as dataset:
+            if config.task != "autoencode":
                 check_all_labels(dataset, config.task)
+            if config.shift is not None:
+                check_images(dataset, *config.shift)
         return data_facts(data, config.minibatch)
 
     def _settings(self) -> FinetuneConfig:
@@ -223,15 +234,17 @@ class Finetuning(Replicated[FinetuneConfig]):
             session.say(f"going on after epoch {state.epoch}")
         finite: Callable[[], None] | None = None
         with self._recording(config.epochs, state.epoch) as (writer, saver):
-            origin = perf_counter() - before
+            launch, origin = session.launch(before), perf_counter() - before
             try:
                 for record in finetune(
                     state, strata, train, validation, groups, wanted
                 ):
-                    lines.append(asdict(record))
-                    stopping = self._stopping(record)
+                    ended = perf_counter() - origin
+                    stopping, ranks = self._spent(record)
+                    when = {"seconds": ended, **launch, **ranks}
+                    lines.append({**asdict(record), **when})
                     if comm.rank == 0:
-                        writer.write(asdict(record))
+                        writer.write(lines[-1])
                         finite = self._saving(state, perf_counter() - origin)
                         if stopping or saver.is_due(state.epoch):
                             saver.start(finite)
@@ -264,11 +277,18 @@ class Finetuning(Replicated[FinetuneConfig]):
         where = self.directory, self.session, terms.data
         return conclude_finetuning(*where, self.task, *trained)
 
-    def _stopping(self, record: FinetuneRecord) -> bool:
-        """Tell whether any rank was asked to end. Collective."""
-        unit = record.training + record.allreduce + record.evaluating
-        stops = np.array([float(self.session.must_stop(unit))])
-        return bool(sum_over_ranks(self.session.comm, stops)[0])
+    def _spent(self, record: FinetuneRecord) -> tuple[bool, dict[str, Any]]:
+        """Tell whether any rank was asked to end; where all spent seconds. Collective.
+
+        What a line of metrics says of the ranks is nothing where there is only one.
+        """
+        comm, hosts = self.session.comm, self.session.placement.hosts
+        seconds = record.training, record.allreduce, record.evaluating
+        told = np.zeros((comm.size + 1, len(seconds)))
+        told[comm.rank], told[-1] = seconds, self.session.must_stop(sum(seconds))
+        *ranks, stops = sum_over_ranks(comm, told).tolist()
+        every = [[host, *own] for host, own in zip(hosts, ranks, strict=True)]
+        return any(stops), {"ranks": every} if comm.size > 1 else {}
 
 
 def _bytes_of_rows(facts: Facts) -> int:

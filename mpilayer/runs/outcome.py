@@ -88,9 +88,12 @@ def recorded(
     directory: RunDirectory,
     config: PretrainConfig,
     before: float,
-    rank: int,
+    launch: Mapping[str, Any],
 ) -> Iterator[EpochRecord]:
-    """Run a pipeline to its end; write a line after an epoch, and yield it."""
+    """Run a pipeline to its end; write a line after an epoch, and yield it.
+
+    Every line says what ``launch`` does.
+    """
     with ExitStack() as stack:
         writers = {}
         for index in pipeline.states:
@@ -98,7 +101,7 @@ def recorded(
             writers[index] = stack.enter_context(writer)
         for state, record in pipeline.run(before):
             leave_parameters(directory, state, config)
-            who = {"layer": record.layer + 1, "rank": rank}
+            who = {"layer": record.layer + 1, **launch}
             writers[record.layer].write({**asdict(record), **who})
             yield record
 

@@ -1,17 +1,12 @@
 """Pre-training as a run: its rows and schedule, the pipeline, going on after a cut."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
 
-import numpy as np
-
-from mpilayer.arrays import Array32
 from mpilayer.config import PretrainConfig
-from mpilayer.data.dataset import Dataset
 from mpilayer.data.far import DataRows
 from mpilayer.errors import ConfigError
 from mpilayer.far import Scratch
@@ -24,13 +19,8 @@ from mpilayer.runs import checkpoints
 from mpilayer.runs.checkpoints import Cut, LayerKeeper
 from mpilayer.runs.directory import replayed
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
-from mpilayer.runs.outcome import (
-    LayerOutcome,
-    conclude_pretraining,
-    gathered,
-    recorded,
-)
-from mpilayer.runs.rows import Facts, check_range, data_facts, data_of_run
+from mpilayer.runs.outcome import LayerOutcome, conclude_pretraining, gathered, recorded
+from mpilayer.runs.rows import Facts, data_facts, data_of_run, pretraining_rows
 from mpilayer.runs.tasks import PRETRAIN, run_shapes
 from mpilayer.train import layer
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
@@ -38,10 +28,10 @@ from mpilayer.train.layers import bytes_of_rows, needed_bytes
 from mpilayer.train.plans import Plan, effective, plan_of, table_of
 from mpilayer.train.pools import (
     CHUNKS,
+    Need,
     check_held,
     held_bytes,
     how_rows_are_met,
-    memory_for,
     memory_of,
     pool_rows,
     with_memory_of,
@@ -50,6 +40,7 @@ from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
 from mpilayer.train.schedule import Schedule
 from mpilayer.train.teams import (
+    folder_of,
     of_one_slice,
     places_for,
     team_up,
@@ -95,22 +86,31 @@ class Pretraining(Training[PretrainConfig]):
         self, config: PretrainConfig, facts: Facts, places: Sequence[Place]
     ) -> PretrainConfig:
         """Return the settings with the memory for rows filled in, and checked."""
-        hosts = self.session.placement.hosts
-        need = max(_bytes_of_rows(config, facts, place.layers)[0] for place in places)
-        chosen = memory_for(config.memory, need, hosts.count(hosts[0]))
-        config = replace(config, memory=chosen)
+        hosts, shapes = (
+            self.session.placement.hosts,
+            layer_shapes(config, facts.n_visible),
+        )
+        weights = [sum(shapes[i].cost for i in place.layers) for place in places]
+        need = Need(
+            max(_bytes_of_rows(config, facts, place.layers)[0] for place in places),
+            # With velocities, and a slice's copies of both.
+            4 * 4 * max(weights),
+            hosts.count(hosts[0]),
+        )
+        config = replace(config, memory=need.settle(config.memory))
         if held := _held(config, facts):
-            for index, shape in enumerate(layer_shapes(config, facts.n_visible)):
+            for index, shape in enumerate(shapes):
                 row_bytes = 4 * shape.n_visible if index else facts.row_bytes
                 what = f"the rows and outputs of layer {index + 1}"
                 check_held(held, config.minibatch, what, row_bytes, shape.n_hidden)
+            need.check(held)
         return config
 
     def _places(
         self, config: PretrainConfig, facts: Facts, table: Schedule | None
     ) -> list[Place]:
-        hosts, epochs = self.session.placement.hosts, table.epochs if table else ()
-        return places_for(config, hosts, facts.n_visible, epochs)
+        hosts = self.session.placement.hosts
+        return places_for(config, hosts, facts.n_visible, table)
 
     def _look(self) -> _Terms:
         before = memory_of(of_one_slice(self._settings()))
@@ -129,6 +129,7 @@ class Pretraining(Training[PretrainConfig]):
         if by_table:
             new = table_of(wanted, layer_shapes(before, facts.n_visible))
         laid_out = replace(wanted, layout=self._layout(wanted, facts, new))
+        self._with_memory(before, facts, self._places(laid_out, facts, new))
         if table is None or new is None or new.epochs == table.epochs:
             return Terms(data, replace(before, layout=laid_out.layout), facts, table)
         checkpoints.lengthen(self.directory, before, wanted, table, new)
@@ -160,54 +161,24 @@ class Pretraining(Training[PretrainConfig]):
     def _read(self, terms: _Terms) -> Rows | None:
         if self.session.comm.rank > 0:
             return None
-        config, data, far = terms.config, terms.data, _held(terms.config, terms.facts)
-        with Dataset.open(data) as dataset:
-            train = DataRows(data, "train") if far else dataset.compact_rows("train")
-            check_range(train, config.visible, data)
-            validation: Array32 | DataRows
-            validation = np.empty((0, dataset.n_visible), np.float32)
-            if "validation" in dataset.splits:
-                name = "validation"
-                validation = DataRows(data, name) if far else dataset.rows(name)
-                # What the training rows have scaled may lie a little outside.
-                if dataset.preparation.scaling is None:
-                    check_range(validation, config.visible, data)
-            return layer.monitored(train, validation, config.monitor_rows)
+        far = _held(terms.config, terms.facts) > 0
+        return pretraining_rows(terms.data, terms.config, far)
 
     def _scratch(self, terms: _Terms) -> Scratch | None:
         """Return where rows are that do not stay in memory; None if all do."""
         held = _held(terms.config, terms.facts)
         return Scratch(self.directory.scratch, held) if held else None
 
-    @contextmanager
-    def _scratch_folder(self, terms: _Terms) -> Iterator[Scratch | None]:
-        """Give it, with an empty folder that goes with the block. Collective."""
-        scratch = self._scratch(terms)
-        if scratch is None:
-            yield None
-            return
-        self.session.comm.on_root(scratch.make)
-        try:
-            yield scratch
-        finally:
-            if self.session.comm.rank == 0:
-                scratch.clear()
-
     def _check_room(self, terms: _Terms, rows: Rows | None) -> None:
         comm, config, facts = self.session.comm, terms.config, terms.facts
         places = self._places(config, facts, terms.table)
-        mine = next(place for place in places if comm.rank in place.ranks)
-        need = 0
-        if comm.rank == mine.ranks[0]:
-            newer = plan_of(config, terms.table).replace
-            counts, scratch = _counts(config, facts), self._scratch(terms)
-            need = needed_bytes(
-                config, facts.n_visible, mine, rows, counts, newer, scratch
-            )
+        where = config, facts.n_visible, places, comm.rank
+        newer, scratch = plan_of(config, terms.table).replace, self._scratch(terms)
+        need = needed_bytes(*where, rows, _counts(config, facts), newer, scratch)
         most = len(config.layers)
         fewer = f"start at most {count(most, 'rank')}, as layers, which needs none"
         self._shared = check_room(comm, need, fewer)
-        if (scratch := self._scratch(terms)) is not None:
+        if scratch is not None:
             outputs = [
                 _bytes_of_rows(config, facts, place.layers)[1] for place in places
             ]
@@ -232,7 +203,7 @@ class Pretraining(Training[PretrainConfig]):
             session.say(how_rows_are_met(config))
             session.warn(rows.train.slow(most // CHUNKS))
         with (
-            self._scratch_folder(terms) as scratch,
+            folder_of(self._scratch(terms), session.comm) as scratch,
             team_up(session.comm, places, session.eager) as (team, own, heads),
         ):
             states = [LayerState(config, shapes, index, team) for index in own]
@@ -296,7 +267,8 @@ class Pretraining(Training[PretrainConfig]):
         comm.barrier()
         began = perf_counter()
         with session.display(directory, goals), session.listening():
-            for record in recorded(pipeline, directory, config, before, comm.rank):
+            launch = {"rank": comm.rank, **session.launch(before)}
+            for record in recorded(pipeline, directory, config, before, launch):
                 former[record.layer].append(record)
             keeper.finish()
             notice.close()

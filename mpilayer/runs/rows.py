@@ -8,19 +8,22 @@ from typing import TypeAlias
 import numpy as np
 
 from mpilayer.arrays import AnyArray, Array32, StoredRows
-from mpilayer.config import SparseConfig
+from mpilayer.config import PretrainConfig, SparseConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.far import DataRows
+from mpilayer.data.images import image_size
 from mpilayer.data.preparation import Preparation
 from mpilayer.data.recipe import Like
 from mpilayer.errors import ConfigError, DataError
 from mpilayer.far import FarRows
 from mpilayer.models.stack import Predictor, Stack
+from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator
 from mpilayer.partition import Bounds
 from mpilayer.runs.directory import PREPARATION, RunDirectory
 from mpilayer.train.evaluate import FarTargets, Targets, targets
 from mpilayer.train.finetune import validation_rows
+from mpilayer.train.layer import monitored
 
 Labelled: TypeAlias = tuple[
     Array32 | StoredRows | DataRows, Array32 | DataRows, tuple[Targets, Targets] | None
@@ -107,6 +110,31 @@ def check_range(
             )
 
 
+def check_images(dataset: Dataset, most: int, height: int = 0, width: int = 0) -> None:
+    """Check that rows are images of which a part stays if they move so many pixels.
+
+    Without a shape they must be square. A ``DataError`` says that they are not.
+    """
+    n_visible, path = dataset.n_visible, dataset.path
+    if not height:
+        columns = dataset.preparation.columns
+        height = width = image_size(n_visible, columns, dataset.origin)
+    if height * width != n_visible or not height:
+        wanted, found = "square images", ", a table's or not those of a square"
+        if height:
+            wanted, found = f"images of {height} x {width} pixels", ""
+        raise DataError(
+            f"to be shifted, rows must be {wanted}; {path} has {n_visible} "
+            f"columns{found}. Say how high and wide images are with --augment "
+            f"shift:{most}:HEIGHTxWIDTH, or leave it out."
+        )
+    if most >= min(height, width):
+        raise DataError(
+            f"images must not be shifted out of sight; got --augment shift:{most}, and "
+            f"those of {path} are {height} x {width} pixels. Give a smaller number."
+        )
+
+
 # --- labels
 
 
@@ -165,6 +193,25 @@ def check_all_labels(dataset: Dataset, task: str) -> None:
 def check_labels(dataset: Dataset, split: str, classes: AnyArray) -> None:
     """Check that a split has labels, and none but of these classes."""
     targets(read_labels(dataset, split), classes, dataset.preparation.names)
+
+
+def pretraining_rows(data: Path, config: PretrainConfig, far: bool) -> Rows:
+    """Return the rows to train the first layer on, and those of errors. Local.
+
+    They stay in the data set if they are ``far``; see ``check_range`` for errors.
+    """
+    with Dataset.open(data) as dataset:
+        train = DataRows(data, "train") if far else dataset.compact_rows("train")
+        check_range(train, config.visible, data)
+        validation: Array32 | DataRows
+        validation = np.empty((0, dataset.n_visible), np.float32)
+        if "validation" in dataset.splits:
+            name = "validation"
+            validation = DataRows(data, name) if far else dataset.rows(name)
+            # What the training rows have scaled may lie a little outside.
+            if dataset.preparation.scaling is None:
+                check_range(validation, config.visible, data)
+        return monitored(train, validation, config.monitor_rows)
 
 
 def tuning_rows(

@@ -160,6 +160,15 @@ class Session:
         # One that offers its core while it waits slows down those that share it.
         return 0.0 if self.placement.crowded else EAGER_SECONDS
 
+    def launch(self, before: float) -> dict[str, Any]:
+        """Return what this rank's lines of metrics say of where and when. Collective.
+
+        ``began`` is when second 0 of training was, since 1970, the same on all ranks;
+        ``before`` are seconds of training before this launch.
+        """
+        began = self.comm.on_root(time.time) - before
+        return {"host": self.placement.hosts[self.comm.rank], "began": began}
+
     def facts(self) -> dict[str, Any]:
         """Return what a summary says about the ranks."""
         return {

@@ -172,13 +172,14 @@ class SparseTraining(Replicated[SparseConfig]):
         comm, unit = session.comm, 0.0
         goal = descent.config.evaluations
         with self._recording(goal, cost.iteration) as (writer, saver):
+            launch = session.launch(before)
             origin = cost.began = perf_counter() - before
 
             def note(evaluation: Evaluation) -> None:
                 nonlocal unit
                 unit = evaluation.computing + evaluation.allreduce
                 if comm.rank == 0:
-                    writer.write(asdict(evaluation))
+                    writer.write({**asdict(evaluation), **launch})
 
             cost.on_evaluation = note
             cost.time_over = lambda: session.must_stop(unit)

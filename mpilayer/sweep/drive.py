@@ -32,7 +32,7 @@ from mpilayer.runs.experiment import CONTENT, Experiment, Plan, check_source
 from mpilayer.runs.session import RunLock, Say, Session
 from mpilayer.sweep.plan import Member, SweepPlan, check_goes_on, read_sweep
 from mpilayer.sweep.table import DIVERGED, errors_of, in_words, is_over
-from mpilayer.words import count
+from mpilayer.words import count, few
 
 LOG = "log.txt"
 _OWN = frozenset({EXPERIMENT, "complete", "report.html", "sweep.json", "sweep.csv"})
@@ -77,11 +77,19 @@ class Sweep:
         A run that diverges says so in its folder, and the others go on. An error, or
         ``Interrupted`` after saving, is raised on every rank.
         """
-        session, world = self.session, self.session.comm
         self._check_groups()
+        launch = RunLock(self._turns_taken)
+        try:
+            self._carry_out(launch, replace_run)
+        finally:
+            launch.release(True)
+        self.session.comm.on_root(self._close)
+
+    def _carry_out(self, launch: RunLock, replace_run: bool) -> None:
+        session, world = self.session, self.session.comm
         with session.listening():
             own = self._turn()
-            world.on_root(lambda: self._open(own, replace_run))
+            world.on_root(lambda: self._open(own, launch, replace_run))
             session.warn(session.placement.crowded)
             if self.at_once > 1:
                 own = replace(own, notice=Notice(world))
@@ -98,7 +106,6 @@ class Sweep:
             world.everywhere(partial(_raise, failure))
             if stopped:
                 raise session.interrupted(_WAY_ON)
-        world.on_root(self._close)
 
     def _turn(self) -> _Turn:
         """Return the session of this rank's group. Collective."""
@@ -115,8 +122,8 @@ class Sweep:
     @property
     def members(self) -> list[Member]:
         """The runs of this part."""
-        number, parts = self.part
-        return list(self.plan.members[number::parts])
+        (number, parts), n = self.part, len(self.plan.members)
+        return list(self.plan.members[number * n // parts : (number + 1) * n // parts])
 
     def _check_groups(self) -> None:
         size = self.session.comm.size
@@ -128,14 +135,19 @@ class Sweep:
 
     # --- on rank 0, at first and at last
 
-    def _open(self, session: Session, replace_run: bool) -> None:
-        """Make the directory, or look whether it can go on; make the data."""
+    def _open(self, session: Session, launch: RunLock, replace_run: bool) -> None:
+        """Make the directory, or look whether it can go on; make the data.
+
+        The lock is kept: each part has one launch at a time.
+        """
         path = self.plan.path
         for plan in {m.plan.data_path: m.plan for m in self.members}.values():
             check_source(plan)
         check_links(path)
         with self._locked():
             self._look(replace_run)
+            self._write()
+            launch.insist()
             self._begin(session)
 
     def _look(self, replace_run: bool) -> None:
@@ -170,7 +182,8 @@ class Sweep:
         finally:
             lock.release(True)
 
-    def _begin(self, session: Session) -> None:
+    def _write(self) -> None:
+        """Write the settings."""
         path = self.plan.path
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -180,21 +193,24 @@ class Sweep:
                 f"{path} must be a folder that can be written; {error.strerror}. "
                 "Choose another --run."
             ) from error
+
+    def _begin(self, session: Session) -> None:
+        """Make the data, and check all settings against them."""
         said = replace(session, say=self.say)
         for member in self.members:
             self._experiment(member, said).prepare()
-        remove(self._counter)
-        self._counter.mkdir()
+        for taken in self._turns_taken.glob("[0-9]*"):
+            taken.unlink()
         left = [member for member in self.members if not is_over(member.plan)]
         over = len(self.members) - len(left)
         ranks = count(session.comm.size, "rank")
-        words = f"a sweep of {count(len(self.members), 'run')} in {path}"
+        words = f"a sweep of {count(len(self.members), 'run')} in {self.plan.path}"
         words += f", {self.at_once} at once" if self.at_once > 1 else ""
         self.say(f"{words}, {ranks} each; {over} over already; their lines: {LOG}")
 
     def _close(self) -> None:
         """Note that all is done."""
-        remove(self._counter)
+        remove(self._turns_taken)
         number, parts = self.part
         mark = SWEEP if parts == 1 else f"part-{number}/{parts}"
         with self._locked():
@@ -203,7 +219,7 @@ class Sweep:
     # --- on the ranks of a group
 
     @property
-    def _counter(self) -> Path:
+    def _turns_taken(self) -> Path:
         """Where each run that has begun in this launch leaves a file."""
         return self.plan.path / f"{_TURNS}-{self.part[0]}"
 
@@ -221,7 +237,7 @@ class Sweep:
         if is_over(member.plan):
             return False
         try:
-            (self._counter / str(number)).touch(exist_ok=False)
+            (self._turns_taken / str(number)).touch(exist_ok=False)
         except FileExistsError:
             return False
         return True
@@ -275,24 +291,29 @@ def read_before(path: Path) -> SweepPlan | None:
 
 def _remove(before: SweepPlan) -> None:
     """Remove all of a former sweep; ConfigError if there is anything else."""
-    path = before.path
-    tops = {member.name.partition("/")[0] for member in before.members}
-    made = {m.plan.data_path.name for m in before.members}
-    known = {*_OWN, *tops, *made}
-    found = {p.name for p in path.iterdir() if not p.name.startswith(".")}
-    others = sorted(found - known)
-    for member in before.members:
-        others += sorted(
-            f"{member.name}/{p.name}"
-            for p in (member.plan.path.iterdir() if member.plan.path.is_dir() else ())
-            if p.name not in {*CONTENT, LOG, DIVERGED, member.plan.report.file, ".lock"}
-        )
+    path, plans = before.path, [member.plan for member in before.members]
+    made = {
+        p.data_path.name for p in plans if p.data.source and p.data_path.parent == path
+    }
+    known = {path: {*_OWN, *made}}
+    for plan in plans:
+        known[plan.path] = {*CONTENT, LOG, DIVERGED, plan.report.file}
+        for folder in plan.path.relative_to(path).parents:
+            inner = plan.path.relative_to(path / folder).parts[0]
+            known.setdefault(path / folder, set()).add(inner)
+    others = [
+        str(found.relative_to(path))
+        for folder, names in known.items()
+        for found in (folder.iterdir() if folder.is_dir() else ())
+        if found.name not in names and not found.name.startswith(".")
+    ]
     if others:
         raise ConfigError(
             f"--replace removes a sweep and nothing else; {path} holds other files "
-            f"({', '.join(others[:3])}). Move them, or choose another --run."
+            f"({few(others, 3)}). Move them, or choose another --run."
         )
-    for name in (*tops, *(known - tops - {EXPERIMENT}), EXPERIMENT):
+    # Its settings last: who is killed leaves a sweep that can be replaced.
+    for name in sorted(known[path], key=EXPERIMENT.__eq__):
         remove(path / name)
 
 

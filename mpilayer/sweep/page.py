@@ -30,7 +30,7 @@ def write_sweep_page(
     runs = html.table(title, *runs_in_words(table))
     sections = [
         html.Section("settings", "Settings", list(_settings(table))),
-        html.Section("runs", "Runs", [runs]),
+        html.Section("runs", "Runs", [runs, *map(html.note, table.causes)]),
         html.Section("configuration", "Configuration", [html.element("pre", text)]),
     ]
     what = f"A sweep of {count(len(table.rows), 'run')}"
@@ -44,11 +44,12 @@ def _settings(table: Table) -> Iterator[html.Part]:
         f"of the {table.by} rows; runs that diverged are in no mean.",
         *settings_in_words(table),
     )
-    if table.pairs:
-        few = " With fewer than two seeds no interval is known." if table.few else ""
+    if table.pairs and table.few:
+        yield html.note("With fewer than two seeds no difference has an interval.")
+    elif table.pairs:
         yield html.table(
             "Differences of settings on the same seeds: mean, and 95 % interval of it "
-            f"by Student's t, as if it were the only one.{few}",
+            "by Student's t, as if it were the only one.",
             *differences_in_words(table),
         )
     for split in table.splits:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,7 +33,7 @@ _MEASURES = {
 }
 _USUAL = "reconstruction error"
 
-_MOST_DIGITS = 4
+_MOST_DIGITS, _MOST_CAUSES = 4, 5
 
 InWords: TypeAlias = tuple[list[str], list[list[str]]]
 """The head of a table, and its rows."""
@@ -83,6 +84,12 @@ class Table:
         """The runs whose training could not go on."""
         return [row.name for row in self.rows if row.state == "diverged"]
 
+    @property
+    def causes(self) -> list[str]:
+        """Why training could not go on, of the first such runs."""
+        lost = [row for row in self.rows if row.why]
+        return [f"{row.name} diverged: {row.why}" for row in lost[:_MOST_CAUSES]]
+
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         own = {"measure": self.measure, "sorted_by": self.by, "confidence": CONFIDENCE}
@@ -116,6 +123,13 @@ def _state(plan: Plan) -> str:
     if RunDirectory(plan.path).is_complete(NAME):
         return "complete"
     return "begun" if plan.path.is_dir() else "waiting"
+
+
+def progress(sweep: SweepPlan) -> tuple[int, list[Path]]:
+    """Return how many runs are over, and the folders of those begun. Local."""
+    plans = [member.plan for member in sweep.members]
+    over = sum(map(is_over, plans))
+    return over, [plan.path for plan in plans if _state(plan) == "begun"]
 
 
 def errors_of(plan: Plan) -> Errors:

@@ -5,10 +5,12 @@ See :mod:`mpilayer.train.backpropagation` for how they share a minibatch, and
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from math import isqrt
 from time import perf_counter
 from typing import Any
 
@@ -18,24 +20,22 @@ from mpilayer.arrays import AnyArray, Array32, StoredRows, row_blocks
 from mpilayer.config import FinetuneConfig, as_values
 from mpilayer.errors import TrainingError
 from mpilayer.far import FarRows
-from mpilayer.models.base import LayerShape
-from mpilayer.models.stack import DeepAutoencoder, Predictor, Stack
+from mpilayer.models.stack import Predictor, Stack
 from mpilayer.numerics.losses import SOFTMAX
+from mpilayer.optim.course import course
 from mpilayer.optim.minibatch import DEFAULT_RATES, Optimizer, make_optimizer
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.team import ALONE, Team
 from mpilayer.partition import shard_bounds
-from mpilayer.rng import stream
 from mpilayer.train.backpropagation import Backpropagation, Minibatch
 from mpilayer.train.evaluate import Targets, prediction_error, reconstruction_error
 from mpilayer.train.groups import RowGroups
 from mpilayer.train.pools import met_rows
 from mpilayer.train.slices import OwnSlices
-from mpilayer.train.strata import Dropout, Strata
+from mpilayer.train.strata import Dropout, Shifts, Strata
 
 # Validation rows are measured in blocks of so many.
 _BLOCK = 500
-_GAINS = {"sigmoid": 4.0, "relu": 2.0**0.5}
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ class FinetuneState:
         self.optimizer = self.new_optimizer(stack.parameters.vector.size)
         self.best_error = float("inf")
         self.best_epoch = 0
+        if config.average:
+            self.model[:] = stack.parameters.vector
         self.best: Array32 = stack.parameters.vector.copy()
         self.last: Array32 | None = None
         if self._team.size > 1:
@@ -136,9 +138,15 @@ class FinetuneState:
 
     @property
     def learning_rate(self) -> float:
-        """That of the epoch that comes next."""
-        rate = self.config.learning_rate or DEFAULT_RATES[self.config.optimizer]
-        return rate * float(self.config.learning_rate_decay**self.epoch)
+        """That of the settings, which the course of the rate is a part of."""
+        return self.config.learning_rate or DEFAULT_RATES[self.config.optimizer]
+
+    def rate_after(self, epochs: float) -> float:
+        """Return the learning rate that holds after so many epochs."""
+        config = self.config
+        decay, warm_up = config.learning_rate_decay, config.warm_up
+        total, schedule = config.epochs, config.learning_rate_schedule
+        return self.learning_rate * course(schedule, epochs, total, decay, warm_up)
 
     @property
     def dropout(self) -> Dropout:
@@ -147,6 +155,17 @@ class FinetuneState:
         parts = (config.input_dropout, *[config.dropout] * (len(steps) - 1))
         widths = tuple(n_in for n_in, _, _ in steps)
         return Dropout(parts, widths, config.minibatch, config.seed)
+
+    @property
+    def shifts(self) -> Shifts | None:
+        """How images move, square ones if nothing else is said; None if they do not."""
+        config = self.config
+        if config.shift is None:
+            return None
+        most, height, width = config.shift
+        side = isqrt(self.stack.shapes[0].n_visible)
+        shape = (height or side, width or side)
+        return Shifts(most, *shape, config.minibatch, config.seed)
 
     @property
     def out_of_patience(self) -> bool:
@@ -165,7 +184,24 @@ class FinetuneState:
 
     def new_optimizer(self, size: int) -> Optimizer:
         """Return the configured optimizer for so many parameters."""
-        return make_optimizer(self.config.optimizer, size, self.learning_rate)
+        config = self.config
+        name, average = config.optimizer, config.average
+        return make_optimizer(name, size, self.learning_rate, average)
+
+    @property
+    def model(self) -> Array32:
+        """The parameters that count: the average, if there is one."""
+        return self.optimizer.state.get("average", self.stack.parameters.vector)
+
+    @contextmanager
+    def as_model(self) -> Iterator[None]:
+        """Let the stack be the model, to be measured. Local."""
+        trained = self.stack.parameters.vector
+        self.stack.move(self.model)
+        try:
+            yield
+        finally:
+            self.stack.move(trained)
 
     def leave(self) -> None:
         """Take all out of shared memory, which may be given back then. Collective."""
@@ -195,7 +231,7 @@ class FinetuneState:
             self.best_error = min(self.best_error, validation_error)
             self.best_epoch = self.epoch
             if self._team.is_head:
-                self.best[:] = self.stack.parameters.vector
+                self.best[:] = self.model
             self._team.barrier()
 
     def end(self) -> None:
@@ -222,34 +258,6 @@ class FinetuneState:
             f"epoch {self.epoch}: training diverges. Give a learning rate below "
             f"{self.learning_rate:g}, another optimizer, or scale the data."
         ).of_all_ranks()
-
-
-def first_stack(
-    config: FinetuneConfig,
-    shapes: Sequence[LayerShape],
-    pretrained: DeepAutoencoder | None = None,
-    labels: AnyArray | None = None,
-    classes: AnyArray | None = None,
-) -> Stack:
-    """Return what is going to be trained, as it is before the first epoch.
-
-    It begins with what is ``pretrained``, if anything. With ``labels``, those of all
-    training rows, it predicts them, or which of the ``classes`` they are.
-    """
-    if labels is None or classes is None:
-        if pretrained is not None:
-            return pretrained
-        stack = DeepAutoencoder(shapes)
-        random_weights(stack, config.seed)
-        return stack
-    model = Predictor(shapes, classes)
-    random_weights(model, config.seed, 0 if pretrained is None else len(shapes))
-    if pretrained is not None:
-        model.take_encoder(pretrained)
-    if not len(classes):
-        # Numbers may lie far from zero; the weights are for what differs.
-        model.parameters[f"bias_{len(shapes)}"][:] = labels.mean(dtype=np.float64)
-    return model
 
 
 def finetune(
@@ -292,7 +300,11 @@ def finetune(
     new, n_slices = state.new_optimizer, config.slices or 1
     own = OwnSlices(stack, state.optimizer, new, groups, n_slices)
     training = Backpropagation(stack, own, groups, state.loss, config.minibatch)
-    measure = partial(_error, stack, validation, measured, groups.comm)
+
+    def measure() -> float:
+        with state.as_model():
+            return _error(stack, validation, measured, groups.comm)
+
     own.take()
     if state.epoch == 0:
         state.note(measure())
@@ -323,15 +335,17 @@ def _epoch(
     rows: tuple[Array32 | StoredRows | FarRows, Targets | None],
 ) -> None:
     """Pass once over the rows; then all is whole. Collective."""
-    config, dropout, epoch = state.config, state.dropout, state.epoch
-    own.optimizer.set_rate(state.learning_rate)
-    own.decay = state.learning_rate * config.weight_decay
+    config, epoch = state.config, state.epoch
+    dropout, shifts = state.dropout, state.shifts
     (train, wanted), met = rows, deque[Minibatch]()
     rounds = strata.rounds(config.seed, epoch, config.minibatch)
     chosen = enumerate(met_rows(train, rounds))
+    n_steps = -(-strata.n_rows // config.minibatch)
 
     def meet() -> None:
         for step, (visible, where, n) in islice(chosen, 1):
+            if shifts is not None:
+                visible = shifts.moved(visible, strata.first, epoch, step)
             target = visible if wanted is None else wanted[where]
             masks = partial(dropout.mask, epoch=epoch, step=step)
             met.append(training.meet(step, n, strata.first, (visible, target), masks))
@@ -339,26 +353,14 @@ def _epoch(
     training.begin()
     meet()
     training.barrier()
-    while met:
+    for step in range(n_steps):
+        rate = state.rate_after(epoch + (step + 0.5) / n_steps)
+        own.optimizer.set_rate(rate)
+        own.decay = rate * config.weight_decay
         state.step(training, met.popleft(), meet)
     own.give()
     training.barrier()
     state.epoch += 1
-
-
-def random_weights(stack: Stack, seed: int, first: int = 0) -> None:
-    """Give the steps from ``first`` on random weights, and biases of zero.
-
-    Notes
-    -----
-    Normal, variance g² · 2 / (inputs + outputs): Glorot and Bengio 2010. The gain g is
-    that of the step's activation: 4 for sigmoid, whose slope is ¼ at zero; √2 for relu.
-    """
-    for k, (n_in, n_out, kind) in list(enumerate(stack.steps))[first:]:
-        deviation = _GAINS.get(kind, 1.0) * np.sqrt(2 / (n_in + n_out))
-        drawn = stream(seed, "finetune weights", k).standard_normal((n_in, n_out), "f")
-        np.multiply(drawn, np.float32(deviation), out=stack.parameters[f"weights_{k}"])
-        stack.parameters[f"bias_{k}"][:] = 0
 
 
 def validation_rows(n_rows: int, comm: Communicator) -> tuple[int, int]:

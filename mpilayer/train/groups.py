@@ -6,8 +6,7 @@ And what ranks share, units or rows: decided by settings alone, never by the ran
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from mpilayer.config import FinetuneConfig
 from mpilayer.errors import ConfigError
@@ -216,12 +215,7 @@ class RowGroups:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.team.__exit__(kind, error, trace)
         if error is None or is_shared(error):
             for comm in self._split:

@@ -49,13 +49,20 @@ def _together(
 def needed_bytes(
     config: PretrainConfig,
     n_visible: int,
-    place: Place,
+    places: Sequence[Place],
+    rank: int,
     data: Rows | None,
     n_rows: tuple[int, int, int],
     replace: bool,
     scratch: Scratch | None = None,
 ) -> int:
-    """Return how much memory the ranks of a place will share; see ``Layers``. Local."""
+    """Return how much memory a rank's team will share, for its head; else 0. Local.
+
+    See ``Layers``.
+    """
+    place = next(place for place in places if rank in place.ranks)
+    if rank != place.ranks[0]:
+        return 0
     team, shapes = Sketch(len(place.ranks)), layer_shapes(config, n_visible)
     if team.size > 1:
         states = [LayerState(config, shapes, index, team) for index in place.layers]

@@ -7,7 +7,7 @@ What is in a pool follows from settings and addresses alone, never from the rank
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -26,6 +26,8 @@ C = TypeVar("C", PretrainConfig, FinetuneConfig)
 CHUNKS = 8
 """Chunks of a pool: a minibatch has rows of so many places."""
 
+# What BLAS, HDF5 and threads take of an address space that is limited.
+_PROCESS = 1 << 28
 # Views begin at multiples of so many bytes.
 _ALIGNED = 64
 
@@ -39,6 +41,44 @@ Round: TypeAlias = Sequence[slice]
 def pool_rows(held: int, row_bytes: int, n_out: int = 0) -> int:
     """Return how many rows a pool can have if two, and their outputs, are ``held``."""
     return max(0, held - 4 * _ALIGNED) // (2 * (row_bytes + 4 * n_out))
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a rank needs for training; so many ``ranks`` are on its host.
+
+    ``rows`` are those of its rows, and of outputs, if all stay in memory; ``weights``
+    are parameters with what belongs to them.
+    """
+
+    rows: int
+    weights: int
+    ranks: int
+
+    def settle(self, asked: str) -> str:
+        """Return ``--memory``, decided where that is left to this machine."""
+        if asked != "auto":
+            return asked
+        left = memory.available(self.ranks)
+        if left is None or self.rows <= left:
+            return "all"
+        return f"{max(left - self.weights - _PROCESS, 0) >> 21}M"
+
+    def check(self, held: int) -> None:
+        """Check that there is room for what is held of rows.
+
+        Raises
+        ------
+        ConfigError
+            There is not; it says how much is needed.
+        """
+        left, need = memory.available(self.ranks), held + self.weights
+        if left is not None and need > left:
+            raise ConfigError(
+                "--memory must leave room for weights; with these a rank needs "
+                f"{need >> 20}M, and {left >> 20}M are free. Give less --memory, start "
+                "fewer ranks on a host, or use a larger machine."
+            )
 
 
 def check_held(
@@ -59,17 +99,6 @@ def check_held(
             f"more, for {what}; that is {-(-need // 1024)}K, and {held // 1024}K are "
             "given. Give more, or a smaller --minibatch."
         )
-
-
-def memory_for(asked: str, need: int, ranks: int) -> str:
-    """Return ``--memory``, decided where that is left to this machine.
-
-    A rank needs so many bytes if all rows stay in memory; so many ranks are here.
-    """
-    if asked != "auto":
-        return asked
-    left = memory.available(ranks)
-    return "all" if left is None or need <= left else f"{left >> 21}M"
 
 
 def memory_of(run: C) -> C:

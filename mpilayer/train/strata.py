@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from mpilayer.arrays import AnyArray, Array32, row_blocks
 from mpilayer.partition import shard_bounds
@@ -137,3 +138,32 @@ class Dropout:
         threshold = min(round(self.parts[k] * _LEVELS), _LEVELS - 1)
         stays = np.float32(_LEVELS / (_LEVELS - threshold))
         return np.multiply(drawn >= threshold, stays, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """Images moved by up to ``most`` pixels each way; where they have left it is 0.
+
+    Every rank draws the moves of the whole ``minibatch``, and takes its part.
+    """
+
+    most: int
+    height: int
+    width: int
+    minibatch: int
+    seed: int
+
+    def moved(self, rows: Array32, first: int, epoch: int, step: int) -> Array32:
+        """Return copies of rows (n_samples, height * width) that have moved.
+
+        They are those from ``first`` on of the minibatch ``step`` of that epoch.
+        """
+        rng, most = stream(self.seed, "shifts", epoch, step), self.most
+        drawn = rng.integers(-most, most + 1, size=(self.minibatch, 2))
+        n, shape = len(rows), (self.height, self.width)
+        images = rows.reshape(n, *shape)
+        wide = np.pad(images, ((0, 0), (most, most), (most, most)))
+        windows = sliding_window_view(wide, shape, (1, 2))
+        down, right = drawn[first : first + n].T
+        found: Array32 = windows[np.arange(n), most - down, most - right]
+        return found.reshape(rows.shape)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from time import perf_counter
 
 from mpilayer.arrays import AnyArray
-from mpilayer.models.base import PartDone
 from mpilayer.parallel.comm import Communicator, Request, wait_until
 
 EAGER_SECONDS = 0.02
@@ -68,17 +67,6 @@ class Sums:
         """Wait until every sum is there, in the order in which they were started."""
         while self._under_way:
             self._finish_first()
-
-    def updating(self, update: PartDone) -> PartDone:
-        """Return what takes a gradient's parts, sums each, and updates the parameters.
-
-        An update is made between two parts, while its sum is in the cache.
-        """
-
-        def part_done(where: slice, gradient: AnyArray) -> None:
-            self.start(gradient, lambda: update(where, gradient))
-
-        return part_done
 
     def _finish_first(self) -> None:
         request, then = self._under_way.popleft()

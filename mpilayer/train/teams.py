@@ -5,26 +5,29 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from mpilayer.config import PretrainConfig
+from mpilayer.far import Scratch
 from mpilayer.parallel.comm import Communicator, owned
 from mpilayer.parallel.team import Team
 from mpilayer.placement import Place, check_useful, place_teams
 from mpilayer.train.layer import layer_shapes, most_slices
+from mpilayer.train.schedule import Schedule
 
 
 def places_for(
     config: PretrainConfig,
     hosts: Sequence[str],
     n_visible: int = 1,
-    epochs: Sequence[int] = (),
+    table: Schedule | None = None,
     idle: bool = False,
 ) -> list[Place]:
     """Return which of the ranks, of which the hosts are given, have which layers.
 
-    ``epochs`` are those of each layer, if they are not what is stipulated; ``idle``
-    ranks, without a slice, may be allowed. See ``place_teams`` and ``check_useful`` for
+    Epochs are those of the ``table``, or what is stipulated; ``idle`` ranks, without a
+    slice, may be allowed. See ``place_teams`` and ``check_useful`` for
     errors.
     """
-    shapes, counts = layer_shapes(config, n_visible), epochs or config.stipulated_epochs
+    shapes = layer_shapes(config, n_visible)
+    counts = table.epochs if table else config.stipulated_epochs
     costs = [shape.cost * n for shape, n in zip(shapes, counts, strict=True)]
     most = _most_slices(config)
     if not idle:
@@ -68,6 +71,23 @@ def with_slices_of(config: PretrainConfig, run: PretrainConfig) -> PretrainConfi
 def of_one_slice(run: PretrainConfig) -> PretrainConfig:
     """Return a run's settings; those from before there were slices have said none."""
     return replace(run, slices=tuple(own or 1 for own in run.slices_of_layers))
+
+
+@contextmanager
+def folder_of(scratch: Scratch | None, comm: Communicator) -> Iterator[Scratch | None]:
+    """Give what lies in a folder, empty at first, that goes with the block. Collective.
+
+    None, and no folder, where all rows stay in memory.
+    """
+    if scratch is None:
+        yield None
+        return
+    comm.on_root(scratch.make)
+    try:
+        yield scratch
+    finally:
+        if comm.rank == 0:
+            scratch.clear()
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import shutil
 import signal
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -23,14 +25,14 @@ minibatch = 50
 epochs = 2
 minibatch = 50
 [sweep]
-seeds = "0-2"
+seeds = "0-1"
 [sweep.cases.greedy]
 pretrain.schedule = "greedy"
 pretrain.extra_epochs = 0
 [sweep.cases.all-at-once]
 pretrain.schedule = "lockstep"
 """
-NAMES = [f"{case}/seed-{k}" for k in range(3) for case in ("greedy", "all-at-once")]
+NAMES = [f"{case}/seed-{k}" for k in range(2) for case in ("greedy", "all-at-once")]
 OFTEN = "--checkpoint-every 1 --threads 1"
 DRAWN = find_spec("matplotlib") is not None
 
@@ -68,9 +70,9 @@ def assert_same(sweep, whole):
 
 def test_a_sweep_is_its_experiments_with_a_table(folder, whole):
     (folder / "one.toml").write_text(SWEEP.partition("[sweep]")[0])
-    settings = "pretrain.schedule=greedy pretrain.seed=2 finetune.seed=2"
+    settings = "pretrain.schedule=greedy pretrain.seed=1 finetune.seed=1"
     said(folder, f"run one.toml --set {settings} --run one --threads 1")
-    assert digests(folder / "one" / "deep") == digests(whole / "greedy/seed-2/deep")
+    assert digests(folder / "one" / "deep") == digests(whole / "greedy/seed-1/deep")
     table = json.loads((whole / "sweep.json").read_text())
     runs = rows_of(whole)
     errors = [float(run["validation"]) for run in runs]
@@ -79,10 +81,10 @@ def test_a_sweep_is_its_experiments_with_a_table(folder, whole):
     (pair,) = table["differences"]
     assert {pair["setting"], pair["minus"]} == {"greedy", "all-at-once"}
     own = {
-        case: [float(r["test"]) for k in range(3) for r in runs if r["run"] == case % k]
+        case: [float(r["test"]) for k in range(2) for r in runs if r["run"] == case % k]
         for case in ("greedy/seed-%d", "all-at-once/seed-%d")
     }
-    means = {case.partition("/")[0]: sum(v) / 3 for case, v in own.items()}
+    means = {case.partition("/")[0]: sum(v) / 2 for case, v in own.items()}
     expected = means[pair["setting"]] - means[pair["minus"]]
     assert pair["test"]["mean"] == pytest.approx(expected)
     low, high = pair["test"]["interval"]
@@ -91,33 +93,37 @@ def test_a_sweep_is_its_experiments_with_a_table(folder, whole):
     assert (whole / "complete").read_text() == "sweep\n"
 
 
-def test_it_goes_on_to_more_seeds_and_to_nothing_else(folder):
-    said(folder, "run try.toml --seeds 0-1")
-    run = folder / "runs" / "try"
+def test_it_goes_on_to_more_seeds_and_to_nothing_else(folder, whole):
+    run = Path(shutil.copytree(whole, folder / "whole"))
     kept = contents(run / "greedy")
-    refuse(folder, "run try.toml --seeds 0-1", "holds a sweep already", "--replace")
-    again = "run try.toml --resume auto --seeds"
-    refuse(folder, f"{again} 1-2", "not asked for: greedy/seed-0")
+    refuse(folder, "run try.toml --run whole", "holds a sweep already", "--replace")
+    again = f"run try.toml --run whole --resume auto {OFTEN}"
+    refuse(folder, f"{again} --seeds 1-3", "not asked for now: greedy/seed-0")
     words = ("greedy/seed-0: finetune.epochs was 2, is 5", "experiment.toml --resume")
-    refuse(folder, f"{again} 0-1 --set finetune.epochs=5", *words)
-    text = told(folder, f"{again} 0-2")
+    refuse(folder, f"{again} --set finetune.epochs=5", *words)
+    before = contents(run)
+    assert "4 over" in told(folder, "run whole/experiment.toml --resume auto")
+    after = contents(run)
+    assert {k for k in before if before[k] != after.get(k)} <= {"report.html"}
+    assert "whole: 4 of 4 runs over" in said(folder, "watch whole --once")
+    text = told(folder, f"{again} --seeds 0-2")
     assert "4 over already" in text
     assert text.count("validation") == 2
-    after = contents(run / "greedy")
-    assert kept.items() <= after.items()
-    before = contents(run)
-    assert "6 over" in told(folder, "run runs/try/experiment.toml --resume auto")
-    after = contents(run)
-    changing = {"report.html", "complete"}
-    assert {k for k in before if before[k] != after.get(k)} <= changing
-    (run / "greedy" / "seed-0" / "mine.txt").write_text("precious")
-    refuse(folder, "run try.toml --replace", "greedy/seed-0/mine.txt")
-    (run / "greedy" / "seed-0" / "mine.txt").unlink()
-    assert "0 over" in told(folder, "run try.toml --replace --seeds 7")
-    assert not (run / "greedy" / "seed-0").exists()
+    assert kept.items() <= contents(run / "greedy").items()
+
+
+def test_only_a_sweep_is_replaced(folder, whole):
+    run = Path(shutil.copytree(whole, folder / "whole"))
+    line = "run try.toml --run whole --replace --seeds 7"
+    for place in ("mine.txt", "greedy/mine.txt", "greedy/seed-0/mine.txt"):
+        (run / place).write_text("precious")
+        refuse(folder, line, f"other files ({place})")
+        (run / place).unlink()
     (folder / "one.toml").write_text(SWEEP.partition("[sweep]")[0])
     for how in ("--resume auto", "--replace", ""):
-        refuse(folder, f"run one.toml --run runs/try {how}", "holds a sweep")
+        refuse(folder, f"run one.toml --run whole {how}", "holds a sweep")
+    assert "0 over" in told(folder, line)
+    assert not (run / "greedy" / "seed-0").exists()
 
 
 @pytest.mark.parametrize("ranks", [0, 2])
@@ -126,7 +132,7 @@ def test_interrupted_it_goes_on_to_the_same_table(folder, whole, ranks):
     run = folder / "runs" / "try"
     options = {"cwd": folder, "program": slowly(0.05), "ranks": ranks}
     with launch.started(*line.split(), **options) as job:
-        job.wait_for(run / NAMES[3] / "deep" / "metrics" / "layer-1.jsonl")
+        job.wait_for(run / NAMES[2] / "deep" / "metrics" / "layer-1.jsonl")
         job.signal(signal.SIGTERM)
         result = job.finish()
     assert result.code == 75, result
@@ -152,7 +158,7 @@ def test_two_at_once_on_four_ranks_are_as_one_after_the_other(folder, whole):
     assert "2 at once, 2 ranks each" in text
     lines = [line for line in text.splitlines() if line.startswith("[")]
     assert sorted(line.partition("]")[0] for line in lines) == [
-        f"[{k}/6" for k in range(1, 7)
+        f"[{k}/4" for k in range(1, 5)
     ]
     assert_same(folder / "runs" / "try", whole)
     assert not [p for p in (folder / "runs" / "try").iterdir() if p.name[0] == "."]
@@ -164,7 +170,7 @@ def test_parts_of_a_job_array_make_one_sweep(folder, whole):
         assert "mpilayer report" in told(folder, f"{line} --part {part}/2")
         report = found(folder, "report runs/try -o x.html --replace") if DRAWN else {}
         done = [run["state"] for run in report.get("runs", ())].count("complete")
-        assert done == (3 * (part + 1) if DRAWN else 0)
+        assert done == (2 * (part + 1) if DRAWN else 0)
     marks = (folder / "runs" / "try" / "complete").read_text().split()
     assert marks == ["part-0/2", "part-1/2"]
     said(folder, line)
@@ -178,15 +184,15 @@ def test_parts_of_a_job_array_make_one_sweep(folder, whole):
 @pytest.mark.parametrize("ranks", [0, 2])
 def test_what_diverges_is_a_row(folder, ranks):
     rates = "pretrain.learning_rate=0.001 pretrain.learning_rate=1e6"
-    line = f"run try.toml --set pretrain.visible=linear {rates} --seeds 0-1"
+    line = f"run try.toml --set pretrain.visible=linear {rates} --seeds 0"
     line += f" --at-once {ranks or 1}"
     for more in ("", " --resume auto"):
         result = call(folder, line + more, ranks=ranks)
-        launch.assert_user_error(result, "4 of 8 runs diverged", "learning_rate=1e+06")
+        launch.assert_user_error(result, "2 of 4 runs diverged", "learning_rate=1e+06")
         assert "weights must stay finite" in result.stdout
         states = [row["state"] for row in rows_of(folder / "runs" / "try")]
-        assert states == ["complete"] * 4 + ["diverged"] * 4
-    assert "8 over already" in result.stderr
+        assert states == ["complete"] * 2 + ["diverged"] * 2
+    assert "4 over already" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -215,6 +221,6 @@ def test_options_of_sweeps_alone(folder):
         refuse(folder, f"run one.toml {option}", "for sweeps", "--seeds")
     for option in ("--array 2", "--at-once 2"):
         refuse(folder, f"job run one.toml --run x -o - {option}", "for sweeps")
-    refuse(folder, "job run try.toml --run x -o - --array 7", "at most the runs")
+    refuse(folder, "job run try.toml --run x -o - --array 5", "at most the runs")
     (folder / "x").mkdir()
     refuse(folder, "report x --json -o y.html", "--json prints the table of a sweep")

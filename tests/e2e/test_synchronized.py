@@ -13,13 +13,7 @@ from mpilayer.train.schedule import Schedule, simulate
 from tests.e2e.conftest import LAYERS
 from tests.support import launch
 from tests.support.command import call, found, refuse, said, told
-from tests.support.small import (
-    contents,
-    digests,
-    read_summary,
-    records,
-    write_pixels,
-)
+from tests.support.small import contents, digests, read_summary, records, write_pixels
 
 RANKS = (0, 2, 4)
 SPLITS = ("train", "validation", "test")

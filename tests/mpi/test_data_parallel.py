@@ -1,6 +1,7 @@
 """Fine-tuning and evaluation on several ranks, and on one."""
 
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -28,6 +29,9 @@ CLASSES = {"classify": np.array([2, 3, 7]), "regress": np.array([], np.int64)}
 # A predictor has everything else, too.
 FULL = {"dropout": 0.3, "input_dropout": 0.1, "weight_decay": 0.01}
 FULL |= {"learning_rate_decay": 0.8}
+# The columns are images of 3 x 4 pixels.
+COURSE = {"learning_rate_decay": 1.0, "learning_rate_schedule": "cosine", "warm_up": 1}
+COURSE |= {"average": 0.9, "augment": "shift:1:3x4"}
 TASKS = {"autoencode": {}, "classify": FULL, "regress": FULL}
 RATES = {"sgd": 0.001, "momentum": 0.0002, "adam": 0.002}
 
@@ -47,15 +51,15 @@ def new_stack(task="autoencode", n_layers=3):
 
 def tuned(groups, task="autoencode", validation=VALIDATION, start=None, **settings):
     """Return the last parameters, records, best error and final parameters."""
-    n_layers = settings.pop("n_layers", 3)
+    n_layers, stop = settings.pop("n_layers", 3), settings.pop("stop", None)
     usual = {"epochs": 3, "minibatch": 20, "optimizer": "sgd", "task": task}
     usual |= {"learning_rate": RATES[settings.get("optimizer", "sgd")], "slices": 5}
     config = FinetuneConfig(**usual | TASKS[task] | settings)
     with groups:
-        return in_groups(groups, task, validation, start, config, n_layers)
+        return in_groups(groups, task, validation, start, config, n_layers, stop)
 
 
-def in_groups(groups, task, validation, start, config, n_layers):
+def in_groups(groups, task, validation, start, config, n_layers, stop):
     state = FinetuneState(new_stack(task, n_layers), config, groups.team)
     if start is not None:
         state.restore(*start)
@@ -64,7 +68,8 @@ def in_groups(groups, task, validation, start, config, n_layers):
     tested = validation[slice(*validation_rows(len(validation), groups.comm))]
     labels = (wanted(task, mine), wanted(task, tested)) if task in CLASSES else None
     records, last = [], None
-    for record in finetune(state, strata, mine, tested, groups, labels):
+    epochs = finetune(state, strata, mine, tested, groups, labels)
+    for record in islice(epochs, stop):
         found = {"training": 0, "allreduce": 0, "evaluating": 0}
         records.append(replace(record, **found))
         last = state.arrays(), state.numbers()
@@ -100,6 +105,9 @@ def assert_same(found, expected):
         ("autoencode", {"learning_rate": 0.5, "patience": 2, "epochs": 9}),
         ("autoencode", {"n_layers": 1}),
         ("autoencode", {"slices": 1}),
+        *(("autoencode", {"optimizer": name, **COURSE}) for name in RATES),
+        ("classify", {"optimizer": "momentum", **COURSE}),
+        ("autoencode", {"minibatch": 3, "epochs": 2, **COURSE}),
     ],
 )
 def test_units_of_a_host_give_the_same_bytes(world, task, settings):
@@ -115,11 +123,12 @@ def test_units_of_a_host_give_the_same_bytes(world, task, settings):
 
 
 @pytest.mark.parametrize("task", ["autoencode", "classify"])
-def test_ranks_go_on_where_one_was(world, task):
-    settings = {"optimizer": "adam"}
-    start, *_ = alone(world, task, epochs=2, **settings)
-    expected = alone(world, task, epochs=4, **settings)
-    found = tuned(of_one_host(world), task, start=start, epochs=4, **settings)
+@pytest.mark.parametrize("more", [{}, COURSE], ids=["usual", "course"])
+def test_ranks_go_on_where_one_was(world, task, more):
+    settings = {"optimizer": "adam", "epochs": 4, **more}
+    start, *_ = alone(world, task, stop=2, **settings)
+    expected = alone(world, task, **settings)
+    found = tuned(of_one_host(world), task, start=start, **settings)
     with together(world):
         assert_same((found[0], *found[2:]), (expected[0], *expected[2:]))
         assert found[1] == expected[1][2:]
@@ -154,6 +163,8 @@ def test_row_groups_agree(world, task, optimizer, minibatch, tolerance, hosts):
     if hosts == 2 and world.size % 2:
         pytest.skip("two hosts with as many ranks each")
     settings = {"optimizer": optimizer, "minibatch": minibatch, "epochs": 1}
+    if task != "classify":
+        settings |= {**COURSE, "warm_up": 0}
     if task == "regress" and optimizer != "adam":
         settings["learning_rate"] = RATES[optimizer] / 10
     expected = alone(world, task, **settings)
@@ -251,13 +262,15 @@ def test_errors_are_the_same_to_the_bit_on_any_number_of_ranks(world, shape):
 
 
 @pytest.mark.parametrize("optimizer", RATES)
+@pytest.mark.parametrize("average", [0.0, 0.9])
 @pytest.mark.parametrize("task", ["autoencode", "classify"])
-def test_what_a_team_shares_is_known_before(world, task, optimizer):
+def test_what_a_team_shares_is_known_before(world, task, average, optimizer):
     taken, groups = [], of_one_host(world)
     allocate = groups.team._memory.allocate
     groups.team._memory.allocate = lambda n: taken.append(n) or allocate(n)
-    config = FinetuneConfig(minibatch=20, optimizer=optimizer, task=task, slices=5)
+    settings = {"optimizer": optimizer, "average": average}
+    config = FinetuneConfig(minibatch=20, task=task, slices=5, **settings)
     expected = shared_bytes(new_stack(task), config, groups)
-    tuned(groups, task, optimizer=optimizer)
+    tuned(groups, task, **settings)
     with together(world):
         assert 0 <= expected - sum(taken) < 2**15 * len(taken)

@@ -14,12 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from mpilayer.arrays import Array32
 from mpilayer.errors import TrainingError
 from mpilayer.estimators import InputError, SettingError
-from mpilayer.estimators.rows import (
-    SparseRows,
-    current_bounds,
-    on_hosts,
-    redistribute,
-)
+from mpilayer.estimators.rows import SparseRows, current_bounds, on_hosts, redistribute
 from tests.support.estimators import small
 from tests.support.sparse import patches, small_blocks
 from tests.support.together import SPLITS, caught, share, together

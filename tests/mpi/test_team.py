@@ -72,7 +72,7 @@ def test_what_a_team_shares_is_known_before(world, method):
     config = PretrainConfig(layers=(128, 5), slices=(2, 1), minibatch=20, method=method)
     rows, counts = pipeline.data(n_visible=30), (90, 50, 30)
     place = Place(range(2), tuple(range(world.size)))
-    expected = needed_bytes(config, 30, place, rows, counts, replace=True)
+    expected = needed_bytes(config, 30, [place], 0, rows, counts, replace=True)
     taken = []
     with Team(world) as team:
         allocate = team._memory.allocate

@@ -199,7 +199,7 @@ LINK = h5py.SoftLink
 CHUNKS = (2**16, 4)
 SCALING = b'{"scaling": {"method": "m", "offset": [0, 0], "factor": [1, 1]}}'
 LOOP = {"train_x": LINK("/train/y"), "train_y": LINK("/train/x")}
-VERSION = "format version 1 to 2"
+VERSION = "format version 1 to 3"
 PREPARED = r"a\.h5 must say how \d columns were prepared"
 
 
@@ -225,8 +225,8 @@ ODD = {
     "looping rows": (put(**LOOP), "cannot be read"),
     "a circle of groups": (circle, "must have 'x' of shape"),
     "a type": (put(train_x=np.dtype("u1")), "must have 'x'"),
-    "texts": (values(np.array([["a"]], "S1")), "must be uint8 or float32"),
-    "a structure": (values(np.zeros((3, 2), "u1,f4")), "must be uint8 or float32"),
+    "texts": (values(np.array([["a"]], "S1")), "must be uint8, .* or float32"),
+    "a structure": (values(np.zeros((3, 2), "u1,f4")), "must be uint8, .* or float32"),
     "no space": (put(train_x=h5py.Empty("f4")), "must have 'x' of shape"),
     "2**40 rows": (unwritten((2**40, 4)), "never written"),
     "2**40 rows, packed": (

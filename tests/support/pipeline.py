@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpilayer.config import PretrainConfig
+from mpilayer.far import Scratch
 from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator, SerialCommunicator
 from mpilayer.parallel.notice import Notice
@@ -168,6 +169,7 @@ def train(
     prepare: Callable[[LayerState], object] = lambda state: None,
     limit: int = 10**9,
     layout: str = "auto",
+    scratch: Scratch | None = None,
 ) -> Stage:
     """Train from the beginning or from a cut of what was before. Collective.
 
@@ -202,6 +204,7 @@ def train(
             keeper,
             [start.snapshot if start else Snapshot(BEGINNING) for start in starts],
             outputs_again(plan, cut),
+            scratch,
         )
         records = {i: before.records[i][: cut[i].epoch] for i in pipeline.states}
         for done, (_, record) in enumerate(pipeline.run(), start=1):

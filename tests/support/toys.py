@@ -4,6 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from mpilayer.arrays import AnyArray
+from mpilayer.far import FarRows
 from mpilayer.numerics.activations import activation
 from mpilayer.optim.minibatch import PlainDescent
 from mpilayer.parallel.comm import SerialCommunicator
@@ -97,3 +99,14 @@ def stack_gradient(
     gradient.vector[:] = before.vector - stack.parameters.vector
     stack.parameters.vector[:] = before.vector
     return gradient, training.loss()
+
+
+class Far(FarRows):
+    """Rows in memory that pass for such that are not."""
+
+    def __init__(self, values: AnyArray, scale: float = 1.0) -> None:
+        super().__init__(values.shape, values.dtype, scale)
+        self.stored = values
+
+    def read(self, start: int, stop: int) -> AnyArray:
+        return self.stored[start:stop]

@@ -70,6 +70,19 @@ from mpilayer.errors import ConfigError
         (PretrainConfig, {"layers": ("many",)}, "layers must be of type int"),
         (ExperimentConfig, {"steps": ("data,pretrain",)}, r"\['data', 'pretrain'\]"),
         (FinetuneConfig, {"learning_rate_decay": 2.0}, "at most 1; got 2"),
+        (FinetuneConfig, {"learning_rate_schedule": "cosin"}, "mean 'cosine'"),
+        (FinetuneConfig, {"learning_rate_schedule": "exponential"}, "below 1; got 1"),
+        (
+            FinetuneConfig,
+            {"learning_rate_schedule": "cosine", "learning_rate_decay": 0.9},
+            "decay must be 1 where .* is cosine; got 0.9. Leave one of the two out",
+        ),
+        (FinetuneConfig, {"warm_up": 20}, "less than the epochs, 20; got 20"),
+        (FinetuneConfig, {"average": 1.0}, "average must be less than 1; got 1.0"),
+        *(
+            (FinetuneConfig, {"augment": text}, "shift:N or shift:N:HxW .* got '")
+            for text in ("shift", "shift:0", "shift:-1", "shift:1:28", "crop:1", "")
+        ),
         (FinetuneConfig, {"task": "regress", "loss": "cross-entropy"}, "squared error"),
         (FinetuneConfig, {"optimizer": "adma"}, "sgd, momentum, adam.*mean 'adam'"),
         (FinetuneConfig, {"learning_rate": 1}, "learning_rate must be of type float"),
@@ -92,6 +105,14 @@ def test_what_is_refused(cls, values, words):
     assert caught.value.key in values
     again = pickle.loads(pickle.dumps(caught.value))
     assert (str(again), again.key) == (str(caught.value), caught.value.key)
+
+
+def test_a_decay_alone_is_the_exponential_schedule():
+    """As in files of former versions, which have no schedule."""
+    for decay, name in ((0.9, "exponential"), (1.0, "constant")):
+        config = from_values(FinetuneConfig, {"learning_rate_decay": decay})
+        assert config.learning_rate_schedule == name
+        assert from_values(FinetuneConfig, as_values(config)) == config
 
 
 def test_per_layer():

@@ -19,6 +19,7 @@ from mpilayer.config import SparseConfig
 from mpilayer.errors import CheckpointError
 from mpilayer.models.sparse import BlockSums, SparseAutoencoder, Sparsity
 from mpilayer.numerics.parameters import Parameters
+from mpilayer.optim.course import course
 from mpilayer.optim.search import Iterate, Objective
 from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.sparse.cost import Enough, ShardedCost
@@ -165,7 +166,7 @@ class _Steps:
 
     def _step(self, x: AnyArray) -> None:
         config, n = self._config, len(x)
-        rate = config.learning_rate * (1 - self.examples / self._total)
+        rate = config.learning_rate * course("linear", self.examples, self._total)
         if n not in self._rooms:
             self._rooms[n] = _Room(self._model, n)
         room = self._rooms[n]

@@ -31,6 +31,7 @@ ADAM = replace(TUNE, optimizer="adam")
 LINEAR = replace(STACK, code="linear")
 
 CODE = "--code linear --learning-rate 0.1,0.005"
+ANEW = "more --epochs than 3, with --replace"
 LONGER = (
     "more --epochs than 3, with --resume auto",
     "a larger --learning-rate, such as 0.003, with --replace",
@@ -110,6 +111,8 @@ def test_what_may_help_a_pretrained_stack():
         (ADAM, STACK, 2, False, (f"pre-training with {CODE}",)),
         (ADAM, LINEAR, 3, False, LONGER),
         (TUNE, LINEAR, 3, True, AGAINST),
+        (replace(ADAM, learning_rate_schedule="cosine"), LINEAR, 3, False,
+         (ANEW, LONGER[1])),
         # It is not better: something is said.
         (ADAM, LINEAR, 2, False, ("pre-training for longer", "smaller minibatches")),
     ],

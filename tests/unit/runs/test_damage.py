@@ -13,14 +13,7 @@ from mpilayer.runs.tasks import run_shapes
 from mpilayer.store import checkpoint
 from mpilayer.train.plans import plan_of
 from tests.support.runs import pretrain, run_finetune, run_sparse
-from tests.unit.runs.conftest import (
-    LONG,
-    SPARSE,
-    TUNE,
-    digests,
-    make_session,
-    stopped,
-)
+from tests.unit.runs.conftest import LONG, SPARSE, TUNE, digests, make_session, stopped
 
 PLACES = 100
 LONGER = replace(TUNE, epochs=6)

@@ -6,6 +6,7 @@ import pytest
 
 from mpilayer.config import FinetuneConfig
 from mpilayer.errors import ConfigError
+from mpilayer.optim.course import BY_THE_END
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
 from mpilayer.store import checkpoint
@@ -35,7 +36,15 @@ def go_on(run, config):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-@pytest.mark.parametrize("more", [{}, {"learning_rate_decay": 0.7, "dropout": 0.2}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"learning_rate_decay": 0.7, "dropout": 0.2},
+        {"warm_up": 2, "average": 0.9, "augment": "shift:1:3x4"},
+    ],
+    ids=str,
+)
 def test_it_is_the_longer_one_to_the_bit(copies, optimizer, more):
     run, whole = copies
     config = FinetuneConfig(epochs=3, minibatch=10, optimizer=optimizer, **more)
@@ -95,6 +104,21 @@ def test_what_would_change_the_weights_is_refused(copies):
         said = go_on(run, replace(config, epochs=epochs))
         assert said[-1].endswith("there is nothing to do")
     assert content(run) == before
+
+
+@pytest.mark.parametrize("schedule", BY_THE_END)
+def test_where_the_end_decides_the_rates(copies, schedule):
+    """Stopped on its way it goes on, to its end alone."""
+    run, whole = copies
+    more = {"learning_rate_schedule": schedule, "warm_up": 1, "average": 0.8}
+    config = FinetuneConfig(epochs=5, minibatch=10, augment="shift:1:3x4", **more)
+    run_finetune(whole, config, make_session())
+    stopped(2, run_finetune, run, config)
+    words = f"every rate of --learning-rate-schedule {schedule}; --epochs was 5, is 7"
+    with pytest.raises(ConfigError, match=f"{words}.* with --replace"):
+        go_on(run, replace(config, epochs=7))
+    assert "going on after epoch 3" in go_on(run, replace(config, patience=9))
+    assert content(run)[0] == content(whole)[0]
 
 
 @pytest.mark.parametrize(

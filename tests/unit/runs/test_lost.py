@@ -8,11 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from mpilayer.errors import (
-    CheckpointError,
-    ScheduleError,
-    UnfinishedWarning,
-)
+from mpilayer.errors import CheckpointError, ScheduleError, UnfinishedWarning
 from mpilayer.runs import drive
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume

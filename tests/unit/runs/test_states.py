@@ -11,12 +11,7 @@ import pytest
 from mpilayer import memory
 from mpilayer.cli.results import show_comparison
 from mpilayer.config import FinetuneConfig, as_values
-from mpilayer.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    UnfinishedWarning,
-)
+from mpilayer.errors import CheckpointError, ConfigError, DataError, UnfinishedWarning
 from mpilayer.interrupt import Interrupted
 from mpilayer.runs import tasks
 from mpilayer.runs.directory import RunDirectory

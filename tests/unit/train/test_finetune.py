@@ -5,10 +5,11 @@ import pytest
 
 from mpilayer.config import FinetuneConfig
 from mpilayer.models.base import LayerShape
+from mpilayer.models.initial import random_weights
 from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.train.evaluate import prediction_error, reconstruction_error, targets
-from mpilayer.train.finetune import FinetuneState, finetune, random_weights
+from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.groups import RowGroups
 from mpilayer.train.strata import Strata
 from tests.support import plain
@@ -22,15 +23,17 @@ OPTIMIZERS = {"sgd": 0.01, "momentum": 0.002, "adam": 0.01}
 TRAIN, VALIDATION = rows(210), rows(90, seed=1)
 FULL = {"dropout": 0.3, "input_dropout": 0.1, "weight_decay": 0.01}
 FULL |= {"learning_rate_decay": 0.7}
+COURSE = {"learning_rate_schedule": "cosine", "warm_up": 2, "average": 0.9}
+COURSE |= {"augment": "shift:1:3x4", "dropout": 0.1}
 
 
-def make(task="autoencode", **changes):
+def make(task="autoencode", kind=FinetuneState, **changes):
     stack = DeepAutoencoder(SHAPES)
     if task != "autoencode":
         stack = Predictor(SHAPES, CLASSES[task])
     settings = {"epochs": 5, "minibatch": 20, "optimizer": "sgd", "seed": 4}
     settings |= {"learning_rate": 0.01, "task": task, **changes}
-    return FinetuneState(randomize(stack, deviation=0.3), FinetuneConfig(**settings))
+    return kind(randomize(stack, deviation=0.3), FinetuneConfig(**settings))
 
 
 def wanted(state, v):
@@ -171,11 +174,81 @@ def test_divergence_is_never_best():
         np.testing.assert_array_equal(state.best, good)
 
 
-@pytest.mark.parametrize("task", ["autoencode", "classify"])
+class Watched(FinetuneState):
+    """A state that keeps decay, scale and weights of every step."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.found = []
+
+    def step(self, training, now, meanwhile):
+        """Descend on a minibatch."""
+        super().step(training, now, meanwhile)
+        own, vector = training._own, self.stack.parameters.vector
+        self.found.append((own.decay, own.optimizer.scale, vector.copy()))
+
+
+@pytest.mark.parametrize("validation", [VALIDATION, VALIDATION[:0]])
+@pytest.mark.parametrize(("optimizer", "rate"), OPTIMIZERS.items())
+def test_the_average_is_the_model(optimizer, rate, validation):
+    """That of the weights which training without it goes through."""
+    settings = {"optimizer": optimizer, "learning_rate": rate, "epochs": 3}
+    plain, state = make(kind=Watched, **settings), make(**settings, average=0.8)
+    expected = plain.stack.parameters.vector.astype(float)
+    averages, errors = [], []
+    run(plain, validation)
+    for step, (*_, vector) in enumerate(plain.found, start=1):
+        factor = min(0.8, step / (10 + step))
+        expected = factor * expected + (1 - factor) * vector
+        if step % 11 == 0:
+            other = make(**settings)
+            other.stack.parameters.vector[:] = expected
+            averages.append(expected)
+            errors.append(error(other))
+    records = run(state, validation)
+    np.testing.assert_allclose(state.model, expected, atol=1e-5)
+    np.testing.assert_array_equal(state.last, plain.found[-1][-1])
+    best = averages[state.best_epoch - 1]
+    np.testing.assert_allclose(state.stack.parameters.vector, best, atol=1e-5)
+    if len(validation):
+        found = [record.validation_error for record in records]
+        assert found == pytest.approx(errors, rel=1e-4)
+        assert found[state.best_epoch - 1] == min(found)
+    else:
+        assert state.best_epoch == 3
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_state_goes_on_where_another_stood(optimizer, task):
+@pytest.mark.parametrize(
+    ("schedule", "plain"),
+    [
+        ("constant", np.ones_like),
+        ("exponential", lambda done: 0.5 ** np.floor(done)),
+        ("linear", lambda done: 1 - done / 2),
+        ("cosine", lambda done: np.cos(np.pi * done / 4) ** 2),
+    ],
+)
+def test_every_step_has_its_rate(schedule, plain, optimizer):
+    """At its middle, for the decay of the weights as well."""
+    decay = 0.5 if schedule == "exponential" else 1.0
+    settings = {"learning_rate_schedule": schedule, "learning_rate_decay": decay}
+    settings |= {"warm_up": 1, "weight_decay": 0.5, "learning_rate": 0.004, "epochs": 3}
+    state = make(kind=Watched, optimizer=optimizer, **settings)
+    run(state)
+    done = (np.arange(33) + 0.5) / 11
+    expected = 0.004 * np.where(done < 1, done, plain(done - 1))
+    decays, scales, _ = zip(*state.found, strict=True)
+    assert decays == pytest.approx(0.5 * expected, rel=1e-12)
+    if optimizer != "adam":  # which has a step size instead
+        assert scales == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("task", ["autoencode", "classify"])
+@pytest.mark.parametrize("more", [FULL, COURSE], ids=["full", "course"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_state_goes_on_where_another_stood(optimizer, more, task):
     """What a checkpoint holds is enough: rates and masks have addresses."""
-    settings = {"optimizer": optimizer, "learning_rate": 0.002, **FULL}
+    settings = {"optimizer": optimizer, "learning_rate": 0.002, **more}
     whole, first, second = (make(task, **settings) for _ in range(3))
     run(whole)
     course = epochs(first)
@@ -184,19 +257,34 @@ def test_a_state_goes_on_where_another_stood(optimizer, task):
     second.restore(first.arrays(), first.numbers())
     assert [r.epoch for r in run(second)] == [3, 4, 5]
     assert second.stack.parameters.digest() == whole.stack.parameters.digest()
+    for name, array in whole.arrays().items():
+        np.testing.assert_array_equal(second.arrays()[name], array)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_images_move_as_they_would_before(task):
+    """One epoch with shifts is one on rows that were moved beforehand."""
+    moved = np.empty_like(TRAIN)
+    state = make(task, epochs=1, augment="shift:1:3x4", minibatch=21)
+    strata = Strata.of_rank(len(TRAIN), 21, 0, 1)
+    for step, chosen in enumerate(strata.minibatches(4, 0, 21)):
+        moved[chosen] = state.shifts.moved(TRAIN[chosen], 0, 0, step)
+    labels = (wanted(state, TRAIN), wanted(state, VALIDATION))
+    still = make(task, epochs=1, minibatch=21)
+    for one, rows_, target in ((state, TRAIN, labels), (still, moved, labels)):
+        own = None if task == "autoencode" else target
+        list(finetune(one, strata, rows_, VALIDATION, RowGroups(SERIAL), own))
+    assert state.stack.parameters.digest() == still.stack.parameters.digest()
 
 
 @pytest.mark.parametrize(
     ("optimizer", "usual"), [("sgd", 0.001), ("momentum", 0.0002), ("adam", 0.001)]
 )
 def test_learning_rates(optimizer, usual):
-    state, rates = (
-        make(optimizer=optimizer, learning_rate=0.0, learning_rate_decay=0.5),
-        [],
-    )
-    for state.epoch in range(3):
-        rates.append(state.learning_rate)
-    assert rates == [usual, usual / 2, usual / 4]
+    falling = {"learning_rate": 0.0, "learning_rate_decay": 0.5}
+    state = make(optimizer=optimizer, **falling)
+    rates = [state.rate_after(epochs) for epochs in (0, 0.99, 1, 2.5)]
+    assert rates == [usual, usual, usual / 2, usual / 4]
 
 
 @pytest.mark.parametrize("first", [0, 2])

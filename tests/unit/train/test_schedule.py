@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 
 from mpilayer.errors import ScheduleError
-from mpilayer.train.schedule import (
-    Schedule,
-    finish_times,
-    greedy,
-    lockstep,
-    simulate,
-)
+from mpilayer.train.schedule import Schedule, finish_times, greedy, lockstep, simulate
 from tests.support.paper import by_ticks
 
 

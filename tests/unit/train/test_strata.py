@@ -5,7 +5,8 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from mpilayer.train.strata import Dropout, Strata
+from mpilayer.rng import stream
+from mpilayer.train.strata import Dropout, Shifts, Strata
 
 
 def minibatches(n_rows, minibatch, n_ranks, epoch=0, seed=0):
@@ -77,3 +78,26 @@ def test_nothing_is_drawn_for_nothing():
     some = Dropout((0.0, 0.5), (5, 5), 10, 0)
     assert some.mask(0, 0, 0) is None
     assert some.mask(1, 0, 0).shape == (10, 5)
+
+
+@pytest.mark.parametrize(("most", "height", "width"), [(1, 6, 6), (3, 4, 7), (2, 5, 3)])
+def test_images_move(most, height, width):
+    """Pixel by pixel; a rank moves its rows as one with all of them does."""
+    rows = 1 + np.arange(40 * height * width, dtype=np.float32).reshape(40, -1)
+    shifts = Shifts(most, height, width, 40, 9)
+    found = shifts.moved(rows, 0, 5, 2)
+    assert found.dtype == np.float32
+    drawn = stream(9, "shifts", 5, 2).integers(-most, most + 1, size=(40, 2))
+    assert {*map(int, drawn.ravel())} == set(range(-most, most + 1))
+    for before, after, (down, right) in zip(rows, found, drawn, strict=True):
+        expected = np.zeros((height, width))
+        for y in range(max(0, down), min(height, height + down)):
+            for x in range(max(0, right), min(width, width + right)):
+                expected[y, x] = before.reshape(height, width)[y - down, x - right]
+        np.testing.assert_array_equal(after.reshape(height, width), expected)
+    for first, stop in ((0, 13), (13, 40), (7, 7)):
+        part = shifts.moved(rows[first:stop], first, 5, 2)
+        np.testing.assert_array_equal(part, found[first:stop])
+    for seed, epoch, step in ((8, 5, 2), (9, 4, 2), (9, 5, 1)):
+        other = Shifts(most, height, width, 40, seed).moved(rows, 0, epoch, step)
+        assert (other != found).any()
