@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpilayer.arrays import ROW_BLOCK, AnyArray, Array32, StoredRows, row_blocks
-from mpilayer.errors import DataError
+from mpilayer.errors import DataError, FileError
 
 
 class FarRows(ABC):
@@ -88,11 +88,17 @@ class RowFile(FarRows):
         )
 
     def write(self, start: int, rows: Array32) -> None:
-        """Write rows, the first of which is number ``start``; in any thread."""
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
-        with os.fdopen(file, "wb") as target:
-            target.seek(start * self.row_bytes)
-            target.write(np.ascontiguousarray(rows).data)
+        """Write rows, the first of which is number ``start``; in any thread.
+
+        FileError: there is no room, or another reason.
+        """
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
+            with os.fdopen(file, "wb") as target:
+                target.seek(start * self.row_bytes)
+                target.write(np.ascontiguousarray(rows).data)
+        except OSError as error:  # which seldom knows the file
+            raise FileError.of(error, self._path) from error
 
     def hand_over(self, epoch: int) -> None:
         """Leave what is written, the output of an epoch, to who takes it over."""
