@@ -117,11 +117,6 @@ def held_bytes(config: PretrainConfig | FinetuneConfig, n_bytes: int) -> int:
     return 0 if n_bytes <= size else size
 
 
-def how_rows_are_met(config: PretrainConfig | FinetuneConfig) -> str:
-    """Return how rows are met that do not stay in memory, for the start of a log."""
-    return f"rows do not stay in memory: they are read in chunks, {config.memory} held"
-
-
 def shuffled(
     rows: Array32 | StoredRows | FarRows,
     outputs: Array32 | RowFile | None,
