@@ -5,9 +5,9 @@
 
 The first compares an epoch of one layer on one rank with that of all ranks, in turn.
 The second asks how many more ranks than cores would help: a rank's own work in a team
-of any size is measured by doing it alone (``Ghost``), barriers cost what they did here,
-teams are placed as ``pretrain`` places them. It is simulated: cores that share memory
-are not modelled.
+of any size is measured by doing it alone, as ``mpilayer plan`` does, barriers cost what
+they did here, teams are placed as ``pretrain`` places them. It is simulated: cores that
+share memory are not modelled.
 """
 
 import argparse
@@ -22,10 +22,10 @@ from threadpoolctl import threadpool_limits
 from mpilayer.arrays import Array32
 from mpilayer.config import PretrainConfig
 from mpilayer.models.base import LayerShape
-from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.parallel.start import start
 from mpilayer.parallel.team import ALONE, Team
 from mpilayer.placement import place_teams
+from mpilayer.plan.layers import layer_work
 from mpilayer.rng import stream
 from mpilayer.train.layer import LayerState, most_slices
 
@@ -39,17 +39,6 @@ _STEPS = 60
 # Seconds of one barrier of two ranks on one host, by --measure; of more, its logarithm
 # times as many.
 _BARRIER = 15e-6
-
-
-class Ghost(Team):
-    """The head of a team whose other ranks are not there: its own work, and no more."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(SerialCommunicator())
-        self.size = size
-
-    def barrier(self) -> None:
-        """Wait for nobody."""
 
 
 def data(team: Team, n_visible: int) -> Array32:
@@ -115,11 +104,10 @@ def show(shape: tuple[int, int], n_ranks: int, seconds: dict[str, list[float]]) 
 
 def own_work(shape: tuple[int, int], size: int) -> float:
     """Return the seconds that a step takes each rank of a team, without waiting."""
-    ghost = Ghost(size)
-    n_slices = min(size, most_slices(shape[1]))
-    state, rows = layer(ghost, shape, n_slices), data(ghost, shape[0])
-    step_seconds(state, rows)
-    return min(step_seconds(state, rows) for _ in range(5))
+    rows = data(ALONE, shape[0])
+    _, timed = layer_work(PretrainConfig(), LayerShape(*shape), 0, size, rows)
+    timed(_STEPS)
+    return min(timed(_STEPS) for _ in range(5)) / _STEPS
 
 
 def simulate(stacks: Sequence[str]) -> None:

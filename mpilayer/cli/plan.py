@@ -73,7 +73,12 @@ def _configure(parser: argparse.ArgumentParser, command: str) -> None:
     else:
         add(parser, "data")
     several: dict[str, Any] = {"type": numbers, "metavar": "N[,N...]", "default": ()}
-    add(group, "--ranks", "how many ranks (default: 1, 2, 4 and so on)", **several)
+    add(
+        group,
+        "--ranks",
+        "how many ranks (default: 1, 2, 4 and so on, to the cores here)",
+        **several,
+    )
     add(group, "--hosts", "on how many hosts (default: 1)", type=int, default=1)
     presets = {"metavar": "PRESET", "default": ""}
     add(group, "--cluster", f"network of the hosts: {', '.join(PRESETS)}", **presets)
