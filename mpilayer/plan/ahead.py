@@ -42,7 +42,7 @@ class Question:
     layers : tuple of int
         Units of the stack to fine-tune, if there is no run.
     ranks : tuple of int
-        Numbers of them; none: 1, 2, 4 and so on, to this machine's cores or a cluster's.
+        Numbers of them; none: 1, 2, 4 and so on, to the cores here or of a cluster.
     """
 
     command: str
