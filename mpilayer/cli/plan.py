@@ -52,9 +52,7 @@ def run(args: argparse.Namespace) -> None:
     names = ["ranks", "hosts", "cluster", "links", "measured"]
     names += ["layers"] if args.name == "finetune" else []
     asked = {name: getattr(given, name) for name in names}
-    if given.measured is None:
-        show.say("measuring on this machine ...")
-    found = look_ahead(Question(args.name, config, given.data, **asked))
+    found = look_ahead(Question(args.name, config, given.data, **asked), show.say)
     if given.json:
         print(json.dumps(found.to_json()))
     else:

@@ -1,7 +1,7 @@
 """From a command, its settings and a data set to what it will take."""
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,8 @@ class Question:
     measured: Path | None = None
 
 
-def look_ahead(asked: Question) -> Outlook:
-    """Answer it. Local; measures for some seconds if nothing measured is given."""
+def look_ahead(asked: Question, say: Callable[[str], object]) -> Outlook:
+    """Answer it. Local; if nothing measured is given, says that it measures now."""
     links_of(asked.cluster, asked.links, 1.0)  # complains now
     data, shapes, facts = _known(asked)
     place(SerialCommunicator(), 1)
@@ -67,6 +67,7 @@ def look_ahead(asked: Question) -> Outlook:
     if asked.measured is not None:
         measured = read_measured(asked.measured, asked.command, asked.config, facts)
     else:
+        say("measuring on this machine ...")
         most = max(ranks, default=usual)
         crowd = -(-most // asked.hosts)
         measured = _measure(asked, facts, data, shapes, min(crowd, 512))
@@ -78,12 +79,12 @@ def look_ahead(asked: Question) -> Outlook:
     return outlook(model, ranks, asked.hosts)
 
 
-def seconds_of(asked: Question) -> float:
+def seconds_of(asked: Question, say: Callable[[str], object]) -> float:
     """Return the seconds that its runs take at most, one after the other.
 
     ConfigError: some of the ranks are refused.
     """
-    found = look_ahead(asked)
+    found = look_ahead(asked, say)
     for why in found.refused.values():
         raise ConfigError(why)
     return sum(f.high for f in found.forecasts if not f.option)
