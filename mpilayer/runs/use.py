@@ -131,8 +131,8 @@ def _made(
     scaling: Scaling | None,
 ) -> Split:
     """Return what becomes of a split's rows, as it is to be stored."""
-    rows, labels = dataset.rows(split), dataset.labels(split)
-    x = np.concatenate([make(rows[where]) for where in row_blocks(len(rows))])
+    blocks, labels = row_blocks(dataset.n_samples(split)), dataset.labels(split)
+    x = np.concatenate([make(dataset.rows(split, b.start, b.stop)) for b in blocks])
     if classes is not None:
         labels = classes[x.argmax(axis=1)] if len(classes) else None
     return Split(x if scaling is None else scaling.undo(x), labels)
