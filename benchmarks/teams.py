@@ -2,32 +2,44 @@
 
     mpiexec -n 2 python -m benchmarks.teams [--rounds 9]
     python -m benchmarks.teams --simulate
+    python -m benchmarks.teams --far mnist.h5 --memory 64M
 
 The first compares an epoch of one layer on one rank with that of all ranks, in turn.
 The second asks how many more ranks than cores would help: a rank's own work in a team
-of any size is measured by doing it alone (``Ghost``), barriers cost what they did here,
-teams are placed as ``pretrain`` places them. It is simulated: cores that share memory
-are not modelled.
+of any size is measured by doing it alone, as ``mpilayer plan`` does, barriers cost what
+they did here, teams are placed as ``pretrain`` places them. It is simulated: cores that
+share memory are not modelled. The third compares an epoch on rows in memory, which
+passes on what it computes, with one on rows that stay in the data set: 784 x 1000, and
+outputs in a file.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
-from time import perf_counter
+from tempfile import TemporaryDirectory
+from time import perf_counter, process_time
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mpilayer.arrays import Array32
+from mpilayer.bench.pairs import take_turns
 from mpilayer.config import PretrainConfig
+from mpilayer.data.dataset import Dataset
+from mpilayer.data.far import DataRows
+from mpilayer.far import Scratch
+from mpilayer.memory import size_of
 from mpilayer.models.base import LayerShape
-from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.parallel.start import start
 from mpilayer.parallel.team import ALONE, Team
 from mpilayer.placement import place_teams
+from mpilayer.plan.layers import layer_work
 from mpilayer.rng import stream
 from mpilayer.train.layer import LayerState, most_slices
+from mpilayer.train.pools import Pool
 
 LAYERS = ((784, 1000), (1000, 500), (500, 250))
 STACKS = {
@@ -39,17 +51,6 @@ _STEPS = 60
 # Seconds of one barrier of two ranks on one host, by --measure; of more, its logarithm
 # times as many.
 _BARRIER = 15e-6
-
-
-class Ghost(Team):
-    """The head of a team whose other ranks are not there: its own work, and no more."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(SerialCommunicator())
-        self.size = size
-
-    def barrier(self) -> None:
-        """Wait for nobody."""
 
 
 def data(team: Team, n_visible: int) -> Array32:
@@ -115,11 +116,10 @@ def show(shape: tuple[int, int], n_ranks: int, seconds: dict[str, list[float]]) 
 
 def own_work(shape: tuple[int, int], size: int) -> float:
     """Return the seconds that a step takes each rank of a team, without waiting."""
-    ghost = Ghost(size)
-    n_slices = min(size, most_slices(shape[1]))
-    state, rows = layer(ghost, shape, n_slices), data(ghost, shape[0])
-    step_seconds(state, rows)
-    return min(step_seconds(state, rows) for _ in range(5))
+    rows = data(ALONE, shape[0])
+    _, timed = layer_work(PretrainConfig(), LayerShape(*shape), 0, size, rows)
+    timed(_STEPS)
+    return min(timed(_STEPS) for _ in range(5)) / _STEPS
 
 
 def simulate(stacks: Sequence[str]) -> None:
@@ -147,14 +147,59 @@ def simulate(stacks: Sequence[str]) -> None:
             )
 
 
+def compare_far(path: Path, held: int, rounds: int) -> None:
+    """Print how much longer an epoch takes with rows, and outputs, in files."""
+    far = DataRows(path, "train")
+    with Dataset.open(path) as dataset, TemporaryDirectory() as folder:
+        rows = dataset.compact_rows("train")
+        scratch = Scratch(Path(folder) / "scratch", held)
+        scratch.make()
+        shape = far.shape[1], LAYERS[0][1]
+        written = scratch.rows(0, "out-0", (len(far), shape[1]))
+        passed, pool = np.empty(written.shape, np.float32), Pool(ALONE, held)
+        states = [layer(ALONE, shape, 1) for _ in range(2)]
+        candidates = {
+            "memory": lambda: states[0].train_epoch(rows, passed),
+            "files": lambda: states[1].train_epoch(far, written, pool=pool),
+        }
+        for clock in (perf_counter, process_time):
+            found = take_turns(
+                {name: timed(work, clock) for name, work in candidates.items()}, rounds
+            )
+            ratios = sorted(found.ratios("files", "memory"))
+            print(
+                f"files over memory, {clock.__name__}: {median(ratios):.3f} "
+                f"({ratios[0]:.3f} to {ratios[-1]:.3f}), epochs of "
+                f"{found.median('memory'):.3g} and {found.median('files'):.3g} s"
+            )
+
+
+def timed(
+    work: Callable[[], object], clock: Callable[[], float]
+) -> Callable[[], float]:
+    """Return a function that does the work and returns the seconds of a clock."""
+
+    def seconds() -> float:
+        began = clock()
+        work()
+        return clock() - began
+
+    return seconds
+
+
 def main() -> None:
     """Read the arguments and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--simulate", action="store_true")
+    parser.add_argument("--far", type=Path, metavar="DATA.h5")
+    parser.add_argument("--memory", type=size_of, default="64M")
     args = parser.parse_args()
     with threadpool_limits(1):
-        simulate(list(STACKS)) if args.simulate else compare(args.rounds)
+        if args.far is not None:
+            compare_far(args.far, args.memory, args.rounds)
+        else:
+            simulate(list(STACKS)) if args.simulate else compare(args.rounds)
 
 
 if __name__ == "__main__":

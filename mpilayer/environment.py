@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 GROUPS = Path("/sys/fs/cgroup")
@@ -129,6 +129,19 @@ def read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def boot() -> str:
+    """Return what the kernel calls its start, empty if it does not say."""
+    return read(Path("/proc/sys/kernel/random/boot_id")).strip()
+
+
+def one_machine(seats: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """Return hosts of several names whose kernel (see ``boot``) is the same one."""
+    names: dict[str, set[str]] = {}
+    for host, kernel in seats:
+        names.setdefault(kernel, set()).add(host)
+    return [sorted(own) for kernel, own in names.items() if kernel and len(own) > 1]
 
 
 def launched_rank() -> int:

@@ -82,6 +82,11 @@ def check_useful(most: Sequence[int], n_ranks: int) -> None:
         )
 
 
+def with_friction(seconds: float, size: int) -> float:
+    """Return what a team of so many ranks takes for what takes one these seconds."""
+    return seconds * (1 + _FRICTION * (size - 1)) / size
+
+
 class _Search:
     """Looks for the least time in which the slowest team can be done."""
 
@@ -164,10 +169,9 @@ class _Search:
         return sizes[place] if place < n_ranks else 0
 
     def _sum_of_seconds(self, layers: range, size: int) -> float:
-        useful = [min(size, self._most[layer]) for layer in layers]
         return sum(
-            self._costs[layer] * (1 + _FRICTION * (n - 1)) / n
-            for layer, n in zip(layers, useful, strict=True)
+            with_friction(self._costs[layer], min(size, self._most[layer]))
+            for layer in layers
         )
 
 

@@ -43,7 +43,11 @@ class JobConfig(Settings):
     threads: int = option(
         0, "BLAS threads of each rank; 0: as many as it has CPUs", least=0
     )
-    time: str = option("01:00:00", "limit of time, [DAYS-]HH:MM:SS")
+    time: str = option(
+        "01:00:00",
+        "limit of time, [DAYS-]HH:MM:SS; auto: as 'mpilayer plan' predicts, with a "
+        "margin",
+    )
     partition: str = option("", "partition; empty: the cluster's usual one")
     account: str = option("", "account; empty: yours")
     mem: str = option("", "memory of each node, such as 8G; empty: the cluster's usual")

@@ -28,7 +28,7 @@ _USUAL: Mapping[str, Mapping[str, Any]] = {
 
 
 def add(
-    parser: argparse.ArgumentParser, name: str, help: str = "", **more: Any
+    parser: argparse._ActionsContainer, name: str, help: str = "", **more: Any
 ) -> None:
     """Add an argument, with what those of its name have in common."""
     told = {"help": help} if help else {}

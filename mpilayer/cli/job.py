@@ -19,6 +19,8 @@ from mpilayer.cli.options import (
 from mpilayer.cli.training import TRAINING
 from mpilayer.config import SWEEP, FinetuneConfig, flag, options_of
 from mpilayer.errors import ConfigError, check_known
+from mpilayer.plan.ahead import Question, seconds_of
+from mpilayer.plan.model import limit_of
 from mpilayer.runs.experiment import NAME, Plan
 from mpilayer.runs.session import Safety
 from mpilayer.runs.tasks import TASKS
@@ -33,6 +35,7 @@ CONFIGS = {name: command.config for name, command in TRAINING.items()}
 _SCALED = ("sparse", "pretrain")
 _NAMES = (*CONFIGS, "run", "scaling")
 _SAFETY = ("checkpoint_every", "checkpoint_seconds", "max_time")
+_AUTO, _EVALUATING = "auto", 300  # seconds, of data that fit into memory
 _STDOUT = Path("-")
 
 
@@ -184,9 +187,9 @@ def _scripts(
     given: argparse.Namespace, command: str, scaling: bool, made_by: list[str]
 ) -> dict[Path, str]:
     """Return the text of each file to write."""
-    config = slurm.JobConfig(
-        **{name: getattr(given, name) for name in options_of(slurm.JobConfig)}
-    )
+    asked = {name: getattr(given, name) for name in options_of(slurm.JobConfig)}
+    limits = _limits(given, command, scaling) if given.time == _AUTO else {}
+    config = slurm.JobConfig(**{**asked, "time": limits.get(command, given.time)})
     common: list[str] = []
     if command == "run":
         step = slurm.Step(command, given.data, given.run, tuple(_sweep_words(given)))
@@ -202,7 +205,8 @@ def _scripts(
     def script(command: str, options: list[str], mark: str) -> str:
         words = tuple(options)
         step = slurm.Step(command, given.data, given.run, words, given.seeds, mark)
-        return slurm.render(step, config, made_by, scaling)
+        own = replace(config, time=limits.get(command, config.time))
+        return slurm.render(step, own, made_by, scaling)
 
     options = [*common, *_passed_on(given, CONFIGS[command])]
     first = script(command, options, _mark(given, command))
@@ -214,10 +218,7 @@ def _scripts(
             "-o FOLDER."
         )
     scripts = {given.out / f"{command}.sh": first}
-    # Followers have no arguments but the file of settings.
-    alone = argparse.Namespace(
-        config=given.config, **dict.fromkeys(options_of(FinetuneConfig))
-    )
+    alone = _alone(given)
     for follower in given.then:
         mark = _mark(alone, follower)
         text = script(follower, common if follower in CONFIGS else [], mark)
@@ -234,6 +235,46 @@ def _sweep_words(given: argparse.Namespace) -> list[str]:
     words += ["--at-once", str(given.at_once)] if given.at_once > 1 else []
     words += ["--yes"] if given.yes else []
     return [*words, *_passed_on(given)]
+
+
+def _limits(given: argparse.Namespace, command: str, scaling: bool) -> dict[str, str]:
+    """Return a limit of time for each command of a chain, as predicted."""
+    if command == "run":
+        raise ConfigError(
+            "--time auto is for a single training; got job run. Give a time, such as "
+            "--time 08:00:00."
+        )
+    ranks = slurm.scaling_ranks(given.ntasks) if scaling else [given.ntasks]
+    config = config_from(given, CONFIGS[command], TRAINING[command].section(given))
+    data, hosts = Path(given.data), given.nodes
+    if command == "finetune":
+        data = Path(given.run)
+    if not data.exists():
+        raise ConfigError(
+            f"--time auto measures on the data, and finetune on its pre-trained run; "
+            f"there is no {data}. Give a time, or write the job when it is there."
+        )
+    what = "sparse" if command == "compare" else command
+    question = Question(what, config, data, ranks=tuple(ranks), hosts=hosts)
+    # A comparison is two runs, one after the other.
+    limits = {
+        command: limit_of(seconds_of(question, show.say) * (1 + (command == "compare")))
+    }
+    if "finetune" in given.then:
+        follower = config_from(_alone(given), FinetuneConfig, "finetune")
+        more = replace(question, command="finetune", config=follower)
+        more = replace(more, layers=config.layers)
+        limits["finetune"] = limit_of(seconds_of(more, show.say))
+    limits["evaluate"] = limit_of(_EVALUATING)
+    told = (f"{name} {limits[name]}" for name in (command, *given.then))
+    show.say(f"limits of time: {', '.join(told)}")
+    return limits
+
+
+def _alone(given: argparse.Namespace) -> argparse.Namespace:
+    """Return what a follower is given: no arguments but the file of settings."""
+    names = dict.fromkeys(options_of(FinetuneConfig))
+    return argparse.Namespace(config=given.config, **names)
 
 
 def _passed_on(given: argparse.Namespace, cls: Any = None) -> list[str]:

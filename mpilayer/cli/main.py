@@ -33,6 +33,7 @@ COMMANDS = {
     "report": "write one page about runs, with all figures in it",
     "trace": "write what every rank did, and when, as a trace",
     "export": "write a trained model for other programs",
+    "plan": "predict seconds, memory and the best number of ranks",
     "job": "write a SLURM batch script",
     "attend": "run a command within a batch script, and requeue the job",
     "bench": "measure speed as ratios, in paired runs",
@@ -45,9 +46,8 @@ _HOMES = {
     "use": ("evaluate", "encode", "predict", "reconstruct", "export", "report"),
 }
 # Those of one process.
-_ALONE = {*_HOMES["use"], "data", "config", "watch", "trace", "job", "attend"} - {
-    "evaluate"
-}
+_ALONE = {*_HOMES["use"], "data", "config", "watch", "trace", "plan", "job", "attend"}
+_ALONE -= {"evaluate"}
 
 EXIT_USER_ERROR = 2
 

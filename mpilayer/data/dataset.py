@@ -202,8 +202,12 @@ class Dataset(AbstractContextManager["Dataset"]):
             return self.rows(split, start, stop)
         start, stop = self._bounds(split, start, stop)
         memory.demand((stop - start) * self.n_visible * dtype.itemsize, self.path)
-        table = FileTable.of(stored.x, self.path, f"{self.path}, {split}", narrow=True)
-        return StoredRows(table[start:stop], scale)
+        values = np.empty((stop - start, self.n_visible), dtype)
+        for begin, slab in self._slabs(split, start, stop):
+            values[begin - start : begin - start + len(slab)] = slab
+            if dtype.kind == "f":
+                check_finite(slab, begin, f"{split}/x of {self.path}")
+        return StoredRows(values, scale)
 
     def stored(self, split: str) -> Split:
         """Return a split as it is stored, before any scaling: rows are read later."""

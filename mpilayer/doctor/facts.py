@@ -44,6 +44,7 @@ class Rank:
     versions: tuple[str, ...]  # what results may depend on
     shm: Space | None  # /dev/shm
     memory: int | None  # bytes left on the host, or in the job's share of it
+    boot: str = ""  # of the kernel: equal on hosts that are one machine
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def describe(rank: int, threads: int) -> Rank:
         versions=tuple(f"{name} {versions[name]}" for name in _OF_RESULTS),
         shm=space(SHM),
         memory=memory.available(),
+        boot=environment.boot(),
     )
 
 

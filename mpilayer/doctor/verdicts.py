@@ -22,6 +22,7 @@ from mpilayer.doctor.facts import (
     size,
     spans,
 )
+from mpilayer.environment import one_machine
 from mpilayer.words import count, plural
 
 _END_IS_NEAR = 600.0
@@ -157,6 +158,10 @@ def _ranks(facts: Facts) -> Iterator[Finding]:
     yield judged("ranks", "launch", text, apart, alone, few)
     for host, ranks in _by_host(facts).items():
         yield judged("ranks", "host", f"{host}: {_numbers(ranks)}")
+    for own in one_machine((rank.host, rank.boot) for rank in facts.ranks):
+        text = f"{', '.join(own)} are one machine, and share its cores"
+        remedy = "Let the cores of all of them be as many as the machine's own."
+        yield Finding("ranks", "host", NOTE, text, remedy)
 
 
 def _cores(facts: Facts) -> Iterator[Finding]:

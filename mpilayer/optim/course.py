@@ -2,8 +2,26 @@
 
 from math import cos, pi
 
+from mpilayer.errors import ConfigError
+
 BY_THE_END = ("cosine", "linear")
 """Courses of which every rate depends on how long the training is."""
+
+
+def check_length(schedule: str, before: int, now: int) -> None:
+    """Check that a longer or shorter training has the rates that it has had so far.
+
+    Raises
+    ------
+    ConfigError
+        It is one ``BY_THE_END``.
+    """
+    if schedule in BY_THE_END and before != now:
+        raise ConfigError(
+            "the number of epochs decides every rate of --learning-rate-schedule "
+            f"{schedule}; --epochs was {before}, is {now}. Leave it out, or start "
+            "again from the pre-trained stack with --replace."
+        )
 
 
 def course(

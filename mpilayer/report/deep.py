@@ -13,6 +13,7 @@ from mpilayer.papers import SANTARA
 from mpilayer.report import html, spacetime, words
 from mpilayer.report.finetuning import finetuning_curves, predictions, stack_curves
 from mpilayer.report.images import code_space, first_layer, reconstructions
+from mpilayer.report.ranks import would_more_ranks_help
 from mpilayer.report.run import PREDICTORS, Epoch, Run, listing, number
 from mpilayer.train.record import KINDS, at_barriers, team_of
 from mpilayer.words import spans
@@ -67,6 +68,7 @@ def alone(run: Run) -> Iterator[html.Part]:
             yield html.note(f"Warning: {told}")
     yield from _space_time(run)
     yield times_table(run)
+    yield from would_more_ranks_help(run)
     yield from first_layer(run)
     yield from code_space(run)
 

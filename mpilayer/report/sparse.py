@@ -9,6 +9,7 @@ import numpy as np
 from mpilayer.report.figures import Chart, Line, is_wide
 from mpilayer.report.html import Figure, Markup, Part, facts, note, paragraph, table
 from mpilayer.report.images import first_layer, reconstructions
+from mpilayer.report.ranks import would_more_ranks_help
 from mpilayer.report.run import Run, listing, mapping, number
 from mpilayer.report.speed import per_evaluation, speeds
 from mpilayer.report.words import at, count, seconds, short
@@ -88,6 +89,7 @@ def alone(run: Run) -> Iterator[Part]:
     yield from map(note, run.remarks)
     if run.weights is None:
         yield note("There is no checkpoint yet, so there are no filters.")
+    yield from would_more_ranks_help(run)
     yield from first_layer(run)
     yield from _firing(run)
 

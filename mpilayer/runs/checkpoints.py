@@ -251,10 +251,27 @@ class Cut:
                 remove(directory.layer_checkpoint(index))
 
 
+def find_cut(
+    directory: RunDirectory, session: Session, plan: Plan, n_layers: int
+) -> Cut:
+    """Return where a run goes on, which is not at its end then. Collective."""
+    comm = session.comm
+    # It may be noted all the same, if what it has left was lost.
+    comm.on_root(lambda: directory.set_complete("pretrain", False))
+    cut = comm.on_root(lambda: Cut.newest(directory, plan, n_layers))
+    for remark in cut.remarks:
+        session.warn(remark)
+    return cut
+
+
 def restore_layers(
-    directory: RunDirectory, states: Sequence[LayerState], cut: Cut, comm: Communicator
-) -> list[Snapshot]:
-    """Put each rank's layers where the cut is; return snapshots of all. Collective."""
+    directory: RunDirectory, states: Sequence[LayerState], cut: Cut, session: Session
+) -> tuple[list[Snapshot], dict[int, list[EpochRecord]]]:
+    """Put each rank's layers where the cut is. Collective.
+
+    Returns snapshots and records of all layers.
+    """
+    comm = session.comm
 
     def snapshot(state: LayerState) -> Snapshot:
         candidate = cut.candidates[state.index]
@@ -267,10 +284,13 @@ def restore_layers(
     mine = comm.everywhere(lambda: {s.index: snapshot(s) for s in states})
     comm.on_root(lambda: cut.make_so(directory))
     found = dict(ChainMap(*comm.allgather(mine)))
-    return [found[index] for index in sorted(found)]
+    at = ", ".join(str(candidate.epoch) for candidate in cut.candidates)
+    session.say(f"going on after epochs {at} of layers 1 to {len(found)}")
+    former = comm.on_root(lambda: _former_records(directory, cut))
+    return [found[index] for index in sorted(found)], former
 
 
-def former_records(directory: RunDirectory, cut: Cut) -> dict[int, list[EpochRecord]]:
+def _former_records(directory: RunDirectory, cut: Cut) -> dict[int, list[EpochRecord]]:
     """Return each layer's records up to the cut; forget later ones. On rank 0."""
     known = {item.name for item in fields(EpochRecord)}
 

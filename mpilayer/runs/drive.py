@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from mpilayer import __version__, files
 from mpilayer.config import as_values, flag, options_of
 from mpilayer.data.dataset import Dataset
+from mpilayer.data.far import DataRows
 from mpilayer.errors import ConfigError
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.runs.checkpoints import (
@@ -200,6 +201,14 @@ class Training(ABC, Generic[C]):
 
     def _check_room(self, terms: Terms[C], rows: Any) -> None:
         """Note what ranks share, and check that there is room for it. Collective."""
+
+    def _tell_of_far(self, rows: object, memory: str, n: int) -> None:
+        """Say how rows are met that stay in the data set, ``n`` of them at a time."""
+        if isinstance(rows, DataRows):
+            self.session.say(
+                f"rows do not stay in memory: they are read in chunks, {memory} held"
+            )
+            self.session.warn(rows.slow(n))
 
     def _begin(self, terms: Terms[C]) -> None:
         """Make the run directory, and the file that lets the run go on."""

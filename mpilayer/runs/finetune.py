@@ -6,16 +6,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from mpilayer.config import FinetuneConfig
 from mpilayer.data.dataset import Dataset
-from mpilayer.data.far import DataRows
-from mpilayer.errors import ConfigError, TrainingError
+from mpilayer.errors import TrainingError
 from mpilayer.models.initial import first_stack
 from mpilayer.models.stack import Stack
 from mpilayer.numerics.losses import check_loss
-from mpilayer.optim.course import BY_THE_END
+from mpilayer.optim.course import check_length
 from mpilayer.optim.minibatch import DEFAULT_RATES
 from mpilayer.parallel.team import check_room
 from mpilayer.runs.directory import RunDirectory
@@ -41,24 +38,18 @@ from mpilayer.runs.tasks import (
     run_shapes,
 )
 from mpilayer.train.backpropagation import shared_bytes
-from mpilayer.train.evaluate import sum_over_ranks
-from mpilayer.train.finetune import FinetuneRecord, FinetuneState, finetune
+from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.groups import (
     RowGroups,
     check_ranks,
     how_ranks_share,
     idle_ranks,
+    of_one_slice,
     resolved,
+    rows_at_a_time,
     useful_ranks,
-)
-from mpilayer.train.pools import (
-    Need,
-    check_held,
-    held_bytes,
-    how_rows_are_met,
-    memory_of,
-    pool_rows,
-    with_memory_of,
+    with_choices_of,
+    with_memory,
 )
 from mpilayer.train.strata import Strata
 
@@ -98,24 +89,11 @@ class Finetuning(Replicated[FinetuneConfig]):
         return self._checked()
 
     def _look(self) -> _Terms:
-        before = memory_of(self._settings())
-        if not before.slices:  # a former version's, whose ranks had rows
-            before = replace(before, slices=1, parallel="rows")
+        before = of_one_slice(self._settings())
         # What it has chosen by itself it keeps.
-        self.config = replace(
-            with_memory_of(self.config, before),
-            slices=self.config.slices or before.slices,
-            parallel=before.parallel
-            if self.config.parallel == "auto"
-            else self.config.parallel,
-        )
-        schedule, epochs = before.learning_rate_schedule, before.epochs
-        if schedule in BY_THE_END and epochs != self.config.epochs:
-            raise ConfigError(
-                "the number of epochs decides every rate of --learning-rate-schedule "
-                f"{schedule}; --epochs was {epochs}, is {self.config.epochs}. Leave it "
-                "out, or start again from the pre-trained stack with --replace."
-            )
+        self.config = with_choices_of(self.config, before)
+        schedule = before.learning_rate_schedule
+        check_length(schedule, before.epochs, self.config.epochs)
         check_same(before, self.config, _HARMLESS)
         return self._checked()
 
@@ -129,14 +107,7 @@ class Finetuning(Replicated[FinetuneConfig]):
         check_ranks(config, shapes, hosts)
         path = data_of_run(self.directory, self.data)
         facts = self._facts_of(path, config)
-        n_bytes, ranks = _bytes_of_rows(facts), len(hosts)
-        # Of the optimizer, the best ones, and a slice's copies.
-        weights = 8 * 4 * 2 * sum(shape.cost for shape in shapes)
-        need = Need(-(-n_bytes // ranks), weights, hosts.count(hosts[0]))
-        config = replace(config, memory=need.settle(config.memory))
-        if held := held_bytes(config, n_bytes):
-            check_held(held, config.minibatch, "the rows", facts.row_bytes)
-            need.check(-(-held // ranks))
+        config = with_memory(config, shapes, hosts, facts.n_bytes, facts.row_bytes)
         return Terms(path, config, facts)
 
     def _facts_of(self, data: Path, config: FinetuneConfig) -> Facts:
@@ -184,17 +155,16 @@ class Finetuning(Replicated[FinetuneConfig]):
         shapes, pretrained, labels = run_shapes(self.directory)[1], None, None
         if not config.from_scratch:
             pretrained = load_stack(self.directory, pretrained=True)
+        piece = rows_at_a_time(config, facts.n_bytes, facts.row_bytes)
         strata = self._groups.strata(facts.n_train, config.minibatch)
-        if held := held_bytes(config, _bytes_of_rows(facts)):
-            piece = pool_rows(held, facts.row_bytes) // config.minibatch
-            strata = replace(strata, piece=piece)
+        strata = replace(strata, piece=piece)
         with Dataset.open(terms.data) as dataset:
             if config.task != "autoencode":
                 labels = read_labels(dataset, "train")
             classes = None if labels is None else classes_of(labels, config.task)
             stack = first_stack(config, shapes, pretrained, labels, classes)
-            comm, far = self.session.comm, bool(held)
-            rows = tuning_rows(dataset, stack, strata.rows, comm, far)
+            comm = self.session.comm
+            rows = tuning_rows(dataset, stack, strata.rows, comm, piece > 0)
         return stack, strata, rows
 
     def _check_room(self, terms: _Terms, rows: _Rows) -> None:
@@ -224,9 +194,7 @@ class Finetuning(Replicated[FinetuneConfig]):
         state, before = FinetuneState(stack, config, groups.team), 0.0
         lines = list[dict[str, Any]]()
         self._announce(config)
-        if isinstance(train, DataRows):
-            session.say(how_rows_are_met(config))
-            session.warn(train.slow(strata.piece))
+        self._tell_of_far(train, config.memory, strata.piece)
         if again:
             before, lines = self._restore(
                 state, stack.parameters, config, lambda: state.epoch
@@ -240,7 +208,9 @@ class Finetuning(Replicated[FinetuneConfig]):
                     state, strata, train, validation, groups, wanted
                 ):
                     ended = perf_counter() - origin
-                    stopping, ranks = self._spent(record)
+                    stopping, ranks = session.spent(
+                        record.training, record.allreduce, record.evaluating
+                    )
                     when = {"seconds": ended, **launch, **ranks}
                     lines.append({**asdict(record), **when})
                     if comm.rank == 0:
@@ -276,21 +246,3 @@ class Finetuning(Replicated[FinetuneConfig]):
     def _conclude(self, terms: _Terms, trained: _Trained) -> Summary:
         where = self.directory, self.session, terms.data
         return conclude_finetuning(*where, self.task, *trained)
-
-    def _spent(self, record: FinetuneRecord) -> tuple[bool, dict[str, Any]]:
-        """Tell whether any rank was asked to end; where all spent seconds. Collective.
-
-        What a line of metrics says of the ranks is nothing where there is only one.
-        """
-        comm, hosts = self.session.comm, self.session.placement.hosts
-        seconds = record.training, record.allreduce, record.evaluating
-        told = np.zeros((comm.size + 1, len(seconds)))
-        told[comm.rank], told[-1] = seconds, self.session.must_stop(sum(seconds))
-        *ranks, stops = sum_over_ranks(comm, told).tolist()
-        every = [[host, *own] for host, own in zip(hosts, ranks, strict=True)]
-        return any(stops), {"ranks": every} if comm.size > 1 else {}
-
-
-def _bytes_of_rows(facts: Facts) -> int:
-    """Return what all ranks hold of rows if they hold them all."""
-    return facts.n_train * facts.row_bytes + 4 * facts.n_validation * facts.n_visible

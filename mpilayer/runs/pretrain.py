@@ -7,7 +7,6 @@ from time import perf_counter
 from typing import TypeAlias
 
 from mpilayer.config import PretrainConfig
-from mpilayer.data.far import DataRows
 from mpilayer.errors import ConfigError
 from mpilayer.far import Scratch
 from mpilayer.parallel.channel import Rows
@@ -16,7 +15,7 @@ from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.team import check_room
 from mpilayer.placement import Place, describe, without_slice
 from mpilayer.runs import checkpoints
-from mpilayer.runs.checkpoints import Cut, LayerKeeper
+from mpilayer.runs.checkpoints import Cut, LayerKeeper, find_cut
 from mpilayer.runs.directory import replayed
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
 from mpilayer.runs.outcome import LayerOutcome, conclude_pretraining, gathered, recorded
@@ -24,18 +23,9 @@ from mpilayer.runs.rows import Facts, data_facts, data_of_run, pretraining_rows
 from mpilayer.runs.tasks import PRETRAIN, run_shapes
 from mpilayer.train import layer
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
-from mpilayer.train.layers import bytes_of_rows, needed_bytes
+from mpilayer.train.layers import bytes_of_rows, held_of_rows, needed_bytes
 from mpilayer.train.plans import Plan, effective, plan_of, table_of
-from mpilayer.train.pools import (
-    CHUNKS,
-    Need,
-    check_held,
-    held_bytes,
-    how_rows_are_met,
-    memory_of,
-    pool_rows,
-    with_memory_of,
-)
+from mpilayer.train.pools import CHUNKS, memory_of, pool_rows, with_memory_of
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
 from mpilayer.train.schedule import Schedule
@@ -45,6 +35,7 @@ from mpilayer.train.teams import (
     places_for,
     team_up,
     useful_ranks,
+    with_memory,
     with_slices,
     with_slices_of,
 )
@@ -85,26 +76,8 @@ class Pretraining(Training[PretrainConfig]):
     def _with_memory(
         self, config: PretrainConfig, facts: Facts, places: Sequence[Place]
     ) -> PretrainConfig:
-        """Return the settings with the memory for rows filled in, and checked."""
-        hosts, shapes = (
-            self.session.placement.hosts,
-            layer_shapes(config, facts.n_visible),
-        )
-        weights = [sum(shapes[i].cost for i in place.layers) for place in places]
-        need = Need(
-            max(_bytes_of_rows(config, facts, place.layers)[0] for place in places),
-            # With velocities, and a slice's copies of both.
-            4 * 4 * max(weights),
-            hosts.count(hosts[0]),
-        )
-        config = replace(config, memory=need.settle(config.memory))
-        if held := _held(config, facts):
-            for index, shape in enumerate(shapes):
-                row_bytes = 4 * shape.n_visible if index else facts.row_bytes
-                what = f"the rows and outputs of layer {index + 1}"
-                check_held(held, config.minibatch, what, row_bytes, shape.n_hidden)
-            need.check(held)
-        return config
+        sizes = facts.n_visible, facts.n_train, facts.row_bytes
+        return with_memory(config, places, self.session.placement.hosts, *sizes)
 
     def _places(
         self, config: PretrainConfig, facts: Facts, table: Schedule | None
@@ -161,12 +134,12 @@ class Pretraining(Training[PretrainConfig]):
     def _read(self, terms: _Terms) -> Rows | None:
         if self.session.comm.rank > 0:
             return None
-        far = _held(terms.config, terms.facts) > 0
+        far = self._scratch(terms) is not None
         return pretraining_rows(terms.data, terms.config, far)
 
     def _scratch(self, terms: _Terms) -> Scratch | None:
         """Return where rows are that do not stay in memory; None if all do."""
-        held = _held(terms.config, terms.facts)
+        held = held_of_rows(terms.config, terms.facts.n_train, terms.facts.row_bytes)
         return Scratch(self.directory.scratch, held) if held else None
 
     def _check_room(self, terms: _Terms, rows: Rows | None) -> None:
@@ -179,31 +152,31 @@ class Pretraining(Training[PretrainConfig]):
         fewer = f"start at most {count(most, 'rank')}, as layers, which needs none"
         self._shared = check_room(comm, need, fewer)
         if scratch is not None:
-            outputs = [
-                _bytes_of_rows(config, facts, place.layers)[1] for place in places
-            ]
+            rows_of_all = facts.n_train, facts.row_bytes
+            outputs = [bytes_of_rows(config, p.layers, *rows_of_all)[1] for p in places]
             comm.on_root(lambda: scratch.check_room(sum(outputs)))
 
     def _train(
         self, terms: _Terms, rows: Rows | None, again: bool
     ) -> tuple[list[LayerOutcome], float]:
         session, config = self.session, terms.config
-        plan = plan_of(config, terms.table)
-        cut = self._cut(plan, len(config.layers)) if again else None
-        places = self._places(config, terms.facts, terms.table)
+        plan, cut = plan_of(config, terms.table), None
         shapes = layer_shapes(config, terms.facts.n_visible)
+        if again:
+            cut = find_cut(self.directory, session, plan, len(shapes))
+        places = self._places(config, terms.facts, terms.table)
         # A run that began has its slices, for whatever ranks.
         slices = config if again else self.asked or config
         session.announce(useful_ranks(slices), self._shared)
         sizes = [terms.facts.n_visible, *config.layers]
         session.say(describe(places, sizes, config.slices_of_layers))
         session.warn(without_slice(places, config.slices_of_layers))
-        if rows is not None and isinstance(rows.train, DataRows):
-            most = pool_rows(_held(config, terms.facts), rows.train.row_bytes, sizes[1])
-            session.say(how_rows_are_met(config))
-            session.warn(rows.train.slow(most // CHUNKS))
+        scratch = self._scratch(terms)
+        if rows is not None and scratch is not None:
+            most = pool_rows(scratch.held, terms.facts.row_bytes, sizes[1])
+            self._tell_of_far(rows.train, config.memory, most // CHUNKS)
         with (
-            folder_of(self._scratch(terms), session.comm) as scratch,
+            folder_of(scratch, session.comm),
             team_up(session.comm, places, session.eager) as (team, own, heads),
         ):
             states = [LayerState(config, shapes, index, team) for index in own]
@@ -220,16 +193,6 @@ class Pretraining(Training[PretrainConfig]):
     def _clear_up(self) -> None:
         checkpoints.remove_cuts(self.directory, len(self._settings().layers))
         checkpoints.remove_unfinished(self.directory)
-
-    def _cut(self, plan: Plan, n_layers: int) -> Cut:
-        """Return where the run goes on. Collective."""
-        comm, directory = self.session.comm, self.directory
-        # It may be noted all the same, if what it has left was lost.
-        comm.on_root(lambda: directory.set_complete(PRETRAIN, False))
-        cut = comm.on_root(lambda: Cut.newest(directory, plan, n_layers))
-        for remark in cut.remarks:
-            self.session.warn(remark)
-        return cut
 
     def _train_layers(
         self,
@@ -251,10 +214,8 @@ class Pretraining(Training[PretrainConfig]):
         former: dict[int, list[EpochRecord]] = {i: [] for i in range(n_layers)}
         if cut is not None:
             # On followers, too: they count epochs by themselves.
-            snapshots = checkpoints.restore_layers(directory, states, cut, comm)
-            at = ", ".join(str(candidate.epoch) for candidate in cut.candidates)
-            session.say(f"going on after epochs {at} of layers 1 to {n_layers}")
-            former = comm.on_root(lambda: checkpoints.former_records(directory, cut))
+            found = checkpoints.restore_layers(directory, states, cut, session)
+            snapshots, former = found
         notice = Notice(comm)
         keeper = LayerKeeper(directory, session, plan, notice, n_layers)
         counts = _counts(config, facts)
@@ -283,16 +244,3 @@ class Pretraining(Training[PretrainConfig]):
 def _counts(config: PretrainConfig, facts: Facts) -> tuple[int, int, int]:
     """Return how many rows layers train on, and measure their errors on."""
     return layer.row_counts(facts.n_train, facts.n_validation, config.monitor_rows)
-
-
-def _bytes_of_rows(
-    config: PretrainConfig, facts: Facts, layers: range
-) -> tuple[int, int]:
-    return bytes_of_rows(config, layers, facts.n_train, facts.row_bytes)
-
-
-def _held(config: PretrainConfig, facts: Facts) -> int:
-    """Return what may be held of rows at a time; 0 if they all stay in memory."""
-    # By what one rank would need: no number may depend on how many there are.
-    layers = range(len(config.layers))
-    return held_bytes(config, _bytes_of_rows(config, facts, layers)[0])

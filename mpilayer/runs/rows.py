@@ -43,6 +43,11 @@ class Facts:
     data_stamp: tuple[int, ...] = ()
     row_bytes: int = 0  # of a training row, as it is held
 
+    @property
+    def n_bytes(self) -> int:
+        """What all ranks together hold of rows to fine-tune on, if they hold all."""
+        return self.n_train * self.row_bytes + 4 * self.n_validation * self.n_visible
+
 
 def data_facts(data: Path, minibatch: int = 0, section: str = "") -> Facts:
     """Return what a data set says, which must have rows for a minibatch.

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mpilayer import ending, environment, interrupt
 from mpilayer.errors import CheckpointError, FileError, MpilayerError, file_errors
 from mpilayer.interrupt import Interrupted
@@ -19,6 +21,7 @@ from mpilayer.parallel import watchdog
 from mpilayer.parallel.comm import Communicator
 from mpilayer.parallel.start import Placement, place, start, working_in
 from mpilayer.runs.directory import LOCK, RunDirectory, check_links
+from mpilayer.train.evaluate import sum_over_ranks
 from mpilayer.train.sums import EAGER_SECONDS
 
 Goals = dict[str, int | None]
@@ -110,6 +113,19 @@ class Session:
         if interrupt.requested():
             return True
         return time.time() + _MARGIN * unit_seconds > self.deadline
+
+    def spent(self, *seconds: float) -> tuple[bool, dict[str, Any]]:
+        """Tell whether any rank must stop; and where all spent seconds. Collective.
+
+        The next question comes after as many ``seconds`` of several kinds. What a line
+        of metrics says of the ranks is nothing where there is only one.
+        """
+        told = np.zeros((self.comm.size + 1, len(seconds)))
+        told[self.comm.rank], told[-1] = seconds, self.must_stop(sum(seconds))
+        *ranks, stops = sum_over_ranks(self.comm, told).tolist()
+        pairs = zip(self.placement.hosts, ranks, strict=True)
+        every = {"ranks": [[host, *own] for host, own in pairs]}
+        return any(stops), every if self.comm.size > 1 else {}
 
     def is_due(self, units: int, seconds: float) -> bool:
         """Tell whether to save, so many epochs and seconds after the last time."""

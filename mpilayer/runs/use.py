@@ -65,12 +65,7 @@ def write_rows(
         Whose encoder, or who predicts, see ``TASKS``; by default what was trained last.
     """
     directory = RunDirectory.open(run)
-    ending = files.check_output(out, OUTPUT_ENDINGS, replace)
-    if out.exists() and data.exists() and out.samefile(data):
-        raise ConfigError(
-            f"-o must not name the data themselves; got {out} for both. Choose another "
-            "name."
-        )
+    ending = _check_output(out, data, replace)
     kind, model, make = _maker(directory, what, task)
     # Of what predicts; else labels are those of the data.
     classes = model.classes if what == "predictions" else None
@@ -102,6 +97,17 @@ def write_rows(
     return {name: len(content) for name, content in splits.items()}, kind
 
 
+def _check_output(out: Path, data: Path, replace: bool) -> str:
+    """Return the ending of what is to be written, which must not be the data."""
+    ending = files.check_output(out, OUTPUT_ENDINGS, replace)
+    if out.exists() and data.exists() and out.samefile(data):
+        raise ConfigError(
+            f"-o must not name the data themselves; got {out} for both. Choose another "
+            "name."
+        )
+    return ending
+
+
 def _maker(
     directory: RunDirectory, what: str, task: str | None
 ) -> tuple[str, Any, Callable[[Array32], Array32]]:
@@ -131,8 +137,8 @@ def _made(
     scaling: Scaling | None,
 ) -> Split:
     """Return what becomes of a split's rows, as it is to be stored."""
-    rows, labels = dataset.rows(split), dataset.labels(split)
-    x = np.concatenate([make(rows[where]) for where in row_blocks(len(rows))])
+    blocks, labels = row_blocks(dataset.n_samples(split)), dataset.labels(split)
+    x = np.concatenate([make(dataset.rows(split, b.start, b.stop)) for b in blocks])
     if classes is not None:
         labels = classes[x.argmax(axis=1)] if len(classes) else None
     return Split(x if scaling is None else scaling.undo(x), labels)

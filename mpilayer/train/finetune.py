@@ -266,8 +266,7 @@ def finetune(
     groups : RowGroups
         All ranks.
     targets : pair of ndarray (n_samples, n_out), optional
-        What should come out of ``train`` and ``validation``; the rows themselves by
-        default. *Local.*
+        What should come out of both; the rows themselves by default. *Local.*
 
     Raises
     ------

@@ -15,6 +15,14 @@ from mpilayer.parallel.comm import Communicator, SerialCommunicator, is_shared
 from mpilayer.parallel.team import Team
 from mpilayer.partition import shard_bounds
 from mpilayer.train.layer import TILE, most_slices
+from mpilayer.train.pools import (
+    Need,
+    check_held,
+    held_bytes,
+    memory_of,
+    pool_rows,
+    with_memory_of,
+)
 from mpilayer.train.strata import Strata
 from mpilayer.train.sums import EAGER_SECONDS
 from mpilayer.words import count
@@ -75,6 +83,48 @@ def resolved(
         )
     usual = max([USUAL_SLICES, *Counter(hosts).values()])
     return replace(config, parallel=way, slices=given or min(usual, most))
+
+
+def of_one_slice(run: FinetuneConfig) -> FinetuneConfig:
+    """Return a run's settings; of those from before slices the ranks had rows."""
+    run = memory_of(run)
+    return run if run.slices else replace(run, slices=1, parallel="rows")
+
+
+def with_choices_of(config: FinetuneConfig, run: FinetuneConfig) -> FinetuneConfig:
+    """Return the settings with what is left open filled in from a run's."""
+    config = with_memory_of(config, run)
+    parallel = run.parallel if config.parallel == "auto" else config.parallel
+    return replace(config, slices=config.slices or run.slices, parallel=parallel)
+
+
+def with_memory(
+    config: FinetuneConfig,
+    shapes: Sequence[LayerShape],
+    hosts: Sequence[str],
+    n_bytes: int,
+    row_bytes: int,
+) -> FinetuneConfig:
+    """Return the settings with the memory for rows filled in.
+
+    All ranks together, on these ``hosts``, have rows of ``n_bytes``; a training row has
+    ``row_bytes``. See ``Need`` and ``check_held`` for errors.
+    """
+    ranks = len(hosts)
+    # Of the optimizer, the best ones, and a slice's copies.
+    weights = 8 * 4 * 2 * sum(shape.cost for shape in shapes)
+    need = Need(-(-n_bytes // ranks), weights, hosts.count(hosts[0]))
+    config = replace(config, memory=need.settle(config.memory))
+    if held := held_bytes(config, n_bytes):
+        check_held(held, config.minibatch, "the rows", row_bytes)
+        need.check(-(-held // ranks))
+    return config
+
+
+def rows_at_a_time(config: FinetuneConfig, n_bytes: int, row_bytes: int) -> int:
+    """Return how many rows of a stratum are met together; 0 if all are in memory."""
+    held = held_bytes(config, n_bytes)
+    return pool_rows(held, row_bytes) // config.minibatch
 
 
 def check_ranks(

@@ -16,7 +16,7 @@ from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.team import Sketch, Team
 from mpilayer.placement import Place
 from mpilayer.train.layer import LayerState, layer_shapes, monitored_error
-from mpilayer.train.pools import Pool
+from mpilayer.train.pools import Pool, held_bytes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,6 +88,13 @@ def bytes_of_rows(
     ]
     outputs = 4 * n_rows * sum(widths)
     return outputs + n_rows * row_bytes * (layers.start == 0), outputs
+
+
+def held_of_rows(config: PretrainConfig, n_rows: int, row_bytes: int) -> int:
+    """Return what may be held of rows at a time; 0 if they all stay in memory."""
+    # By what one rank would need: no number may depend on how many there are.
+    everything = bytes_of_rows(config, range(len(config.layers)), n_rows, row_bytes)[0]
+    return held_bytes(config, everything)
 
 
 class Layers:

@@ -62,7 +62,7 @@ class Need:
         left = memory.available(self.ranks)
         if left is None or self.rows <= left:
             return "all"
-        return f"{max(left - self.weights - _PROCESS, 0) >> 21}M"
+        return f"{max((left - self.weights - _PROCESS) >> 21, 1)}M"
 
     def check(self, held: int) -> None:
         """Check that there is room for what is held of rows.
@@ -115,11 +115,6 @@ def held_bytes(config: PretrainConfig | FinetuneConfig, n_bytes: int) -> int:
     """Return what may be held of rows of ``n_bytes``, 0 if they all stay in memory."""
     size = memory.size_of(config.memory) or n_bytes
     return 0 if n_bytes <= size else size
-
-
-def how_rows_are_met(config: PretrainConfig | FinetuneConfig) -> str:
-    """Return how rows are met that do not stay in memory, for the start of a log."""
-    return f"rows do not stay in memory: they are read in chunks, {config.memory} held"
 
 
 def shuffled(

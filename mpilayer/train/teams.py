@@ -10,6 +10,8 @@ from mpilayer.parallel.comm import Communicator, owned
 from mpilayer.parallel.team import Team
 from mpilayer.placement import Place, check_useful, place_teams
 from mpilayer.train.layer import layer_shapes, most_slices
+from mpilayer.train.layers import bytes_of_rows, held_of_rows
+from mpilayer.train.pools import Need, check_held
 from mpilayer.train.schedule import Schedule
 
 
@@ -23,8 +25,7 @@ def places_for(
     """Return which of the ranks, of which the hosts are given, have which layers.
 
     Epochs are those of the ``table``, or what is stipulated; ``idle`` ranks, without a
-    slice, may be allowed. See ``place_teams`` and ``check_useful`` for
-    errors.
+    slice, may be allowed. See ``place_teams`` and ``check_useful`` for errors.
     """
     shapes = layer_shapes(config, n_visible)
     counts = table.epochs if table else config.stipulated_epochs
@@ -58,6 +59,34 @@ def with_slices(config: PretrainConfig, places: Sequence[Place]) -> PretrainConf
         )
     ]
     return replace(config, slices=tuple(slices))
+
+
+def with_memory(
+    config: PretrainConfig,
+    places: Sequence[Place],
+    hosts: Sequence[str],
+    n_visible: int,
+    n_rows: int,
+    row_bytes: int,
+) -> PretrainConfig:
+    """Return the settings with the memory for rows filled in.
+
+    ``hosts`` are those of each rank; a training row has ``row_bytes``. See ``Need`` and
+    ``check_held`` for errors.
+    """
+    shapes = layer_shapes(config, n_visible)
+    costs = [sum(shapes[i].cost for i in place.layers) for place in places]
+    rows = [bytes_of_rows(config, p.layers, n_rows, row_bytes)[0] for p in places]
+    # With velocities, and a slice's copies of both.
+    need = Need(max(rows), 4 * 4 * max(costs), hosts.count(hosts[0]))
+    config = replace(config, memory=need.settle(config.memory))
+    if held := held_of_rows(config, n_rows, row_bytes):
+        for index, shape in enumerate(shapes):
+            own = 4 * shape.n_visible if index else row_bytes
+            what = f"the rows and outputs of layer {index + 1}"
+            check_held(held, config.minibatch, what, own, shape.n_hidden)
+        need.check(held)
+    return config
 
 
 def with_slices_of(config: PretrainConfig, run: PretrainConfig) -> PretrainConfig:

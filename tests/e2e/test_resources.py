@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from mpilayer.data.dataset import write_dataset
+from mpilayer.data.dataset import Dataset, write_dataset
 from mpilayer.data.split import Split
 from tests.support import launch
 from tests.support.command import refuse, said, told
@@ -111,6 +111,47 @@ def test_memory_of_every_rank(big, tmp_path, schedule):
     # A rank has its share of the rows only; it keeps no outputs of them.
     for peak in found.values():
         assert peak < 2 * 4 * rows * 784 / 2 + 200e6
+
+
+# Of the address space, whatever the program has taken of it until it trains.
+ROOM = 40 << 20
+LIMIT = f"""
+import resource, threading
+import numpy as np
+import mpilayer.cli.training, mpilayer.cli.use, mpilayer.runs.finetune
+import mpilayer.runs.pretrain
+from mpilayer import memory
+
+np.ones((500, 500), "f") @ np.ones((500, 500), "f")
+threading.stack_size(1 << 18)  # of several threads, each has 8 MB of addresses
+most = memory._own_size() + {ROOM}
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+"""
+
+
+def test_data_four_times_as_large_as_memory(tmp_path):
+    x = np.random.default_rng(1).random((420_000, 100), dtype=np.float32)
+    assert x.nbytes > 4 * ROOM
+    splits = {"train": Split(x), "validation": Split(x[:1000])}
+    write_dataset(tmp_path / "x.h5", splits, name="x", origin="made up", scale=1.0)
+    # Else every thread would have 64 MB of addresses, which it does not use.
+    options = {
+        "program": launch.driver(LIMIT),
+        "variables": {"MALLOC_ARENA_MAX": "1"},
+    }
+    pretrain = "pretrain x.h5 --run run --layers 8,4 --epochs 1 --minibatch 1000"
+    refuse(tmp_path, f"{pretrain} --memory all", "must fit into memory", **options)
+    refuse(tmp_path, f"{pretrain} --memory 60M", "--memory must leave", **options)
+    for line in (
+        f"{pretrain} --memory 16M",
+        "finetune run --epochs 1 --minibatch 1000 --memory 16M",
+        "evaluate run --split train",
+        "encode run x.h5 -o codes.h5",
+    ):
+        said(tmp_path, line, **options)
+    with Dataset.open(tmp_path / "codes.h5") as codes:
+        assert codes.n_samples("train") == len(x)
+    assert not (tmp_path / "run" / "scratch").exists()
 
 
 @pytest.fixture(scope="module")

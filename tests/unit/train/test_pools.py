@@ -153,7 +153,7 @@ def test_too_little_for_a_chunk_of_each_place():
     [
         ("auto", None, "all"),
         ("auto", 10 << 20, "all"),
-        ("auto", (10 << 20) - 1, "0M"),
+        ("auto", (10 << 20) - 1, "1M"),
         ("auto", 1 << 30, "all"),
         ("2G", 1, "2G"),
         ("all", 1, "all"),

@@ -1,0 +1,179 @@
+"""What was measured of a training's pieces, as numbers that JSON can hold."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+from mpilayer.config import as_values, options_of
+from mpilayer.errors import ConfigError
+from mpilayer.runs.rows import Facts
+from mpilayer.words import few
+
+KIND, FORMAT_VERSION = "mpilayer-plan", 1
+
+_FREE: Mapping[str, frozenset[str]] = {
+    "pretrain": frozenset(
+        {"schedule", "lag", "refresh_every", "cores", "costs", "epochs", "end"}
+        | {"extra_epochs", "cut_short", "activations", "layout", "learning_rate"}
+        | {"momentum", "momentum_switch", "initial_deviation", "seed"}
+        | {"monitor_rows", "monitor_every"}
+    ),
+    "finetune": frozenset(
+        {"epochs", "patience", "learning_rate", "learning_rate_decay", "seed"}
+        | {"from_scratch"}
+    ),
+    "sparse": frozenset(
+        {"preset", "evaluations", "iterations", "gradient_norm", "decrease", "seed"}
+        | {"learning_rate", "shards", "measure_every", "initial"}
+    ),
+}
+"""Settings of each command that no piece's seconds depend on."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Seconds at some numbers, ascending, of ranks or rows; a power law between them.
+
+    Beyond the last they fall as the number grows: more ranks have less each.
+    """
+
+    at: tuple[float, ...]
+    seconds: tuple[float, ...]
+
+    def __call__(self, number: float) -> float:
+        """Return the seconds at a number."""
+        if number <= self.at[0]:
+            return self.seconds[0]
+        points = zip(self.at, self.seconds, strict=True)
+        for (a, low), (b, high) in pairwise(points):
+            if number <= b:
+                part = math.log(number / a) / math.log(b / a)
+                return float(low ** (1 - part) * high**part)
+        return self.seconds[-1] * self.at[-1] / number
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Pieces of a training, and the machine on which they were timed.
+
+    Attributes
+    ----------
+    command, data, settings
+        What trains, on which data set, and how.
+    cores : int
+        Of the machine.
+    crowding : float
+        How many times as long work takes when all cores are at it.
+    memory, disk : float
+        Bytes a second copied, and written.
+    spread : float
+        Relative deviation between rounds.
+    base_bytes : int
+        Of a process that has no rows and no weights yet.
+    numbers, curves : dict
+        Seconds by the name of a piece; see :mod:`mpilayer.plan.measure`.
+    """
+
+    command: str
+    data: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    cores: int
+    crowding: float
+    memory: float
+    disk: float
+    spread: float
+    base_bytes: int
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+
+    def slower(self, busy: int) -> float:
+        """Return how many times as long work takes where so many ranks are at it."""
+        part = (min(busy, self.cores) - 1) / max(1, self.cores - 1)
+        return 1 + (self.crowding - 1) * max(0.0, part)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``from_json`` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Return what ``to_json`` gave; ValueError, TypeError or KeyError if not."""
+        values = {name: content[name] for name in cls.__dataclass_fields__}
+        curves = {
+            str(name): Curve(_positive(own["at"]), _positive(own["seconds"]))
+            for name, own in values.pop("curves").items()
+        }
+        if any(len(c.at) != len(c.seconds) or not c.at for c in curves.values()):
+            raise ValueError("a curve needs as many seconds as numbers")
+        numbers = {str(name): float(n) for name, n in values.pop("numbers").items()}
+        speeds = ("crowding", "memory", "disk")
+        values |= {n: _positive([values[n]])[0] for n in speeds}
+        values |= {n: int(values[n]) for n in ("cores", "base_bytes")}
+        values["spread"] = float(values["spread"])
+        return cls(**values, numbers=numbers, curves=curves)
+
+
+def identity(facts: Facts) -> dict[str, Any]:
+    """Return what must be the same data set for measurements to hold."""
+    return {
+        "name": facts.data_name,
+        "digest": facts.data_digest,
+        "n_train": facts.n_train,
+        "n_validation": facts.n_validation,
+        "n_visible": facts.n_visible,
+    }
+
+
+def read_measured(path: Path, command: str, config: Any, facts: Facts) -> Measured:
+    """Return what ``plan --json`` has written, if it is for this training.
+
+    ConfigError: it is none, of another command, data set, or other settings.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["kind"] != KIND or content["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"kind {content['kind']!r} of another version")
+        found = Measured.from_json(content["measured"])
+    except OSError as error:
+        raise _no_plan(path, str(error.strerror)) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _no_plan(path, f"{type(error).__name__}: {error}") from error
+    again = f"Measure again, without --measured {path}."
+    if found.command != command:
+        raise ConfigError(
+            f"--measured must be of {command}; {path} is of {found.command}. {again}"
+        )
+    data = identity(facts)
+    if changed := [key for key in data if found.data.get(key) != data[key]]:
+        was, now = found.data.get(changed[-1]), data[changed[-1]]
+        raise ConfigError(
+            f"--measured must be of this data set; {path} is of one with "
+            f"{changed[-1]} {str(was)[:12]}, found {str(now)[:12]}. {again}"
+        )
+    values = as_values(config)
+    bound = [name for name in options_of(type(config)) if name not in _FREE[command]]
+    if changed := [key for key in bound if found.settings.get(key) != values[key]]:
+        told = [f"{k} {found.settings.get(k)}, now {values[k]}" for k in changed]
+        raise ConfigError(
+            f"--measured must be of these settings; {path} was measured with "
+            f"{few(told, 3)}. {again}"
+        )
+    return found
+
+
+def _positive(values: Any) -> tuple[float, ...]:
+    numbers = tuple(map(float, values))
+    if not all(0 < n < math.inf for n in numbers):
+        raise ValueError(f"seconds and speeds must be positive; found {numbers}")
+    return numbers
+
+
+def _no_plan(path: Path, found: str) -> ConfigError:
+    return ConfigError(
+        f"--measured must be what 'mpilayer plan --json' prints; {path}: {found}. "
+        "Leave it out to measure now."
+    )
