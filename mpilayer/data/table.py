@@ -172,7 +172,7 @@ def spooled(array: AnyArray, folder: Path) -> FileRows:
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         rows = FileRows(file, array.dtype, array.shape, 0)
         # Unlike tofile, this tells why it fails.
-        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         file.flush()
     except OSError as error:
         raise FileError.of(
