@@ -133,7 +133,9 @@ class Scratch:
     def check_room(self, n_bytes: int) -> None:
         """Check that there is room on the disk; else a ``DataError``."""
         there = next(p for p in self._folder.absolute().parents if p.exists())
-        left = shutil.disk_usage(there).free
+        # What a killed launch has left there goes first.
+        old = sum(path.stat().st_size for path in self._folder.glob("*"))
+        left = shutil.disk_usage(there).free + old
         if n_bytes > left:
             raise DataError(
                 f"{there} must have room for what layers pass on; that is "

@@ -234,6 +234,7 @@ WRONG = [
     ("a.h5 a.npy --dataset x", "--dataset names a column or array; a.npy holds one"),
     ("a.h5 --stored-offset 3", "--stored-offset needs --stored-scale; got 3 alone"),
     ("a.h5 --stored-scale 1e-20", "found 1e-20 and 0.0. Change --stored-scale."),
+    ("a.h5 bare.h5 ./a.h5", "each SOURCE must be another one; a.h5 and a.h5 are"),
     ("bare.h5 a.h5 -o a.h5 --replace", "another file than SOURCE; got a.h5 for both"),
 ]
 
