@@ -6,10 +6,11 @@
 
 The first compares an epoch of one layer on one rank with that of all ranks, in turn.
 The second asks how many more ranks than cores would help: a rank's own work in a team
-of any size is measured by doing it alone (``Ghost``), barriers cost what they did here,
-teams are placed as ``pretrain`` places them. It is simulated: cores that share memory
-are not modelled. The third compares an epoch on rows in memory, which passes on what it
-computes, with one on rows that stay in the data set: 784 x 1000, and outputs in a file.
+of any size is measured by doing it alone, as ``mpilayer plan`` does, barriers cost what
+they did here, teams are placed as ``pretrain`` places them. It is simulated: cores that
+share memory are not modelled. The third compares an epoch on rows in memory, which
+passes on what it computes, with one on rows that stay in the data set: 784 x 1000, and
+outputs in a file.
 """
 
 import argparse
@@ -32,10 +33,10 @@ from mpilayer.data.far import DataRows
 from mpilayer.far import Scratch
 from mpilayer.memory import size_of
 from mpilayer.models.base import LayerShape
-from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.parallel.start import start
 from mpilayer.parallel.team import ALONE, Team
 from mpilayer.placement import place_teams
+from mpilayer.plan.layers import layer_work
 from mpilayer.rng import stream
 from mpilayer.train.layer import LayerState, most_slices
 from mpilayer.train.pools import Pool
@@ -50,17 +51,6 @@ _STEPS = 60
 # Seconds of one barrier of two ranks on one host, by --measure; of more, its logarithm
 # times as many.
 _BARRIER = 15e-6
-
-
-class Ghost(Team):
-    """The head of a team whose other ranks are not there: its own work, and no more."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(SerialCommunicator())
-        self.size = size
-
-    def barrier(self) -> None:
-        """Wait for nobody."""
 
 
 def data(team: Team, n_visible: int) -> Array32:
@@ -126,11 +116,10 @@ def show(shape: tuple[int, int], n_ranks: int, seconds: dict[str, list[float]]) 
 
 def own_work(shape: tuple[int, int], size: int) -> float:
     """Return the seconds that a step takes each rank of a team, without waiting."""
-    ghost = Ghost(size)
-    n_slices = min(size, most_slices(shape[1]))
-    state, rows = layer(ghost, shape, n_slices), data(ghost, shape[0])
-    step_seconds(state, rows)
-    return min(step_seconds(state, rows) for _ in range(5))
+    rows = data(ALONE, shape[0])
+    _, timed = layer_work(PretrainConfig(), LayerShape(*shape), 0, size, rows)
+    timed(_STEPS)
+    return min(timed(_STEPS) for _ in range(5)) / _STEPS
 
 
 def simulate(stacks: Sequence[str]) -> None:

@@ -256,13 +256,15 @@ def _limits(given: argparse.Namespace, command: str, scaling: bool) -> dict[str,
         )
     what = "sparse" if command == "compare" else command
     question = Question(what, config, data, ranks=tuple(ranks), hosts=hosts)
-    show.say("measuring on this machine ...")
     # A comparison is two runs, one after the other.
-    limits = {command: limit_of(seconds_of(question) * (1 + (command == "compare")))}
+    limits = {
+        command: limit_of(seconds_of(question, show.say) * (1 + (command == "compare")))
+    }
     if "finetune" in given.then:
         follower = config_from(_alone(given), FinetuneConfig, "finetune")
         more = replace(question, command="finetune", config=follower)
-        limits["finetune"] = limit_of(seconds_of(replace(more, layers=config.layers)))
+        more = replace(more, layers=config.layers)
+        limits["finetune"] = limit_of(seconds_of(more, show.say))
     limits["evaluate"] = limit_of(_EVALUATING)
     told = (f"{name} {limits[name]}" for name in (command, *given.then))
     show.say(f"limits of time: {', '.join(told)}")

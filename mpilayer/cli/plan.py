@@ -52,9 +52,7 @@ def run(args: argparse.Namespace) -> None:
     names = ["ranks", "hosts", "cluster", "links", "measured"]
     names += ["layers"] if args.name == "finetune" else []
     asked = {name: getattr(given, name) for name in names}
-    if given.measured is None:
-        show.say("measuring on this machine ...")
-    found = look_ahead(Question(args.name, config, given.data, **asked))
+    found = look_ahead(Question(args.name, config, given.data, **asked), show.say)
     if given.json:
         print(json.dumps(found.to_json()))
     else:
@@ -73,7 +71,12 @@ def _configure(parser: argparse.ArgumentParser, command: str) -> None:
     else:
         add(parser, "data")
     several: dict[str, Any] = {"type": numbers, "metavar": "N[,N...]", "default": ()}
-    add(group, "--ranks", "how many ranks (default: 1, 2, 4 and so on)", **several)
+    add(
+        group,
+        "--ranks",
+        "how many ranks (default: 1, 2, 4 and so on, to the cores here)",
+        **several,
+    )
     add(group, "--hosts", "on how many hosts (default: 1)", type=int, default=1)
     presets = {"metavar": "PRESET", "default": ""}
     add(group, "--cluster", f"network of the hosts: {', '.join(PRESETS)}", **presets)

@@ -222,13 +222,6 @@ class FinetuneConfig(Settings):
     warm_up: int = option(
         0, "first epochs, in which the learning rate rises from 0 linearly", least=0
     )
-    average: float = option(
-        0.0,
-        "factor F, such as 0.999, of a ← F a + (1 − F) w after each step: the model is "
-        "this average of the weights w; 0: the weights themselves",
-        least=0,
-        below=1,
-    )
     augment: str = option(
         "none",
         "shift:N: move images by up to N pixels each way, anew in each minibatch; "

@@ -67,7 +67,7 @@ _FINETUNING = Fields(
         name: f"finetune_{name}"
         for name in (
             *("epochs", "learning_rate", "learning_rate_decay", "loss"),
-            *("learning_rate_schedule", "warm_up", "average"),
+            *("learning_rate_schedule", "warm_up"),
             *("weight_decay", "minibatch"),
         )
     },

@@ -123,8 +123,7 @@ class Adam(Optimizer):
         # ε is compared with the corrected second moment, as in the paper's text.
         epsilon = np.float32(self.epsilon * correction)
         b1, b2 = np.float32(self.beta1), np.float32(self.beta2)
-        moments = (self.state["first_moment"], self.state["second_moment"])
-        for p, g, m, v in _blocks(parameters, gradient, where, *moments):
+        for p, g, m, v in _blocks(parameters, gradient, where, *self.state.values()):
             scratch = self._scratch[: len(g)]
             np.multiply(g, 1 - b1, out=scratch)  # m ← β₁ m + (1 − β₁) g
             m *= b1
@@ -140,61 +139,21 @@ class Adam(Optimizer):
             p -= scratch
 
 
-class Averaged(Optimizer):
-    """Another optimizer, with the exponential average of the parameters it finds.
-
-    a ← F a + (1 − F) p after every step; Polyak and Juditsky 1992 have the mean of all.
-    In step t F is t / (10 + t) at most: the first parameters are soon forgotten.
-    """
-
-    def __init__(self, optimizer: Optimizer, factor: float, size: int) -> None:
-        super().__init__(optimizer.scale)
-        self._optimizer, self._factor = optimizer, factor
-        self.state = optimizer.state  # one for both: its vectors may be moved
-        self.state["average"] = np.zeros(size, np.float32)
-
-    def set_rate(self, learning_rate: float) -> None:
-        """Change the learning rate."""
-        self._optimizer.set_rate(learning_rate)
-        self.scale = self._optimizer.scale
-
-    def start_step(self) -> None:
-        """Note that a new minibatch begins."""
-        super().start_step()
-        self._optimizer.steps = self.steps
-
-    def update(self, parameters: Array32, gradient: Array32, where: slice) -> None:
-        """Change a part of the parameters, and of the average."""
-        self._optimizer.update(parameters, gradient, where)
-        factor = min(self._factor, self.steps / (10 + self.steps))
-        average = self.state["average"]
-        for p, g, a in _blocks(parameters, gradient, where, average):
-            np.subtract(p, a, out=g)
-            g *= np.float32(1 - factor)
-            a += g
-
-
 DEFAULT_RATES: Mapping[str, float] = {"sgd": 0.001, "momentum": 0.0002, "adam": 0.001}
 """Names of the fine-tuning optimizers, and their usual learning rates."""
 
 
-def make_optimizer(
-    name: str, size: int, learning_rate: float, average: float = 0.0
-) -> Optimizer:
+def make_optimizer(name: str, size: int, learning_rate: float) -> Optimizer:
     """Return a fine-tuning optimizer for ``size`` parameters.
 
     ``sgd`` is plain descent on the summed gradient (Santara et al. 2016 §4),
-    ``momentum`` the same with momentum 0.9, ``adam`` Adam. With a factor ``average``
-    its state has an average of the parameters, which should begin as they do.
+    ``momentum`` the same with momentum 0.9, ``adam`` Adam.
 
     Raises
     ------
     ConfigError
         There is no such optimizer.
     """
-    if average:
-        own = make_optimizer(name, size, learning_rate)
-        return Averaged(own, average, size)
     if name == "sgd":
         return PlainDescent(learning_rate)
     if name == "momentum":

@@ -1,7 +1,7 @@
 """From a command, its settings and a data set to what it will take."""
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,12 @@ from mpilayer.train.layer import check_layer, layer_shapes
 from mpilayer.train.plans import table_of
 
 COMMANDS = ("pretrain", "finetune", "sparse")
+#
 MOST_RANKS = 100_000
 """More of them, or hosts, would take long to look at."""
+#
+_RANKS_OF_A_HOST = 8  # of a cluster, if nobody says how many
+#
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Question:
     layers : tuple of int
         Units of the stack to fine-tune, if there is no run.
     ranks : tuple of int
-        Numbers of them; none: 1, 2, 4 and so on.
+        Numbers of them; none: 1, 2, 4 and so on, to the cores here or of a cluster.
     """
 
     command: str
@@ -57,23 +61,25 @@ class Question:
     measured: Path | None = None
 
 
-def look_ahead(asked: Question) -> Outlook:
-    """Answer it. Local; measures for some seconds if nothing measured is given."""
+def look_ahead(asked: Question, say: Callable[[str], object]) -> Outlook:
+    """Answer it. Local; if nothing measured is given, says that it measures now."""
     links_of(asked.cluster, asked.links, 1.0)  # complains now
     data, shapes, facts = _known(asked)
     place(SerialCommunicator(), 1)
-    ranks = asked.ranks
+    ranks, usual = asked.ranks, len(environment.cores())
+    if asked.cluster or asked.links or asked.hosts > 1:
+        usual = asked.hosts * max(usual, _RANKS_OF_A_HOST)
     if asked.measured is not None:
         measured = read_measured(asked.measured, asked.command, asked.config, facts)
     else:
-        most = max(ranks, default=max(len(environment.cores()), 8))
+        say("measuring on this machine ...")
+        most = max(ranks, default=usual)
         crowd = -(-most // asked.hosts)
         measured = _measure(asked, facts, data, shapes, min(crowd, 512))
     links = links_of(asked.cluster, asked.links, measured.memory)
     model = _model(asked, measured, links, shapes, data)
     if not ranks:
-        useful = min(model.useful(), max(measured.cores, 8)) * asked.hosts
-        useful = min(useful, MOST_RANKS)
+        useful = min(model.useful() * asked.hosts, usual, MOST_RANKS)
         ranks = tuple(2**i for i in range(useful.bit_length()))
     try:
         return outlook(model, ranks, asked.hosts)
@@ -83,12 +89,12 @@ def look_ahead(asked: Question) -> Outlook:
         raise no_plan(asked.measured, f"no piece {error}") from error
 
 
-def seconds_of(asked: Question) -> float:
+def seconds_of(asked: Question, say: Callable[[str], object]) -> float:
     """Return the seconds that its runs take at most, one after the other.
 
     ConfigError: some of the ranks are refused.
     """
-    found = look_ahead(asked)
+    found = look_ahead(asked, say)
     for why in found.refused.values():
         raise ConfigError(why)
     return sum(f.high for f in found.forecasts if not f.option)

@@ -10,8 +10,9 @@ from mpilayer.plan.links import GUESS, Links
 from mpilayer.plan.measured import FORMAT_VERSION, KIND, Measured
 from mpilayer.words import count
 
-# Seconds of a barrier of two ranks of a host; of more, its logarithm times as many.
-_BARRIER = 12e-6
+# Seconds of a barrier of two ranks of a host, as benchmarks.teams has it; of more, its
+# logarithm times as many.
+_BARRIER = 15e-6
 # How far a prediction may be off besides what measurements vary by: for as many ranks
 # as there are cores here, and for others.
 _HERE, _ELSEWHERE = 0.08, 0.25

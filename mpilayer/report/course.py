@@ -23,6 +23,7 @@ _ERRORS = {
     "cost": "cost",
 }
 _LEAST_GAP = 1e-6
+_LATEST = 1e11  # seconds since 1970: the year 5138
 
 
 class Lane(NamedTuple):
@@ -204,4 +205,4 @@ def _whole(
 def _began(line: Mapping[str, Any]) -> float:
     """Return by what the launch of a line is known."""
     began = number(line.get("began"))
-    return began if math.isfinite(began) else 0.0
+    return began if 0 <= began < _LATEST else 0.0

@@ -131,7 +131,7 @@ def _shared(parts: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
 
 def _finetuning(run: Run, step: str) -> list[str]:
     config = run.section(step)
-    more = ("warm_up", "average", "input_dropout", "dropout", "weight_decay")
+    more = ("warm_up", "input_dropout", "dropout", "weight_decay")
     schedule = config.get("learning_rate_schedule", "constant")
     augment = config.get("augment", "none")
     return [

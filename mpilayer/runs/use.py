@@ -65,12 +65,7 @@ def write_rows(
         Whose encoder, or who predicts, see ``TASKS``; by default what was trained last.
     """
     directory = RunDirectory.open(run)
-    ending = files.check_output(out, OUTPUT_ENDINGS, replace)
-    if out.exists() and data.exists() and out.samefile(data):
-        raise ConfigError(
-            f"-o must not name the data themselves; got {out} for both. Choose another "
-            "name."
-        )
+    ending = _check_output(out, data, replace)
     kind, model, make = _maker(directory, what, task)
     # Of what predicts; else labels are those of the data.
     classes = model.classes if what == "predictions" else None
@@ -100,6 +95,17 @@ def write_rows(
             preparation=preparation,
         )
     return {name: len(content) for name, content in splits.items()}, kind
+
+
+def _check_output(out: Path, data: Path, replace: bool) -> str:
+    """Return the ending of what is to be written, which must not be the data."""
+    ending = files.check_output(out, OUTPUT_ENDINGS, replace)
+    if out.exists() and data.exists() and out.samefile(data):
+        raise ConfigError(
+            f"-o must not name the data themselves; got {out} for both. Choose another "
+            "name."
+        )
+    return ending
 
 
 def _maker(

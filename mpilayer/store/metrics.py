@@ -29,6 +29,8 @@ _LINES = {
     "sparse": (("evaluation", "iteration"), _EVALUATION, ("cost",)),
     "stack": ((), ("seconds",), ("validation_error",)),
 }
+# Perhaps of each rank: which or where it is, and so many seconds.
+_RANKS = (("team", int, 2), ("ranks", str, 3))
 # More than any run has, and no trouble for those that compute with them.
 _MOST_COUNT, _MOST = 10**9, 1e200
 
@@ -141,7 +143,21 @@ class MetricsReader:
                 line.get(key, "") is None or _is_number(line.get(key), -_MOST, _MOST)
                 for key in measures
             )
+            and all(
+                _is_list(line.get(key, []), kind, n_seconds)
+                for key, kind, n_seconds in _RANKS
+            )
         )
+
+
+def _is_list(value: Any, kind: type, n_seconds: int) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, list)
+        and len(one) == 1 + n_seconds
+        and type(one[0]) is kind
+        and all(_is_number(seconds, 0, _MOST) for seconds in one[1:])
+        for one in value
+    )
 
 
 def _is_number(value: Any, least: float, most: float, *kinds: type) -> bool:

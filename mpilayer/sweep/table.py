@@ -247,6 +247,13 @@ def digits(value: float | None, n: int = _MOST_DIGITS) -> str:
     return short(value, f"#.{n}g").rstrip(".")
 
 
+def decimals(value: float, error: float) -> str:
+    """Return a number with as many decimals as show two digits of its error."""
+    known = math.isfinite(error) and error > 0
+    places = max(1 - math.floor(math.log10(error)), 0) if known else 0
+    return f"{value:.{min(places, 12)}f}".replace("-", "\N{MINUS SIGN}")
+
+
 def runs_in_words(table: Table) -> InWords:
     """Return all runs, the best first."""
     rows = [
@@ -265,8 +272,10 @@ def settings_in_words(table: Table) -> InWords:
         means = []
         for found in (one[split] for split in table.splits):
             error = found["standard_error"]
-            known = "" if error is None else f" ± {digits(error, 3)}"
-            means.append(f"{digits(found['mean'])}{known}")
+            mean = digits(found["mean"])
+            if error:
+                mean, error = (decimals(v, error) for v in (found["mean"], error))
+            means.append(mean if error is None else f"{mean} ± {error or 0}")
         rows.append([one["setting"] or "all", done, *means])
     return ["setting", "complete", *table.splits], rows
 
@@ -278,7 +287,10 @@ def differences_in_words(table: Table) -> InWords:
     for pair in table.pairs:
         cells = [f"{pair['setting']} − {pair['minus']}", str(pair[table.by]["pairs"])]
         for found in (pair[split] for split in splits):
-            ends = " to ".join(digits(end, 3) for end in found["interval"] or ())
-            cells.append(f"{digits(found['mean'], 3)}: {ends or 'unknown'}")
+            low, high = found["interval"] or (math.nan, math.nan)
+            known = [decimals(v, high - low) for v in (found["mean"], low, high)]
+            mean = digits(found["mean"], 3) if math.isnan(low) else known[0]
+            ends = "unknown" if math.isnan(low) else " to ".join(known[1:])
+            cells.append(f"{mean}: {ends}")
         rows.append(cells)
     return ["difference", "pairs", *splits], rows

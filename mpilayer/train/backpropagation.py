@@ -100,7 +100,7 @@ def shared_bytes(stack: Stack, config: FinetuneConfig, groups: RowGroups) -> int
     """Return how much memory a team of several ranks shares. Local."""
     team, batch = Sketch(groups.team.size), groups.of_team(config.minibatch)
     n = batch.stop - batch.start
-    n_states = len(make_optimizer(config.optimizer, 1, 1.0, config.average).state)
+    n_states = len(make_optimizer(config.optimizer, 1, 1.0).state)
     shapes = shared_shapes(stack, pairs_of(stack.steps, config.slices or 1), n)
     for shape in [stack.parameters.vector.shape] * (2 + n_states) + [*shapes.values()]:
         team.array(shape)

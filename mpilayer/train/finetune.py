@@ -6,7 +6,6 @@ See :mod:`mpilayer.train.backpropagation` for how they share a minibatch, and
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -96,8 +95,6 @@ class FinetuneState:
         self.optimizer = self.new_optimizer(stack.parameters.vector.size)
         self.best_error = float("inf")
         self.best_epoch = 0
-        if config.average:
-            self.model[:] = stack.parameters.vector
         self.best: Array32 = stack.parameters.vector.copy()
         self.last: Array32 | None = None
         if self._team.size > 1:
@@ -184,24 +181,7 @@ class FinetuneState:
 
     def new_optimizer(self, size: int) -> Optimizer:
         """Return the configured optimizer for so many parameters."""
-        config = self.config
-        name, average = config.optimizer, config.average
-        return make_optimizer(name, size, self.learning_rate, average)
-
-    @property
-    def model(self) -> Array32:
-        """The parameters that count: the average, if there is one."""
-        return self.optimizer.state.get("average", self.stack.parameters.vector)
-
-    @contextmanager
-    def as_model(self) -> Iterator[None]:
-        """Let the stack be the model, to be measured. Local."""
-        trained = self.stack.parameters.vector
-        self.stack.move(self.model)
-        try:
-            yield
-        finally:
-            self.stack.move(trained)
+        return make_optimizer(self.config.optimizer, size, self.learning_rate)
 
     def leave(self) -> None:
         """Take all out of shared memory, which may be given back then. Collective."""
@@ -231,7 +211,7 @@ class FinetuneState:
             self.best_error = min(self.best_error, validation_error)
             self.best_epoch = self.epoch
             if self._team.is_head:
-                self.best[:] = self.model
+                self.best[:] = self.stack.parameters.vector
             self._team.barrier()
 
     def end(self) -> None:
@@ -286,8 +266,7 @@ def finetune(
     groups : RowGroups
         All ranks.
     targets : pair of ndarray (n_samples, n_out), optional
-        What should come out of ``train`` and ``validation``; the rows themselves by
-        default. *Local.*
+        What should come out of both; the rows themselves by default. *Local.*
 
     Raises
     ------
@@ -300,11 +279,7 @@ def finetune(
     new, n_slices = state.new_optimizer, config.slices or 1
     own = OwnSlices(stack, state.optimizer, new, groups, n_slices)
     training = Backpropagation(stack, own, groups, state.loss, config.minibatch)
-
-    def measure() -> float:
-        with state.as_model():
-            return _error(stack, validation, measured, groups.comm)
-
+    measure = partial(_error, stack, validation, measured, groups.comm)
     own.take()
     if state.epoch == 0:
         state.note(measure())

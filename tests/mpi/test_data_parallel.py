@@ -31,7 +31,7 @@ FULL = {"dropout": 0.3, "input_dropout": 0.1, "weight_decay": 0.01}
 FULL |= {"learning_rate_decay": 0.8}
 # The columns are images of 3 x 4 pixels.
 COURSE = {"learning_rate_decay": 1.0, "learning_rate_schedule": "cosine", "warm_up": 1}
-COURSE |= {"average": 0.9, "augment": "shift:1:3x4"}
+COURSE |= {"augment": "shift:1:3x4"}
 TASKS = {"autoencode": {}, "classify": FULL, "regress": FULL}
 RATES = {"sgd": 0.001, "momentum": 0.0002, "adam": 0.002}
 
@@ -262,15 +262,13 @@ def test_errors_are_the_same_to_the_bit_on_any_number_of_ranks(world, shape):
 
 
 @pytest.mark.parametrize("optimizer", RATES)
-@pytest.mark.parametrize("average", [0.0, 0.9])
 @pytest.mark.parametrize("task", ["autoencode", "classify"])
-def test_what_a_team_shares_is_known_before(world, task, average, optimizer):
+def test_what_a_team_shares_is_known_before(world, task, optimizer):
     taken, groups = [], of_one_host(world)
     allocate = groups.team._memory.allocate
     groups.team._memory.allocate = lambda n: taken.append(n) or allocate(n)
-    settings = {"optimizer": optimizer, "average": average}
-    config = FinetuneConfig(minibatch=20, task=task, slices=5, **settings)
+    config = FinetuneConfig(minibatch=20, task=task, slices=5, optimizer=optimizer)
     expected = shared_bytes(new_stack(task), config, groups)
-    tuned(groups, task, **settings)
+    tuned(groups, task, optimizer=optimizer)
     with together(world):
         assert 0 <= expected - sum(taken) < 2**15 * len(taken)

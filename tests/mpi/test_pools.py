@@ -1,6 +1,9 @@
 """Rows in files: the bits of one rank on several, also stopped, and by any clock."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
@@ -35,9 +38,10 @@ HELD = 256 + 2 * 64 * 4 * (195 + 130)
 
 
 @pytest.fixture
-def far(world, tmp_path):
+def far(world):
     """Give the options of one rank, and of all: each in a folder of its own."""
-    folder = world.broadcast(tmp_path)
+    # pytest's folder is each rank's, and all ranks would tidy up there at once.
+    folder = world.on_root(lambda: Path(mkdtemp()))
     stored = toys.Far(pixels(81, 65), 1 / 255)
     given = []
     for name in ("alone", "all"):
@@ -45,7 +49,9 @@ def far(world, tmp_path):
         world.on_root(scratch.make)
         data = Rows(stored, ROWS.sample, ROWS.validation)
         given.append({**SETTINGS, "rows": data, "scratch": scratch})
-    return given
+    yield given
+    world.barrier()
+    world.on_root(lambda: shutil.rmtree(folder))
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,6 @@ from mpilayer.errors import ConfigError
             "decay must be 1 where .* is cosine; got 0.9. Leave one of the two out",
         ),
         (FinetuneConfig, {"warm_up": 20}, "less than the epochs, 20; got 20"),
-        (FinetuneConfig, {"average": 1.0}, "average must be less than 1; got 1.0"),
         *(
             (FinetuneConfig, {"augment": text}, "shift:N or shift:N:HxW .* got '")
             for text in ("shift", "shift:0", "shift:-1", "shift:1:28", "crop:1", "")

@@ -138,10 +138,7 @@ def test_a_layer_is_the_first_of_a_stack(name):
         (greedy, {}),
         (greedy, {"dropout": 0.2, "input_dropout": 0.1, "weight_decay": 0.01}),
         (greedy, {"learning_rate_decay": 0.5}),
-        (
-            greedy,
-            {"learning_rate_schedule": "cosine", "warm_up": 1, "average": 0.9},
-        ),
+        (greedy, {"learning_rate_schedule": "cosine", "warm_up": 1}),
     ],
 )
 def test_a_stack_is_trained_as_the_command_does(schedule, more):

@@ -7,7 +7,6 @@ from mpilayer.errors import ConfigError
 from mpilayer.optim.minibatch import (
     DEFAULT_RATES,
     Adam,
-    Averaged,
     Momentum,
     PlainDescent,
     make_optimizer,
@@ -22,10 +21,6 @@ MAKERS = {
     "plain": lambda: PlainDescent(0.1),
     "momentum": lambda: Momentum(SIZE, 0.1, 0.9),
     "adam": lambda: Adam(SIZE, 0.01),
-}
-MAKERS |= {
-    f"averaged {name}": lambda make=make: Averaged(make(), 0.3, SIZE)
-    for name, make in list(MAKERS.items())
 }
 
 
@@ -79,31 +74,6 @@ def test_adam():
     np.testing.assert_allclose(optimizer.state["first_moment"], m, atol=1e-6)
     np.testing.assert_allclose(optimizer.state["second_moment"], v, rtol=1e-5)
     assert (optimizer.scale, optimizer.steps) == (1.0, STEPS)
-
-
-@pytest.mark.parametrize("rate", [0.01, 0.05])
-@pytest.mark.parametrize("name", DEFAULT_RATES)
-def test_the_average(name, rate):
-    """Of what the optimizer finds without it; the factor is 1/11, 2/12 first."""
-    plain, averaged = (
-        make_optimizer(name, SIZE, 1.0),
-        make_optimizer(name, SIZE, 1.0, average=0.26),
-    )
-    trained, found = START.copy(), START.copy()
-    averaged.state["average"][:] = START
-    expected = START.astype(float)
-    for factor, gradient in zip(
-        [1 / 11, 2 / 12, 3 / 13, 0.26, 0.26], GRADIENTS, strict=True
-    ):
-        for optimizer, where in ((plain, trained), (averaged, found)):
-            optimizer.set_rate(rate)
-            optimizer.start_step()
-            own = gradient * np.float32(optimizer.scale)
-            optimizer.update(where, own, slice(0, SIZE))
-        expected = factor * expected + (1 - factor) * trained
-    np.testing.assert_array_equal(found, trained)
-    np.testing.assert_allclose(averaged.state["average"], expected, atol=1e-6)
-    assert set(averaged.state) == {*plain.state, "average"}
 
 
 @pytest.mark.parametrize("name", MAKERS)

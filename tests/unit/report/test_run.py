@@ -165,9 +165,9 @@ def test_common_settings_of_fine_tuning_are_said_once(tmp_path):
     found = collect([deep_run(tmp_path / name, tuning=how) for name, how in paths])
     own = "a: minibatch 50; b: minibatch 70"
     assert words.finetunings(found) == f"All: adam, rate –, ranks unknown; {own}"
-    more = {"learning_rate_schedule": "cosine", "warm_up": 2, "average": 0.999}
+    more = {"learning_rate_schedule": "cosine", "warm_up": 2}
     path = deep_run(tmp_path / "c", tuning={**tunings[0], "augment": "shift:1", **more})
-    said = "cosine rate, minibatch 50, shift:1, warm up 2, average 0.999"
+    said = "cosine rate, minibatch 50, shift:1, warm up 2"
     assert f"rate –, {said}, ranks unknown" in words.finetunings(collect([path]))
 
 

@@ -190,9 +190,10 @@ def test_a_run_broken_off_in_a_line(tmp_path):
     (found,) = collect([run], models=False)
     assert [remark for remark in found.remarks if "1 of its lines" in remark]
     assert len(traced(run).threads["rank 1, layer 2"]) == 3
-    strange = json.loads(second) | {"host": 7, "rank": None, "began": "x", "team": 3}
-    path.write_text(json.dumps(strange) + "\n")
-    assert traced(run).processes["host 7"] == ["layer 2"]
+    for began in ("x", -1.0, 1e30):
+        strange = json.loads(second) | {"host": 7, "rank": None, "began": began}
+        path.write_text(json.dumps(strange) + "\n")
+        assert traced(run).processes["host 7"] == ["layer 2"]
 
 
 @pytest.mark.parametrize("metrics", [{}, {"layer_1": []}])

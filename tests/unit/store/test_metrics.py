@@ -79,6 +79,8 @@ TORN = [
         for key, value in (
             *(("epoch", 2.5), ("epoch", -1), ("validation_error", "low")),
             *(("training", None), ("training", [1.0]), ("started", True)),
+            *(("team", 3), ("team", [[0, 1.0]]), ("team", [["a", 1.0, 1.0]])),
+            *(("ranks", [["a", 1.0, 1.0]]), ("ranks", [["a", 1.0, 1.0, -1.0]])),
         )
     ),
     b'{"epoch": ' + b"9" * 5000 + b"}",

@@ -72,17 +72,17 @@ def test_a_table_has_all_runs_and_their_means(sweep):
     assert [float(row["test"]) for row in rows if row["test"]] == [e + 1 for e in found]
 
 
-def test_words_have_all_digits_that_count(sweep):
+def test_words_have_the_digits_that_count(sweep):
     table = table_of(sweep)
     _, rows = settings_in_words(table)
     first, second = "2 of 3, 1 diverged", "3 of 3"
     assert rows[:2] == [
-        ["epochs=2", first, "3.250 ± 0.250", "4.250 ± 0.250"],
-        ["epochs=1", second, "6.000 ± 1.53", "7.000 ± 1.53"],
+        ["epochs=2", first, "3.25 ± 0.25", "4.25 ± 0.25"],
+        ["epochs=1", second, "6.0 ± 1.5", "7.0 ± 1.5"],
     ]
     _, ((name, pairs, *cells),) = differences_in_words(table)
     assert (name, pairs) == ("epochs=1 − epochs=2", "2")
-    assert cells == ["1.25: -1.93 to 4.43"] * 2
+    assert cells == ["1.2: −1.9 to 4.4"] * 2
 
 
 def test_the_interval_is_that_of_a_paired_t_test():
@@ -108,9 +108,9 @@ def test_a_page_has_a_strip_of_each_setting(sweep):
     text = out.read_text()
     for word in (
         "epochs=3",
-        "3.250 ± 0.250",
+        "3.25 ± 0.25",
         "strips-test",
-        "-1.93 to 4.43",
+        "−1.9 to 4.4",
         "[sweep]",
     ):
         assert word in text

@@ -23,7 +23,7 @@ OPTIMIZERS = {"sgd": 0.01, "momentum": 0.002, "adam": 0.01}
 TRAIN, VALIDATION = rows(210), rows(90, seed=1)
 FULL = {"dropout": 0.3, "input_dropout": 0.1, "weight_decay": 0.01}
 FULL |= {"learning_rate_decay": 0.7}
-COURSE = {"learning_rate_schedule": "cosine", "warm_up": 2, "average": 0.9}
+COURSE = {"learning_rate_schedule": "cosine", "warm_up": 2}
 COURSE |= {"augment": "shift:1:3x4", "dropout": 0.1}
 
 
@@ -175,7 +175,7 @@ def test_divergence_is_never_best():
 
 
 class Watched(FinetuneState):
-    """A state that keeps decay, scale and weights of every step."""
+    """A state that keeps decay and scale of every step."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -184,38 +184,8 @@ class Watched(FinetuneState):
     def step(self, training, now, meanwhile):
         """Descend on a minibatch."""
         super().step(training, now, meanwhile)
-        own, vector = training._own, self.stack.parameters.vector
-        self.found.append((own.decay, own.optimizer.scale, vector.copy()))
-
-
-@pytest.mark.parametrize("validation", [VALIDATION, VALIDATION[:0]])
-@pytest.mark.parametrize(("optimizer", "rate"), OPTIMIZERS.items())
-def test_the_average_is_the_model(optimizer, rate, validation):
-    """That of the weights which training without it goes through."""
-    settings = {"optimizer": optimizer, "learning_rate": rate, "epochs": 3}
-    plain, state = make(kind=Watched, **settings), make(**settings, average=0.8)
-    expected = plain.stack.parameters.vector.astype(float)
-    averages, errors = [], []
-    run(plain, validation)
-    for step, (*_, vector) in enumerate(plain.found, start=1):
-        factor = min(0.8, step / (10 + step))
-        expected = factor * expected + (1 - factor) * vector
-        if step % 11 == 0:
-            other = make(**settings)
-            other.stack.parameters.vector[:] = expected
-            averages.append(expected)
-            errors.append(error(other))
-    records = run(state, validation)
-    np.testing.assert_allclose(state.model, expected, atol=1e-5)
-    np.testing.assert_array_equal(state.last, plain.found[-1][-1])
-    best = averages[state.best_epoch - 1]
-    np.testing.assert_allclose(state.stack.parameters.vector, best, atol=1e-5)
-    if len(validation):
-        found = [record.validation_error for record in records]
-        assert found == pytest.approx(errors, rel=1e-4)
-        assert found[state.best_epoch - 1] == min(found)
-    else:
-        assert state.best_epoch == 3
+        own = training._own
+        self.found.append((own.decay, own.optimizer.scale))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -237,7 +207,7 @@ def test_every_step_has_its_rate(schedule, plain, optimizer):
     run(state)
     done = (np.arange(33) + 0.5) / 11
     expected = 0.004 * np.where(done < 1, done, plain(done - 1))
-    decays, scales, _ = zip(*state.found, strict=True)
+    decays, scales = zip(*state.found, strict=True)
     assert decays == pytest.approx(0.5 * expected, rel=1e-12)
     if optimizer != "adam":  # which has a step size instead
         assert scales == pytest.approx(expected, rel=1e-12)
