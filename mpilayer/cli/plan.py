@@ -13,7 +13,7 @@ from mpilayer.cli.options import add_config, config_from
 from mpilayer.cli.training import TRAINING
 from mpilayer.config import PretrainConfig
 from mpilayer.errors import ConfigError, check_known
-from mpilayer.plan.ahead import COMMANDS, Question, look_ahead
+from mpilayer.plan.ahead import COMMANDS, MOST_RANKS, Question, look_ahead
 from mpilayer.plan.links import PRESETS
 from mpilayer.plan.model import Forecast, Outlook
 from mpilayer.words import count
@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> None:
     _configure(parser, args.name)
     given = parser.parse_args(args.rest)
     config = config_from(given, TRAINING[args.name].config, args.name)
-    if min(given.ranks, default=1) < 1 or given.hosts < 1:
+    if not all(1 <= n <= MOST_RANKS for n in (*given.ranks, given.hosts)):
         raise ConfigError(
-            "--ranks and --hosts must be at least 1; got "
+            f"--ranks and --hosts must be from 1 to {MOST_RANKS}; got "
             f"{','.join(map(str, given.ranks)) or 'no ranks'} and {given.hosts}. Give "
-            "larger numbers."
+            "such numbers."
         )
     names = ["ranks", "hosts", "cluster", "links", "measured"]
     names += ["layers"] if args.name == "finetune" else []
@@ -133,7 +133,7 @@ def _row(
         cost.layout,
         f"{cost.seconds:.3g}",
         f"{plan.low:.3g}-{plan.high:.3g}",
-        f"{plan.efficiency:.2f}",
+        "-" if plan.efficiency is None else f"{plan.efficiency:.2f}",
         f"{cost.waiting / cost.seconds:.0%}",
         cost.bound,
     ]

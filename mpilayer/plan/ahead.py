@@ -17,7 +17,7 @@ from mpilayer.parallel.start import place
 from mpilayer.plan.cost import Sparse, measure_cost
 from mpilayer.plan.layers import Pretraining, measure_layers
 from mpilayer.plan.links import Links, links_of
-from mpilayer.plan.measured import Measured, identity, read_measured
+from mpilayer.plan.measured import Measured, identity, no_plan, read_measured
 from mpilayer.plan.model import Model, Outlook, outlook
 from mpilayer.plan.pieces import Pieces, speeds
 from mpilayer.plan.stack import Finetuning, measure_stack
@@ -28,7 +28,12 @@ from mpilayer.train.layer import check_layer, layer_shapes
 from mpilayer.train.plans import table_of
 
 COMMANDS = ("pretrain", "finetune", "sparse")
+#
+MOST_RANKS = 100_000
+"""More of them, or hosts, would take long to look at."""
+#
 _RANKS_OF_A_HOST = 8  # of a cluster, if nobody says how many
+#
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,14 @@ def look_ahead(asked: Question, say: Callable[[str], object]) -> Outlook:
     links = links_of(asked.cluster, asked.links, measured.memory)
     model = _model(asked, measured, links, shapes, data)
     if not ranks:
-        useful = min(model.useful() * asked.hosts, usual)
+        useful = min(model.useful() * asked.hosts, usual, MOST_RANKS)
         ranks = tuple(2**i for i in range(useful.bit_length()))
-    return outlook(model, ranks, asked.hosts)
+    try:
+        return outlook(model, ranks, asked.hosts)
+    except KeyError as error:
+        if asked.measured is None:
+            raise
+        raise no_plan(asked.measured, f"no piece {error}") from error
 
 
 def seconds_of(asked: Question, say: Callable[[str], object]) -> float:

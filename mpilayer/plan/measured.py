@@ -24,7 +24,7 @@ _FREE: Mapping[str, frozenset[str]] = {
     ),
     "finetune": frozenset(
         {"epochs", "patience", "learning_rate", "learning_rate_decay", "seed"}
-        | {"from_scratch"}
+        | {"from_scratch", "learning_rate_schedule", "warm_up"}
     ),
     "sparse": frozenset(
         {"preset", "evaluations", "iterations", "gradient_norm", "decrease", "seed"}
@@ -43,6 +43,12 @@ class Curve:
 
     at: tuple[float, ...]
     seconds: tuple[float, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Tell whether there are ascending numbers, and as many seconds."""
+        ascending = all(a < b for a, b in pairwise(self.at))
+        return 0 < len(self.at) == len(self.seconds) and ascending
 
     def __call__(self, number: float) -> float:
         """Return the seconds at a number."""
@@ -107,13 +113,17 @@ class Measured:
             str(name): Curve(_positive(own["at"]), _positive(own["seconds"]))
             for name, own in values.pop("curves").items()
         }
-        if any(len(c.at) != len(c.seconds) or not c.at for c in curves.values()):
-            raise ValueError("a curve needs as many seconds as numbers")
+        if not all(c.is_sound for c in curves.values()):
+            raise ValueError("a curve needs ascending numbers, and as many seconds")
         numbers = {str(name): float(n) for name, n in values.pop("numbers").items()}
         speeds = ("crowding", "memory", "disk")
         values |= {n: _positive([values[n]])[0] for n in speeds}
         values |= {n: int(values[n]) for n in ("cores", "base_bytes")}
         values["spread"] = float(values["spread"])
+        values |= {n: dict(values[n]) for n in ("data", "settings")}
+        known = (*numbers.values(), values["spread"], values["base_bytes"])
+        if values["cores"] < 1 or not all(0 <= n < math.inf for n in known):
+            raise ValueError("what was measured must be finite and not negative")
         return cls(**values, numbers=numbers, curves=curves)
 
 
@@ -139,9 +149,12 @@ def read_measured(path: Path, command: str, config: Any, facts: Facts) -> Measur
             raise ValueError(f"kind {content['kind']!r} of another version")
         found = Measured.from_json(content["measured"])
     except OSError as error:
-        raise _no_plan(path, str(error.strerror)) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _no_plan(path, f"{type(error).__name__}: {error}") from error
+        raise no_plan(path, str(error.strerror)) from error
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError),
+        *(OverflowError, RecursionError),
+    ) as error:
+        raise no_plan(path, f"{type(error).__name__}: {error}") from error
     again = f"Measure again, without --measured {path}."
     if found.command != command:
         raise ConfigError(
@@ -172,7 +185,8 @@ def _positive(values: Any) -> tuple[float, ...]:
     return numbers
 
 
-def _no_plan(path: Path, found: str) -> ConfigError:
+def no_plan(path: Path, found: str) -> ConfigError:
+    """Return the error for a file that is not what ``plan --json`` prints."""
     return ConfigError(
         f"--measured must be what 'mpilayer plan --json' prints; {path}: {found}. "
         "Leave it out to measure now."

@@ -54,7 +54,8 @@ class Forecast:
 
     ``option`` must be given for it, empty for what is chosen anyway; it is
     ``simulated`` if there are more ranks than cores here, or several hosts.
-    ``efficiency`` is the speed against one rank, by the number of ranks.
+    ``efficiency`` is the speed against one rank, by the number of ranks; None if one
+    is refused.
     """
 
     ranks: int
@@ -63,7 +64,7 @@ class Forecast:
     cost: Cost
     low: float
     high: float
-    efficiency: float
+    efficiency: float | None
     simulated: bool
 
     @property
@@ -164,7 +165,7 @@ class Model:
 
 def outlook(model: Model, ranks: Sequence[int], n_hosts: int) -> Outlook:
     """Return what every number of ranks comes to; those refused with the reason."""
-    forecasts, refused, one = list[Forecast](), dict[int, str](), math.nan
+    forecasts, refused, one = list[Forecast](), dict[int, str](), None
     for n in sorted({1, *ranks}):
         hosts = [str(rank * min(n, n_hosts) // n) for rank in range(n)]
         layouts = set[str]()
@@ -184,14 +185,14 @@ def outlook(model: Model, ranks: Sequence[int], n_hosts: int) -> Outlook:
 
 
 def _forecast(
-    model: Model, hosts: Sequence[str], option: str, cost: Cost, one: float
+    model: Model, hosts: Sequence[str], option: str, cost: Cost, one: float | None
 ) -> Forecast:
     n, there, measured = len(hosts), len(set(hosts)), model.measured
     simulated = n > measured.cores or there > 1
     guessed = cost.messages if model.links.name == GUESS and there > 1 else 0.0
     off = math.hypot(measured.spread, _ELSEWHERE if simulated else _HERE)
     low, high = cost.seconds * (1 - off) - guessed / 2, cost.seconds * (1 + off)
-    efficiency = one / cost.seconds / n
+    efficiency = None if one is None else one / cost.seconds / n
     high += guessed
     return Forecast(n, there, option, cost, low, high, efficiency, simulated)
 

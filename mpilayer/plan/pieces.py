@@ -58,7 +58,7 @@ class Pieces:
         once = timed(few) / few
         many = min(most, max(few + 3, int(budget / ROUNDS / once)))
         if many <= few:
-            return 0.0, once
+            return 1e-9, once
         n_rounds = min(ROUNDS, max(3, int(budget / once / (few + many))))
         rounds = [(timed(few), timed(many)) for _ in range(n_rounds)]
         steps = [(long - short) / (many - few) for short, long in rounds]

@@ -29,7 +29,7 @@ from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.start import place
 from mpilayer.runs.directory import EXPERIMENT, RunDirectory, check_links, remove
 from mpilayer.runs.experiment import CONTENT, Experiment, Plan, check_source
-from mpilayer.runs.session import RunLock, Say, Session
+from mpilayer.runs.session import RunLock, Say, Session, at_work
 from mpilayer.sweep.plan import Member, SweepPlan, check_goes_on, read_sweep
 from mpilayer.sweep.table import DIVERGED, errors_of, in_words, is_over
 from mpilayer.words import count, few
@@ -144,39 +144,53 @@ class Sweep:
         for plan in {m.plan.data_path: m.plan for m in self.members}.values():
             check_source(plan)
         check_links(path)
+        self._look(replace_run)  # in another folder there is nothing to wait for
         with self._locked():
-            self._look(replace_run)
-            self._write()
+            before = self._look(replace_run)
+            if before is not None and self.session.safety.resume:
+                check_goes_on(before, self.plan)
             launch.insist()
+            if before is not None and replace_run:
+                self._check_idle()
+                _remove(before)
+            self._write()
             self._begin(session)
 
-    def _look(self, replace_run: bool) -> None:
-        """Check whether there is room for the sweep, or it can go on."""
+    def _look(self, replace_run: bool) -> SweepPlan | None:
+        """Return the sweep that is there, if any; an error if it is in the way."""
         path = self.plan.path
-        before = read_before(path) if (path / EXPERIMENT).is_file() else None
-        if path.exists() and any(p.name != ".lock" for p in path.iterdir()):
-            if before is None:
+        if not path.exists():
+            return None
+        before = read_before(path)
+        if before is None and any(not p.name.startswith(".") for p in path.iterdir()):
+            raise ConfigError(
+                f"--run must name a new folder or a sweep; {path} holds other files. "
+                "Choose another name."
+            )
+        if before is not None and not (self.session.safety.resume or replace_run):
+            raise ConfigError(
+                f"--run must name a new folder; {path} holds a sweep already. Go on "
+                "with --resume auto, begin anew with --replace, or choose another name."
+            )
+        return before
+
+    def _check_idle(self) -> None:
+        """Check that no other part is at work in what --replace removes."""
+        for turns in self.plan.path.glob(f"{_TURNS}-*"):
+            if turns != self._turns_taken and at_work(turns):
                 raise ConfigError(
-                    f"--run must name a new folder or a sweep; {path} holds other "
-                    "files. Choose another name."
-                )
-            if self.session.safety.resume:
-                check_goes_on(before, self.plan)
-            elif replace_run:
-                _remove(before)
-            else:
-                raise ConfigError(
-                    f"--run must name a new folder; {path} holds a sweep already. Go "
-                    "on with --resume auto, begin anew with --replace, or choose "
-                    "another name."
+                    "--replace needs a sweep in which nobody is at work; a launch of "
+                    f"another part is, in {turns}. Wait until it has ended, or end it."
                 )
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep others out: tasks of a job array may begin at once."""
         lock = RunLock(self.plan.path)
-        while not lock.take():
-            sleep(_PAUSE)
+        if not lock.take():
+            self.say(f"waiting for another launch in {self.plan.path} to begin")
+            while not lock.take():
+                sleep(_PAUSE)
         try:
             yield
         finally:

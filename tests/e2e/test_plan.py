@@ -18,6 +18,8 @@ def folder(tmp_path_factory):
     write_patches(path / "patches.h5")
     measured = found(path, f"plan pretrain data.h5 {SMALL} --ranks 1,2")
     (path / "plan.json").write_text(json.dumps(measured))
+    measured["measured"]["curves"] = {}
+    (path / "less.json").write_text(json.dumps(measured))
     return path
 
 
@@ -60,13 +62,18 @@ def test_all_trainings_are_measured(folder, line):
         ("evaluate data.h5", ["choose from pretrain, finetune, sparse"]),
         ("pretrain data.h5 --cluster myrinet", ["slingshot-11", "ethernet-1"]),
         ("pretrain data.h5 --links data.h5", ["--links must be", "doctor --json"]),
-        ("pretrain data.h5 --ranks 0", ["at least 1"]),
+        ("pretrain data.h5 --ranks 0", ["from 1 to 100000; got 0 and 1"]),
+        ("pretrain data.h5 --ranks 1000000000", ["from 1 to 100000"]),
         ("pretrain data.h5 --measured plan.json", ["layers [128, 64], now [1000"]),
         (
             f"pretrain patches.h5 {SMALL} --measured plan.json",
             ["n_visible 20, found 16", "again"],
         ),
         ("sparse patches.h5 --measured plan.json", ["must be of sparse"]),
+        (
+            f"pretrain data.h5 {SMALL} --measured less.json",
+            ["plan --json", "no piece 'step 20-128 sigmoid sigmoid'"],
+        ),
         ("pretrain missing.h5", ["missing.h5"]),
     ],
 )

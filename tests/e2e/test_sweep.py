@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mpilayer.runs.session import RunLock
 from tests.support import launch
 from tests.support.breaks import KILL, acting, slowly
 from tests.support.command import call, found, refuse, said, told
@@ -141,6 +142,19 @@ def test_interrupted_it_goes_on_to_the_same_table(folder, whole, ranks):
     assert not (run / "sweep.csv").exists()
     said(folder, f"{line} --resume auto", ranks=ranks)
     assert_same(run, whole)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_who_is_at_work_is_left_alone(folder, whole, part):
+    run = Path(shutil.copytree(whole, folder / "whole"))
+    lock = RunLock(run / f".turns-{part}")
+    assert lock.take()
+    (run / f".turns-{part}" / ".lock").write_text("elsewhere 1")
+    before = contents(run)
+    words = ("Wait until it has ended", f"whole/.turns-{part}")
+    refuse(folder, "run try.toml --run whole --replace --seeds 7", *words)
+    assert contents(run) == before
+    lock.release(True)
 
 
 def test_a_killed_rank_ends_all_groups_and_the_rest_is_done_later(folder, whole):

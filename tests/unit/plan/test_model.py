@@ -1,6 +1,7 @@
 """Forecasts from made-up measurements: speed, form, refusals, the best."""
 
 import json
+import math
 from dataclasses import replace
 from time import process_time
 
@@ -13,6 +14,7 @@ from mpilayer.plan.layers import Pretraining, layer_key
 from mpilayer.plan.links import links_of
 from mpilayer.plan.measured import Curve, Measured, identity, read_measured
 from mpilayer.plan.model import limit_of, outlook
+from mpilayer.plan.pieces import Pieces
 from mpilayer.plan.stack import Finetuning
 from mpilayer.runs.rows import Facts
 from mpilayer.train.layer import layer_shapes, most_slices
@@ -152,13 +154,43 @@ def test_settings_that_only_say_how_long_may_change(tmp_path):
     assert read_measured(path, "pretrain", config, FACTS).command == "pretrain"
 
 
-def test_damaged_measurements_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("curves", {"step": {"at": [1, 4], "seconds": [-1, 2]}}, "positive"),
+        ("curves", {"step": {"at": [4, 4], "seconds": [1, 2]}}, "ascending"),
+        ("curves", {"step": {"at": [1], "seconds": [1, 2]}}, "as many"),
+        ("numbers", {"encode": math.nan}, "finite"),
+        ("numbers", {"encode": -1}, "not negative"),
+        ("spread", math.nan, "finite"),
+        ("cores", 0, "finite"),
+        ("cores", math.inf, "infinity"),
+        ("data", [1], "must be what"),
+        ("settings", 1, "must be what"),
+    ],
+    ids=str,
+)
+def test_damaged_measurements_are_refused(key, value, words, tmp_path):
     path = tmp_path / "plan.json"
     made = outlook(model("pretrain", PretrainConfig()), (1,), 1).to_json()
-    made["measured"]["curves"]["step"]["seconds"] = [-1.0, 2.0]
+    made["measured"][key] = value
     path.write_text(json.dumps(made))
-    with pytest.raises(ConfigError, match="positive"):
+    with pytest.raises(ConfigError, match=words):
         read_measured(path, "pretrain", PretrainConfig(), FACTS)
+
+
+def test_one_step_an_epoch_is_measured_so_that_it_can_be_read():
+    fixed, step = Pieces(0).line(lambda steps: 0.5 * steps, 1, 1.0)
+    assert fixed > 0
+    assert step == 0.5
+
+
+def test_a_layout_that_one_rank_cannot_have_has_no_efficiency():
+    asked = model("pretrain", PretrainConfig(layers=(128, 64), layout="1:1 2:1"))
+    found = outlook(asked, (1, 2), 1)
+    assert list(found.refused) == [1]
+    assert [f.efficiency for f in found.forecasts] == [None]
+    check(json.loads(json.dumps(found.to_json(), allow_nan=False)), SCHEMA)
 
 
 @pytest.mark.parametrize(
