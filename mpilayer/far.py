@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpilayer.arrays import ROW_BLOCK, AnyArray, Array32, StoredRows, row_blocks
-from mpilayer.errors import DataError
+from mpilayer.errors import DataError, FileError
 
 
 class FarRows(ABC):
@@ -88,11 +88,17 @@ class RowFile(FarRows):
         )
 
     def write(self, start: int, rows: Array32) -> None:
-        """Write rows, the first of which is number ``start``; in any thread."""
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
-        with os.fdopen(file, "wb") as target:
-            target.seek(start * self.row_bytes)
-            target.write(np.ascontiguousarray(rows).data)
+        """Write rows, the first of which is number ``start``; in any thread.
+
+        FileError: there is no room, or another reason.
+        """
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
+            with os.fdopen(file, "wb") as target:
+                target.seek(start * self.row_bytes)
+                target.write(np.ascontiguousarray(rows).data)
+        except OSError as error:  # which seldom knows the file
+            raise FileError.of(error, self._path) from error
 
     def hand_over(self, epoch: int) -> None:
         """Leave what is written, the output of an epoch, to who takes it over."""
@@ -127,7 +133,9 @@ class Scratch:
     def check_room(self, n_bytes: int) -> None:
         """Check that there is room on the disk; else a ``DataError``."""
         there = next(p for p in self._folder.absolute().parents if p.exists())
-        left = shutil.disk_usage(there).free
+        # What a killed launch has left there goes first.
+        old = sum(path.stat().st_size for path in self._folder.glob("*"))
+        left = shutil.disk_usage(there).free + old
         if n_bytes > left:
             raise DataError(
                 f"{there} must have room for what layers pass on; that is "

@@ -99,6 +99,7 @@ def _make(args: argparse.Namespace) -> None:
     with with_flags():
         config = DataConfig(source=str(args.source[0]), make=args.action, **settings)
     patch_range(config.range)
+    _check_sources(args.source)
     _check_output(args)
     like = like_of(config.like)
     with _progress(quiet=True) as progress:
@@ -107,6 +108,18 @@ def _make(args: argparse.Namespace) -> None:
         summary = dataset.summary()
     print(lines.shown(f"Wrote {args.output}"))
     _print_summary(summary)
+
+
+def _check_sources(sources: list[Path]) -> None:
+    """Refuse rows that would count twice, and perhaps validate themselves."""
+    seen: dict[Path, Path] = {}
+    for path in sources:
+        other = seen.setdefault(path.resolve(), path)
+        if other is not path:
+            raise ConfigError(
+                f"each SOURCE must be another one; {other} and {path} are the same. "
+                "Name it once."
+            )
 
 
 def _check_output(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import tempfile
 import weakref
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -50,19 +50,23 @@ class Unit(NamedTuple):
     def told_by(cls, array: Any) -> "Unit | None":
         """Return what an array of HDF5 says itself (CF conventions, 8.1), if it does.
 
-        DataError: something else than numbers.
+        DataError: something else than numbers, or such as no data set has.
         """
         attributes = getattr(array, "attrs", {})
         if "scale_factor" not in attributes:
             return None
         told = [attributes["scale_factor"], attributes.get("add_offset", 0.0)]
-        try:
-            return cls(*(float(np.asarray(value).item()) for value in told))
-        except (TypeError, ValueError) as error:
+        unit = cls(math.nan)
+        with suppress(TypeError, ValueError):
+            unit = cls(*(float(np.asarray(value).item()) for value in told))
+        if not unit.is_legal:
+            found = " and ".join(map(str, told))
             raise DataError(
-                f"scale_factor and add_offset must be numbers; found {told}. Mend "
-                "them, or give --stored-scale."
-            ) from error
+                f"scale_factor must be a number of {_LEAST_SCALE:g} to "
+                f"{1 / _LEAST_SCALE:g}, and add_offset one of at most {LARGEST:g}; "
+                f"found {found}. Mend them, or give --stored-scale."
+            )
+        return unit
 
     @property
     def is_legal(self) -> bool:
@@ -163,10 +167,12 @@ class FileRows:
 
 def spooled(array: AnyArray, folder: Path) -> FileRows:
     """Return the rows of an array from a file without a name, which ends with them."""
+    stored_type(array.dtype)  # must be that of numbers
     try:
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         rows = FileRows(file, array.dtype, array.shape, 0)
-        np.ascontiguousarray(array).tofile(file)
+        # Unlike tofile, this tells why it fails.
+        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
         file.flush()
     except OSError as error:
         raise FileError.of(

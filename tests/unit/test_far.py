@@ -2,6 +2,8 @@
 
 import pickle
 import re
+import resource
+import shutil
 
 import h5py
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.far import DataRows
-from mpilayer.errors import DataError
+from mpilayer.errors import DataError, FileError
 from mpilayer.far import Scratch
 from tests.support.small import write_patches, write_pixels
 from tests.support.toys import rows
@@ -66,11 +68,32 @@ def test_outputs_go_from_hand_to_hand(tmp_path):
     assert not (tmp_path / "scratch").exists()
 
 
-def test_a_disk_without_room(tmp_path):
-    scratch = Scratch(tmp_path / "run" / "scratch", 1000)
+def test_a_disk_without_room(tmp_path, monkeypatch):
+    scratch = Scratch(tmp_path / "scratch", 1000)
     scratch.check_room(1000)
+    usage = shutil.disk_usage(tmp_path)._replace(free=400)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(DataError):
+            scratch.check_room(900)
+        # What is there goes, as after a launch that was killed.
+        scratch.make()
+        scratch.rows(0, "out", (50, 3)).write(0, rows(50, 3))
+        scratch.check_room(900)
     with pytest.raises(DataError, match=r"must have room .* that is 1e\+09 GB"):
         scratch.check_room(10**18)
+
+
+def test_an_output_that_cannot_be_written(tmp_path):
+    scratch = Scratch(tmp_path / "scratch", 1000)
+    scratch.make()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+    try:
+        with pytest.raises(FileError, match=r"layer-1\.out must be"):
+            scratch.rows(0, "out", (50, 3)).write(0, rows(50, 3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_pieces_that_are_slow_to_read(tmp_path):

@@ -1,6 +1,8 @@
 """Several sources, and files that are read block by block."""
 
+import errno
 import os
+import resource
 import signal
 import tracemalloc
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from mpilayer.config import DataConfig
 from mpilayer.data import array_files, sources, table
 from mpilayer.data.dataset import PIXEL_SCALE, Dataset
 from mpilayer.data.recipe import make_data
+from mpilayer.errors import DataError, FileError
 from mpilayer.runs.rows import like_of
 from tests.support.arrays import save
 from tests.support.command import call, refuse
@@ -183,7 +186,8 @@ def folder(tmp_path):
     }
     for name, content in arrays.items():
         save(tmp_path / f"{name}.h5", **content)
-    for name, factor in (("told", 0.1), ("else", 0.2), ("badly", "much")):
+    told = {"told": 0.1, "else": 0.2, "badly": "much", "negative": -2.0}
+    for name, factor in told.items():
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file["x"] = INTEGERS
             file["x"].attrs["scale_factor"] = factor
@@ -202,7 +206,8 @@ WRONG = [
     ("bare.h5 a.npy bytes.h5", "6 of float32 in bare.h5 and 6 of uint8 in bytes.h5"),
     ("bare.h5 told.h5", "6 of int16 in told.h5"),
     ("told.h5 else.h5", "(0.1, 0.0) in told.h5, array 'x', and (0.2, 0.0) in else.h5"),
-    ("badly.h5", "scale_factor and add_offset must be numbers; found ['much', 0.0]"),
+    ("badly.h5", "badly.h5, array 'x': scale_factor must be a number of 1e-12 to"),
+    ("negative.h5", "found -2.0 and 0.0. Mend them, or give --stored-scale."),
     ("a.h5 bare.h5", "labels of the train rows, or none; bare.h5, array 'x' has none"),
     ("a.h5 texts.h5", "found int64 in train of a.h5 and <U1 in train of texts.h5"),
     (
@@ -229,6 +234,7 @@ WRONG = [
     ("a.h5 a.npy --dataset x", "--dataset names a column or array; a.npy holds one"),
     ("a.h5 --stored-offset 3", "--stored-offset needs --stored-scale; got 3 alone"),
     ("a.h5 --stored-scale 1e-20", "found 1e-20 and 0.0. Change --stored-scale."),
+    ("a.h5 bare.h5 ./a.h5", "each SOURCE must be another one; a.h5 and a.h5 are"),
     ("bare.h5 a.h5 -o a.h5 --replace", "another file than SOURCE; got a.h5 for both"),
 ]
 
@@ -237,6 +243,19 @@ WRONG = [
 def test_what_does_not_go_together_is_refused(folder, blocks, line, words):
     output = "" if "-o" in line.split() else "-o out.h5"
     refuse(folder, f"data prepare {line} {output}", words)
+
+
+def test_rows_wait_in_a_file_only_if_they_can(tmp_path):
+    with pytest.raises(DataError, match="must be real numbers; found object"):
+        table.spooled(np.array([["a", 1]], object), tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (X.nbytes // 2, hard))
+    try:
+        with pytest.raises(FileError) as caught:
+            table.spooled(X, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.strerror(errno.EFBIG).lower() in str(caught.value)
 
 
 def test_data_sets_that_are_scaled_otherwise_do_not_go_together(folder):

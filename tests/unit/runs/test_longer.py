@@ -41,7 +41,7 @@ def go_on(run, config):
     [
         {},
         {"learning_rate_decay": 0.7, "dropout": 0.2},
-        {"warm_up": 2, "average": 0.9, "augment": "shift:1:3x4"},
+        {"warm_up": 2, "augment": "shift:1:3x4"},
     ],
     ids=str,
 )
@@ -110,7 +110,7 @@ def test_what_would_change_the_weights_is_refused(copies):
 def test_where_the_end_decides_the_rates(copies, schedule):
     """Stopped on its way it goes on, to its end alone."""
     run, whole = copies
-    more = {"learning_rate_schedule": schedule, "warm_up": 1, "average": 0.8}
+    more = {"learning_rate_schedule": schedule, "warm_up": 1}
     config = FinetuneConfig(epochs=5, minibatch=10, augment="shift:1:3x4", **more)
     run_finetune(whole, config, make_session())
     stopped(2, run_finetune, run, config)
