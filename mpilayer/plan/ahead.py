@@ -28,12 +28,9 @@ from mpilayer.train.layer import check_layer, layer_shapes
 from mpilayer.train.plans import table_of
 
 COMMANDS = ("pretrain", "finetune", "sparse")
-#
 MOST_RANKS = 100_000
 """More of them, or hosts, would take long to look at."""
-#
 _RANKS_OF_A_HOST = 8  # of a cluster, if nobody says how many
-#
 
 
 @dataclass(frozen=True)

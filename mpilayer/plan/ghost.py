@@ -4,18 +4,21 @@
 the process that has started it ends, or ends it.
 """
 
+import ctypes
 import os
 import pickle
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from mpilayer.parallel.comm import SerialCommunicator
 
 Work = Callable[[], object]
+
+_END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 class Ghost(SerialCommunicator):
@@ -85,6 +88,8 @@ class Company:
 
 def main() -> None:
     """Work until nobody is there any more who wants it."""
+    with suppress(OSError, AttributeError):  # stopped, it would see nothing of that
+        ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
     parent = os.getppid()
     make, arguments = pickle.load(sys.stdin.buffer)
     work: Work = make(*arguments)

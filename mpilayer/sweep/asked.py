@@ -29,7 +29,8 @@ Case: TypeAlias = Mapping[tuple[str, str], Any]
 """Values by section and key."""
 
 _VARIED = ("data", *FOLDERS)
-_NAME = re.compile(r"[\w+=,-][\w.+=,-]*")
+# Of a case: a folder beside files of the sweep, which is not called as they are.
+_NAME = re.compile(r"(?!complete$|.*\.[a-zA-Z]\w*$)[\w+=,-][\w.+=,-]*")
 _SPAN = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
 # Characters of a value in a folder's name, its last ones.
 _LONGEST = 40
@@ -171,7 +172,8 @@ def _cases(found: Any, where: str) -> dict[str, Case]:
         if not (isinstance(case, dict) and _NAME.fullmatch(name)):
             raise ConfigError(
                 f"{where}: a case must be a table, with a name of letters, digits and "
-                f"hyphens; got {name!r}. Write [{SWEEP}.cases.NAME]."
+                "hyphens that is not 'complete' and has no ending; got "
+                f"{name!r}. Write [{SWEEP}.cases.NAME]."
             )
         places = [(option_at(p, f"{where} {name}"), v) for p, v in _flat(case, where)]
         cases[name] = {(s, k): item.from_file(v) for (s, k, item), v in places}

@@ -13,6 +13,7 @@ from mpilayer.runs.experiment import FOLDERS, Plan, plan_of
 from mpilayer.sweep.asked import Asked, Case, Sections, read_asked
 from mpilayer.words import few
 
+_LONGEST = 200
 MOST = 1000
 """Runs of a sweep that need no --yes."""
 
@@ -126,6 +127,12 @@ def _check_distinct(members: Sequence[Member]) -> None:
     """Check that no two are the same, and that all are measured alike."""
     seen: dict[str, str] = {}
     for member in members:
+        if len(member.setting.encode()) > _LONGEST:
+            raise ConfigError(
+                f"settings must have names of at most {_LONGEST} bytes, for folders; "
+                f"got {member.setting[:40]}... Vary fewer keys, or name the settings: "
+                f"[{SWEEP}.cases.NAME]."
+            )
         content = repr((member.plan.data, sorted(member.plan.training.items())))
         if content in seen:
             raise ConfigError(

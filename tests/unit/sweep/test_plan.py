@@ -166,6 +166,15 @@ def test_its_file_gives_the_same_sweep(sweep, tmp_path, seeds):
         (BASE + "[sweep]\ncases = 3\n", (), None, ["'cases'", "[sweep.cases.NAME]"]),
         (BASE + "[sweep.cases.'../x']\nfinetune.epochs = 3\n", (), None, ["../x"]),
         (BASE + "[sweep.cases.a]\nfinetune.epoch = 3\n", (), None, ["'epochs'?"]),
+        *(
+            (f"{BASE}[sweep.cases.'{name}']\nfinetune.epochs = 3\n", (), None, [words])
+            for name, words in (
+                ("complete", "not 'complete'"),
+                ("report.html", "no ending; got 'report.html'"),
+                ("data.h5", "no ending; got 'data.h5'"),
+                (300 * "x", "at most 200 bytes, for folders; got xxxx"),
+            )
+        ),
         (CASES + BASE, ("pretrain.schedule=greedy",), None, ["lag belongs"]),
     ],
 )
