@@ -162,10 +162,14 @@ class Sweep:
         if not path.exists():
             return None
         before = read_before(path)
-        if before is None and any(not p.name.startswith(".") for p in path.iterdir()):
+        found = "" if path.is_dir() else "is a file"
+        if before is None and path.is_dir():
+            others = [p for p in path.iterdir() if not p.name.startswith(".")]
+            found = "holds other files" if others else ""
+        if found:
             raise ConfigError(
-                f"--run must name a new folder or a sweep; {path} holds other files. "
-                "Choose another name."
+                f"--run must name a new folder or a sweep; {path} {found}. Choose "
+                "another name."
             )
         if before is not None and not (self.session.safety.resume or replace_run):
             raise ConfigError(

@@ -223,6 +223,7 @@ def test_what_diverges_is_a_row(folder, ranks):
         ("--resume auto --replace", ("--resume and --replace",), 0),
         ("--set data.path=none.h5", ("none.h5",), 0),
         ("--run .", ("holds other files",), 0),
+        ("--run try.toml", ("--run must name a new folder", "is a file"), 0),
     ],
 )
 def test_refused_before_anything_is_written(folder, options, words, ranks):
