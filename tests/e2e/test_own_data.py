@@ -128,7 +128,7 @@ def test_an_exported_model_takes_values_as_they_were(tmp_path, visible):
         said(tmp_path, f"{command} run trees.h5 -o {out}.npy --split test")
     codes, back = (np.load(tmp_path / f"{name}.npy") for name in ("codes", "back"))
     with Dataset.open(tmp_path / "trees.h5") as dataset:
-        values, scaling = dataset.stored("test").x, dataset.preparation.scaling
+        values, scaling = dataset.stored("test").x[:], dataset.preparation.scaling
     model = np.load(tmp_path / "model.npz")
     assert model["scaling"] == scale
     kinds = {"logistic": "sigmoid", "identity": "linear"}
