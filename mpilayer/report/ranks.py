@@ -12,6 +12,7 @@ from mpilayer.report.words import short
 from mpilayer.train.layer import layer_shapes
 
 _WORTH = 1.1  # times as fast
+_MOST_EPOCHS = 10_000
 
 
 def would_more_ranks_help(run: Run) -> Iterator[html.Part]:
@@ -65,6 +66,9 @@ def _pretraining(run: Run) -> Outlook | None:
         return None
     config = from_values(PretrainConfig, values)
     if config.schedule.startswith("replay"):
+        return None
+    # Every epoch is an event; 10⁶ of them take minutes for each number of ranks.
+    if sum(config.stipulated_epochs) > _MOST_EPOCHS:
         return None
     return pretraining_seen(config, run.n_visible, run.layers)
 

@@ -136,7 +136,7 @@ def course(found, clocks, layer):
 def test_above_a_slow_layer(world, end):
     """It does its epochs on the first output, sleeps, and wakes for every newer one."""
     plan, times = async_plan(end, 1, epochs=(5, 5, 3, 3)), {}
-    found = train(world, plan, prepare=slowed({0: 0.4}, times))
+    found = train(world, plan, prepare=slowed({0: 0.8}, times))
     clocks = merged(world, times)
     with together(world):
         # An end with the first layer comes before its last output.
