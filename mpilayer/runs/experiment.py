@@ -42,7 +42,7 @@ from mpilayer.runs import rows
 from mpilayer.runs.directory import EXPERIMENT, RunDirectory, check_links, remove
 from mpilayer.runs.drive import check_same, training_of
 from mpilayer.runs.evaluate import evaluate
-from mpilayer.runs.session import Session
+from mpilayer.runs.session import Session, at_work
 from mpilayer.runs.tasks import TASKS
 from mpilayer.train.groups import check_ranks, resolved
 from mpilayer.train.layer import check_layer, layer_shapes
@@ -323,6 +323,12 @@ def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
                 "on with --resume auto, begin anew with --replace, or choose another "
                 "name."
             )
+        for folder in {*FOLDERS.values()}:
+            if (path / folder).is_dir() and at_work(path / folder):
+                raise ConfigError(
+                    "--replace needs a run in which nobody is at work; a launch is, "
+                    f"in {path / folder}. Wait until it has ended, or end it."
+                )
         if others := sorted({p.name for p in path.iterdir()} - CONTENT - {report}):
             raise ConfigError(
                 f"--replace removes an experiment and nothing else; {path} holds other "

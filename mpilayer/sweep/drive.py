@@ -289,7 +289,12 @@ class Sweep:
         if stop:
             session.notice.raise_it()
         through = self.session.comm.start_sum(np.zeros(1))
-        wait_until(lambda: through.test() or (session.must_stop(0.0) and False))
+
+        def all_are_through() -> bool:
+            session.must_stop(0.0)  # who is asked to end meanwhile tells the others
+            return through.test()
+
+        wait_until(all_are_through)
         session.notice.close()
 
 

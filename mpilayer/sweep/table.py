@@ -277,7 +277,7 @@ def settings_in_words(table: Table) -> InWords:
                 mean, error = (decimals(v, error) for v in (found["mean"], error))
             means.append(mean if error is None else f"{mean} ± {error or 0}")
         rows.append([one["setting"] or "all", done, *means])
-    return ["setting", "complete", *table.splits], rows
+    return ["setting", "done", *table.splits], rows
 
 
 def differences_in_words(table: Table) -> InWords:

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -39,6 +41,15 @@ evaluations = 10
 TWO = "mpiexec -n 2"
 AGAIN = "run deep.toml --resume auto"
 DRAWN = find_spec("matplotlib") is not None
+
+# Another launch, at work in a run until its input ends.
+HOLD = """
+import sys
+from pathlib import Path
+from mpilayer.runs.session import RunLock
+print(RunLock(Path(sys.argv[1])).take(), flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -139,6 +150,16 @@ def test_a_sparse_experiment_makes_its_data(folder):
     (folder / "here" / "mine.txt").write_text("precious")
     refuse_late(folder, f"{line}=300 --replace", "other files (mine.txt)")
     (folder / "here" / "mine.txt").unlink()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, folder / "here" / "sparse"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=launch.ROOT,
+    ) as other:
+        assert other.stdout.readline() == b"True\n"
+        refuse_late(folder, f"{line}=200 --replace", "nobody is at work", "here/sparse")
+        assert read_summary(folder / "here" / "sparse")["n_rows"] == 300
+        other.stdin.close()
     said(folder, f"{line}=200 --replace")
     refuse_late(folder, "run sparse.toml --run .", "holds other files")
 
