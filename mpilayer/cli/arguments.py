@@ -1,9 +1,11 @@
 """Arguments that many commands have, without loading NumPy."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+from mpilayer.errors import ConfigError, check_known
 
 T = TypeVar("T")
 
@@ -33,6 +35,27 @@ def add(
     """Add an argument, with what those of its name have in common."""
     told = {"help": help} if help else {}
     parser.add_argument(name, **{**_USUAL.get(name, {}), **told, **more})
+
+
+def add_inner(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Add the name of a command within this one, whose own parser reads the rest."""
+    add(parser, "name", ", ".join(names), metavar="COMMAND", nargs="?")
+    add(parser, "rest", argparse.SUPPRESS, nargs=argparse.REMAINDER)
+    parser.set_defaults(parser=type(parser))
+
+
+def inner_parser(
+    args: argparse.Namespace, outer: str, names: Sequence[str]
+) -> argparse.ArgumentParser:
+    """Return an empty parser for the rest; ConfigError without one of the names."""
+    if args.name is None:
+        raise ConfigError(
+            f"COMMAND must come first, one of {', '.join(names)}; found none. Try "
+            f"'mpilayer {outer} pretrain --help'."
+        )
+    check_known("command", args.name, names)
+    made: argparse.ArgumentParser = args.parser(prog=f"mpilayer {outer} {args.name}")
+    return made
 
 
 def reader(noun: str, read: Callable[[str], T]) -> Callable[[str], T]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mpilayer import files, slurm
 from mpilayer.cli import show
-from mpilayer.cli.arguments import add, numbers, reader
+from mpilayer.cli.arguments import add, add_inner, inner_parser, numbers, reader
 from mpilayer.cli.options import (
     add_config,
     add_option,
@@ -47,24 +47,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         f"COMMAND is one of {', '.join(_NAMES)}; 'mpilayer job COMMAND --help' lists "
         "its options. 'scaling' runs on 1, 2, 4 and so on to all ranks."
     )
-    add(parser, "name", ", ".join(_NAMES), metavar="COMMAND", nargs="?")
-    add(parser, "rest", argparse.SUPPRESS, nargs=argparse.REMAINDER)
-    parser.set_defaults(parser=type(parser))
+    add_inner(parser, _NAMES)
 
 
 def run(args: argparse.Namespace) -> None:
     """Check everything, then write."""
-    if args.name is None:
-        raise ConfigError(
-            f"COMMAND must come first, one of {', '.join(_NAMES)}; found none. Try "
-            "'mpilayer job pretrain --help'."
-        )
-    check_known("command", args.name, _NAMES)
+    parser = inner_parser(args, "job", _NAMES)
     words = ["mpilayer", "job", args.name, *args.rest]
     made_by = [word for word in words if word != "--replace"]
     scaling = args.name == "scaling"
     command = _mode(args.rest) if scaling else args.name
-    parser = args.parser(prog=f"mpilayer job {args.name}")
     _configure(parser, command, scaling)
     given = parser.parse_args(args.rest)
     _check(given, command)

@@ -8,11 +8,11 @@ from typing import Any
 from rich.table import Table
 
 from mpilayer.cli import show
-from mpilayer.cli.arguments import add, numbers
+from mpilayer.cli.arguments import add, add_inner, inner_parser, numbers
 from mpilayer.cli.options import add_config, config_from
 from mpilayer.cli.training import TRAINING
 from mpilayer.config import PretrainConfig
-from mpilayer.errors import ConfigError, check_known
+from mpilayer.errors import ConfigError
 from mpilayer.plan.ahead import COMMANDS, MOST_RANKS, Question, look_ahead
 from mpilayer.plan.links import PRESETS
 from mpilayer.plan.model import Forecast, Outlook
@@ -26,20 +26,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         f"of measurement. COMMAND is one of {', '.join(COMMANDS)}; 'mpilayer plan "
         "COMMAND --help' lists its options."
     )
-    add(parser, "name", ", ".join(COMMANDS), metavar="COMMAND", nargs="?")
-    add(parser, "rest", argparse.SUPPRESS, nargs=argparse.REMAINDER)
-    parser.set_defaults(parser=type(parser))
+    add_inner(parser, COMMANDS)
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure, predict, print."""
-    if args.name is None:
-        raise ConfigError(
-            f"COMMAND must come first, one of {', '.join(COMMANDS)}; found none. Try "
-            "'mpilayer plan pretrain --help'."
-        )
-    check_known("command", args.name, COMMANDS)
-    parser = args.parser(prog=f"mpilayer plan {args.name}")
+    parser = inner_parser(args, "plan", COMMANDS)
     _configure(parser, args.name)
     given = parser.parse_args(args.rest)
     config = config_from(given, TRAINING[args.name].config, args.name)
