@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -31,7 +32,7 @@ from mpilayer.plan.pieces import (
     random_rows,
     some_of,
 )
-from mpilayer.plan.simulate import Seat, simulate
+from mpilayer.plan.simulate import Seat, Simulation
 from mpilayer.train.layer import (
     LayerState,
     make_layer,
@@ -166,7 +167,8 @@ class Pretraining(Model):
             n_bytes = 4 * sum(self.counts) * self.shapes[layer].n_hidden
             return self.links.message(n_bytes, homes[layer] == homes[layer + 1])
 
-        found = simulate(plan, seats, epoch, message, lambda n: self.slower(n, n_hosts))
+        slower = partial(self.slower, hosts=n_hosts)
+        found = Simulation(plan, seats, epoch, message, slower).run()
         seconds = found.seconds + self._saving()
         working = sum(b * s.size for b, s in zip(found.busy, seats, strict=True))
         waiting = max(0.0, seconds - working / len(hosts))
