@@ -336,9 +336,14 @@ def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
             )
         for name in (*CONTENT, report):
             remove(path / name)
+    write_first(path, plan.write)
+
+
+def write_first(path: Path, write: Callable[[], None]) -> None:
+    """Make the folder of results and ``write`` its settings; a ConfigError if not."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        plan.write()
+        write()
     except OSError as error:
         raise ConfigError(
             f"{path} must be a folder that can be written; {error.strerror}. Choose "

@@ -87,13 +87,8 @@ class Asked:
         if self.spans is not None:
             ends = ((str(span[0]), str(span[-1])) for span in self.spans)
             own["seeds"] = ",".join(a if a == b else f"{a}-{b}" for a, b in ends)
-        own |= {
-            ".".join(place): _plain(values) for place, values in self.varied.items()
-        }
-        cases = {
-            name: {".".join(place): _plain(value) for place, value in case.items()}
-            for name, case in self.cases.items()
-        }
+        own |= _by_key(self.varied)
+        cases = {name: _by_key(case) for name, case in self.cases.items()}
         return own | ({"cases": cases} if cases else {})
 
 
@@ -233,6 +228,5 @@ def _short(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "-", text)[-_LONGEST:].strip(".-") or "none"
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as TOML has it."""
-    return list(map(_plain, value)) if isinstance(value, list | tuple) else value
+def _by_key(values: Case) -> dict[str, Any]:
+    return {".".join(place): value for place, value in values.items()}
