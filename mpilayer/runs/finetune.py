@@ -244,8 +244,11 @@ class Finetuning(Replicated[FinetuneConfig]):
         session.announce(useful_ranks(config, len(hosts)), self._shared)
         session.say(how_ranks_share(config))
         session.warn(idle_ranks(config, session.placement.hosts))
-        if config.parallel == "rows":
-            session.warn_of_idle_ranks(config.minibatch)
+        if config.parallel == "rows" and session.comm.size > config.minibatch:
+            session.warn(
+                f"{session.comm.size} ranks share minibatches of {config.minibatch} "
+                "rows; some have nothing to do"
+            )
 
     def _conclude(self, terms: _Terms, trained: _Trained) -> Summary:
         state, lines, seconds = trained
