@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -44,11 +44,10 @@ class Curve:
     at: tuple[float, ...]
     seconds: tuple[float, ...]
 
-    @property
-    def is_sound(self) -> bool:
-        """Tell whether there are ascending numbers, and as many seconds."""
+    def __post_init__(self) -> None:
         ascending = all(a < b for a, b in pairwise(self.at))
-        return 0 < len(self.at) == len(self.seconds) and ascending
+        if not (0 < len(self.at) == len(self.seconds) and ascending):
+            raise ValueError("a curve needs ascending numbers, and as many seconds")
 
     def __call__(self, number: float) -> float:
         """Return the seconds at a number."""
@@ -81,7 +80,7 @@ class Measured:
     base_bytes : int
         Of a process that has no rows and no weights yet.
     numbers, curves : dict
-        Seconds by the name of a piece; see :mod:`mpilayer.plan.measure`.
+        Seconds by the name of a piece.
     """
 
     command: str
@@ -101,20 +100,14 @@ class Measured:
         part = (min(busy, self.cores) - 1) / max(1, self.cores - 1)
         return 1 + (self.crowding - 1) * max(0.0, part)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what ``from_json`` reads."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Return what ``to_json`` gave; ValueError, TypeError or KeyError if not."""
+        """Return what JSON has kept; ValueError, TypeError or KeyError if it is odd."""
         values = {name: content[name] for name in cls.__dataclass_fields__}
         curves = {
             str(name): Curve(_positive(own["at"]), _positive(own["seconds"]))
             for name, own in values.pop("curves").items()
         }
-        if not all(c.is_sound for c in curves.values()):
-            raise ValueError("a curve needs ascending numbers, and as many seconds")
         numbers = {str(name): float(n) for name, n in values.pop("numbers").items()}
         speeds = ("crowding", "memory", "disk")
         values |= {n: _positive([values[n]])[0] for n in speeds}

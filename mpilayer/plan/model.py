@@ -127,7 +127,7 @@ class Outlook:
             "refused": {str(ranks): why for ranks, why in self.refused.items()},
             "best": {k: plans.index(f) if f else None for k, f in best.items()},
             "notes": list(self.notes),
-            "measured": self.measured.to_json(),
+            "measured": asdict(self.measured),
         }
 
 
@@ -152,11 +152,10 @@ class Model:
 
     def slower(self, busy: int, hosts: int) -> float:
         """Return how many times as long work takes beside so many ranks of a host."""
-        found = self.measured.slower(busy)
-        if self.links.shared and hosts > 1:
-            busy *= hosts
-            return self.measured.slower(busy) * max(1.0, busy / self.measured.cores)
-        return found
+        if not self.links.shared or hosts == 1:
+            return self.measured.slower(busy)
+        busy *= hosts
+        return self.measured.slower(busy) * max(1.0, busy / self.measured.cores)
 
     def barrier(self, size: int) -> float:
         """Return the seconds of a barrier of a team."""
@@ -191,9 +190,9 @@ def _forecast(
     simulated = n > measured.cores or there > 1
     guessed = cost.messages if model.links.name == GUESS and there > 1 else 0.0
     off = math.hypot(measured.spread, _ELSEWHERE if simulated else _HERE)
-    low, high = cost.seconds * (1 - off) - guessed / 2, cost.seconds * (1 + off)
+    low = cost.seconds * (1 - off) - guessed / 2
+    high = cost.seconds * (1 + off) + guessed
     efficiency = None if one is None else one / cost.seconds / n
-    high += guessed
     return Forecast(n, there, option, cost, low, high, efficiency, simulated)
 
 
@@ -210,8 +209,8 @@ def _notes(model: Model, forecasts: Sequence[Forecast]) -> list[str]:
             "for a host like this with a core for each"
         )
     if any(f.hosts > 1 for f in forecasts):
-        words = (
-            f"{links.name}, nobody's measurement" if links.name == GUESS else links.name
+        guess = ", nobody's measurement" if links.name == GUESS else ""
+        notes.append(
+            f"several hosts are simulated, with messages by {links.name}{guess}"
         )
-        notes.append(f"several hosts are simulated, with messages by {words}")
     return notes
