@@ -58,94 +58,83 @@ class Firing:
 
     def __init__(self, cost: ShardedCost, position: Array64) -> None:
         cost.model.parameters.vector[:] = position
-        self._comm, self._n_rows = cost.comm, cost.n_rows
-        self._sparsity, self._rows = cost.sparsity, cost.rows
+        self._cost = cost
         shape = len(cost.blocks), cost.model.shape.n_hidden
         cost.model.fire(cost.rows, cost.blocks, np.empty(shape, cost.model.dtype))
         self._firing = fires = cost.model.firing
         moments = _moments(cost, fires)
-        self._counts = sum_over_ranks(self._comm, level_counts(fires))
+        self._counts = sum_over_ranks(cost.comm, level_counts(fires))
         self.mean: Array64 = moments[0]
         self.variance: Array64 = np.maximum(moments[1] - self.mean**2, 0)
         self._places = cost.first + np.arange(len(cost.rows))
-        self._shards = cost.cut.shards
 
-    def gap(self, n_shards: int, ordered: bool = False) -> Gap:
+    def gap(self, n_shards: int = 0, ordered: bool = False) -> Gap:
         """Return the gap if the rows were cut into so many contiguous shards.
 
-        ``ordered``: after sorting them by their norm, as happens to sorted data.
+        Those over which the cost averages, if none are given. ``ordered``: after
+        sorting them by their norm, as happens to sorted data.
         """
+        cost, p = self._cost, self.mean
+        shards = shard_bounds(cost.n_rows, n_shards) if n_shards else cost.cut.shards
         places = self._places_by_norm() if ordered else self._places
-        shards = shard_bounds(self._n_rows, n_shards)
-        return self._gap_of(_shards_of(places, shards), n_shards)
-
-    def gap_of_shards(self) -> Gap:
-        """Return the gap of the shards over which the cost averages."""
-        return self._gap_of(_shards_of(self._places, self._shards), len(self._shards))
+        variance, weights, means = self._between(places, shards)
+        n, sparsity = len(shards), cost.sparsity
+        terms = np.array([sparsity.cost(mean) for mean in means])
+        return Gap(
+            n,
+            measured=float(weights @ terms) - sparsity.cost(p),
+            predicted=float(sparsity.curvature(p) @ variance) / 2,
+            bound=gap_bound(sparsity, self._counts, n, cost.n_rows // n),
+        )
 
     def excess(self) -> float:
         """Return the variance between the shards' means over what sampling explains.
 
         About 1 for shuffled rows. NaN with one shard.
         """
-        own = _shards_of(self._places, self._shards)
-        between, weights, _ = self._between(own, len(self._shards))
+        between, weights, _ = self._between(self._places, self._cost.cut.shards)
         n_full, active = int(np.count_nonzero(weights)), self.variance > 0
         if n_full < 2 or not active.any():
             return float("nan")
-        ratio = between[active] * self._n_rows / self.variance[active]
+        ratio = between[active] * self._cost.n_rows / self.variance[active]
         return float(ratio.mean() / (n_full - 1))
 
-    def _gap_of(self, shard: AnyArray, n_shards: int) -> Gap:
-        """Return the gap if this rank's rows belong to these shards."""
-        variance, weights, means = self._between(shard, n_shards)
-        sparsity, p = self._sparsity, self.mean
-        terms = np.array([sparsity.cost(mean) for mean in means])
-        return Gap(
-            n_shards,
-            measured=float(weights @ terms) - sparsity.cost(p),
-            predicted=float(sparsity.curvature(p) @ variance) / 2,
-            bound=gap_bound(sparsity, self._counts, n_shards, self._n_rows // n_shards),
-        )
-
     def _between(
-        self, shard: AnyArray, n_shards: int
+        self, places: AnyArray, shards: Sequence[Bounds]
     ) -> tuple[Array64, Array64, Array64]:
         """Return Var_shards(p_j), each shard's part of the rows, and its p.
 
-        That of an empty shard, whose part is 0, is the mean of all rows.
+        This rank's rows have these places. The p of an empty shard, whose part is 0, is
+        the mean of all rows.
         """
+        n_rows, n_shards = self._cost.n_rows, len(shards)
+        starts = [start for start, _ in shards]
+        shard = np.searchsorted(starts, places, "right") - 1
         sums = np.zeros((len(self.mean) + 1, n_shards))
         # Whole numbers below 2^53 add up to the same in any order.
-        powers = np.clip(52 - np.frexp(self.mean * self._n_rows)[1], -_FINEST, _FINEST)
+        powers = np.clip(52 - np.frexp(self.mean * n_rows)[1], -_FINEST, _FINEST)
         for unit, firing in enumerate(self._firing.T):
             parts = np.rint(np.ldexp(firing.astype(np.float64), powers[unit]))
             sums[unit] = np.bincount(shard, weights=parts, minlength=n_shards)
         sums[-1] = np.bincount(shard, minlength=n_shards)
-        sum_over_ranks(self._comm, sums)
+        sum_over_ranks(self._cost.comm, sums)
         sums[:-1] = np.ldexp(sums[:-1], -powers[:, np.newaxis])
         counts = sums[-1]
         found = sums[:-1] / np.maximum(counts, 1)
         means = np.where(counts > 0, found, self.mean[:, None]).T
-        weights = counts / self._n_rows
+        weights = counts / n_rows
         variance = (weights[:, None] * (means - self.mean) ** 2).sum(axis=0)
         return variance, weights, means
 
     def _places_by_norm(self) -> AnyArray:
         """Return the places of this rank's rows when all are sorted by their norm."""
-        norms = np.einsum("ij,ij->i", self._rows, self._rows)
-        everywhere = np.concatenate(self._comm.allgather(norms))
+        rows = self._cost.rows
+        norms = np.einsum("ij,ij->i", rows, rows)
+        everywhere = np.concatenate(self._cost.comm.allgather(norms))
         places = np.empty(len(everywhere), np.intp)
         places[np.argsort(everywhere, kind="stable")] = np.arange(len(everywhere))
         own: AnyArray = places[self._places]
         return own
-
-
-def _shards_of(places: AnyArray, shards: Sequence[Bounds]) -> AnyArray:
-    """Return to which of some shards each place belongs."""
-    starts = [start for start, _ in shards]
-    found: AnyArray = np.searchsorted(starts, places, "right") - 1
-    return found
 
 
 def _moments(cost: ShardedCost, rows: AnyArray) -> Array64:
