@@ -41,40 +41,19 @@ _TILTS = np.geomspace(1e-3, 600.0, 200)
 
 @dataclass(frozen=True)
 class Gap:
-    """How far the average cost lies above the exact one, for one cut into shards.
-
-    Attributes
-    ----------
-    shards, measured : int, float
-        How many; the average sparsity term less that of all rows.
-    predicted : float
-        To second order, from the variance between the shards.
-    bound : float
-        What it does not exceed with probability 1 − ``RISK`` for shards drawn at
-        random; see ``gap_bound``.
-    """
+    """How far the average cost lies above the exact one, for one cut into shards."""
 
     shards: int
-    measured: float
-    predicted: float
-    bound: float
+    measured: float  # the average sparsity term less that of all rows
+    predicted: float  # to second order, from the variance between the shards
+    bound: float  # for shards drawn at random, see ``gap_bound``
 
 
 class Firing:
     """Firing probabilities of the rows of all ranks at one position. Collective.
 
-    Parameters
-    ----------
-    cost : ShardedCost
-        Gives model, rows and ranks; the rows of all ranks must follow one another in
-        the order of ranks.
-    position : ndarray (n,)
-        The parameters.
-
-    Attributes
-    ----------
-    mean, variance : ndarray (n_hidden,)
-        Over all rows.
+    The ``cost`` gives model, rows and ranks, the ``position`` (n,) parameters; ``mean``
+    and ``variance`` (n_hidden,) are those over all rows.
     """
 
     def __init__(self, cost: ShardedCost, position: Array64) -> None:
@@ -244,15 +223,10 @@ def _above_tangent(sparsity: Sparsity, p: Array64, q: Array64) -> Array64:
 
 @dataclass(frozen=True)
 class Dead:
-    """The hidden units whose part of the output is the same for all rows.
+    """The ``units``, ``of`` all, whose part of the output is the same for all rows.
 
-    Attributes
-    ----------
-    units, of : int
-        How many, and how many hidden units there are.
-    cost : float
-        Half the variance of the rows, summed over the columns: the cost if all are
-        dead, and the output is the mean row.
+    ``cost`` is half the variance of the rows, summed over the columns: that if all are
+    dead, and the output is the mean row.
     """
 
     units: int
@@ -295,14 +269,8 @@ def dead_units(cost: ShardedCost, position: Array64) -> Dead:
 def filters(weights: Array64) -> AnyArray:
     """Return the input of norm 1 that each hidden unit responds to most.
 
-    Parameters
-    ----------
-    weights : ndarray (n_visible, n_hidden)
-        W₁.
-
-    Returns
-    -------
-    ndarray (n_hidden, n_visible), or (n_hidden, size, size) of square patches
+    ``weights`` (n_visible, n_hidden) are W₁; the result is (n_hidden, n_visible), or
+    (n_hidden, size, size) of square patches.
     """
     norms = np.maximum(np.linalg.norm(weights, axis=0), np.finfo(np.float64).tiny)
     rows: AnyArray = (weights / norms).T.astype(np.float32)

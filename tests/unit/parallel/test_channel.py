@@ -197,9 +197,6 @@ def test_any_order_of_events(kind, replace, stop, seed):
     if not replace:
         assert pair.out.dropped == []
         assert set(taken) == set(left)
-    if kind is Pair and not stop:
-        n_sent = len(left) - len(pair.out.dropped)
-        assert pair.out.bytes_sent == n_sent * 4 * COLUMNS * sum(COUNTS)
     if left and not stop:
         assert taken[-1] == left[-1]
     assert not set(pair.out.dropped) & set(taken)
