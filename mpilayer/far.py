@@ -82,10 +82,9 @@ class RowFile(FarRows):
 
     def read(self, start: int, stop: int) -> AnyArray:
         """Return rows, which must have been written."""
-        n, offset = (stop - start) * self.shape[1], start * self.row_bytes
-        return np.fromfile(self._path, np.float32, n, offset=offset).reshape(
-            stop - start, self.shape[1]
-        )
+        shape, offset = (stop - start, self.shape[1]), start * self.row_bytes
+        found = np.fromfile(self._path, np.float32, shape[0] * shape[1], offset=offset)
+        return found.reshape(shape)
 
     def write(self, start: int, rows: Array32) -> None:
         """Write rows, the first of which is number ``start``; in any thread.

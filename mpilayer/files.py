@@ -171,9 +171,12 @@ def optional(path: Path, consequence: str) -> Iterator[None]:
 
 
 def check_output(out: Path, endings: Collection[str], replace: bool) -> str:
-    """Return the ending of a file that may be written, in small letters. Local."""
+    """Return the ending of a file that may be written, in small letters. Local.
+
+    Without ``endings`` any will do.
+    """
     ending = out.suffix.lower()
-    if ending not in endings:
+    if endings and ending not in endings:
         raise ConfigError(
             f"-o must end in {', '.join(endings)}; got {out}. The ending says the "
             "format: choose one of these."

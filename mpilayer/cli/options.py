@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mpilayer.cli.arguments import add, reader
+from mpilayer.cli.arguments import add, reader, whole
 from mpilayer.config import (
     TASKS,
     Config,
@@ -167,11 +167,5 @@ def _to_seconds(text: str) -> float:
     return sum(60.0**i * value for i, value in enumerate(reversed(values)))
 
 
-def _to_count(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError
-    return int(text)
-
-
 _seconds = reader("seconds, MM:SS or HH:MM:SS", _to_seconds)
-_count = reader("a number, 0 or more", _to_count)
+_count = whole("a number, 0 or more")

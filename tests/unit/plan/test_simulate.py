@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from mpilayer.plan.simulate import Seat, simulate
+from mpilayer.plan.simulate import Seat, Simulation
 from mpilayer.train import schedule
 from mpilayer.train.plans import AsyncPlan, TablePlan
 
@@ -14,7 +14,8 @@ APART = [Seat(range(i, i + 1), 1, 0) for i in range(3)]
 
 
 def run(plan, seats=APART, costs=COSTS, message=0.0, slower=lambda n: 1.0):
-    return simulate(plan, seats, lambda i, _: costs[i], lambda i: message, slower)
+    times = (lambda i, _: costs[i]), (lambda _: message), slower
+    return Simulation(plan, seats, *times).run()
 
 
 @pytest.mark.parametrize("costs", [COSTS, COSTS[::-1], (1.0, 1.0, 1.0)])
