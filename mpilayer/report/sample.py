@@ -19,7 +19,7 @@ from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.evaluate import local_blocks
 from mpilayer.runs.rows import data_of_run, preparation_of
 from mpilayer.runs.tasks import (
-    is_finetuned,
+    AUTOENCODE,
     load_predictor,
     load_stack,
     load_trained,
@@ -136,7 +136,7 @@ def _models(directory: RunDirectory, kind: str) -> dict[str, DeepAutoencoder]:
     if "pretrain_seconds" not in directory.read_summary(strict=True):
         return {}
     models = {"pre-trained": load_stack(directory, pretrained=True)}
-    if is_finetuned(directory):
+    if AUTOENCODE.is_trained(directory):
         models["fine-tuned"] = load_stack(directory)
     return models
 

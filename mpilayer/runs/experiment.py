@@ -117,8 +117,7 @@ def plan_of(
 ) -> Plan:
     """Return what the sections of a ``file`` make, checked.
 
-    ``run``, the directory of all results, comes before what they say. A ``ConfigError``
-    names a wrong section, key, type or range, or steps that do not go together.
+    ``run``, the directory of all results, comes before what they say.
     """
     configs = settings_of_all(file, sections)
     training = {name: configs[name] for name in FOLDERS if name in sections}
@@ -204,8 +203,8 @@ class Experiment:
     def carry_out(self, replace_run: bool = False) -> None:
         """Carry out all steps that are not complete. Collective.
 
-        With ``replace_run`` a former experiment gives way. An error, or ``Interrupted``
-        after saving, is raised on every rank.
+        With ``replace_run`` a former experiment gives way. Errors, and ``Interrupted``
+        after saving, are raised on every rank.
         """
         plan, session, comm = self.plan, self.session, self.session.comm
         comm.on_root(lambda: _open(plan, session.safety.resume, replace_run))

@@ -1,10 +1,12 @@
 """Pre-training as a run: its rows and schedule, the pipeline, going on after a cut."""
 
+from collections import ChainMap
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mpilayer.config import PretrainConfig
 from mpilayer.errors import ConfigError
@@ -15,19 +17,35 @@ from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.team import check_room
 from mpilayer.placement import Place, describe, without_slice
 from mpilayer.runs import checkpoints
-from mpilayer.runs.checkpoints import Cut, LayerKeeper, find_cut
+from mpilayer.runs.checkpoints import Cut, LayerKeeper
 from mpilayer.runs.directory import replayed
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
-from mpilayer.runs.outcome import LayerOutcome, conclude_pretraining, gathered, recorded
+from mpilayer.runs.evaluate import (
+    after_pretraining,
+    beside_rival,
+    over_fits,
+    worse_than_pca,
+)
 from mpilayer.runs.rows import Facts, data_facts, data_of_run, pretraining_rows
-from mpilayer.runs.tasks import PRETRAIN, run_shapes
+from mpilayer.runs.session import finite
+from mpilayer.runs.tasks import PRETRAIN, load_stack, run_shapes
+from mpilayer.runs.unrolled import leave_parameters, stack_over_time
+from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train import layer
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
 from mpilayer.train.layers import bytes_of_rows, held_of_rows, needed_bytes
-from mpilayer.train.plans import Plan, effective, plan_of, table_of
+from mpilayer.train.plans import effective, plan_of, table_of
 from mpilayer.train.pools import CHUNKS, memory_of, pool_rows, with_memory_of
 from mpilayer.train.pretrain import Pipeline, Snapshot
-from mpilayer.train.record import EpochRecord
+from mpilayer.train.record import (
+    KINDS,
+    EpochRecord,
+    mostly_at_barriers,
+    recorded_table,
+    short_of_epochs,
+    simulated_seconds,
+    team_of,
+)
 from mpilayer.train.schedule import Schedule
 from mpilayer.train.teams import (
     folder_of,
@@ -44,6 +62,34 @@ from mpilayer.words import count
 _Terms: TypeAlias = Terms[PretrainConfig]
 # Settings that make a run longer or shorter.
 _LENGTHS = frozenset({"epochs", "extra_epochs"})
+
+
+@dataclass(frozen=True)
+class LayerOutcome:
+    """What a rank tells the others about one of its layers."""
+
+    rank: int
+    records: list[EpochRecord]
+    digest: str
+    used: tuple[int, ...]
+    dropped: tuple[int, ...]
+
+    def facts(self, index: int) -> dict[str, Any]:
+        """Return what the summary says of the layer: errors, and seconds."""
+        last, team = self.records[-1] if self.records else None, team_of(self.records)
+        return {
+            "layer": index + 1,
+            "rank": self.rank,
+            "epochs": len(self.records),
+            "digest": self.digest,
+            "train_error": finite(last.train_error) if last else None,
+            "validation_error": finite(last.validation_error) if last else None,
+            **{kind: sum(r.seconds[kind] for r in self.records) for kind in KINDS},
+            **({"team": team} if team else {}),
+        }
+
+
+_Trained: TypeAlias = tuple[list[LayerOutcome], float]
 
 
 class Pretraining(Training[PretrainConfig]):
@@ -156,14 +202,10 @@ class Pretraining(Training[PretrainConfig]):
             outputs = [bytes_of_rows(config, p.layers, *rows_of_all)[1] for p in places]
             comm.on_root(lambda: scratch.check_room(sum(outputs)))
 
-    def _train(
-        self, terms: _Terms, rows: Rows | None, again: bool
-    ) -> tuple[list[LayerOutcome], float]:
+    def _train(self, terms: _Terms, rows: Rows | None, again: bool) -> _Trained:
         session, config = self.session, terms.config
-        plan, cut = plan_of(config, terms.table), None
+        cut = self._find_cut(terms) if again else None
         shapes = layer_shapes(config, terms.facts.n_visible)
-        if again:
-            cut = find_cut(self.directory, session, plan, len(shapes))
         places = self._places(config, terms.facts, terms.table)
         # A run that began has its slices, for whatever ranks.
         slices = config if again else self.asked or config
@@ -180,30 +222,28 @@ class Pretraining(Training[PretrainConfig]):
             team_up(session.comm, places, session.eager) as (team, own, heads),
         ):
             states = [LayerState(config, shapes, index, team) for index in own]
-            return self._train_layers(terms, plan, rows, states, cut, heads, scratch)
+            return self._train_layers(terms, rows, states, cut, heads, scratch)
 
-    def _conclude(
-        self, terms: _Terms, trained: tuple[list[LayerOutcome], float]
-    ) -> Summary:
-        config, table = terms.config, terms.table
-        return conclude_pretraining(
-            self.directory, self.session, terms.data, config, table, *trained
-        )
-
-    def _clear_up(self) -> None:
-        checkpoints.remove_cuts(self.directory, len(self._settings().layers))
-        checkpoints.remove_unfinished(self.directory)
+    def _find_cut(self, terms: _Terms) -> Cut:
+        """Return where the run goes on, which is not at its end then. Collective."""
+        comm, directory = self.session.comm, self.directory
+        plan, n_layers = plan_of(terms.config, terms.table), len(terms.config.layers)
+        # It may be noted all the same, if what it has left was lost.
+        comm.on_root(lambda: directory.set_complete(PRETRAIN, False))
+        cut = comm.on_root(lambda: Cut.newest(directory, plan, n_layers))
+        for remark in cut.remarks:
+            self.session.warn(remark)
+        return cut
 
     def _train_layers(
         self,
         terms: _Terms,
-        plan: Plan,
         rows: Rows | None,
         states: Sequence[LayerState],
         cut: Cut | None,
         heads: Communicator,
         scratch: Scratch | None,
-    ) -> tuple[list[LayerOutcome], float]:
+    ) -> _Trained:
         """Train to the end; return the outcome of all layers, and seconds. Collective.
 
         ``Interrupted`` is raised on every rank, after saving.
@@ -216,7 +256,7 @@ class Pretraining(Training[PretrainConfig]):
             # On followers, too: they count epochs by themselves.
             found = checkpoints.restore_layers(directory, states, cut, session)
             snapshots, former = found
-        notice = Notice(comm)
+        notice, plan = Notice(comm), plan_of(config, terms.table)
         keeper = LayerKeeper(directory, session, plan, notice, n_layers)
         counts = _counts(config, facts)
         again = cut.again if cut else ()
@@ -227,9 +267,20 @@ class Pretraining(Training[PretrainConfig]):
         goals = {f"layer-{i}": goal for i, goal in enumerate(epochs, 1)}
         comm.barrier()
         began = perf_counter()
-        with session.display(directory, goals), session.listening():
+        with (
+            session.display(directory, goals),
+            session.listening(),
+            ExitStack() as opened,
+        ):
             launch = {"rank": comm.rank, **session.launch(before)}
-            for record in recorded(pipeline, directory, config, before, launch):
+            metrics = {}
+            for i in pipeline.states:
+                writer = MetricsWriter(directory.metrics_file(f"layer-{i + 1}"))
+                metrics[i] = opened.enter_context(writer)
+            for state, record in pipeline.run(before):
+                leave_parameters(directory, state, config)
+                line = {**asdict(record), "layer": record.layer + 1, **launch}
+                metrics[record.layer].write(line)
                 former[record.layer].append(record)
             keeper.finish()
             notice.close()
@@ -238,7 +289,66 @@ class Pretraining(Training[PretrainConfig]):
         if any(comm.allgather(pipeline.interrupted)):
             raise session.interrupted(directory.go_on)
         seconds = before + perf_counter() - began
-        return gathered(pipeline, former, comm), seconds
+        return _gathered(pipeline, former, comm), seconds
+
+    def _conclude(self, terms: _Terms, trained: _Trained) -> Summary:
+        (layers, seconds), config = trained, terms.config
+        directory, session, comm = self.directory, self.session, self.session.comm
+        schedule = terms.table or recorded_table(
+            config, [one.used for one in layers], [one.dropped for one in layers]
+        )
+        comm.on_root(lambda: directory.write_table(schedule))
+        short = short_of_epochs(config, schedule)
+        session.warn(short)
+        stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
+        errors, pca = beside_rival(stack, terms.data, terms.data, session)
+        remedies = after_pretraining(config, over_fits(errors, pca))
+        worse = worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
+        session.warn(worse)
+        times = [layer.facts(index) for index, layer in enumerate(layers)]
+        waiting = mostly_at_barriers([own.get("team", ()) for own in times])
+        session.warn(waiting)
+        summary = {
+            **session.facts(),
+            "schedule": config.schedule,
+            "epochs": list(schedule.epochs),
+            "short_of_epochs": short,
+            "pretrain_seconds": seconds,
+            "simulated_seconds": simulated_seconds(schedule, times),
+            "finetune_seconds": None,
+            **{f"{split}_error": error for split, error in errors.items()},
+            "pretrained": errors,
+            "pca": pca,
+            "worse_than_pca": worse,
+            "mostly_at_barriers": waiting,
+            "layers": times,
+        }
+        written = comm.on_root(lambda: directory.write_summary(summary))
+        records = [layer.records for layer in layers]
+        stack_over_time(directory, terms.data, config, stack.shapes, records, comm)
+        return written
+
+    def _clear_up(self) -> None:
+        checkpoints.remove_cuts(self.directory, len(self._settings().layers))
+        checkpoints.remove_unfinished(self.directory)
+
+
+def _gathered(
+    pipeline: Pipeline, records: dict[int, list[EpochRecord]], comm: Communicator
+) -> list[LayerOutcome]:
+    """Return the outcome of all layers. Collective."""
+    mine = {
+        i: LayerOutcome(
+            comm.rank,
+            records[i],
+            state.layer.parameters.digest(),
+            pipeline.row(i),
+            pipeline.dropped(i),
+        )
+        for i, state in pipeline.states.items()
+    }
+    found = dict(ChainMap(*comm.allgather(mine)))
+    return [found[i] for i in sorted(found)]
 
 
 def _counts(config: PretrainConfig, facts: Facts) -> tuple[int, int, int]:
