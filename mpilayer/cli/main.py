@@ -145,12 +145,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _warn(
     message: Warning | str, category: type[Warning], *where: Any, **more: Any
 ) -> None:
-    """Print our own warnings as all lines are, once; others as Python does.
-
-    What one rank knows alone is said by that rank.
-    """
+    """Print our own warnings as all lines are; others as Python does."""
     if not issubclass(category, errors.RunWarning):
         _python_warns(message, category, *where, **more)
+    # What one rank knows alone is said by that rank, all else once.
     elif environment.launched_rank() == 0 or issubclass(category, errors.FileWarning):
         lines.to_stderr(f"warning: {message}")
 
@@ -159,10 +157,8 @@ _python_warns = warnings.showwarning
 
 
 def _interrupt(_: int, __: object) -> NoReturn:
-    """End this process by an exception, again until it is heard.
-
-    Python drops an exception that is raised while it runs a finalizer, and says so.
-    """
+    """End this process by an exception, again until it is heard."""
+    # Python drops one that is raised while it runs a finalizer, and says so.
     sys.unraisablehook = _say_nothing_of_interrupts
     signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, _HEARD_AFTER)

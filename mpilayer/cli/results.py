@@ -105,7 +105,7 @@ def _runs_table(result: dict[str, Any]) -> Table:
 
     def row(words: str, form: str, *keys: str, unit: float = 1.0) -> list[str]:
         found = [reduce(getitem, keys, run) for run in runs.values()]
-        return [words, *(_shown(value, form, unit) for value in found)]
+        return [words, *(_shown(value and unit * value, form) for value in found)]
 
     rows = [
         row("average cost", ".6f", "average_cost"),
@@ -114,21 +114,16 @@ def _runs_table(result: dict[str, Any]) -> Table:
         row("milliseconds an evaluation", ".2f", "seconds_per_evaluation", unit=1e3),
         row("share of Allreduce", ".1%", "allreduce_share"),
     ]
-    if _n_shards(result) > 1:
+    n_shards = runs["exact"]["gap"]["shards"]  # over which the average was taken
+    if n_shards > 1:
         rows[2:2] = [
             row("gap, measured", ".2e", "gap", "measured"),
             row("gap, predicted to second order", ".2e", "gap", "predicted"),
             row("gap, 99 % bound", ".2e", "gap", "bound"),
         ]
-    shards, ranks = count(_n_shards(result), "shard"), count(result["ranks"], "rank")
+    shards, ranks = count(n_shards, "shard"), count(result["ranks"], "rank")
     title = f"Two runs from one start, {shards}, {ranks}"
     return show.table(title, ("", *(f"trained on\n{name}" for name in runs)), rows)
-
-
-def _n_shards(result: dict[str, Any]) -> int:
-    """Return over how many shards the average was taken."""
-    found: int = result["runs"]["exact"]["gap"]["shards"]
-    return found
 
 
 def _shards_table(result: dict[str, Any]) -> Table:
@@ -147,7 +142,7 @@ def _remarks(result: dict[str, Any]) -> list[str]:
     lines = [
         "With one shard both are the same: give --shards N, or start several ranks."
     ]
-    if _n_shards(result) > 1:
+    if result["runs"]["exact"]["gap"]["shards"] > 1:
         paper = result["paper"]
         seconds = result["runs"]["exact"]["seconds_per_evaluation"]
         low, high = paper["exact_slower_by_seconds"]
@@ -169,5 +164,4 @@ def _remarks(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _shown(value: float | None, form: str, unit: float = 1.0) -> str:
-    return "infinite" if value is None else format(value * unit, form)
+_shown = partial(show.number, none="infinite")

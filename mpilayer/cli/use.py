@@ -126,14 +126,8 @@ def _configure_report(parser: argparse.ArgumentParser) -> None:
         "It needs nothing but a browser, and no network. Of a sweep: its settings "
         "beside one another, and the table of its runs."
     )
-    add(
-        parser,
-        "runs",
-        "a run, or several, or a sweep",
-        type=Path,
-        nargs="+",
-        metavar="DIR",
-    )
+    runs = "a run, or several, or a sweep"
+    add(parser, "runs", runs, type=Path, nargs="+", metavar="DIR")
     page = "the page to write (default: %(default)s)"
     add(parser, "-o", page, metavar="FILE.html", default=Path("report.html"))
     add(parser, "--data", "where the runs' data set is now")

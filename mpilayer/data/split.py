@@ -34,7 +34,7 @@ class Split:
     labels: AnyArray | None = None
 
     def __post_init__(self) -> None:
-        if self.x.ndim != 2 or 0 in self.x.shape:
+        if len(self.x.shape) != 2 or 0 in self.x.shape:
             raise DataError(
                 "samples must be the rows of a table of at least one row and column; "
                 f"found shape {self.x.shape}."
