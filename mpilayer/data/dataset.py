@@ -74,9 +74,8 @@ def write_dataset(
     A stored 1 has the value ``scale``, see :data:`PIXEL_SCALE`, plus ``offset``, before
     values are scaled as the preparation says.
 
-    ConfigError: no split ``train``, or one of an unknown name; or a scale that no data
-    set has. DataError: splits of different widths or types, rows that are not finite,
-    or a file that cannot be written.
+    ConfigError: a scale that no data set has. DataError: splits of different widths or
+    types, rows that are not finite, or a file that cannot be written.
     """
     check_splits(splits)
     unit = Unit(float(scale), float(offset))
