@@ -224,6 +224,19 @@ class Cut:
                 remove(directory.layer_checkpoint(index))
 
 
+def find_cut(
+    directory: RunDirectory, session: Session, plan: Plan, n_layers: int
+) -> Cut:
+    """Return where a run goes on, which is not at its end then. Collective."""
+    comm = session.comm
+    # It may be noted all the same, if what it has left was lost.
+    comm.on_root(lambda: directory.set_complete("pretrain", False))
+    cut = comm.on_root(lambda: Cut.newest(directory, plan, n_layers))
+    for remark in cut.remarks:
+        session.warn(remark)
+    return cut
+
+
 def restore_layers(
     directory: RunDirectory, states: Sequence[LayerState], cut: Cut, session: Session
 ) -> tuple[list[Snapshot], dict[int, list[EpochRecord]]]:
