@@ -16,16 +16,10 @@ from mpilayer.errors import DataError, FileError
 
 
 class FarRows(ABC):
-    """Rows (n_samples, n_columns) that are read when they are asked for.
+    """Rows of a ``shape`` (n_samples, n_columns) that are read when they are asked for.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    dtype : dtype
-        Of what is stored: float32, or narrower.
-    scale : float
-        The value of a stored 1, of narrow numbers.
+    ``dtype`` is that of what is stored, float32 or narrower; ``scale``, the value of a
+    stored 1, of narrow numbers.
     """
 
     def __init__(self, shape: tuple[int, int], dtype: Any, scale: float = 1.0) -> None:

@@ -166,10 +166,7 @@ def _config(given: argparse.Namespace, time: str) -> slurm.JobConfig:
 def _of_training(
     given: argparse.Namespace, command: str, scaling: bool, made_by: list[str]
 ) -> dict[Path, str]:
-    """Return the scripts of a training, and of what comes after it.
-
-    What the commands would refuse after hours in the queue is refused now.
-    """
+    """Return the scripts of a training, and of what comes after it, all checked."""
     chain = [command, *given.then]
     slurm.check_chain(chain)
     if given.seeds and given.seed is not None:

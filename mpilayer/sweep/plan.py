@@ -92,16 +92,12 @@ def _members(
 
 
 def _sharing(plan: Plan, path: Path, made: dict[str, Path]) -> Plan:
-    """Return the plan with the data set that all of the same [data] have.
-
-    Its steps are those that train, if the file does not say others: the sweep has a
-    table of all runs together.
-    """
+    """Return the plan with the data set that all of the same [data] have."""
     if not plan.data.path:
         place = path / f"data{f'-{len(made) + 1}' if made else ''}.h5"
         shared = made.setdefault(repr(plan.data), place)
         plan = replace(plan, data=replace(plan.data, path=str(shared)))
-    if plan.experiment.steps == ("auto",):
+    if plan.experiment.steps == ("auto",):  # the sweep has a table of all runs
         steps = tuple(s for s in plan.steps if s not in ("evaluate", "report"))
         plan = replace(plan, steps=steps)
     return plan

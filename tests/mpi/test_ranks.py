@@ -98,8 +98,6 @@ def test_a_large_output_travels_in_blocks(world):
     with together(world):
         assert len(blocks) == 5
         assert max(block.nbytes for block, _, _ in blocks) <= channel.BLOCK_BYTES
-        if world.rank == 0:
-            assert outbox.bytes_sent == 4 * columns * sum(n_rows)
         if world.rank == 1:
             found = inbox.take(7)
             for part, wanted in zip(found.parts, expected.parts, strict=True):

@@ -101,14 +101,10 @@ def test_ten_thousand_ranks_on_a_hundred_hosts_within_two_seconds():
     assert 0.05 < found.efficiency < 20 / 119
 
 
-def test_what_is_of_no_use_is_refused_with_the_reason():
+def test_layouts_are_compared_and_what_is_of_no_use_is_refused_with_the_reason():
     found = outlook(model("pretrain", PretrainConfig()), (2, 500), 1)
     assert "500 ranks" in found.refused[500]
     assert [f.ranks for f in found.forecasts] == [2, 2]
-
-
-def test_a_team_for_all_layers_is_compared_with_one_a_layer():
-    found = outlook(model("pretrain", PretrainConfig()), (2,), 1)
     assert [f.cost.layout for f in found.forecasts] == ["1:1 2-4:1", "1-4:2"]
     assert found.fastest.option == "--layout 1-4:2"  # as layers differ in size
 
