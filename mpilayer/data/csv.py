@@ -17,7 +17,7 @@ from mpilayer.data.table import told_of
 from mpilayer.errors import DataError, reading, unknown
 
 _LABEL = "label"
-_NAMELESS = re.compile(r"(unnamed: .*)?")
+_NAMELESS = re.compile(r"(unnamed: .*)?", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 # Of the bytes of a file: its text, lines and numbers.
 _HELD = 4
@@ -158,11 +158,7 @@ def _label_column(
 
 def _n_index(header: list[str]) -> int:
     """Return how many columns at the beginning have no name."""
-    return len(list(takewhile(_is_nameless, header)))
-
-
-def _is_nameless(name: str) -> bool:
-    return _NAMELESS.fullmatch(name.lower()) is not None
+    return len(list(takewhile(_NAMELESS.fullmatch, header)))
 
 
 def _are_counted(names: list[str]) -> bool:
@@ -177,7 +173,7 @@ def _check_header(header: list[str], n_columns: int, n_index: int) -> None:
             f"found {len(header)} names and {n_columns} columns. Mend it; numbers need "
             "decimal points, not commas."
         )
-    nameless = [k for k, name in enumerate(header) if _is_nameless(name)]
+    nameless = [k for k, name in enumerate(header) if _NAMELESS.fullmatch(name)]
     if len(nameless) > n_index:
         raise DataError(
             "all columns must have names, but for an index at the beginning; found "

@@ -123,7 +123,7 @@ class SparseTraining(Replicated[SparseConfig]):
         return self.descend(cost, terms.config, again)
 
     def _conclude(self, terms: SparseTerms, trained: Any) -> Summary:  # noqa: ARG002
-        return conclude_sparse(self.directory, self.session, *trained)
+        return conclude_sparse(self, *trained)
 
     def first_cost(self, terms: SparseTerms, rows: AnyArray) -> ShardedCost:
         """Return the cost over all ranks, at the first weights. Collective."""

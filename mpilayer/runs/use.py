@@ -56,11 +56,8 @@ def write_rows(
         the probability of each class, and its label the most probable one; or the
         number that a regressor predicts.
     out : Path
-        The file; its ending says the format. ``.h5`` and ``.hdf5`` hold a data set with
-        all splits, ``.npy`` and ``.csv`` the rows of one split; ``.csv`` has the labels
-        as its last column.
-    split : str, optional
-        The split for ``.npy`` and ``.csv``; not needed if the data have only one.
+        ``.h5`` and ``.hdf5`` hold all splits, ``.npy`` and ``.csv`` one, the ``split``
+        if there are several; ``.csv`` has the labels as its last column.
     task : str, optional
         Whose encoder, or who predicts, see ``TASKS``; by default what was trained last.
     """
@@ -190,10 +187,9 @@ def export(
 ) -> store.Model:
     """Write a trained model of a run, and return what was written. One process.
 
-    The ending of ``out``, one of ``store.ENDINGS``, says the format. The ``part`` is
-    ``whole``, or ``encoder`` for the steps to the code alone. With ``replace`` an older
-    file gives way, of ``.h5`` files only an exported model. The ``task``, one of
-    ``TASKS``, is by default what was trained last.
+    The ending of ``out``, one of ``store.ENDINGS``, says the format; ``part`` is one of
+    ``PARTS``. Of ``.h5`` files ``replace`` means only an exported model. The ``task``,
+    one of ``TASKS``, is by default what was trained last.
     """
     if part not in PARTS:
         raise ConfigError(unknown("part", part, PARTS))

@@ -167,10 +167,10 @@ SCALING = "scaling a.h5 --run run -o job.sh"
         ("pretrain a.h5 --run run --then finetune -o -", ("a folder",)),
         (f"{SCALING} --mode finetune", ("unknown mode 'finetune'",)),
         (f"{SCALING} --seeds 1", ("unrecognized arguments",)),
-        ("pretrain a.h5 --run run -o old.sh", ("old.sh is there", "--replace")),
+        ("pretrain a.h5 --run run -o old.sh", ("old.sh exists", "--replace")),
         ("pretrain a.h5 --run run -o old.sh/x", ("old.sh", "writable")),
-        ("pretrain a.h5 --run run -o .", ("already",)),
-        ("pretrain a.h5 --run run -o old --then evaluate", ("evaluate.sh is there",)),
+        ("pretrain a.h5 --run run -o .", (". exists",)),
+        ("pretrain a.h5 --run run -o old --then evaluate", ("evaluate.sh exists",)),
     ],
 )  # fmt: skip
 def test_what_is_refused(tmp_path, line, words):
