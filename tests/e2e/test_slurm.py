@@ -5,7 +5,6 @@ before the first of them, several at a time, and each test waits for its part.
 """
 
 import re
-import shlex
 import shutil
 import sys
 import threading
@@ -17,7 +16,7 @@ import pytest
 from tests.e2e.test_job import JOB, calls, write_job
 from tests.support import launch
 from tests.support.jobs import GARBLED, LIMIT, Place, cancel, describe, shell, warn
-from tests.support.small import contents, digests, read_summary
+from tests.support.small import digests, read_summary
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -183,23 +182,6 @@ def a_recorded_script_in_a_fresh_checkout(place, name):
         (job,) = place.submit(*words)
         after = [f"--dependency=afterok:{job}"]
     place.assert_outcome(job)
-
-
-@beside()
-def srun_without_mpi_is_refused(place):
-    """In a script that is not mpilayer's."""
-    words = ["pretrain", place.data, "--run", "run", *LAYERS]
-    command = shlex.join([sys.executable, "-m", "mpilayer", *map(str, words)])
-    script = f"#!/bin/bash\nexec srun --mpi=none {command}\n"
-    (place.folder / "job.sh").write_text(script)
-    outputs = ["--time=5", "--output=job.out", "--error=job.err"]
-    (job,) = place.submit("sbatch", "--ntasks=4", *outputs, "job.sh")
-    code = int(place.ended(job)["ExitCode"].partition(":")[0])
-    texts = [(place.folder / name).read_text() for name in ("job.out", "job.err")]
-    words = ["launcher started 4 processes", "joined 1", "srun --mpi=pmi2"]
-    launch.assert_user_error(launch.Result(code, *texts, 0.0), *words)
-    assert texts[0] == ""
-    assert set(contents(place.folder)) == {"job.sh", "job.out", "job.err"}
 
 
 # --- with the stand-in
