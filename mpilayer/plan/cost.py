@@ -92,7 +92,7 @@ def measure_cost(pieces: Pieces, config: SparseConfig, dataset: Dataset) -> None
         told = _evaluations(run, rows)
         left = median(b.seconds - a.seconds - b.computing for a, b in pairwise(told))
         pieces.numbers["step"] = max(1e-9, left / times)
-    pieces.beside(_cost_company(plain, rows.shape), _cost_company, plain, rows.shape)
+    pieces.beside(_cost_company, plain, rows.shape)
 
 
 class Sparse(Model):
@@ -122,7 +122,7 @@ class Sparse(Model):
         sent = self._numbers * (3 if config.kl == "exact-fused" else 1)
         arrays = [sent, config.hidden] if config.kl == "exact" else [sent]
         total = partial(self.links.allreduce, n_ranks=n, n_hosts=there)
-        sums = sum(total(2 * size) + total(8 * size) for size in arrays)
+        sums = sum(total(factor * size) for size in arrays for factor in (2, 8))
         times = config.evaluations
         seconds = times * (rows + summing + fixed + sums)
         parts = {"rows": rows, "sums of blocks": summing}

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -63,37 +63,19 @@ class Curve:
 
 @dataclass(frozen=True)
 class Measured:
-    """Pieces of a training, and the machine on which they were timed.
+    """Pieces of a training, and the machine on which they were timed."""
 
-    Attributes
-    ----------
-    command, data, settings
-        What trains, on which data set, and how.
-    cores : int
-        Of the machine.
-    crowding : float
-        How many times as long work takes when all cores are at it.
-    memory, disk : float
-        Bytes a second copied, and written.
-    spread : float
-        Relative deviation between rounds.
-    base_bytes : int
-        Of a process that has no rows and no weights yet.
-    numbers, curves : dict
-        Seconds by the name of a piece.
-    """
-
-    command: str
-    data: Mapping[str, Any]
+    command: str  # what trains
+    data: Mapping[str, Any]  # see ``identity``
     settings: Mapping[str, Any]
     cores: int
-    crowding: float
-    memory: float
-    disk: float
-    spread: float
-    base_bytes: int
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    curves: Mapping[str, Curve] = field(default_factory=dict)
+    crowding: float  # how many times as long work takes when all cores are at it
+    memory: float  # bytes a second copied
+    disk: float  # bytes a second written
+    spread: float  # relative deviation between rounds
+    base_bytes: int  # of a process that has no rows and no weights yet
+    numbers: Mapping[str, float]  # seconds by the name of a piece
+    curves: Mapping[str, Curve]
 
     def slower(self, busy: int) -> float:
         """Return how many times as long work takes where so many ranks are at it."""

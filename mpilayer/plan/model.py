@@ -22,50 +22,29 @@ _MARGIN, _AROUND, _ROUND_TO = 1.5, 240, 300
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a run on some ranks.
+    """Of a run on some ranks."""
 
-    Attributes
-    ----------
-    layout : str
-        Who trains what.
-    seconds, waiting : float
-        As the run will report them, start and reading left out; those that a rank
-        waits, on average.
-    rank_bytes, host_bytes : int
-        Memory of the rank and of the host that need most.
-    bound : str
-        What takes most of the time.
-    messages : float
-        Seconds between ranks, at most.
-    """
-
-    layout: str
-    seconds: float
-    waiting: float
-    rank_bytes: int
-    host_bytes: int
-    bound: str
-    messages: float
+    layout: str  # who trains what
+    seconds: float  # as the run will report them, start and reading left out
+    waiting: float  # seconds that a rank waits, on average
+    rank_bytes: int  # memory of the rank that needs most
+    host_bytes: int  # and of the host
+    bound: str  # what takes most of the time
+    messages: float  # seconds between ranks, at most
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """A run on so many ranks: what it costs, between ``low`` and ``high`` seconds.
-
-    ``option`` must be given for it, empty for what is chosen anyway; it is
-    ``simulated`` if there are more ranks than cores here, or several hosts.
-    ``efficiency`` is the speed against one rank, by the number of ranks; None if one
-    is refused.
-    """
+    """A run on so many ranks: what it costs, between ``low`` and ``high`` seconds."""
 
     ranks: int
     hosts: int
-    option: str
+    option: str  # must be given for it; empty for what is chosen anyway
     cost: Cost
     low: float
     high: float
-    efficiency: float | None
-    simulated: bool
+    efficiency: float | None  # speed against one rank, by ranks; None: one is refused
+    simulated: bool  # more ranks than cores here, or several hosts
 
     @property
     def rank_hours(self) -> float:

@@ -29,16 +29,10 @@ def write_report(
 ) -> list[str]:
     """Write a page about runs; return remarks on what could not be shown.
 
-    Every figure becomes a file of ``folder``, too, which is made if there is none. With
-    ``replace`` what is there already gives way. ``data`` is where the runs' data set is
-    now.
-
-    Raises
-    ------
-    ConfigError, FileError
-        matplotlib is missing, a run is named twice, or a file can't be written so.
-    DataError, CheckpointError
-        ``data`` is not a data set, or that of no run; there is no run.
+    Every figure becomes a file of ``folder``, too. With ``replace`` what is there
+    already gives way. ``data`` is where the runs' data set is now. ConfigError,
+    FileError: matplotlib is missing, a run is named twice, or a file can't be written
+    so. DataError, CheckpointError: ``data`` is that of no run; there is no run.
     """
     check_outputs(out, folder, replace)
     found = collect(runs, data)
@@ -81,10 +75,8 @@ def sections_of(runs: Sequence[Run]) -> list[html.Section]:
             sections.append(html.Section(name, title, list(room.together(some))))
         for run in some:
             what = "Comparison" if run.kind == "comparison" else "Run"
-            place, title = f"run-{run.place}", f"{what} {run.name}"
-            sections.append(
-                html.Section(place, title, list(room.alone(run)), within=True)
-            )
+            about = f"run-{run.place}", f"{what} {run.name}", list(room.alone(run))
+            sections.append(html.Section(*about, within=True))
     title = "Configuration and environment"
     return [*sections, html.Section("environment", title, list(_ending(runs)))]
 
@@ -100,10 +92,9 @@ def _write_figures(sections: Sequence[html.Section], folder: Path) -> None:
                 continue
             # Alone, a picture brings the colours that the page has for all.
             opening, _, rest = picture.content.partition(">")
-            look = (
-                f"<style>{html.VARIABLES}</style><style>svg{{background:var(--paper)}}"
-            )
-            files.write(folder / f"{name}.svg", f"{opening}>{look}</style>{rest}\n")
+            colours = f"<style>{html.VARIABLES}</style>"
+            look = f"{colours}<style>svg{{background:var(--paper)}}</style>"
+            files.write(folder / f"{name}.svg", f"{opening}>{look}{rest}\n")
 
 
 def check_outputs(out: Path, folder: Path | None, replace: bool) -> None:

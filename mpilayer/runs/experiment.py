@@ -11,7 +11,7 @@
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from mpilayer import files
 from mpilayer.config import (
     STEPS,
     SWEEP,
-    Change,
     DataConfig,
     ExperimentConfig,
     FinetuneConfig,
@@ -101,7 +100,7 @@ class Plan:
         return self.path / FOLDERS[step]
 
     def write(self) -> None:
-        """Write the effective settings, a file that ``read_plan`` reads."""
+        """Write the effective settings, a file that ``plan_of`` understands."""
         own: dict[str, Any] = {"experiment": self.experiment, "data": self.data}
         own |= {"report": self.report, **self.training}
         text = to_toml({name: as_values(config) for name, config in own.items()})
@@ -111,13 +110,6 @@ class Plan:
 def is_experiment(path: Path) -> bool:
     """Tell whether a directory is that of an experiment. Local."""
     return (path / EXPERIMENT).is_file()
-
-
-def read_plan(
-    file: Path, changes: Iterable[Change] = (), run: Path | None = None
-) -> Plan:
-    """Read and check an experiment's TOML file; see ``plan_of``."""
-    return plan_of(file, read_experiment(file, changes), run)
 
 
 def plan_of(
@@ -298,16 +290,17 @@ def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
     path, report = plan.path, plan.report.file
     check_source(plan)
     check_links(path, FOLDERS.values())
-    if is_experiment(path) and SWEEP in read_experiment(path / EXPERIMENT):
+    file = path / EXPERIMENT
+    before = read_experiment(file) if is_experiment(path) else {}
+    if SWEEP in before:
         raise ConfigError(
             f"--run must name a new folder or one experiment; {path} holds a sweep. Go "
-            f"on with 'mpilayer run {path / EXPERIMENT} --resume auto', or choose "
-            "another name."
+            f"on with 'mpilayer run {file} --resume auto', or choose another name."
         )
     if is_experiment(path) and resume:
-        before = read_plan(path / EXPERIMENT).data
-        if before.source and plan.data.source and plan.data_path.exists():
-            check_same(before, plan.data, ("path",))
+        data = plan_of(file, before).data
+        if data.source and plan.data.source and plan.data_path.exists():
+            check_same(data, plan.data, ("path",))
         RunDirectory(path).set_complete(NAME, False)
         return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

@@ -10,22 +10,14 @@ from mpilayer.config import FinetuneConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.errors import TrainingError
 from mpilayer.models.initial import first_stack
-from mpilayer.models.stack import Predictor, Stack
+from mpilayer.models.stack import Stack
 from mpilayer.numerics.losses import check_loss
 from mpilayer.optim.course import check_length
 from mpilayer.optim.minibatch import DEFAULT_RATES
 from mpilayer.parallel.team import check_room
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import Replicated, Summary, Terms, check_same
-from mpilayer.runs.evaluate import (
-    after_finetuning,
-    beside_rival,
-    confusion_of,
-    errors_of,
-    no_better_than_always,
-    over_fits,
-    worse_than_pca,
-)
+from mpilayer.runs.outcome import conclude_finetuning
 from mpilayer.runs.rows import (
     Facts,
     Labelled,
@@ -60,7 +52,6 @@ from mpilayer.train.groups import (
     with_memory,
 )
 from mpilayer.train.strata import Strata
-from mpilayer.train.sums import costly_allreduce
 
 _Terms: TypeAlias = Terms[FinetuneConfig]
 _Rows: TypeAlias = tuple[Stack, Strata, Labelled]
@@ -251,59 +242,4 @@ class Finetuning(Replicated[FinetuneConfig]):
             )
 
     def _conclude(self, terms: _Terms, trained: _Trained) -> Summary:
-        state, lines, seconds = trained
-        session, config = self.session, state.config
-        parts = ("training", "allreduce", "evaluating")
-        times = {part: sum(line[part] for line in lines) for part in parts}
-        work = f"minibatches of {config.minibatch} rows"
-        what = "Allreduce" if config.parallel == "rows" else "waiting for other ranks"
-        waited, n_ranks = times["allreduce"], session.comm.size
-        session.warn(costly_allreduce(waited, seconds, n_ranks, work, what))
-        if isinstance(state.stack, Predictor):
-            own = self._beside_always(state, state.stack, terms.data)
-        else:
-            own = self._beside_pca(state, terms.data)
-        own_times = {
-            **session.facts(),
-            "seconds": seconds,
-            "optimizer": config.optimizer,
-            "epochs": state.epoch,
-            "best_epoch": state.best_epoch,
-            **times,
-        }
-        # Keys of pre-training stay; those of this step are told by their prefix.
-        own = {**{f"{self.name}_{key}": v for key, v in own_times.items()}, **own}
-        return session.comm.on_root(lambda: self.directory.write_summary(own))
-
-    def _beside_pca(self, state: FinetuneState, data: Path) -> Summary:
-        """Return the errors of the autoencoder. Collective."""
-        comm, shapes = self.session.comm, state.stack.shapes
-        errors = errors_of(state.stack, data, comm)
-
-        def advise() -> str:
-            pca = self.directory.read_summary().get("pca") or {}
-            below, over = run_shapes(self.directory)[0], over_fits(errors, pca)
-            epochs = state.epoch, state.best_epoch
-            remedies = after_finetuning(state.config, below, *epochs, over)
-            return worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
-
-        worse = comm.on_root(advise)
-        self.session.warn(worse)
-        own = {f"{split}_error": error for split, error in errors.items()}
-        return {**own, "finetuned": errors, "worse_than_pca": worse}
-
-    def _beside_always(
-        self, state: FinetuneState, model: Predictor, data: Path
-    ) -> Summary:
-        """Return the errors of a predictor. Collective."""
-        task, session = self.task, self.session
-        errors, usual = beside_rival(model, data, data, session)
-        made = state.config, state.epoch
-        worse = no_better_than_always(task.model, errors, usual, *made)
-        session.warn(worse)
-        found = {f"{task.name}_error": errors, f"{task.name}_no_better": worse}
-        if not len(model.classes):
-            return found
-        split = "train" if errors["test"] is None else "test"
-        table = confusion_of(model, data, split, session.comm)
-        return {**found, **table, "confusion_split": split}
+        return conclude_finetuning(self, self.task, terms.data, *trained)

@@ -1,12 +1,11 @@
 """Pre-training as a run: its rows and schedule, the pipeline, going on after a cut."""
 
-from collections import ChainMap
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from mpilayer.config import PretrainConfig
 from mpilayer.errors import ConfigError
@@ -17,35 +16,24 @@ from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.team import check_room
 from mpilayer.placement import Place, describe, without_slice
 from mpilayer.runs import checkpoints
-from mpilayer.runs.checkpoints import Cut, LayerKeeper
+from mpilayer.runs.checkpoints import Cut, LayerKeeper, find_cut, restore_layers
 from mpilayer.runs.directory import replayed
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
-from mpilayer.runs.evaluate import (
-    after_pretraining,
-    beside_rival,
-    over_fits,
-    worse_than_pca,
+from mpilayer.runs.outcome import (
+    LayerOutcome,
+    conclude_pretraining,
+    gathered,
+    leave_parameters,
 )
 from mpilayer.runs.rows import Facts, data_facts, data_of_run, pretraining_rows
-from mpilayer.runs.session import finite
-from mpilayer.runs.tasks import PRETRAIN, load_stack, run_shapes
-from mpilayer.runs.unrolled import leave_parameters, stack_over_time
+from mpilayer.runs.tasks import PRETRAIN, run_shapes
 from mpilayer.store.metrics import MetricsWriter
-from mpilayer.train import layer
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
 from mpilayer.train.layers import bytes_of_rows, held_of_rows, needed_bytes
 from mpilayer.train.plans import effective, plan_of, table_of
 from mpilayer.train.pools import CHUNKS, memory_of, pool_rows, with_memory_of
 from mpilayer.train.pretrain import Pipeline, Snapshot
-from mpilayer.train.record import (
-    KINDS,
-    EpochRecord,
-    mostly_at_barriers,
-    recorded_table,
-    short_of_epochs,
-    simulated_seconds,
-    team_of,
-)
+from mpilayer.train.record import EpochRecord
 from mpilayer.train.schedule import Schedule
 from mpilayer.train.teams import (
     folder_of,
@@ -62,33 +50,6 @@ from mpilayer.words import count
 _Terms: TypeAlias = Terms[PretrainConfig]
 # Settings that make a run longer or shorter.
 _LENGTHS = frozenset({"epochs", "extra_epochs"})
-
-
-@dataclass(frozen=True)
-class LayerOutcome:
-    """What a rank tells the others about one of its layers."""
-
-    rank: int
-    records: list[EpochRecord]
-    digest: str
-    used: tuple[int, ...]
-    dropped: tuple[int, ...]
-
-    def facts(self, index: int) -> dict[str, Any]:
-        """Return what the summary says of the layer: errors, and seconds."""
-        last, team = self.records[-1] if self.records else None, team_of(self.records)
-        return {
-            "layer": index + 1,
-            "rank": self.rank,
-            "epochs": len(self.records),
-            "digest": self.digest,
-            "train_error": finite(last.train_error) if last else None,
-            "validation_error": finite(last.validation_error) if last else None,
-            **{kind: sum(r.seconds[kind] for r in self.records) for kind in KINDS},
-            **({"team": team} if team else {}),
-        }
-
-
 _Trained: TypeAlias = tuple[list[LayerOutcome], float]
 
 
@@ -133,9 +94,8 @@ class Pretraining(Training[PretrainConfig]):
 
     def _look(self) -> _Terms:
         before = memory_of(of_one_slice(self._settings()))
-        table = None
-        if before.schedule != "async":
-            table = self.directory.read_table()
+        recorded = before.schedule != "async"
+        table = self.directory.read_table() if recorded else None
         wanted = before
         if self.asked is not None:
             wanted = with_slices_of(effective(self.asked, table), before)
@@ -144,9 +104,8 @@ class Pretraining(Training[PretrainConfig]):
         check_same(before, wanted, _LENGTHS if by_table else ())
         data = data_of_run(self.directory, self.data)
         facts = self._facts_of(data, before)
-        new = table
-        if by_table:
-            new = table_of(wanted, layer_shapes(before, facts.n_visible))
+        shapes = layer_shapes(before, facts.n_visible)
+        new = table_of(wanted, shapes) if by_table else table
         laid_out = replace(wanted, layout=self._layout(wanted, facts, new))
         self._with_memory(before, facts, self._places(laid_out, facts, new))
         if table is None or new is None or new.epochs == table.epochs:
@@ -193,9 +152,10 @@ class Pretraining(Training[PretrainConfig]):
         places = self._places(config, facts, terms.table)
         where = config, facts.n_visible, places, comm.rank
         newer, scratch = plan_of(config, terms.table).replace, self._scratch(terms)
-        need = needed_bytes(*where, rows, _counts(config, facts), newer, scratch)
-        most = len(config.layers)
-        fewer = f"start at most {count(most, 'rank')}, as layers, which needs none"
+        counts = facts.counts(config.monitor_rows)
+        need = needed_bytes(*where, rows, counts, newer, scratch)
+        most = count(len(config.layers), "rank")
+        fewer = f"start at most {most}, as layers, which needs none"
         self._shared = check_room(comm, need, fewer)
         if scratch is not None:
             rows_of_all = facts.n_train, facts.row_bytes
@@ -204,8 +164,10 @@ class Pretraining(Training[PretrainConfig]):
 
     def _train(self, terms: _Terms, rows: Rows | None, again: bool) -> _Trained:
         session, config = self.session, terms.config
-        cut = self._find_cut(terms) if again else None
         shapes = layer_shapes(config, terms.facts.n_visible)
+        plan, cut = plan_of(config, terms.table), None
+        if again:
+            cut = find_cut(self.directory, session, plan, len(shapes))
         places = self._places(config, terms.facts, terms.table)
         # A run that began has its slices, for whatever ranks.
         slices = config if again else self.asked or config
@@ -223,17 +185,6 @@ class Pretraining(Training[PretrainConfig]):
         ):
             states = [LayerState(config, shapes, index, team) for index in own]
             return self._train_layers(terms, rows, states, cut, heads, scratch)
-
-    def _find_cut(self, terms: _Terms) -> Cut:
-        """Return where the run goes on, which is not at its end then. Collective."""
-        comm, directory = self.session.comm, self.directory
-        plan, n_layers = plan_of(terms.config, terms.table), len(terms.config.layers)
-        # It may be noted all the same, if what it has left was lost.
-        comm.on_root(lambda: directory.set_complete(PRETRAIN, False))
-        cut = comm.on_root(lambda: Cut.newest(directory, plan, n_layers))
-        for remark in cut.remarks:
-            self.session.warn(remark)
-        return cut
 
     def _train_layers(
         self,
@@ -254,11 +205,10 @@ class Pretraining(Training[PretrainConfig]):
         former: dict[int, list[EpochRecord]] = {i: [] for i in range(n_layers)}
         if cut is not None:
             # On followers, too: they count epochs by themselves.
-            found = checkpoints.restore_layers(directory, states, cut, session)
-            snapshots, former = found
+            snapshots, former = restore_layers(directory, states, cut, session)
         notice, plan = Notice(comm), plan_of(config, terms.table)
         keeper = LayerKeeper(directory, session, plan, notice, n_layers)
-        counts = _counts(config, facts)
+        counts = facts.counts(config.monitor_rows)
         again = cut.again if cut else ()
         channels = counts, heads, plan, keeper
         pipeline = Pipeline(states, rows, *channels, snapshots, again, scratch)
@@ -289,68 +239,11 @@ class Pretraining(Training[PretrainConfig]):
         if any(comm.allgather(pipeline.interrupted)):
             raise session.interrupted(directory.go_on)
         seconds = before + perf_counter() - began
-        return _gathered(pipeline, former, comm), seconds
+        return gathered(pipeline, former, comm), seconds
 
     def _conclude(self, terms: _Terms, trained: _Trained) -> Summary:
-        (layers, seconds), config = trained, terms.config
-        directory, session, comm = self.directory, self.session, self.session.comm
-        schedule = terms.table or recorded_table(
-            config, [one.used for one in layers], [one.dropped for one in layers]
-        )
-        comm.on_root(lambda: directory.write_table(schedule))
-        short = short_of_epochs(config, schedule)
-        session.warn(short)
-        stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
-        errors, pca = beside_rival(stack, terms.data, terms.data, session)
-        remedies = after_pretraining(config, over_fits(errors, pca))
-        worse = worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
-        session.warn(worse)
-        times = [layer.facts(index) for index, layer in enumerate(layers)]
-        waiting = mostly_at_barriers([own.get("team", ()) for own in times])
-        session.warn(waiting)
-        summary = {
-            **session.facts(),
-            "schedule": config.schedule,
-            "epochs": list(schedule.epochs),
-            "short_of_epochs": short,
-            "pretrain_seconds": seconds,
-            "simulated_seconds": simulated_seconds(schedule, times),
-            "finetune_seconds": None,
-            **{f"{split}_error": error for split, error in errors.items()},
-            "pretrained": errors,
-            "pca": pca,
-            "worse_than_pca": worse,
-            "mostly_at_barriers": waiting,
-            "layers": times,
-        }
-        written = comm.on_root(lambda: directory.write_summary(summary))
-        records = [layer.records for layer in layers]
-        stack_over_time(directory, terms.data, config, stack.shapes, records, comm)
-        return written
+        return conclude_pretraining(self, terms, *trained)
 
     def _clear_up(self) -> None:
         checkpoints.remove_cuts(self.directory, len(self._settings().layers))
         checkpoints.remove_unfinished(self.directory)
-
-
-def _gathered(
-    pipeline: Pipeline, records: dict[int, list[EpochRecord]], comm: Communicator
-) -> list[LayerOutcome]:
-    """Return the outcome of all layers. Collective."""
-    mine = {
-        i: LayerOutcome(
-            comm.rank,
-            records[i],
-            state.layer.parameters.digest(),
-            pipeline.row(i),
-            pipeline.dropped(i),
-        )
-        for i, state in pipeline.states.items()
-    }
-    found = dict(ChainMap(*comm.allgather(mine)))
-    return [found[i] for i in sorted(found)]
-
-
-def _counts(config: PretrainConfig, facts: Facts) -> tuple[int, int, int]:
-    """Return how many rows layers train on, and measure their errors on."""
-    return layer.row_counts(facts.n_train, facts.n_validation, config.monitor_rows)

@@ -23,7 +23,7 @@ from mpilayer.partition import Bounds
 from mpilayer.runs.directory import PREPARATION, RunDirectory
 from mpilayer.train.evaluate import FarTargets, Targets, targets
 from mpilayer.train.finetune import validation_rows
-from mpilayer.train.layer import monitored
+from mpilayer.train.layer import monitored, row_counts
 
 Labelled: TypeAlias = tuple[
     Array32 | StoredRows | DataRows, Array32 | DataRows, tuple[Targets, Targets] | None
@@ -42,6 +42,10 @@ class Facts:
     n_validation: int = 0
     data_stamp: tuple[int, ...] = ()
     row_bytes: int = 0  # of a training row, as it is held
+
+    def counts(self, monitor_rows: int) -> tuple[int, int, int]:
+        """Return how many rows layers train on, and measure their errors on."""
+        return row_counts(self.n_train, self.n_validation, monitor_rows)
 
     @property
     def n_bytes(self) -> int:

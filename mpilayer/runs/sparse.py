@@ -14,20 +14,19 @@ from mpilayer.errors import TrainingError
 from mpilayer.optim.search import Iterate
 from mpilayer.runs.checkpoints import Saver
 from mpilayer.runs.drive import Replicated, Summary, Terms
+from mpilayer.runs.outcome import conclude_sparse
 from mpilayer.runs.rows import Facts, check_range, sparse_facts
-from mpilayer.runs.session import Session, finite
+from mpilayer.runs.session import Session
 from mpilayer.runs.tasks import SPARSE, sparse_config
-from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.sparse.cost import Evaluation, ShardedCost, cut_of
 from mpilayer.train.sparse.descent import Descent
-from mpilayer.train.sparse.firing import dead_units, filters
+from mpilayer.train.sparse.firing import filters
 from mpilayer.train.sparse.room import (
     check_memory,
     how_ranks_share,
     idle_ranks,
     useful_ranks,
 )
-from mpilayer.train.sums import costly_allreduce
 
 SparseTerms: TypeAlias = Terms[SparseConfig]
 """What is known before a sparse training."""
@@ -120,51 +119,10 @@ class SparseTraining(Replicated[SparseConfig]):
 
     def _train(self, terms: SparseTerms, rows: AnyArray, again: bool) -> Any:
         self.announce(terms)
-        cost = self.first_cost(terms, rows)
-        return self.descend(cost, terms.config, again)
+        return self.descend(self.first_cost(terms, rows), terms.config, again)
 
     def _conclude(self, terms: SparseTerms, trained: Any) -> Summary:  # noqa: ARG002
-        descent, seconds = trained
-        directory, session, state = self.directory, self.session, descent.state
-        comm, cost, config = session.comm, descent.cost, descent.config
-        if state is None:
-            raise RuntimeError("a descent without evaluations")
-        dead, final = dead_units(cost, state.position), cost.measure(state.position)
-
-        def times() -> dict[str, float]:
-            # Of rank 0, in all evaluations.
-            kinds = ("computing", "allreduce")
-            lines = list(MetricsReader(directory.metrics_file(SPARSE)).new_lines())
-            return {f"{k}_seconds": sum(line[k] for line in lines) for k in kinds}
-
-        spent, warning = comm.on_root(times), dead.warning(final)
-        allreduce, work = spent["allreduce_seconds"], f"{cost.n_rows} rows"
-        session.warn(warning)
-        session.warn(costly_allreduce(allreduce, seconds, comm.size, work))
-        measures = (
-            *("cost", "exact_cost", "reconstruction", "decay", "sparsity"),
-            "gradient_norm",
-        )
-        summary = {
-            **session.facts(),
-            "kl": config.kl,
-            "optimizer": config.optimizer,
-            **{name: finite(getattr(final, name)) for name in measures},
-            "evaluations": cost.evaluations,
-            "iterations": state.iteration,
-            "stopped_by": descent.stopped_by,
-            "dead_units": dead.units,
-            "warning": warning,
-            "mean_activation": float(cost.mean_activation.mean()),
-            "mean_activations": cost.mean_activation.tolist(),
-            "digest": cost.model.parameters.digest(),
-            "n_visible": cost.model.shape.n_visible,
-            "n_hidden": cost.model.shape.n_hidden,
-            "n_rows": cost.n_rows,
-            "seconds": seconds,
-            **spent,
-        }
-        return comm.on_root(lambda: directory.write_summary(summary))
+        return conclude_sparse(self, *trained)
 
     def first_cost(self, terms: SparseTerms, rows: AnyArray) -> ShardedCost:
         """Return the cost over all ranks, at the first weights. Collective."""

@@ -10,7 +10,7 @@ from mpilayer.config import SWEEP, as_values, options_of, to_toml
 from mpilayer.errors import ConfigError
 from mpilayer.runs.directory import EXPERIMENT
 from mpilayer.runs.experiment import FOLDERS, Plan, plan_of
-from mpilayer.sweep.asked import Asked, Case, Sections, read_asked
+from mpilayer.sweep.asked import Asked, Sections, changed, read_asked
 from mpilayer.words import few
 
 _LONGEST = 200
@@ -65,7 +65,7 @@ def read_sweep(
             "Give --yes, or fewer values."
         )
     _, first = next(asked.combinations())
-    own = plan_of(file, _changed(shared, first), run).experiment
+    own = plan_of(file, changed(shared, first), run).experiment
     experiment = {**shared.get("experiment", {}), "name": own.name, "run": own.run}
     sections = {**shared, "experiment": experiment, SWEEP: asked.as_section()}
     members = tuple(_members(file, shared, Path(own.run), asked))
@@ -82,7 +82,7 @@ def _members(
         steps = [] if seed is None else [step for step in FOLDERS if step in shared]
         folder = "" if seed is None else f"seed-{seed}"
         for setting, case in asked.combinations():
-            sections = _changed(shared, {**case, **{(s, "seed"): seed for s in steps}})
+            sections = changed(shared, {**case, **{(s, "seed"): seed for s in steps}})
             name = "/".join(filter(None, (setting, folder)))
             try:
                 plan = plan_of(file, sections, path / name)
@@ -91,25 +91,13 @@ def _members(
             yield Member(name, setting, seed, _sharing(plan, path, made))
 
 
-def _changed(sections: Sections, case: Case) -> dict[str, dict[str, Any]]:
-    """Return sections with the values of a case."""
-    new = {name: dict(values) for name, values in sections.items()}
-    for (section, key), value in case.items():
-        new.setdefault(section, {})[key] = value
-    return new
-
-
 def _sharing(plan: Plan, path: Path, made: dict[str, Path]) -> Plan:
-    """Return the plan with the data set that all of the same [data] have.
-
-    Its steps are those that train, if the file does not say others: the sweep has a
-    table of all runs together.
-    """
+    """Return the plan with the data set that all of the same [data] have."""
     if not plan.data.path:
         place = path / f"data{f'-{len(made) + 1}' if made else ''}.h5"
         shared = made.setdefault(repr(plan.data), place)
         plan = replace(plan, data=replace(plan.data, path=str(shared)))
-    if plan.experiment.steps == ("auto",):
+    if plan.experiment.steps == ("auto",):  # the sweep has a table of all runs
         steps = tuple(s for s in plan.steps if s not in ("evaluate", "report"))
         plan = replace(plan, steps=steps)
     return plan

@@ -36,7 +36,7 @@ class Place:
         folder = self.folder / "again"
         folder.mkdir()
         place = Place(folder, self.data, self._stopped)
-        place.undisturbed, place.pretrained = self.undisturbed, self.pretrained
+        place.undisturbed = self.undisturbed
         return place
 
     def start(self, command, *arguments, slowly=False):

@@ -68,22 +68,14 @@ class Kept:
     """A layer's checkpoint."""
 
     layer: int
-    vector: np.ndarray
-    velocity: np.ndarray
-    steps: int
+    arrays: dict[str, np.ndarray]
+    numbers: dict[str, Any]
     snapshot: Snapshot
 
     @property
     def candidate(self) -> Candidate:
         """What it is called."""
         return self.snapshot.candidate
-
-    def restore(self, state: LayerState) -> None:
-        """Put a layer there."""
-        state.layer.parameters.vector[:] = self.vector
-        state.optimizer.state["velocity"][:] = self.velocity
-        state.optimizer.steps = self.steps
-        state.epoch = self.candidate.epoch
 
 
 class Memory(Keeper):
@@ -100,10 +92,8 @@ class Memory(Keeper):
 
     def save(self, state: LayerState, snapshot: Snapshot) -> None:
         assert snapshot.candidate.epoch == state.epoch == len(snapshot.row)
-        vector = state.layer.parameters.vector.copy()
-        velocity = state.optimizer.state["velocity"].copy()
-        index, steps = state.index, state.optimizer.steps
-        self.kept.append(Kept(index, vector, velocity, steps, snapshot))
+        kept = Kept(state.index, state.arrays(), state.numbers(), snapshot)
+        self.kept.append(kept)
 
     def stopping(self, epoch_seconds: float) -> bool:
         assert epoch_seconds >= 0
@@ -179,7 +169,7 @@ def train(
         for state in mine:
             prepare(state)
             if start := starts[state.index]:
-                start.restore(state)
+                state.restore(start.arrays, start.numbers)
         pipeline = Pipeline(
             mine,
             rows if comm.rank == 0 else None,

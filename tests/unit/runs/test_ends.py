@@ -8,7 +8,7 @@ from mpilayer.cli.view import progress
 from mpilayer.config import PretrainConfig
 from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.runs.directory import RunDirectory
-from mpilayer.runs.unrolled import stack_over_time
+from mpilayer.runs.outcome import stack_over_time
 from mpilayer.store.metrics import MetricsReader
 from mpilayer.train.layer import layer_shapes
 from mpilayer.train.record import EpochRecord, end_of
