@@ -10,7 +10,6 @@ from typing import Any
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from mpilayer import environment
 from mpilayer.bench import launches, step
 from mpilayer.bench.modes import ONE_RANK, compare_modes
 from mpilayer.bench.pairs import Comparison, take_turns
@@ -90,7 +89,7 @@ def set_defaults(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check the numbers, and that this is no rank of several."""
+    """Check the numbers."""
     for name, type_, *_ in _OPTIONS:
         found = getattr(args, name)
         counts = found if type_ is numbers else (found,)
@@ -102,8 +101,6 @@ def check(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"bench cost takes one number of ranks; got {args.ranks}. Change --ranks."
         )
-    if environment.launched_size() > 1:
-        raise ConfigError("bench starts its ranks itself. Start it without mpiexec.")
 
 
 def measure(args: argparse.Namespace, folder: Path) -> tuple[Comparison, str]:

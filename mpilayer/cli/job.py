@@ -181,7 +181,7 @@ def _of_training(
         alone = argparse.Namespace(config=given.config, **none)
         tuning = config_from(alone, FinetuneConfig, "finetune")
     if command == "pretrain":
-        _check_ranks(given, config)
+        _check_ranks(given, config, tuning)
     limits = {}
     if given.time == _AUTO:
         limits = _limits(given, command, scaling, config, tuning)
@@ -208,13 +208,15 @@ def _of_training(
     return {given.out / f"{name}.sh": text for name, text in texts.items()}
 
 
-def _check_ranks(given: argparse.Namespace, config: PretrainConfig) -> None:
+def _check_ranks(
+    given: argparse.Namespace, config: PretrainConfig, tuning: Any
+) -> None:
     """Check that all ranks have something to do, in pre-training and afterwards."""
     hosts = [str(task * given.nodes // given.ntasks) for task in range(given.ntasks)]
     places_for(config, hosts)
     if "finetune" in given.then:
         shapes = layer_shapes(config, 1)
-        check_ranks(resolved(FinetuneConfig(), shapes, hosts), shapes, hosts)
+        check_ranks(resolved(tuning, shapes, hosts), shapes, hosts)
 
 
 def _limits(

@@ -45,9 +45,8 @@ _HOMES = {
     "training": ("pretrain", "finetune", "sparse", "compare", "resume", "run"),
     "use": ("evaluate", "encode", "predict", "reconstruct", "export", "report"),
 }
-# Those of one process.
-_ALONE = {*_HOMES["use"], "data", "config", "watch", "trace", "plan", "job", "attend"}
-_ALONE -= {"evaluate"}
+# Those that ranks carry out; all others are of one process.
+_TOGETHER = {*_HOMES["training"], "evaluate", "doctor"}
 
 EXIT_USER_ERROR = 2
 
@@ -197,7 +196,7 @@ def _dispatch(arguments: list[str]) -> None:
     parser = Parser(prog=f"mpilayer {name}", description=f"{COMMANDS[name]}.")
     command.configure(parser)
     args, n_ranks = parser.parse_args(chosen.rest), environment.launched_size()
-    if name in _ALONE and n_ranks > 1:
+    if name not in _TOGETHER and n_ranks > 1:
         raise errors.ConfigError(
             f"'mpilayer {name}' must run as one process; found {n_ranks} "
             "ranks. Start it without mpiexec."

@@ -9,7 +9,7 @@ from typing import Any
 from mpilayer.cli import show
 from mpilayer.cli.arguments import Command, add
 from mpilayer.cli.options import add_task, add_threads
-from mpilayer.cli.sweep import show_sweep
+from mpilayer.cli.results import show_sweep
 from mpilayer.data.split import SPLITS
 from mpilayer.errors import ConfigError, check_known
 from mpilayer.runs.evaluate import ALWAYS, evaluate

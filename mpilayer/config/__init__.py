@@ -28,7 +28,6 @@ from mpilayer.config.sections import read_sections as read_sections
 from mpilayer.config.sections import read_toml as read_toml
 from mpilayer.config.sections import settings_of_all as settings_of_all
 from mpilayer.config.sections import to_toml as to_toml
-from mpilayer.config.sections import unknown_key as unknown_key
 from mpilayer.config.sparse import PRESETS as PRESETS
 from mpilayer.config.sparse import SparseConfig as SparseConfig
 from mpilayer.config.training import TASKS as TASKS

@@ -211,7 +211,7 @@ def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:
     options = options_of(cls)
     for name in values:
         if name not in options:
-            raise FieldError(unknown_key(name, options), name)
+            raise FieldError(_unknown_key(name, options), name)
     values = {**PRESETS.get(str(values.get("preset")), {}), **values}
     return cls(**{name: options[name].from_file(v) for name, v in values.items()})
 
@@ -250,11 +250,11 @@ def option_at(place: str, where: str) -> tuple[str, str, Option]:
         raise ConfigError(f"{where}: {unknown('section', section, SECTIONS)}")
     options = options_of(SECTIONS[section])
     if key not in options:
-        raise ConfigError(f"{where}: {unknown_key(key, options)}")
+        raise ConfigError(f"{where}: {_unknown_key(key, options)}")
     return section, key, options[key]
 
 
-def unknown_key(name: str, legal: Iterable[str]) -> str:
+def _unknown_key(name: str, legal: Iterable[str]) -> str:
     """Return the message for a key that a section does not have."""
     if homes := _homes(name):
         return f"unknown key {name!r}; it belongs in {homes}. Move it there."

@@ -92,7 +92,7 @@ def measure_cost(pieces: Pieces, config: SparseConfig, dataset: Dataset) -> None
         told = _evaluations(run, rows)
         left = median(b.seconds - a.seconds - b.computing for a, b in pairwise(told))
         pieces.numbers["step"] = max(1e-9, left / times)
-    pieces.beside(_cost_company(plain, rows.shape), _cost_company, plain, rows.shape)
+    pieces.beside(_cost_company, plain, rows.shape)
 
 
 class Sparse(Model):

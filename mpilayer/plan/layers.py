@@ -113,11 +113,8 @@ def measure_layers(
         ):
             taken = median(once(work) for _ in range(ROUNDS))
             pieces.numbers[f"{name} {key}"] = taken / len(some)
-    index, shape = max(new.values(), key=lambda own: own[1].cost)
-    rows = first if not index else random_rows(len(first), shape.n_visible)
-    _, timed = layer_work(config, shape, 0, 1, rows)
-    few = max(1, min(3, len(rows) // config.minibatch))
-    pieces.beside(lambda: timed(few), _layer_company, config, shape, len(first))
+    largest = max(shapes, key=lambda shape: shape.cost)
+    pieces.beside(_layer_company, config, largest, len(first))
 
 
 class Pretraining(Model):

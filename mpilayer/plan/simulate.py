@@ -34,22 +34,15 @@ class Timeline:
 
 @dataclass
 class Simulation:
-    """How a plan goes on teams, lowest layers first.
-
-    Attributes
-    ----------
-    epoch : callable
-        Seconds of a layer's epoch, by layer from 0 and epoch from 1, on a quiet host.
-    message : callable
-        Seconds until the output of a layer is with the team above.
-    slower : callable
-        How many times as long work takes where so many ranks of a host are at it.
-    """
+    """How a plan goes on teams, lowest layers first."""
 
     plan: Plan
     seats: Sequence[Seat]
+    # Seconds of a layer's epoch, by layer from 0 and epoch from 1, on a quiet host.
     epoch: Callable[[int, int], float]
+    # Seconds until the output of a layer is with the team above.
     message: Callable[[int], float]
+    # How many times as long work takes where so many ranks of a host are at it.
     slower: Callable[[int], float]
 
     def __post_init__(self) -> None:

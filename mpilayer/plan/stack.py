@@ -123,8 +123,7 @@ def measure_stack(
         by_rows[part] = pieces.line(work, max(1, len(train) // part), budget)[1]
     at, seconds = zip(*sorted(by_rows.items()), strict=True)
     pieces.curves["rows"] = Curve(at, seconds)
-    alone, few = StackWork(config, shapes, 1, (train, validation), labels), min(5, most)
-    pieces.beside(lambda: alone(few), _stack_company, config, shapes, len(train))
+    pieces.beside(_stack_company, config, shapes, len(train))
 
 
 class Finetuning(Model):

@@ -79,8 +79,7 @@ def restore(
 class Saver:
     """Writes one checkpoint at a time, in a thread, while training goes on. Local.
 
-    What is written must not change meanwhile: give it copies. ``done`` are the epochs
-    or iterations that are saved already.
+    Give it copies. ``done`` epochs or iterations are saved already.
     """
 
     def __init__(self, session: Session, done: int = 0) -> None:
@@ -211,10 +210,7 @@ class Cut:
                 return Cut(candidates, outputs_again(plan, candidates), remarks)
 
     def make_so(self, directory: RunDirectory) -> None:
-        """Remove the checkpoints that are newer than the cut. Local, on one rank.
-
-        What follows from here may be another course of events.
-        """
+        """Remove what is newer: another course of events may follow. On one rank."""
         remove_unfinished(directory)
         for index, mine in enumerate(self.candidates):
             for other in directory.layer_candidates(index):
@@ -341,7 +337,7 @@ def _tidy(path: Path) -> None:
 def remove_false_start(path: Path) -> None:
     """Remove what a launch has left that was killed before it said what it does.
 
-    Nothing was trained then; what is no such rest stays. Local, on one rank.
+    What is no such rest stays. Local, on one rank.
     """
     folders = [f for f in (path / "metrics", path / "checkpoints") if f.is_dir()]
     if any(any(folder.iterdir()) for folder in folders):

@@ -123,7 +123,7 @@ def beside_rival(
 ) -> tuple[Errors, Errors]:
     """Return the errors of a model, and of what it must beat, on data. Collective.
 
-    That is PCA or what predicts the same for all rows, by the training rows of
+    That is PCA or what predicts the same for all rows, fitted to the training rows of
     ``train``: without them, or with too many columns, there is none.
     """
     rival = None if train is None else _rival(model, train, session)
@@ -221,10 +221,7 @@ def _rival(model: Stack, train: Path, session: Session) -> PCA | Always | None:
 
 
 def over_fits(errors: Errors, usual: Errors) -> bool:
-    """Tell whether training rows are clearly better fitted than by what is usual.
-
-    Who is worse on other rows then needs other things than more epochs.
-    """
+    """Tell whether training rows are clearly better fitted than by what is usual."""
     _, error, other = _compared(errors, usual, ["train"])
     return error < _CLEARLY * other
 
@@ -277,10 +274,7 @@ def worse_than_pca(
 def no_better_than_always(
     model: str, errors: Errors, usual: Errors, config: FinetuneConfig, done: int
 ) -> str:
-    """Say that a predictor, a key of ``ALWAYS``, is hardly better than that.
-
-    Empty if it clearly is; the first split counts as for ``worse_than_pca``.
-    """
+    """Say that a predictor, a key of ``ALWAYS``, is hardly better; empty if it is."""
     _, error, other = _compared(errors, usual)
     if not error > _CLEARLY * other:
         return ""

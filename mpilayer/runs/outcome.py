@@ -106,10 +106,7 @@ def conclude_pretraining(
     layers: Sequence[LayerOutcome],
     seconds: float,
 ) -> Summary:
-    """Measure the stack beside PCA; write and return the summary. Collective.
-
-    The schedule, and the error of the stack over time, are written, too.
-    """
+    """Measure the stack beside PCA; write all, and return the summary. Collective."""
     directory, session, config = training.directory, training.session, terms.config
     comm = session.comm
     schedule = terms.table or recorded_table(
@@ -172,11 +169,10 @@ def stack_over_time(
     records: Sequence[Sequence[EpochRecord]],
     comm: Communicator,
 ) -> None:
-    """Write the unrolled stack's error over time to ``metrics/stack.jsonl``.
+    """Write the unrolled stack's error over time; remove what layers have left for it.
 
-    The error is Σ over columns of (x − x̂)², mean over the monitored validation rows.
-    Collective, for the ranks share the work; ``records`` are those of all layers. What
-    ``leave_parameters`` has left is removed.
+    Σ over columns of (x − x̂)², mean over the monitored validation rows. Collective;
+    ``records`` are those of all layers.
     """
     shown = moments(records, config)
     rows = comm.everywhere(lambda: _monitored(data, config))
@@ -250,10 +246,7 @@ def conclude_finetuning(
     lines: Sequence[Mapping[str, Any]],
     seconds: float,
 ) -> Summary:
-    """Measure the trained model; write and return the summary. Collective.
-
-    ``lines`` are the metrics of all epochs.
-    """
+    """Measure the model, by its metrics, too; write, return the summary. Collective."""
     directory, session, config = training.directory, training.session, state.config
     parts = ("training", "allreduce", "evaluating")
     times = {part: sum(line[part] for line in lines) for part in parts}

@@ -156,13 +156,12 @@ SCALING = "scaling a.h5 --run run -o job.sh"
         ("pretrian a.h5 --run run -o x.sh", ("unknown command", "mean 'pretrain'")),
         ("pretrain a.h5 -o x.sh", ("required: --run",)),
         ("pretrain a.h5 --run run", ("required: -o",)),
-        (f"{PRETRAIN} --ntasks x", ("--ntasks", "'x'")),
         (f"{PRETRAIN} --layers 20 --ntasks 4",
          ("got 4 ranks for 1 slice of 1 layer. Start at most 1 rank.",)),
         (f"{SCALING} --mode pretrain --layers 20,10 --ntasks 4",
          ("got 4 ranks for 2 slices of 2 layers. Start at most 2 ranks.",)),
-        (f"{PRETRAIN} --evaluations 9", ("unrecognized arguments",)),
-        (f"{PRETRAIN} --epochs 0", ("epochs must be at least 1",)),
+        ("pretrain a.h5 --run run -o chain --layers 1000,500 --ntasks 4 "
+         "--then finetune --config few.toml", ("got 4 ranks", "2 slices")),
         (f"{PRETRAIN} --config no.toml", ("no.toml", "readable")),
         ("finetune a.h5 --run run -o x.sh --optimizer l-bfgs",
          ("sgd, momentum, adam",)),
@@ -178,6 +177,7 @@ SCALING = "scaling a.h5 --run run -o job.sh"
 )  # fmt: skip
 def test_what_is_refused(tmp_path, line, words):
     (tmp_path / "old.sh").touch()
+    (tmp_path / "few.toml").write_text("[finetune]\nslices = 2\n")
     program(tmp_path / "old" / "evaluate.sh", "")
     refuse(tmp_path, f"job {line}", *words)
 

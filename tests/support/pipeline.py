@@ -102,23 +102,12 @@ class Memory(Keeper):
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a run is, or ended: the same on all ranks.
-
-    Attributes
-    ----------
-    kept : list of Kept
-        All checkpoints that there are.
-    records : list of list of EpochRecord
-        Of each layer, epoch after epoch; those after the checkpoints included.
-    interrupted : bool
-        A layer gave way.
-    digests, dropped : list
-        Of each layer.
-    """
+    """Where a run is, or ended, by layers: the same on all ranks."""
 
     kept: list[Kept] = field(default_factory=list)
+    # Those after the checkpoints included.
     records: list[list[EpochRecord]] = field(default_factory=lambda: [[]] * N_LAYERS)
-    interrupted: bool = False
+    interrupted: bool = False  # a layer gave way
     digests: list[str] = field(default_factory=list)
     dropped: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -163,12 +152,8 @@ def train(
 ) -> Stage:
     """Train from the beginning or from a cut of what was before. Collective.
 
-    Parameters
-    ----------
-    prepare : callable
-        May change this rank's states before.
-    limit : int
-        With one rank: epochs after which the process is lost.
+    ``prepare`` may change this rank's states before; the only rank is lost after so
+    many epochs as ``limit`` says.
     """
     rows, before, keeper = rows or data(), before or Stage(), keeper or Memory(0)
     shapes = layer_shapes(config, rows.train.shape[1])

@@ -273,11 +273,8 @@ def test_values_from_the_command_line(name, text, expected):
 
 
 def test_defaults_that_depend_on_the_optimizer():
-    for name, initial in (
-        ("lbfgs", "positive"),
-        ("cg", "positive"),
-        ("sgd", "symmetric"),
-    ):
+    usual = {"lbfgs": "positive", "cg": "positive", "sgd": "symmetric"}
+    for name, initial in usual.items():
         found = SparseConfig(optimizer=name, activation="sigmoid").resolved()
         assert (found.output, found.initial) == ("sigmoid", initial)
         assert found.resolved() == found
