@@ -38,11 +38,9 @@ class Table:
 def read_csv(path: Path, labels: str = "", needed: bool = True) -> Table:
     """Read a table with a row a line; local.
 
-    The first line is a header if none of its names is a number, they are 0, 1, 2, … in
-    order, or one of them is that of the labels. Columns without a name (or ``Unnamed:
-    0``, as pandas reads and writes it) at the beginning are an index, and left out.
-    ``labels`` are in the column of that name, small or capital, or number from 1, which
-    must be there if ``needed``; empty: that called ``label``, if there is one.
+    What is taken for header and index, docs/data.md says. ``labels`` are in the column
+    of that name, small or capital, or number from 1, which must be there if ``needed``;
+    empty: that called ``label``, if there is one.
 
     DataError: anything but lines of equally many numbers between commas, with a label
     each; or what may be meant otherwise, such as decimal commas.

@@ -1,14 +1,7 @@
 """The data set: one HDF5 file, written once, from which any rank reads any rows.
 
-Layout: a group for each split, ``train`` always, ``validation`` and ``test`` if there
-are any. Each has ``x`` (n_samples, n_visible) and perhaps ``labels`` (n_samples,),
-integers or, in version 2, float32. A value is what is stored times the attribute
-``scale`` of ``x``: pixels stay bytes with scale 1/255, everything else is float32 with
-scale 1. Version 2 may have a :class:`~mpilayer.data.preparation.Preparation`, whose
-scaling comes after that. Version 3 may have other narrow types, see
-:data:`~mpilayer.data.table.NARROW`, and an attribute ``offset`` of ``x``, added after
-``scale``. The root has the attributes ``name`` and ``origin`` besides those of
-:mod:`mpilayer.hdf5`.
+Its layout, in three versions, is in docs/formats.md. A value is what is stored times
+``scale``, plus ``offset``, and then scaled as the preparation says.
 """
 
 import shlex

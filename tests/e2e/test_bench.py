@@ -50,6 +50,7 @@ def test_sparse(folder):
         ("cost --ranks 1,2", ("one number of ranks", "--ranks")),
         ("cost --rows 121 --ranks 2", ("121 training rows", "has 120")),
         ("sparse --sizes 10,121", ("121 training rows", "has 120")),
+        ("sparse --sizes 0", ("--sizes must be at least 1", "got (0,)")),
         ("sparse --ranks 1,x", ("must be a list of numbers", "--ranks")),
         ("sparse --evaluations 0", ("evaluations must be", "--evaluations")),
     ],
