@@ -56,9 +56,9 @@ def pretrained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classified(pretrained, tmp_path_factory):
-    """Give folders of the run with a classifier, from 1 to 3 ranks, and results."""
+    """Give folders of the run with a classifier, from 1 and 2 ranks, and results."""
     results = {}
-    for ranks in (1, 2, 3):
+    for ranks in (1, 2):
         folder = tmp_path_factory.mktemp(f"ranks-{ranks}")
         shutil.copytree(pretrained, folder, dirs_exist_ok=True)
         result = call(folder, f"{CLASSIFY} --epochs 25", ranks=ranks)
@@ -105,7 +105,7 @@ def test_a_classifier_adds_to_the_run(classified, pretrained):
     ]
     assert max(errors[0]) < 25
     # A row whose scores are nearly equal may change sides.
-    np.testing.assert_allclose(errors[1:], [errors[0]] * 2, atol=2.6)
+    np.testing.assert_allclose(errors[1], errors[0], atol=2.6)
 
 
 @pytest.mark.parametrize("ranks", [0, 3])

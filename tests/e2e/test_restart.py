@@ -40,10 +40,8 @@ def broken(half, tmp_path):
         ("pretrain", "--schedule greedy", signal.SIGINT, 3, 0),
         ("finetune", "", signal.SIGINT, 2, 2),
         ("finetune", "", signal.SIGUSR1, 0, 3),
-        ("finetune", "--optimizer sgd", signal.SIGTERM, 3, 3),
         ("sparse", "", signal.SIGINT, 0, 0),
         ("sparse", THIRDS, signal.SIGUSR1, 2, 3),
-        ("sparse", f"{THIRDS} --optimizer cg", signal.SIGUSR1, 3, 0),
         ("sparse", f"{THIRDS} --optimizer sgd", signal.SIGTERM, 0, 3),
     ],
 )

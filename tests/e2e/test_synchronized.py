@@ -179,20 +179,26 @@ def test_encode_and_reconstruct(folder, tiny, tmp_path):
     assert error == pytest.approx(read_summary(run)["test_error"], rel=1e-5)
 
 
-@pytest.mark.parametrize("schedule", ["async", "simulate --costs 1,1,1,1"])
-def test_layers_short_of_their_epochs_are_told(tiny, tmp_path, schedule):
+@pytest.mark.parametrize(
+    ("schedule", "end", "short"),
+    [
+        ("async", "first-layer", True),
+        ("async", "stipulated", False),
+        ("simulate --costs 1,1,1,1", "first-layer", True),
+    ],
+)
+def test_layers_short_of_their_epochs_are_told(tiny, tmp_path, schedule, end, short):
     """The first layer ends long before the others have done theirs."""
-    options = f"--schedule {schedule} --epochs 2,40,40,40 --extra-epochs 0"
-    for end, short in (("first-layer", True), ("stipulated", False)):
-        line = f"pretrain {tiny} --run {end} {SETTINGS} {options} --end {end}"
-        text = " ".join(told(tmp_path, line, ranks=2).split())
-        epochs = read_summary(tmp_path / end)["epochs"]
-        assert epochs[0] == 2
-        assert (min(epochs[1:]) < 40) == short
-        words = f"layer 2 {epochs[1]} of 40, layer 3 {epochs[2]} of 40"
-        assert (words in text) == ("--end stipulated waits" in text) == short
-        said(tmp_path, f"report {end} -o {end}.html")
-        assert (words in (tmp_path / f"{end}.html").read_text()) == short
+    options = f"--schedule {schedule} --epochs 2,40,40,40 --extra-epochs 0 --end {end}"
+    line = f"pretrain {tiny} --run run {SETTINGS} {options}"
+    text = " ".join(told(tmp_path, line, ranks=2).split())
+    epochs = read_summary(tmp_path / "run")["epochs"]
+    assert epochs[0] == 2
+    assert (min(epochs[1:]) < 40) == short
+    words = f"layer 2 {epochs[1]} of 40, layer 3 {epochs[2]} of 40"
+    assert (words in text) == ("--end stipulated waits" in text) == short
+    said(tmp_path, "report run -o run.html")
+    assert (words in (tmp_path / "run.html").read_text()) == short
 
 
 def test_simulated_epochs(tiny, tmp_path):
