@@ -80,7 +80,7 @@ from mpilayer.errors import ConfigError
         (FinetuneConfig, {"warm_up": 20}, "less than the epochs, 20; got 20"),
         *(
             (FinetuneConfig, {"augment": text}, "shift:N or shift:N:HxW .* got '")
-            for text in ("shift", "shift:0", "shift:-1", "shift:1:28", "crop:1", "")
+            for text in ("shift", "shift:0", "shift:1:28", "shift:1:0x9", "crop:1", "")
         ),
         (FinetuneConfig, {"task": "regress", "loss": "cross-entropy"}, "squared error"),
         (FinetuneConfig, {"optimizer": "adma"}, "sgd, momentum, adam.*mean 'adam'"),
