@@ -110,9 +110,11 @@ def _measured(file: Path, usual: Links) -> Links:
         raise _no_links(file, f"{few(wrong, 3)} for seconds and speeds")
     near = _middle([link for host, link in pairs if host == hosts[0]])
     far = _middle([link for host, link in pairs if host != hosts[0]])
-    local, network = near or usual.local, far or near or usual.network
+    # What one host has measured says nothing of a network that was named.
+    far = far or (near if usual.name == ONE_HOST else None)
+    name, local = file.name if far else usual.name, near or usual.local
     shared = next(iter(one_machine(zip(hosts, boots, strict=True))), ())
-    return Links(file.name, local, network, usual.memory, tuple(shared))
+    return Links(name, local, far or usual.network, usual.memory, tuple(shared))
 
 
 def _middle(links: list[Link]) -> Link | None:

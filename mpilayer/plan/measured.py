@@ -14,6 +14,7 @@ from mpilayer.runs.rows import Facts
 from mpilayer.words import few
 
 KIND, FORMAT_VERSION = "mpilayer-plan", 1
+_MOST = 1e18  # of what was measured, and of its inverse: products stay finite
 
 _FREE: Mapping[str, frozenset[str]] = {
     "pretrain": frozenset(
@@ -97,7 +98,7 @@ class Measured:
         values["spread"] = float(values["spread"])
         values |= {n: dict(values[n]) for n in ("data", "settings")}
         known = (*numbers.values(), values["spread"], values["base_bytes"])
-        if values["cores"] < 1 or not all(0 <= n < math.inf for n in known):
+        if values["cores"] < 1 or not all(0 <= n <= _MOST for n in known):
             raise ValueError("what was measured must be finite and not negative")
         return cls(**values, numbers=numbers, curves=curves)
 
@@ -155,7 +156,7 @@ def read_measured(path: Path, command: str, config: Any, facts: Facts) -> Measur
 
 def _positive(values: Any) -> tuple[float, ...]:
     numbers = tuple(map(float, values))
-    if not all(0 < n < math.inf for n in numbers):
+    if not all(1 / _MOST <= n <= _MOST for n in numbers):
         raise ValueError(f"seconds and speeds must be positive; found {numbers}")
     return numbers
 

@@ -4,7 +4,9 @@ Jobs wait more than they work. Therefore all that the tests of this file do is s
 before the first of them, several at a time, and each test waits for its part.
 """
 
+import json
 import re
+import shlex
 import shutil
 import sys
 import threading
@@ -16,7 +18,7 @@ import pytest
 from tests.e2e.test_job import JOB, calls, write_job
 from tests.support import launch
 from tests.support.jobs import GARBLED, LIMIT, Place, cancel, describe, shell, warn
-from tests.support.small import digests, read_summary
+from tests.support.small import contents, digests, read_summary
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -24,6 +26,7 @@ AT_ONCE = 4
 TRIES = 2
 LAUNCHERS = [("mpiexec",), ("srun",)]
 LAYERS = ("--layers", "14,10,8,4")
+SETTINGS = (*LAYERS, "--epochs", "2", "--minibatch", "50", "--threads", "1")
 LONG = (*LAYERS, "--epochs", "300", "--minibatch", "10")
 # Three ranks to a layer.
 TEAMS = ("--layers", "195,195", "--slices", "3", "--epochs", "40", "--minibatch", "50")
@@ -81,8 +84,7 @@ def a_cancelled_run_goes_on_by_hand(place):
     job = place.start("pretrain", *LONG, "--ntasks", 4, slowly=True)
     place.wait_until(place.epochs)
     cancel(job)
-    found = place.ended(job)
-    assert (found["JobState"], found["Restarts"]) == ("CANCELLED", "0")
+    assert place.ended(job)["JobState"] == "CANCELLED"
     assert not (place.run / "complete").exists()
     result = launch.run("resume", place.run, ranks=2, limit=LIMIT).ok()
     assert "going on after" in result.stderr
@@ -141,6 +143,16 @@ def a_run_is_looked_at_while_it_is_in_a_job(place):
     then = watch()
     assert len(first) == len(then) == 4
     assert all(a < b for a, b in zip(first, then, strict=True)), (first, then)
+    launch.run("report", "run", cwd=place.folder, limit=LIMIT).ok()
+    page = (place.folder / "report.html").read_text()
+    found = re.search(
+        r"still running(?:, or broken off)?: epochs ([\d, ]+) of layers", page
+    )
+    assert found is not None
+    reported = [int(n) for n in found[1].split(",")]
+    assert all(a <= b for a, b in zip(then, reported, strict=True)), (then, reported)
+    assert "the last line was written" in page
+    assert page.count("<svg") >= 2
     assert describe(job)["JobState"] == "RUNNING"
 
 
@@ -153,6 +165,17 @@ def scaling_of_the_sparse_mode(place, launcher):
     assert re.search(table, place.everything())
     for ranks in (1, 2, 4):
         assert read_summary(place.run / f"ranks-{ranks}")["ranks"] == ranks
+
+
+@beside(*LAUNCHERS)
+def a_comparison_on_two_nodes(place, launcher):
+    options = ["--hidden", 6, "--evaluations", 30, "--launcher", launcher]
+    job = place.start("compare", *options, "--nodes", 2, "--ntasks", 4)
+    place.assert_outcome(job)
+    assert (place.run / "complete").read_text() == "compare\n"
+    result = json.loads((place.run / "compare.json").read_text())
+    assert result["ranks"] == 4
+    assert result["runs"]["average"]["gap"]["measured"] >= 0
 
 
 # Recorded script to arguments that make it short.
@@ -184,6 +207,38 @@ def a_recorded_script_in_a_fresh_checkout(place, name):
     place.assert_outcome(job)
 
 
+def by_srun(place, *options, srun):
+    """Pre-train by srun, in a script that is not mpilayer's."""
+    words = ["pretrain", place.data, "--run", "run", *SETTINGS]
+    command = [sys.executable, "-m", "mpilayer", *map(str, words)]
+    script = f"#!/bin/bash\nexec srun {srun} {shlex.join(command)}\n"
+    (place.folder / "job.sh").write_text(script)
+    outputs = ["--time=5", "--output=job.out", "--error=job.err"]
+    (job,) = place.submit("sbatch", "--ntasks=4", *outputs, *options, "job.sh")
+    code = int(place.ended(job)["ExitCode"].partition(":")[0])
+    texts = [(place.folder / name).read_text() for name in ("job.out", "job.err")]
+    return launch.Result(code, *texts, 0.0)
+
+
+@beside((1,), (2,))
+def pretraining_by_srun(place, nodes):
+    options = [f"--nodes={nodes}", f"--ntasks-per-node={4 // nodes}"]
+    result = by_srun(place, *options, srun="--mpi=pmi2 --kill-on-bad-exit=1").ok()
+    summary = read_summary(place.run)
+    assert (summary["ranks"], summary["hosts"]) == (4, nodes)
+    assert result.stdout.count("Seconds of each layer") == 1
+    assert digests(place.run) == place.pretrained()
+
+
+@beside()
+def srun_without_mpi_is_refused(place):
+    result = by_srun(place, srun="--mpi=none")
+    words = ["launcher started 4 processes", "joined 1", "srun --mpi=pmi2"]
+    launch.assert_user_error(result, *words)
+    assert result.stdout == ""
+    assert set(contents(place.folder)) == {"job.sh", "job.out", "job.err"}
+
+
 # --- with the stand-in
 
 
@@ -208,6 +263,22 @@ def a_chain_waits_for_the_end_of_requeues(place, *seeds):
     assert done == [*again, ("end", "evaluate")]
 
 
+@beside(("mpiexec", 1), ("mpiexec", 2), ("srun", 1), ("srun", 2))
+def a_warned_job_starts_again_and_ends(place, launcher, nodes):
+    options = ["--nodes", nodes, "--ntasks", 4, "--launcher", launcher]
+    run = place.folder / "a run"
+    to_run = ["--run", run, "-o", "job.sh"]
+    job = place.start_stand_in(*to_run, *options, plan="save end")
+    place.wait_until(lambda: len(list(run.glob("waits-0-*"))) == 4)
+    warn(job)
+    place.assert_outcome(job, restarts=1)
+    assert [call[:2] for call in calls(place.folder)] == [["0", "save"], ["1", "end"]]
+    output = place.folder / f"pretrain-a run-{job}.out"
+    assert "received USR1" in output.read_text()
+    if launcher == "mpiexec":
+        assert len(list(run.glob("saved-0-*"))) == 4
+
+
 @beside()
 def an_array_of_seeds(place):
     job = place.start_stand_in(*JOB, "--seeds", "5,3", plan="save end")
@@ -220,10 +291,19 @@ def an_array_of_seeds(place):
         assert (run / "complete").read_text() == "pretrain\n"
 
 
-@beside(("more", 75, 1), ("crash", 0, 0))
+@beside(("more", 75, 1), ("fail", 3, 0), ("nothing", 1, 0), ("crash", 0, 0))
 def only_what_has_saved_is_repeated_and_not_for_ever(place, plan, code, restarts):
     job = place.start_stand_in(*JOB, "--requeues", 1, plan=plan)
     place.assert_outcome(job, "FAILED" if code else "COMPLETED", code, restarts)
+
+
+@beside()
+def a_cancelled_job_stays_cancelled(place):
+    job = place.start_stand_in(*JOB, plan="save end")
+    place.wait_until(lambda: (place.run / "waits-0-0").exists())
+    cancel(job)
+    found = place.ended(job)
+    assert (found["JobState"], found["Restarts"]) == ("CANCELLED", "0")
 
 
 @beside((), ("--seeds", "2"))
@@ -272,11 +352,12 @@ def under_way(request, tiny, tmp_path_factory):
     folder, stopped = tmp_path_factory.mktemp("slurm"), threading.Event()
     with ThreadPoolExecutor(AT_ONCE) as pool:
         long = pool.submit(_pretrain, tiny, folder / "long", *LONG)
+        short = pool.submit(_pretrain, tiny, folder / "short", *SETTINGS)
         futures = {}
         for name in names:
             (folder / name).mkdir()
             place = Place(folder / name, tiny, stopped)
-            place.undisturbed = long.result
+            place.undisturbed, place.pretrained = long.result, short.result
             futures[name] = pool.submit(_work, WORK[name], place)
         yield futures
         stopped.set()

@@ -61,8 +61,11 @@ def test_what_was_measured_comes_before_the_preset(tmp_path):
     far = links_of("ethernet-1", write(tmp_path, doctor()), 1e10)
     assert far.network == Link(5e-6, 2e9)
     assert far.local == PRESETS["one-host"]
-    near = doctor(hosts=("a", "a"), pairs=((1, "a", 1e-6, 9e9),))
-    assert links_of("", write(tmp_path, near), 1e10).local == Link(1e-6, 9e9)
+    near = write(tmp_path, doctor(hosts=("a", "a"), pairs=((1, "a", 1e-6, 9e9),)))
+    assert links_of("", near, 1e10).local == Link(1e-6, 9e9)
+    named = links_of("ethernet-1", near, 1e10)
+    assert named.local == Link(1e-6, 9e9)
+    assert (named.name, named.network) == ("ethernet-1", PRESETS["ethernet-1"])
 
 
 @pytest.mark.parametrize(
