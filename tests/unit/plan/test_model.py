@@ -149,7 +149,7 @@ def made():
         ({"data": [1]}, "must be what"),
         ({"settings": 1}, "must be what"),
     ],
-    ids=range(17),
+    ids=range(20),
 )
 def test_what_has_changed_or_is_damaged_is_refused(made, change, words, tmp_path):
     path = tmp_path / "plan.json"
