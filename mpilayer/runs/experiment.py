@@ -43,7 +43,7 @@ from mpilayer.runs.drive import check_same, training_of
 from mpilayer.runs.evaluate import evaluate
 from mpilayer.runs.session import Session, at_work
 from mpilayer.runs.tasks import TASKS
-from mpilayer.train.groups import check_ranks, resolved
+from mpilayer.train.groups import check_ranks, resolved, with_memory
 from mpilayer.train.layer import check_layer, layer_shapes
 from mpilayer.train.teams import places_for
 
@@ -365,6 +365,9 @@ def _check_with_data(plan: Plan, hosts: Sequence[str]) -> None:
         n_visible = dataset.n_visible
         if plan.task and plan.task != "autoencode":
             rows.check_all_labels(dataset, plan.task)
+        tuning = plan.training.get("finetune")
+        if tuning is not None and tuning.shift:
+            rows.check_images(dataset, *tuning.shift)
     for step in plan.steps:
         config = plan.training.get(step)
         if isinstance(config, SparseConfig):
@@ -372,6 +375,7 @@ def _check_with_data(plan: Plan, hosts: Sequence[str]) -> None:
             rows.sparse_facts(plan.data_path, config, averages)
         elif isinstance(config, PretrainConfig):
             places_for(config, hosts)
+            rows.data_facts(plan.data_path, config.minibatch, step)
             for index, shape in enumerate(layer_shapes(config, n_visible)):
                 check_layer(config, shape, index)
         elif isinstance(config, FinetuneConfig):
@@ -379,9 +383,10 @@ def _check_with_data(plan: Plan, hosts: Sequence[str]) -> None:
             if config.task == "autoencode":
                 check_loss(config.loss, below.visible)
             shapes = layer_shapes(below, n_visible)
-            check_ranks(resolved(config, shapes, hosts), shapes, hosts)
-        if isinstance(config, PretrainConfig | FinetuneConfig):
-            rows.data_facts(plan.data_path, config.minibatch, step)
+            config = resolved(config, shapes, hosts)
+            check_ranks(config, shapes, hosts)
+            facts = rows.data_facts(plan.data_path, config.minibatch, step)
+            with_memory(config, shapes, hosts, facts.n_bytes, facts.row_bytes)
 
 
 def _split(plan: Plan, task: str | None) -> str:

@@ -188,6 +188,8 @@ def test_a_signal_saves_and_the_rest_is_done_later(folder):
         ("--set finetune.epoch=3", ("unknown key 'epoch'",)),
         ("--set data.path=none.h5", ("none.h5 is not a file", "data.path")),
         ("--set finetune.minibatch=231", ("231 in [finetune] with 230",)),
+        ("--set finetune.memory=1K", ("--memory must hold two pools",)),
+        ("--set finetune.augment=shift:9", ("--augment shift:9",)),
         ("--set pretrain.layers=5 pretrain.loss=l1", ("unknown loss",)),
         ("--resume auto --replace", ("--resume and --replace",)),
         # Before training, but not before the data are made.
