@@ -29,7 +29,10 @@ Lines = Sequence[Mapping[str, Any]]
 
 
 def pretraining_seen(
-    config: PretrainConfig, n_visible: int, layers: Sequence[Sequence[EpochRecord]]
+    config: PretrainConfig,
+    n_visible: int,
+    ranks: int,
+    layers: Sequence[Sequence[EpochRecord]],
 ) -> Outlook:
     """Return what the epochs of all layers tell. Schedules are made, not replayed."""
     config, shapes = replace(config, slices=(0,)), layer_shapes(config, n_visible)
@@ -53,7 +56,11 @@ def pretraining_seen(
         measuring = median(epoch.monitor for epoch in epochs)
         numbers[f"monitor {key}"] = measuring / (2 if size == 1 else 1)
     found = _measured("pretrain", config.minibatch, n_visible, numbers, curves)
-    return _look(Pretraining(found, _LINKS, config, shapes, table))
+    free = replace(config, layout="auto")
+    model = Pretraining(found, _LINKS, free, shapes, table)
+    if config.layout != free.layout:  # it may be of no use to other numbers of ranks
+        model.options = (f"--layout {config.layout}", *model.options)
+    return _look(model, ranks)
 
 
 def finetuning_seen(
@@ -68,7 +75,7 @@ def finetuning_seen(
     numbers = {"evaluate": median(epoch["evaluating"] for epoch in epochs)}
     found = _measured("finetune", rows, shapes[0].n_visible, numbers, curves)
     config = replace(config, slices=0, epochs=len(epochs))
-    return _look(Finetuning(found, _LINKS, config, shapes))
+    return _look(Finetuning(found, _LINKS, config, shapes), ranks)
 
 
 def sparse_seen(
@@ -82,7 +89,8 @@ def sparse_seen(
     numbers = {"row": computing * ranks / shape[0], "block": 0.0}
     numbers["evaluation"] = max(1e-9, every - computing - waiting)
     config = replace(config, optimizer="lbfgs", evaluations=len(evaluations), shards=0)
-    return _look(Sparse(_measured("sparse", *shape, numbers, {}), _LINKS, config))
+    found = _measured("sparse", *shape, numbers, {})
+    return _look(Sparse(found, _LINKS, config), ranks)
 
 
 def _curve(seconds: float, size: int, most: int) -> Curve:
@@ -105,5 +113,6 @@ def _measured(
     return Measured(command, data, {}, cores, *speeds, 0, numbers, curves)
 
 
-def _look(model: Model) -> Outlook:
-    return outlook(model, [n for n in _RANKS if n <= max(1, model.useful())], 1)
+def _look(model: Model, ranks: int) -> Outlook:
+    useful = [n for n in _RANKS if n <= max(1, model.useful())]
+    return outlook(model, [ranks, *useful], 1)

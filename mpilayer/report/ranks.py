@@ -27,12 +27,14 @@ def would_more_ranks_help(run: Run) -> Iterator[html.Part]:
         # Files of former versions, or that others have changed, may lack what is asked.
         except (MpilayerError, ArithmeticError, LookupError, TypeError, ValueError):
             continue
-        if found is not None and found.forecasts and number(ranks) > 0:
-            yield _table(title, int(number(ranks)), found)
+        if found is not None and any(f.ranks == ranks for f in found.forecasts):
+            layout = str(run.section("pretrain").get("layout"))
+            yield _table(title, int(number(ranks)), layout, found)
 
 
-def _table(title: str, ranks: int, found: Outlook) -> html.Markup:
-    now = min(found.forecasts, key=lambda f: (abs(f.ranks - ranks), f.option != ""))
+def _table(title: str, ranks: int, layout: str, found: Outlook) -> html.Markup:
+    own = [f for f in found.forecasts if f.ranks == ranks]
+    now = next((f for f in own if f.option.endswith(layout)), own[0])
     speeds = [now.cost.seconds / f.cost.seconds for f in found.forecasts]
     pairs = [*zip(speeds, found.forecasts, strict=True)]
     more = [(s, f) for s, f in pairs if f.ranks > ranks and s > _WORTH]
@@ -70,7 +72,8 @@ def _pretraining(run: Run) -> Outlook | None:
     # Every epoch is an event; 10⁶ of them take minutes for each number of ranks.
     if sum(config.stipulated_epochs) > _MOST_EPOCHS:
         return None
-    return pretraining_seen(config, run.n_visible, run.layers)
+    ranks = int(run.summary["ranks"])
+    return pretraining_seen(config, run.n_visible, ranks, run.layers)
 
 
 def _finetuning(run: Run) -> Outlook | None:

@@ -1,5 +1,7 @@
 """What runs tell of other numbers of ranks: their own seconds come out again."""
 
+from dataclasses import replace
+
 import pytest
 
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
@@ -25,9 +27,19 @@ def seconds(found, ranks):
 
 def test_the_epochs_of_layers_add_up():
     layers = [[epoch(i, n, 3.0 - i) for n in range(1, 5)] for i in range(2)]
-    found = pretraining_seen(effective(CONFIG, None), 784, layers)
+    found = pretraining_seen(effective(CONFIG, None), 784, 3, layers)
     assert seconds(found, 1) == pytest.approx(4 * 3.25 + 0.25 + 4 * 2.25, rel=0.01)
-    assert seconds(found, 4) < seconds(found, 1)
+    assert seconds(found, 3) < seconds(found, 4) < seconds(found, 1)
+
+
+def test_a_layout_that_was_given_is_seen_beside_those_of_other_ranks():
+    layers = [[epoch(i, n, 3.0 - i) for n in range(1, 5)] for i in range(2)]
+    config = replace(effective(CONFIG, None), layout="1:2 2:2")
+    found = pretraining_seen(config, 784, 4, layers)
+    assert {(4, "1:2 2:2"), (2, "1-2:2")} <= {
+        (f.ranks, f.cost.layout) for f in found.forecasts
+    }
+    assert not found.refused
 
 
 def test_a_team_of_two_tells_of_one_rank():
@@ -35,13 +47,13 @@ def test_a_team_of_two_tells_of_one_rank():
     alone = [[epoch(i, n, 2.0) for n in range(1, 5)] for i in range(2)]
     both = [[epoch(i, n, 1.05, team) for n in range(1, 5)] for i in range(2)]
     config = effective(CONFIG, None)
-    found, again = (pretraining_seen(config, 784, own) for own in (alone, both))
+    found, again = (pretraining_seen(config, 784, 2, own) for own in (alone, both))
     # Two share what one measures and passes on alone.
     more = 8 * 0.25 + 0.25
     assert seconds(again, 1) == pytest.approx(seconds(found, 1) + more, rel=0.01)
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_fine_tuning_and_evaluations_come_out_again(ranks):
     lines = [{"training": 2.0, "evaluating": 0.1}] * 3
     shapes = layer_shapes(CONFIG, 784)
