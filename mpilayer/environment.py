@@ -98,17 +98,12 @@ def cpu_quota(root: Path, groups: str) -> float | None:
 
     The groups are mounted at ``root``; ``groups`` is the text of ``/proc/self/cgroup``.
     """
-    quotas = []
-    for folder in group_folders(root, groups, ""):
-        given = re.fullmatch(r"(\d+) (\d+)\s*", read(folder / "cpu.max"))
-        if given:
-            quotas.append(int(given[1]) / int(given[2]))
+    texts = [read(f / "cpu.max") for f in group_folders(root, groups, "")]
     for folder in group_folders(root, groups, "cpu"):
-        quota = read(folder / "cpu.cfs_quota_us").strip()
-        period = read(folder / "cpu.cfs_period_us").strip()
-        if quota.isdigit() and period.isdigit():
-            quotas.append(int(quota) / int(period))
-    return min(quotas, default=None)
+        parts = (read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+        texts.append(" ".join(parts))
+    found = (re.fullmatch(r"(\d+)\s+(\d+)\s*", text) for text in texts)
+    return min((int(pair[1]) / int(pair[2]) for pair in found if pair), default=None)
 
 
 def group_folders(root: Path, groups: str, controller: str) -> list[Path]:

@@ -16,16 +16,10 @@ from mpilayer.errors import DataError, FileError
 
 
 class FarRows(ABC):
-    """Rows (n_samples, n_columns) that are read when they are asked for.
+    """Rows of a ``shape`` (n_samples, n_columns) that are read when they are asked for.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    dtype : dtype
-        Of what is stored: float32, or narrower.
-    scale : float
-        The value of a stored 1, of narrow numbers.
+    ``dtype`` is that of what is stored, float32 or narrower; ``scale``, the value of a
+    stored 1, of narrow numbers.
     """
 
     def __init__(self, shape: tuple[int, int], dtype: Any, scale: float = 1.0) -> None:
@@ -82,10 +76,9 @@ class RowFile(FarRows):
 
     def read(self, start: int, stop: int) -> AnyArray:
         """Return rows, which must have been written."""
-        n, offset = (stop - start) * self.shape[1], start * self.row_bytes
-        return np.fromfile(self._path, np.float32, n, offset=offset).reshape(
-            stop - start, self.shape[1]
-        )
+        shape, offset = (stop - start, self.shape[1]), start * self.row_bytes
+        found = np.fromfile(self._path, np.float32, shape[0] * shape[1], offset=offset)
+        return found.reshape(shape)
 
     def write(self, start: int, rows: Array32) -> None:
         """Write rows, the first of which is number ``start``; in any thread.

@@ -86,8 +86,7 @@ def read_text(
 ) -> str:
     """Return the text of a file, in which ``names`` of files may be. Local.
 
-    ``error``: it is not a file, or its bytes are not UTF-8. OSError: it cannot be read,
-    or is not there.
+    ``error``: it is not a file, or not UTF-8. OSError: it is not there, or unreadable.
     """
     with _reading(path, error):
         return _content(path).decode("utf-8", NAMES if names else "strict")
@@ -105,9 +104,9 @@ def read_json(
 def read_toml(path: Path, strict: bool) -> dict[str, Any]:
     """Return the sections of a TOML file, which may be sealed; see ``read_json``.
 
-    People edit such files. Unless ``strict``, what differs from its seal is used all
-    the same, with a ``DamageWarning``. If ``strict``, one says that there is no seal:
-    a file that was cut off between two lines looks like that.
+    People edit such files. Unless ``strict``, what differs from its seal is used with a
+    DamageWarning. If ``strict``, one says that there is no seal: as in a file that was
+    cut off between two lines.
     """
     content, is_sealed = _parsed(path, tomllib.loads, CheckpointError, strict)
     if strict and not is_sealed:
@@ -172,9 +171,12 @@ def optional(path: Path, consequence: str) -> Iterator[None]:
 
 
 def check_output(out: Path, endings: Collection[str], replace: bool) -> str:
-    """Return the ending of a file that may be written, in small letters. Local."""
+    """Return the ending of a file that may be written, in small letters. Local.
+
+    Without ``endings`` any will do.
+    """
     ending = out.suffix.lower()
-    if ending not in endings:
+    if endings and ending not in endings:
         raise ConfigError(
             f"-o must end in {', '.join(endings)}; got {out}. The ending says the "
             "format: choose one of these."

@@ -45,13 +45,10 @@ def create(
     version: int,
     checked: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Any]:
-    """Write an HDF5 file atomically: temporary file, fsync, verify, rename. Local.
+    """Write an HDF5 file as ``files.replacing`` does, and verify it. Local.
 
-    Yields the open file, which replaces an older one only when the block ends without
-    an error; ``version`` is that of the kind's layout. Then all bytes are read twice,
-    and ``checked`` is called with their numbers.
-
-    FileError: the folder does not exist or cannot be written, or the disk is full.
+    Yields the open file; ``version`` is that of the kind's layout. At the end all bytes
+    are read twice, and ``checked`` is called with their numbers.
     """
 
     def verify(temporary: Path) -> None:
@@ -86,10 +83,9 @@ def open_read(
 ) -> Iterator[Any]:
     """Open an HDF5 file of one kind, of ``version`` at most, read-only.
 
-    ``error``: missing, not HDF5, another kind, a newer version, truncated, damaged as
-    far as it is read in the block, with values that were never written, or with links
-    or data sets that lead to other files. Those may be part of a virtual data set if
-    they lie in the file's folder.
+    ``error``: missing, of another kind or a newer version, damaged as far as it is read
+    in the block, with values that were never written, or leading to other files. Those
+    may be part of a virtual data set if they lie in the file's folder.
     """
     with open_foreign(path, error, advise) as file:
         found_kind = text(file, "kind", "a file of another program")

@@ -35,16 +35,9 @@ def place_teams(
 ) -> list[Place]:
     """Return the teams so that the slowest has the least to do, lowest layers first.
 
-    Parameters
-    ----------
-    costs : sequence of float
-        Time of each layer on one rank.
-    most : sequence of int
-        Into how many slices each layer is cut, or can be.
-    hosts : sequence of str
-        The host of each rank.
-    layout : str
-        Teams as the user wants them, such as ``1:4 2:3 3-4:1``, or ``auto``.
+    ``costs`` are the times of each layer on one rank; ``most`` says into how many
+    slices each is cut, or can be; ``hosts`` are those of each rank. ``layout`` has
+    teams as the user wants them, such as ``1:4 2:3 3-4:1``, or is ``auto``.
 
     Raises
     ------

@@ -23,9 +23,6 @@ FOLLOWERS: Mapping[str, tuple[str, ...]] = {
 }
 """Command to those that may run on its result."""
 
-SUBMIT = "submit.sh"
-"""The script of a chain that submits the others."""
-
 _WIDTH = 88
 _TIME = re.compile(r"(?:(\d{1,3})-)?(\d{1,3}):([0-5]\d):([0-5]\d)")
 _NAME = re.compile(r"[\w.,@+:/-]+")

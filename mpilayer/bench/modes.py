@@ -30,11 +30,10 @@ _ROWS_IN_A_TURN = 1_000_000
 def compare_modes(
     data: Path | None, n_rows: int, ranks: int, rounds: int, folder: Path
 ) -> Comparison:
-    """Time the modes on ranks of one thread; seconds of one evaluation.
+    """Time ``MODES`` on ranks of one thread, and ``ONE_RANK``: seconds an evaluation.
 
-    ``average``, ``exact`` and ``exact-fused`` on all ranks in turn, in one launch, and
-    ``1 rank``. ``n_rows`` are those of all ranks together, of ``data`` or random ones;
-    they may be put into ``folder``.
+    ``n_rows`` are those of all ranks, of ``data`` or random ones; ``folder`` is for
+    them.
     """
     path = write_patches(data, n_rows, folder)
     program = [sys.executable, "-m", "mpilayer.bench.modes", str(path), str(rounds)]

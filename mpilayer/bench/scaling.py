@@ -44,9 +44,8 @@ class Scaling:
             ratio = 1 / speed_up(best)
             if ratio >= _WORTH_A_WORD:
                 who = f"{count(best, 'rank')} {'is' if best == 1 else 'are'}"
-                lines.append(
-                    f"{size:,} rows: {who} {ratio:.2f} times faster than {ranks}"
-                )
+                than = f"{ratio:.2f} times faster than {ranks}"
+                lines.append(f"{size:,} rows: {who} {than}")
         return lines
 
     def stopped_early(self, asked: int) -> list[str]:
@@ -74,11 +73,9 @@ def compare_scaling(
 ) -> Scaling:
     """Time ``mpilayer sparse``: seconds as each run measures them, start-up left out.
 
-    Every size on every number of ranks, one thread a rank, the ranks of a size next to
-    one another in time. All rounds count: every run has a process of its own. ``data``
-    None: random rows; ``sizes``: of all ranks together; ``options``: of ``mpilayer
-    sparse``, for all runs, which replace one another in ``folder``. ConfigError: the
-    data have fewer rows than the largest size.
+    Every size (rows of all ranks) on every number of ranks of one thread, those of a
+    size next to one another in time. All rounds count: every run has a process of its
+    own. ``data`` None: random rows. ConfigError: the data have fewer than asked for.
     """
     sizes, ranks = sorted(set(sizes)), sorted(set(ranks))
     if data is not None:

@@ -71,5 +71,16 @@ def reader(noun: str, read: Callable[[str], T]) -> Callable[[str], T]:
     return convert
 
 
+def whole(noun: str, least: int = 0) -> Callable[[str], int]:
+    """Return what reads a whole number, which ``noun`` describes, for argparse."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise ValueError
+        return int(text)
+
+    return reader(noun, read)
+
+
 numbers = reader("a list of numbers", lambda text: tuple(map(int, text.split(","))))
 """Return whole numbers that are separated by commas, for argparse."""

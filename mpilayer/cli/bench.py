@@ -10,7 +10,6 @@ from typing import Any
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from mpilayer import environment
 from mpilayer.bench import launches, step
 from mpilayer.bench.modes import ONE_RANK, compare_modes
 from mpilayer.bench.pairs import Comparison, take_turns
@@ -90,7 +89,7 @@ def set_defaults(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check the numbers, and that this is no rank of several."""
+    """Check the numbers."""
     for name, type_, *_ in _OPTIONS:
         found = getattr(args, name)
         counts = found if type_ is numbers else (found,)
@@ -102,8 +101,6 @@ def check(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"bench cost takes one number of ranks; got {args.ranks}. Change --ranks."
         )
-    if environment.launched_size() > 1:
-        raise ConfigError("bench starts its ranks itself. Start it without mpiexec.")
 
 
 def measure(args: argparse.Namespace, folder: Path) -> tuple[Comparison, str]:
@@ -138,21 +135,15 @@ def print_comparison(
         result |= {"median_seconds": medians, "speed_up": speed_ups, "base": base}
         print(json.dumps(result))
         return
-    table = Table(title=f"{_KINDS[args.kind]}\n{args.rounds} rounds; ratios to {base}")
-    table.add_column("", no_wrap=True)
-    for column in ("median s", "time", "min-max", "speed"):
-        table.add_column(column, justify="right")
+    rows = []
     for name in names:
         ratios = comparison.ratios(name, base)
         times = (f"{medians[name]:.4g}", f"{comparison.ratio(name, base):.3f}")
-        table.add_row(
-            name,
-            *times,
-            f"{min(ratios):.2f}-{max(ratios):.2f}",
-            f"{speed_ups[name]:.2f}",
-        )
+        span = f"{min(ratios):.2f}-{max(ratios):.2f}"
+        rows.append([name, *times, span, f"{speed_ups[name]:.2f}"])
+    title = f"{_KINDS[args.kind]}\n{args.rounds} rounds; ratios to {base}"
     out = show.console()
-    out.print(table)
+    out.print(show.table(title, ("", "median s", "time", "min-max", "speed"), rows))
     if ONE_RANK in names:
         speed = comparison.ratio(ONE_RANK, base)
         out.print(f"{args.ranks[0]} ranks are {speed:.2f} times as fast as 1 ({base}).")
@@ -173,25 +164,24 @@ def print_scaling(scaling: Scaling, args: argparse.Namespace) -> None:
 
 def scaling_table(scaling: Scaling, evaluations: int) -> Table:
     """Return the table of Lahiri et al. 2010, with our columns before theirs."""
-    table = Table(
-        title=f"seconds of {evaluations} evaluations, L-BFGS, by ranks of 1 thread\n"
-        "paper: Lahiri et al. 2010, desktop, by workers"
-    )
     (base, *others), paper = scaling.ranks, LAHIRI_SECONDS["desktop"]
     workers = list(next(iter(paper.values())))
     speed_ups = [f"speed {ranks}:{base}" for ranks in others]
-    ours = [str(ranks) for ranks in scaling.ranks]
-    for column in ("rows", *ours, *speed_ups, *(f"paper {n}" for n in workers)):
-        table.add_column(column, justify="right", no_wrap=True)
-    for size in scaling.sizes:
-        theirs = paper.get(size, {})
-        table.add_row(
+    head = ["rows", *map(str, scaling.ranks), *speed_ups]
+    rows = [
+        [
             f"{size:,}",
             *(f"{scaling.seconds(size, ranks):.3g}" for ranks in scaling.ranks),
             *(f"{scaling.speed_up(size, ranks):.2f}" for ranks in others),
-            *(str(theirs.get(n, "–")) for n in workers),
-        )
-    return table
+            *(str(paper.get(size, {}).get(n, "–")) for n in workers),
+        ]
+        for size in scaling.sizes
+    ]
+    title = (
+        f"seconds of {evaluations} evaluations, L-BFGS, by ranks of 1 thread\n"
+        "paper: Lahiri et al. 2010, desktop, by workers"
+    )
+    return show.table(title, [*head, *(f"paper {n}" for n in workers)], rows, left=0)
 
 
 def scaling_record(scaling: Scaling, args: argparse.Namespace) -> dict[str, Any]:

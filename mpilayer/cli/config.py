@@ -10,7 +10,7 @@ from mpilayer import files
 from mpilayer.cli.arguments import add
 from mpilayer.cli.lines import filled
 from mpilayer.config import NOUNS, SECTIONS, Option, options_of
-from mpilayer.errors import ConfigError, check_known
+from mpilayer.errors import check_known
 
 KINDS: Mapping[str, Mapping[str, type[Any]]] = {
     **{name: {name: SECTIONS[name]} for name in ("pretrain", "finetune", "sparse")},
@@ -43,11 +43,7 @@ def run(args: argparse.Namespace) -> None:
     if args.out is None:
         print(text, end="")
         return
-    if args.out.exists() and not args.replace:
-        raise ConfigError(
-            f"-o must name a new file; {args.out} exists. Choose another name, or "
-            "replace it with --replace."
-        )
+    files.check_output(args.out, (), args.replace)
     files.write(args.out, text)
     print(f"wrote {args.out}")
 

@@ -123,16 +123,13 @@ def _check_sources(sources: list[Path]) -> None:
 
 
 def _check_output(args: argparse.Namespace) -> None:
-    out, found = args.output, ""
-    if out.is_dir():
-        found = f"name a file; {out} is a folder. Name a file in it."
-    elif not out.parent.is_dir():
-        found = f"lie in a folder that exists; {out.parent} is none. Make it first."
-    elif any(source.resolve() == out.resolve() for source in args.source):
-        found = f"be another file than SOURCE; got {out} for both. Choose another one."
-    if found:
-        raise ConfigError(f"-o must {found}")
-    files.check_output(out, (".h5", ".hdf5"), args.replace)
+    out = args.output
+    if any(source.resolve() == out.resolve() for source in args.source):
+        raise ConfigError(
+            f"-o must be another file than SOURCE; got {out} for both. Choose another "
+            "one."
+        )
+    files.check_new(out, "data.h5", (".h5", ".hdf5"), args.replace)
 
 
 def _fetch(args: argparse.Namespace) -> None:

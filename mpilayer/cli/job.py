@@ -8,7 +8,7 @@ from typing import Any
 
 from mpilayer import files, slurm
 from mpilayer.cli import show
-from mpilayer.cli.arguments import add, add_inner, inner_parser, numbers, reader
+from mpilayer.cli.arguments import add, add_inner, inner_parser, numbers, whole
 from mpilayer.cli.options import (
     add_config,
     add_option,
@@ -17,7 +17,7 @@ from mpilayer.cli.options import (
     config_from,
 )
 from mpilayer.cli.training import TRAINING
-from mpilayer.config import SWEEP, FinetuneConfig, flag, options_of
+from mpilayer.config import SWEEP, FinetuneConfig, PretrainConfig, flag, options_of
 from mpilayer.errors import ConfigError, check_known
 from mpilayer.plan.ahead import Question, seconds_of
 from mpilayer.plan.model import limit_of
@@ -59,8 +59,11 @@ def run(args: argparse.Namespace) -> None:
     command = _mode(args.rest) if scaling else args.name
     _configure(parser, command, scaling)
     given = parser.parse_args(args.rest)
-    _check(given, command)
-    _write(given, _scripts(given, command, scaling, made_by))
+    if command == "run":
+        scripts = _of_experiment(given, made_by)
+    else:
+        scripts = _of_training(given, command, scaling, made_by)
+    _write(given, scripts)
 
 
 def _mode(rest: list[str]) -> str:
@@ -88,7 +91,7 @@ def _configure(parser: argparse.ArgumentParser, command: str, scaling: bool) -> 
     if command == "run":
         add_sweep(parser)
         array = "a job array of so many tasks, each with its part of the sweep's runs"
-        count = reader("a number, 1 or more", _to_tasks)
+        count = whole("a number, 1 or more", 1)
         add(parser, "--array", array, type=count, default=0, metavar="N")
     elif scaling:
         add(parser, "--mode", "what runs", metavar="{" + ",".join(_SCALED) + "}")
@@ -109,37 +112,27 @@ def _configure(parser: argparse.ArgumentParser, command: str, scaling: bool) -> 
         add_config(parser, CONFIGS[command])
 
 
-def _to_tasks(text: str) -> int:
-    if (n := int(text)) < 1:
-        raise ValueError
-    return n
-
-
 def _no_option(name: str) -> str:
     """Return a file's name so that no command takes it for an option."""
     return f"./{name}" if name.startswith("-") else name
 
 
-def _check(given: argparse.Namespace, command: str) -> None:
-    """Refuse now what the commands would refuse after hours in the queue."""
-    slurm.check_chain([command, *given.then])
-    if command == "run":
-        _read(given)
-        return
-    if given.seeds and given.seed is not None:
+def _of_experiment(given: argparse.Namespace, made_by: list[str]) -> dict[Path, str]:
+    """Return the script of an experiment or a sweep."""
+    mark = SWEEP if isinstance(_read(given), SweepPlan) else NAME
+    if given.time == _AUTO:
         raise ConfigError(
-            f"--seed and --seeds exclude each other; got {given.seed} and "
-            f"{','.join(map(str, given.seeds))}. Leave one of them out."
+            "--time auto is for a single training; got job run. Give a time, such as "
+            "--time 08:00:00."
         )
-    if command != "finetune":  # whose settings are read for its mark
-        config = config_from(given, CONFIGS[command], command)
-        if command == "pretrain":
-            tasks, nodes = given.ntasks, given.nodes
-            hosts = [str(task * nodes // tasks) for task in range(tasks)]
-            places_for(config, hosts)
-            if "finetune" in given.then:
-                shapes = layer_shapes(config, 1)
-                check_ranks(resolved(FinetuneConfig(), shapes, hosts), shapes, hosts)
+    words = [word for change in given.set for word in ("--set", change)]
+    words += ["--seeds", given.seeds] if given.seeds else []
+    words += ["--at-once", str(given.at_once)] if given.at_once > 1 else []
+    words += ["--yes"] if given.yes else []
+    words += _passed_on(given)
+    parts = given.array if given.array > 1 else 0
+    step = slurm.Step("run", given.data, given.run, tuple(words), (), mark, parts)
+    return {given.out: slurm.render(step, _config(given, given.time), made_by)}
 
 
 def _read(given: argparse.Namespace) -> SweepPlan | Plan:
@@ -165,108 +158,95 @@ def _read(given: argparse.Namespace) -> SweepPlan | Plan:
     return plan
 
 
-def _mark(given: argparse.Namespace, command: str) -> str:
-    """Return what a command leaves in ``complete``: finetune leaves its task's name."""
-    if command == "run":
-        return SWEEP if isinstance(_read(given), SweepPlan) else NAME
-    if command != "finetune":
-        return command
-    config = config_from(given, FinetuneConfig, TRAINING["finetune"].section(given))
-    return TASKS[config.task].name
+def _config(given: argparse.Namespace, time: str) -> slurm.JobConfig:
+    asked = {name: getattr(given, name) for name in options_of(slurm.JobConfig)}
+    return slurm.JobConfig(**{**asked, "time": time})
 
 
-def _scripts(
+def _of_training(
     given: argparse.Namespace, command: str, scaling: bool, made_by: list[str]
 ) -> dict[Path, str]:
-    """Return the text of each file to write."""
-    asked = {name: getattr(given, name) for name in options_of(slurm.JobConfig)}
-    limits = _limits(given, command, scaling) if given.time == _AUTO else {}
-    config = slurm.JobConfig(**{**asked, "time": limits.get(command, given.time)})
-    common: list[str] = []
-    if command == "run":
-        step = slurm.Step(command, given.data, given.run, tuple(_sweep_words(given)))
-        step = replace(
-            step,
-            parts=given.array if given.array > 1 else 0,
-            mark=_mark(given, command),
+    """Return the scripts of a training, and of what comes after it, all checked."""
+    chain = [command, *given.then]
+    slurm.check_chain(chain)
+    if given.seeds and given.seed is not None:
+        raise ConfigError(
+            f"--seed and --seeds exclude each other; got {given.seed} and "
+            f"{','.join(map(str, given.seeds))}. Leave one of them out."
         )
-        return {given.out: slurm.render(step, config, made_by)}
-    if given.config is not None:
-        common = ["--config", _no_option(str(given.config))]
-
-    def script(command: str, options: list[str], mark: str) -> str:
-        words = tuple(options)
-        step = slurm.Step(command, given.data, given.run, words, given.seeds, mark)
-        own = replace(config, time=limits.get(command, config.time))
-        return slurm.render(step, own, made_by, scaling)
-
-    options = [*common, *_passed_on(given, CONFIGS[command])]
-    first = script(command, options, _mark(given, command))
-    if not given.then:
-        return {given.out: first}
-    if given.out == _STDOUT:
+    config = config_from(given, CONFIGS[command], TRAINING[command].section(given))
+    tuning: Any = config
+    if "finetune" in given.then:  # which is given the file of settings alone
+        none = dict.fromkeys(options_of(FinetuneConfig))
+        alone = argparse.Namespace(config=given.config, **none)
+        tuning = config_from(alone, FinetuneConfig, "finetune")
+    if command == "pretrain":
+        _check_ranks(given, config, tuning)
+    limits = {}
+    if given.time == _AUTO:
+        limits = _limits(given, command, scaling, config, tuning)
+    job = _config(given, limits.get(command, given.time))
+    if given.then and given.out == _STDOUT:
         raise ConfigError(
             f"--then needs a folder for {len(given.then) + 2} scripts; got -o -. Give "
             "-o FOLDER."
         )
-    scripts = {given.out / f"{command}.sh": first}
-    alone = _alone(given)
-    for follower in given.then:
-        mark = _mark(alone, follower)
-        text = script(follower, common if follower in CONFIGS else [], mark)
-        scripts[given.out / f"{follower}.sh"] = text
-    chain = [command, *given.then]
-    submit = slurm.render_submit(chain, bool(given.seeds), made_by)
-    return scripts | {given.out / slurm.SUBMIT: submit}
+    settings = ["--config", _no_option(str(given.config))] if given.config else []
+    options: dict[str, list[str]] = {"finetune": settings, "evaluate": []}
+    options[command] = [*settings, *_passed_on(given, CONFIGS[command])]
+    texts = {}
+    for name in chain:
+        # Fine-tuning leaves the name of its task.
+        mark = TASKS[tuning.task].name if name == "finetune" else ""
+        words = tuple(options[name])
+        step = slurm.Step(name, given.data, given.run, words, given.seeds, mark)
+        own = replace(job, time=limits.get(name, job.time))
+        texts[name] = slurm.render(step, own, made_by, scaling)
+    if not given.then:
+        return {given.out: texts[command]}
+    texts["submit"] = slurm.render_submit(chain, bool(given.seeds), made_by)
+    return {given.out / f"{name}.sh": text for name, text in texts.items()}
 
 
-def _sweep_words(given: argparse.Namespace) -> list[str]:
-    """Return what makes a sweep, and when it saves, as words of the command."""
-    words = [word for change in given.set for word in ("--set", change)]
-    words += ["--seeds", given.seeds] if given.seeds else []
-    words += ["--at-once", str(given.at_once)] if given.at_once > 1 else []
-    words += ["--yes"] if given.yes else []
-    return [*words, *_passed_on(given)]
+def _check_ranks(
+    given: argparse.Namespace, config: PretrainConfig, tuning: Any
+) -> None:
+    """Check that all ranks have something to do, in pre-training and afterwards."""
+    hosts = [str(task * given.nodes // given.ntasks) for task in range(given.ntasks)]
+    places_for(config, hosts)
+    if "finetune" in given.then:
+        shapes = layer_shapes(config, 1)
+        check_ranks(resolved(tuning, shapes, hosts), shapes, hosts)
 
 
-def _limits(given: argparse.Namespace, command: str, scaling: bool) -> dict[str, str]:
+def _limits(
+    given: argparse.Namespace,
+    command: str,
+    scaling: bool,
+    config: Any,
+    tuning: FinetuneConfig,
+) -> dict[str, str]:
     """Return a limit of time for each command of a chain, as predicted."""
-    if command == "run":
-        raise ConfigError(
-            "--time auto is for a single training; got job run. Give a time, such as "
-            "--time 08:00:00."
-        )
     ranks = slurm.scaling_ranks(given.ntasks) if scaling else [given.ntasks]
-    config = config_from(given, CONFIGS[command], TRAINING[command].section(given))
-    data, hosts = Path(given.data), given.nodes
-    if command == "finetune":
-        data = Path(given.run)
+    data = Path(given.run if command == "finetune" else given.data)
     if not data.exists():
         raise ConfigError(
             f"--time auto measures on the data, and finetune on its pre-trained run; "
             f"there is no {data}. Give a time, or write the job when it is there."
         )
     what = "sparse" if command == "compare" else command
-    question = Question(what, config, data, ranks=tuple(ranks), hosts=hosts)
+    question = Question(what, config, data, ranks=tuple(ranks), hosts=given.nodes)
     # A comparison is two runs, one after the other.
-    limits = {
-        command: limit_of(seconds_of(question, show.say) * (1 + (command == "compare")))
-    }
+    runs = 2 if command == "compare" else 1
+    limits = {command: limit_of(seconds_of(question, show.say) * runs)}
     if "finetune" in given.then:
-        follower = config_from(_alone(given), FinetuneConfig, "finetune")
-        more = replace(question, command="finetune", config=follower)
-        more = replace(more, layers=config.layers)
+        layers = config.layers
+        more = replace(question, command="finetune", config=tuning, layers=layers)
         limits["finetune"] = limit_of(seconds_of(more, show.say))
     limits["evaluate"] = limit_of(_EVALUATING)
     told = (f"{name} {limits[name]}" for name in (command, *given.then))
     show.say(f"limits of time: {', '.join(told)}")
     return limits
-
-
-def _alone(given: argparse.Namespace) -> argparse.Namespace:
-    """Return what a follower is given: no arguments but the file of settings."""
-    names = dict.fromkeys(options_of(FinetuneConfig))
-    return argparse.Namespace(config=given.config, **names)
 
 
 def _passed_on(given: argparse.Namespace, cls: Any = None) -> list[str]:
@@ -293,11 +273,7 @@ def _write(given: argparse.Namespace, scripts: Mapping[Path, str]) -> None:
         print("".join(scripts.values()), end="")
         return
     for path in scripts:
-        if path.exists() and not given.replace:
-            raise ConfigError(
-                f"-o must name a new file; {path} is there already. Replace it with "
-                "--replace, or choose another name."
-            )
+        files.check_output(path, (), given.replace)
     try:
         # SLURM ends a job without a word when this folder is missing.
         Path(given.log).parent.mkdir(parents=True, exist_ok=True)
@@ -309,8 +285,7 @@ def _write(given: argparse.Namespace, scripts: Mapping[Path, str]) -> None:
             f"scripts and the folder of the job's output must be writable; "
             f"{error.filename}: {error.strerror}. Choose other names."
         ) from error
-    chain = given.out / slurm.SUBMIT
-    submit = f"bash {chain}" if given.then else f"sbatch {given.out}"
+    submit = f"bash {given.out}/submit.sh" if given.then else f"sbatch {given.out}"
     show.say(f"Submit it from this folder with: {submit}")
     if not Path(given.data).exists():
         show.say(f"note: {given.data} is not there yet; the job needs it.")

@@ -45,9 +45,8 @@ _HOMES = {
     "training": ("pretrain", "finetune", "sparse", "compare", "resume", "run"),
     "use": ("evaluate", "encode", "predict", "reconstruct", "export", "report"),
 }
-# Those of one process.
-_ALONE = {*_HOMES["use"], "data", "config", "watch", "trace", "plan", "job", "attend"}
-_ALONE -= {"evaluate"}
+# Those that ranks carry out; all others are of one process.
+_TOGETHER = {*_HOMES["training"], "evaluate", "doctor"}
 
 EXIT_USER_ERROR = 2
 
@@ -145,12 +144,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _warn(
     message: Warning | str, category: type[Warning], *where: Any, **more: Any
 ) -> None:
-    """Print our own warnings as all lines are, once; others as Python does.
-
-    What one rank knows alone is said by that rank.
-    """
+    """Print our own warnings as all lines are; others as Python does."""
     if not issubclass(category, errors.RunWarning):
         _python_warns(message, category, *where, **more)
+    # What one rank knows alone is said by that rank, all else once.
     elif environment.launched_rank() == 0 or issubclass(category, errors.FileWarning):
         lines.to_stderr(f"warning: {message}")
 
@@ -159,10 +156,8 @@ _python_warns = warnings.showwarning
 
 
 def _interrupt(_: int, __: object) -> NoReturn:
-    """End this process by an exception, again until it is heard.
-
-    Python drops an exception that is raised while it runs a finalizer, and says so.
-    """
+    """End this process by an exception, again until it is heard."""
+    # Python drops one that is raised while it runs a finalizer, and says so.
     sys.unraisablehook = _say_nothing_of_interrupts
     signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, _HEARD_AFTER)
@@ -201,7 +196,7 @@ def _dispatch(arguments: list[str]) -> None:
     parser = Parser(prog=f"mpilayer {name}", description=f"{COMMANDS[name]}.")
     command.configure(parser)
     args, n_ranks = parser.parse_args(chosen.rest), environment.launched_size()
-    if name in _ALONE and n_ranks > 1:
+    if name not in _TOGETHER and n_ranks > 1:
         raise errors.ConfigError(
             f"'mpilayer {name}' must run as one process; found {n_ranks} "
             "ranks. Start it without mpiexec."

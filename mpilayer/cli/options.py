@@ -2,12 +2,12 @@
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mpilayer.cli.arguments import add, reader
+from mpilayer.cli.arguments import add, reader, whole
 from mpilayer.config import (
     TASKS,
     Config,
@@ -22,8 +22,6 @@ from mpilayer.config import (
 from mpilayer.errors import ConfigError
 from mpilayer.runs.session import Safety
 
-_Group = argparse._ActionsContainer  # parsers and groups
-
 
 def add_config(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
     """Add a flag for every field of a configuration, and ``--config``."""
@@ -35,7 +33,7 @@ def add_config(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
 
 
 def add_option(
-    group: _Group, item: Option, default: Any = None, help: str = ""
+    group: argparse._ActionsContainer, item: Option, default: Any = None, help: str = ""
 ) -> None:
     """Add the flag of a field, perhaps with another help; None unless given.
 
@@ -76,26 +74,24 @@ def add_task(parser: argparse.ArgumentParser, help: str) -> None:
 
 def add_safety(parser: argparse.ArgumentParser, starts: bool = True) -> None:
     """Add when a run saves and gives way; ``starts``: and ``--resume``."""
-    usual = Safety()
+    usual = vars(Safety())
     group = parser.add_argument_group("checkpoints and time (change no result)")
     if starts:
         auto = "auto: go on with the run if it is there, else start it"
         group.add_argument("--resume", choices=("auto",), help=auto)
 
-    def add(name: str, type_: Callable[[str], float], metavar: str, help: str) -> None:
-        default = getattr(usual, name)
-        group.add_argument(
-            flag(name), type=type_, default=default, metavar=metavar, help=help
-        )
-
-    text = "save after so many epochs, iterations or passes (default: by time)"
-    add("checkpoint_every", _count, "N", text)
-    text = f"save when the last time is so long ago ({usual.checkpoint_seconds:g})"
-    add("checkpoint_seconds", _seconds, "S", text)
-    text = "save and end with code 75 after seconds, MM:SS or HH:MM:SS"
-    add("max_time", _seconds, "TIME", text)
-    text = "end the job when a rank has been silent so long (default: 600 s)"
-    add("peer_timeout", _seconds, "TIME", text)
+    ago = f"save when the last time is so long ago ({usual['checkpoint_seconds']:g})"
+    every = "save after so many epochs, iterations or passes (default: by time)"
+    end = "save and end with code 75 after seconds, MM:SS or HH:MM:SS"
+    silent = "end the job when a rank has been silent so long (default: 600 s)"
+    for name, read, metavar, text in (
+        ("checkpoint_every", _count, "N", every),
+        ("checkpoint_seconds", _seconds, "S", ago),
+        ("max_time", _seconds, "TIME", end),
+        ("peer_timeout", _seconds, "TIME", silent),
+    ):
+        more = {"default": usual[name], "metavar": metavar}
+        add(group, flag(name), text, type=read, **more)
 
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:
@@ -167,11 +163,5 @@ def _to_seconds(text: str) -> float:
     return sum(60.0**i * value for i, value in enumerate(reversed(values)))
 
 
-def _to_count(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError
-    return int(text)
-
-
 _seconds = reader("seconds, MM:SS or HH:MM:SS", _to_seconds)
-_count = reader("a number, 0 or more", _to_count)
+_count = whole("a number, 0 or more")

@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from mpilayer.cli import show
 from mpilayer.cli.arguments import add, add_inner, inner_parser, numbers
 from mpilayer.cli.options import add_config, config_from
@@ -54,21 +52,17 @@ def run(args: argparse.Namespace) -> None:
 def _configure(parser: argparse.ArgumentParser, command: str) -> None:
     parser.description = f"Predict what 'mpilayer {command}' will take."
     group = parser.add_argument_group("ranks")
+    several: dict[str, Any] = {"type": numbers, "metavar": "N[,N...]", "default": ()}
     if command == "finetune":
         add(parser, "data", "the data set, or a pre-trained run")
         usual = PretrainConfig().layers
-        text = f"layers of the stack, if DATA.h5 is no run (default: {_list(usual)})"
-        metavar = {"type": numbers, "metavar": "N[,N...]", "default": usual}
-        add(parser, "--layers", text, **metavar)
+        listed = ",".join(map(str, usual))
+        text = f"layers of the stack, if DATA.h5 is no run (default: {listed})"
+        add(parser, "--layers", text, **{**several, "default": usual})
     else:
         add(parser, "data")
-    several: dict[str, Any] = {"type": numbers, "metavar": "N[,N...]", "default": ()}
-    add(
-        group,
-        "--ranks",
-        "how many ranks (default: 1, 2, 4 and so on, to the cores here)",
-        **several,
-    )
+    text = "how many ranks (default: 1, 2, 4 and so on, to the cores here)"
+    add(group, "--ranks", text, **several)
     add(group, "--hosts", "on how many hosts (default: 1)", type=int, default=1)
     presets = {"metavar": "PRESET", "default": ""}
     add(group, "--cluster", f"network of the hosts: {', '.join(PRESETS)}", **presets)
@@ -81,17 +75,16 @@ def _configure(parser: argparse.ArgumentParser, command: str) -> None:
     add_config(parser, TRAINING[command].config)
 
 
-def _list(values: tuple[int, ...]) -> str:
-    return ",".join(map(str, values))
-
-
 def _show(found: Outlook) -> None:
     """Print a row a number of ranks and layout, and what is best."""
     out, fastest, cheapest = show.console(), found.fastest, found.cheapest
     head = ("ranks", "", "layout", "seconds", "from-to", "eff.", "waits", "bound by")
     if found.forecasts:
         rows = [_row(f, fastest, cheapest) for f in found.forecasts]
-        out.print(_plans(f"{found.measured.command}: predicted", head, rows))
+        made = show.table(f"{found.measured.command}: predicted", head, rows)
+        for place in (1, 2, len(head) - 1):
+            made.columns[place].justify = "left"
+        out.print(made)
     for ranks, why in found.refused.items():
         out.print(f"{count(ranks, 'rank')}: {why}")
     for name, best in (("fastest", fastest), ("fewest rank-hours", cheapest)):
@@ -105,13 +98,6 @@ def _show(found: Outlook) -> None:
             )
     for note in found.notes:
         out.print(f"note: {note}")
-
-
-def _plans(title: str, head: tuple[str, ...], rows: list[list[str]]) -> Table:
-    made = show.table(title, head, rows)
-    for place in (1, 2, len(head) - 1):
-        made.columns[place].justify = "left"
-    return made
 
 
 def _row(

@@ -1,5 +1,7 @@
-"""What is shown at the end of a training, by the command that it was."""
+"""What is shown at the end of a training, by the command that it was, or of a sweep."""
 
+import json
+from collections.abc import Iterator
 from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
@@ -13,12 +15,15 @@ from mpilayer.report import figures
 from mpilayer.runs.compare import EXCHANGEABLE
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.tasks import COMPARE, PRETRAIN, SPARSE, TASKS
+from mpilayer.sweep import table as sweeps
+from mpilayer.sweep.plan import SweepPlan
 from mpilayer.words import count
 
 _ERRORS = {
     "classifier": "wrong classes, percent",
     "regressor": "root mean square error of the labels",
 }
+_MOST_ROWS = 60  # of the table of a sweep
 _RECONSTRUCTION = "reconstruction (sum over columns, mean over rows)"
 
 
@@ -105,7 +110,7 @@ def _runs_table(result: dict[str, Any]) -> Table:
 
     def row(words: str, form: str, *keys: str, unit: float = 1.0) -> list[str]:
         found = [reduce(getitem, keys, run) for run in runs.values()]
-        return [words, *(_shown(value, form, unit) for value in found)]
+        return [words, *(_shown(value and unit * value, form) for value in found)]
 
     rows = [
         row("average cost", ".6f", "average_cost"),
@@ -114,21 +119,16 @@ def _runs_table(result: dict[str, Any]) -> Table:
         row("milliseconds an evaluation", ".2f", "seconds_per_evaluation", unit=1e3),
         row("share of Allreduce", ".1%", "allreduce_share"),
     ]
-    if _n_shards(result) > 1:
+    n_shards = runs["exact"]["gap"]["shards"]  # over which the average was taken
+    if n_shards > 1:
         rows[2:2] = [
             row("gap, measured", ".2e", "gap", "measured"),
             row("gap, predicted to second order", ".2e", "gap", "predicted"),
             row("gap, 99 % bound", ".2e", "gap", "bound"),
         ]
-    shards, ranks = count(_n_shards(result), "shard"), count(result["ranks"], "rank")
+    shards, ranks = count(n_shards, "shard"), count(result["ranks"], "rank")
     title = f"Two runs from one start, {shards}, {ranks}"
     return show.table(title, ("", *(f"trained on\n{name}" for name in runs)), rows)
-
-
-def _n_shards(result: dict[str, Any]) -> int:
-    """Return over how many shards the average was taken."""
-    found: int = result["runs"]["exact"]["gap"]["shards"]
-    return found
 
 
 def _shards_table(result: dict[str, Any]) -> Table:
@@ -147,7 +147,7 @@ def _remarks(result: dict[str, Any]) -> list[str]:
     lines = [
         "With one shard both are the same: give --shards N, or start several ranks."
     ]
-    if _n_shards(result) > 1:
+    if result["runs"]["exact"]["gap"]["shards"] > 1:
         paper = result["paper"]
         seconds = result["runs"]["exact"]["seconds_per_evaluation"]
         low, high = paper["exact_slower_by_seconds"]
@@ -169,5 +169,43 @@ def _remarks(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _shown(value: float | None, form: str, unit: float = 1.0) -> str:
-    return "infinite" if value is None else format(value * unit, form)
+_shown = partial(show.number, none="infinite")
+
+
+# --- a sweep
+
+
+def show_sweep(plan: SweepPlan, as_json: bool = False) -> sweeps.Table:
+    """Print the table of a sweep, and write it beside the runs; return it."""
+    table = sweeps.table_of(plan)
+    text = json.dumps(table.to_json(), indent=2)
+    if plan.path.is_dir():
+        with files.optional(plan.path, "its tables are not there"):
+            files.write(plan.path / "sweep.json", f"{text}\n")
+            files.write(plan.path / "sweep.csv", table.to_csv())
+    if as_json:
+        print(text)
+        return table
+    out = show.console()
+    head, rows = sweeps.runs_in_words(table)
+    title = f"Runs by {table.by} error: {table.measure}"
+    out.print(show.table(title, head, rows[:_MOST_ROWS], left=2))
+    if len(table.settings) < len(table.rows):
+        title = "Settings: mean over seeds ± standard error"
+        out.print(show.table(title, *sweeps.settings_in_words(table), left=2))
+    if table.pairs and not table.few:
+        title = "Differences on the same seeds: mean, 95 % interval"
+        out.print(show.table(title, *sweeps.differences_in_words(table)))
+    out.print("\n".join(_remarks_on(table, plan)), soft_wrap=True)
+    return table
+
+
+def _remarks_on(table: sweeps.Table, plan: SweepPlan) -> Iterator[str]:
+    if more := max(0, len(table.rows) - _MOST_ROWS):
+        yield f"{count(more, 'more run')}: {plan.path}/sweep.csv"
+    if table.pairs and table.few:
+        yield "With fewer than two seeds no interval is known: give --seeds 0-9."
+    yield from table.causes
+    if left := sum(row.state in ("begun", "waiting") for row in table.rows):
+        yield f"{count(left, 'run')} not complete yet"
+    yield f"Results: {plan.path}"

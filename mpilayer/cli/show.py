@@ -33,9 +33,9 @@ say = lines.to_stderr
 """Print a line to stderr: results alone go to stdout."""
 
 
-def number(value: float | None, places: int = 2) -> str:
-    """Return a number with so many decimals, a dash for none."""
-    return "–" if value is None else f"{value:.{places}f}"
+def number(value: float | None, form: str = ".2f", none: str = "–") -> str:
+    """Return a number in a form, or what stands for ``none``."""
+    return none if value is None else format(value, form)
 
 
 def console() -> Console:
@@ -230,7 +230,7 @@ def cost_table(summary: dict[str, Any]) -> Table:
         parts["cost with the exact sparsity term"] = "exact_cost"
     parts["mean firing probability"] = "mean_activation"
     # Modes differ in the fifth decimal.
-    rows = [[words, number(summary[key], 6)] for words, key in parts.items()]
+    rows = [[words, number(summary[key], ".6f")] for words, key in parts.items()]
     # Runs of former versions do not tell.
     if "dead_units" in summary:
         dead = f"{summary['dead_units']} of {summary['n_hidden']}"

@@ -9,7 +9,6 @@ from typing import Any
 
 from mpilayer.cli import options, results, show
 from mpilayer.cli.arguments import Command, add, reader
-from mpilayer.cli.sweep import show_sweep
 from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig, read_toml
 from mpilayer.errors import ConfigError, TrainingError
 from mpilayer.runs.drive import resume, training_of
@@ -148,7 +147,7 @@ def _carry_out_all(args: argparse.Namespace, plan: SweepPlan, safety: Safety) ->
             show.say(f"The table of all parts: mpilayer report {plan.path}")
         return
     comm = session.comm
-    diverged = comm.on_root(lambda: show_sweep(plan, args.json).diverged)
+    diverged = comm.on_root(lambda: results.show_sweep(plan, args.json).diverged)
     if comm.rank == 0:
         show.say(_report_of_all(plan))
     if diverged:

@@ -9,7 +9,7 @@ from typing import Any
 from mpilayer.cli import show
 from mpilayer.cli.arguments import Command, add
 from mpilayer.cli.options import add_task, add_threads
-from mpilayer.cli.sweep import show_sweep
+from mpilayer.cli.results import show_sweep
 from mpilayer.data.split import SPLITS
 from mpilayer.errors import ConfigError, check_known
 from mpilayer.runs.evaluate import ALWAYS, evaluate
@@ -126,14 +126,8 @@ def _configure_report(parser: argparse.ArgumentParser) -> None:
         "It needs nothing but a browser, and no network. Of a sweep: its settings "
         "beside one another, and the table of its runs."
     )
-    add(
-        parser,
-        "runs",
-        "a run, or several, or a sweep",
-        type=Path,
-        nargs="+",
-        metavar="DIR",
-    )
+    runs = "a run, or several, or a sweep"
+    add(parser, "runs", runs, type=Path, nargs="+", metavar="DIR")
     page = "the page to write (default: %(default)s)"
     add(parser, "-o", page, metavar="FILE.html", default=Path("report.html"))
     add(parser, "--data", "where the runs' data set is now")

@@ -166,7 +166,7 @@ class Watched:
         yield Text(
             f"evaluation {row.done} of at most {row.goal}, "
             f"{max(0, row.goal - row.done)} left; iteration {iteration}; "
-            f"{_number(row.rate(1), '.1f')} evaluations a second"
+            f"{show.number(row.rate(1), '.1f', '?')} evaluations a second"
         )
         # Without its peak at the beginning.
         shown = view.without_peak(row.values)
@@ -176,7 +176,7 @@ class Watched:
             labels[0], labels[-1] = f"{max(shown):.6g}", f"{min(shown):.6g}"
         for label, line in zip(labels, curve, strict=True):
             yield Text(f"{label:>10}  {line}")
-        yield Text(f"{'cost now':>10}  {_number(row.value, '.6g')}")
+        yield Text(f"{'cost now':>10}  {show.number(row.value, '.6g', '?')}")
 
     def _title(
         self, directory: RunDirectory, command: str, rows: list[view.Progress]
@@ -262,14 +262,10 @@ def _cells(
     """Return epochs, error, speed, what else there is, time left and trend."""
     return [
         f"{row.done}/{row.goal}{more}",
-        _number(row.value, ".2f"),
-        _number(row.rate(60), ".1f"),
+        show.number(row.value, ".2f", "?"),
+        show.number(row.rate(60), ".1f", "?"),
         *others,
         # What stands has no end, but for what has come to it.
         "-" if stands and row.left != 0 else view.duration(row.left),
         "".join(view.curve(row.values, _TREND_WIDTH, 1, ascii)),
     ]
-
-
-def _number(value: float | None, form: str) -> str:
-    return "?" if value is None else format(value, form)

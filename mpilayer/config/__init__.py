@@ -16,7 +16,6 @@ from mpilayer.config.fields import per_layer as per_layer
 from mpilayer.config.sections import SECTIONS as SECTIONS
 from mpilayer.config.sections import STEPS as STEPS
 from mpilayer.config.sections import SWEEP as SWEEP
-from mpilayer.config.sections import Change as Change
 from mpilayer.config.sections import Config as Config
 from mpilayer.config.sections import DataConfig as DataConfig
 from mpilayer.config.sections import ExperimentConfig as ExperimentConfig
@@ -24,13 +23,11 @@ from mpilayer.config.sections import ReportConfig as ReportConfig
 from mpilayer.config.sections import as_values as as_values
 from mpilayer.config.sections import from_values as from_values
 from mpilayer.config.sections import option_at as option_at
-from mpilayer.config.sections import read_change as read_change
 from mpilayer.config.sections import read_experiment as read_experiment
 from mpilayer.config.sections import read_sections as read_sections
 from mpilayer.config.sections import read_toml as read_toml
 from mpilayer.config.sections import settings_of_all as settings_of_all
 from mpilayer.config.sections import to_toml as to_toml
-from mpilayer.config.sections import unknown_key as unknown_key
 from mpilayer.config.sparse import PRESETS as PRESETS
 from mpilayer.config.sparse import SparseConfig as SparseConfig
 from mpilayer.config.training import TASKS as TASKS

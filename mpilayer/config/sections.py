@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import tomli_w
 
@@ -156,9 +156,6 @@ _SECTIONS = (
 
 Config = TypeVar("Config", bound=Settings)
 
-Change: TypeAlias = tuple[str, str, Any]
-"""Section, key and value of a setting."""
-
 
 def read_toml(path: Path, section: str) -> dict[str, Any]:
     """Return one section of a configuration file; see ``read_sections``."""
@@ -214,19 +211,14 @@ def from_values(cls: type[Config], values: Mapping[str, Any]) -> Config:
     options = options_of(cls)
     for name in values:
         if name not in options:
-            raise FieldError(unknown_key(name, options), name)
+            raise FieldError(_unknown_key(name, options), name)
     values = {**PRESETS.get(str(values.get("preset")), {}), **values}
     return cls(**{name: options[name].from_file(v) for name, v in values.items()})
 
 
-def read_experiment(
-    file: Path, changes: Iterable[Change] = ()
-) -> dict[str, dict[str, Any]]:
-    """Return all sections of an experiment's file, after the ``changes``."""
-    sections = read_sections(file, (*SECTIONS, SWEEP))
-    for section, key, value in changes:
-        sections.setdefault(section, {})[key] = value
-    return sections
+def read_experiment(file: Path) -> dict[str, dict[str, Any]]:
+    """Return all sections of an experiment's file."""
+    return read_sections(file, (*SECTIONS, SWEEP))
 
 
 def settings_of_all(
@@ -248,24 +240,6 @@ def settings_of_all(
     return configs
 
 
-def read_change(text: str) -> Change:
-    """Return what a ``--set`` changes; else a ``ConfigError``."""
-    place, equals, value = text.partition("=")
-    if not (equals and "." in place):
-        raise ConfigError(
-            f"--set needs SECTION.KEY=VALUE; got {text!r}. Give for example "
-            "--set finetune.epochs=3."
-        )
-    section, key, item = option_at(place.strip(), f"--set {text}")
-    try:
-        return section, key, item.from_text(value.strip())
-    except ValueError:
-        raise ConfigError(
-            f"--set {text}: {key} must be {item.noun}; got {value!r}. See "
-            f"'mpilayer config {'experiment' if section != 'compare' else 'sparse'}'."
-        ) from None
-
-
 def option_at(place: str, where: str) -> tuple[str, str, Option]:
     """Return the section, the key and what is declared at ``section.key``.
 
@@ -276,11 +250,11 @@ def option_at(place: str, where: str) -> tuple[str, str, Option]:
         raise ConfigError(f"{where}: {unknown('section', section, SECTIONS)}")
     options = options_of(SECTIONS[section])
     if key not in options:
-        raise ConfigError(f"{where}: {unknown_key(key, options)}")
+        raise ConfigError(f"{where}: {_unknown_key(key, options)}")
     return section, key, options[key]
 
 
-def unknown_key(name: str, legal: Iterable[str]) -> str:
+def _unknown_key(name: str, legal: Iterable[str]) -> str:
     """Return the message for a key that a section does not have."""
     if homes := _homes(name):
         return f"unknown key {name!r}; it belongs in {homes}. Move it there."

@@ -16,7 +16,7 @@ from mpilayer.errors import unknown
 TASKS = ("autoencode", "classify", "regress")
 COURSES = ("constant", "exponential", "cosine", "linear")
 SCHEDULES = ("lockstep", "async", "greedy", "simulate", "replay:FILE")
-_SHIFT = re.compile(r"shift:(\d{1,4})(?::(\d{1,5})x(\d{1,5}))?", re.ASCII)
+_SHIFT = re.compile(r"shift:(\d{1,4})(?::([1-9]\d{0,4})x([1-9]\d{0,4}))?", re.ASCII)
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
 

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 from mpilayer import files
 from mpilayer.data.table import Progress
-from mpilayer.errors import ConfigError, DataError, unknown
+from mpilayer.errors import ConfigError, DataError, check_known
 
 _TIMEOUT = 30.0  # seconds without an answer
 _SLOWEST = 4096.0  # bytes a second, on an average that begins after the time limit
@@ -120,8 +120,7 @@ def fetch(
     DataError: all mirrors failed, each with its reason; or the folder cannot be
     written.
     """
-    if name not in CATALOG:
-        raise ConfigError(unknown("data set", name, CATALOG))
+    check_known("data set", name, CATALOG)
     for mirror in mirrors:
         _check_url(mirror)
     known = CATALOG[name]

@@ -17,7 +17,7 @@ from mpilayer.data.table import told_of
 from mpilayer.errors import DataError, reading, unknown
 
 _LABEL = "label"
-_NAMELESS = re.compile(r"(unnamed: .*)?")
+_NAMELESS = re.compile(r"(unnamed: .*)?", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 # Of the bytes of a file: its text, lines and numbers.
 _HELD = 4
@@ -38,11 +38,9 @@ class Table:
 def read_csv(path: Path, labels: str = "", needed: bool = True) -> Table:
     """Read a table with a row a line; local.
 
-    The first line is a header if none of its names is a number, they are 0, 1, 2, … in
-    order, or one of them is that of the labels. Columns without a name (or ``Unnamed:
-    0``, as pandas reads and writes it) at the beginning are an index, and left out.
-    ``labels`` are in the column of that name, small or capital, or number from 1, which
-    must be there if ``needed``; empty: that called ``label``, if there is one.
+    What is taken for header and index, docs/data.md says. ``labels`` are in the column
+    of that name, small or capital, or number from 1, which must be there if ``needed``;
+    empty: that called ``label``, if there is one.
 
     DataError: anything but lines of equally many numbers between commas, with a label
     each; or what may be meant otherwise, such as decimal commas.
@@ -158,11 +156,7 @@ def _label_column(
 
 def _n_index(header: list[str]) -> int:
     """Return how many columns at the beginning have no name."""
-    return len(list(takewhile(_is_nameless, header)))
-
-
-def _is_nameless(name: str) -> bool:
-    return _NAMELESS.fullmatch(name.lower()) is not None
+    return len(list(takewhile(_NAMELESS.fullmatch, header)))
 
 
 def _are_counted(names: list[str]) -> bool:
@@ -177,7 +171,7 @@ def _check_header(header: list[str], n_columns: int, n_index: int) -> None:
             f"found {len(header)} names and {n_columns} columns. Mend it; numbers need "
             "decimal points, not commas."
         )
-    nameless = [k for k, name in enumerate(header) if _is_nameless(name)]
+    nameless = [k for k, name in enumerate(header) if _NAMELESS.fullmatch(name)]
     if len(nameless) > n_index:
         raise DataError(
             "all columns must have names, but for an index at the beginning; found "

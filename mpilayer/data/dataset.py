@@ -1,14 +1,7 @@
 """The data set: one HDF5 file, written once, from which any rank reads any rows.
 
-Layout: a group for each split, ``train`` always, ``validation`` and ``test`` if there
-are any. Each has ``x`` (n_samples, n_visible) and perhaps ``labels`` (n_samples,),
-integers or, in version 2, float32. A value is what is stored times the attribute
-``scale`` of ``x``: pixels stay bytes with scale 1/255, everything else is float32 with
-scale 1. Version 2 may have a :class:`~mpilayer.data.preparation.Preparation`, whose
-scaling comes after that. Version 3 may have other narrow types, see
-:data:`~mpilayer.data.table.NARROW`, and an attribute ``offset`` of ``x``, added after
-``scale``. The root has the attributes ``name`` and ``origin`` besides those of
-:mod:`mpilayer.hdf5`.
+Its layout, in three versions, is in docs/formats.md. A value is what is stored times
+``scale``, plus ``offset``, and then scaled as the preparation says.
 """
 
 import shlex
@@ -74,9 +67,8 @@ def write_dataset(
     A stored 1 has the value ``scale``, see :data:`PIXEL_SCALE`, plus ``offset``, before
     values are scaled as the preparation says.
 
-    ConfigError: no split ``train``, or one of an unknown name; or a scale that no data
-    set has. DataError: splits of different widths or types, rows that are not finite,
-    or a file that cannot be written.
+    ConfigError: a scale that no data set has. DataError: splits of different widths or
+    types, rows that are not finite, or a file that cannot be written.
     """
     check_splits(splits)
     unit = Unit(float(scale), float(offset))
@@ -114,11 +106,12 @@ class Dataset(AbstractContextManager["Dataset"]):
         self.path = path
         self._file = file
         self._closing = ExitStack()
-        self.splits = tuple(name for name in SPLITS if name in file)
-        if "train" not in self.splits:
+        if "train" not in file:
             found = ", ".join(sorted(file)) or "nothing"
             raise DataError(f"{path} must have a group 'train'; found {found}.")
-        self._splits = {n: _checked_split(path, n, file[n]) for n in self.splits}
+        there = [name for name in SPLITS if name in file]
+        self._splits = {name: _checked_split(path, name, file[name]) for name in there}
+        self.splits = tuple(self._splits)
         self.n_visible = int(self._splits["train"].x.shape[1])
         for name, stored in self._splits.items():
             n_columns = stored.x.shape[1]

@@ -50,15 +50,8 @@ def image_size(n_visible: int, columns: Sequence[str], origin: str) -> int:
 def read_images(path: Path) -> Images:
     """Read any file or folder that images can come from; local.
 
-    ``path`` is a folder of image files, taken in the order of their names, or a file:
-    ``.h5`` or ``.hdf5`` with a dataset ``images`` (n_images, height, width); ``.mat``
-    with a variable of any name (height, width, n_images), as MATLAB stacks images along
-    the last dimension, or (height, width), which is what it makes of a single image;
-    ``.npy`` (n_images, height, width) or (height, width); or one image file.
-
-    Bytes, and image files of 16 bits, become 0 to 1; other numbers stay as they are.
-    Colours become grey, transparency is ignored, what a camera has turned is turned
-    back, and each page of a file is an image. Hidden files are left out.
+    Which these are, and what becomes of their pixels, docs/formats.md says.
+    Transparency is ignored.
 
     DataError: missing, damaged, of an unknown kind, not a stack of real numbers, images
     of different sizes, NaN or infinite pixels; or Pillow is not installed.

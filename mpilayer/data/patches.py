@@ -66,14 +66,9 @@ def draw(
     probable, and those for validation, from positions that no training patch has; they
     may overlap. Equal seeds draw equal patches.
 
-    ConfigError: a size or number out of range, or more patches than positions.
+    ConfigError: a size out of range, or more patches than positions.
     """
     n = n_positions(images.shape, size)
-    if n_train < 1 or n_validation < 0:
-        raise ConfigError(
-            "there must be at least 1 patch, and 0 or more for validation; "
-            f"asked for {n_train} and {n_validation}."
-        )
     if n_train + n_validation > n:
         raise ConfigError(
             f"{len(images)} images of {images.shape[1]} x {images.shape[2]} can give "

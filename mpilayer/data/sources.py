@@ -109,13 +109,8 @@ def read_source(
 ) -> Source:
     """Read any file or folder that a data set can be made from; local.
 
-    ``path`` is a folder of IDX files with MNIST's names, or of image files, perhaps in
-    a folder for each class; or a file: ``.npy``, one array; ``.npz``, ``.mat`` and
-    ``.h5``, arrays named ``x`` and ``labels``, ``train_x`` and ``train_labels``, or
-    ``x_train`` and ``y_train``, and likewise for ``validation`` and ``test``, or one
-    array of any name; ``.h5`` may be a data set, too; ``.csv``, numbers separated by
-    commas, perhaps with a header. An array of more than two dimensions has a row for
-    each first index.
+    Which these are, and how their arrays are called, docs/data.md says. An array of
+    more than two dimensions has a row for each first index.
 
     Splits of ``others`` follow on those of the first; what can only be read as a whole
     then waits in a file in the folder ``room``. Narrow numbers keep their type where a

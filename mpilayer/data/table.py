@@ -227,11 +227,6 @@ class FileTable:
         return self.shape[0]
 
     @property
-    def ndim(self) -> int:
-        """Two, as of all tables."""
-        return len(self.shape)
-
-    @property
     def nbytes(self) -> int:
         """The bytes of all numbers."""
         return math.prod(self.shape) * self.dtype.itemsize

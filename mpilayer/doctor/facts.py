@@ -7,7 +7,7 @@ nothing is wrong.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mpilayer.words import plural
+from mpilayer import words
 
 
 @dataclass(frozen=True)
@@ -177,19 +177,13 @@ def family(version: str) -> str:
 
 def spans(numbers: Iterable[int]) -> str:
     """Return numbers in order as text: ``0-3, 7``."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1][1:] = [number]
-        else:
-            runs.append([number])
-    return ", ".join("-".join(map(str, run)) for run in runs)
+    return words.spans(numbers).replace(",", ", ")
 
 
 def numbered(what: str, numbers: Iterable[int]) -> str:
     """Return things with their numbers: ``rank 3``, ``ranks 0-2``."""
     found = set(numbers)
-    return f"{plural(what, len(found))} {spans(found)}"
+    return f"{words.plural(what, len(found))} {spans(found)}"
 
 
 def size(n_bytes: int) -> str:

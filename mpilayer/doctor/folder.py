@@ -40,20 +40,17 @@ def attempt(path: Path) -> Folder:
     found = Folder(str(path.resolve()), mount, kind, locking, space(path))
     try:
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=path) as folder:
-            failure = _failure(_replace, Path(folder) / "text")
             began = time.perf_counter()
             hdf5_failure = _failure(_write_hdf5, Path(folder) / "rows.h5")
-            seconds = time.perf_counter() - began
-            lock_failure = _failure(_lock, Path(folder) / "locked.h5")
+            return replace(
+                found,
+                seconds=time.perf_counter() - began,
+                failure=_failure(_replace, Path(folder) / "text"),
+                hdf5_failure=hdf5_failure,
+                lock_failure=_failure(_lock, Path(folder) / "locked.h5"),
+            )
     except OSError as error:
         return replace(found, failure=reason(error))
-    return replace(
-        found,
-        failure=failure,
-        hdf5_failure=hdf5_failure,
-        lock_failure=lock_failure,
-        seconds=seconds,
-    )
 
 
 def mount_of(path: Path, mounts: str) -> tuple[str, str]:
@@ -121,11 +118,8 @@ def _seen(path: Path, comm: Communicator) -> tuple[float | None, ...]:
 def _leave(path: Path) -> str:
     """Write a file that has its name in it; return that, empty if it fails."""
     name = f".doctor-{os.getpid()}-{time.time_ns()}"
-    try:
-        files.write(path / name, name)
-    except DataError:
-        return ""
-    return name
+    failure = _failure(lambda file: files.write(file, name), path / name)
+    return "" if failure else name
 
 
 def _look(file: Path) -> float | None:

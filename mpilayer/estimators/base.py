@@ -205,8 +205,7 @@ class Reconstructor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 def joined(comm: Any) -> Iterator[Communicator]:
     """Give the communicator that a constructor's ``comm`` means. Collective.
 
-    One of mpi4py is duplicated meanwhile, so that messages do not mix with others; one
-    of mpilayer is used as it is.
+    One of mpi4py is duplicated meanwhile: messages do not mix with others.
     """
     if comm is None:
         yield SerialCommunicator()

@@ -82,7 +82,7 @@ def redistribute(
     """Return the rows that this rank wants, from whoever has them. Collective.
 
     ``rows`` (n_samples, n_columns) are those that it has; ``now`` and ``wanted`` say
-    what each rank has, and what it shall get, in ``out`` if that is given.
+    what each rank has and gets, in ``out`` where given.
     """
     dense = rows.toarray() if isinstance(rows, SparseRows) else rows
     have, me = np.ascontiguousarray(dense), comm.rank
@@ -116,8 +116,7 @@ def on_hosts(
     """Give the ranks of this host as a team, with the rows of all ranks. Collective.
 
     Every host computes the same then. One rank has its rows as they are. ``names`` are
-    those of each rank's host; ``more`` makes what a team shares besides, so that there
-    is sure to be room.
+    those of the ranks' hosts; ``more`` makes what a team shares besides, to be counted.
     """
     n_rows = bounds[-1][1]
     heads = [names.index(name) for name in names]
@@ -131,9 +130,7 @@ def on_hosts(
         Team(part, EAGER_SECONDS) as team,
     ):
         if comm.size > 1:
-            wanted = [
-                (0, n_rows if rank == head else 0) for rank, head in enumerate(heads)
-            ]
+            wanted = [(0, n_rows if k == head else 0) for k, head in enumerate(heads)]
             everything = team.array((n_rows, rows.shape[1]), rows.dtype)
             own = everything[: wanted[comm.rank][1]]
             redistribute(rows, bounds, wanted, comm, own)

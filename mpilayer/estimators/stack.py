@@ -16,7 +16,6 @@ from mpilayer.estimators.base import Reconstructor
 from mpilayer.estimators.rows import Bounds, by_strata, redistribute
 from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.numerics.losses import check_loss
-from mpilayer.parallel.channel import Rows
 from mpilayer.parallel.comm import Communicator, owned
 from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.start import hosts
@@ -67,8 +66,7 @@ _FINETUNING = Fields(
         name: f"finetune_{name}"
         for name in (
             *("epochs", "learning_rate", "learning_rate_decay", "loss"),
-            *("learning_rate_schedule", "warm_up"),
-            *("weight_decay", "minibatch"),
+            *("learning_rate_schedule", "warm_up", "weight_decay", "minibatch"),
         )
     },
     words={
@@ -141,13 +139,8 @@ def _pretrain(
     config = with_slices(config, places)
     idle = names[comm.rank] not in busy
     with owned(comm.split(idle)) as part:
-
-        def train() -> list[_Trained]:
-            return (
-                [] if idle else _train_layers(config, table, rows, shape, part, places)
-            )
-
-        mine = comm.everywhere(train)
+        task = config, table, rows, shape, part, places
+        mine = comm.everywhere(lambda: [] if idle else _train_layers(*task))
     found = sorted(chain(*comm.allgather(mine)), key=itemgetter(0))
     layers = [
         make_layer(config, one, vector)
@@ -169,13 +162,22 @@ def _train_layers(
     none: Array32 = np.empty((0, shape[1]), np.float32)
     data = monitored(rows, none, config.monitor_rows) if comm.rank == 0 else None
     counts = row_counts(shape[0], 0, config.monitor_rows)
-    need = needed_bytes(
-        config, shape[1], places, comm.rank, data, counts, replace=False
-    )
+    where = config, shape[1], places, comm.rank
+    need = needed_bytes(*where, data, counts, replace=False)
     check_room(comm, need, "fit on fewer ranks")
     with team_up(comm, places, EAGER_SECONDS) as (team, own, heads):
         states = [LayerState(config, shapes, index, team) for index in own]
-        errors = comm.everywhere(lambda: _run(states, data, counts, table, comm, heads))
+        errors: dict[LayerState, list[float]] = {state: [] for state in states}
+
+        def run() -> None:
+            notice, plan = Notice(comm), plan_of(config, table)
+            pipeline = Pipeline(states, data, counts, heads, plan, Keeper(notice))
+            for state, record in pipeline.run():
+                errors[state].append(record.train_error)
+            notice.close()
+            pipeline.check()
+
+        comm.everywhere(run)
         if not team.is_head:
             return []
         return [
@@ -183,26 +185,6 @@ def _train_layers(
             (s.index, s.layer.parameters.vector.copy(), errors[s])
             for s in states
         ]
-
-
-def _run(
-    states: Sequence[LayerState],
-    data: Rows | None,
-    counts: tuple[int, int, int],
-    table: Schedule | None,
-    comm: Communicator,
-    heads: Communicator,
-) -> dict[LayerState, list[float]]:
-    """Train this team's layers to the end; return their errors. Collective."""
-    config = states[0].config
-    errors: dict[LayerState, list[float]] = {state: [] for state in states}
-    notice, plan = Notice(comm), plan_of(config, table)
-    pipeline = Pipeline(states, data, counts, heads, plan, Keeper(notice))
-    for state, record in pipeline.run():
-        errors[state].append(record.train_error)
-    notice.close()
-    pipeline.check()
-    return errors
 
 
 def _finetune(

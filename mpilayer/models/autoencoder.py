@@ -12,12 +12,8 @@ class Autoencoder(Layer):
     """One hidden layer: x̂ = g(f(xW + c) Wᵀ + b), or with decode weights of its own.
 
     A method of pre-training of Santara et al. 2016 §2.3. f is ``shape.hidden``, g is
-    ``shape.visible``; the loss is ``squared`` or ``cross-entropy``.
-
-    Raises
-    ------
-    ConfigError
-        Cross entropy of an output that is not a probability.
+    ``shape.visible``; the loss is ``squared`` or ``cross-entropy``. ConfigError: cross
+    entropy of an output that is not a probability.
     """
 
     def __init__(

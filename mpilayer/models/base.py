@@ -38,23 +38,11 @@ class LayerShape:
         return self.n_visible * self.n_hidden
 
 
-class Layer(ABC):
-    """One layer of a stack, with one hidden layer of its own. All calls are local.
+class _Units:
+    """Hidden units of a layer, all or some, and their parameters."""
 
-    Its parameters are ``weights`` W (n_visible, n_hidden), ``visible_bias`` b and
-    ``hidden_bias`` c; ``decode_weights`` (n_hidden, n_visible) if they are not Wᵀ.
-    They are zeros, unless their ``vector`` is given. It is trained by ``slices``, for
-    which ``n_passes`` times the visible units are computed in a step.
-    """
-
-    n_passes = 1
-
-    def __init__(
-        self, shape: LayerShape, tied: bool = True, vector: AnyArray | None = None
-    ) -> None:
-        self.shape = shape
-        self.tied = tied
-        self.parameters = Parameters(parameter_shapes(shape, tied), vector=vector)
+    def __init__(self, shape: LayerShape, tied: bool, parameters: Parameters) -> None:
+        self.shape, self.tied, self.parameters = shape, tied, parameters
 
     @property
     def decode_weights(self) -> Array32:
@@ -67,6 +55,27 @@ class Layer(ABC):
         p = self.parameters
         return affine(visible, p["weights"], p["hidden_bias"], self.shape.hidden, out)
 
+
+class Layer(_Units, ABC):
+    """One layer of a stack, with one hidden layer of its own. All calls are local.
+
+    Its parameters are ``weights`` W (n_visible, n_hidden), ``visible_bias`` b and
+    ``hidden_bias`` c; ``decode_weights`` (n_hidden, n_visible) if they are not Wᵀ.
+    They are zeros, unless their ``vector`` is given.
+    """
+
+    n_passes = 1
+    """How often the visible units are computed in a step."""
+
+    phases = 1
+    """Rows of what slices learn from, over those of a minibatch."""
+
+    def __init__(
+        self, shape: LayerShape, tied: bool = True, vector: AnyArray | None = None
+    ) -> None:
+        shapes = parameter_shapes(shape, tied)
+        super().__init__(shape, tied, Parameters(shapes, vector=vector))
+
     def decode(self, hidden: Array32, out: Array32 | None = None) -> Array32:
         """Return g(hWᵀ + b), the reconstruction (n_samples, n_visible)."""
         bias, kind = self.parameters["visible_bias"], self.shape.visible
@@ -78,11 +87,7 @@ class Layer(ABC):
 
     @abstractmethod
     def contrast(
-        self,
-        data: Array32,
-        reconstruction: Array32,
-        scale: float,
-        out: Array32,
+        self, data: Array32, reconstruction: Array32, scale: float, out: Array32
     ) -> Array32:
         """Write into ``out`` what slices learn from: a step's last visible pass.
 
@@ -90,9 +95,6 @@ class Layer(ABC):
         (``phases`` · n_samples, columns). Return scale · Σ_rows ∂cost/∂visible_bias,
         (columns,); for contrastive divergence the negative of its ascent direction.
         """
-
-    phases = 1
-    """Rows of what slices learn from, over those of a minibatch."""
 
 
 def parameter_shapes(shape: LayerShape, tied: bool) -> Shapes:
@@ -106,35 +108,21 @@ def parameter_shapes(shape: LayerShape, tied: bool) -> Shapes:
     return shapes if tied else {**shapes, "decode_weights": (n_hidden, n_visible)}
 
 
-class Slice(ABC):
+class Slice(_Units, ABC):
     """Some hidden units of a layer in training, with weights of their own, contiguous.
 
     A step is made slice by slice, each by whoever has it, and the visible units add up
     what all slices put in: so no number depends on who computes what, but the products
-    have the shapes of the slices. All calls are local.
-
-    Parameters
-    ----------
-    layer : Layer
-        Of whose units they are.
-    units : slice
-        Which of its hidden units.
-
-    Attributes
-    ----------
-    parameters : Parameters
-        ``weights`` (n_visible, width), ``hidden_bias`` (width,), and, if they are not
-        tied, ``decode_weights`` (width, n_visible).
+    have the shapes of the slices. The parameters are those of a layer of so many hidden
+    units, but for ``visible_bias``. All calls are local.
     """
 
     def __init__(self, layer: Layer, units: slice) -> None:
-        self.units = units
-        self.shape = replace(layer.shape, n_hidden=units.stop - units.start)
-        self.tied = layer.tied
-        shapes = dict(parameter_shapes(self.shape, layer.tied))
+        shape = replace(layer.shape, n_hidden=units.stop - units.start)
+        shapes = dict(parameter_shapes(shape, layer.tied))
         del shapes["visible_bias"]
-        self.parameters = Parameters(shapes)
-        self.workspace = Workspace()
+        super().__init__(shape, layer.tied, Parameters(shapes))
+        self.units, self.workspace = units, Workspace()
 
     def of(self, whole: Parameters) -> dict[str, AnyArray]:
         """Return the views of a layer's parameters that belong to these units."""
@@ -145,17 +133,6 @@ class Slice(ABC):
         if not self.tied:
             views["decode_weights"] = whole["decode_weights"][self.units]
         return views
-
-    @property
-    def decode_weights(self) -> Array32:
-        """The weights of the decoder, (width, n_visible)."""
-        p = self.parameters
-        return p["weights"].T if self.tied else p["decode_weights"]
-
-    def encode(self, visible: Array32, out: Array32) -> Array32:
-        """Return f(vW + c), (n_samples, width), of visible rows, in ``out``."""
-        p = self.parameters
-        return affine(visible, p["weights"], p["hidden_bias"], self.shape.hidden, out)
 
     @abstractmethod
     def rise(

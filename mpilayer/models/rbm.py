@@ -15,25 +15,12 @@ _PART_BYTES = 800_000
 
 
 class RBM(Layer):
-    """A restricted Boltzmann machine with Bernoulli or Gaussian units on either side.
+    """A restricted Boltzmann machine, trained by CD-k of ``cd_steps`` Gibbs steps.
 
-    Parameters
-    ----------
-    shape : LayerShape
-        Sizes; each side ``sigmoid`` (Bernoulli) or ``linear`` (Gaussian, variance 1).
-    cd_steps : int
-        Gibbs steps k of CD-k, at least 1.
-
-    Raises
-    ------
-    ConfigError
-        Units of another kind.
-
-    Notes
-    -----
-    Hinton 2002 for contrastive divergence; Hinton and Salakhutdinov 2006 for the linear
-    code layer. Probabilities are used for the visible units, samples for the hidden
-    units that drive them (Santara et al. 2016 §2.2).
+    Each side is ``sigmoid`` (Bernoulli) or ``linear`` (Gaussian, variance 1), else it
+    is a ConfigError. Hinton 2002 for contrastive divergence; Hinton and Salakhutdinov
+    2006 for the linear code layer. Probabilities are used for the visible units,
+    samples for the hidden units that drive them (Santara et al. 2016 §2.2).
     """
 
     phases = 2
@@ -75,7 +62,7 @@ class _RBMSlice(Slice):
     def rise(
         self, visible: Array32, first: bool, rng: np.random.Generator, out: Array32
     ) -> Array32:
-        p0, p1 = self._phases(len(visible))
+        _, p0, p1 = self._phases(len(visible))
         mean = self.encode(visible, p0 if first else p1)
         np.matmul(self._sample(mean, rng), self.decode_weights, out=out)
         return p0
@@ -94,11 +81,10 @@ class _RBMSlice(Slice):
         statistics of both are one matrix product, Σ v¹p¹ − v⁰p⁰ = [−v⁰; v¹]ᵀ [p⁰; p¹],
         and a sum over 2B rows is written only once.
         """
-        p0, p1 = self._phases(len(data))
+        both, p0, p1 = self._phases(len(data))
         self.encode(reconstruction, p1)
         hidden_bias = np.float32(scale) * (p1.sum(axis=0) - p0.sum(axis=0))
         part_done(self.parameters.span("hidden_bias"), hidden_bias)
-        both = self._both(len(data))
         for rows, where in self._weight_parts():
             shape = (rows.stop - rows.start, self.shape.n_hidden)
             part = self.workspace.array("part", shape)
@@ -114,13 +100,10 @@ class _RBMSlice(Slice):
             start, stop = rows.start * n_hidden, rows.stop * n_hidden
             yield rows, slice(origin + start, origin + stop)
 
-    def _both(self, n: int) -> Array32:
+    def _phases(self, n: int) -> tuple[Array32, Array32, Array32]:
+        """Return p⁰ above p¹ of n rows, and each of them."""
         both: Array32 = self.workspace.array("hidden", (2 * n, self.shape.n_hidden))
-        return both
-
-    def _phases(self, n: int) -> tuple[Array32, Array32]:
-        both = self._both(n)
-        return both[:n], both[n:]
+        return both, both[:n], both[n:]
 
     def _sample(self, mean: Array32, rng: np.random.Generator) -> Array32:
         sample: Array32 = self.workspace.array("sample", mean.shape)

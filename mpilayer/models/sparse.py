@@ -82,19 +82,8 @@ def block_shapes(parameters: Shapes, fused: bool) -> Shapes:
 class BlockSums:
     """What every block of rows adds to the sums over all rows.
 
-    Parameters
-    ----------
-    n_blocks : int
-        How many blocks.
-    shapes : mapping
-        Of each sum, by name, as for ``Parameters``.
-    dtype : type
-        That of the products.
-
-    Attributes
-    ----------
-    table : ndarray (n_blocks, size)
-        All of it; ``sums[name]`` is a view (n_blocks, *shape) of the sums of a name.
+    ``table`` (n_blocks, size) is all of it; ``sums[name]`` is a view (n_blocks, *shape)
+    of the sums of a name, one of ``shapes``.
     """
 
     def __init__(self, n_blocks: int, shapes: Shapes, dtype: type) -> None:
@@ -113,7 +102,7 @@ class SparseAutoencoder:
     """One hidden layer with a firing probability of each unit: y = g(f(xW₁+b₁)W₂+b₂).
 
     f is ``shape.hidden``, sigmoid or tanh; g is ``shape.visible``, sigmoid, tanh or
-    linear; ``dtype`` is that of the rows and all products.
+    linear: others are a ConfigError. ``dtype`` is that of the rows and all products.
 
     Attributes
     ----------
@@ -124,11 +113,6 @@ class SparseAutoencoder:
         ∂a/∂s of the hidden activations a: 1 of sigmoid, 2 of tanh units.
     firing : ndarray (n_samples, n_hidden)
         The firing probabilities that ``fire`` has kept.
-
-    Raises
-    ------
-    ConfigError
-        Units that have no firing probability, or an output that does not exist.
 
     Notes
     -----
@@ -169,16 +153,10 @@ class SparseAutoencoder:
         self._out: AnyArray = np.empty((n_hidden, n_visible), dtype)
 
     def fire(self, rows: AnyArray, blocks: Sequence[slice], sums: AnyArray) -> None:
-        """Compute and keep the firing probabilities of all rows.
+        """Compute and keep the firing probabilities of rows (n_samples, n_visible).
 
-        Parameters
-        ----------
-        rows : ndarray (n_samples, n_visible)
-            Of the model's type.
-        blocks : sequence of slice
-            Cut the rows, one after the other.
-        sums : ndarray (n_blocks, n_hidden)
-            Overwritten with the sums over the rows of each block.
+        ``blocks`` cut them, one after the other; ``sums`` (n_blocks, n_hidden) are
+        overwritten with those over the rows of each block.
         """
         if len(self.firing) != len(rows):
             self.firing = np.empty((len(rows), self.shape.n_hidden), self.dtype)
@@ -197,8 +175,6 @@ class SparseAutoencoder:
 
         Parameters
         ----------
-        rows, blocks
-            As given to ``fire``, with the same parameters.
         slopes : callable
             Returns for each block the derivative of the sparsity term by each firing
             probability, (n_hidden,); blocks that have the same one share the array.

@@ -14,11 +14,9 @@ Step = tuple[int, int, str]
 
 
 class Stack:
-    """Steps f(x W + b), one after the other.
+    """Steps f(x W + b): the layers of ``shapes``, and ``after`` the code.
 
-    The layers of ``shapes`` are the first steps, ``after`` is what comes after the
-    code. ``parameters`` has ``weights_k`` (n_in, n_out) and ``bias_k`` (n_out,) of step
-    k.
+    ``parameters`` has ``weights_k`` (n_in, n_out) and ``bias_k`` (n_out,) of step k.
     """
 
     def __init__(self, shapes: Sequence[LayerShape], after: Sequence[Step]) -> None:

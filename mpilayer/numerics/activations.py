@@ -66,19 +66,15 @@ def _relu_slope(y: AnyArray, delta: AnyArray) -> None:
     delta *= y > 0
 
 
-def _linear(z: AnyArray) -> None:
-    """Leave z as it is."""
-
-
-def _linear_slope(y: AnyArray, delta: AnyArray) -> None:
-    """Leave delta as it is."""
+def _linear(*_: AnyArray) -> None:
+    """Leave everything as it is."""
 
 
 ACTIVATIONS = {
     "sigmoid": Activation(_sigmoid, _sigmoid_slope, _sigmoid_spend),
     "tanh": Activation(_tanh, _tanh_slope, _tanh_spend),
     "relu": Activation(_relu, _relu_slope, _relu_slope),
-    "linear": Activation(_linear, _linear_slope, _linear_slope),
+    "linear": Activation(_linear, _linear, _linear),
 }
 
 

@@ -16,18 +16,10 @@ _DECREASE, _CURVATURE = 1e-4, 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class CGState(Iterate):
-    """Where an iteration has ended, and how the next one searches.
+    """Where an iteration has ended, and how the next one searches."""
 
-    Attributes
-    ----------
-    direction : Array64
-        (n,) Where the next iteration searches.
-    previous_cost : float
-        The cost one iteration earlier, infinite at the start: it decides the first step
-        that the next iteration tries.
-    """
-
-    direction: Array64
+    direction: Array64  # (n,)
+    # One iteration earlier: it decides the first step that the next iteration tries.
     previous_cost: float = inf
 
     @classmethod

@@ -19,7 +19,7 @@ def check_length(schedule: str, before: int, now: int) -> None:
     if schedule in BY_THE_END and before != now:
         raise ConfigError(
             "the number of epochs decides every rate of --learning-rate-schedule "
-            f"{schedule}; --epochs was {before}, is {now}. Leave it out, or start "
+            f"{schedule}; --epochs was {before}, is {now}. Give {before}, or start "
             "again from the pre-trained stack with --replace."
         )
 

@@ -28,14 +28,9 @@ def _blocks(
 class Optimizer(ABC):
     """Changes a vector of parameters, given gradients.
 
-    Attributes
-    ----------
-    scale : float
-        The factor that gradients must come with: cheaper there than here.
-    steps : int
-        How many minibatches were met.
-    state : dict of str to ndarray (size,)
-        With ``steps`` all that a checkpoint needs.
+    These must come with the factor ``scale``: cheaper there than here. ``steps``, the
+    minibatches that were met, and the vectors of ``state`` are all that a checkpoint
+    needs.
     """
 
     def __init__(self, scale: float, **state: Array32) -> None:

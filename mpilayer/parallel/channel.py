@@ -60,7 +60,7 @@ class Rows:
 
     @property
     def parts(self) -> tuple[Array32 | StoredRows | FarRows, Array32, Array32]:
-        """The three arrays."""
+        """All of them."""
         return self.train, self.sample, self.validation
 
     def blocks(self) -> Iterator[tuple[Array32, int, slice]]:
@@ -209,7 +209,6 @@ class Outbox(Outlet):
         self._flying: deque[tuple[Rows, Requests]] = deque()
         self._waiting: Output | None = None
         self._farewell = Requests()
-        self.bytes_sent = 0
 
     def has_room(self) -> bool:
         """Tell whether a buffer is free, or holds what may be replaced."""
@@ -272,7 +271,6 @@ class Outbox(Outlet):
         requests = Requests(self._start(header, _HEADER_TAG, synchronous=True))
         for block, _, _ in rows.blocks():
             requests.add(self._start(block, _ROWS_TAG))
-            self.bytes_sent += block.nbytes
         self._flying.append((rows, requests))
 
     def _start(self, array: AnyArray, tag: int, synchronous: bool = False) -> Request:

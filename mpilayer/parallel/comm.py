@@ -77,19 +77,24 @@ class Communicator:
 
     def on_root(self, work: Callable[[], T]) -> T:
         """Return rank 0's result everywhere, or raise its MpilayerError. Collective."""
-        return self.everywhere(work)
+        outcome: Any = self.broadcast(_attempt(work) if self.rank == 0 else None)
+        if isinstance(outcome, MpilayerError):
+            raise outcome.of_all_ranks()
+        result: T = outcome
+        return result
 
     def everywhere(self, work: Callable[[], T]) -> T:
         """Do ``work`` on every rank and return the rank's own result. Collective.
 
         An MpilayerError of any rank, the lowest such one, is raised on every rank.
         """
-        try:
-            with file_errors():
-                return work()
-        except MpilayerError as error:
-            error.of_all_ranks()
-            raise
+        outcome: Any = _attempt(work)
+        failed = outcome if isinstance(outcome, MpilayerError) else None
+        for error in self.allgather(failed):
+            if isinstance(error, MpilayerError):
+                raise error.of_all_ranks()
+        result: T = outcome
+        return result
 
     def allgather(self, item: Any) -> list[Any]:
         """Return every rank's object, in the order of ranks. Collective."""
@@ -143,6 +148,14 @@ class Communicator:
 
 class SerialCommunicator(Communicator):
     """The one rank of a process without MPI."""
+
+
+def _attempt(work: Callable[[], T]) -> T | MpilayerError:
+    try:
+        with file_errors():
+            return work()
+    except MpilayerError as error:
+        return error
 
 
 def is_shared(error: BaseException) -> bool:

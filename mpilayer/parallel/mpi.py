@@ -22,7 +22,7 @@ import numpy as np
 
 from mpilayer import ending, environment
 from mpilayer.arrays import AnyArray
-from mpilayer.errors import CommunicationError, MpilayerError, file_errors
+from mpilayer.errors import CommunicationError, MpilayerError
 from mpilayer.parallel import sentinel
 from mpilayer.parallel.comm import Communicator, Request, SharedMemory, wait_until
 
@@ -65,24 +65,6 @@ class MPICommunicator(Communicator):
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
         self.library = library()
-
-    def on_root(self, work: Callable[[], T]) -> T:
-        """Do ``work`` on rank 0; return its result, or raise its error, everywhere."""
-        outcome: Any = self.broadcast(_attempt(work) if self.rank == 0 else None)
-        if isinstance(outcome, MpilayerError):
-            raise outcome.of_all_ranks()
-        result: T = outcome
-        return result
-
-    def everywhere(self, work: Callable[[], T]) -> T:
-        """Do ``work`` on every rank; raise the first error of any rank on all."""
-        outcome: Any = _attempt(work)
-        failed = outcome if isinstance(outcome, MpilayerError) else None
-        errors = [error for error in self.allgather(failed) if error is not None]
-        if errors:
-            raise errors[0].of_all_ranks()
-        result: T = outcome
-        return result
 
     def allgather(self, item: Any) -> list[Any]:
         """Return every rank's object."""
@@ -259,14 +241,6 @@ def say_farewell() -> None:
     """Tell the sentinel that this rank ends by itself. Local."""
     if _watched is not None:
         _watched.say_farewell()
-
-
-def _attempt(work: Callable[[], T]) -> T | MpilayerError:
-    try:
-        with file_errors():
-            return work()
-    except MpilayerError as error:
-        return error
 
 
 def _wrong_world(launched: int, size: int) -> str:

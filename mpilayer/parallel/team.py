@@ -34,27 +34,13 @@ _WINDOW = 1 << 14
 # Numbers in a line of the cache, which two ranks shall seldom share.
 _TILE = 16
 
-Order = tuple[Any, ...]
-"""What a team does next: its name, and plain numbers."""
-
 
 class Team:
     """The ranks of a communicator, all on one host. Collective to make and to close.
 
-    Parameters
-    ----------
-    comm : Communicator
-        The team's own.
-    eager : float
-        Seconds that a rank waits for the others before it sleeps; 0 where ranks share
-        cores.
-    ranks : sequence of int
-        What its ranks are called elsewhere.
-
-    Attributes
-    ----------
-    waited : float
-        Seconds that this rank has spent at barriers.
+    A rank waits ``eager`` seconds for the others before it sleeps, 0 where ranks share
+    cores; those that it has spent at barriers are ``waited``. ``ranks`` is what they
+    are called elsewhere.
     """
 
     def __init__(
@@ -78,9 +64,12 @@ class Team:
         array: AnyArray = np.frombuffer(content, dtype, prod(shape)).reshape(shape)
         return array
 
-    def broadcast(self, item: T) -> T:
-        """Return the head's object everywhere; collective."""
-        return self._comm.broadcast(item)
+    def broadcast(self, item: T, meanwhile: Callable[[], object] = lambda: None) -> T:
+        """Return the head's object everywhere; collective.
+
+        ``meanwhile`` is called again and again where it must be waited for.
+        """
+        return self._comm.broadcast(item, meanwhile)
 
     def share(self, array: AnyArray | None) -> AnyArray:
         """Return the head's array, in the memory of all; collective."""
@@ -113,18 +102,6 @@ class Team:
             self.waited += wait_until(barrier.test, eager=self._eager)
             self._memory.fence()
 
-    def tell(self, order: Order) -> None:
-        """Let the followers do something; on the head."""
-        self._comm.broadcast(order)
-
-    def hear(self, meanwhile: Callable[[], object]) -> Order:
-        """Return the head's next order; on followers, which may wait for long.
-
-        ``meanwhile`` is called again and again while nothing is heard.
-        """
-        order: Order = self._comm.broadcast((), meanwhile)
-        return order
-
     def columns(self, n: int) -> slice:
         """Return the part of ``n`` columns that is this rank's to compute."""
         # The last tile takes the rest: NumPy adds a single column in another order.
@@ -151,10 +128,7 @@ class Team:
 class Sketch(Team):
     """A team of so many ranks as it would be: its arrays are counted, not made. Local.
 
-    Attributes
-    ----------
-    n_bytes : int
-        What its ranks would share; one rank shares nothing.
+    ``n_bytes`` is what its ranks would share; one rank shares nothing.
     """
 
     def __init__(self, size: int) -> None:
@@ -187,21 +161,10 @@ class _Host(NamedTuple):
 def check_room(comm: Communicator, n_bytes: int, remedy: str) -> int:
     """Check that every host has the memory that its teams will share; collective.
 
-    Else what does not fit would end a rank without a word, as it is written.
-
-    Parameters
-    ----------
-    comm : Communicator
-        All ranks.
-    n_bytes : int
-        What this rank's team will share, if it is the head, else 0. *Local.*
-    remedy : str
-        How less would be shared, after "or".
-
-    Returns
-    -------
-    int
-        What the host shares that shares most.
+    Else what does not fit would end a rank without a word, as it is written. This
+    rank's team will share ``n_bytes``, given by its head, others 0 (local). ``remedy``
+    says how less would be shared, after "or". Return what the host shares that shares
+    most.
 
     Raises
     ------

@@ -35,23 +35,13 @@ _RANKS_OF_A_HOST = 8  # of a cluster, if nobody says how many
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: of which training, on which ranks, hosts and links.
-
-    Attributes
-    ----------
-    data : Path
-        The data set; of finetune perhaps a pre-trained run.
-    layers : tuple of int
-        Units of the stack to fine-tune, if there is no run.
-    ranks : tuple of int
-        Numbers of them; none: 1, 2, 4 and so on, to the cores here or of a cluster.
-    """
+    """What is asked: of which training, on which ranks, hosts and links."""
 
     command: str
     config: Any
-    data: Path
-    layers: tuple[int, ...] = PretrainConfig().layers
-    ranks: tuple[int, ...] = ()
+    data: Path  # the data set; of finetune perhaps a pre-trained run
+    layers: tuple[int, ...] = PretrainConfig().layers  # to fine-tune, without a run
+    ranks: tuple[int, ...] = ()  # none: 1, 2, 4 ..., to the cores here or of a cluster
     hosts: int = 1
     cluster: str = ""
     links: Path | None = None
@@ -131,18 +121,9 @@ def _measure(
             measure_stack(pieces, config, dataset, shapes, grid)
         else:
             measure_cost(pieces, config, dataset)
-    return Measured(
-        asked.command,
-        identity(facts),
-        as_values(config),
-        cores,
-        pieces.crowding,
-        *speeds(),
-        pieces.spread,
-        base,
-        pieces.numbers,
-        pieces.curves,
-    )
+    about = asked.command, identity(facts), as_values(config), cores
+    machine = pieces.crowding, *speeds(), pieces.spread
+    return Measured(*about, *machine, base, pieces.numbers, pieces.curves)
 
 
 def _model(

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -91,7 +92,7 @@ def measure_cost(pieces: Pieces, config: SparseConfig, dataset: Dataset) -> None
         told = _evaluations(run, rows)
         left = median(b.seconds - a.seconds - b.computing for a, b in pairwise(told))
         pieces.numbers["step"] = max(1e-9, left / times)
-    pieces.beside(_cost_company(plain, rows.shape), _cost_company, plain, rows.shape)
+    pieces.beside(_cost_company, plain, rows.shape)
 
 
 class Sparse(Model):
@@ -119,10 +120,9 @@ class Sparse(Model):
         summing = numbers["block"] * blocks * slow
         fixed = numbers["evaluation"] * slow
         sent = self._numbers * (3 if config.kl == "exact-fused" else 1)
-        sums = self._sum(2 * sent, n, there) + self._sum(8 * sent, n, there)
-        if config.kl == "exact":
-            sums += self._sum(2 * config.hidden, n, there)
-            sums += self._sum(8 * config.hidden, n, there)
+        arrays = [sent, config.hidden] if config.kl == "exact" else [sent]
+        total = partial(self.links.allreduce, n_ranks=n, n_hosts=there)
+        sums = sum(total(factor * size) for size in arrays for factor in (2, 8))
         times = config.evaluations
         seconds = times * (rows + summing + fixed + sums)
         parts = {"rows": rows, "sums of blocks": summing}
@@ -132,12 +132,10 @@ class Sparse(Model):
             met = (times - 1) * (config.measure_every or self.n_train)
             steps = met / config.minibatch * numbers["step"] * slow
             told = 4 * self.measured.data["n_visible"] * 1000
-            swapped = met / 1000 * self._sum(told, n, there)
+            swapped = met / 1000 * total(told)
             seconds, messages = seconds + steps + swapped, messages + swapped
-            parts |= {
-                "steps of descent": steps / times,
-                "exchange of rows": swapped / times,
-            }
+            parts["steps of descent"] = steps / times
+            parts["exchange of rows"] = swapped / times
         item = np.dtype(config.dtype).itemsize
         own = item * (stop - start) * int(self.measured.data["n_visible"])
         own += item * blocks * self._numbers + self.measured.base_bytes
@@ -150,6 +148,3 @@ class Sparse(Model):
             max(parts, key=lambda name: parts[name]),
             messages,
         )
-
-    def _sum(self, n_bytes: float, n_ranks: int, n_hosts: int) -> float:
-        return self.links.allreduce(n_bytes, n_ranks, n_hosts)

@@ -36,14 +36,9 @@ class Ghost(SerialCommunicator):
 
 
 class Company:
-    """Processes that do the same work at the same time, as ranks of a host would.
+    """Processes beside this one that do the same work, as ranks of a host would.
 
-    Parameters
-    ----------
-    size : int
-        How many there are beside this one.
-    make, arguments : callable, tuple
-        Makes the work, in each process; both can be pickled.
+    ``make`` makes it of the arguments, in each process; all of them can be pickled.
     """
 
     def __init__(self, size: int, make: Callable[..., Work], *arguments: Any) -> None:

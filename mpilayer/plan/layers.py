@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -31,7 +32,7 @@ from mpilayer.plan.pieces import (
     random_rows,
     some_of,
 )
-from mpilayer.plan.simulate import Seat, simulate
+from mpilayer.plan.simulate import Seat, Simulation
 from mpilayer.train.layer import (
     LayerState,
     make_layer,
@@ -43,6 +44,7 @@ from mpilayer.train.layers import needed_bytes
 from mpilayer.train.plans import effective, plan_of
 from mpilayer.train.schedule import Schedule
 from mpilayer.train.teams import places_for, with_slices
+from mpilayer.words import plural, spans
 
 
 def layer_key(shape: LayerShape) -> str:
@@ -111,11 +113,8 @@ def measure_layers(
         ):
             taken = median(once(work) for _ in range(ROUNDS))
             pieces.numbers[f"{name} {key}"] = taken / len(some)
-    index, shape = max(new.values(), key=lambda own: own[1].cost)
-    rows = first if not index else random_rows(len(first), shape.n_visible)
-    _, timed = layer_work(config, shape, 0, 1, rows)
-    few = max(1, min(3, len(rows) // config.minibatch))
-    pieces.beside(lambda: timed(few), _layer_company, config, shape, len(first))
+    largest = max(shapes, key=lambda shape: shape.cost)
+    pieces.beside(_layer_company, config, largest, len(first))
 
 
 class Pretraining(Model):
@@ -166,22 +165,26 @@ class Pretraining(Model):
             n_bytes = 4 * sum(self.counts) * self.shapes[layer].n_hidden
             return self.links.message(n_bytes, homes[layer] == homes[layer + 1])
 
-        found = simulate(plan, seats, epoch, message, lambda n: self.slower(n, n_hosts))
-        seconds = found.seconds + self._saving()
+        slower = partial(self.slower, hosts=n_hosts)
+        found = Simulation(plan, seats, epoch, message, slower).run()
+        # The last checkpoint is saved while nobody trains any more.
+        seconds = found.seconds + 8 * self.shapes[-1].cost / self.measured.disk
         working = sum(b * s.size for b, s in zip(found.busy, seats, strict=True))
         waiting = max(0.0, seconds - working / len(hosts))
         own = [self._bytes(config, place, plan.replace) for place in places]
         by_host = [0] * n_hosts
         for seat, (_, whole) in zip(seats, own, strict=True):
             by_host[seat.host] += whole
-        slowest = max(range(len(seats)), key=lambda i: found.busy[i])
+        busy = max(found.busy)
+        layers = places[found.busy.index(busy)].layers
+        bound = f"{plural('layer', len(layers))} {_numbers(layers)}"
         return Cost(
             _layout(places),
             seconds,
             waiting,
             max(rank for rank, _ in own),
             max(by_host),
-            self._bound(seats[slowest], found.busy[slowest] / seconds),
+            bound if busy > 0.7 * seconds else "waiting for layers below",
             sum(map(message, range(len(self.shapes) - 1))),
         )
 
@@ -189,14 +192,11 @@ class Pretraining(Model):
         """Return the seconds of an epoch of a layer on a team, on a quiet host."""
         shape, measured = self.shapes[layer], self.measured
         key, numbers = layer_key(shape), measured.numbers
-        size = min(
-            size, self.config.slices_of_layers[layer] or most_slices(shape.n_hidden)
-        )
-        n_barriers = (
-            2
-            * make_layer(self.config, replace(shape, n_visible=1, n_hidden=1)).n_passes
-        )
-        step = measured.curves[f"step {key}"](size) + n_barriers * self.barrier(size)
+        most = self.config.slices_of_layers[layer] or most_slices(shape.n_hidden)
+        size = min(size, most)
+        small = make_layer(self.config, replace(shape, n_visible=1, n_hidden=1))
+        barriers = 2 * small.n_passes * self.barrier(size)
+        step = measured.curves[f"step {key}"](size) + barriers
         seconds = measured.curves[f"epoch {key}"](size)
         seconds += step * self.n_train / self.config.minibatch
         train, *monitored = self.counts
@@ -205,15 +205,9 @@ class Pretraining(Model):
             seconds += numbers[f"encode {key}"] * rows / size
         rows = max(monitored) if size > 1 else sum(monitored)
         seconds += numbers[f"monitor {key}"] * rows
-        n_bytes = 4 * shape.cost
-        kept = self.config.monitor_every or math.ceil(
-            self.config.stipulated_epochs[layer] / 40
-        )
-        return seconds + (n_bytes / self.measured.disk / kept if kept > 0 else 0.0)
-
-    def _saving(self) -> float:
-        """Return what the last checkpoint takes, while nobody trains any more."""
-        return 8 * self.shapes[-1].cost / self.measured.disk
+        epochs = self.config.stipulated_epochs[layer]
+        kept = self.config.monitor_every or math.ceil(epochs / 40)
+        return seconds + (4 * shape.cost / measured.disk / kept if kept > 0 else 0.0)
 
     def _bytes(
         self, config: PretrainConfig, place: Place, newer: bool
@@ -230,28 +224,22 @@ class Pretraining(Model):
         # What a team of one has for itself is what others would share.
         two = Place(place.layers, tuple(range(max(2, size))))
         shared = needed_bytes(config, n_visible, [two], 0, data, self.counts, newer)
-        own = 8 * sum(self._numbers(layer) for layer in place.layers) // size
+        tied = self.config.method == "rbm" or self.config.tied
+        own = 8 * sum(
+            math.prod(shape)
+            for layer in place.layers
+            for shape in parameter_shapes(self.shapes[layer], tied).values()
+        )
+        own //= size
         base = self.measured.base_bytes
         return shared + own + base, shared + size * (own + base)
-
-    def _numbers(self, layer: int) -> int:
-        tied = self.config.method == "rbm" or self.config.tied
-        return sum(map(math.prod, parameter_shapes(self.shapes[layer], tied).values()))
-
-    def _bound(self, seat: Seat, share: float) -> str:
-        layers = seat.layers
-        which = f"layer {layers.start + 1}"
-        if len(layers) > 1:
-            which = f"layers {layers.start + 1}-{layers.stop}"
-        return which if share > 0.7 else "waiting for layers below"
 
 
 def _layout(places: Sequence[Place]) -> str:
     """Return teams as ``--layout`` names them, those that are many in short."""
-    parts = [
-        f"{p.layers.start + 1}-{p.layers.stop}:{len(p.ranks)}"
-        if len(p.layers) > 1
-        else f"{p.layers.start + 1}:{len(p.ranks)}"
-        for p in places
-    ]
+    parts = [f"{_numbers(place.layers)}:{len(place.ranks)}" for place in places]
     return " ".join(parts) if len(parts) <= 6 else f"{len(parts)} teams"
+
+
+def _numbers(layers: range) -> str:
+    return spans(layer + 1 for layer in layers)

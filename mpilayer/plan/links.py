@@ -105,9 +105,9 @@ def _measured(file: Path, usual: Links) -> Links:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _no_links(file, f"{type(error).__name__}: {error}") from error
     values = [value for _, link in pairs for value in (link.latency, link.bandwidth)]
-    if not pairs or not all(isfinite(value) and value > 0 for value in values):
-        wrong = [value for value in values if not (isfinite(value) and value > 0)]
-        raise _no_links(file, f"{few(list(map(str, wrong)), 3)} for seconds and speeds")
+    wrong = [str(value) for value in values if not (isfinite(value) and value > 0)]
+    if wrong or not pairs:
+        raise _no_links(file, f"{few(wrong, 3)} for seconds and speeds")
     near = _middle([link for host, link in pairs if host == hosts[0]])
     far = _middle([link for host, link in pairs if host != hosts[0]])
     # What one host has measured says nothing of a network that was named.

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -45,11 +45,10 @@ class Curve:
     at: tuple[float, ...]
     seconds: tuple[float, ...]
 
-    @property
-    def is_sound(self) -> bool:
-        """Tell whether there are ascending numbers, and as many seconds."""
+    def __post_init__(self) -> None:
         ascending = all(a < b for a, b in pairwise(self.at))
-        return 0 < len(self.at) == len(self.seconds) and ascending
+        if not (0 < len(self.at) == len(self.seconds) and ascending):
+            raise ValueError("a curve needs ascending numbers, and as many seconds")
 
     def __call__(self, number: float) -> float:
         """Return the seconds at a number."""
@@ -65,57 +64,33 @@ class Curve:
 
 @dataclass(frozen=True)
 class Measured:
-    """Pieces of a training, and the machine on which they were timed.
+    """Pieces of a training, and the machine on which they were timed."""
 
-    Attributes
-    ----------
-    command, data, settings
-        What trains, on which data set, and how.
-    cores : int
-        Of the machine.
-    crowding : float
-        How many times as long work takes when all cores are at it.
-    memory, disk : float
-        Bytes a second copied, and written.
-    spread : float
-        Relative deviation between rounds.
-    base_bytes : int
-        Of a process that has no rows and no weights yet.
-    numbers, curves : dict
-        Seconds by the name of a piece; see :mod:`mpilayer.plan.measure`.
-    """
-
-    command: str
-    data: Mapping[str, Any]
+    command: str  # what trains
+    data: Mapping[str, Any]  # see ``identity``
     settings: Mapping[str, Any]
     cores: int
-    crowding: float
-    memory: float
-    disk: float
-    spread: float
-    base_bytes: int
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    curves: Mapping[str, Curve] = field(default_factory=dict)
+    crowding: float  # how many times as long work takes when all cores are at it
+    memory: float  # bytes a second copied
+    disk: float  # bytes a second written
+    spread: float  # relative deviation between rounds
+    base_bytes: int  # of a process that has no rows and no weights yet
+    numbers: Mapping[str, float]  # seconds by the name of a piece
+    curves: Mapping[str, Curve]
 
     def slower(self, busy: int) -> float:
         """Return how many times as long work takes where so many ranks are at it."""
         part = (min(busy, self.cores) - 1) / max(1, self.cores - 1)
         return 1 + (self.crowding - 1) * max(0.0, part)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what ``from_json`` reads."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Return what ``to_json`` gave; ValueError, TypeError or KeyError if not."""
+        """Return what JSON has kept; ValueError, TypeError or KeyError if it is odd."""
         values = {name: content[name] for name in cls.__dataclass_fields__}
         curves = {
             str(name): Curve(_positive(own["at"]), _positive(own["seconds"]))
             for name, own in values.pop("curves").items()
         }
-        if not all(c.is_sound for c in curves.values()):
-            raise ValueError("a curve needs ascending numbers, and as many seconds")
         numbers = {str(name): float(n) for name, n in values.pop("numbers").items()}
         speeds = ("crowding", "memory", "disk")
         values |= {n: _positive([values[n]])[0] for n in speeds}

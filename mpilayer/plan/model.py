@@ -22,50 +22,29 @@ _MARGIN, _AROUND, _ROUND_TO = 1.5, 240, 300
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a run on some ranks.
+    """Of a run on some ranks."""
 
-    Attributes
-    ----------
-    layout : str
-        Who trains what.
-    seconds, waiting : float
-        As the run will report them, start and reading left out; those that a rank
-        waits, on average.
-    rank_bytes, host_bytes : int
-        Memory of the rank and of the host that need most.
-    bound : str
-        What takes most of the time.
-    messages : float
-        Seconds between ranks, at most.
-    """
-
-    layout: str
-    seconds: float
-    waiting: float
-    rank_bytes: int
-    host_bytes: int
-    bound: str
-    messages: float
+    layout: str  # who trains what
+    seconds: float  # as the run will report them, start and reading left out
+    waiting: float  # seconds that a rank waits, on average
+    rank_bytes: int  # memory of the rank that needs most
+    host_bytes: int  # and of the host
+    bound: str  # what takes most of the time
+    messages: float  # seconds between ranks, at most
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """A run on so many ranks: what it costs, between ``low`` and ``high`` seconds.
-
-    ``option`` must be given for it, empty for what is chosen anyway; it is
-    ``simulated`` if there are more ranks than cores here, or several hosts.
-    ``efficiency`` is the speed against one rank, by the number of ranks; None if one
-    is refused.
-    """
+    """A run on so many ranks: what it costs, between ``low`` and ``high`` seconds."""
 
     ranks: int
     hosts: int
-    option: str
+    option: str  # must be given for it; empty for what is chosen anyway
     cost: Cost
     low: float
     high: float
-    efficiency: float | None
-    simulated: bool
+    efficiency: float | None  # speed against one rank, by ranks; None: one is refused
+    simulated: bool  # more ranks than cores here, or several hosts
 
     @property
     def rank_hours(self) -> float:
@@ -127,7 +106,7 @@ class Outlook:
             "refused": {str(ranks): why for ranks, why in self.refused.items()},
             "best": {k: plans.index(f) if f else None for k, f in best.items()},
             "notes": list(self.notes),
-            "measured": self.measured.to_json(),
+            "measured": asdict(self.measured),
         }
 
 
@@ -152,11 +131,10 @@ class Model:
 
     def slower(self, busy: int, hosts: int) -> float:
         """Return how many times as long work takes beside so many ranks of a host."""
-        found = self.measured.slower(busy)
-        if self.links.shared and hosts > 1:
-            busy *= hosts
-            return self.measured.slower(busy) * max(1.0, busy / self.measured.cores)
-        return found
+        if not self.links.shared or hosts == 1:
+            return self.measured.slower(busy)
+        busy *= hosts
+        return self.measured.slower(busy) * max(1.0, busy / self.measured.cores)
 
     def barrier(self, size: int) -> float:
         """Return the seconds of a barrier of a team."""
@@ -191,9 +169,9 @@ def _forecast(
     simulated = n > measured.cores or there > 1
     guessed = cost.messages if model.links.name == GUESS and there > 1 else 0.0
     off = math.hypot(measured.spread, _ELSEWHERE if simulated else _HERE)
-    low, high = cost.seconds * (1 - off) - guessed / 2, cost.seconds * (1 + off)
+    low = cost.seconds * (1 - off) - guessed / 2
+    high = cost.seconds * (1 + off) + guessed
     efficiency = None if one is None else one / cost.seconds / n
-    high += guessed
     return Forecast(n, there, option, cost, low, high, efficiency, simulated)
 
 
@@ -210,8 +188,8 @@ def _notes(model: Model, forecasts: Sequence[Forecast]) -> list[str]:
             "for a host like this with a core for each"
         )
     if any(f.hosts > 1 for f in forecasts):
-        words = (
-            f"{links.name}, nobody's measurement" if links.name == GUESS else links.name
+        guess = ", nobody's measurement" if links.name == GUESS else ""
+        notes.append(
+            f"several hosts are simulated, with messages by {links.name}{guess}"
         )
-        notes.append(f"several hosts are simulated, with messages by {words}")
     return notes

@@ -66,10 +66,11 @@ class Pieces:
         self._spreads.append(median(abs(s - step) for s in steps) / step)
         return max(1e-9, median(short - few * step for short, _ in rounds)), step
 
-    def beside(self, work: Work, make: Callable[..., Work], *arguments: Any) -> None:
-        """Find out what it costs when all cores do the same."""
+    def beside(self, make: Callable[..., Work], *arguments: Any) -> None:
+        """Find out what work costs, as made of the arguments, when all cores do it."""
         if self._company < 1:
             return
+        work = make(*arguments)
         repeats = max(1, int(0.1 / max(once(work), 1e-4)))
         alone, together = list[float](), list[float]()
         company = Company(self._company, make, *arguments)

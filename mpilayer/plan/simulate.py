@@ -32,41 +32,24 @@ class Timeline:
     epochs: tuple[int, ...]
 
 
-def simulate(
-    plan: Plan,
-    seats: Sequence[Seat],
-    epoch: Callable[[int, int], float],
-    message: Callable[[int], float],
-    slower: Callable[[int], float],
-) -> Timeline:
-    """Return how a plan goes on teams, lowest layers first.
+@dataclass
+class Simulation:
+    """How a plan goes on teams, lowest layers first."""
 
-    Parameters
-    ----------
-    epoch : callable
-        Seconds of a layer's epoch, by layer from 0 and epoch from 1, on a quiet host.
-    message : callable
-        Seconds until the output of a layer is with the team above.
-    slower : callable
-        How many times as long work takes where so many ranks of a host are at it.
-    """
-    return _Simulation(plan, seats, epoch, message, slower).run()
+    plan: Plan
+    seats: Sequence[Seat]
+    # Seconds of a layer's epoch, by layer from 0 and epoch from 1, on a quiet host.
+    epoch: Callable[[int, int], float]
+    # Seconds until the output of a layer is with the team above.
+    message: Callable[[int], float]
+    # How many times as long work takes where so many ranks of a host are at it.
+    slower: Callable[[int], float]
 
-
-class _Simulation:
-    def __init__(
-        self,
-        plan: Plan,
-        seats: Sequence[Seat],
-        epoch: Callable[[int, int], float],
-        message: Callable[[int], float],
-        slower: Callable[[int], float],
-    ) -> None:
-        self._plan, self._seats = plan, seats
-        self._epoch, self._message, self._slower = epoch, message, cache(slower)
-        n_layers = seats[-1].layers.stop
-        self._tracks = [plan.track(layer) for layer in range(n_layers)]
-        self._team_of = [n for n, seat in enumerate(seats) for _ in seat.layers]
+    def __post_init__(self) -> None:
+        self.slower = cache(self.slower)
+        n_layers = self.seats[-1].layers.stop
+        self._tracks = [self.plan.track(layer) for layer in range(n_layers)]
+        self._team_of = [n for n, seat in enumerate(self.seats) for _ in seat.layers]
         self._newest = [0] + [-1] * (n_layers - 1)
         # Outputs that have left a layer, and that the layer above has not begun with.
         self._left: list[list[int]] = [[] for _ in range(n_layers)]
@@ -74,16 +57,17 @@ class _Simulation:
         # Of each team at work: its layer, and the seconds that are left of all on a
         # quiet host.
         self._running: dict[int, list[float]] = {}
-        self._crowd = dict.fromkeys((seat.host for seat in seats), 0)
+        self._crowd = dict.fromkeys((seat.host for seat in self.seats), 0)
         self._arrivals: list[tuple[float, int, int]] = []
 
     def run(self) -> Timeline:
-        now, busy = 0.0, [0.0] * len(self._seats)
-        for team in range(len(self._seats)):
+        """Return when all is done."""
+        now, busy = 0.0, [0.0] * len(self.seats)
+        for team in range(len(self.seats)):
             self._begin(team)
         while (self._running or self._arrivals) and not self._is_enough():
-            pace = {host: self._slower(n) for host, n in self._crowd.items()}
-            paces = {team: pace[self._seats[team].host] for team in self._running}
+            pace = {host: self.slower(n) for host, n in self._crowd.items()}
+            paces = {team: pace[self.seats[team].host] for team in self._running}
             ends = [own[1] * paces[team] for team, own in self._running.items()]
             until = min(ends, default=float("inf"))
             if self._arrivals:
@@ -102,7 +86,7 @@ class _Simulation:
         return Timeline(now, tuple(busy), tuple(self._done))
 
     def _is_enough(self) -> bool:
-        plan = self._plan
+        plan = self.plan
         pairs = zip(self._done, plan.stipulated, strict=True)
         if plan.until_stipulated:
             return all(done >= n for done, n in pairs)
@@ -113,14 +97,14 @@ class _Simulation:
         over = [t for t, own in self._running.items() if own[1] <= _TINY * own[2]]
         for team in over:
             layer = int(self._running.pop(team)[0])
-            self._crowd[self._seats[team].host] -= self._seats[team].size
+            self._crowd[self.seats[team].host] -= self.seats[team].size
             self._done[layer] += 1
-            if self._plan.leaves(layer, self._done[layer]):
+            if self.plan.leaves(layer, self._done[layer]):
                 self._left[layer].append(self._done[layer])
                 if self._team_of[layer + 1] == team:
                     self._newest[layer + 1] = self._done[layer]
                     continue
-                when = now + self._message(layer)
+                when = now + self.message(layer)
                 heapq.heappush(self._arrivals, (when, layer + 1, self._done[layer]))
         return over
 
@@ -129,21 +113,19 @@ class _Simulation:
         if team in self._running:
             return
         ready = []
-        for layer in self._seats[team].layers:
+        for layer in self.seats[team].layers:
             track = self._tracks[layer]
             output = track.next_output(self._newest[layer])
             if output is not None and self._has_room(layer):
-                ready.append((self._plan.progress(layer, len(track.used)), layer))
+                progress = self.plan.progress(layer, len(track.used))
+                ready.append((progress, layer, output))
         if not ready:
             return
-        layer = min(ready)[1]
+        _, layer, output = min(ready)
         track = self._tracks[layer]
-        output = track.next_output(self._newest[layer])
-        if output is None:
-            raise RuntimeError("a layer that is ready has an output to begin with")
         track.begin(output)
-        seat = self._seats[team]
-        seconds = self._epoch(layer, len(track.used))
+        seat = self.seats[team]
+        seconds = self.epoch(layer, len(track.used))
         self._running[team] = [layer, seconds, seconds]
         self._crowd[seat.host] += seat.size
         if layer and self._left[layer - 1]:
@@ -154,7 +136,7 @@ class _Simulation:
     def _has_room(self, layer: int) -> bool:
         """Tell whether the output of the next epoch, if it leaves, has a buffer."""
         epoch = len(self._tracks[layer].used) + 1
-        if self._plan.replace or not self._plan.leaves(layer, epoch):
+        if self.plan.replace or not self.plan.leaves(layer, epoch):
             return True
         # Of two buffers the layer above uses one, if it is in the same team.
         here = self._team_of[layer] == self._team_of[layer + 1]

@@ -121,13 +121,9 @@ def measure_stack(
         small = replace(config, minibatch=part, parallel=way.parallel)
         work = StackWork(small, shapes, 1, (train, validation), labels)
         by_rows[part] = pieces.line(work, max(1, len(train) // part), budget)[1]
-    at = sorted(by_rows)
-    pieces.curves["rows"] = Curve(tuple(at), tuple(by_rows[n] for n in at))
-    alone = StackWork(config, shapes, 1, (train, validation), labels)
-    steps_of_company = min(5, most)
-    pieces.beside(
-        lambda: alone(steps_of_company), _stack_company, config, shapes, len(train)
-    )
+    at, seconds = zip(*sorted(by_rows.items()), strict=True)
+    pieces.curves["rows"] = Curve(at, seconds)
+    pieces.beside(_stack_company, config, shapes, len(train))
 
 
 class Finetuning(Model):
@@ -152,26 +148,19 @@ class Finetuning(Model):
         config = resolved(self.config, self.shapes)
         if config.parallel == "rows":
             return max(1, config.minibatch // 100)
-        return (
-            config.slices
-            if self.config.slices
-            else most_slices_of(self.shapes, config.task)
-        )
+        return self.config.slices or most_slices_of(self.shapes, config.task)
 
     def cost(self, hosts: Sequence[str], option: str = "") -> Cost:  # noqa: ARG002
         """See ``Model``."""
         config = resolved(self.config, self.shapes, hosts)
         check_ranks(config, self.shapes, hosts)
-        n, there, measured = len(hosts), len(set(hosts)), self.measured
+        n, there = len(hosts), len(set(hosts))
+        numbers, curves = self.measured.numbers, self.measured.curves
+        epoch, step, by_rows = (curves[name] for name in ("epoch", "step", "rows"))
         units = config.parallel == "units"
         size = n // there if units else 1
         groups = n // size
-        numbers, epoch, step = (
-            measured.numbers,
-            *(measured.curves[k] for k in ("epoch", "step")),
-        )
         rows = max(1.0, config.minibatch / groups)
-        by_rows = measured.curves["rows"]
         share = by_rows(rows) / by_rows(config.minibatch)
         useful = min(size, config.slices)
         work = step(useful) * share * self.slower(n // there, there)
@@ -187,13 +176,11 @@ class Finetuning(Model):
         seconds += (config.epochs + 1) * evaluating
         states = {"sgd": 0, "momentum": 1, "adam": 2}[config.optimizer]
         whole = 4 * self._numbers * (2 + states)
-        own = 4 * self._numbers * (2 + states) // useful
-        own += 4 * self.n_train * self.shapes[0].n_visible // n + measured.base_bytes
+        own = whole // useful + 4 * self.n_train * self.shapes[0].n_visible // n
+        own += self.measured.base_bytes
+        sums = "sums over hosts" if there > 1 else "sums of gradients"
         parts = {"training": n_steps * work, "barriers": n_steps * barriers}
-        parts["sums over hosts" if there > 1 else "sums of gradients"] = (
-            n_steps * summed
-        )
-        parts["validation"] = evaluating
+        parts |= {sums: n_steps * summed, "validation": evaluating}
         host = size * own + whole if units else (n // there) * (own + whole)
         how = f"{count(size, 'rank')} by units" if units else "rows"
         return Cost(

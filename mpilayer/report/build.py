@@ -17,6 +17,7 @@ from mpilayer.report import deep, figures, html, sparse, words
 from mpilayer.report.run import PREDICTORS, Run, collect
 
 _MOST_NAMES = 4
+_WORDS = "words"  # the look of tables that are set flush left
 _PACKAGES = ("numpy", "scipy", "h5py", "mpi4py", "matplotlib")
 
 
@@ -29,16 +30,10 @@ def write_report(
 ) -> list[str]:
     """Write a page about runs; return remarks on what could not be shown.
 
-    Every figure becomes a file of ``folder``, too, which is made if there is none. With
-    ``replace`` what is there already gives way. ``data`` is where the runs' data set is
-    now.
-
-    Raises
-    ------
-    ConfigError, FileError
-        matplotlib is missing, a run is named twice, or a file can't be written so.
-    DataError, CheckpointError
-        ``data`` is not a data set, or that of no run; there is no run.
+    Every figure becomes a file of ``folder``, too. With ``replace`` what is there
+    already gives way. ``data`` is where the runs' data set is now. ConfigError,
+    FileError: matplotlib is missing, a run is named twice, or a file can't be written
+    so. DataError, CheckpointError: ``data`` is that of no run; there is no run.
     """
     check_outputs(out, folder, replace)
     found = collect(runs, data)
@@ -72,7 +67,7 @@ def write_page(
 
 def sections_of(runs: Sequence[Run]) -> list[html.Section]:
     """Return all sections of a report."""
-    sections = [html.Section("overview", "At a glance", [_in_words(_overview(runs))])]
+    sections = [html.Section("overview", "At a glance", [_overview(runs)])]
     stacks = [run for run in runs if run.kind == "deep"]
     others = [run for run in runs if run.kind != "deep"]
     for name, room, some in (("deep", deep, stacks), ("sparse", sparse, others)):
@@ -81,10 +76,8 @@ def sections_of(runs: Sequence[Run]) -> list[html.Section]:
             sections.append(html.Section(name, title, list(room.together(some))))
         for run in some:
             what = "Comparison" if run.kind == "comparison" else "Run"
-            place, title = f"run-{run.place}", f"{what} {run.name}"
-            sections.append(
-                html.Section(place, title, list(room.alone(run)), within=True)
-            )
+            about = f"run-{run.place}", f"{what} {run.name}", list(room.alone(run))
+            sections.append(html.Section(*about, within=True))
     title = "Configuration and environment"
     return [*sections, html.Section("environment", title, list(_ending(runs)))]
 
@@ -100,10 +93,9 @@ def _write_figures(sections: Sequence[html.Section], folder: Path) -> None:
                 continue
             # Alone, a picture brings the colours that the page has for all.
             opening, _, rest = picture.content.partition(">")
-            look = (
-                f"<style>{html.VARIABLES}</style><style>svg{{background:var(--paper)}}"
-            )
-            files.write(folder / f"{name}.svg", f"{opening}>{look}</style>{rest}\n")
+            colours = f"<style>{html.VARIABLES}</style>"
+            look = f"{colours}<style>svg{{background:var(--paper)}}</style>"
+            files.write(folder / f"{name}.svg", f"{opening}>{look}{rest}\n")
 
 
 def check_outputs(out: Path, folder: Path | None, replace: bool) -> None:
@@ -144,6 +136,7 @@ def _overview(runs: Sequence[Run]) -> html.Markup:
         f"The runs, their main settings, and what they have reached.{shared}",
         ("run", "kind", "settings", "result", "state"),
         rows,
+        class_=_WORDS,
     )
 
 
@@ -172,7 +165,7 @@ def _ending(runs: Sequence[Run]) -> Iterator[html.Markup]:
     yield html.paragraph(
         "What each step of a run was trained with: ranks, hosts and software."
     )
-    yield _in_words(_environments(runs))
+    yield _environments(runs)
     yield html.paragraph(
         "The machine on which this report was written, which need not be the "
         "one on which the runs were trained:"
@@ -186,7 +179,7 @@ def _ending(runs: Sequence[Run]) -> Iterator[html.Markup]:
         ["cores", f"{len(environment.cores())} of {os.cpu_count()}"],
         *(["BLAS and threads", _library(one)] for one in threadpool_info()),
     ]
-    yield _in_words(html.table("This machine.", ("", "found here"), here))
+    yield html.table("This machine.", ("", "found here"), here, class_=_WORDS)
     yield html.paragraph("The effective configurations, defaults included:")
     for run in runs:
         title = html.element("summary", f"config.toml of {run.name}")
@@ -211,15 +204,10 @@ def _environments(runs: Sequence[Run]) -> html.Markup:
             where = words.ranks(run.summary, prefix) or html.NOTHING
             hosts = words.short(run.summary.get(f"{prefix}hosts"), ".0f")
             rows.append([run.name, step, where, hosts, *map(str, facts)])
-    return html.table("Environment of the runs.", head, rows)
+    return html.table("Environment of the runs.", head, rows, class_=_WORDS)
 
 
 def _library(one: dict[str, Any]) -> str:
     names = one.get("internal_api", "?"), one.get("version"), one.get("architecture")
     threads = words.count(one.get("num_threads"), "thread")
     return " ".join([*map(str, filter(None, names)), threads])
-
-
-def _in_words(listed: html.Markup) -> html.Markup:
-    """Return a table that is set flush left."""
-    return html.element("div", listed, class_="words")

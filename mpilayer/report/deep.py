@@ -162,11 +162,8 @@ def errors_table(runs: Sequence[Run]) -> html.Markup:
     kinds = {"pca": "PCA, as many components", **kinds}
     found = [{key: _on_splits(run.summary.get(key)) for key in kinds} for run in runs]
     rows, pca = [], found[0]["pca"]
-    if (
-        len(runs) > 1
-        and set(pca) != {html.NOTHING}
-        and all(f["pca"] == pca for f in found)
-    ):
+    is_known, equal = {*pca} != {html.NOTHING}, all(f["pca"] == pca for f in found)
+    if len(runs) > 1 and is_known and equal:
         # The same data and as many code units: once is enough.
         rows.append([f"all runs: {kinds.pop('pca')}", *pca])
     for run, errors in zip(runs, found, strict=True):
@@ -207,10 +204,8 @@ def pretraining_table(runs: Sequence[Run]) -> html.Markup:
     ]
     head = ("", "schedule", "ranks", "measured, s", *_PRETRAINING)
     # The last columns say nothing of most runs.
-    columns = list(zip(head, *rows, *theirs, strict=True))
-    shown = [
-        c for c in columns if c[0] not in _PRETRAINING or {*c[1:]} != {html.NOTHING}
-    ]
+    columns = zip(head, *rows, *theirs, strict=True)
+    shown = [c for c in columns if c[0] in head[:4] or {*c[1:]} != {html.NOTHING}]
     names, *cells = zip(*shown, strict=True)
     says = "".join(_PRETRAINING.get(name, "") for name in names)
     crowded = _CROWDED if any(map(_is_crowded, runs)) else ""
@@ -299,10 +294,8 @@ def _space_time(run: Run) -> Iterator[html.Part]:
         f"{zoomed.title}{' and the one below it' if len(shown) > 1 else ''}: which "
         "output each epoch used, and where its seconds went."
     )
-    picture = html.Picture(
-        spacetime.diagram(shown, window, f"{alt} of {run.name}"), alt
-    )
-    yield html.Figure(name, title, says, [picture], "wide")
+    drawn = spacetime.diagram(shown, window, f"{alt} of {run.name}")
+    yield html.Figure(name, title, says, [html.Picture(drawn, alt)], "wide")
 
 
 def times_table(run: Run) -> html.Markup:
@@ -320,12 +313,9 @@ def times_table(run: Run) -> html.Markup:
         total = sum(sums.values())
         share = f"{sums['waiting'] / total:.0%}" if total else html.NOTHING
         barriers = f"{at_barriers(team):.0%}" if team else html.NOTHING
-        cells = [
-            held,
-            str(len(epochs)),
-            *(words.digits(factor * sums[k]) for k in KINDS),
-        ]
-        rows.append([f"layer {index + 1}", *cells, share, barriers])
+        cells = (words.digits(factor * sums[kind]) for kind in KINDS)
+        row = [f"layer {index + 1}", held, str(len(epochs)), *cells, share, barriers]
+        rows.append(row)
     head = ("", "rank", "epochs", *KINDS.values(), "share waited", "at barriers")
     says, n_columns = "; of a team its head's", len(head)
     if all(row[-1] == html.NOTHING for row in rows):

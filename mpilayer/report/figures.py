@@ -35,6 +35,7 @@ _SHORT_NAME = 20
 _SHORT_AXIS = 300
 _DARK = 0.3
 _LOG_FROM = 6.0
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -132,7 +133,9 @@ class Chart:
         with self._drawn(60 + 44 * len(self.lines)) as (figure, axes):
             for place, line in enumerate(self.lines):
                 middle, half = levels.get(line.label, (math.nan, 0.0))
-                heights = place - 0.18 + 0.3 * _spread(len(line.x))
+                # Neighbours far apart, always the same.
+                apart = np.arange(len(line.x)) * _GOLDEN % 1
+                heights = place - 0.18 + 0.3 * apart
                 hue = LIGHT[SERIES[place % len(SERIES)]]
                 axes.plot(line.x, heights, "o", ms=5, alpha=0.75, color=hue, mew=0)
                 look = {"fmt": "|", "ms": 9, "capsize": 3, "color": LIGHT["ink"]}
@@ -183,7 +186,7 @@ def draw_filters(filters: AnyArray, path: Path, title: str) -> None:
     ``filters`` (n_hidden, height, width) become tiles in grey, each of its own scale,
     symmetric about grey = 0. Raises ConfigError if matplotlib cannot.
     """
-    columns = int(np.ceil(np.sqrt(1.3 * len(filters))))
+    columns = math.ceil(math.sqrt(1.3 * len(filters)))
     rows = -(-len(filters) // columns)
     with _drawing({}):
         figure = _figure(0.6 * columns, 0.6 * rows + 0.5)
@@ -245,12 +248,6 @@ def _drawing(settings: dict[Any, Any]) -> Iterator[None]:
             f"matplotlib must be able to draw; {type(error).__name__}: {error}. Mend "
             "its installation or its matplotlibrc, and draw again: mpilayer report."
         ) from error
-
-
-def _spread(n: int) -> AnyArray:
-    """Return numbers from 0 to 1, neighbours far apart, always the same."""
-    golden = (math.sqrt(5) - 1) / 2
-    return np.arange(n) * golden % 1
 
 
 def _scale(axes: Any, drawn: Chart) -> None:

@@ -153,10 +153,8 @@ def table(
     body = []
     for origin, some in (("", rows), ("apart", theirs)):
         for first, *others in some:
-            name, cells = (
-                element("th", first, scope="row"),
-                map(_cell, head[1:], others),
-            )
+            name = element("th", first, scope="row")
+            cells = map(_cell, head[1:], others)
             body.append(element("tr", name, *cells, class_=origin))
     names = (element("th", name, scope="col") for name in head)
     parts = element("thead", element("tr", *names)), element("tbody", *body)

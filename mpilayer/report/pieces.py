@@ -61,11 +61,6 @@ class Frame:
         return self.x(last.stop) - self.x(first.start)
 
 
-def pieces(epochs: Sequence[Epoch], place: int, frame: Frame) -> list[Piece]:
-    """Return what can be seen of a rank, by its place in the team of a layer."""
-    return list(_thinned(done(epochs, place), frame))
-
-
 def taken_up(
     below: Sequence[Epoch], above: Sequence[Epoch]
 ) -> Iterator[tuple[Epoch, Epoch]]:
@@ -103,10 +98,13 @@ def done(epochs: Sequence[Epoch], place: int) -> Iterator[Piece]:
             yield Piece(kind, start, now, epoch, place)
 
 
-def _thinned(some: Iterator[Piece], frame: Frame) -> Iterator[Piece]:
-    """Yield the pieces that can be seen; many tiny ones become their largest kind."""
+def pieces(epochs: Sequence[Epoch], place: int, frame: Frame) -> Iterator[Piece]:
+    """Yield what can be seen of a rank, by its place in the team of a layer.
+
+    Many tiny pieces become their largest kind.
+    """
     groups: list[list[Piece]] = []
-    for piece in some:
+    for piece in done(epochs, place):
         least = LEAST_SENDING / 8 if piece.kind == "sending" else 0.0
         width = frame.width(piece, piece)
         if not frame.shows(piece.start, piece.stop) or width <= least:

@@ -242,13 +242,12 @@ class _Reader:
 
 def _epoch(line: Mapping[str, Any]) -> Epoch:
     """Return an epoch from a line of metrics, which is whole: else it is left out."""
-    names = [item.name for item in fields(Epoch) if item.name not in ("team", "host")]
-    found = {name: number(line.get(name)) for name in names}
-    rank = -1 if math.isnan(found["rank"]) else int(found["rank"])
-    counts = {key: int(line[key]) for key in ("epoch", "used")}
-    team = tuple(
+    found: dict[str, Any]
+    found = {item.name: number(line.get(item.name)) for item in fields(Epoch)}
+    found |= {key: int(line[key]) for key in ("epoch", "used")}
+    found["team"] = tuple(
         (int(who), float(work), float(waiting))
         for who, work, waiting in listing(line.get("team"))
     )
-    whole: dict[str, Any] = {**found, **counts, "layer": 0, "rank": rank, "team": team}
-    return Epoch(**whole, host=str(line.get("host") or ""))
+    found["rank"] = -1 if math.isnan(found["rank"]) else int(found["rank"])
+    return Epoch(**found | {"layer": 0, "host": str(line.get("host") or "")})

@@ -15,16 +15,10 @@ from mpilayer.data.images import image_size
 from mpilayer.errors import DataError, UnfinishedWarning
 from mpilayer.models.stack import DeepAutoencoder, Stack
 from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.runs import tasks
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.evaluate import local_blocks
 from mpilayer.runs.rows import data_of_run, preparation_of
-from mpilayer.runs.tasks import (
-    is_finetuned,
-    load_predictor,
-    load_stack,
-    load_trained,
-    trained_last,
-)
 from mpilayer.store import checkpoint
 from mpilayer.train.evaluate import PCA
 
@@ -132,12 +126,12 @@ def _models(directory: RunDirectory, kind: str) -> dict[str, DeepAutoencoder]:
     """Return the run's trained models, the newest last; none before there is one."""
     if kind != "deep":
         is_trained = checkpoint.exists(directory.checkpoint("sparse"))
-        return {"trained": load_trained(directory)[1]} if is_trained else {}
+        return {"trained": tasks.load_trained(directory)[1]} if is_trained else {}
     if "pretrain_seconds" not in directory.read_summary(strict=True):
         return {}
-    models = {"pre-trained": load_stack(directory, pretrained=True)}
-    if is_finetuned(directory):
-        models["fine-tuned"] = load_stack(directory)
+    models = {"pre-trained": tasks.load_stack(directory, pretrained=True)}
+    if tasks.AUTOENCODE.is_trained(directory):
+        models["fine-tuned"] = tasks.load_stack(directory)
     return models
 
 
@@ -145,14 +139,14 @@ def _newest(
     directory: RunDirectory, kind: str, models: Mapping[str, DeepAutoencoder]
 ) -> tuple[str, Stack]:
     """Return what was trained last, which may be a classifier, and its name."""
-    task = trained_last(directory) if kind == "deep" else None
+    task = tasks.trained_last(directory) if kind == "deep" else None
     if task is None or task.model == "finetuned":
         name, stack = list(models.items())[-1]
         return f"{name} stack", stack
     with warnings.catch_warnings():
         # The page tells how far a run is.
         warnings.simplefilter("ignore", UnfinishedWarning)
-        return task.model, load_predictor(directory, task)
+        return task.model, tasks.load_predictor(directory, task)
 
 
 @lru_cache(maxsize=8)

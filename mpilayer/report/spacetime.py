@@ -98,7 +98,7 @@ def diagram(
     first, last = window or (0.0, max(ends, default=1.0) or 1.0)
     frame = Frame(first, last, _LEFT, _WIDTH - _RIGHT, window is not None)
     done = [
-        [pieces(lane.epochs, place, frame) for place in range(1 + lane.n_others)]
+        [[*pieces(lane.epochs, place, frame)] for place in range(1 + lane.n_others)]
         for lane in lanes
     ]
     frame.tips = sum(len(own) for ranks in done for own in ranks) <= _MOST_TIPS
@@ -114,9 +114,8 @@ def diagram(
         *_legend(kinds),
         *_axis(frame, bars[0] + _BAR + lanes[0].depth + 8),
     ]
-    for (below, lane), (bottom, top) in zip(
-        pairwise(lanes), pairwise(bars), strict=True
-    ):
+    rows = zip(lanes, bars, strict=True)
+    for (below, bottom), (lane, top) in pairwise(rows):
         parts += _refreshes(below, lane, frame, bottom, top + _BAR + lane.depth)
     for lane, ranks, top in zip(lanes, done, bars, strict=True):
         parts.append(_text(_LEFT - 12, top + 9, lane.title, "end"))

@@ -249,22 +249,18 @@ def _gaps(run: Run) -> Iterator[Part]:
     cuts = {order: listing(at(run.comparison, "shards", order)) for order in orders}
     n = min(map(len, cuts.values()))
     x = [number(at(one, "shards")) for one in cuts["as_they_lie"][:n]]
-    columns = [[at(c, key) for c in cuts[order][:n]] for _, _, order, key in _GAPS]
-    shown = [
-        [_shown(value, ".3g", gap) for value in values]
-        for values, gap in zip(columns, _GAPS, strict=True)
-    ]
+    columns, lines = [[short(shards, ",.0f") for shards in x]], []
+    for place, (_, label, order, key) in enumerate(_GAPS):
+        values = [at(one, key) for one in cuts[order][:n]]
+        columns.append([_shown(value, ".3g", [key]) for value in values])
+        lines.append(Line(label, x, list(map(number, values)), place))
     yield table(
         "Gap at the exact solution, were the rows cut into so many shards.",
         ("shards", *(gap[0] for gap in _GAPS)),
-        zip([short(shards, ",.0f") for shards in x], *shown, strict=True),
+        zip(*columns, strict=True),
     )
     if not x:
         return
-    lines = [
-        Line(gap[1], x, list(map(number, values)), place)
-        for place, (values, gap) in enumerate(zip(columns, _GAPS, strict=True))
-    ]
     says = (
         "What averaging the sparsity term would add to the cost at the exact solution, "
         "over the number of shards, both on logarithmic scales; infinite bounds are "

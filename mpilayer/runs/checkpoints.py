@@ -15,8 +15,7 @@ from mpilayer import files
 from mpilayer.arrays import AnyArray
 from mpilayer.config import PretrainConfig, as_values, flag
 from mpilayer.errors import CheckpointError, ConfigError, MpilayerError
-from mpilayer.numerics.parameters import Parameters
-from mpilayer.parallel.comm import Communicator, wait_until
+from mpilayer.parallel.comm import wait_until
 from mpilayer.parallel.notice import Notice
 from mpilayer.runs.directory import LOCK, PREPARATION, RunDirectory, remove
 from mpilayer.runs.session import Session
@@ -52,8 +51,7 @@ def saving(
 ) -> Callable[[], None]:
     """Return what writes states as they are now, in any thread and at any time. Local.
 
-    ``facts`` stand beside their numbers; ``keep`` as
-    :func:`mpilayer.store.checkpoint.save` takes it.
+    ``facts`` stand beside their numbers; ``keep`` as ``checkpoint.save`` takes it.
     """
     arrays: dict[str, AnyArray] = {}
     numbers = dict(facts)
@@ -68,9 +66,8 @@ def restore(
 ) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
     """Put a state where its newest whole checkpoint is. Local.
 
-    Returns all arrays and numbers that it holds, and a remark if the newest file was
-    damaged. A ``CheckpointError`` says that there is none that is whole, or that it is
-    of another model.
+    Returns all that it holds, and a remark if the newest file was damaged.
+    CheckpointError: none is whole, or it is of another model.
     """
     arrays, numbers, remark = checkpoint.load_newest(path)
     for name, own in state.arrays().items():
@@ -79,30 +76,10 @@ def restore(
     return arrays, numbers, remark
 
 
-def restore_replicas(
-    path: Path, state: State, parameters: Parameters, comm: Communicator
-) -> tuple[float, str]:
-    """Put the state of every rank where a checkpoint is. Collective.
-
-    Returns the seconds of training until then, and a remark if a file was damaged.
-
-    A ``CheckpointError`` says, on all ranks: there is none that is whole; or one rank
-    has other parameters than rank 0, for they do not see the same files.
-    """
-    _, numbers, remark = comm.everywhere(lambda: restore(path, state))
-    if other := comm.unlike_first(parameters.digest()):
-        raise CheckpointError(
-            f"all ranks must read the same checkpoint; rank {other} has found another "
-            "than rank 0. Put the run where all hosts see the same files."
-        ).of_all_ranks()
-    return float(numbers["seconds"]), remark
-
-
 class Saver:
     """Writes one checkpoint at a time, in a thread, while training goes on. Local.
 
-    What is written must not change meanwhile: give it copies. ``done`` are the epochs
-    or iterations that are saved already.
+    Give it copies. ``done`` epochs or iterations are saved already.
     """
 
     def __init__(self, session: Session, done: int = 0) -> None:
@@ -136,8 +113,7 @@ class Saver:
 class LayerKeeper(Keeper):
     """Saves the layers of a rank when it is due, and hears requests to end.
 
-    A layer that others wait for shall not wait for a disk. ``plan`` says which
-    checkpoints go together, ``notice`` tells all ranks that one was asked to end.
+    A layer that others wait for shall not wait for a disk.
     """
 
     def __init__(
@@ -209,15 +185,11 @@ class LayerKeeper(Keeper):
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a run goes on: the checkpoint of each layer.
+    """Where a run goes on."""
 
-    The last outputs of those in ``again`` go up once more. Of what is in ``remarks``,
-    such as damaged files, the user should know.
-    """
-
-    candidates: tuple[Candidate, ...]
-    again: list[bool]
-    remarks: list[str]
+    candidates: tuple[Candidate, ...]  # the checkpoint of each layer
+    again: list[bool]  # whose last outputs go up once more
+    remarks: list[str]  # what the user should know, such as damaged files
 
     @staticmethod
     def newest(directory: RunDirectory, plan: Plan, n_layers: int) -> "Cut":
@@ -238,10 +210,7 @@ class Cut:
                 return Cut(candidates, outputs_again(plan, candidates), remarks)
 
     def make_so(self, directory: RunDirectory) -> None:
-        """Remove the checkpoints that are newer than the cut. Local, on one rank.
-
-        What follows from here may be another course of events.
-        """
+        """Remove what is newer: another course of events may follow. On one rank."""
         remove_unfinished(directory)
         for index, mine in enumerate(self.candidates):
             for other in directory.layer_candidates(index):
@@ -267,10 +236,7 @@ def find_cut(
 def restore_layers(
     directory: RunDirectory, states: Sequence[LayerState], cut: Cut, session: Session
 ) -> tuple[list[Snapshot], dict[int, list[EpochRecord]]]:
-    """Put each rank's layers where the cut is. Collective.
-
-    Returns snapshots and records of all layers.
-    """
+    """Put layers where the cut is; return snapshots and records of all. Collective."""
     comm = session.comm
 
     def snapshot(state: LayerState) -> Snapshot:
@@ -316,8 +282,8 @@ def lengthen(
 ) -> None:
     """Let a run have more epochs: the weights will be those of such a run.
 
-    Not if a layer has used outputs that it would not have used then, or one that was
-    the last and is not now: then a ``ConfigError``. Local, on one rank.
+    ConfigError: a layer has used outputs that it would not have used then, or one that
+    was the last and is not now. Local, on one rank.
     """
     plans = plan_of(before, old), plan_of(before, new)
     cut = Cut.newest(directory, plans[0], old.n_layers)
@@ -371,7 +337,7 @@ def _tidy(path: Path) -> None:
 def remove_false_start(path: Path) -> None:
     """Remove what a launch has left that was killed before it said what it does.
 
-    Nothing was trained then; what is no such rest stays. Local, on one rank.
+    What is no such rest stays. Local, on one rank.
     """
     folders = [f for f in (path / "metrics", path / "checkpoints") if f.is_dir()]
     if any(any(folder.iterdir()) for folder in folders):

@@ -163,7 +163,7 @@ def _compared(average: _Ended, exact: _Ended) -> Summary:
         runs[name] = {
             "average_cost": finite(found.cost),
             "exact_cost": finite(found.exact_cost),
-            "gap": _plain(Firing(cost, one.position).gap_of_shards()),
+            "gap": _plain(Firing(cost, one.position).gap()),
             **{key: one.summary[key] for key in ("evaluations", "iterations")},
             "seconds": seconds,
             "seconds_per_evaluation": seconds / one.summary["evaluations"],

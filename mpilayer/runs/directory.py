@@ -91,11 +91,7 @@ class RunDirectory:
         return f"'mpilayer resume {self.path}'"
 
     def check_free(self, replace: bool) -> None:
-        """Check that a run can be made here, without making anything.
-
-        A ``ConfigError`` says: something is there already and ``replace`` is not given,
-        or it is not a run; the folder around it is missing or read-only.
-        """
+        """Check that a run can be made here, without making anything."""
         path = self.path
         if path.exists() and not path.is_dir():
             raise ConfigError(
@@ -190,7 +186,7 @@ class RunDirectory:
         return []
 
     def checkpoint(self, name: str) -> Path:
-        """Return the path of a checkpoint."""
+        """Return where a checkpoint is, by its name."""
         return self.checkpoints / f"{name}.h5"
 
     def layer_checkpoint(self, index: int) -> Path:
@@ -226,11 +222,7 @@ class RunDirectory:
         return self.metrics / f"{name}.jsonl"
 
     def read_config(self, strict: bool = False) -> dict[str, Any]:
-        """Return the sections of ``config.toml``.
-
-        A ``CheckpointError`` says that it cannot be read, or if ``strict``, that it is
-        not as it was written.
-        """
+        """Return the sections of ``config.toml``; see ``files.read_toml``."""
         return files.read_toml(self.path / "config.toml", strict)
 
     def section(self, name: str) -> dict[str, Any]:
@@ -264,9 +256,8 @@ class RunDirectory:
     ) -> dict[str, Any]:
         """Return ``summary.json`` or a file like it, empty if there is none.
 
-        If it is not as it was written, that is as if there were none, but for a
-        ``DamageWarning``: what it says can be found out again. If ``strict``, it is a
-        ``CheckpointError``.
+        One that is not as it was written counts as none, with a DamageWarning, for it
+        can be made again; if ``strict`` it is a CheckpointError.
         """
         path = self.path / name
         with self._missing_if_damaged(strict):
@@ -319,10 +310,8 @@ def replayed(setting: str, n_layers: int) -> Schedule | None:
 def check_links(path: Path, folders: Collection[str] = ()) -> None:
     """Check that nothing which a launch writes or removes in a run is a link. Local.
 
-    The run itself may be one. A launch also writes into ``folders``.
-
-    A ``CheckpointError`` says that something is: a stranger could let it point to files
-    of the user's.
+    The run itself may be one. A launch also writes into ``folders``. CheckpointError: a
+    stranger could let a link point to files of the user's.
     """
     names = (LOCK, *_CONTENT, *folders)
     whole = [path / name for name in ("metrics", "monitor", "scratch", "checkpoints")]

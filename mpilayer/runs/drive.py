@@ -16,14 +16,14 @@ from mpilayer import __version__, files
 from mpilayer.config import as_values, flag, options_of
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.far import DataRows
-from mpilayer.errors import ConfigError
+from mpilayer.errors import CheckpointError, ConfigError
 from mpilayer.numerics.parameters import Parameters
 from mpilayer.runs.checkpoints import (
     Saver,
     State,
     remove_false_start,
     remove_unfinished,
-    restore_replicas,
+    restore,
     saving,
 )
 from mpilayer.runs.directory import PREPARATION, WEIGHTS, RunDirectory
@@ -36,7 +36,6 @@ from mpilayer.runs.tasks import (
     TASKS,
     command_of,
     is_run,
-    noted_threads,
     task_of_command,
 )
 from mpilayer.store import checkpoint
@@ -70,11 +69,8 @@ class Training(ABC, Generic[C]):
     """A command that trains: what is particular to it, and the life that all share.
 
     The methods that a command has for itself stand in the order in which they are
-    called; on rank 0 alone, unless another place is named.
-
-    ``asked`` are the settings, None for those that the run has, to go on with it;
-    ``data`` None is the data set of the run; with ``replace`` what is there already
-    gives way.
+    called; on rank 0 alone, unless another place is named. ``asked`` and ``data`` None
+    are those that the run has; with ``replace`` what is there already gives way.
     """
 
     name: str  # the section of ``config.toml``, and the mark in ``complete``
@@ -147,13 +143,14 @@ class Training(ABC, Generic[C]):
     def _threads(self, again: bool) -> int:
         """Return the BLAS threads of each rank: a run goes on with those it has."""
         asked = self.session.threads
-        noted = noted_threads(self.run, self.name) if again else 0
+        key = f"{self.name}_threads"
+        noted = int(self.directory.section("launch").get(key, 0)) if again else 0
         if asked and noted and asked != noted:
             raise _differing([f"--threads was {noted}, is {asked}"])
         return asked or noted or 1
 
     def _check(self) -> Terms[C]:
-        """Check all that can be known before a new run; nothing is written."""
+        """Check all that can be known before a new run."""
         if self.asked is None or self.data is None:
             raise RuntimeError("a new run without settings or data")
         facts = self._facts_of(self.data, self.asked)
@@ -254,10 +251,7 @@ class Training(ABC, Generic[C]):
 
 
 class Replicated(Training[C]):
-    """A training of which every rank has the whole state.
-
-    So there are one checkpoint and one file of metrics, both written by rank 0.
-    """
+    """A training of which every rank has the whole state; rank 0 writes it down."""
 
     unit: str  # of which there is a line of metrics: an epoch, an evaluation
 
@@ -271,11 +265,19 @@ class Replicated(Training[C]):
         """Put a state where the run was, if that was saved. Collective.
 
         Returns the seconds of training until then, and the metrics of the units that
-        are ``done`` then.
+        are ``done``. CheckpointError, on all ranks: no checkpoint is whole, or one rank
+        has other ``parameters`` than rank 0.
         """
         comm, path, before = self.session.comm, self._checkpoint, 0.0
         if comm.on_root(lambda: checkpoint.exists(path)):
-            before, remark = restore_replicas(path, state, parameters, comm)
+            _, numbers, remark = comm.everywhere(lambda: restore(path, state))
+            if other := comm.unlike_first(parameters.digest()):
+                raise CheckpointError(
+                    f"all ranks must read the same checkpoint; rank {other} has found "
+                    "another than rank 0. Put the run where all hosts see the same "
+                    "files."
+                ).of_all_ranks()
+            before = float(numbers["seconds"])
             self.session.warn(remark)
         return before, comm.on_root(lambda: self._cut_off(config, done()))
 
@@ -284,7 +286,7 @@ class Replicated(Training[C]):
     ) -> list[dict[str, Any]]:
         """Forget what came after so many units; return the metrics until then.
 
-        The settings of now are noted, and what is new of the ``launch``. On rank 0.
+        Notes the settings of now, and what is new of the ``launch``. On rank 0.
         """
         directory = self.directory
         # First: what is removed below must not pass for complete.
@@ -306,8 +308,7 @@ class Replicated(Training[C]):
     def _recording(self, goal: int, done: int) -> Iterator[tuple[MetricsWriter, Saver]]:
         """Yield what writes, while progress is shown and signals are heard. Collective.
 
-        ``goal`` lines of metrics there will be; so many epochs or iterations are
-        ``done`` already.
+        Of ``goal`` lines of metrics; ``done`` epochs or iterations are saved already.
         """
         self.session.comm.barrier()
         with (
@@ -326,10 +327,9 @@ class Replicated(Training[C]):
 
 
 def check_same(run: Any, asked: Any, harmless: Collection[str] = ()) -> None:
-    """Check that settings asked for would not change the result of a run with others.
+    """Check that only ``harmless`` settings, or those declared so, differ from a run's.
 
-    Those named in ``harmless`` may differ, and those that are declared so. A
-    ``ConfigError`` names every other one that does, with both values.
+    ConfigError names every other one that does, with both values.
     """
     options, before = options_of(type(run)), as_values(run)
     different = []
@@ -363,11 +363,10 @@ def training_of(command: str) -> type[Training[Any]]:
 def resume(
     run: Path, session: Session, data: Path | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """Go on with a run where it was, to the end of the command that began last.
+    """Go on with a run, to the end of the command that began last. Collective.
 
-    Collective; perhaps on another number of ranks than before. ``data`` says where the
-    data set is now. Returns the command, and its summary. An error says on every rank,
-    before training: no run, other data, no whole checkpoint.
+    Perhaps on other ranks than before; ``data`` says where the data set is now. Returns
+    the command, and its summary.
     """
     comm = session.comm
     session = replace(session, safety=replace(session.safety, resume=True))

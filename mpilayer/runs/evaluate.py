@@ -70,17 +70,12 @@ def evaluate(
     """Return the errors of a run on one split. Collective.
 
     The ``data`` are by default those of the run, the ``task``, one of ``TASKS``, what
-    was trained last.
-
-    Returns
-    -------
-    dict
-        ``model``, ``n_samples`` and more, and ``error``: of an autoencoder Σ over
-        columns, mean over rows; of a classifier in percent, with ``confusion_of`` and
-        ``errors``; of a regressor the root mean square one. Beside it that of what must
-        be beaten, None where the training rows of the run are not at hand:
-        ``pca_error`` of as many components as the code has units, or ``always_error``
-        of what predicts the same for all rows.
+    was trained last. Returns ``model``, ``n_samples`` and more, and ``error``: of an
+    autoencoder Σ over columns, mean over rows; of a classifier in percent, with
+    ``confusion_of`` and ``errors``; of a regressor the root mean square one. Beside it
+    that of what must be beaten, None where the training rows of the run are not at
+    hand: ``pca_error`` of as many components as the code has units, or ``always_error``
+    of what predicts the same for all rows.
     """
     comm, directory = session.comm, RunDirectory(run)
     chosen = comm.on_root(lambda: chosen_task(run, task))
@@ -128,14 +123,12 @@ def beside_rival(
 ) -> tuple[Errors, Errors]:
     """Return the errors of a model, and of what it must beat, on data. Collective.
 
-    That is PCA or what predicts the same for all rows, by the training rows of
+    That is PCA or what predicts the same for all rows, fitted to the training rows of
     ``train``: without them, or with too many columns, there is none.
     """
     rival = None if train is None else _rival(model, train, session)
-    mine, others = (
-        errors_of(judged, data, session.comm, splits) for judged in (model, rival)
-    )
-    return mine, others
+    where = data, session.comm, splits
+    return errors_of(model, *where), errors_of(rival, *where)
 
 
 def errors_of(
@@ -228,10 +221,7 @@ def _rival(model: Stack, train: Path, session: Session) -> PCA | Always | None:
 
 
 def over_fits(errors: Errors, usual: Errors) -> bool:
-    """Tell whether training rows are clearly better fitted than by what is usual.
-
-    Who is worse on other rows then needs other things than more epochs.
-    """
+    """Tell whether training rows are clearly better fitted than by what is usual."""
     _, error, other = _compared(errors, usual, ["train"])
     return error < _CLEARLY * other
 
@@ -270,11 +260,10 @@ def worse_than_pca(
     pca: Errors,
     remedies: Sequence[str],
 ) -> str:
-    """Say that a stack is worse than PCA, and what may help; empty if it is not.
+    """Say that a stack, ``what`` it is, is worse than PCA; empty if it is not.
 
     The first split counts that both have of test, validation and train. A code as wide
-    as a row or wider makes PCA perfect by definition: nothing is said. ``what`` was
-    done to the stack.
+    as a row or wider makes PCA perfect by definition: nothing is said.
     """
     _, error, usual = _compared(errors, pca)
     if shapes[-1].n_hidden >= shapes[0].n_visible or not error > usual:
@@ -285,10 +274,7 @@ def worse_than_pca(
 def no_better_than_always(
     model: str, errors: Errors, usual: Errors, config: FinetuneConfig, done: int
 ) -> str:
-    """Say that a predictor, a key of ``ALWAYS``, is hardly better than that.
-
-    Empty if it clearly is; the first split counts as for ``worse_than_pca``.
-    """
+    """Say that a predictor, a key of ``ALWAYS``, is hardly better; empty if it is."""
     _, error, other = _compared(errors, usual)
     if not error > _CLEARLY * other:
         return ""
@@ -342,9 +328,9 @@ def _longer(config: FinetuneConfig, done: int) -> list[str]:
 def _linear_code(config: PretrainConfig) -> list[str]:
     if config.code == "linear":
         return []
-    rates = per_layer("learning_rate", config.learning_rate, len(config.layers))
-    last = min(_LINEAR_RATE, rates[-1])
-    return [f"--code linear --learning-rate {_shown((*rates[:-1], last))}"]
+    *rates, last = per_layer("learning_rate", config.learning_rate, len(config.layers))
+    shown = _shown((*rates, min(_LINEAR_RATE, last)))
+    return [f"--code linear --learning-rate {shown}"]
 
 
 def _shown(values: tuple[float, ...]) -> str:

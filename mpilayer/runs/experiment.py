@@ -11,7 +11,7 @@
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from mpilayer import files
 from mpilayer.config import (
     STEPS,
     SWEEP,
-    Change,
     DataConfig,
     ExperimentConfig,
     FinetuneConfig,
@@ -101,7 +100,7 @@ class Plan:
         return self.path / FOLDERS[step]
 
     def write(self) -> None:
-        """Write the effective settings, a file that ``read_plan`` reads."""
+        """Write the effective settings, a file that ``plan_of`` understands."""
         own: dict[str, Any] = {"experiment": self.experiment, "data": self.data}
         own |= {"report": self.report, **self.training}
         text = to_toml({name: as_values(config) for name, config in own.items()})
@@ -113,20 +112,12 @@ def is_experiment(path: Path) -> bool:
     return (path / EXPERIMENT).is_file()
 
 
-def read_plan(
-    file: Path, changes: Iterable[Change] = (), run: Path | None = None
-) -> Plan:
-    """Read and check an experiment's TOML file; see ``plan_of``."""
-    return plan_of(file, read_experiment(file, changes), run)
-
-
 def plan_of(
     file: Path, sections: Mapping[str, Mapping[str, Any]], run: Path | None = None
 ) -> Plan:
     """Return what the sections of a ``file`` make, checked.
 
-    ``run``, the directory of all results, comes before what they say. A ``ConfigError``
-    names a wrong section, key, type or range, or steps that do not go together.
+    ``run``, the directory of all results, comes before what they say.
     """
     configs = settings_of_all(file, sections)
     training = {name: configs[name] for name in FOLDERS if name in sections}
@@ -212,8 +203,8 @@ class Experiment:
     def carry_out(self, replace_run: bool = False) -> None:
         """Carry out all steps that are not complete. Collective.
 
-        With ``replace_run`` a former experiment gives way. An error, or ``Interrupted``
-        after saving, is raised on every rank.
+        With ``replace_run`` a former experiment gives way. Errors, and ``Interrupted``
+        after saving, are raised on every rank.
         """
         plan, session, comm = self.plan, self.session, self.session.comm
         comm.on_root(lambda: _open(plan, session.safety.resume, replace_run))
@@ -299,16 +290,17 @@ def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
     path, report = plan.path, plan.report.file
     check_source(plan)
     check_links(path, FOLDERS.values())
-    if is_experiment(path) and SWEEP in read_experiment(path / EXPERIMENT):
+    file = path / EXPERIMENT
+    before = read_experiment(file) if is_experiment(path) else {}
+    if SWEEP in before:
         raise ConfigError(
             f"--run must name a new folder or one experiment; {path} holds a sweep. Go "
-            f"on with 'mpilayer run {path / EXPERIMENT} --resume auto', or choose "
-            "another name."
+            f"on with 'mpilayer run {file} --resume auto', or choose another name."
         )
     if is_experiment(path) and resume:
-        before = read_plan(path / EXPERIMENT).data
-        if before.source and plan.data.source and plan.data_path.exists():
-            check_same(before, plan.data, ("path",))
+        data = plan_of(file, before).data
+        if data.source and plan.data.source and plan.data_path.exists():
+            check_same(data, plan.data, ("path",))
         RunDirectory(path).set_complete(NAME, False)
         return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -336,9 +328,14 @@ def _open(plan: Plan, resume: bool, replace_run: bool) -> None:
             )
         for name in (*CONTENT, report):
             remove(path / name)
+    write_first(path, plan.write)
+
+
+def write_first(path: Path, write: Callable[[], None]) -> None:
+    """Make the folder of results and ``write`` its settings; a ConfigError if not."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        plan.write()
+        write()
     except OSError as error:
         raise ConfigError(
             f"{path} must be a folder that can be written; {error.strerror}. Choose "

@@ -179,18 +179,13 @@ class Finetuning(Replicated[FinetuneConfig]):
 
     def _train(self, terms: _Terms, rows: _Rows, again: bool) -> _Trained:
         with self._groups:
-            return self._train_in_groups(terms.config, *rows, again)
+            return self._train_in_groups(terms.config, rows, again)
 
     def _train_in_groups(
-        self,
-        config: FinetuneConfig,
-        stack: Stack,
-        strata: Strata,
-        rows: Labelled,
-        again: bool,
+        self, config: FinetuneConfig, found: _Rows, again: bool
     ) -> _Trained:
         session, comm, groups = self.session, self.session.comm, self._groups
-        train, validation, wanted = rows
+        stack, strata, (train, validation, wanted) = found
         state, before = FinetuneState(stack, config, groups.team), 0.0
         lines = list[dict[str, Any]]()
         self._announce(config)
@@ -240,9 +235,11 @@ class Finetuning(Replicated[FinetuneConfig]):
         session.announce(useful_ranks(config, len(hosts)), self._shared)
         session.say(how_ranks_share(config))
         session.warn(idle_ranks(config, session.placement.hosts))
-        if config.parallel == "rows":
-            session.warn_of_idle_ranks(config.minibatch)
+        if config.parallel == "rows" and session.comm.size > config.minibatch:
+            session.warn(
+                f"{session.comm.size} ranks share minibatches of {config.minibatch} "
+                "rows; some have nothing to do"
+            )
 
     def _conclude(self, terms: _Terms, trained: _Trained) -> Summary:
-        where = self.directory, self.session, terms.data
-        return conclude_finetuning(*where, self.task, *trained)
+        return conclude_finetuning(self, self.task, terms.data, *trained)

@@ -1,10 +1,9 @@
-"""What a training has come to: records, times, and the summary of each command."""
+"""What a training has come to: the summary of each command, the stack over time."""
 
 import math
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from mpilayer import files
 from mpilayer.arrays import Array32
-from mpilayer.config import PretrainConfig
+from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
 from mpilayer.data.dataset import Dataset
 from mpilayer.data.far import DataRows
 from mpilayer.errors import CheckpointError
@@ -21,6 +20,7 @@ from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.numerics.losses import squared_error
 from mpilayer.parallel.comm import Communicator
 from mpilayer.runs.directory import RunDirectory, remove
+from mpilayer.runs.drive import Summary, Terms, Training
 from mpilayer.runs.evaluate import (
     after_finetuning,
     after_pretraining,
@@ -33,7 +33,7 @@ from mpilayer.runs.evaluate import (
 )
 from mpilayer.runs.session import Session, finite
 from mpilayer.runs.tasks import SPARSE, Task, load_stack, run_shapes
-from mpilayer.store.metrics import MetricsReader, MetricsWriter, lines_of
+from mpilayer.store.metrics import MetricsReader, lines_of
 from mpilayer.train.finetune import FinetuneState
 from mpilayer.train.layer import LayerState, monitored_rows
 from mpilayer.train.pretrain import Pipeline
@@ -48,7 +48,6 @@ from mpilayer.train.record import (
     simulated_seconds,
     team_of,
 )
-from mpilayer.train.schedule import Schedule
 from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.sparse.firing import dead_units
 from mpilayer.train.sums import costly_allreduce
@@ -83,31 +82,8 @@ class LayerOutcome:
         }
 
 
-def recorded(
-    pipeline: Pipeline,
-    directory: RunDirectory,
-    config: PretrainConfig,
-    before: float,
-    launch: Mapping[str, Any],
-) -> Iterator[EpochRecord]:
-    """Run a pipeline to its end; write a line after an epoch, and yield it.
-
-    Every line says what ``launch`` does.
-    """
-    with ExitStack() as stack:
-        writers = {}
-        for index in pipeline.states:
-            writer = MetricsWriter(directory.metrics_file(f"layer-{index + 1}"))
-            writers[index] = stack.enter_context(writer)
-        for state, record in pipeline.run(before):
-            leave_parameters(directory, state, config)
-            who = {"layer": record.layer + 1, **launch}
-            writers[record.layer].write({**asdict(record), **who})
-            yield record
-
-
 def gathered(
-    pipeline: Pipeline, records: Mapping[int, list[EpochRecord]], comm: Communicator
+    pipeline: Pipeline, records: dict[int, list[EpochRecord]], comm: Communicator
 ) -> list[LayerOutcome]:
     """Return the outcome of all layers. Collective."""
     mine = {
@@ -125,27 +101,22 @@ def gathered(
 
 
 def conclude_pretraining(
-    directory: RunDirectory,
-    session: Session,
-    data: Path,
-    config: PretrainConfig,
-    table: Schedule | None,
+    training: Training[PretrainConfig],
+    terms: Terms[PretrainConfig],
     layers: Sequence[LayerOutcome],
     seconds: float,
-) -> dict[str, Any]:
-    """Measure the stack beside PCA; write and return the summary. Collective.
-
-    The schedule, and the error of the stack over time, are written, too.
-    """
+) -> Summary:
+    """Measure the stack beside PCA; write all, and return the summary. Collective."""
+    directory, session, config = training.directory, training.session, terms.config
     comm = session.comm
-    schedule = table or recorded_table(
+    schedule = terms.table or recorded_table(
         config, [one.used for one in layers], [one.dropped for one in layers]
     )
     comm.on_root(lambda: directory.write_table(schedule))
     short = short_of_epochs(config, schedule)
     session.warn(short)
     stack = comm.everywhere(lambda: load_stack(directory, pretrained=True))
-    errors, pca = beside_rival(stack, data, data, session)
+    errors, pca = beside_rival(stack, terms.data, terms.data, session)
     remedies = after_pretraining(config, over_fits(errors, pca))
     worse = worse_than_pca("pre-trained", stack.shapes, errors, pca, remedies)
     session.warn(worse)
@@ -169,7 +140,7 @@ def conclude_pretraining(
     }
     written = comm.on_root(lambda: directory.write_summary(summary))
     records = [layer.records for layer in layers]
-    stack_over_time(directory, data, config, stack.shapes, records, comm)
+    stack_over_time(directory, terms.data, config, stack.shapes, records, comm)
     return written
 
 
@@ -198,11 +169,10 @@ def stack_over_time(
     records: Sequence[Sequence[EpochRecord]],
     comm: Communicator,
 ) -> None:
-    """Write the unrolled stack's error over time to ``metrics/stack.jsonl``.
+    """Write the unrolled stack's error over time; remove what layers have left for it.
 
-    The error is Σ over columns of (x − x̂)², mean over the monitored validation rows.
-    Collective, for the ranks share the work; ``records`` are those of all layers. What
-    ``leave_parameters`` has left is removed.
+    Σ over columns of (x − x̂)², mean over the monitored validation rows. Collective;
+    ``records`` are those of all layers.
     """
     shown = moments(records, config)
     rows = comm.everywhere(lambda: _monitored(data, config))
@@ -265,29 +235,25 @@ def _file(directory: RunDirectory, index: int, epoch: int) -> Path:
     return directory.monitor / f"layer-{index + 1}.e{epoch:06}.npy"
 
 
-# --- what fine-tuning has reached
+# --- what fine-tuning, or a sparse training, has reached
 
 
 def conclude_finetuning(
-    directory: RunDirectory,
-    session: Session,
-    data: Path,
+    training: Training[FinetuneConfig],
     task: Task,
+    data: Path,
     state: FinetuneState,
     lines: Sequence[Mapping[str, Any]],
     seconds: float,
-) -> dict[str, Any]:
-    """Measure the trained model; write and return the summary. Collective.
-
-    ``lines`` are the metrics of all epochs.
-    """
-    comm, config, name = session.comm, state.config, task.name
+) -> Summary:
+    """Measure the model, by its metrics, too; write, return the summary. Collective."""
+    directory, session, config = training.directory, training.session, state.config
     parts = ("training", "allreduce", "evaluating")
     times = {part: sum(line[part] for line in lines) for part in parts}
     work = f"minibatches of {config.minibatch} rows"
     what = "Allreduce" if config.parallel == "rows" else "waiting for other ranks"
-    waited = times["allreduce"]
-    session.warn(costly_allreduce(waited, seconds, comm.size, work, what))
+    waited, n_ranks = times["allreduce"], session.comm.size
+    session.warn(costly_allreduce(waited, seconds, n_ranks, work, what))
     if isinstance(state.stack, Predictor):
         own = _of_predictor(session, state, state.stack, data, task)
     else:
@@ -301,28 +267,25 @@ def conclude_finetuning(
         **times,
     }
     # Keys of pre-training stay; those of this step are told by their prefix.
-    summary = {**{f"{name}_{key}": value for key, value in own_times.items()}, **own}
-    return comm.on_root(lambda: directory.write_summary(summary))
+    own = {**{f"{task.name}_{key}": v for key, v in own_times.items()}, **own}
+    return session.comm.on_root(lambda: directory.write_summary(own))
 
 
 def _of_autoencoder(
     directory: RunDirectory, session: Session, state: FinetuneState, data: Path
-) -> dict[str, Any]:
+) -> Summary:
     """Return the errors of the autoencoder, beside PCA. Collective."""
-    shapes, errors = state.stack.shapes, errors_of(state.stack, data, session.comm)
+    comm, shapes = session.comm, state.stack.shapes
+    errors = errors_of(state.stack, data, comm)
 
     def advise() -> str:
         pca = directory.read_summary().get("pca") or {}
-        remedies = after_finetuning(
-            state.config,
-            run_shapes(directory)[0],
-            state.epoch,
-            state.best_epoch,
-            over_fits(errors, pca),
-        )
+        below, over = run_shapes(directory)[0], over_fits(errors, pca)
+        epochs = state.epoch, state.best_epoch
+        remedies = after_finetuning(state.config, below, *epochs, over)
         return worse_than_pca("fine-tuned", shapes, errors, pca, remedies)
 
-    worse = session.comm.on_root(advise)
+    worse = comm.on_root(advise)
     session.warn(worse)
     own = {f"{split}_error": error for split, error in errors.items()}
     return {**own, "finetuned": errors, "worse_than_pca": worse}
@@ -330,10 +293,11 @@ def _of_autoencoder(
 
 def _of_predictor(
     session: Session, state: FinetuneState, model: Predictor, data: Path, task: Task
-) -> dict[str, Any]:
+) -> Summary:
     """Return the errors of a predictor, beside what predicts always the same."""
     errors, usual = beside_rival(model, data, data, session)
-    worse = no_better_than_always(task.model, errors, usual, state.config, state.epoch)
+    made = state.config, state.epoch
+    worse = no_better_than_always(task.model, errors, usual, *made)
     session.warn(worse)
     found = {f"{task.name}_error": errors, f"{task.name}_no_better": worse}
     if not len(model.classes):
@@ -343,35 +307,35 @@ def _of_predictor(
     return {**found, **table, "confusion_split": split}
 
 
-# --- what a sparse training has reached
-
-
 def conclude_sparse(
-    directory: RunDirectory, session: Session, descent: Descent, seconds: float
-) -> dict[str, Any]:
+    training: Training[SparseConfig], descent: Descent, seconds: float
+) -> Summary:
     """Measure the last iteration; write and return the summary. Collective."""
-    cost, config, state = descent.cost, descent.config, descent.state
-    comm = session.comm
+    directory, session, state = training.directory, training.session, descent.state
+    comm, cost, config = session.comm, descent.cost, descent.config
     if state is None:
         raise RuntimeError("a descent without evaluations")
     dead, final = dead_units(cost, state.position), cost.measure(state.position)
 
     def times() -> dict[str, float]:
         # Of rank 0, in all evaluations.
-        lines = list(MetricsReader(directory.metrics_file(SPARSE)).new_lines())
         kinds = ("computing", "allreduce")
-        return {f"{kind}_seconds": sum(line[kind] for line in lines) for kind in kinds}
+        lines = list(MetricsReader(directory.metrics_file(SPARSE)).new_lines())
+        return {f"{k}_seconds": sum(line[k] for line in lines) for k in kinds}
 
     spent, warning = comm.on_root(times), dead.warning(final)
     allreduce, work = spent["allreduce_seconds"], f"{cost.n_rows} rows"
     session.warn(warning)
     session.warn(costly_allreduce(allreduce, seconds, comm.size, work))
-    terms = ("cost", "exact_cost", "reconstruction", "decay", "sparsity")
+    measures = (
+        *("cost", "exact_cost", "reconstruction", "decay", "sparsity"),
+        "gradient_norm",
+    )
     summary = {
         **session.facts(),
         "kl": config.kl,
         "optimizer": config.optimizer,
-        **{name: finite(getattr(final, name)) for name in (*terms, "gradient_norm")},
+        **{name: finite(getattr(final, name)) for name in measures},
         "evaluations": cost.evaluations,
         "iterations": state.iteration,
         "stopped_by": descent.stopped_by,

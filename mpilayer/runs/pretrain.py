@@ -1,7 +1,8 @@
 """Pre-training as a run: its rows and schedule, the pipeline, going on after a cut."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
@@ -15,16 +16,21 @@ from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.team import check_room
 from mpilayer.placement import Place, describe, without_slice
 from mpilayer.runs import checkpoints
-from mpilayer.runs.checkpoints import Cut, LayerKeeper, find_cut
+from mpilayer.runs.checkpoints import Cut, LayerKeeper, find_cut, restore_layers
 from mpilayer.runs.directory import replayed
 from mpilayer.runs.drive import Summary, Terms, Training, check_same
-from mpilayer.runs.outcome import LayerOutcome, conclude_pretraining, gathered, recorded
+from mpilayer.runs.outcome import (
+    LayerOutcome,
+    conclude_pretraining,
+    gathered,
+    leave_parameters,
+)
 from mpilayer.runs.rows import Facts, data_facts, data_of_run, pretraining_rows
 from mpilayer.runs.tasks import PRETRAIN, run_shapes
-from mpilayer.train import layer
+from mpilayer.store.metrics import MetricsWriter
 from mpilayer.train.layer import LayerState, check_layer, layer_shapes
 from mpilayer.train.layers import bytes_of_rows, held_of_rows, needed_bytes
-from mpilayer.train.plans import Plan, effective, plan_of, table_of
+from mpilayer.train.plans import effective, plan_of, table_of
 from mpilayer.train.pools import CHUNKS, memory_of, pool_rows, with_memory_of
 from mpilayer.train.pretrain import Pipeline, Snapshot
 from mpilayer.train.record import EpochRecord
@@ -44,6 +50,7 @@ from mpilayer.words import count
 _Terms: TypeAlias = Terms[PretrainConfig]
 # Settings that make a run longer or shorter.
 _LENGTHS = frozenset({"epochs", "extra_epochs"})
+_Trained: TypeAlias = tuple[list[LayerOutcome], float]
 
 
 class Pretraining(Training[PretrainConfig]):
@@ -87,9 +94,8 @@ class Pretraining(Training[PretrainConfig]):
 
     def _look(self) -> _Terms:
         before = memory_of(of_one_slice(self._settings()))
-        table = None
-        if before.schedule != "async":
-            table = self.directory.read_table()
+        recorded = before.schedule != "async"
+        table = self.directory.read_table() if recorded else None
         wanted = before
         if self.asked is not None:
             wanted = with_slices_of(effective(self.asked, table), before)
@@ -98,9 +104,8 @@ class Pretraining(Training[PretrainConfig]):
         check_same(before, wanted, _LENGTHS if by_table else ())
         data = data_of_run(self.directory, self.data)
         facts = self._facts_of(data, before)
-        new = table
-        if by_table:
-            new = table_of(wanted, layer_shapes(before, facts.n_visible))
+        shapes = layer_shapes(before, facts.n_visible)
+        new = table_of(wanted, shapes) if by_table else table
         laid_out = replace(wanted, layout=self._layout(wanted, facts, new))
         self._with_memory(before, facts, self._places(laid_out, facts, new))
         if table is None or new is None or new.epochs == table.epochs:
@@ -147,21 +152,20 @@ class Pretraining(Training[PretrainConfig]):
         places = self._places(config, facts, terms.table)
         where = config, facts.n_visible, places, comm.rank
         newer, scratch = plan_of(config, terms.table).replace, self._scratch(terms)
-        need = needed_bytes(*where, rows, _counts(config, facts), newer, scratch)
-        most = len(config.layers)
-        fewer = f"start at most {count(most, 'rank')}, as layers, which needs none"
+        counts = facts.counts(config.monitor_rows)
+        need = needed_bytes(*where, rows, counts, newer, scratch)
+        most = count(len(config.layers), "rank")
+        fewer = f"start at most {most}, as layers, which needs none"
         self._shared = check_room(comm, need, fewer)
         if scratch is not None:
             rows_of_all = facts.n_train, facts.row_bytes
             outputs = [bytes_of_rows(config, p.layers, *rows_of_all)[1] for p in places]
             comm.on_root(lambda: scratch.check_room(sum(outputs)))
 
-    def _train(
-        self, terms: _Terms, rows: Rows | None, again: bool
-    ) -> tuple[list[LayerOutcome], float]:
+    def _train(self, terms: _Terms, rows: Rows | None, again: bool) -> _Trained:
         session, config = self.session, terms.config
-        plan, cut = plan_of(config, terms.table), None
         shapes = layer_shapes(config, terms.facts.n_visible)
+        plan, cut = plan_of(config, terms.table), None
         if again:
             cut = find_cut(self.directory, session, plan, len(shapes))
         places = self._places(config, terms.facts, terms.table)
@@ -180,30 +184,17 @@ class Pretraining(Training[PretrainConfig]):
             team_up(session.comm, places, session.eager) as (team, own, heads),
         ):
             states = [LayerState(config, shapes, index, team) for index in own]
-            return self._train_layers(terms, plan, rows, states, cut, heads, scratch)
-
-    def _conclude(
-        self, terms: _Terms, trained: tuple[list[LayerOutcome], float]
-    ) -> Summary:
-        config, table = terms.config, terms.table
-        return conclude_pretraining(
-            self.directory, self.session, terms.data, config, table, *trained
-        )
-
-    def _clear_up(self) -> None:
-        checkpoints.remove_cuts(self.directory, len(self._settings().layers))
-        checkpoints.remove_unfinished(self.directory)
+            return self._train_layers(terms, rows, states, cut, heads, scratch)
 
     def _train_layers(
         self,
         terms: _Terms,
-        plan: Plan,
         rows: Rows | None,
         states: Sequence[LayerState],
         cut: Cut | None,
         heads: Communicator,
         scratch: Scratch | None,
-    ) -> tuple[list[LayerOutcome], float]:
+    ) -> _Trained:
         """Train to the end; return the outcome of all layers, and seconds. Collective.
 
         ``Interrupted`` is raised on every rank, after saving.
@@ -214,11 +205,10 @@ class Pretraining(Training[PretrainConfig]):
         former: dict[int, list[EpochRecord]] = {i: [] for i in range(n_layers)}
         if cut is not None:
             # On followers, too: they count epochs by themselves.
-            found = checkpoints.restore_layers(directory, states, cut, session)
-            snapshots, former = found
-        notice = Notice(comm)
+            snapshots, former = restore_layers(directory, states, cut, session)
+        notice, plan = Notice(comm), plan_of(config, terms.table)
         keeper = LayerKeeper(directory, session, plan, notice, n_layers)
-        counts = _counts(config, facts)
+        counts = facts.counts(config.monitor_rows)
         again = cut.again if cut else ()
         channels = counts, heads, plan, keeper
         pipeline = Pipeline(states, rows, *channels, snapshots, again, scratch)
@@ -227,9 +217,20 @@ class Pretraining(Training[PretrainConfig]):
         goals = {f"layer-{i}": goal for i, goal in enumerate(epochs, 1)}
         comm.barrier()
         began = perf_counter()
-        with session.display(directory, goals), session.listening():
+        with (
+            session.display(directory, goals),
+            session.listening(),
+            ExitStack() as opened,
+        ):
             launch = {"rank": comm.rank, **session.launch(before)}
-            for record in recorded(pipeline, directory, config, before, launch):
+            metrics = {}
+            for i in pipeline.states:
+                writer = MetricsWriter(directory.metrics_file(f"layer-{i + 1}"))
+                metrics[i] = opened.enter_context(writer)
+            for state, record in pipeline.run(before):
+                leave_parameters(directory, state, config)
+                line = {**asdict(record), "layer": record.layer + 1, **launch}
+                metrics[record.layer].write(line)
                 former[record.layer].append(record)
             keeper.finish()
             notice.close()
@@ -240,7 +241,9 @@ class Pretraining(Training[PretrainConfig]):
         seconds = before + perf_counter() - began
         return gathered(pipeline, former, comm), seconds
 
+    def _conclude(self, terms: _Terms, trained: _Trained) -> Summary:
+        return conclude_pretraining(self, terms, *trained)
 
-def _counts(config: PretrainConfig, facts: Facts) -> tuple[int, int, int]:
-    """Return how many rows layers train on, and measure their errors on."""
-    return layer.row_counts(facts.n_train, facts.n_validation, config.monitor_rows)
+    def _clear_up(self) -> None:
+        checkpoints.remove_cuts(self.directory, len(self._settings().layers))
+        checkpoints.remove_unfinished(self.directory)

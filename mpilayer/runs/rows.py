@@ -23,7 +23,7 @@ from mpilayer.partition import Bounds
 from mpilayer.runs.directory import PREPARATION, RunDirectory
 from mpilayer.train.evaluate import FarTargets, Targets, targets
 from mpilayer.train.finetune import validation_rows
-from mpilayer.train.layer import monitored
+from mpilayer.train.layer import monitored, row_counts
 
 Labelled: TypeAlias = tuple[
     Array32 | StoredRows | DataRows, Array32 | DataRows, tuple[Targets, Targets] | None
@@ -43,6 +43,10 @@ class Facts:
     data_stamp: tuple[int, ...] = ()
     row_bytes: int = 0  # of a training row, as it is held
 
+    def counts(self, monitor_rows: int) -> tuple[int, int, int]:
+        """Return how many rows layers train on, and measure their errors on."""
+        return row_counts(self.n_train, self.n_validation, monitor_rows)
+
     @property
     def n_bytes(self) -> int:
         """What all ranks together hold of rows to fine-tune on, if they hold all."""
@@ -52,8 +56,7 @@ class Facts:
 def data_facts(data: Path, minibatch: int = 0, section: str = "") -> Facts:
     """Return what a data set says, which must have rows for a minibatch.
 
-    A ``ConfigError`` says that it has not; it speaks of the setting in a ``section`` of
-    a file, or of the flag.
+    Else a ConfigError speaks of the setting in a ``section`` of a file, or of the flag.
     """
     with Dataset.open(data) as dataset:
         validated = "validation" in dataset.splits
@@ -118,7 +121,7 @@ def check_range(
 def check_images(dataset: Dataset, most: int, height: int = 0, width: int = 0) -> None:
     """Check that rows are images of which a part stays if they move so many pixels.
 
-    Without a shape they must be square. A ``DataError`` says that they are not.
+    Without a shape they must be square. DataError: they are not.
     """
     n_visible, path = dataset.n_visible, dataset.path
     if not height:
@@ -165,7 +168,7 @@ def labelled_splits(dataset: Dataset) -> list[str]:
 def classes_of(labels: AnyArray, task: str) -> AnyArray:
     """Return the classes that labels name, ascending; none if they are to be numbers.
 
-    A ``DataError`` says that there is only one, or that they are real numbers.
+    DataError: there is only one, or labels are real numbers.
     """
     if task != "classify":
         return np.empty(0, np.int64)
@@ -203,7 +206,7 @@ def check_labels(dataset: Dataset, split: str, classes: AnyArray) -> None:
 def pretraining_rows(data: Path, config: PretrainConfig, far: bool) -> Rows:
     """Return the rows to train the first layer on, and those of errors. Local.
 
-    They stay in the data set if they are ``far``; see ``check_range`` for errors.
+    They stay in the data set if they are ``far``.
     """
     with Dataset.open(data) as dataset:
         train = DataRows(data, "train") if far else dataset.compact_rows("train")
@@ -222,11 +225,10 @@ def pretraining_rows(data: Path, config: PretrainConfig, far: bool) -> Rows:
 def tuning_rows(
     dataset: Dataset, stack: Stack, train: Bounds, comm: Communicator, far: bool
 ) -> Labelled:
-    """Return rows to fine-tune on, from one to another, and some to validate. Local.
+    """Return rows to fine-tune on, and some to validate. Local.
 
     They stay in the data set if they are ``far``. Of a predictor the targets of both
-    follow, of others None. A ``DataError`` says that sigmoid units see other values
-    than they can give.
+    follow, of others None.
     """
     mine, path = ("train", *train), dataset.path
     rows = DataRows(path, *mine) if far else dataset.compact_rows(*mine)
@@ -253,8 +255,8 @@ def tuning_rows(
 def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
     """Return the data set a run was trained on, checked to be the same one. Local.
 
-    ``data`` says where it is now; by default it is where it was. A ``DataError`` says:
-    missing, damaged, changed, or not the data that the run was trained on.
+    ``data`` says where it is now; by default it is where it was. DataError: missing,
+    damaged, changed, or another one.
     """
     trained_on = directory.section("data")
     path = data or Path(trained_on.get("path", ""))
@@ -275,10 +277,7 @@ def data_of_run(directory: RunDirectory, data: Path | None) -> Path:
 
 
 def data_to_use(directory: RunDirectory, data: Path | None) -> Path:
-    """Return a data set of the user's choice, or the one a run was trained on. Local.
-
-    A ``DataError`` says that it is missing, damaged, or changed.
-    """
+    """Return a data set of the user's choice, or that of a run, checked. Local."""
     if data is None:
         return data_of_run(directory, None)
     with Dataset.open(data, like=directory.path) as dataset:
@@ -287,10 +286,7 @@ def data_to_use(directory: RunDirectory, data: Path | None) -> Path:
 
 
 def training_data(directory: RunDirectory, data: Path) -> Path | None:
-    """Return the data set a run was trained on: this one, or where it was. Local.
-
-    None if it is neither.
-    """
+    """Return the data set of a run: this one, where it was, or None. Local."""
     for path in (data, None):
         with suppress(DataError):
             return data_of_run(directory, path)
@@ -325,10 +321,7 @@ def preparation_of(directory: RunDirectory, n_visible: int) -> Preparation:
 
 
 def check_like(dataset: Dataset, stack: Stack, directory: RunDirectory) -> None:
-    """Check that data are of the kind that a run was trained on.
-
-    A ``DataError`` says: other columns, other scaling, or labels of other classes.
-    """
+    """Check that data have the columns, scaling and classes of those of a run."""
     n_visible = stack.shapes[0].n_visible
     if dataset.n_visible != n_visible:
         raise DataError(

@@ -63,21 +63,15 @@ def _nothing(*_: object) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Session:
-    """The ranks of this launch, and how they talk to the user.
-
-    ``say`` tells a line, ``display`` shows progress, both from rank 0 alone. At the
-    ``deadline``, in seconds since 1970, everything must be saved; infinite if never.
-    ``threads`` are the BLAS threads of each rank that the user has asked for, 0 for
-    those that the run has, or 1; ``placement`` says how many there are.
-    """
+    """The ranks of this launch, and how they talk to the user."""
 
     comm: Communicator
     placement: Placement
-    say: Say = _nothing
+    say: Say = _nothing  # from rank 0 alone, as is progress
     display: Display = _nothing
     safety: Safety = Safety()
-    deadline: float = math.inf
-    threads: int = 0
+    deadline: float = math.inf  # in seconds since 1970; everything must be saved then
+    threads: int = 0  # of BLAS, that the user asks for; 0: those of the run, or 1
 
     @staticmethod
     def begin(
@@ -148,8 +142,8 @@ class Session:
     def announce(self, useful: int = 0, shared: int = 0) -> None:
         """Say where the ranks run: once it is sure that there is something to do.
 
-        If cores are idle, and so many ranks are ``useful``, it says that, too, and how
-        many bytes ranks of a host share.
+        Also if cores are idle, and so many ranks are ``useful``; and how many bytes
+        ranks of a host share.
         """
         self.say(self.placement.describe(useful))
         if shared:
@@ -161,14 +155,6 @@ class Session:
         """Tell the user what is odd; nothing if there are no words for it."""
         if words:
             self.say(f"warning: {words}")
-
-    def warn_of_idle_ranks(self, minibatch: int) -> None:
-        """Say that minibatches have not a row for every rank."""
-        if self.comm.size > minibatch:
-            self.warn(
-                f"{self.comm.size} ranks share minibatches of {minibatch} rows; some "
-                "have nothing to do"
-            )
 
     @property
     def eager(self) -> float:
@@ -210,11 +196,9 @@ def holding(run: Path, session: Session) -> Iterator[None]:
 
     The folder is made if there is none, and goes with the block if nothing is in it.
     All ranks hold the lock: any of them may outlive the others. Where files cannot be
-    locked, the block runs all the same.
-
-    CheckpointError, on every rank: another launch is at work there, a part of the run
-    that is written is a link, or its settings are not those that it began with.
-    FileError: a file of the run cannot be used; it says how the run goes on then.
+    locked, the block runs all the same. CheckpointError, on every rank: another launch
+    is at work there, what is written is a link, or settings have changed. FileError: a
+    file of the run cannot be used; it says how the run goes on then.
     """
     comm, lock, settings = session.comm, RunLock(run), run / "config.toml"
     comm.on_root(lambda: check_links(run))
@@ -278,8 +262,7 @@ def _holder(path: Path) -> tuple[str, str]:
 class RunLock:
     """A lock on a file, which the operating system lifts when its process ends.
 
-    The ranks of a launch share it. Rank 0 takes it for itself before: that succeeds
-    only when no rank of another launch is left.
+    Ranks of a launch share it. Rank 0 takes it alone first: if no other launch is left.
     """
 
     def __init__(self, run: Path) -> None:

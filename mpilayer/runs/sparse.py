@@ -119,11 +119,10 @@ class SparseTraining(Replicated[SparseConfig]):
 
     def _train(self, terms: SparseTerms, rows: AnyArray, again: bool) -> Any:
         self.announce(terms)
-        cost = self.first_cost(terms, rows)
-        return self.descend(cost, terms.config, again)
+        return self.descend(self.first_cost(terms, rows), terms.config, again)
 
     def _conclude(self, terms: SparseTerms, trained: Any) -> Summary:  # noqa: ARG002
-        return conclude_sparse(self.directory, self.session, *trained)
+        return conclude_sparse(self, *trained)
 
     def first_cost(self, terms: SparseTerms, rows: AnyArray) -> ShardedCost:
         """Return the cost over all ranks, at the first weights. Collective."""

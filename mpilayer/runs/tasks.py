@@ -41,10 +41,7 @@ def kind_of(directory: RunDirectory) -> str:
 
 
 def is_run(run: Path, command: str) -> bool:
-    """Tell whether there is a run to go on with by a command. Local.
-
-    A ``ConfigError`` says: there is one, but another command has begun it.
-    """
+    """Tell whether there is a run to go on with; ConfigError: another command's."""
     if not (run / "config.toml").is_file():
         return False
     kind = kind_of(RunDirectory(run))
@@ -60,8 +57,7 @@ def is_run(run: Path, command: str) -> bool:
 def settings_of(directory: RunDirectory, section: str, cls: type[Config]) -> Config:
     """Return the settings that a section of a run's ``config.toml`` holds. Local.
 
-    A ``CheckpointError`` says: there is no such section, or it has what this version
-    does not know: another one has written it.
+    CheckpointError: there is no such section, or another version has written it.
     """
     path, sections = directory.path / "config.toml", directory.read_config()
     values = sections.get(section)
@@ -86,27 +82,15 @@ def sparse_config(directory: RunDirectory) -> SparseConfig:
     return settings_of(directory, SPARSE, SparseConfig)
 
 
-def noted_threads(run: Path, command: str) -> int:
-    """Return the threads a command of a run was begun with, 0 if nobody knows."""
-    if not (run / "config.toml").is_file():
-        return 0
-    return int(RunDirectory(run).section("launch").get(f"{command}_threads", 0))
-
-
 # --- what fine-tuning can be for
 
 
 @dataclass(frozen=True)
 class Task:
-    """Names of what a task leaves.
+    """Names of what a task leaves."""
 
-    ``name`` is the section of ``config.toml``, the file of metrics, the mark in
-    ``complete``, and how the keys of the summary begin; ``model`` is the checkpoint,
-    and what is in it.
-    """
-
-    name: str
-    model: str
+    name: str  # of its section, metrics and mark; keys of the summary begin with it
+    model: str  # the checkpoint, and what is in it
 
     @property
     def words(self) -> str:
@@ -165,10 +149,7 @@ def trained_last(directory: RunDirectory) -> Task:
 
 
 def command_of(run: Path) -> str:
-    """Return what a run was doing last. Local.
-
-    A ``CheckpointError`` says: there is no run.
-    """
+    """Return what a run was doing last; CheckpointError: there is none. Local."""
     directory = RunDirectory.open(run)
     kind, task = kind_of(directory), begun_last(directory)
     if kind != PRETRAIN or task is None:
@@ -181,11 +162,10 @@ def command_of(run: Path) -> str:
 
 
 def chosen_task(run: Path, name: str | None) -> Task:
-    """Return the task whose model is to be used. Local.
+    """Return the task, one of ``TASKS`` or what was trained last, to be used. Local.
 
-    ``name`` is one of ``TASKS``; by default it is what was trained last. A
-    ``CheckpointError`` says that there is no run, or no such predictor in it; an
-    ``UnfinishedWarning``, that one was begun last of which nothing is saved yet.
+    CheckpointError: there is no run, or no such predictor in it. UnfinishedWarning: one
+    was begun last of which nothing is saved yet.
     """
     directory = RunDirectory.open(run)
     if name is None:
@@ -210,12 +190,10 @@ def load_model(directory: RunDirectory, task: Task) -> tuple[str, Stack]:
 
 
 def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
-    """Return the autoencoder that a run has trained, and what that is. Local.
+    """Return the autoencoder of a run: ``sparse``, ``pretrained`` or ``finetuned``.
 
-    That is ``sparse``, ``pretrained`` or ``finetuned``; a sparse autoencoder is a stack
-    of one layer. A ``CheckpointError`` says that the run is not finished, or that a
-    checkpoint is missing or damaged; an ``UnfinishedWarning``, that fine-tuning has
-    begun, but not come to its end.
+    Local. CheckpointError: the run is not finished, or a checkpoint missing or damaged.
+    UnfinishedWarning: fine-tuning has begun, but not come to its end.
     """
     kind = kind_of(directory)
     if kind == COMPARE:
@@ -225,7 +203,7 @@ def load_trained(directory: RunDirectory) -> tuple[str, DeepAutoencoder]:
         )
     if kind == SPARSE:
         return SPARSE, _load_sparse(directory)
-    tuned = is_finetuned(directory)
+    tuned = AUTOENCODE.is_trained(directory)
     if not (tuned and AUTOENCODE.config(directory).from_scratch):
         check_pretrained(directory)
     warn_if_unfinished(directory, AUTOENCODE)
@@ -249,15 +227,12 @@ def load_predictor(directory: RunDirectory, task: Task) -> Predictor:
 
 
 def load_stack(directory: RunDirectory, pretrained: bool = False) -> DeepAutoencoder:
-    """Return a run's model: fine-tuned if it was, else the unrolled layers. Local.
+    """Return a run's fine-tuned model; else, or ``pretrained``, the unrolled layers.
 
-    ``pretrained``: the unrolled layers even if the run was fine-tuned.
-
-    A ``CheckpointError`` says: a checkpoint is missing or damaged, or the run is not
-    finished.
+    Local. CheckpointError: a checkpoint is missing or damaged.
     """
     config, shapes = run_shapes(directory)
-    if not pretrained and is_finetuned(directory):
+    if not pretrained and AUTOENCODE.is_trained(directory):
         stack = DeepAutoencoder(shapes)
         _fill(stack.parameters, directory.checkpoint("finetuned"), "best")
         return stack
@@ -287,10 +262,7 @@ def _fill(parameters: Parameters, path: Path, group: str) -> None:
 
 
 def run_shapes(directory: RunDirectory) -> tuple[PretrainConfig, list[LayerShape]]:
-    """Return the configuration of pre-training and the shapes of the layers.
-
-    A ``CheckpointError`` says: the run's ``config.toml`` lacks what a run writes.
-    """
+    """Return the configuration of pre-training and the shapes of the layers."""
     config = settings_of(directory, PRETRAIN, PretrainConfig)
     return config, layer_shapes(config, _n_visible(directory))
 
@@ -308,15 +280,10 @@ def _n_visible(directory: RunDirectory) -> int:
 # --- how far training has come
 
 
-def is_finetuned(directory: RunDirectory) -> bool:
-    """Tell whether the run has a fine-tuned stack, perhaps an interrupted one."""
-    return AUTOENCODE.is_trained(directory)
-
-
 def check_pretrained(directory: RunDirectory, weights: bool = True) -> None:
     """Check that pre-training has come to its end, or begun if no weights are needed.
 
-    A ``CheckpointError`` says: it was interrupted, or a layer's checkpoint is missing.
+    CheckpointError: it was interrupted, or a layer's checkpoint is missing.
     """
     kind = kind_of(directory)
     if kind != PRETRAIN:

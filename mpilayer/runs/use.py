@@ -16,13 +16,7 @@ from mpilayer.errors import CheckpointError, ConfigError, unknown
 from mpilayer.models.stack import Predictor
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.rows import check_like, preparation_of
-from mpilayer.runs.tasks import (
-    AUTOENCODE,
-    chosen_task,
-    load_model,
-    load_predictor,
-    load_trained,
-)
+from mpilayer.runs.tasks import AUTOENCODE, chosen_task, load_model, load_trained
 from mpilayer.store import export as store
 
 _ONE_SPLIT = (".npy", ".csv")
@@ -56,16 +50,18 @@ def write_rows(
         the probability of each class, and its label the most probable one; or the
         number that a regressor predicts.
     out : Path
-        The file; its ending says the format. ``.h5`` and ``.hdf5`` hold a data set with
-        all splits, ``.npy`` and ``.csv`` the rows of one split; ``.csv`` has the labels
-        as its last column.
-    split : str, optional
-        The split for ``.npy`` and ``.csv``; not needed if the data have only one.
+        ``.h5`` and ``.hdf5`` hold all splits, ``.npy`` and ``.csv`` one, the ``split``
+        if there are several; ``.csv`` has the labels as its last column.
     task : str, optional
         Whose encoder, or who predicts, see ``TASKS``; by default what was trained last.
     """
     directory = RunDirectory.open(run)
-    ending = _check_output(out, data, replace)
+    ending = files.check_output(out, OUTPUT_ENDINGS, replace)
+    if out.exists() and data.exists() and out.samefile(data):
+        raise ConfigError(
+            f"-o must not name the data themselves; got {out} for both. Choose another "
+            "name."
+        )
     kind, model, make = _maker(directory, what, task)
     # Of what predicts; else labels are those of the data.
     classes = model.classes if what == "predictions" else None
@@ -97,36 +93,24 @@ def write_rows(
     return {name: len(content) for name, content in splits.items()}, kind
 
 
-def _check_output(out: Path, data: Path, replace: bool) -> str:
-    """Return the ending of what is to be written, which must not be the data."""
-    ending = files.check_output(out, OUTPUT_ENDINGS, replace)
-    if out.exists() and data.exists() and out.samefile(data):
-        raise ConfigError(
-            f"-o must not name the data themselves; got {out} for both. Choose another "
-            "name."
-        )
-    return ending
-
-
 def _maker(
     directory: RunDirectory, what: str, task: str | None
 ) -> tuple[str, Any, Callable[[Array32], Array32]]:
     """Return a model's name, the model, and what of it is applied to rows."""
-    if what == "codes":
-        kind, stack = load_model(directory, chosen_task(directory.path, task))
-        return kind, stack, stack.encode
     if what == "reconstructions":
         kind, autoencoder = load_trained(directory)
         return kind, autoencoder, autoencoder.reconstruct
     chosen = chosen_task(directory.path, task)
-    if chosen == AUTOENCODE:
+    if what == "predictions" and chosen == AUTOENCODE:
         raise CheckpointError(
             f"{directory.path} must have a classifier or regressor that was trained "
             "last, or is chosen by --task; it has none. Train one with 'mpilayer "
             f"finetune {directory.path} --task classify'."
         )
-    model = load_predictor(directory, chosen)
-    return chosen.model, model, model.predict
+    kind, model = load_model(directory, chosen)
+    if what == "predictions" and isinstance(model, Predictor):
+        return kind, model, model.predict
+    return kind, model, model.encode
 
 
 def _made(
@@ -190,10 +174,9 @@ def export(
 ) -> store.Model:
     """Write a trained model of a run, and return what was written. One process.
 
-    The ending of ``out``, one of ``store.ENDINGS``, says the format. The ``part`` is
-    ``whole``, or ``encoder`` for the steps to the code alone. With ``replace`` an older
-    file gives way, of ``.h5`` files only an exported model. The ``task``, one of
-    ``TASKS``, is by default what was trained last.
+    The ending of ``out``, one of ``store.ENDINGS``, says the format; ``part`` is one of
+    ``PARTS``. Of ``.h5`` files ``replace`` means only an exported model. The ``task``,
+    one of ``TASKS``, is by default what was trained last.
     """
     if part not in PARTS:
         raise ConfigError(unknown("part", part, PARTS))

@@ -39,14 +39,11 @@ def save(
     attributes: Mapping[str, Any],
     keep: bool = False,
 ) -> None:
-    """Write a checkpoint: temporary file, fsync, verify, rename. Local.
+    """Write a checkpoint as ``files.replacing`` does, and verify it. Local.
 
     Names of arrays may contain ``/`` for groups, e.g. ``parameters/weights``;
-    attributes are numbers and texts. The file that was there before is replaced in one
-    step, or if ``keep`` it stays, see ``load_newest``.
-
-    FileError: the folder cannot be written, or the disk is full; the old file is
-    untouched.
+    attributes are numbers and texts. If ``keep``, the file that was there before stays,
+    see ``load_newest``.
     """
     content = _image(arrays, attributes)
 
@@ -57,7 +54,8 @@ def save(
 
     with files.replacing(path, settle) as temporary:
         path.parent.mkdir(exist_ok=True)  # somebody may have removed it
-        temporary.write_bytes(content + seal(content))
+        digest = hashlib.sha256(content).hexdigest().encode()
+        temporary.write_bytes(content + _MARK + digest + b"\n")
 
 
 def load(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]]:
@@ -75,7 +73,7 @@ def load(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]]:
 def load_newest(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any], str]:
     """Return the newest whole checkpoint of a path, and a remark if it is not the last.
 
-    CheckpointError: the file and the one before it are missing or damaged.
+    CheckpointError: neither the file nor the one before it is whole.
     """
     try:
         return *load(path), ""
@@ -127,8 +125,7 @@ def fill(
 ) -> None:
     """Copy a checkpoint's array into ``target``.
 
-    CheckpointError, which names it: there is no such array, it has another shape, or
-    numbers in it are not finite.
+    CheckpointError: there is none, of another shape, or with numbers not finite.
     """
     found = arrays.get(name)
     if found is None or found.shape != target.shape:
@@ -143,11 +140,6 @@ def fill(
             "diverged. Train again, with a smaller learning rate or scaled data."
         )
     target[...] = found
-
-
-def seal(content: bytes) -> bytes:
-    """Return what is appended to the content of a file."""
-    return _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
 def check_seal(path: Path) -> bool:

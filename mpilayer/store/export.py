@@ -45,14 +45,10 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Steps, and what is known about them.
-
-    ``outputs`` are the numbers of steps that make each; the last is that of all steps.
-    An autoencoder has ``code`` and ``reconstruction``.
-    """
+    """Steps, and what is known about them."""
 
     steps: tuple[Step, ...]  # at least one; each takes what the one before gives
-    outputs: Mapping[str, int]
+    outputs: Mapping[str, int]  # after how many steps: of ``code``, and others
     about: Mapping[str, str]  # what was trained on what; goes into the file
 
     @property
@@ -73,9 +69,7 @@ class Model:
 def write(path: Path, ending: str, model: Model) -> None:
     """Write a model in the format of an ending, one of ``ENDINGS``. Local.
 
-    ConfigError: a library is not installed, or the format does not hold so many
-    weights. DataError: the folder cannot be written, or the disk is full; an old file
-    is untouched.
+    ConfigError: a library is not installed, or the format does not hold so much.
     """
     if ending == _HDF5:
         _write_hdf5(path, model)

@@ -38,8 +38,8 @@ _MOST_COUNT, _MOST = 10**9, 1e200
 class MetricsWriter:
     """Appends lines to a file, each visible to readers at once. Local.
 
-    What the file holds is kept, and a link is not followed. Lines that cannot be
-    written now, of which a FileWarning tells, are written with the next one.
+    A link is not followed. Lines that cannot be written now, of which a FileWarning
+    tells, are written with the next one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,7 +89,7 @@ def keep_until(path: Path, key: str, most: int) -> list[dict[str, Any]]:
     """Drop the lines in which ``key``, such as ``epoch``, is more than ``most``. Local.
 
     Returns those that stay. The file may be missing; damaged lines are dropped. Of
-    either a DamageWarning tells. FileError: the file cannot be written.
+    either a DamageWarning tells.
     """
     lines = [line for line in MetricsReader(path).new_lines() if line[key] <= most]
     if len(lines) != most:
@@ -136,17 +136,12 @@ class MetricsReader:
 
     def _is_whole(self, line: Mapping[str, Any]) -> bool:
         counts, seconds, measures = self._kind
+        found = (line.get(key, "") for key in measures)
         return (
             all(_is_number(line.get(key), 0, _MOST_COUNT, int) for key in counts)
             and all(_is_number(line.get(key), 0, _MOST) for key in seconds)
-            and all(
-                line.get(key, "") is None or _is_number(line.get(key), -_MOST, _MOST)
-                for key in measures
-            )
-            and all(
-                _is_list(line.get(key, []), kind, n_seconds)
-                for key, kind, n_seconds in _RANKS
-            )
+            and all(v is None or _is_number(v, -_MOST, _MOST) for v in found)
+            and all(_is_list(line.get(key, []), kind, n) for key, kind, n in _RANKS)
         )
 
 

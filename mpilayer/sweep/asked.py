@@ -18,7 +18,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mpilayer.config import SWEEP, option_at, read_change, read_experiment
+from mpilayer.config import SWEEP, option_at, read_experiment
 from mpilayer.errors import ConfigError, unknown
 from mpilayer.runs.experiment import FOLDERS
 
@@ -87,13 +87,8 @@ class Asked:
         if self.spans is not None:
             ends = ((str(span[0]), str(span[-1])) for span in self.spans)
             own["seeds"] = ",".join(a if a == b else f"{a}-{b}" for a, b in ends)
-        own |= {
-            ".".join(place): _plain(values) for place, values in self.varied.items()
-        }
-        cases = {
-            name: {".".join(place): _plain(value) for place, value in case.items()}
-            for name, case in self.cases.items()
-        }
+        own |= _by_key(self.varied)
+        cases = {name: _by_key(case) for name, case in self.cases.items()}
         return own | ({"cases": cases} if cases else {})
 
 
@@ -106,8 +101,8 @@ def read_asked(
     says of the same. A ``ConfigError`` says what is wrong.
     """
     given = _given(texts)
-    single = [(*place, values[0]) for place, values in given.items() if not values[1:]]
-    sections = read_experiment(file, single)
+    single = {place: values[0] for place, values in given.items() if not values[1:]}
+    sections = changed(read_experiment(file), single)
     where = f"{file}, [{SWEEP}]"
     table = sections.pop(SWEEP, {})
     cases = {
@@ -133,20 +128,38 @@ def _given(texts: Iterable[str]) -> dict[tuple[str, str], list[Any]]:
     """
     given: dict[tuple[str, str], list[Any]] = {}
     for text in texts:
-        place, _, value = text.partition("=")
-        each = [text]
-        if "," in value:
-            section, _, item = option_at(place.strip(), f"--set {text}")
-            if section in FOLDERS and not item.is_list:
-                each = [f"{place}={part}" for part in value.split(",")]
-        if len(each) > 1 and any(one.strip().endswith("=") for one in each):
+        place, equals, value = text.partition("=")
+        if not (equals and "." in place):
+            raise ConfigError(
+                f"--set needs SECTION.KEY=VALUE; got {text!r}. Give for example "
+                "--set finetune.epochs=3."
+            )
+        section, key, item = option_at(place.strip(), f"--set {text}")
+        parted = section in FOLDERS and not item.is_list
+        each = [part.strip() for part in (value.split(",") if parted else [value])]
+        if len(each) > 1 and not all(each):
             raise ConfigError(
                 f"--set {text}: there must be a value beside each comma. Leave the "
                 "comma out."
             )
-        for section, key, found in map(read_change, each):
-            given.setdefault((section, key), []).append(found)
+        for part in each:
+            try:
+                given.setdefault((section, key), []).append(item.from_text(part))
+            except ValueError:
+                kind = "sparse" if section == "compare" else "experiment"
+                raise ConfigError(
+                    f"--set {place}={part}: {key} must be {item.noun}; got {part!r}. "
+                    f"See 'mpilayer config {kind}'."
+                ) from None
     return given
+
+
+def changed(sections: Sections, case: Case) -> dict[str, dict[str, Any]]:
+    """Return sections with the values of a case."""
+    new = {name: dict(values) for name, values in sections.items()}
+    for (section, key), value in case.items():
+        new.setdefault(section, {})[key] = value
+    return new
 
 
 def _values(table: Mapping[str, Any], where: str) -> dict[tuple[str, str], list[Any]]:
@@ -233,6 +246,5 @@ def _short(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "-", text)[-_LONGEST:].strip(".-") or "none"
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as TOML has it."""
-    return list(map(_plain, value)) if isinstance(value, list | tuple) else value
+def _by_key(values: Case) -> dict[str, Any]:
+    return {".".join(place): value for place, value in values.items()}

@@ -10,13 +10,12 @@
     complete                 "sweep", or the parts of a job array, at their end
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,13 @@ from mpilayer.parallel.comm import wait_until
 from mpilayer.parallel.notice import Notice
 from mpilayer.parallel.start import place
 from mpilayer.runs.directory import EXPERIMENT, RunDirectory, check_links, remove
-from mpilayer.runs.experiment import CONTENT, Experiment, Plan, check_source
+from mpilayer.runs.experiment import (
+    CONTENT,
+    Experiment,
+    Plan,
+    check_source,
+    write_first,
+)
 from mpilayer.runs.session import RunLock, Say, Session, at_work
 from mpilayer.sweep.plan import Member, SweepPlan, check_goes_on, read_sweep
 from mpilayer.sweep.table import DIVERGED, errors_of, in_words, is_over
@@ -77,7 +82,12 @@ class Sweep:
         A run that diverges says so in its folder, and the others go on. An error, or
         ``Interrupted`` after saving, is raised on every rank.
         """
-        self._check_groups()
+        size = self.session.comm.size
+        if not 0 < self.at_once <= size or size % self.at_once:
+            raise ConfigError(
+                f"--at-once must be a part of the ranks, {size}, so that each run has "
+                f"as many; got {self.at_once}. Give a divisor, or start other ranks."
+            ).of_all_ranks()
         launch = RunLock(self._turns_taken)
         try:
             self._carry_out(launch, replace_run)
@@ -120,18 +130,10 @@ class Sweep:
         return _Turn(**{**vars(session), **changed})
 
     @property
-    def members(self) -> list[Member]:
+    def members(self) -> Sequence[Member]:
         """The runs of this part."""
         (number, parts), n = self.part, len(self.plan.members)
-        return list(self.plan.members[number * n // parts : (number + 1) * n // parts])
-
-    def _check_groups(self) -> None:
-        size = self.session.comm.size
-        if not 0 < self.at_once <= size or size % self.at_once:
-            raise ConfigError(
-                f"--at-once must be a part of the ranks, {size}, so that each run has "
-                f"as many; got {self.at_once}. Give a divisor, or start other ranks."
-            ).of_all_ranks()
+        return self.plan.members[number * n // parts : (number + 1) * n // parts]
 
     # --- on rank 0, at first and at last
 
@@ -153,7 +155,7 @@ class Sweep:
             if before is not None and replace_run:
                 self._check_idle()
                 _remove(before)
-            self._write()
+            write_first(path, self.plan.write)
             self._begin(session)
 
     def _look(self, replace_run: bool) -> SweepPlan | None:
@@ -199,18 +201,6 @@ class Sweep:
             yield
         finally:
             lock.release(True)
-
-    def _write(self) -> None:
-        """Write the settings."""
-        path = self.plan.path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self.plan.write()
-        except OSError as error:
-            raise ConfigError(
-                f"{path} must be a folder that can be written; {error.strerror}. "
-                "Choose another --run."
-            ) from error
 
     def _begin(self, session: Session) -> None:
         """Make the data, and check all settings against them."""
@@ -280,7 +270,8 @@ class Sweep:
                 say(told)
 
     def _experiment(self, member: Member, session: Session) -> Experiment:
-        return Experiment(member.plan, session, _show_nothing, self.report)
+        # It shows no tables: the sweep has one of its own.
+        return Experiment(member.plan, session, lambda *_: None, self.report)
 
     def _await_others(self, session: _Turn, stop: bool) -> None:
         """Wait until all groups are through, and pass on requests to end."""
@@ -298,17 +289,12 @@ class Sweep:
         session.notice.close()
 
 
-def is_sweep(path: Path) -> bool:
-    """Tell whether a directory is that of a sweep. Local."""
-    file = path / EXPERIMENT
-    return file.is_file() and SWEEP in read_experiment(file)
-
-
 def read_before(path: Path) -> SweepPlan | None:
     """Return the sweep whose directory it is, None if it is none's. Local."""
-    if not is_sweep(path):
+    file = path / EXPERIMENT
+    if not (file.is_file() and SWEEP in read_experiment(file)):
         return None
-    found = read_sweep(path / EXPERIMENT, run=path, many=True)
+    found = read_sweep(file, run=path, many=True)
     return found if isinstance(found, SweepPlan) else None
 
 
@@ -343,10 +329,6 @@ def _remove(before: SweepPlan) -> None:
 def _write_line(file: Path, text: str) -> None:
     with files.optional(file, "its lines are lost"), file.open("a", -1, "utf-8") as log:
         log.write(f"{text}\n")
-
-
-def _show_nothing(*_: Any) -> None:
-    """Show no tables: the sweep has one of its own."""
 
 
 def _raise(error: MpilayerError | None) -> None:

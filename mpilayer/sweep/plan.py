@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from mpilayer import files
-from mpilayer.config import SECTIONS, SWEEP, as_values, options_of, to_toml
+from mpilayer.config import SWEEP, as_values, options_of, to_toml
 from mpilayer.errors import ConfigError
 from mpilayer.runs.directory import EXPERIMENT
 from mpilayer.runs.experiment import FOLDERS, Plan, plan_of
-from mpilayer.sweep.asked import Asked, Case, Sections, read_asked
+from mpilayer.sweep.asked import Asked, Sections, changed, read_asked
 from mpilayer.words import few
 
 _LONGEST = 200
@@ -22,14 +22,10 @@ MOST = 1000
 class Member:
     """An experiment of a sweep."""
 
+    name: str  # its folder within the sweep
     setting: str  # the name of its settings, empty if all have the same
     seed: int | None
     plan: Plan
-
-    @property
-    def name(self) -> str:
-        """Its folder within the sweep."""
-        return member_name(self.setting, self.seed)
 
 
 @dataclass(frozen=True)
@@ -46,11 +42,6 @@ class SweepPlan:
     def write(self) -> None:
         """Write the file from which the sweep goes on."""
         files.write(self.path / EXPERIMENT, to_toml(self.sections))
-
-
-def member_name(setting: str, seed: int | None) -> str:
-    """Return the folder of an experiment within its sweep."""
-    return "/".join(filter(None, (setting, "" if seed is None else f"seed-{seed}")))
 
 
 def read_sweep(
@@ -74,7 +65,7 @@ def read_sweep(
             "Give --yes, or fewer values."
         )
     _, first = next(asked.combinations())
-    own = plan_of(file, _changed(shared, first), run).experiment
+    own = plan_of(file, changed(shared, first), run).experiment
     experiment = {**shared.get("experiment", {}), "name": own.name, "run": own.run}
     sections = {**shared, "experiment": experiment, SWEEP: asked.as_section()}
     members = tuple(_members(file, shared, Path(own.run), asked))
@@ -89,35 +80,24 @@ def _members(
     made: dict[str, Path] = {}
     for seed in asked.seeds:
         steps = [] if seed is None else [step for step in FOLDERS if step in shared]
-        for name, case in asked.combinations():
-            sections = _changed(shared, {**case, **{(s, "seed"): seed for s in steps}})
-            where = member_name(name, seed)
+        folder = "" if seed is None else f"seed-{seed}"
+        for setting, case in asked.combinations():
+            sections = changed(shared, {**case, **{(s, "seed"): seed for s in steps}})
+            name = "/".join(filter(None, (setting, folder)))
             try:
-                plan = plan_of(file, sections, path / where)
+                plan = plan_of(file, sections, path / name)
             except ConfigError as error:
-                raise ConfigError(f"{where}: {error}") from error
-            yield Member(name, seed, _sharing(plan, path, made))
-
-
-def _changed(sections: Sections, case: Case) -> dict[str, dict[str, Any]]:
-    """Return sections with the values of a case."""
-    new = {name: dict(values) for name, values in sections.items()}
-    for (section, key), value in case.items():
-        new.setdefault(section, {})[key] = value
-    return new
+                raise ConfigError(f"{name}: {error}") from error
+            yield Member(name, setting, seed, _sharing(plan, path, made))
 
 
 def _sharing(plan: Plan, path: Path, made: dict[str, Path]) -> Plan:
-    """Return the plan with the data set that all of the same [data] have.
-
-    Its steps are those that train, if the file does not say others: the sweep has a
-    table of all runs together.
-    """
+    """Return the plan with the data set that all of the same [data] have."""
     if not plan.data.path:
         place = path / f"data{f'-{len(made) + 1}' if made else ''}.h5"
         shared = made.setdefault(repr(plan.data), place)
         plan = replace(plan, data=replace(plan.data, path=str(shared)))
-    if plan.experiment.steps == ("auto",):
+    if plan.experiment.steps == ("auto",):  # the sweep has a table of all runs
         steps = tuple(s for s in plan.steps if s not in ("evaluate", "report"))
         plan = replace(plan, steps=steps)
     return plan
@@ -155,8 +135,14 @@ def check_goes_on(before: SweepPlan, now: SweepPlan) -> None:
     asked = {member.name: member.plan for member in now.members}
     lost = [member.name for member in before.members if member.name not in asked]
     different = f"there were runs not asked for now: {few(lost, 3)}" if lost else ""
-    for member in before.members:
-        if not different and (found := _differing(member.plan, asked[member.name])):
+    for member in before.members if not lost else ():
+        was, now_ = _decisive(member.plan), _decisive(asked[member.name])
+        found = [
+            f"{key} was {was.get(key)}, is {now_.get(key)}"
+            for key in {**was, **now_}
+            if was.get(key) != now_.get(key)
+        ]
+        if found and not different:
             different = f"{member.name}: {'; '.join(found)}"
     if different:
         raise ConfigError(
@@ -166,18 +152,11 @@ def check_goes_on(before: SweepPlan, now: SweepPlan) -> None:
         )
 
 
-def _differing(before: Plan, now: Plan) -> list[str]:
-    """Return what differs between two plans, but for what changes no result."""
-    found = []
-    for section in ("data", *FOLDERS):
-        was, is_ = (
-            plan.data if section == "data" else plan.training.get(section)
-            for plan in (before, now)
-        )
-        old, new = (as_values(config) if config else {} for config in (was, is_))
-        found += [
-            f"{section}.{key} was {old.get(key)}, is {new.get(key)}"
-            for key, item in options_of(SECTIONS[section]).items()
-            if not item.harmless and old.get(key) != new.get(key)
-        ]
-    return found
+def _decisive(plan: Plan) -> dict[str, Any]:
+    """Return all settings that may change a result, by section and key."""
+    return {
+        f"{section}.{key}": value
+        for section, config in {"data": plan.data, **plan.training}.items()
+        for key, value in as_values(config).items()
+        if not options_of(type(config))[key].harmless
+    }

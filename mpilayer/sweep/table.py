@@ -93,13 +93,8 @@ class Table:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         own = {"measure": self.measure, "sorted_by": self.by, "confidence": CONFIDENCE}
-        runs = [vars(row) for row in self.rows]
-        return {
-            **own,
-            "settings": self.settings,
-            "differences": self.pairs,
-            "runs": runs,
-        }
+        tables = {"settings": self.settings, "differences": self.pairs}
+        return {**own, **tables, "runs": [vars(row) for row in self.rows]}
 
     def to_csv(self) -> str:
         """Return the runs as a table of all digits."""

@@ -34,29 +34,13 @@ Masks = Callable[[int], Array32 | None]
 
 @dataclass(frozen=True)
 class Minibatch:
-    """Rows, as one rank meets them.
+    """Rows, as one rank meets them."""
 
-    Attributes
-    ----------
-    n : int
-        Of the team.
-    rows : slice
-        This rank's among them.
-    entering : ndarray (n, n_visible)
-        What enters the first step.
-    visible, target : ndarray
-        This rank's rows, and what should come out; of the whole team if the last step
-        stands alone.
-    masks : callable
-        For the rows of the team.
-    """
-
-    n: int
-    rows: slice
-    entering: Array32
-    visible: Array32
-    target: Array32
-    masks: Masks
+    n: int  # of the team
+    rows: slice  # this rank's among them
+    entering: Array32  # (n, n_visible), the first step
+    target: Array32  # of this rank's rows; of the team's if the last step is alone
+    masks: Masks  # for the rows of the team
 
 
 class _Slice:
@@ -111,14 +95,8 @@ def shared_bytes(stack: Stack, config: FinetuneConfig, groups: RowGroups) -> int
 class Backpropagation:
     """Trains a stack, minibatch by minibatch. Collective on all ranks to make.
 
-    Parameters
-    ----------
-    stack, own, groups : Stack, OwnSlices, RowGroups
-        What is trained, what this rank has of it, and all ranks.
-    loss : str
-        ``squared``, ``cross-entropy`` or ``softmax``.
-    minibatch : int
-        Rows of all ranks.
+    The ``loss`` is ``squared``, ``cross-entropy`` or ``softmax``; the ``minibatch`` has
+    so many rows of all ranks.
     """
 
     def __init__(
@@ -157,10 +135,9 @@ class Backpropagation:
 
         Parameters
         ----------
-        number : int
-            Of the minibatch.
-        n, first : int
-            Its rows, of all ranks; the place of this rank's first one among these.
+        number, n, first : int
+            Of the minibatch; its rows, of all ranks; the place of this rank's first one
+            among these.
         rows : pair of ndarray (n_samples, n_visible), (n_samples, n_out)
             This rank's, and what should come out.
         masks : callable
@@ -181,7 +158,7 @@ class Backpropagation:
             whole = self._shared["target"][number % 2][: stop - batch.start]
             whole[mine] = target
             target = whole
-        return Minibatch(len(entering), mine, entering, visible, target, of_team)
+        return Minibatch(len(entering), mine, entering, target, of_team)
 
     def begin(self) -> None:
         """Let an epoch begin. Local, after all ranks of the team have had its loss."""

@@ -69,6 +69,8 @@ def reconstruction_error(
 class PCA:
     """Principal components of all rows of all ranks; what a linear code would reach.
 
+    Collective to make.
+
     Parameters
     ----------
     blocks : iterable of ndarray (n_samples, n_visible)
@@ -76,17 +78,11 @@ class PCA:
         the same to the bit for any number of ranks that have the same blocks. *Local.*
     shape : tuple of int
         Rows of all ranks, and columns. *Global.*
-    n_components : int
-        As many as are wanted.
-    comm : Communicator
-        All ranks that hold rows. Collective.
 
     Attributes
     ----------
-    mean : ndarray (n_visible,)
-        Of all rows.
-    basis : ndarray (n_visible, n_components)
-        Orthonormal columns; fewer where there are fewer rows than that.
+    mean, basis : ndarray (n_visible,), (n_visible, n_components)
+        Of all rows; orthonormal columns, fewer where there are fewer rows than that.
 
     Notes
     -----

@@ -39,40 +39,27 @@ _BLOCK = 500
 
 @dataclass(frozen=True)
 class FinetuneRecord:
-    """One epoch of fine-tuning.
+    """One epoch of fine-tuning; seconds are those of this rank.
 
-    Attributes
-    ----------
-    epoch : int
-        From 1.
-    train_loss, validation_error : float
-        The loss minimized, summed over columns, mean over rows, as met on the way; then
-        reconstruction error, percentage of wrong classes, or mean squared error, NaN
-        without validation rows.
-    training, allreduce, evaluating : float
-        Seconds of this rank: computing, waiting for sums, measuring the error.
+    The loss is what is minimized, summed over columns, mean over rows, as met on the
+    way; the error the reconstruction error, percentage of wrong classes, or mean
+    squared error, NaN without validation rows.
     """
 
-    epoch: int
+    epoch: int  # from 1
     train_loss: float
     validation_error: float
-    training: float
-    allreduce: float
-    evaluating: float
+    training: float  # seconds computing
+    allreduce: float  # waiting for sums
+    evaluating: float  # measuring the error
 
 
 class FinetuneState:
     """The stack in fine-tuning, with all that decides its further training.
 
-    Parameters
-    ----------
-    stack : Stack
-        Equal on all ranks; it is trained in place. A ``Predictor`` for the tasks
-        ``classify`` and ``regress``.
-    config : FinetuneConfig
-        How.
-    team : Team
-        Its ranks see the same parameters, until ``leave``.
+    The ``stack``, equal on all ranks, is trained in place: a ``Predictor`` for the
+    tasks ``classify`` and ``regress``. The ranks of ``team`` see the same parameters,
+    until ``leave``.
 
     Attributes
     ----------
@@ -135,7 +122,7 @@ class FinetuneState:
 
     @property
     def learning_rate(self) -> float:
-        """That of the settings, which the course of the rate is a part of."""
+        """That before its course."""
         return self.config.learning_rate or DEFAULT_RATES[self.config.optimizer]
 
     def rate_after(self, epochs: float) -> float:
@@ -169,15 +156,6 @@ class FinetuneState:
         """The validation error has not improved for ``patience`` epochs."""
         patience = self.config.patience
         return bool(patience) and self.epoch - self.best_epoch >= patience
-
-    def step(
-        self,
-        training: Backpropagation,
-        now: Minibatch,
-        meanwhile: Callable[[], object],
-    ) -> None:
-        """Descend on a minibatch, see ``Backpropagation.step``. Collective."""
-        training.step(now, meanwhile)
 
     def new_optimizer(self, size: int) -> Optimizer:
         """Return the configured optimizer for so many parameters."""
@@ -263,8 +241,6 @@ def finetune(
         pieces of the strata. *Local.*
     validation : ndarray (n_samples, n_visible)
         This rank's, those of ``validation_rows``. *Local.*
-    groups : RowGroups
-        All ranks.
     targets : pair of ndarray (n_samples, n_out), optional
         What should come out of both; the rows themselves by default. *Local.*
 
@@ -332,7 +308,7 @@ def _epoch(
         rate = state.rate_after(epoch + (step + 0.5) / n_steps)
         own.optimizer.set_rate(rate)
         own.decay = rate * config.weight_decay
-        state.step(training, met.popleft(), meet)
+        training.step(met.popleft(), meet)
     own.give()
     training.barrier()
     state.epoch += 1

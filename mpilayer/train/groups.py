@@ -203,21 +203,17 @@ class RowGroups:
 
     Parameters
     ----------
-    comm : Communicator
-        All ranks.
+    comm, eager
+        As ``Team`` takes them: all ranks.
     teams : sequence
         Of each rank, what all ranks of its team share: by default each is one.
-    eager : float
-        Seconds that a rank waits for others before it sleeps.
 
     Attributes
     ----------
-    comm, team, peers : Communicator, Team, Communicator
-        All ranks; those that share this rank's rows; those that share its slices.
+    team, peers : Team, Communicator
+        Those that share this rank's rows; those that share its slices.
     numbers : list of int
         Of each rank, if all are counted team by team.
-    eager : float
-        As given.
 
     Raises
     ------

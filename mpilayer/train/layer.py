@@ -87,25 +87,14 @@ class _SliceState:
         velocity = self.optimizer.state["velocity"]
         self._velocity = Parameters(part.parameters.shapes, vector=velocity)
 
-    def take(self, parameters: Parameters, velocity: Parameters) -> None:
-        """Copy what belongs to the slice from the whole layer."""
-        for whole, own in self._pairs(parameters, velocity):
-            own[:] = whole
-
-    def give(self, parameters: Parameters, velocity: Parameters) -> None:
-        """Copy what belongs to the slice into the whole layer."""
-        for whole, own in self._pairs(parameters, velocity):
-            whole[:] = own
-
-    def _pairs(
+    def pairs(
         self, parameters: Parameters, velocity: Parameters
     ) -> Iterator[tuple[AnyArray, AnyArray]]:
-        for whole, own in (
-            (parameters, self.slice.parameters),
-            (velocity, self._velocity),
-        ):
+        """Yield views of the same numbers in the whole layer and here."""
+        own = ((parameters, self.slice.parameters), (velocity, self._velocity))
+        for whole, mine in own:
             for name, view in self.slice.of(whole).items():
-                yield view, own[name]
+                yield view, mine[name]
 
 
 class _Room:
@@ -126,15 +115,8 @@ class LayerState:
     Its first weights are N(0, ``initial_deviation``²), its biases 0. ``index``, from 0,
     is a part of the addresses of its random streams. Making it is collective on
     ``team``, whose ranks have slices of the layer in turn; by itself it is a rank's.
-
-    Attributes
-    ----------
-    epoch : int
-        Epochs done.
-    optimizer : Momentum
-        Holds the velocity.
-    learning_rate : float
-        On the mean over a minibatch.
+    The ``optimizer`` holds the velocity, after ``epoch`` epochs; the ``learning_rate``
+    is that on the mean over a minibatch.
     """
 
     def __init__(
@@ -276,13 +258,15 @@ class LayerState:
         momentum = self.config.momentum[1 if later else 0]
         self.optimizer.momentum = momentum
         for own in self._own.values():
-            own.take(self.layer.parameters, self._velocity)
+            for whole, mine in own.pairs(self.layer.parameters, self._velocity):
+                mine[:] = whole
             own.optimizer.momentum = momentum
         return room, self._own
 
     def _end_epoch(self) -> None:
         for own in self._own.values():
-            own.give(self.layer.parameters, self._velocity)
+            for whole, mine in own.pairs(self.layer.parameters, self._velocity):
+                whole[:] = mine
         self.epoch += 1
         self.team.barrier()
         if not self.layer.parameters.is_finite():

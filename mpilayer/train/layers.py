@@ -40,7 +40,7 @@ def _together(
                 _Number(self.buffers.index(word)) if isinstance(word, Rows) else word
                 for word in args
             )
-            self.team.tell((method.__name__, *words))
+            self.team.broadcast((method.__name__, *words))
         return method(self, *args, **kwargs)
 
     return call
@@ -100,16 +100,15 @@ def held_of_rows(config: PretrainConfig, n_rows: int, row_bytes: int) -> int:
 class Layers:
     """The contiguous layers of a team. Collective on it to make; its head calls.
 
-    The other ranks ``follow``, and so take part in what the head calls.
+    The other ranks ``follow``, and so take part in what the head calls. After every
+    minibatch it calls ``between``.
 
     Parameters
     ----------
     states : sequence of LayerState
         Of the team, lowest first.
-    data : Rows or None
-        On the head of the team that has layer 0.
-    n_rows : tuple of int
-        Rows of each part of ``Rows``.
+    data, n_rows : Rows or None, tuple of int
+        The data, on the head of the team that has layer 0; the rows of each part.
     replace : bool
         Newer outputs replace older ones.
     scratch : Scratch, optional
@@ -117,11 +116,9 @@ class Layers:
 
     Attributes
     ----------
-    inputs, outputs : dict of int to list of Rows
+    inputs, outputs : list of Rows, dict of int to list of Rows
         Buffers for what the lowest layer takes from another team, or the data; for
         what each layer passes on.
-    between : callable
-        Called on the head after every minibatch.
     """
 
     def __init__(
@@ -162,8 +159,9 @@ class Layers:
         self._seconds = self.team.array((self.team.size, 2), np.float64)
 
     def follow(self, meanwhile: Callable[[], object]) -> None:
-        """Take part in what the head calls, until the end; ``meanwhile`` as of hear."""
-        while (order := self.team.hear(meanwhile)) != ("end",):
+        """Take part in what the head calls, until the end; meanwhile as ``Team``."""
+        nothing: tuple[Any, ...] = ()
+        while (order := self.team.broadcast(nothing, meanwhile)) != ("end",):
             name, *words = order
             args: list[Any] = [
                 self.buffers[word.number] if isinstance(word, _Number) else word
@@ -175,7 +173,7 @@ class Layers:
 
     def end(self) -> None:
         """Let the others end; on the head."""
-        self.team.tell(("end",))
+        self.team.broadcast(("end",))
 
     @_together
     def train(self, index: int, rows: Rows, target: Rows | None) -> None:

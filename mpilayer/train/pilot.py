@@ -14,21 +14,11 @@ from mpilayer.train.plans import Candidate, Plan, Track, View
 
 
 class Move(NamedTuple):
-    """What a rank does next.
+    """What a rank does next: with which layer, and which output of the layer below.
 
-    Attributes
-    ----------
-    kind : str
-        ``train`` an epoch; let the last output before a restart go up ``again``;
-        ``save``; save and ``pause``; save and ``end``.
-    layer : int
-        Which one.
-    output : int
-        Of the layer below, which it needs for that.
-    leaves, streams : bool
-        The output of the epoch goes to the layer above; it is computed on the way.
-    stop : bool
-        With this end everything ends.
+    ``train`` an epoch; let the last output before a restart go up ``again``; ``save``;
+    save and ``pause``; save and ``end``, with which everything may ``stop``. The output
+    of the epoch ``leaves`` for the layer above, computed on the way if it ``streams``.
     """
 
     kind: Literal["train", "again", "save", "pause", "end"]
@@ -42,21 +32,9 @@ class Move(NamedTuple):
 class Pilot:
     """Where the layers of a rank are, and what follows.
 
-    Parameters
-    ----------
-    plan : Plan
-        What the schedule says.
-    tracks : mapping of int to Track
-        How far each of the layers has come, all that saved.
-    again : collection of int
-        Layers whose last output before a restart must go up once more.
-
-    Attributes
-    ----------
-    busy : set of int
-        Layers that have neither ended nor paused.
-    interrupted : bool
-        A layer has paused although it had epochs left.
+    ``tracks`` say how far each of the layers has come, all that saved; the last output
+    before a restart must go up once more from those ``again``. Layers that have neither
+    ended nor paused are ``busy``; ``interrupted``: one has paused with epochs left.
     """
 
     def __init__(
@@ -91,14 +69,8 @@ class Pilot:
     ) -> Move | None:
         """Return what can be done now, None to wait. Asking changes nothing.
 
-        Parameters
-        ----------
-        views : mapping of int to View
-            What the layers see.
-        stopping : bool
-            All layers of all ranks shall save and pause.
-        enough : bool
-            All layers of all ranks have done their stipulated epochs.
+        With ``stopping`` all layers of all ranks shall save and pause; with ``enough``
+        all have done their stipulated epochs.
         """
         busy = sorted(self.busy)
         for layer in busy:

@@ -95,19 +95,22 @@ class Plan(ABC):
         self.streamed = streamed
 
     @abstractmethod
-    def track(self, layer: int, used: Sequence[int] = (), extra_left: int = 0) -> Track:
-        """Return a layer's track, perhaps as an interrupted run has left it."""
+    def track(self, layer: int, used: Sequence[int] = (), left: int = 0, /) -> Track:
+        """Return a layer's track, perhaps as an interrupted run has left it.
+
+        ``left`` are extra epochs, see ``AsyncLayer``.
+        """
 
     @abstractmethod
     def leaves(self, layer: int, epoch: int) -> bool:
         """Tell whether the output after an epoch goes to the layer above."""
 
     @abstractmethod
-    def finished(self, layer: int, track: Track, view: View) -> bool:
+    def finished(self, layer: int, track: Track, view: View, /) -> bool:
         """Tell whether the layer has no epoch left to do."""
 
     @abstractmethod
-    def following(self, layer: int, mine: Candidate, below: Candidate) -> int | None:
+    def following(self, layer: int, mine: Candidate, below: Candidate, /) -> int | None:
         """Return which output a layer needs next after an interruption, None for none.
 
         Output ``below.epoch`` would have to come once more.
@@ -178,12 +181,7 @@ class TablePlan(Plan):
         ends = [Candidate(len(row), row[-1] if row else 0) for row in schedule.used]
         self.repeats = self.repeatable(ends)
 
-    def track(
-        self,
-        layer: int,
-        used: Sequence[int] = (),
-        extra_left: int = 0,  # noqa: ARG002
-    ) -> TableLayer:
+    def track(self, layer: int, used: Sequence[int] = (), _: int = 0) -> TableLayer:
         """Return the track along a row."""
         return TableLayer(self._schedule.used[layer], list(used))
 
@@ -191,16 +189,11 @@ class TablePlan(Plan):
         """Tell whether the row above names the epoch."""
         return epoch in self._needed[layer]
 
-    def finished(self, layer: int, track: Track, view: View) -> bool:  # noqa: ARG002
+    def finished(self, layer: int, track: Track, _: View) -> bool:
         """Tell whether the row is done."""
         return len(track.used) == self.lengths[layer]
 
-    def following(
-        self,
-        layer: int,
-        mine: Candidate,
-        below: Candidate,  # noqa: ARG002
-    ) -> int | None:
+    def following(self, layer: int, mine: Candidate, _: Candidate) -> int | None:
         """Look the next entry up."""
         row = self._schedule.used[layer]
         return row[mine.epoch] if mine.epoch < len(row) else None
@@ -231,16 +224,12 @@ class AsyncPlan(Plan):
         self.until_stipulated = end == "stipulated"
         self._cut_short = cut_short
 
-    def track(
-        self, layer: int, used: Sequence[int] = (), extra_left: int = 0
-    ) -> AsyncLayer:
+    def track(self, layer: int, used: Sequence[int] = (), left: int = 0) -> AsyncLayer:
         """Return a layer that follows the rule of the paper."""
-        n = self.stipulated[layer]
+        n, extra = self.stipulated[layer], self.extra[layer]
         # Runs of older versions count extra epochs before the stipulated are done.
-        left = extra_left if len(used) > n else 0
-        return AsyncLayer(
-            n, self.extra[layer], self._cut_short, list(used), left, bool(used)
-        )
+        left = left if len(used) > n else 0
+        return AsyncLayer(n, extra, self._cut_short, list(used), left, bool(used))
 
     def leaves(self, layer: int, epoch: int) -> bool:
         """Every output is offered, but none that nobody could use any more."""
@@ -263,12 +252,7 @@ class AsyncPlan(Plan):
         """Tell whether the first layer's end is the end."""
         return layer == 0 and self.end == "first-layer"
 
-    def following(
-        self,
-        layer: int,  # noqa: ARG002
-        mine: Candidate,
-        below: Candidate,
-    ) -> int | None:
+    def following(self, _: int, mine: Candidate, below: Candidate) -> int | None:
         """Any newer output will do; if none will come, the last one."""
         if mine.final:
             return None

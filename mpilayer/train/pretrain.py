@@ -90,7 +90,7 @@ class Keeper:
         return False
 
     def save(self, state: LayerState, snapshot: Snapshot) -> None:
-        """Write a layer's checkpoint."""
+        """Write the checkpoint of a layer."""
 
     def stopping(self, epoch_seconds: float) -> bool:  # noqa: ARG002
         """Tell whether all layers shall save and end; asked between epochs."""
@@ -131,31 +131,21 @@ class Stopwatch:
 
 
 class Pipeline:
-    """The layers of one team and their channels.
+    """The layers of one team and their channels. Collective on the team to make.
 
     The head decides and talks to the other teams; its followers do what it says.
 
     Parameters
     ----------
-    states : sequence of LayerState
-        This team's layers, contiguous, lowest first.
-    data : Rows or None
-        The data, on the head of the team that holds layer 0.
-    n_rows : tuple of int
-        Rows of each part of ``Rows``.
+    states, data, n_rows, scratch
+        As ``Layers`` takes them.
     comm : Communicator
-        The heads of all teams, in the order of their layers. Collective on the team to
-        make; ``run`` is collective on all teams.
-    plan : Plan
-        What the schedule says.
-    keeper : Keeper
-        When layers save, and when they give way.
-    snapshots : sequence of Snapshot
-        Where each layer of all ranks is, after a restart.
-    again : sequence of bool
-        Of each layer of all ranks: after a restart its last output goes up once more.
-    scratch : Scratch, optional
-        As ``Layers`` has it.
+        The heads of all teams, in the order of their layers.
+    plan, keeper : Plan, Keeper
+        What the schedule says; when layers save, and when they give way.
+    snapshots, again : sequence of Snapshot, of bool
+        After a restart, of each layer of all ranks: where it is, and whether its last
+        output goes up once more.
 
     Attributes
     ----------

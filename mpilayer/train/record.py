@@ -68,36 +68,24 @@ def mostly_at_barriers(teams: Sequence[Sequence[Sequence[float]]]) -> str:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch of one layer did, and where its time went.
+    """What one epoch of one layer did, and where its time went, in seconds.
 
-    Attributes
-    ----------
-    layer, epoch, used : int
-        Layer from 0; epoch from 1; the output it used, 0 for the data.
-    started : float
-        Seconds since training began on this rank, at the start of the epoch.
-    training, transform, monitor, waiting, sending : float
-        Seconds: in minibatches; encoding rows for the layer above; measuring errors;
-        without input or without a free buffer before this epoch; moving messages.
-    team : tuple of (int, float, float)
-        Of each rank of a team of several: its number, seconds of training at work, and
-        at barriers.
-    train_error, validation_error : float
-        Reconstruction error of the layer's own input: Σ over units of squared
-        differences, mean over the monitored rows; NaN without validation rows.
+    Errors are those of reconstructing the layer's own input: Σ over units of squared
+    differences, mean over the monitored rows; NaN without validation rows.
     """
 
-    layer: int
-    epoch: int
-    used: int
-    started: float
-    training: float
-    transform: float
-    monitor: float
-    waiting: float
-    sending: float
+    layer: int  # from 0
+    epoch: int  # from 1
+    used: int  # the output, 0 for the data
+    started: float  # since training began on this rank
+    training: float  # in minibatches
+    transform: float  # encoding rows for the layer above
+    monitor: float  # measuring errors
+    waiting: float  # before this epoch, for input or a free buffer
+    sending: float  # moving messages
     train_error: float
     validation_error: float
+    # Each rank of several: its number, seconds of training at work, and at barriers.
     team: tuple[tuple[int, float, float], ...] = ()
 
     @property

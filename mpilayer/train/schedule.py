@@ -26,20 +26,12 @@ Table = tuple[tuple[int, ...], ...]
 class Schedule:
     """A table, ``used``, with what is needed to repeat and to judge it.
 
-    Attributes
-    ----------
-    kind : str
-        How the table came about: greedy, lockstep, async or simulate.
-    stipulated : tuple of int
-        Epochs N_l each layer was asked for, without extra ones. From the N_l-th epoch
-        on a layer's outputs are always made with the weights at the end of the epoch;
-        earlier ones may be streamed.
-    dropped : tuple of tuple of int
-        Per layer the epochs whose outputs were replaced by newer ones before they were
-        sent; only a recorded asynchronous run has any.
-    virtual_end : tuple of float
-        Per layer when its last epoch ended, in epochs of the first layer; only of
-        simulated tables.
+    ``kind`` is how it came about: greedy, lockstep, async or simulate. ``stipulated``
+    are the epochs N_l each layer was asked for, without extra ones: from the N_l-th on
+    a layer's outputs are always made with the weights at the end of the epoch; earlier
+    ones may be streamed. ``dropped`` are per layer, of a recorded asynchronous run, the
+    epochs whose outputs newer ones replaced before they were sent; ``virtual_end``, of
+    a simulated table, when its last epoch ended, in epochs of the first layer.
     """
 
     kind: str
@@ -51,7 +43,7 @@ class Schedule:
 
     @property
     def n_layers(self) -> int:
-        """Number of layers."""
+        """How many there are."""
         return len(self.used)
 
     @property
@@ -227,19 +219,10 @@ class AsyncLayer:
 
     One rule serves the real pipeline and the simulation: until its stipulated epochs
     are done a layer never waits. Then it sleeps, with nothing left over from before;
-    only an output newer than the one it used last wakes it, for ``extra`` epochs
-    (Santara et al. 2016 §3.1).
-
-    Attributes
-    ----------
-    cut_short : bool
-        A still newer output ends the extra epochs of the one before.
-    used : list of int
-        The row of the table, as it happens.
-    extra_left : int
-        Epochs that the output which woke the layer is still worth.
-    resumed : bool
-        No epoch has begun since a restart: what was used last may not come again.
+    only an output newer than the one it used last wakes it, for ``extra`` epochs, of
+    which ``extra_left`` are left (Santara et al. 2016 §3.1). With ``cut_short`` a still
+    newer output ends these. ``resumed``: no epoch has begun since a restart, and what
+    was used last may not come again.
     """
 
     stipulated: int

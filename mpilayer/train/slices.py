@@ -53,20 +53,15 @@ def pairs_of(steps: Sequence[Step], n_slices: int) -> list[Pair]:
 
 @dataclass(frozen=True)
 class Piece:
-    """Weights or biases of a slice, or both: what is updated together.
+    """Weights or biases of a slice, or both: what is updated together."""
 
-    ``weights`` and ``bias`` are views, ``d_weights`` and ``d_bias`` where their
-    gradient goes, ``gradient`` all of that, and ``where`` its place in the vector of
-    all. ``shown`` is where other ranks look for the bias.
-    """
-
-    weights: Array32
+    weights: Array32  # views
     bias: Array32
-    d_weights: Array32
+    d_weights: Array32  # where their gradient goes
     d_bias: Array32
-    gradient: Array32
+    gradient: Array32  # all of that, and its place in the vector of all
     where: slice
-    shown: Array32
+    shown: Array32  # where other ranks look for the bias
 
 
 _NONE: Array32 = np.empty(0, np.float32)
@@ -78,29 +73,11 @@ class OwnSlices:
     Contiguous, they are faster than columns of the whole, and so is memory that no
     other rank sees. If nothing is cut, and no rank beside this one, they are the whole.
 
-    Parameters
-    ----------
-    stack : Stack
-        Its parameters lie where all ranks of the team see them.
-    whole : Optimizer
-        It holds the states of all parameters, which all ranks see, between epochs.
-    new_optimizer : callable
-        Returns one like it for so many parameters.
-    groups : RowGroups
-        All ranks.
-    n_slices : int
-        Of units, where there are enough of them.
-
-    Attributes
-    ----------
-    pairs : list of Pair
-        Of the stack's steps.
-    optimizer : Optimizer
-        That of these slices.
-    sums : Sums
-        Of gradients over the teams.
-    decay : float
-        Part of the weights that a step takes away.
+    All ranks of the team see the parameters of the ``stack``, and those states of them
+    that the optimizer of the ``whole`` holds between epochs; ``new_optimizer`` returns
+    one like it for so many. Units are cut into ``n_slices``, where there are enough.
+    ``sums`` are those of gradients over the teams; a step takes the part ``decay`` of
+    the weights away.
     """
 
     def __init__(

@@ -22,17 +22,8 @@ _COSTLY = 0.25
 class Sums:
     """Arrays on their way to becoming sums over all ranks. Collective.
 
-    Parameters
-    ----------
-    comm : Communicator
-        All ranks.
-    eager : float
-        Seconds that a rank waits for a sum before it sleeps.
-
-    Attributes
-    ----------
-    waited : float
-        Seconds spent on sums.
+    A rank waits ``eager`` seconds for a sum before it sleeps; those that it has spent
+    on sums are ``waited``.
     """
 
     def __init__(self, comm: Communicator, eager: float = EAGER_SECONDS) -> None:
@@ -40,23 +31,15 @@ class Sums:
         self._comm, self._eager = comm, eager
         self._under_way: deque[tuple[Request, Callable[[], object]]] = deque()
 
-    def start(self, array: AnyArray, then: Callable[[], object] = lambda: None) -> None:
-        """Start adding an array over all ranks, in place; ``then`` follows the sum."""
-        self._begin(self._comm.start_sum, array, then)
-
-    def start_max(
-        self, array: AnyArray, then: Callable[[], object] = lambda: None
+    def start(
+        self, array: AnyArray, then: Callable[[], object], largest: bool = False
     ) -> None:
-        """Start to find the largest of all ranks, in place; ``then`` follows it."""
-        self._begin(self._comm.start_max, array, then)
+        """Start adding an array over all ranks, in place; ``then`` follows the sum.
 
-    def _begin(
-        self,
-        start: Callable[[AnyArray], Request],
-        array: AnyArray,
-        then: Callable[[], object],
-    ) -> None:
+        Or to find the ``largest`` of all ranks.
+        """
         began = perf_counter()
+        start = self._comm.start_max if largest else self._comm.start_sum
         self._under_way.append((start(array), then))
         done = self._under_way[0][0].test()
         self.waited += perf_counter() - began

@@ -52,7 +52,6 @@ def test_sparse(folder):
         ("sparse --sizes 10,121", ("121 training rows", "has 120")),
         ("sparse --sizes 0", ("--sizes must be at least 1", "got (0,)")),
         ("sparse --ranks 1,x", ("must be a list of numbers", "--ranks")),
-        ("sparse --kl median", ("unknown kl 'median'", "exact-fused")),
         ("sparse --evaluations 0", ("evaluations must be", "--evaluations")),
     ],
 )

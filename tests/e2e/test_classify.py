@@ -56,9 +56,9 @@ def pretrained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classified(pretrained, tmp_path_factory):
-    """Give folders of the run with a classifier, from 1 to 3 ranks, and results."""
+    """Give folders of the run with a classifier, from 1 and 2 ranks, and results."""
     results = {}
-    for ranks in (1, 2, 3):
+    for ranks in (1, 2):
         folder = tmp_path_factory.mktemp(f"ranks-{ranks}")
         shutil.copytree(pretrained, folder, dirs_exist_ok=True)
         result = call(folder, f"{CLASSIFY} --epochs 25", ranks=ranks)
@@ -105,7 +105,7 @@ def test_a_classifier_adds_to_the_run(classified, pretrained):
     ]
     assert max(errors[0]) < 25
     # A row whose scores are nearly equal may change sides.
-    np.testing.assert_allclose(errors[1:], [errors[0]] * 2, atol=2.6)
+    np.testing.assert_allclose(errors[1], errors[0], atol=2.6)
 
 
 @pytest.mark.parametrize("ranks", [0, 3])
@@ -203,11 +203,6 @@ def test_from_scratch_needs_no_trained_layers(pretrained, tmp_path):
     assert "layers 1-2" in call(tmp_path, "resume run --max-time 0.01").stderr
 
 
-def test_from_scratch_is_another_start(folder):
-    said(folder, f"{CLASSIFY} --from-scratch --epochs 0")
-    assert not trained(folder / "run")["classifier/best/bias_0"].any()
-
-
 def test_settings_from_a_file(folder, classified):
     expected = classified[1][0] / "run"
     config = expected / "config.toml"
@@ -268,15 +263,7 @@ def test_evaluating_on_other_labels(ready):
         (CLASSIFY, "must not be a classifier yet"),
         (CLASSIFY, "--replace"),
         (f"{CLASSIFY} --resume auto --dropout 0.2", "--dropout was 0.1, is 0.2"),
-        (f"{CLASSIFY} --replace --dropout 1.0", "dropout must be less than 1"),
-        (f"{CLASSIFY} --replace --learning-rate-decay 1.5",
-         "learning_rate_decay must be at most 1; got 1.5"),
-        (f"{CLASSIFY} --replace --learning-rate-schedule cosine",
-         "learning_rate_decay must be 1 where the schedule of the rate is cosine"),
         (f"{CLASSIFY} --replace --augment shift:1", "rows must be square images"),
-        (f"{REGRESS} --loss cross-entropy",
-         "regress minimizes the squared error; got cross-entropy"),
-        ("finetune run --task clasify", "Did you mean 'classify'?"),
     ],
 )  # fmt: skip
 def test_what_is_refused(ready, line, words):

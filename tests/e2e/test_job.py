@@ -156,13 +156,12 @@ SCALING = "scaling a.h5 --run run -o job.sh"
         ("pretrian a.h5 --run run -o x.sh", ("unknown command", "mean 'pretrain'")),
         ("pretrain a.h5 -o x.sh", ("required: --run",)),
         ("pretrain a.h5 --run run", ("required: -o",)),
-        (f"{PRETRAIN} --ntasks x", ("--ntasks", "'x'")),
         (f"{PRETRAIN} --layers 20 --ntasks 4",
          ("got 4 ranks for 1 slice of 1 layer. Start at most 1 rank.",)),
         (f"{SCALING} --mode pretrain --layers 20,10 --ntasks 4",
          ("got 4 ranks for 2 slices of 2 layers. Start at most 2 ranks.",)),
-        (f"{PRETRAIN} --evaluations 9", ("unrecognized arguments",)),
-        (f"{PRETRAIN} --epochs 0", ("epochs must be at least 1",)),
+        ("pretrain a.h5 --run run -o chain --layers 1000,500 --ntasks 4 "
+         "--then finetune --config few.toml", ("got 4 ranks", "2 slices")),
         (f"{PRETRAIN} --config no.toml", ("no.toml", "readable")),
         ("finetune a.h5 --run run -o x.sh --optimizer l-bfgs",
          ("sgd, momentum, adam",)),
@@ -170,14 +169,15 @@ SCALING = "scaling a.h5 --run run -o job.sh"
         ("pretrain a.h5 --run run --then finetune -o -", ("a folder",)),
         (f"{SCALING} --mode finetune", ("unknown mode 'finetune'",)),
         (f"{SCALING} --seeds 1", ("unrecognized arguments",)),
-        ("pretrain a.h5 --run run -o old.sh", ("old.sh is there", "--replace")),
+        ("pretrain a.h5 --run run -o old.sh", ("old.sh exists", "--replace")),
         ("pretrain a.h5 --run run -o old.sh/x", ("old.sh", "writable")),
-        ("pretrain a.h5 --run run -o .", ("already",)),
-        ("pretrain a.h5 --run run -o old --then evaluate", ("evaluate.sh is there",)),
+        ("pretrain a.h5 --run run -o .", (". exists",)),
+        ("pretrain a.h5 --run run -o old --then evaluate", ("evaluate.sh exists",)),
     ],
 )  # fmt: skip
 def test_what_is_refused(tmp_path, line, words):
     (tmp_path / "old.sh").touch()
+    (tmp_path / "few.toml").write_text("[finetune]\nslices = 2\n")
     program(tmp_path / "old" / "evaluate.sh", "")
     refuse(tmp_path, f"job {line}", *words)
 

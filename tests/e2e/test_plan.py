@@ -27,6 +27,7 @@ def test_a_row_for_every_number_of_ranks(folder):
     line = f"plan pretrain data.h5 {SMALL} --measured plan.json"
     text = said(folder, f"{line} --ranks 1,2,500")
     assert max(map(len, text.splitlines())) <= 80
+    joined = " ".join(text.split())
     for words in (
         "1:1 2:1",
         "1-2:2",
@@ -34,7 +35,7 @@ def test_a_row_for_every_number_of_ranks(folder):
         "--time 00:05:00",
         "at most 3 ranks",
     ):
-        assert words in " ".join(text.split())
+        assert words in joined
     many = found(folder, f"{line} --ranks 2 --hosts 2 --cluster slingshot-11")
     assert [plan["hosts"] for plan in many["plans"]] == [2]
 
@@ -88,10 +89,9 @@ def test_a_job_gets_its_limit_of_time(folder, tmp_path):
     assert "#SBATCH --time=00:05:00" in script.read_text()
     chain = f"{line} --then finetune,evaluate".replace(str(script), str(tmp_path / "c"))
     call(folder, chain).ok()
-    limits = [
-        (tmp_path / "c" / f"{n}.sh").read_text() for n in ("finetune", "evaluate")
-    ]
-    assert all(re.search(r"--time=00:\d\d:00", text) for text in limits)
+    for name in ("finetune", "evaluate"):
+        text = (tmp_path / "c" / f"{name}.sh").read_text()
+        assert re.search(r"--time=00:\d\d:00", text)
 
 
 @pytest.mark.parametrize(

@@ -164,14 +164,6 @@ def test_a_sparse_experiment_makes_its_data(folder):
     refuse_late(folder, "run sparse.toml --run .", "holds other files")
 
 
-def test_a_time_limit_passes_through(folder):
-    line = "run deep.toml --set pretrain.epochs=3000 --max-time 2"
-    result = call(folder, f"{TWO} {line}")
-    assert result.code == 75, result
-    assert "--resume auto" in result.stderr
-    assert "experiment" not in completed(folder / "runs" / "deep")
-
-
 def test_a_signal_saves_and_the_rest_is_done_later(folder):
     line = "run deep.toml --set finetune.epochs=9 --checkpoint-every 1"
     run = folder / "runs" / "deep" / "deep"
@@ -181,7 +173,11 @@ def test_a_signal_saves_and_the_rest_is_done_later(folder):
         result = job.finish()
     assert result.code == 75, result
     assert "in step finetune because of SIGUSR1" in result.stderr
-    said(folder, f"{line} --resume auto")
+    assert "--resume auto" in result.stderr
+    assert "experiment" not in completed(run.parent)
+    again = f"{line} --resume auto"
+    assert call(folder, f"{again} --max-time 0.01").code == 75
+    said(folder, again)
     said(folder, f"{line} --run whole")
     assert_same(run, folder / "whole" / "deep")
 

@@ -38,20 +38,24 @@ OFTEN = "--checkpoint-every 1 --threads 1"
 DRAWN = find_spec("matplotlib") is not None
 
 
+def prepared(folder, tiny):
+    """Put a sweep and its data into a folder; return it."""
+    (folder / "tiny.h5").symlink_to(tiny)
+    (folder / "try.toml").write_text(SWEEP)
+    (folder / "one.toml").write_text(SWEEP.partition("[sweep]")[0])
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path, tiny):
-    """Give a folder with a sweep and its data."""
-    (tmp_path / "tiny.h5").symlink_to(tiny)
-    (tmp_path / "try.toml").write_text(SWEEP)
-    return tmp_path
+    """Give a folder with a sweep, one experiment of it, and their data."""
+    return prepared(tmp_path, tiny)
 
 
 @pytest.fixture(scope="module")
 def whole(tiny, tmp_path_factory):
     """Give the sweep on one rank, by nobody disturbed."""
-    folder = tmp_path_factory.mktemp("sweep")
-    (folder / "tiny.h5").symlink_to(tiny)
-    (folder / "try.toml").write_text(SWEEP)
+    folder = prepared(tmp_path_factory.mktemp("sweep"), tiny)
     said(folder, f"run try.toml --run whole {OFTEN}")
     return folder / "whole"
 
@@ -70,7 +74,6 @@ def assert_same(sweep, whole):
 
 
 def test_a_sweep_is_its_experiments_with_a_table(folder, whole):
-    (folder / "one.toml").write_text(SWEEP.partition("[sweep]")[0])
     settings = "pretrain.schedule=greedy pretrain.seed=1 finetune.seed=1"
     said(folder, f"run one.toml --set {settings} --run one --threads 1")
     assert digests(folder / "one" / "deep") == digests(whole / "greedy/seed-1/deep")
@@ -120,7 +123,6 @@ def test_only_a_sweep_is_replaced(folder, whole):
         (run / place).write_text("precious")
         refuse(folder, line, f"other files ({place})")
         (run / place).unlink()
-    (folder / "one.toml").write_text(SWEEP.partition("[sweep]")[0])
     for how in ("--resume auto", "--replace", ""):
         refuse(folder, f"run one.toml --run whole {how}", "holds a sweep")
     assert "0 over" in told(folder, line)
@@ -212,11 +214,7 @@ def test_what_diverges_is_a_row(folder, ranks):
 @pytest.mark.parametrize(
     ("options", "words", "ranks"),
     [
-        ("--seeds ''", ("whole numbers", "got ''"), 0),
-        ("--set finetune.epochs=", ("got ''",), 0),
-        ("--set finetune.epoch=1,2", ("'epochs'?",), 0),
         ("--seeds 0-99999", ("more than 1000 runs", "200000", "--yes"), 2),
-        ("--seeds 1,1", ("different",), 0),
         ("--at-once 0", ("--at-once must be a part of the ranks, 1",), 0),
         ("--at-once 3", ("--at-once must be a part of the ranks, 2",), 2),
         ("--part 2/2", ("K/N",), 0),
@@ -231,7 +229,6 @@ def test_refused_before_anything_is_written(folder, options, words, ranks):
 
 
 def test_options_of_sweeps_alone(folder):
-    (folder / "one.toml").write_text(SWEEP.partition("[sweep]")[0])
     for option in ("--json", "--at-once 2", "--part 0/2"):
         refuse(folder, f"run one.toml {option}", "for sweeps", "--seeds")
     for option in ("--array 2", "--at-once 2"):

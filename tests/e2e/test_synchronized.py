@@ -1,8 +1,8 @@
 """The main job from end to end: pre-train, fine-tune, evaluate, encode, reconstruct."""
 
-import json
 import shutil
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from tests.support.command import call, found, refuse, said, told
 from tests.support.small import contents, digests, read_summary, records, write_pixels
 
 RANKS = (0, 2, 4)
+TUNED = (0, 4)
 SPLITS = ("train", "validation", "test")
 SETTINGS = "--layers 14,10,8,4 --minibatch 40 --threads 1"
 LOCKSTEP = "--epochs 3,4,3,3 --extra-epochs 0,0,1,2 --lag 1"
@@ -24,26 +25,20 @@ SECONDS = ("training", "transform", "waiting", "sending")
 METRICS_KEYS = {"layer", "epoch", "used", *SECONDS, "train_error", "validation_error"}
 
 
-def pretrain(data, run, options, ranks=0):
-    """Pre-train the four small layers; return the run."""
-    said(run.parent, f"pretrain {data} --run {run} {SETTINGS} {options}", ranks=ranks)
-    return run
-
-
 @pytest.fixture(scope="module")
 def folder(tiny, tmp_path_factory):
-    """Give a folder with a lockstep run of each number of ranks, ``tuned`` on as many.
+    """Give a folder with a lockstep run of each number of ranks; some are ``tuned``.
 
     What was printed lies beside them.
     """
     folder = tmp_path_factory.mktemp("lockstep")
-    shutil.copy(tiny, folder / "tiny.h5")
+    Path(shutil.copy(tiny, folder / "tiny.h5")).chmod(0o400)
     for n in RANKS:
         line = f"pretrain tiny.h5 --run run-{n} {SETTINGS} {LOCKSTEP}"
         result = call(folder, line, ranks=n).ok()
         (folder / f"results-{n}").write_text(result.stdout)
         (folder / f"progress-{n}").write_text(result.stderr)
-    for n in RANKS:
+    for n in TUNED:
         shutil.copytree(folder / "run-2", folder / f"tuned-{n}")
         said(folder, f"finetune tuned-{n} {TUNE}", ranks=n)
     return folder
@@ -123,19 +118,7 @@ def test_the_configuration_is_effective_and_repeats_the_run(folder, tmp_path):
         assert (digests(tmp_path / run) == digests(folder / "run-4")) == same
 
 
-def test_the_data_are_only_read(tiny, tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    data = shutil.copy(tiny, folder / "tiny.h5")
-    data.chmod(0o400)
-    before = contents(folder), data.stat().st_mtime_ns
-    run = pretrain(data, tmp_path / "run", "--epochs 1", ranks=2)
-    said(tmp_path, f"finetune {run} --epochs 1")
-    said(tmp_path, f"encode {run} {data} -o codes.h5")
-    assert (contents(folder), data.stat().st_mtime_ns) == before
-
-
-@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("ranks", TUNED)
 def test_fine_tuning_and_its_evaluation(folder, ranks):
     """As good on any number of ranks, and better than before."""
     result = found(folder, f"evaluate tuned-{ranks}", ranks=ranks)
@@ -174,10 +157,12 @@ def test_fine_tuning_adds_to_the_run_and_replaces_what_it_added(folder, tmp_path
     assert read_summary(again)["test_error"] < before["test_error"]
 
 
-def test_encode_and_reconstruct(folder, tmp_path):
-    run, data = folder / "tuned-2", folder / "tiny.h5"
+def test_encode_and_reconstruct(folder, tiny, tmp_path):
+    """After all of it the data are as they were."""
+    run, data = folder / "tuned-4", folder / "tiny.h5"
     for command in ("encode", "reconstruct"):
         said(tmp_path, f"{command} {run} {data} -o {command}.h5")
+    assert data.read_bytes() == tiny.read_bytes()
     with (
         Dataset.open(data) as data,
         Dataset.open(tmp_path / "encode.h5") as codes,
@@ -194,48 +179,35 @@ def test_encode_and_reconstruct(folder, tmp_path):
     assert error == pytest.approx(read_summary(run)["test_error"], rel=1e-5)
 
 
-@pytest.mark.parametrize("end", ["stipulated", "all", "first-layer"])
-def test_a_replay_repeats_an_asynchronous_run(tiny, tmp_path, end):
-    options = "--epochs 12,5,3,4 --extra-epochs 0,1,2,1"
-    how = f"--schedule async --end {end}"
-    first = pretrain(tiny, tmp_path / "first", f"{options} {how}", ranks=4)
-    table = json.loads((first / "schedule.json").read_text())
-    assert (table["kind"], len(table["dropped"])) == ("async", 4)
-    assert [len(row) for row in table["used"]] == read_summary(first)["epochs"]
-    how = f"--schedule replay:{first / 'schedule.json'}"
-    for ranks in (0, 2):
-        again = tmp_path / f"again-{ranks}"
-        pretrain(tiny, again, f"{options} {how}", ranks=ranks)
-        assert digests(again) == digests(first)
-        assert read_summary(again)["epochs"] == read_summary(first)["epochs"]
-        # As recorded: the paper's eq. 6, not what a table streams by default.
-        config = tomllib.loads((again / "config.toml").read_text())
-        assert config["pretrain"]["activations"] == "transformed"
-
-
-@pytest.mark.parametrize("schedule", ["async", "simulate --costs 1,1,1,1"])
-def test_layers_short_of_their_epochs_are_told(tiny, tmp_path, schedule):
+@pytest.mark.parametrize(
+    ("schedule", "end", "short"),
+    [
+        ("async", "first-layer", True),
+        ("async", "stipulated", False),
+        ("simulate --costs 1,1,1,1", "first-layer", True),
+    ],
+)
+def test_layers_short_of_their_epochs_are_told(tiny, tmp_path, schedule, end, short):
     """The first layer ends long before the others have done theirs."""
-    options = f"--schedule {schedule} --epochs 2,40,40,40 --extra-epochs 0"
-    for end, short in (("first-layer", True), ("stipulated", False)):
-        line = f"pretrain {tiny} --run {end} {SETTINGS} {options} --end {end}"
-        text = " ".join(told(tmp_path, line, ranks=2).split())
-        epochs = read_summary(tmp_path / end)["epochs"]
-        assert epochs[0] == 2
-        assert (min(epochs[1:]) < 40) == short
-        words = f"layer 2 {epochs[1]} of 40, layer 3 {epochs[2]} of 40"
-        assert (words in text) == ("--end stipulated waits" in text) == short
-        said(tmp_path, f"report {end} -o {end}.html")
-        assert (words in (tmp_path / f"{end}.html").read_text()) == short
+    options = f"--schedule {schedule} --epochs 2,40,40,40 --extra-epochs 0 --end {end}"
+    line = f"pretrain {tiny} --run run {SETTINGS} {options}"
+    text = " ".join(told(tmp_path, line, ranks=2).split())
+    epochs = read_summary(tmp_path / "run")["epochs"]
+    assert epochs[0] == 2
+    assert (min(epochs[1:]) < 40) == short
+    words = f"layer 2 {epochs[1]} of 40, layer 3 {epochs[2]} of 40"
+    assert (words in text) == ("--end stipulated waits" in text) == short
+    said(tmp_path, "report run -o run.html")
+    assert (words in (tmp_path / "run.html").read_text()) == short
 
 
 def test_simulated_epochs(tiny, tmp_path):
     options = "--schedule simulate --cores 4 --end first-layer"
     options += " --epochs 6 --extra-epochs 0,1,2,3"
-    run = pretrain(tiny, tmp_path / "run", options)
+    said(tmp_path, f"pretrain {tiny} --run run {SETTINGS} {options}")
     costs = [a * b for a, b in zip((20, *LAYERS), LAYERS, strict=False)]
     expected = simulate([6] * 4, [0, 1, 2, 3], costs, 4, "first-layer")
-    assert read_summary(run)["epochs"] == list(expected.epochs)
+    assert read_summary(tmp_path / "run")["epochs"] == list(expected.epochs)
     assert expected.epochs[0] == 6
 
 

@@ -42,12 +42,9 @@ def pretrain(data, run, **options):
     [
         (CLOSED, (1,), 0),
         (CLOSED, (2,), 2),
-        (CLOSED, (0, 1, 2), 0),
         (CLOSED, (0, 1, 2), 2),
-        (NO_READER, (1,), 2),
         (NO_READER, (1, 2), 0),
         (NO_READER, (1, 2), 2),
-        (NO_TERMINAL, (0, 1, 2), 0),
         (NO_TERMINAL, (0, 1, 2), 2),
         (FULL, (2,), 0),
     ],

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from mpilayer.train.evaluate import PCA, confusion, reconstruction_error, target
 from mpilayer.train.finetune import FinetuneState, finetune, validation_rows
 from mpilayer.train.groups import RowGroups
 from tests.support.together import caught, share, together
-from tests.support.toys import randomize, rows
+from tests.support.toys import Far, randomize, rows
 
 pytestmark = pytest.mark.mpi(min_size=2)
 SERIAL = SerialCommunicator()
@@ -52,14 +53,15 @@ def new_stack(task="autoencode", n_layers=3):
 def tuned(groups, task="autoencode", validation=VALIDATION, start=None, **settings):
     """Return the last parameters, records, best error and final parameters."""
     n_layers, stop = settings.pop("n_layers", 3), settings.pop("stop", None)
+    far = settings.pop("far", False)
     usual = {"epochs": 3, "minibatch": 20, "optimizer": "sgd", "task": task}
     usual |= {"learning_rate": RATES[settings.get("optimizer", "sgd")], "slices": 5}
     config = FinetuneConfig(**usual | TASKS[task] | settings)
     with groups:
-        return in_groups(groups, task, validation, start, config, n_layers, stop)
+        return in_groups(groups, task, validation, start, config, n_layers, stop, far)
 
 
-def in_groups(groups, task, validation, start, config, n_layers, stop):
+def in_groups(groups, task, validation, start, config, n_layers, stop, far):
     state = FinetuneState(new_stack(task, n_layers), config, groups.team)
     if start is not None:
         state.restore(*start)
@@ -67,6 +69,9 @@ def in_groups(groups, task, validation, start, config, n_layers, stop):
     mine = TRAIN[slice(*strata.rows)]
     tested = validation[slice(*validation_rows(len(validation), groups.comm))]
     labels = (wanted(task, mine), wanted(task, tested)) if task in CLASSES else None
+    if far:
+        strata = replace(strata, piece=4)
+        mine, tested = Far(mine), Far(tested)
     records, last = [], None
     epochs = finetune(state, strata, mine, tested, groups, labels)
     for record in islice(epochs, stop):
@@ -105,6 +110,7 @@ def assert_same(found, expected):
         ("autoencode", {"learning_rate": 0.5, "patience": 2, "epochs": 9}),
         ("autoencode", {"n_layers": 1}),
         ("autoencode", {"slices": 1}),
+        ("autoencode", {"far": True, "optimizer": "momentum"}),
         *(("autoencode", {"optimizer": name, **COURSE}) for name in RATES),
         ("classify", {"optimizer": "momentum", **COURSE}),
         ("autoencode", {"minibatch": 3, "epochs": 2, **COURSE}),
@@ -176,6 +182,13 @@ def test_row_groups_agree(world, task, optimizer, minibatch, tolerance, hosts):
         assert_near(found, expected, tolerance)
 
 
+def test_row_groups_with_rows_in_files(world):
+    expected = alone(world, far=True)
+    found = tuned(RowGroups(world), far=True)
+    with together(world):
+        assert_near(found, expected, 1e-4)
+
+
 def test_hosts_with_unequal_numbers_of_ranks(world):
     hosts = ["one", *["other"] * (world.size - 1)]
     if world.size == 2:
@@ -222,37 +235,18 @@ def test_reconstruction_error_and_confusion(world):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("n_components", [0, 4, 12])
-def test_principal_components(world, n_components):
-    alone = PCA([TRAIN], TRAIN.shape, n_components, SERIAL).error([VALIDATION], SERIAL)
-    pca = PCA([share(world, TRAIN)], TRAIN.shape, n_components, world)
-    found = pca.error([share(world, VALIDATION)], world)
-    with together(world):
-        assert found == pytest.approx(alone, rel=1e-5, abs=1e-6)
-
-
-class Rows:
-    """A data set of one split, as far as evaluation reads it."""
-
-    def __init__(self, values):
-        self._values = values
-
-    def n_samples(self, split):
-        return len(self._values)
-
-    def rows(self, split, start, stop):
-        return self._values[start:stop]
-
-
 @pytest.mark.parametrize("shape", [(1700, 12), (700, 900)], ids=["columns", "rows"])
 def test_errors_are_the_same_to_the_bit_on_any_number_of_ranks(world, shape):
     x = np.tile(VALIDATION, (2, -(-shape[1] // 12)))[: shape[0], : shape[1]]
     x = x + rows(*shape, seed=2) ** 3
+    data = SimpleNamespace(
+        n_samples=lambda split: len(x), rows=lambda split, *part: x[slice(*part)]
+    )
     stack = randomize(DeepAutoencoder([LayerShape(shape[1], 4)]))
 
     def found(comm):
-        pca = PCA(local_blocks(Rows(x), "train", comm), shape, 4, comm)
-        judged = (local_blocks(Rows(x), "train", comm) for _ in range(2))
+        pca = PCA(local_blocks(data, "train", comm), shape, 4, comm)
+        judged = (local_blocks(data, "train", comm) for _ in range(2))
         errors = pca.error(next(judged), comm)
         return errors, reconstruction_error(stack, next(judged), comm)
 

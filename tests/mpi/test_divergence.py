@@ -14,6 +14,7 @@ from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.groups import RowGroups
 from mpilayer.train.plans import TablePlan
 from mpilayer.train.pretrain import Keeper
+from tests.mpi.test_teams import teams
 from tests.support.pipeline import EPOCHS, TABLES, async_plan, each_epoch, train
 from tests.support.together import assert_all_received, caught, together
 from tests.support.toys import randomize, rows
@@ -28,6 +29,7 @@ PLANS = {
     "async": async_plan(),
     "async, first layer": async_plan("first-layer"),
     "async, no extra": async_plan(extra=0),
+    "teams": TablePlan(TABLES["lockstep"], True),
 }
 
 
@@ -47,14 +49,17 @@ CASES = [
     for name in PLANS
     for layer in range(4)
     if layer == 0 or name != "async, first layer"
+    if layer in (0, 3) or name != "teams"
 ]
 
 
 @pytest.mark.parametrize(("name", "layer"), CASES)
 def test_a_layer_that_diverges_ends_all_ranks(world, name, layer):
+    """Found by all ranks of a team, told once, on all."""
     for epoch in (1, 2):
         notice = Notice(world)
-        options = {"prepare": diverging(layer, epoch)}
+        options = teams(world, layer) if name == "teams" else {}
+        options["prepare"] = diverging(layer, epoch)
         found = caught(partial(train, world, PLANS[name], Keeper(notice), **options))
         notice.close()
         assert_all_received(world)

@@ -120,11 +120,6 @@ def test_pretraining_has_the_bits_of_one_rank(world, split, schedule, layers):
         assert found.layer_errors_ == alone.layer_errors_
 
 
-@pytest.mark.usefixtures("on_two_hosts")
-def test_more_hosts_than_layers(world):
-    fitted(world, stack, 1e-4, layers=(8,), finetune_epochs=1)
-
-
 @pytest.mark.parametrize("minibatch", [20, 3, 500])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_finetuning_agrees_with_one_rank(world, optimizer, minibatch):
@@ -142,11 +137,15 @@ def test_more_ranks_than_slices_of_units(world):
     fitted(world, stack, 0, slices=1, **WIDE)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"layers": (8,), "finetune_epochs": 2}, {"slices": 1, **WIDE}]
+)
 @pytest.mark.usefixtures("on_two_hosts")
-def test_fine_tuning_on_unequal_hosts(world):
-    """Ranks share rows then."""
-    found, alone = fitted(world, stack, 1e-4, slices=1, **WIDE)
-    assert len(found.finetune_losses_) == len(alone.finetune_losses_) == 2
+def test_unequal_hosts(world, changes):
+    """Also more than layers; in fine-tuning ranks share rows then."""
+    found, alone = fitted(world, stack, 1e-4, **changes)
+    with together(world):
+        assert len(found.finetune_losses_) == len(alone.finetune_losses_) == 2
 
 
 def test_sparse_rows_in_a_stack(world):

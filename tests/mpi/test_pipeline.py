@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from mpilayer.parallel import channel
 from mpilayer.train.plans import TablePlan
 from tests.support.paper import demand_rule
 from tests.support.pipeline import (
@@ -29,7 +30,9 @@ LARGE, COARSE = data(3000, 200), replace(CONFIG, minibatch=500)
 @pytest.mark.parametrize("n_validation", [30, 0])
 @pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize("name", TABLES)
-def test_tables(world, name, streamed, n_validation):
+def test_tables(world, name, streamed, n_validation, monkeypatch):
+    """An output travels in several blocks."""
+    monkeypatch.setattr(channel, "BLOCK_BYTES", 1000)
     plan, rows = TablePlan(TABLES[name], streamed), data(90, n_validation)
     expected, found = alone(world, plan, rows=rows), train(world, plan, rows=rows)
     assert_all_received(world)

@@ -1,21 +1,17 @@
-"""Rows in files: the bits of one rank on several, also stopped, and by any clock."""
+"""Rows in files: the bits of one rank on several, also stopped, and by any clock.
+
+Fine-tuning on such rows is in ``test_data_parallel.py``.
+"""
 
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
-import numpy as np
 import pytest
 
-from mpilayer.config import FinetuneConfig
 from mpilayer.far import Scratch
-from mpilayer.models.base import LayerShape
-from mpilayer.models.stack import DeepAutoencoder
 from mpilayer.parallel.channel import Rows
-from mpilayer.parallel.comm import SerialCommunicator
-from mpilayer.train.finetune import FinetuneState, finetune, validation_rows
-from mpilayer.train.groups import RowGroups
 from mpilayer.train.plans import TablePlan
 from tests.mpi.test_teams import CONFIG, LAYOUTS, ROWS
 from tests.support import toys
@@ -78,30 +74,3 @@ def test_stopped_and_replayed(world, far):
     with together(world):
         assert_sensible(ended, "stipulated")
         assert_same(expected, ended)
-
-
-@pytest.mark.parametrize("parallel", ["units", "rows"])
-def test_fine_tuning(world, parallel):
-    train_rows, validation = toys.rows(230), toys.rows(600, seed=1)
-    config = FinetuneConfig(epochs=2, minibatch=20, slices=2 * (parallel == "units"))
-
-    def tuned(groups):
-        with groups:
-            stack = DeepAutoencoder([LayerShape(12, 130)])
-            stack = toys.randomize(stack, deviation=0.3)
-            state = FinetuneState(stack, config, groups.team)
-            strata = replace(groups.strata(230, 20), piece=4)
-            mine = toys.Far(train_rows[slice(*strata.rows)])
-            part = slice(*validation_rows(600, groups.comm))
-            tested = toys.Far(validation[part])
-            records = list(finetune(state, strata, mine, tested, groups))
-            state.leave()
-            return stack.parameters.vector, records[-1].validation_error
-
-    expected = world.on_root(lambda: tuned(RowGroups(SerialCommunicator())))
-    hosts = ["here"] * world.size if parallel == "units" else ()
-    found = tuned(RowGroups(world, hosts))
-    with together(world):
-        if parallel == "units":
-            np.testing.assert_equal(found, expected)
-        np.testing.assert_allclose(found[0], expected[0], atol=1e-4)

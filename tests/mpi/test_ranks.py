@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 from mpilayer.errors import DataError
-from mpilayer.parallel import channel
-from mpilayer.parallel.channel import Inbox, Outbox, Rows
 from mpilayer.parallel.comm import wait_until
 from tests.support.together import FailedTogether, caught, together
 
@@ -68,42 +66,6 @@ def test_sums_and_the_largest(world, start, kinds, expected):
     expected = expected(world.size)
     with together(world):
         assert all((array == expected).all() for array in arrays)
-
-
-def test_a_large_output_travels_in_blocks(world):
-    """20 MB, as the channel cuts them, up the chain of ranks."""
-    n_rows, columns = (20_000, 500, 1_000), 256
-
-    def output():
-        rows = Rows.empty(n_rows, columns)
-        for which, part in enumerate(rows.parts):
-            part[:] = np.arange(len(part), dtype=np.float32)[:, None] + which
-            part += np.arange(columns, dtype=np.float32) / columns
-        return rows
-
-    expected = output()
-    blocks = list(expected.blocks())
-    ends = []
-    if world.rank == 1:
-        buffers = [Rows.empty(n_rows, columns) for _ in range(3)]
-        inbox = Inbox(world, 0, buffers, replace=True)
-        ends.append(inbox)
-    if world.rank == 0:
-        outbox = Outbox(world, 1, (output(), output()), replace=True)
-        outbox.leave(7, outbox.acquire())
-        outbox.end(stop=False)
-        ends.append(outbox)
-    wait_until(lambda: all(end.progress() for end in ends))
-    world.barrier()
-    with together(world):
-        assert len(blocks) == 5
-        assert max(block.nbytes for block, _, _ in blocks) <= channel.BLOCK_BYTES
-        if world.rank == 0:
-            assert outbox.bytes_sent == 4 * columns * sum(n_rows)
-        if world.rank == 1:
-            found = inbox.take(7)
-            for part, wanted in zip(found.parts, expected.parts, strict=True):
-                np.testing.assert_array_equal(part, wanted)
 
 
 def test_one_rank_s_failure_is_everybody_s(world):

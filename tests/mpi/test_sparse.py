@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -12,17 +12,14 @@ from mpilayer.train.sparse import sgd
 from mpilayer.train.sparse.cost import DIGEST_EVERY
 from mpilayer.train.sparse.descent import Descent
 from mpilayer.train.sparse.firing import Firing
-from tests.support import sparse
 from tests.support.sparse import (
     MODES,
     SERIAL,
     TOLERANCES,
-    assert_close,
     dealt,
     fresh_cost,
     make_cost,
     patches,
-    plain_descent,
     settings,
     small_blocks,
 )
@@ -31,8 +28,11 @@ from tests.support.together import SPLITS, caught, together
 __all__ = ["small_blocks"]
 pytestmark = [pytest.mark.mpi(min_size=2), pytest.mark.usefixtures("small_blocks")]
 OPTIMIZERS = ("lbfgs", "cg", "sgd")
-CASES = [(7, split) for split in SPLITS] + [(1, "even"), (4501, "even")]
-UNITS = [("tanh", "tanh"), ("sigmoid", "linear")]
+# Shards may be more than ranks, or fewer; 0: as many.
+CUTS = [("average", 0), ("average", 1), ("average", 4), ("exact", 0)]
+CUTS += [("exact-fused", 0)]
+CASES = [(97, split, *cut) for split in SPLITS for cut in CUTS]
+CASES += [(n, "even", *cut) for n in (1, 7, 4501) for cut in CUTS if cut[1] < 4]
 
 
 def new_cost(comm, config, x, split="even", make=make_cost):
@@ -48,49 +48,23 @@ def digest(state):
 # --- cost and gradient
 
 
-@pytest.mark.parametrize(("n_rows", "split"), CASES)
+@pytest.mark.parametrize(("n_rows", "split", "mode", "shards"), CASES)
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("hidden", "output"), UNITS)
-def test_cost_and_gradient(world, hidden, output, mode, dtype, n_rows, split):
-    config = settings(activation=hidden, output=output, kl=mode, dtype=dtype)
-    x = patches(n_rows).astype(dtype)
-    cost = new_cost(world, config, x, split)
-    shape, vector = cost.model.shape, cost.model.parameters.vector.copy()
-    found = cost(vector)
-    same = len(set(world.allgather(digest(found))))
-    plain = [x[a:b].astype(float) for a, b in cost.cut.shards]
-    with together(world):
-        assert len(plain) == (min(world.size, n_rows) if mode == "average" else 1)
-        assert same == 1
-        assert cost.n_rows == n_rows
-        expected = sparse.average(shape, vector, plain, config)
-        assert_close(found, expected, TOLERANCES[dtype])
-        together_cost, _ = sparse.exact(shape, vector, x.astype(float), config)
-        exact_cost = pytest.approx(together_cost, rel=TOLERANCES[dtype])
-        assert cost.latest.exact_cost == exact_cost
-        firing = sparse.firing(shape, vector, x.astype(float)).mean(axis=0)
-        np.testing.assert_allclose(cost.mean_activation, firing, rtol=1e-5)
-
-
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("shards", [0, 1, 4])
-@pytest.mark.parametrize("mode", MODES)
-def test_the_bits_are_those_of_one_rank(world, mode, shards, dtype, split):
-    """Whoever has which blocks; shards may be more than ranks, or fewer."""
+def test_the_bits_are_those_of_one_rank(world, dtype, n_rows, split, mode, shards):
+    """Whoever has which blocks; what one rank finds is in ``unit/train``."""
+    config, x = settings(kl=mode, dtype=dtype, shards=shards), patches(n_rows)
+    one = config
     if mode == "average":
-        shards = shards or 3
-    config, x = settings(kl=mode, dtype=dtype, shards=shards), patches(97)
-    if mode != "average":
-        config = settings(kl=mode, dtype=dtype)
-    alone, cost = make_cost(config, x), new_cost(world, config, x, split)
-    vector = alone.model.parameters.vector.copy()
-    found = [digest([*c(vector), c.mean_activation]) for c in (alone, cost)]
-    costs = [(c.latest.cost, c.latest.exact_cost) for c in (alone, cost)]
+        one = replace(config, shards=shards or min(world.size, n_rows))
+    costs = new_cost(world, config, x, split), make_cost(one, x)
+    vector = costs[0].model.parameters.vector.copy()
+    found, expected = (digest([*c(vector), c.mean_activation]) for c in costs)
+    same = set(world.allgather(found))
     with together(world):
-        assert found[0] == found[1]
-        assert costs[0] == costs[1]
+        assert same == {expected}
+        found, expected = ((c.latest.cost, c.latest.exact_cost) for c in costs)
+        assert found == expected
+        assert [cost.n_rows for cost in costs] == [n_rows] * 2
 
 
 def test_rows_that_are_no_whole_blocks(world):
@@ -201,13 +175,19 @@ def alone(world, **changes):
     return world.on_root(descend)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+DESCENTS = [{"optimizer": name, "kl": k} for name in OPTIMIZERS for k in MODES]
+DESCENTS += [
+    {"optimizer": "sgd", "minibatch": n, "sgd_sparsity": rule, "measure_every": 120}
+    for n, rule in ((1, "bias"), (3, "gradient"), (7, "bias"), (120, "gradient"))
+]
+
+
+@pytest.mark.parametrize("changes", DESCENTS)
 @pytest.mark.parametrize("dtype", TOLERANCES)
-def test_descents_end_where_one_rank_does(world, optimizer, mode, dtype):
+def test_descents_end_where_one_rank_does(world, changes, dtype):
     """To the bit, until nothing lowers the cost any more or after many evaluations."""
-    changes = {"optimizer": optimizer, "kl": mode, "evaluations": 100, "dtype": dtype}
-    changes |= {"shards": 4 * (mode == "average"), "decrease": 1e-9}
+    changes = {"evaluations": 100, "dtype": dtype, "decrease": 1e-9, **changes}
+    changes |= {"shards": 4 * (changes.get("kl") == "average")}
     expected = alone(world, **changes)
     *_, last = new_descent(world, **changes).states()
     same = set(world.allgather(digest(last.arrays().values())))
@@ -237,49 +217,6 @@ def test_descents_that_change_their_ranks(world, optimizer, mode):
     same = set(world.allgather(digest(last.arrays().values())))
     with together(world):
         assert same == {digest(expected.arrays().values())}
-
-
-@pytest.mark.parametrize("n_rows", [7, 120])
-def test_a_descent_of_the_average(world, n_rows):
-    changes = {"kl": "average", "evaluations": 60, "x": patches(n_rows)}
-    expected = alone(world, **changes | {"kl": "exact"})
-    descent = new_descent(world, **changes)
-    states = list(descent.states())
-    same = set(world.allgather(digest(states[-1].arrays().values())))
-    with together(world):
-        assert len(same) == 1
-        assert states[-1].cost < 0.9 * states[0].cost
-        assert states[-1].cost > 0.99 * expected.cost
-
-
-@pytest.mark.parametrize(
-    ("minibatch", "rule", "dtype", "tolerance"),
-    [
-        (1, "bias", "float64", 1e-11),
-        (3, "gradient", "float64", 1e-11),
-        (7, "bias", "float64", 1e-11),
-        (7, "gradient", "float32", 1e-4),
-        (120, "gradient", "float64", 1e-11),
-    ],
-)
-def test_stochastic_descent(world, minibatch, rule, dtype, tolerance):
-    """The steps of one rank, to the bit; beside plain ones."""
-    changes = {"optimizer": "sgd", "minibatch": minibatch, "sgd_sparsity": rule}
-    changes |= {"measure_every": max(50, minibatch), "evaluations": 6, "dtype": dtype}
-    expected = alone(world, **changes)
-    descent = new_descent(world, **changes)
-    first, *later = descent.states()
-    last = later[-1]
-    same = set(world.allgather(digest(last.arrays().values())))
-    begin = descent.cost.model.shape, first.position, first.mean_activation
-    plain = list(plain_descent(*begin, patches(120), descent.config))
-    plain.append((expected.position, expected.mean_activation, last.examples))
-    with together(world):
-        assert same == {digest(expected.arrays().values())}
-        for state, (position, mean, done) in zip([*later, last], plain, strict=True):
-            assert state.examples == done
-            np.testing.assert_allclose(state.position, position, atol=tolerance)
-            np.testing.assert_allclose(state.mean_activation, mean, atol=tolerance)
 
 
 def test_a_clock_stops_all_within_a_pass(world, monkeypatch):

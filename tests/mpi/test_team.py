@@ -45,10 +45,11 @@ def test_followers_hear_the_head(world):
         orders = [("train", 3), ("end",)]
         for order in orders:
             if team.is_head:
-                team.tell(order)
+                team.broadcast(order)
             else:
                 waits = []
-                assert team.hear(lambda: waits.append(1)) == order  # noqa: B023
+                found = team.broadcast((), lambda: waits.append(1))  # noqa: B023
+                assert found == order
                 assert waits
 
 

@@ -15,7 +15,7 @@ from tests.support.command import said
 # Every epoch, step or evaluation takes long enough for a signal to come in between.
 SLOW = """
 from mpilayer.train.layer import LayerState
-from mpilayer.train.finetune import FinetuneState
+from mpilayer.train.backpropagation import Backpropagation
 from mpilayer.train.sparse.cost import ShardedCost
 
 def slow(cls, name):
@@ -27,7 +27,7 @@ def slow(cls, name):
 
     setattr(cls, name, slowly)
 
-for cls, name in ((LayerState, "train_epoch"), (FinetuneState, "step")):
+for cls, name in ((LayerState, "train_epoch"), (Backpropagation, "step")):
     slow(cls, name)
 slow(ShardedCost, "__call__")
 """
@@ -48,7 +48,7 @@ def call(*arguments, **options):
 PLACES = {
     "training": ("mpilayer.train.layer", "LayerState", "train_epoch", 3),
     "minibatch": ("mpilayer.models.rbm", "_RBMSlice", "rise", 20),
-    "fine-tuning": ("mpilayer.train.finetune", "FinetuneState", "step", 7),
+    "fine-tuning": ("mpilayer.train.backpropagation", "Backpropagation", "step", 7),
     "sparse": ("mpilayer.models.sparse", "SparseAutoencoder", "fire", 20),
     "ended": ("mpilayer.parallel.notice", "Notice", "close", 1),
     "evaluation": ("mpilayer.train.evaluate", "PCA", "error", 1),

@@ -8,23 +8,10 @@ import time
 import pytest
 
 from tests.e2e.test_job import JOB, program, variables, write_job
-from tests.support import launch
+from tests.support import breaks, launch
 
 LIMIT = 300.0
 """Seconds for each step of a test: other tests run beside them, on the same cores."""
-
-# mpilayer, whose epochs take a while, but no more of the processor: a launch lasts
-# longer than what it must not survive, on any machine.
-SLOWLY = """
-from mpilayer.train.layer import LayerState
-original = LayerState.train_epoch
-
-def train_epoch(self, *arguments):
-    time.sleep(0.02)
-    original(self, *arguments)
-
-LayerState.train_epoch = train_epoch
-"""
 
 # SLURM's words when those of MPICH's ranks reach it garbled, inside MPI_Init under srun
 # on two nodes: MPICH 5.0.2 tells its address with what lies behind it in memory, such
@@ -49,13 +36,14 @@ class Place:
         folder = self.folder / "again"
         folder.mkdir()
         place = Place(folder, self.data, self._stopped)
-        place.undisturbed, place.pretrained = self.undisturbed, self.pretrained
+        place.undisturbed = self.undisturbed
         return place
 
     def start(self, command, *arguments, slowly=False):
         """Submit the batch script of a command with a run in the folder."""
         if slowly:
-            text = f"#!{sys.executable}\n" + launch.driver(SLOWLY)[1]
+            # A launch lasts longer than what it must not survive, on any machine.
+            text = f"#!{sys.executable}\n" + breaks.slowly(0.02)[1]
             program(self.folder / "bin" / "mpilayer", text)
         arguments = ("job", command, self.data, *JOB, *arguments)
         launch.run(*arguments, cwd=self.folder, limit=LIMIT).ok()

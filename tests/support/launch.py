@@ -141,16 +141,8 @@ def started(
 ) -> Iterator[Job]:
     """Start ``[mpiexec -n RANKS] python PROGRAM ARGUMENTS``, and end it with the block.
 
-    Parameters
-    ----------
-    ranks : int or sequence of commands
-        0: without launcher. Commands: one process of each, instead of mpilayer.
-    program : tuple of str
-        What Python runs: mpilayer, or ("-c", text) and the like.
-    limit : float
-        Seconds.
-    variables : dict
-        Added to the environment.
+    No ``ranks``: without launcher; commands: one process of each, instead of mpilayer.
+    ``variables`` are added to the environment.
     """
     if isinstance(ranks, int):
         own = [sys.executable, *program, *map(str, arguments)]

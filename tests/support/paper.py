@@ -43,14 +43,9 @@ def by_ticks(stipulated, extra, costs, end, cut_short):
 def demand_rule(row, starts, arrivals, stipulated, extra, cut_short=True, slack=0.0):
     """Demand that a layer has followed the rule.
 
-    Parameters
-    ----------
-    row, starts : sequence
-        The output that each epoch used, and when it began.
-    arrivals : sequence
-        When each output of the layer below was made, the first one first.
-    slack : float
-        Time that an output may travel.
+    ``row`` and ``starts`` are the output that each epoch used, and when it began;
+    ``arrivals`` when each output of the layer below was made; it may travel for as long
+    as ``slack``.
     """
     woken = 0
     for done, (used, start) in enumerate(zip(row, starts, strict=True)):

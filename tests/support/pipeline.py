@@ -68,22 +68,14 @@ class Kept:
     """A layer's checkpoint."""
 
     layer: int
-    vector: np.ndarray
-    velocity: np.ndarray
-    steps: int
+    arrays: dict[str, np.ndarray]
+    numbers: dict[str, Any]
     snapshot: Snapshot
 
     @property
     def candidate(self) -> Candidate:
         """What it is called."""
         return self.snapshot.candidate
-
-    def restore(self, state: LayerState) -> None:
-        """Put a layer there."""
-        state.layer.parameters.vector[:] = self.vector
-        state.optimizer.state["velocity"][:] = self.velocity
-        state.optimizer.steps = self.steps
-        state.epoch = self.candidate.epoch
 
 
 class Memory(Keeper):
@@ -100,10 +92,8 @@ class Memory(Keeper):
 
     def save(self, state: LayerState, snapshot: Snapshot) -> None:
         assert snapshot.candidate.epoch == state.epoch == len(snapshot.row)
-        vector = state.layer.parameters.vector.copy()
-        velocity = state.optimizer.state["velocity"].copy()
-        index, steps = state.index, state.optimizer.steps
-        self.kept.append(Kept(index, vector, velocity, steps, snapshot))
+        kept = Kept(state.index, state.arrays(), state.numbers(), snapshot)
+        self.kept.append(kept)
 
     def stopping(self, epoch_seconds: float) -> bool:
         assert epoch_seconds >= 0
@@ -112,23 +102,12 @@ class Memory(Keeper):
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a run is, or ended: the same on all ranks.
-
-    Attributes
-    ----------
-    kept : list of Kept
-        All checkpoints that there are.
-    records : list of list of EpochRecord
-        Of each layer, epoch after epoch; those after the checkpoints included.
-    interrupted : bool
-        A layer gave way.
-    digests, dropped : list
-        Of each layer.
-    """
+    """Where a run is, or ended, by layers: the same on all ranks."""
 
     kept: list[Kept] = field(default_factory=list)
+    # Those after the checkpoints included.
     records: list[list[EpochRecord]] = field(default_factory=lambda: [[]] * N_LAYERS)
-    interrupted: bool = False
+    interrupted: bool = False  # a layer gave way
     digests: list[str] = field(default_factory=list)
     dropped: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -173,12 +152,8 @@ def train(
 ) -> Stage:
     """Train from the beginning or from a cut of what was before. Collective.
 
-    Parameters
-    ----------
-    prepare : callable
-        May change this rank's states before.
-    limit : int
-        With one rank: epochs after which the process is lost.
+    ``prepare`` may change this rank's states before; the only rank is lost after so
+    many epochs as ``limit`` says.
     """
     rows, before, keeper = rows or data(), before or Stage(), keeper or Memory(0)
     shapes = layer_shapes(config, rows.train.shape[1])
@@ -194,7 +169,7 @@ def train(
         for state in mine:
             prepare(state)
             if start := starts[state.index]:
-                start.restore(state)
+                state.restore(start.arrays, start.numbers)
         pipeline = Pipeline(
             mine,
             rows if comm.rank == 0 else None,

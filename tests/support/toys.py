@@ -31,10 +31,6 @@ def randomize(model, seed: int = 0, deviation: float = 0.5):
     return model
 
 
-def ignore(part: slice, gradient: np.ndarray) -> None:
-    """Do nothing with a finished part of a gradient."""
-
-
 def layer_gradient(
     layer, visible, seed=0, scale: float = 1.0, ends=(), done=lambda *_: None
 ):

@@ -24,12 +24,8 @@ class Wire:
     """Carries messages from rank 0 to rank 1.
 
     No message is buffered: a send is complete when its receive is. Per tag they arrive
-    in order, as MPI promises; between tags in any order.
-
-    Attributes
-    ----------
-    lower, upper : End
-        The communicators of the two ranks.
+    in order, as MPI promises; between tags in any order. ``lower`` and ``upper`` are
+    the communicators of the two ranks.
     """
 
     def __init__(self) -> None:

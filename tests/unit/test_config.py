@@ -80,7 +80,7 @@ from mpilayer.errors import ConfigError
         (FinetuneConfig, {"warm_up": 20}, "less than the epochs, 20; got 20"),
         *(
             (FinetuneConfig, {"augment": text}, "shift:N or shift:N:HxW .* got '")
-            for text in ("shift", "shift:0", "shift:-1", "shift:1:28", "crop:1", "")
+            for text in ("shift", "shift:0", "shift:1:28", "shift:1:0x9", "crop:1", "")
         ),
         (FinetuneConfig, {"task": "regress", "loss": "cross-entropy"}, "squared error"),
         (FinetuneConfig, {"optimizer": "adma"}, "sgd, momentum, adam.*mean 'adam'"),
@@ -273,11 +273,8 @@ def test_values_from_the_command_line(name, text, expected):
 
 
 def test_defaults_that_depend_on_the_optimizer():
-    for name, initial in (
-        ("lbfgs", "positive"),
-        ("cg", "positive"),
-        ("sgd", "symmetric"),
-    ):
+    usual = {"lbfgs": "positive", "cg": "positive", "sgd": "symmetric"}
+    for name, initial in usual.items():
         found = SparseConfig(optimizer=name, activation="sigmoid").resolved()
         assert (found.output, found.initial) == ("sigmoid", initial)
         assert found.resolved() == found

@@ -2,12 +2,11 @@
 
 import shutil
 import subprocess
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mpilayer.config import FinetuneConfig, PretrainConfig, SparseConfig
 from mpilayer.errors import ConfigError
 from mpilayer.slurm import (
     JobConfig,
@@ -175,9 +174,3 @@ def test_chains():
     ):
         with pytest.raises(ConfigError, match=words):
             check_chain(chain.split())
-
-
-def test_a_job_and_its_command_have_no_option_in_common():
-    mine = {item.name for item in fields(JobConfig)}
-    for cls in (PretrainConfig, FinetuneConfig, SparseConfig):
-        assert not mine & {item.name for item in fields(cls)}

@@ -38,32 +38,19 @@ _FEW_ROWS, _BLOCKS = 500, 16
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of the cost, the same on all ranks but for the seconds.
+    """One evaluation of the cost, the same on all ranks but for the seconds."""
 
-    Attributes
-    ----------
-    evaluation, iteration : int
-        Evaluations up to this one, and iterations that were complete before it.
-    cost, reconstruction, decay, sparsity : float
-        The cost and its parts: half the squared error per row, the decay of the
-        weights, and the sparsity term as the mode defines it.
-    exact_cost, gradient_norm : float
-        The cost with the sparsity term of all rows together; Euclidean.
-    seconds, computing, allreduce : float
-        Since training began; of this evaluation on this rank, arithmetic and waiting.
-    """
-
-    evaluation: int
-    iteration: int
+    evaluation: int  # up to this one
+    iteration: int  # complete before it
     cost: float
-    reconstruction: float
-    decay: float
-    sparsity: float
-    exact_cost: float
-    gradient_norm: float
-    seconds: float
-    computing: float
-    allreduce: float
+    reconstruction: float  # half the squared error per row
+    decay: float  # of the weights
+    sparsity: float  # as the mode defines it
+    exact_cost: float  # with the sparsity term of all rows together
+    gradient_norm: float  # Euclidean
+    seconds: float  # since training began
+    computing: float  # of this evaluation on this rank
+    allreduce: float  # likewise, waiting
 
 
 class Enough(Exception):
@@ -112,17 +99,13 @@ class ShardedCost:
     rows : ndarray (n_samples, n_visible), of the model's type
         This rank's rows, perhaps none: whole blocks of ``cut_of``, in the order of
         ranks. *Local.*
-    config : SparseConfig
-        The weights of the terms, and how the sparsity term is meant.
     comm, eager
         See ``Sums``. Collective.
 
     Attributes
     ----------
-    n_rows, cut : int, Cut
-        Of the rows of all ranks. *Global.*
-    first, blocks : int, list of slice
-        Where this rank's rows begin among them, and its blocks in its rows.
+    n_rows, cut, first, blocks : int, Cut, int, list of slice
+        Of the rows of all ranks; where this rank's begin, and its blocks in its rows.
     evaluations, iteration : int
         Evaluations done, and iterations as the training counts them.
     latest, mean_activation : Evaluation, ndarray (n_hidden,)

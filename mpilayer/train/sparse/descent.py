@@ -26,21 +26,8 @@ _KINDS: dict[str, type[Iterate]] = {
 class Descent:
     """An optimizer at work on a sharded cost, until a limit of the configuration.
 
-    Parameters
-    ----------
-    cost : ShardedCost
-        Collective on its ranks.
-    config : SparseConfig
-        The optimizer and the limits.
-
-    Attributes
-    ----------
-    state : Iterate or None
-        The last complete iteration.
-    evaluations : int
-        Of the cost until then; those that come after it are made again.
-    stopped_by : str
-        Why it ended, in words.
+    ``state`` is that after the last complete iteration, and ``evaluations`` are those
+    until then: what comes after is made again. ``stopped_by`` says why it ended.
     """
 
     def __init__(self, cost: ShardedCost, config: SparseConfig) -> None:

@@ -41,132 +41,100 @@ _TILTS = np.geomspace(1e-3, 600.0, 200)
 
 @dataclass(frozen=True)
 class Gap:
-    """How far the average cost lies above the exact one, for one cut into shards.
-
-    Attributes
-    ----------
-    shards, measured : int, float
-        How many; the average sparsity term less that of all rows.
-    predicted : float
-        To second order, from the variance between the shards.
-    bound : float
-        What it does not exceed with probability 1 − ``RISK`` for shards drawn at
-        random; see ``gap_bound``.
-    """
+    """How far the average cost lies above the exact one, for one cut into shards."""
 
     shards: int
-    measured: float
-    predicted: float
-    bound: float
+    measured: float  # the average sparsity term less that of all rows
+    predicted: float  # to second order, from the variance between the shards
+    bound: float  # for shards drawn at random, see ``gap_bound``
 
 
 class Firing:
     """Firing probabilities of the rows of all ranks at one position. Collective.
 
-    Parameters
-    ----------
-    cost : ShardedCost
-        Gives model, rows and ranks; the rows of all ranks must follow one another in
-        the order of ranks.
-    position : ndarray (n,)
-        The parameters.
-
-    Attributes
-    ----------
-    mean, variance : ndarray (n_hidden,)
-        Over all rows.
+    The ``cost`` gives model, rows and ranks, the ``position`` (n,) parameters; ``mean``
+    and ``variance`` (n_hidden,) are those over all rows.
     """
 
     def __init__(self, cost: ShardedCost, position: Array64) -> None:
         cost.model.parameters.vector[:] = position
-        self._comm, self._n_rows = cost.comm, cost.n_rows
-        self._sparsity, self._rows = cost.sparsity, cost.rows
+        self._cost = cost
         shape = len(cost.blocks), cost.model.shape.n_hidden
         cost.model.fire(cost.rows, cost.blocks, np.empty(shape, cost.model.dtype))
         self._firing = fires = cost.model.firing
         moments = _moments(cost, fires)
-        self._counts = sum_over_ranks(self._comm, level_counts(fires))
+        self._counts = sum_over_ranks(cost.comm, level_counts(fires))
         self.mean: Array64 = moments[0]
         self.variance: Array64 = np.maximum(moments[1] - self.mean**2, 0)
         self._places = cost.first + np.arange(len(cost.rows))
-        self._shards = cost.cut.shards
 
-    def gap(self, n_shards: int, ordered: bool = False) -> Gap:
+    def gap(self, n_shards: int = 0, ordered: bool = False) -> Gap:
         """Return the gap if the rows were cut into so many contiguous shards.
 
-        ``ordered``: after sorting them by their norm, as happens to sorted data.
+        Those over which the cost averages, if none are given. ``ordered``: after
+        sorting them by their norm, as happens to sorted data.
         """
+        cost, p = self._cost, self.mean
+        shards = shard_bounds(cost.n_rows, n_shards) if n_shards else cost.cut.shards
         places = self._places_by_norm() if ordered else self._places
-        shards = shard_bounds(self._n_rows, n_shards)
-        return self._gap_of(_shards_of(places, shards), n_shards)
-
-    def gap_of_shards(self) -> Gap:
-        """Return the gap of the shards over which the cost averages."""
-        return self._gap_of(_shards_of(self._places, self._shards), len(self._shards))
+        variance, weights, means = self._between(places, shards)
+        n, sparsity = len(shards), cost.sparsity
+        terms = np.array([sparsity.cost(mean) for mean in means])
+        return Gap(
+            n,
+            measured=float(weights @ terms) - sparsity.cost(p),
+            predicted=float(sparsity.curvature(p) @ variance) / 2,
+            bound=gap_bound(sparsity, self._counts, n, cost.n_rows // n),
+        )
 
     def excess(self) -> float:
         """Return the variance between the shards' means over what sampling explains.
 
         About 1 for shuffled rows. NaN with one shard.
         """
-        own = _shards_of(self._places, self._shards)
-        between, weights, _ = self._between(own, len(self._shards))
+        between, weights, _ = self._between(self._places, self._cost.cut.shards)
         n_full, active = int(np.count_nonzero(weights)), self.variance > 0
         if n_full < 2 or not active.any():
             return float("nan")
-        ratio = between[active] * self._n_rows / self.variance[active]
+        ratio = between[active] * self._cost.n_rows / self.variance[active]
         return float(ratio.mean() / (n_full - 1))
 
-    def _gap_of(self, shard: AnyArray, n_shards: int) -> Gap:
-        """Return the gap if this rank's rows belong to these shards."""
-        variance, weights, means = self._between(shard, n_shards)
-        sparsity, p = self._sparsity, self.mean
-        terms = np.array([sparsity.cost(mean) for mean in means])
-        return Gap(
-            n_shards,
-            measured=float(weights @ terms) - sparsity.cost(p),
-            predicted=float(sparsity.curvature(p) @ variance) / 2,
-            bound=gap_bound(sparsity, self._counts, n_shards, self._n_rows // n_shards),
-        )
-
     def _between(
-        self, shard: AnyArray, n_shards: int
+        self, places: AnyArray, shards: Sequence[Bounds]
     ) -> tuple[Array64, Array64, Array64]:
         """Return Var_shards(p_j), each shard's part of the rows, and its p.
 
-        That of an empty shard, whose part is 0, is the mean of all rows.
+        This rank's rows have these places. The p of an empty shard, whose part is 0, is
+        the mean of all rows.
         """
+        n_rows, n_shards = self._cost.n_rows, len(shards)
+        starts = [start for start, _ in shards]
+        shard = np.searchsorted(starts, places, "right") - 1
         sums = np.zeros((len(self.mean) + 1, n_shards))
         # Whole numbers below 2^53 add up to the same in any order.
-        powers = np.clip(52 - np.frexp(self.mean * self._n_rows)[1], -_FINEST, _FINEST)
+        powers = np.clip(52 - np.frexp(self.mean * n_rows)[1], -_FINEST, _FINEST)
         for unit, firing in enumerate(self._firing.T):
             parts = np.rint(np.ldexp(firing.astype(np.float64), powers[unit]))
             sums[unit] = np.bincount(shard, weights=parts, minlength=n_shards)
         sums[-1] = np.bincount(shard, minlength=n_shards)
-        sum_over_ranks(self._comm, sums)
+        sum_over_ranks(self._cost.comm, sums)
         sums[:-1] = np.ldexp(sums[:-1], -powers[:, np.newaxis])
         counts = sums[-1]
         found = sums[:-1] / np.maximum(counts, 1)
         means = np.where(counts > 0, found, self.mean[:, None]).T
-        weights = counts / self._n_rows
+        weights = counts / n_rows
         variance = (weights[:, None] * (means - self.mean) ** 2).sum(axis=0)
         return variance, weights, means
 
     def _places_by_norm(self) -> AnyArray:
         """Return the places of this rank's rows when all are sorted by their norm."""
-        norms = np.einsum("ij,ij->i", self._rows, self._rows)
-        everywhere = np.concatenate(self._comm.allgather(norms))
+        rows = self._cost.rows
+        norms = np.einsum("ij,ij->i", rows, rows)
+        everywhere = np.concatenate(self._cost.comm.allgather(norms))
         places = np.empty(len(everywhere), np.intp)
         places[np.argsort(everywhere, kind="stable")] = np.arange(len(everywhere))
         own: AnyArray = places[self._places]
         return own
-
-
-def _shards_of(places: AnyArray, shards: Sequence[Bounds]) -> AnyArray:
-    """Return to which of some shards each place belongs."""
-    starts = [start for start, _ in shards]
-    found: AnyArray = np.searchsorted(starts, places, "right") - 1
-    return found
 
 
 def _moments(cost: ShardedCost, rows: AnyArray) -> Array64:
@@ -244,15 +212,10 @@ def _above_tangent(sparsity: Sparsity, p: Array64, q: Array64) -> Array64:
 
 @dataclass(frozen=True)
 class Dead:
-    """The hidden units whose part of the output is the same for all rows.
+    """The ``units``, ``of`` all, whose part of the output is the same for all rows.
 
-    Attributes
-    ----------
-    units, of : int
-        How many, and how many hidden units there are.
-    cost : float
-        Half the variance of the rows, summed over the columns: the cost if all are
-        dead, and the output is the mean row.
+    ``cost`` is half the variance of the rows, summed over the columns: that if all are
+    dead, and the output is the mean row.
     """
 
     units: int
@@ -295,14 +258,8 @@ def dead_units(cost: ShardedCost, position: Array64) -> Dead:
 def filters(weights: Array64) -> AnyArray:
     """Return the input of norm 1 that each hidden unit responds to most.
 
-    Parameters
-    ----------
-    weights : ndarray (n_visible, n_hidden)
-        W₁.
-
-    Returns
-    -------
-    ndarray (n_hidden, n_visible), or (n_hidden, size, size) of square patches
+    ``weights`` (n_visible, n_hidden) are W₁; the result is (n_hidden, n_visible), or
+    (n_hidden, size, size) of square patches.
     """
     norms = np.maximum(np.linalg.norm(weights, axis=0), np.finfo(np.float64).tiny)
     rows: AnyArray = (weights / norms).T.astype(np.float32)

@@ -54,16 +54,8 @@ def check_memory(
     """Check that what blocks of rows add fits into memory. Collective.
 
     A rank keeps as many numbers as there are weights for each of its blocks, until all
-    are known.
-
-    Parameters
-    ----------
-    configs : sequence of SparseConfig
-        Of all costs that are there at the same time.
-    shape : tuple of int
-        Rows of all ranks, and columns. *Global.*
-    comm : Communicator
-        All ranks.
+    are known. The ``configs`` are those of all costs that are there at the same time,
+    ``shape`` are the rows of all ranks and the columns.
 
     Raises
     ------

@@ -33,16 +33,11 @@ _AHEAD = 1000
 class SGDState(Iterate):
     """Where the whole cost was measured last, and with what the steps go on.
 
-    Attributes
-    ----------
-    mean_activation : ndarray (n_hidden,)
-        Running mean of the firing probabilities.
-    examples : int
-        Rows that all steps have met; the cost is measured once an iteration.
+    It is measured once an iteration.
     """
 
-    mean_activation: Array64
-    examples: int = 0
+    mean_activation: Array64  # (n_hidden,), running mean of the firing probabilities
+    examples: int = 0  # that all steps have met
 
     @staticmethod
     def first(position: Array64, evaluate: Objective, cost: ShardedCost) -> "SGDState":
@@ -77,14 +72,8 @@ def sgd(
     """Yield the state whenever the whole cost was measured. Collective.
 
     There are ``evaluations`` − 1 times ``measure_every`` examples, and the rate falls
-    linearly to 0 over them. Going on from a state gives the same bits.
-
-    Parameters
-    ----------
-    cost : ShardedCost
-        Its model is left alone.
-    evaluate : callable
-        Evaluates the cost of all rows.
+    linearly to 0 over them. Going on from a state gives the same bits. The model of the
+    ``cost``, whose rows ``evaluate`` evaluates, is left alone.
 
     Raises
     ------

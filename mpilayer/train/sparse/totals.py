@@ -31,17 +31,9 @@ _MINUS = 1 << 31
 def exponents(parts: AnyArray, of: Sequence[int], n_sums: int) -> Exponents:
     """Return the least e with |part| < 2^e, of each number of each sum. Local.
 
-    Parameters
-    ----------
-    parts : ndarray (n_blocks, size)
-        What this rank's blocks add.
-    of : sequence of int
-        To which of the ``n_sums`` sums each block belongs.
-
-    Returns
-    -------
-    ndarray (n_sums, size)
-        Zeros have one below all others, infinities and NaN one above.
+    This rank's blocks add ``parts`` (n_blocks, size), each to the one of ``n_sums``
+    sums that it is ``of``. In the result (n_sums, size) zeros have one below all
+    others, infinities and NaN one above.
     """
     largest = np.zeros((n_sums, parts.shape[1]), parts.dtype)
     start = 0
@@ -64,19 +56,10 @@ def integers(
 ) -> Integers:
     """Return the sums over this rank's blocks, in units of ``found``. Local.
 
-    Parameters
-    ----------
-    parts, of
-        As ``exponents`` takes them.
-    found : ndarray (n_sums, size)
-        The largest exponents of all ranks.
-    n_blocks : int
-        Of all ranks: there is room for so many, so no sum overflows.
-
-    Notes
-    -----
-    The unit is 2^−62 of the largest part, times the room for blocks: 2^−56 for 64
-    blocks, where the largest part itself has 24 (float32) or 53 bits.
+    ``found`` (n_sums, size) are the largest ``exponents`` of all ranks; there is room
+    for the ``n_blocks`` of all, so no sum overflows. The unit is 2^−62 of the largest
+    part, times that room: 2^−56 for 64 blocks, where the largest part itself has 24
+    (float32) or 53 bits.
     """
     units = np.ldexp(1.0, _shifts(found, n_blocks))
     sums = np.zeros(found.shape, np.int64)
@@ -139,16 +122,9 @@ def start_total(
 ) -> None:
     """Start adding the parts of all ranks up. Collective; nothing else is under way.
 
-    Parameters
-    ----------
-    sums : Sums
-        Carries it; ``sums.finish()`` waits for it.
-    parts, of
-        As ``exponents`` takes them, of this rank's blocks.
-    shape : tuple of int
-        How many sums there are, and of how many blocks all ranks have.
-    then : callable
-        Gets the sums (n_sums, size), and those of the ``votes`` of all ranks.
+    ``sums.finish()`` waits for it; ``parts`` and ``of`` as ``exponents`` takes them,
+    ``shape`` says how many sums there are, and of how many blocks of all ranks.
+    ``then`` gets the sums (n_sums, size), and those of the ``votes`` of all ranks.
     """
     n_sums, n_blocks = shape
     found = exponents(parts, of, n_sums)
@@ -164,4 +140,4 @@ def start_total(
 
         sums.start(message, done)
 
-    sums.start_max(found, add)
+    sums.start(found, add, largest=True)

@@ -3,16 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.rivals import (
-    check_agreement,
-    cost_candidates,
-    evaluations,
-    has,
-    numpy_cost,
-    own_costs,
-    start,
-    torch_cost,
-)
+from benchmarks import rivals
 from mpilayer.arrays import ROW_BLOCK
 from mpilayer.bench import launches, step
 from mpilayer.bench.pairs import take_turns
@@ -34,7 +25,7 @@ WIDE = ROWS.astype(np.float64)
 
 def position() -> np.ndarray:
     """Return a position where every parameter matters, biases too."""
-    vector = start(ROWS.shape[1], CONFIG)
+    vector = rivals.start(ROWS.shape[1], CONFIG)
     return vector + 0.05 * np.random.default_rng(0).standard_normal(vector.size)
 
 
@@ -81,12 +72,16 @@ def test_runs_on_ranks_and_threads(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("rival", "rows", "tolerance"),
-    [(numpy_cost, WIDE, 1e-12), (torch_cost, WIDE, 1e-12), (torch_cost, ROWS, 1e-5)],
+    [
+        (rivals.numpy_cost, WIDE, 1e-12),
+        (rivals.torch_cost, WIDE, 1e-12),
+        (rivals.torch_cost, ROWS, 1e-5),
+    ],
 )
 def test_a_rival_computes_the_same(rival, rows, tolerance):
-    if rival is torch_cost:
+    if rival is rivals.torch_cost:
         pytest.importorskip("torch")
-    cost, gradient = own_costs(WIDE, CONFIG)["mpilayer average"](position())
+    cost, gradient = rivals.own_costs(WIDE, CONFIG)["mpilayer average"](position())
     found, its_gradient = rival(rows, CONFIG)(position())
     assert found == pytest.approx(cost, rel=tolerance)
     bound = tolerance * np.abs(gradient).max()
@@ -94,29 +89,29 @@ def test_a_rival_computes_the_same(rival, rows, tolerance):
 
 
 def test_all_candidates_agree():
-    costs = cost_candidates(ROWS, SparseConfig())
-    assert ("torch" in costs) == has("torch")
-    check_agreement(costs, position())
+    costs = rivals.cost_candidates(ROWS, SparseConfig())
+    assert ("torch" in costs) == rivals.has("torch")
+    rivals.check_agreement(costs, position())
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        numpy_cost(WIDE, SparseConfig(dtype="float64", weight_decay=0.0)),
+        rivals.numpy_cost(WIDE, SparseConfig(dtype="float64", weight_decay=0.0)),
         lambda x: (np.nan, np.ones(x.size)),
     ],
 )
 def test_a_candidate_that_does_other_work_is_found(other):
-    costs = {"one": numpy_cost(WIDE, CONFIG), "other": other}
+    costs = {"one": rivals.numpy_cost(WIDE, CONFIG), "other": other}
     with pytest.raises(RuntimeError, match="other must compute what one computes"):
-        check_agreement(costs, position())
+        rivals.check_agreement(costs, position())
 
 
 def test_everything_is_timed():
     config, said = SparseConfig(), []
-    costs = own_costs(ROWS[:50], config)
+    costs = rivals.own_costs(ROWS[:50], config)
     steps = {f"step {name}": work for name, work in step.steps(64, 5, 1).items()}
-    timed = evaluations(ROWS[:50], costs, config) | steps
+    timed = rivals.evaluations(ROWS[:50], costs, config) | steps
     comparison = take_turns(timed, 2, say=said.append)
     assert len(said) == 2
     assert list(comparison.seconds) == ["gemm", *costs, "step gemm", "step mpilayer"]

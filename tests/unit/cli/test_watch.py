@@ -88,14 +88,8 @@ def test_the_condition_of_a_run(complete, still, unit, at_work, words):
 
 
 def test_times_in_words():
-    times = {
-        0: "0:00",
-        0.2: "0:01",
-        59.5: "1:00",
-        61: "1:01",
-        3661: "1:01:01",
-        None: "?",
-    }
+    times = {0: "0:00", 0.2: "0:01", 59.5: "1:00", 61: "1:01", 3661: "1:01:01"}
+    times[None] = "?"
     assert {seconds: view.duration(seconds) for seconds in times} == times
     longest = [view.longest(found) for found in ([3.0, 7.0, 0.0], [3.0, None], [])]
     assert longest == [7, None, 0]

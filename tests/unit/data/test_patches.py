@@ -65,7 +65,6 @@ def test_every_position_is_drawn_once(height, width, size):
 @pytest.mark.parametrize(
     ("size", "numbers", "message"),
     [
-        *((2, n, f"for {n[0]} and {n[1]}") for n in ((0, 0), (-1, 2), (1, -1))),
         *((2, n, "18 patches of 2 x 2") for n in ((19, 0), (18, 1), (10**12, 0))),
         *((size, (1, 0), f"are 4 x 4; asked for {size}") for size in (-1, 0, 5)),
     ],

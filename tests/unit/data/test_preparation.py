@@ -32,11 +32,10 @@ def prepared(method="minmax"):
     return Preparation(tuple("abcdef"), "kind", ("cat", "dog"), scaling)
 
 
-def written(folder, splits, preparation=BARE, scale=1.0):
-    path = folder / "a.h5"
-    texts = {"name": "a", "origin": "b"}
-    write_dataset(path, splits, **texts, scale=scale, preparation=preparation)
-    return Dataset.open(path)
+def written(folder, splits, preparation=BARE):
+    options = {"name": "a", "origin": "b", "scale": 1.0, "preparation": preparation}
+    write_dataset(folder / "a.h5", splits, **options)
+    return Dataset.open(folder / "a.h5")
 
 
 def test_minmax_takes_training_rows_from_0_to_1_and_never_beyond():

@@ -55,6 +55,7 @@ def test_one_process(tmp_path, monkeypatch):
     found = facts.folder
     assert (found.path, found.seconds > 0, found.seen) == (str(tmp_path), True, ())
     assert not found.failure + found.hdf5_failure + found.lock_failure
+    assert 0 <= found.space.free <= found.space.size
     assert list(tmp_path.iterdir()) == []
     door = SimpleNamespace(library=lambda: "MPICH 5")
     monkeypatch.setitem(sys.modules, "mpilayer.parallel.mpi", door)

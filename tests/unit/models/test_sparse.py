@@ -6,7 +6,7 @@ import pytest
 from mpilayer.arrays import ROW_BLOCK, row_blocks
 from mpilayer.errors import ConfigError
 from mpilayer.models.base import LayerShape
-from mpilayer.models.sparse import BlockSums, SparseAutoencoder, Sparsity
+from mpilayer.models.sparse import BlockSums, SparseAutoencoder, Sparsity, block_shapes
 from mpilayer.numerics.parameters import Parameters
 from tests.support import plain, sparse
 from tests.support.sparse import TOLERANCES, UNITS, patches
@@ -26,8 +26,7 @@ FUSED = ("firing_weights", "firing_bias")
 
 def room(model, n_blocks):
     """Return room for all that blocks add, full of what must be overwritten."""
-    shapes = {**model.parameters.shapes, "squared": (1,), "firing": (5,)}
-    shapes |= {"firing_weights": (16, 5), "firing_bias": (5,)}
+    shapes = block_shapes(model.parameters.shapes, fused=True)
     sums = BlockSums(n_blocks, shapes, model.dtype)
     sums.table[:] = np.nan
     return sums, Parameters(shapes, np.float64)
@@ -140,21 +139,10 @@ def test_what_a_block_adds_is_its_own():
             np.testing.assert_array_equal(alone.table[0], sums.table[number])
 
 
-def test_shards_of_other_sizes_do_not_disturb_each_other():
-    model, sizes = make(), (2300, 7, 2300, 0, 1)
-    for n_rows in sizes:
-        x = patches(n_rows)
-        found = sums_of(model, x, SLOPE)
-        _, expected = expected_sums(model, x)
-        assert_near(found["weights"], expected["weights"], "float64")
-
-
 def test_as_many_hidden_units_as_columns():
     shape = LayerShape(5, 5, "linear", "sigmoid")
     model, x = randomize(SparseAutoencoder(shape, np.float64)), patches(9, 5)
-    shapes = {**model.parameters.shapes, "squared": (1,), "firing": (5,)}
-    shapes |= {"firing_weights": (5, 5), "firing_bias": (5,)}
-    sums = BlockSums(1, shapes, np.float64)
+    sums, _ = room(model, 1)
     model.backpropagate_fused(x, [slice(0, 9)], sums)
     _, expected = expected_sums(model, x, slope=0.0)
     for name in expected:

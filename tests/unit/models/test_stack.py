@@ -61,23 +61,6 @@ def test_rows_pass_in_blocks(stack):
     assert stack.encode(many[:0]).shape == (0, 3)
 
 
-def test_the_plain_backpropagation_is_right(stack):
-    p = plain.named(stack.parameters.shapes, stack.parameters.vector)
-    found, _ = stack_gradient(stack, rows(15))
-    for name, expected in plain.backward(p, KINDS, rows(15)).items():
-        np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-5)
-
-
-def test_gradients_of_parts_of_a_minibatch_add_up(stack):
-    v = rows(20)
-    whole, loss = stack_gradient(stack, v)
-    parts = [stack_gradient(stack, part) for part in (v[:7], v[7:], v[:0])]
-    total = sum(out.vector for out, _ in parts)
-    np.testing.assert_allclose(total, whole.vector, rtol=1e-4, atol=1e-5)
-    assert sum(part for _, part in parts) == pytest.approx(loss, rel=1e-6)
-    assert not parts[2][0].vector.any()
-
-
 def test_a_bad_number_does_not_hide(stack):
     v = rows(15)
     v[3, 2] = nan

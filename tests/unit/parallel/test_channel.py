@@ -128,8 +128,9 @@ def test_a_table_s_lower_layer_waits_for_the_upper_one():
     assert pair.inn.newest() == 3
 
 
-def test_asking_for_what_is_not_there():
-    pair = Pair(replace=True)
+@pytest.mark.parametrize("kind", [Pair, LocalPair])
+def test_asking_for_what_is_not_there(kind):
+    pair = kind(replace=True)
     with pytest.raises(RuntimeError, match="output 1 was asked for"):
         pair.inn.take(1)
     leave(pair.out, 1)
@@ -197,9 +198,6 @@ def test_any_order_of_events(kind, replace, stop, seed):
     if not replace:
         assert pair.out.dropped == []
         assert set(taken) == set(left)
-    if kind is Pair and not stop:
-        n_sent = len(left) - len(pair.out.dropped)
-        assert pair.out.bytes_sent == n_sent * 4 * COLUMNS * sum(COUNTS)
     if left and not stop:
         assert taken[-1] == left[-1]
     assert not set(pair.out.dropped) & set(taken)
@@ -212,8 +210,6 @@ def test_a_local_table_waits():
     assert not local.has_room()
     local.take(1)
     assert local.has_room()
-    with pytest.raises(RuntimeError, match="output 2 was asked for"):
-        local.take(2)
 
 
 def test_the_data_and_the_void():

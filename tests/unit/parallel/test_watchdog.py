@@ -2,20 +2,14 @@
 
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from mpilayer import ending
 from mpilayer.parallel import watchdog
-from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.parallel.comm import Requests, SerialCommunicator
 from mpilayer.parallel.watchdog import Pulse
-
-
-class Request:
-    """A message, which is there or not."""
-
-    def __init__(self, test=lambda: True):
-        self.test = test
 
 
 class Ring:
@@ -28,7 +22,7 @@ class Ring:
 
     def start_send(self, array, destination, tag):
         self.sent.append((destination, int(array[0])))
-        return Request()
+        return Requests()
 
     def start_receive(self, array, source, tag):
         assert source == 0
@@ -39,7 +33,7 @@ class Ring:
                 return True
             return False
 
-        return Request(test)
+        return SimpleNamespace(test=test)
 
     def barrier(self):
         pass

@@ -101,14 +101,10 @@ def test_ten_thousand_ranks_on_a_hundred_hosts_within_two_seconds():
     assert 0.05 < found.efficiency < 20 / 119
 
 
-def test_what_is_of_no_use_is_refused_with_the_reason():
+def test_layouts_are_compared_and_what_is_of_no_use_is_refused_with_the_reason():
     found = outlook(model("pretrain", PretrainConfig()), (2, 500), 1)
     assert "500 ranks" in found.refused[500]
     assert [f.ranks for f in found.forecasts] == [2, 2]
-
-
-def test_a_team_for_all_layers_is_compared_with_one_a_layer():
-    found = outlook(model("pretrain", PretrainConfig()), (2,), 1)
     assert [f.cost.layout for f in found.forecasts] == ["1:1 2-4:1", "1-4:2"]
     assert found.fastest.option == "--layout 1-4:2"  # as layers differ in size
 
@@ -123,6 +119,12 @@ def test_hosts_that_are_one_machine_share_its_cores():
     assert any("n1 and n2 are one machine" in note for note in shared.notes)
 
 
+@pytest.fixture(scope="module")
+def made():
+    """Give what ``plan --json`` prints."""
+    return outlook(model("pretrain", PretrainConfig()), (1,), 1).to_json()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -133,12 +135,27 @@ def test_hosts_that_are_one_machine_share_its_cores():
         ({"text": "{}"}, "must be what 'mpilayer plan --json' prints"),
         ({"text": "nonsense"}, "must be what"),
         ({"path": "missing"}, "No such file"),
+        ({"curves": {"": {"at": [1, 4], "seconds": [-1, 2]}}}, "positive"),
+        ({"curves": {"": {"at": [4, 4], "seconds": [1, 2]}}}, "ascending"),
+        ({"curves": {"": {"at": [1], "seconds": [1, 2]}}}, "as many"),
+        ({"numbers": {"encode": math.nan}}, "finite"),
+        ({"numbers": {"encode": -1}}, "not negative"),
+        ({"spread": math.nan}, "finite"),
+        ({"spread": 1e300}, "finite"),
+        ({"base_bytes": 10**400}, "finite"),
+        ({"disk": 1e-320}, "positive"),
+        ({"cores": 0}, "finite"),
+        ({"cores": math.inf}, "infinity"),
+        ({"data": [1]}, "must be what"),
+        ({"settings": 1}, "must be what"),
     ],
+    ids=range(20),
 )
-def test_what_has_changed_since_is_refused(change, words, tmp_path):
+def test_what_has_changed_or_is_damaged_is_refused(made, change, words, tmp_path):
     path = tmp_path / "plan.json"
-    made = outlook(model("pretrain", PretrainConfig()), (1,), 1).to_json()
-    path.write_text(change.get("text", json.dumps(made)))
+    known = {key: change.get(key, own) for key, own in made["measured"].items()}
+    known["command"] = "pretrain"
+    path.write_text(change.get("text", json.dumps({**made, "measured": known})))
     asked = change.get("command", "pretrain"), change.get("config", PretrainConfig())
     with pytest.raises(ConfigError, match=words):
         read_measured(
@@ -146,40 +163,11 @@ def test_what_has_changed_since_is_refused(change, words, tmp_path):
         )
 
 
-def test_settings_that_only_say_how_long_may_change(tmp_path):
+def test_settings_that_only_say_how_long_may_change(made, tmp_path):
     path = tmp_path / "plan.json"
-    made = outlook(model("pretrain", PretrainConfig()), (1,), 1).to_json()
     path.write_text(json.dumps(made))
     config = PretrainConfig(epochs=(3,), schedule="greedy", seed=7)
     assert read_measured(path, "pretrain", config, FACTS).command == "pretrain"
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "words"),
-    [
-        ("curves", {"step": {"at": [1, 4], "seconds": [-1, 2]}}, "positive"),
-        ("curves", {"step": {"at": [4, 4], "seconds": [1, 2]}}, "ascending"),
-        ("curves", {"step": {"at": [1], "seconds": [1, 2]}}, "as many"),
-        ("numbers", {"encode": math.nan}, "finite"),
-        ("numbers", {"encode": -1}, "not negative"),
-        ("spread", math.nan, "finite"),
-        ("spread", 1e300, "finite"),
-        ("base_bytes", 10**400, "finite"),
-        ("disk", 1e-320, "positive"),
-        ("cores", 0, "finite"),
-        ("cores", math.inf, "infinity"),
-        ("data", [1], "must be what"),
-        ("settings", 1, "must be what"),
-    ],
-    ids=str,
-)
-def test_damaged_measurements_are_refused(key, value, words, tmp_path):
-    path = tmp_path / "plan.json"
-    made = outlook(model("pretrain", PretrainConfig()), (1,), 1).to_json()
-    made["measured"][key] = value
-    path.write_text(json.dumps(made))
-    with pytest.raises(ConfigError, match=words):
-        read_measured(path, "pretrain", PretrainConfig(), FACTS)
 
 
 def test_one_step_an_epoch_is_measured_so_that_it_can_be_read():

@@ -66,11 +66,18 @@ def deep_run(path, summary=None, n_visible=4, settings=(), tuning=None, **metric
 
 
 def sparse_run(
-    path, ranks=1, seconds=1.0, costs=(9.0, 4.5, 3.0), n_visible=4, rows=None, **changes
+    path,
+    ranks=1,
+    seconds=1.0,
+    costs=(9.0, 4.5, 3.0),
+    n_visible=4,
+    rows=None,
+    lines=None,
+    **changes,
 ):
     """Write a run of a sparse autoencoder."""
     settings = {"hidden": 3, "optimizer": "lbfgs", "kl": "average"} | changes
-    lines = [
+    lines = lines or [
         {**EVALUATION, "evaluation": i, "seconds": 0.1 * i, "cost": cost}
         for i, cost in enumerate(costs, 1)
     ]

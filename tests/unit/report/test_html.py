@@ -6,18 +6,7 @@ import numpy as np
 import pytest
 
 from mpilayer.report import html
-from mpilayer.report.html import (
-    NOTHING,
-    Figure,
-    Picture,
-    Section,
-    element,
-    facts,
-    figure,
-    note,
-    page,
-    table,
-)
+from mpilayer.report.html import Figure, Picture, Section, element, page
 
 EVIL = "<script>alert('1')</script>\"&"
 SVG = '<svg role="img"><path id="a"/><use xlink:href="#a" clip-path="url(#a)"/></svg>'
@@ -37,9 +26,9 @@ def test_text_is_escaped_and_markup_is_not():
     "made",
     [
         element("p", EVIL, title=EVIL),
-        table(EVIL, (EVIL, EVIL), [(EVIL, EVIL)]),
-        facts({EVIL: EVIL}),
-        figure(Figure("f", EVIL, EVIL, [Picture(b"png", EVIL, EVIL)])),
+        html.table(EVIL, (EVIL, EVIL), [(EVIL, EVIL)]),
+        html.facts({EVIL: EVIL}),
+        html.figure(Figure("f", EVIL, EVIL, [Picture(b"png", EVIL, EVIL)])),
         page(EVIL, EVIL, [Section("s", EVIL, [element("p", EVIL)])]),
     ],
 )
@@ -49,7 +38,7 @@ def test_nothing_foreign_becomes_markup(made):
 
 
 def test_options_in_notes_are_not_broken():
-    made = note("<Try> --code linear --learning-rate 1, not a--b.")
+    made = html.note("<Try> --code linear --learning-rate 1, not a--b.")
     assert made.count("<code>") == 2
     assert "&lt;Try&gt; <code>--code</code> linear <code>--learning-rate</code>" in made
     assert re.search(r"code\{[^}]*white-space:nowrap", html.STYLE)
@@ -57,10 +46,10 @@ def test_options_in_notes_are_not_broken():
 
 def test_short_cells_and_numbers_stay_on_one_line():
     long = "a text of more than twenty characters"
-    made = table("t", ("", "x"), [("a", "4 ranks × 1 thread")], [("b", long)])
+    made = html.table("t", ("", "x"), [("a", "4 ranks × 1 thread")], [("b", long)])
     assert re.findall(r'<tr class="([^"]*)"', made) == ["", "apart"]
     assert re.findall('class="long">([^<]*)', made) == [long]
-    made = facts({"x": "2.78e-05", "y": "4 ranks × 1 thread", "z": NOTHING})
+    made = html.facts({"x": "2.78e-05", "y": "4 ranks × 1 thread", "z": html.NOTHING})
     assert '<dd class="whole">2.78e-05' in made
     assert "<dd>4 ranks" in made
     assert "z" not in made  # nobody knows
@@ -68,7 +57,7 @@ def test_short_cells_and_numbers_stay_on_one_line():
 
 def test_two_pictures_of_one_make_have_names_of_their_own():
     pictures = (Picture(SVG, "one"), Picture(SVG, "two"))
-    made = figure(Figure("f", "t", "s", pictures))
+    made = html.figure(Figure("f", "t", "s", pictures))
     assert re.findall(r'id="([^"]*)"', made) == ["f", "f-1.a", "f-2.a"]
     assert re.findall(r'href="#([^"]*)"', made) == ["f-1.a", "f-2.a"]
     assert re.findall(r"url\(#([^)]*)\)", made) == ["f-1.a", "f-2.a"]

@@ -10,14 +10,7 @@ from mpilayer.report.run import collect
 from mpilayer.report.trace import trace_of
 from mpilayer.train.record import KINDS
 from tests.support import chrome
-from tests.unit.report.conftest import (
-    EPOCH,
-    EVALUATION,
-    TUNING,
-    deep_run,
-    sparse_run,
-    write_run,
-)
+from tests.unit.report.conftest import EPOCH, EVALUATION, TUNING, deep_run, sparse_run
 
 NOW = 1.8e9
 MOVED = {"training": 0.5, "transform": 0.25, "sending": 0.125, "monitor": 0.125}
@@ -70,9 +63,8 @@ def test_an_output_goes_from_where_it_was_sent_to_where_it_was_used(
     """Also where the clock of the rank above is behind: its lane is moved."""
     run = two_layers(tmp_path / "run", late=late)
     path = run / "metrics" / "layer-1.jsonl"
-    path.write_text(
-        path.read_text().replace('"sending": 0.125', f'"sending": {sending}')
-    )
+    text = path.read_text().replace('"sending": 0.125', f'"sending": {sending}')
+    path.write_text(text)
     found = traced(run)
     assert len(found.flows) == 2
     for number, (sent, used) in enumerate(found.flows, 1):
@@ -135,9 +127,8 @@ def test_launches_stand_on_one_axis(tmp_path, name):
     assert stop - start == pytest.approx(1.1)
     assert start == pytest.approx(100 if second else 4)
     several = [f"pre-training, launch {n + 1}" for n in range(len(expected))]
-    assert [own[0] for own in launches] == (
-        several if len(several) > 1 else ["pre-training"]
-    )
+    names = several if len(several) > 1 else ["pre-training"]
+    assert [own[0] for own in launches] == names
     assert ("began" in found.about) == any((first, second))
 
 
@@ -147,13 +138,9 @@ def test_launches_stand_on_one_axis(tmp_path, name):
 )
 def test_fine_tuning_by_each_rank(tmp_path, parallel, words):
     ranks = [["a", 1.0, 0.5, 0.1], ["b", 0.75, 0.8, 0.1]]
-    parts = dict(
-        zip(("training", "allreduce", "evaluating"), ranks[0][1:], strict=True)
-    )
-    about = {"host": "a", "began": NOW, "ranks": ranks}
-    lines = [
-        {**TUNING, **parts, **about, "epoch": i, "seconds": 2.0 * i} for i in (1, 2)
-    ]
+    parts = {"training": 1.0, "allreduce": 0.5, "evaluating": 0.1}
+    usual = {**TUNING, **parts, "host": "a", "began": NOW, "ranks": ranks}
+    lines = [{**usual, "epoch": i, "seconds": 2.0 * i} for i in (1, 2)]
     tuning = {"parallel": parallel} if parallel else {}
     metrics = {"layer_1": [line(1, 0.0)], "finetune": lines}
     found = traced(deep_run(tmp_path / "run", tuning=tuning, **metrics))
@@ -171,12 +158,9 @@ def test_evaluations_and_the_optimizer_between_them(tmp_path):
     found = traced(sparse_run(tmp_path / "run"))
     own = found.threads["rank 0, sparse"]
     assert [one.name for one in own] == [f"evaluation {i}" for i in (1, 2, 3)]
-    path = tmp_path / "slow"
-    lines = [
-        {**EVALUATION, "evaluation": i, "seconds": 0.3 * i, "cost": 1.0} for i in (1, 2)
-    ]
-    found = traced(write_run(path, {"data": {}, "sparse": {}}, sparse=lines))
-    seconds = found.seconds("sparse")
+    usual = {**EVALUATION, "cost": 1.0}
+    lines = [{**usual, "evaluation": i, "seconds": 0.3 * i} for i in (1, 2)]
+    seconds = traced(sparse_run(tmp_path / "slow", lines=lines)).seconds("sparse")
     assert seconds["computing"] == pytest.approx(0.2)
     assert seconds["optimizer"] == pytest.approx(0.2)
 

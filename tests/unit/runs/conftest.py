@@ -13,6 +13,7 @@ from mpilayer.parallel.comm import SerialCommunicator
 from mpilayer.parallel.start import Placement
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.session import Safety, Session
+from mpilayer.store import checkpoint
 from tests.support.runs import pretrain
 from tests.support.toys import rows
 
@@ -84,6 +85,11 @@ def copy(made, tmp_path):
 def run(copy):
     """Give a copy of the first."""
     return copy("pretrained")
+
+
+def tuned_weights(run):
+    """Return all arrays of the checkpoint of fine-tuning."""
+    return checkpoint.load_newest(RunDirectory(run).checkpoint("finetuned"))[0]
 
 
 def digests(run):

@@ -15,7 +15,14 @@ from mpilayer.runs.drive import resume
 from mpilayer.runs.evaluate import evaluate
 from mpilayer.store import checkpoint
 from tests.support.runs import run_finetune, run_sparse
-from tests.unit.runs.conftest import SPARSE, TUNE, digests, make_session, stopped
+from tests.unit.runs.conftest import (
+    SPARSE,
+    TUNE,
+    digests,
+    make_session,
+    stopped,
+    tuned_weights,
+)
 
 
 @pytest.fixture
@@ -120,10 +127,6 @@ def test_a_changed_digit_never_changes_the_result(half, name, before, after, err
 # --- the weights that an end has left
 
 
-def weights_of(run):
-    return checkpoint.load_newest(RunDirectory(run).checkpoint("finetuned"))[0]
-
-
 def test_a_layer_that_was_removed_is_trained_again(ended, expected):
     """Where it is missing, the advice is to resume: that must not lead back.
 
@@ -144,12 +147,12 @@ def test_a_layer_that_was_removed_is_trained_again(ended, expected):
 def test_fine_tuning_is_made_again(ended, expected):
     """Its weights, its summary, or a layer below it."""
     first = run_finetune(ended, TUNE, make_session())
-    before = weights_of(ended)
+    before = tuned_weights(ended)
     checkpoint.remove(RunDirectory(ended).checkpoint("finetuned"))
     with pytest.warns(UnfinishedWarning, match=f"'mpilayer resume {ended}'"):
         evaluate(ended, "validation", make_session())
     assert resume(ended, make_session())[0] == "finetune"
-    np.testing.assert_equal(weights_of(ended), before)
+    np.testing.assert_equal(tuned_weights(ended), before)
 
     (ended / "summary.json").unlink()
     command, summary = resume(ended, make_session())
@@ -160,7 +163,7 @@ def test_fine_tuning_is_made_again(ended, expected):
     RunDirectory(ended).checkpoint("layer-1").unlink()
     resume(ended, make_session())
     assert digests(ended) == expected
-    np.testing.assert_equal(weights_of(ended), before)
+    np.testing.assert_equal(tuned_weights(ended), before)
     run_finetune(ended, TUNE, make_session(), replace=True)
 
 

@@ -2,15 +2,22 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mpilayer.errors import ConfigError, DataError
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume
-from mpilayer.store import checkpoint
 from tests.support.runs import pretrain, run_finetune
 from tests.support.small import write_pixels
-from tests.unit.runs.conftest import STACK, TUNE, make_session, stopped
+from tests.unit.runs.conftest import (
+    STACK,
+    TUNE,
+    digests,
+    make_session,
+    stopped,
+    tuned_weights,
+)
 
 FAR = replace(STACK, memory="9K")
 TUNE_FAR = replace(TUNE, epochs=3, memory="4K")
@@ -20,11 +27,6 @@ TUNE_FAR = replace(TUNE, epochs=3, memory="4K")
 def data(tmp_path):
     """Give a data set that is larger than that."""
     return write_pixels(tmp_path / "data.h5")
-
-
-def digests(run):
-    """Return those of the layers."""
-    return [layer["digest"] for layer in RunDirectory(run).read_summary()["layers"]]
 
 
 @pytest.mark.parametrize("schedule", ["lockstep", "greedy"])
@@ -53,9 +55,8 @@ def test_fine_tuning_goes_on_in_its_order(tmp_path, data):
             resume(run, make_session())
         else:
             run_finetune(run, TUNE_FAR, make_session())
-        found, _, _ = checkpoint.load_newest(RunDirectory(run).checkpoint("finetuned"))
-        weights.append({name: array.tobytes() for name, array in found.items()})
-    assert weights[0] == weights[1]
+        weights.append(tuned_weights(run))
+    np.testing.assert_equal(*weights)
 
 
 def test_the_memory_of_a_run_is_kept(tmp_path, data):

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mpilayer.config import read_change
+from mpilayer.config import read_experiment
 from mpilayer.errors import ConfigError
-from mpilayer.runs.experiment import read_plan
+from mpilayer.runs.experiment import plan_of
+from mpilayer.sweep.plan import read_sweep
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DEEP = "[data]\npath = 'x.h5'\n[pretrain]\nlayers = [5, 2]\n[finetune]\nepochs = 2\n"
@@ -19,7 +20,7 @@ def plan(tmp_path):
     def read(text, *changes, run=None):
         path = tmp_path / "try.toml"
         path.write_text(text)
-        return read_plan(path, map(read_change, changes), run)
+        return read_sweep(path, changes, run=run)
 
     return read
 
@@ -75,12 +76,12 @@ def test_compare_goes_on_from_sparse(plan):
 def test_effective_settings_read_back(plan, tmp_path):
     first = plan(DEEP, "finetune.epochs=3", run=tmp_path)
     first.write()
-    assert read_plan(tmp_path / "experiment.toml") == first
+    assert read_sweep(tmp_path / "experiment.toml") == first
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda p: p.stem)
 def test_examples_are_legal(path):
-    assert len(read_plan(path).steps) >= 4
+    assert len(plan_of(path, read_experiment(path)).steps) >= 4
 
 
 @pytest.mark.parametrize(

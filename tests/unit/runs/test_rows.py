@@ -9,6 +9,7 @@ from mpilayer.data.split import Split
 from mpilayer.errors import DataError
 from mpilayer.runs.rows import check_images
 
+TABLE = "table.csv (36 columns)"
 NAMED = Preparation(columns=tuple(f"c{i}" for i in range(36)))
 
 
@@ -18,24 +19,15 @@ NAMED = Preparation(columns=tuple(f"c{i}" for i in range(36)))
         (36, "digits.npy", (1,), ""),
         (36, "digits.npy", (5,), ""),
         (36, "digits.npy", (6,), "got --augment shift:6, and .* are 6 x 6 pixels"),
-        (
-            36,
-            "table.csv (36 columns)",
-            (1,),
-            "square images; .* has 36 columns, a table's",
-        ),
-        (36, "table.csv (36 columns)", (1, 4, 9), ""),
+        (36, TABLE, (1,), "square images; .* has 36 columns, a table's"),
+        (36, TABLE, (1, 4, 9), ""),
         (36, "named", (1,), "columns, a table's"),
         (36, "named", (4, 4, 9), "out of sight; got --augment shift:4.* 4 x 9"),
         (30, "digits.npy", (1,), "with --augment shift:1:HEIGHTxWIDTH"),
         (30, "digits.npy", (1, 5, 6), ""),
         (30, "digits.npy", (1, 6, 6), "of 6 x 6 pixels; .* has 30 columns. Say"),
-        (
-            16,
-            "digits.npy",
-            (1,),
-            "16 columns, a table's",
-        ),  # a row of a table more often
+        # A row of a table more often.
+        (16, "digits.npy", (1,), "16 columns, a table's"),
         (16, "digits.npy", (1, 4, 4), ""),
     ],
 )

@@ -145,10 +145,10 @@ def test_a_comparison_of_a_former_version(compared):
 def test_an_average_of_a_former_version(small, tmp_path, asked, shards, told):
     """It did not say over how many shards: the ranks of now, or what the user knows."""
     run, session = tmp_path / "run", make_session(resume=True)
-    config = replace(SPARSE, shards=3)
-    with pytest.raises(Interrupted):
-        run_sparse(small, run, config, make_session(4))
+    stopped(4, run_sparse, small, run, replace(SPARSE, shards=3))
     without_shards(RunDirectory(run))
+    with pytest.raises(ConfigError, match="got 61 shards with 60 training rows"):
+        run_sparse(small, run, replace(SPARSE, shards=61), session)
     if asked is None:
         resume(run, session)
     else:
@@ -180,15 +180,6 @@ def test_a_complete_average_of_a_former_version(small, tmp_path):
     run_sparse(small, run, replace(SPARSE, evaluations=12), session)
     assert "sparsity term averaged over 3 shards of 60 rows" in session.said
     assert not any("former version" in line for line in session.said)
-
-
-def test_an_average_of_a_former_version_and_too_many_shards(small, tmp_path):
-    run, session = tmp_path / "run", make_session(resume=True)
-    with pytest.raises(Interrupted):
-        run_sparse(small, run, replace(SPARSE, shards=3), make_session(4))
-    without_shards(RunDirectory(run))
-    with pytest.raises(ConfigError, match="got 61 shards with 60 training rows"):
-        run_sparse(small, run, replace(SPARSE, shards=61), session)
 
 
 def test_what_a_run_averages_over_stays(small, tmp_path):

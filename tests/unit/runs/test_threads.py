@@ -10,8 +10,8 @@ from mpilayer.parallel.start import Placement
 from mpilayer.runs import session
 from mpilayer.runs.directory import RunDirectory
 from mpilayer.runs.drive import resume, training_of
-from tests.support.runs import run_finetune
-from tests.unit.runs.conftest import SPARSE, STACK, TUNE, make_session
+from tests.support.runs import pretrain, run_finetune
+from tests.unit.runs.conftest import SPARSE, STACK, TUNE, make_session, stopped
 
 CONFIGS = {"pretrain": STACK, "sparse": SPARSE, "compare": SPARSE}
 
@@ -65,9 +65,7 @@ def test_a_run_that_noted_none_goes_on_as_asked(
     small, tmp_path, placed, asked, expected
 ):
     run = tmp_path / "run"
-    with pytest.raises(Interrupted):
-        training_of("pretrain")(run, make_session(2), STACK, small).drive()
-    directory = RunDirectory(run)
-    directory.write_config({"launch": {}})
+    stopped(2, pretrain, small, run, STACK)
+    RunDirectory(run).write_config({"launch": {}})
     resume(run, asking(asked))
     assert placed == expected

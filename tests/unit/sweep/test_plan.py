@@ -53,10 +53,9 @@ def names(plan):
             ("pretrain.schedule=greedy,lockstep", "finetune.epochs=1,3"),
             None,
             [
-                "schedule=greedy,epochs=1",
-                "schedule=greedy,epochs=3",
-                "schedule=lockstep,epochs=1",
-                "schedule=lockstep,epochs=3",
+                f"schedule={s},epochs={n}"
+                for s in ("greedy", "lockstep")
+                for n in (1, 3)
             ],
         ),
         (
@@ -75,16 +74,6 @@ def names(plan):
             ("pretrain.layers=9,5", "pretrain.layers=9"),
             "1,0",
             [f"layers={n}/seed-{k}" for k in (1, 0) for n in ("9-5", "9")],
-        ),
-        (
-            BASE,
-            ("finetune.optimizer=sgd,adam", "pretrain.method=rbm,autoencoder"),
-            None,
-            [
-                f"optimizer={o},method={m}"
-                for o in ("sgd", "adam")
-                for m in ("rbm", "autoencoder")
-            ],
         ),
         (
             CASES + BASE,

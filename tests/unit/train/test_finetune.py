@@ -8,6 +8,7 @@ from mpilayer.models.base import LayerShape
 from mpilayer.models.initial import random_weights
 from mpilayer.models.stack import DeepAutoencoder, Predictor
 from mpilayer.parallel.comm import SerialCommunicator
+from mpilayer.train.backpropagation import Backpropagation
 from mpilayer.train.evaluate import prediction_error, reconstruction_error, targets
 from mpilayer.train.finetune import FinetuneState, finetune
 from mpilayer.train.groups import RowGroups
@@ -27,13 +28,13 @@ COURSE = {"learning_rate_schedule": "cosine", "warm_up": 2}
 COURSE |= {"augment": "shift:1:3x4", "dropout": 0.1}
 
 
-def make(task="autoencode", kind=FinetuneState, **changes):
+def make(task="autoencode", **changes):
     stack = DeepAutoencoder(SHAPES)
     if task != "autoencode":
         stack = Predictor(SHAPES, CLASSES[task])
     settings = {"epochs": 5, "minibatch": 20, "optimizer": "sgd", "seed": 4}
     settings |= {"learning_rate": 0.01, "task": task, **changes}
-    return kind(randomize(stack, deviation=0.3), FinetuneConfig(**settings))
+    return FinetuneState(randomize(stack, deviation=0.3), FinetuneConfig(**settings))
 
 
 def wanted(state, v):
@@ -174,20 +175,6 @@ def test_divergence_is_never_best():
         np.testing.assert_array_equal(state.best, good)
 
 
-class Watched(FinetuneState):
-    """A state that keeps decay and scale of every step."""
-
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.found = []
-
-    def step(self, training, now, meanwhile):
-        """Descend on a minibatch."""
-        super().step(training, now, meanwhile)
-        own = training._own
-        self.found.append((own.decay, own.optimizer.scale))
-
-
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
     ("schedule", "plain"),
@@ -198,16 +185,22 @@ class Watched(FinetuneState):
         ("cosine", lambda done: np.cos(np.pi * done / 4) ** 2),
     ],
 )
-def test_every_step_has_its_rate(schedule, plain, optimizer):
+def test_every_step_has_its_rate(monkeypatch, schedule, plain, optimizer):
     """At its middle, for the decay of the weights as well."""
     decay = 0.5 if schedule == "exponential" else 1.0
     settings = {"learning_rate_schedule": schedule, "learning_rate_decay": decay}
     settings |= {"warm_up": 1, "weight_decay": 0.5, "learning_rate": 0.004, "epochs": 3}
-    state = make(kind=Watched, optimizer=optimizer, **settings)
-    run(state)
+    take, found = Backpropagation.step, []
+
+    def step(training, *arguments):
+        take(training, *arguments)
+        found.append((training._own.decay, training._own.optimizer.scale))
+
+    monkeypatch.setattr(Backpropagation, "step", step)
+    run(make(optimizer=optimizer, **settings))
     done = (np.arange(33) + 0.5) / 11
     expected = 0.004 * np.where(done < 1, done, plain(done - 1))
-    decays, scales = zip(*state.found, strict=True)
+    decays, scales = zip(*found, strict=True)
     assert decays == pytest.approx(0.5 * expected, rel=1e-12)
     if optimizer != "adam":  # which has a step size instead
         assert scales == pytest.approx(expected, rel=1e-12)

@@ -82,14 +82,6 @@ def all_cuts(plan, saved):
     return sorted((cut for cut in choices if consistent(plan, cut)), reverse=True)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_newest_cut_is_the_best_of_all(seed):
-    rng = np.random.default_rng(seed)
-    table = random_table(rng, n_layers=int(rng.integers(1, 5)))
-    plan, saved = TablePlan(table, bool(seed % 2)), random_saved(rng, table)
-    assert newest_cut(plan, saved) == all_cuts(plan, saved)[0]
-
-
 def random_async(rng, n_layers=3):
     """Return some checkpoints of an asynchronous run, whatever happened."""
     saved, below = [], 1
@@ -105,10 +97,22 @@ def random_async(rng, n_layers=3):
     return saved
 
 
+def random_run(kind, seed, n_layers=3):
+    """Return a plan, and checkpoints of a run that follows it."""
+    rng = np.random.default_rng(seed)
+    if kind == "async":
+        return asynchronous((3, 3, 3), bool(seed % 2)), random_async(rng)
+    table = random_table(rng, n_layers)
+    return TablePlan(table, bool(seed % 2)), random_saved(rng, table)
+
+
+KINDS = pytest.mark.parametrize("kind", ["table", "async"])
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_newest_cut_of_an_asynchronous_run_is_the_best_of_all(seed):
-    saved = random_async(np.random.default_rng(seed))
-    plan = asynchronous((3, 3, 3), bool(seed % 2))
+@KINDS
+def test_the_newest_cut_is_the_best_of_all(seed, kind):
+    plan, saved = random_run(kind, seed, n_layers=1 + seed % 4)
     assert newest_cut(plan, saved) == all_cuts(plan, saved)[0]
 
 
@@ -159,14 +163,9 @@ def pruned(plan, saved):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("kind", ["table", "async"])
+@KINDS
 def test_a_damaged_file_costs_no_more_after_pruning(seed, kind):
-    rng = np.random.default_rng(seed)
-    if kind == "table":
-        table = random_table(rng)
-        plan, saved = TablePlan(table, bool(seed % 2)), random_saved(rng, table)
-    else:
-        plan, saved = asynchronous((3, 3, 3), bool(seed % 2)), random_async(rng)
+    plan, saved = random_run(kind, seed)
     left = pruned(plan, saved)
     assert newest_cut(plan, left) == newest_cut(plan, saved)
     for with_all, with_few in zip(losses(plan, saved), losses(plan, left), strict=True):
