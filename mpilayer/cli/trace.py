@@ -10,9 +10,9 @@ from mpilayer.cli.arguments import add
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the run and the file."""
     parser.description = (
-        "Write what all ranks of a run did, when and for how long, in Chrome's trace "
-        "format: finished, running or broken off, of any mode. Open the file in "
-        "Perfetto (https://ui.perfetto.dev) or chrome://tracing."
+        "Write what all ranks of a run did (of a sparse one rank 0), when and for how "
+        "long, in Chrome's trace format: finished, running or broken off, of any mode. "
+        "Open the file in Perfetto (https://ui.perfetto.dev) or chrome://tracing."
     )
     add(parser, "run", "a run")
     out = "the file to write, - for standard output (default: %(default)s)"

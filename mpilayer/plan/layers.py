@@ -146,7 +146,7 @@ class Pretraining(Model):
         """See ``Model``."""
         config = self.config
         if option:
-            config = replace(config, layout=option.split()[1])
+            config = replace(config, layout=option.removeprefix("--layout "))
         places = places_for(config, hosts, self.shapes[0].n_visible, self.table)
         config = with_slices(config, places)
         names = list(dict.fromkeys(hosts))

@@ -42,12 +42,14 @@ def would_more_ranks_help(run: Run) -> Iterator[html.Part]:
         # Files of former versions, or that others have changed, may lack what is asked.
         except (MpilayerError, ArithmeticError, LookupError, TypeError, ValueError):
             continue
-        if found is not None and found.forecasts and number(ranks) > 0:
-            yield _table(title, int(number(ranks)), found)
+        if found is not None and any(f.ranks == ranks for f in found.forecasts):
+            layout = str(run.section("pretrain").get("layout"))
+            yield _table(title, int(number(ranks)), layout, found)
 
 
-def _table(title: str, ranks: int, found: Outlook) -> html.Markup:
-    now = min(found.forecasts, key=lambda f: (abs(f.ranks - ranks), f.option != ""))
+def _table(title: str, ranks: int, layout: str, found: Outlook) -> html.Markup:
+    own = [f for f in found.forecasts if f.ranks == ranks]
+    now = next((f for f in own if f.option.endswith(layout)), own[0])
     speeds = [now.cost.seconds / f.cost.seconds for f in found.forecasts]
     pairs = [*zip(speeds, found.forecasts, strict=True)]
     more = [(s, f) for s, f in pairs if f.ranks > ranks and s > _WORTH]
@@ -99,7 +101,11 @@ def pretraining(run: Run) -> Outlook | None:
         measuring = median(epoch.monitor for epoch in epochs)
         numbers[f"monitor {key}"] = measuring / (2 if size == 1 else 1)
     found = _measured("pretrain", config.minibatch, run.n_visible, numbers, curves)
-    return _look(Pretraining(found, _LINKS, config, shapes, table))
+    free = replace(config, layout="auto")
+    model = Pretraining(found, _LINKS, free, shapes, table)
+    if config.layout != free.layout:  # it may be of no use to other numbers of ranks
+        model.options = (f"--layout {config.layout}", *model.options)
+    return _look(model, int(run.summary["ranks"]))
 
 
 def finetuning(run: Run) -> Outlook | None:
@@ -117,7 +123,8 @@ def finetuning(run: Run) -> Outlook | None:
     numbers = {"evaluate": median(line["evaluating"] for line in lines)}
     found = _measured("finetune", rows, run.n_visible, numbers, curves)
     config = replace(config, slices=0, epochs=len(lines))
-    return _look(Finetuning(found, _LINKS, config, layer_shapes(stack, run.n_visible)))
+    model = Finetuning(found, _LINKS, config, layer_shapes(stack, run.n_visible))
+    return _look(model, int(run.summary["finetune_ranks"]))
 
 
 def sparse(run: Run) -> Outlook | None:
@@ -134,7 +141,7 @@ def sparse(run: Run) -> Outlook | None:
     numbers["evaluation"] = max(1e-9, every - computing - waiting)
     config = replace(config, optimizer="lbfgs", evaluations=len(lines), shards=0)
     found = _measured("sparse", n_rows, run.n_visible, numbers, {})
-    return _look(Sparse(found, _LINKS, config))
+    return _look(Sparse(found, _LINKS, config), int(ranks))
 
 
 def _curve(seconds: float, size: int, most: int) -> Curve:
@@ -157,5 +164,6 @@ def _measured(
     return Measured(command, data, {}, cores, *speeds, 0, numbers, curves)
 
 
-def _look(model: Model) -> Outlook:
-    return outlook(model, [n for n in _RANKS if n <= max(1, model.useful())], 1)
+def _look(model: Model, ranks: int) -> Outlook:
+    useful = [n for n in _RANKS if n <= max(1, model.useful())]
+    return outlook(model, [ranks, *useful], 1)

@@ -13,7 +13,7 @@ def seconds(found, n):
     return next(f.cost.seconds for f in found.forecasts if f.ranks == n)
 
 
-def trained(path, training, team=()):
+def trained(path, training, team=(), n_ranks=3, layout="auto"):
     """Return the run of two layers whose epochs took so many seconds."""
     lines = [
         [
@@ -25,14 +25,22 @@ def trained(path, training, team=()):
         for layer, took in enumerate(training)
     ]
     named = {f"layer_{layer}": own for layer, own in enumerate(lines, 1)}
-    (run,) = collect([deep_run(path, {}, 784, STACK, **named)])
+    summary, stack = {"ranks": n_ranks}, {**STACK, "layout": layout}
+    (run,) = collect([deep_run(path, summary, 784, stack, **named)])
     return ranks.pretraining(run)
 
 
 def test_the_epochs_of_layers_add_up(tmp_path):
     found = trained(tmp_path / "run", (3.0, 2.0))
     assert seconds(found, 1) == pytest.approx(4 * 3.25 + 0.25 + 4 * 2.25, rel=0.01)
-    assert seconds(found, 4) < seconds(found, 1)
+    assert seconds(found, 3) < seconds(found, 4) < seconds(found, 1)
+
+
+def test_a_layout_that_was_given_is_seen_beside_those_of_other_ranks(tmp_path):
+    found = trained(tmp_path / "run", (3.0, 2.0), (), 4, "1:2 2:2")
+    layouts = {(f.ranks, f.cost.layout) for f in found.forecasts}
+    assert {(4, "1:2 2:2"), (2, "1-2:2")} <= layouts
+    assert not found.refused
 
 
 def test_a_team_of_two_tells_of_one_rank(tmp_path):
@@ -43,7 +51,7 @@ def test_a_team_of_two_tells_of_one_rank(tmp_path):
     assert seconds(team, 1) == pytest.approx(seconds(alone, 1) + more, rel=0.01)
 
 
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("n", [1, 2, 3])
 def test_fine_tuning_and_evaluations_come_out_again(tmp_path, n):
     lines = [{**TUNING, "training": 2.0, "evaluating": 0.1}] * 3
     summary = {"finetune_ranks": n}
