@@ -14,7 +14,7 @@ from mpilayer.runs.rows import Facts
 from mpilayer.words import few
 
 KIND, FORMAT_VERSION = "mpilayer-plan", 1
-_MOST = 1e18  # of what was measured, and of its inverse: products stay finite
+_MOST = 1e15  # of what was measured, and of its inverse: products stay finite
 
 _FREE: Mapping[str, frozenset[str]] = {
     "pretrain": frozenset(
