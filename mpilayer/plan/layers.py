@@ -46,6 +46,10 @@ from mpilayer.train.schedule import Schedule
 from mpilayer.train.teams import places_for, with_slices
 from mpilayer.words import plural, spans
 
+# Times as long as copying it takes to read what another core has just written: steps of
+# three layers on two cores, beside the same steps of one rank whose other is not there.
+_FROM_OTHERS = 5
+
 
 def layer_key(shape: LayerShape) -> str:
     """Return what pieces of a layer are called."""
@@ -159,7 +163,10 @@ class Pretraining(Model):
 
         def epoch(layer: int, number: int) -> float:
             leaves, streams = plan.leaves(layer, number), plan.streams(layer, number)
-            return self._epoch(layer, sizes[layer], leaves, leaves and streams)
+            seconds = self._epoch(layer, sizes[layer], leaves, leaves and streams)
+            if number == plan.stipulated[layer]:  # parameters and momentum are saved
+                seconds += 8 * self.shapes[layer].cost / self.measured.disk
+            return seconds
 
         def message(layer: int) -> float:
             n_bytes = 4 * sum(self.counts) * self.shapes[layer].n_hidden
@@ -167,8 +174,7 @@ class Pretraining(Model):
 
         slower = partial(self.slower, hosts=n_hosts)
         found = Simulation(plan, seats, epoch, message, slower).run()
-        # The last checkpoint is saved while nobody trains any more.
-        seconds = found.seconds + 8 * self.shapes[-1].cost / self.measured.disk
+        seconds = found.seconds
         working = sum(b * s.size for b, s in zip(found.busy, seats, strict=True))
         waiting = max(0.0, seconds - working / len(hosts))
         own = [self._bytes(config, place, plan.replace) for place in places]
@@ -193,10 +199,17 @@ class Pretraining(Model):
         shape, measured = self.shapes[layer], self.measured
         key, numbers = layer_key(shape), measured.numbers
         most = self.config.slices_of_layers[layer] or most_slices(shape.n_hidden)
+        passes = make_layer(
+            self.config, replace(shape, n_visible=1, n_hidden=1)
+        ).n_passes
+        barriers = 2 * passes * self.barrier(size)  # of those without a slice, too
         size = min(size, most)
-        small = make_layer(self.config, replace(shape, n_visible=1, n_hidden=1))
-        barriers = 2 * small.n_passes * self.barrier(size)
         step = measured.curves[f"step {key}"](size) + barriers
+        # Of the weights of its own visible units, and of the units of every pass, what
+        # others have written since.
+        read = 4 * shape.cost / size
+        read += 2 * passes * self.config.minibatch * (shape.n_visible + shape.n_hidden)
+        step += _FROM_OTHERS * read * (size - 1) / size / measured.memory
         seconds = measured.curves[f"epoch {key}"](size)
         seconds += step * self.n_train / self.config.minibatch
         train, *monitored = self.counts
