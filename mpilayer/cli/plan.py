@@ -43,6 +43,9 @@ def run(args: argparse.Namespace) -> None:
     names += ["layers"] if args.name == "finetune" else []
     asked = {name: getattr(given, name) for name in names}
     found = look_ahead(Question(args.name, config, given.data, **asked), show.say)
+    if not found.forecasts:
+        whys = (f"{count(n, 'rank')}: {why}" for n, why in found.refused.items())
+        raise ConfigError(f"--ranks must name a number that can train. {' '.join(whys)}")
     if given.json:
         print(json.dumps(found.to_json()))
     else:

@@ -75,6 +75,10 @@ def test_all_trainings_are_measured(folder, line):
             f"pretrain data.h5 {SMALL} --measured less.json",
             ["plan --json", "no piece 'step 20-128 sigmoid sigmoid'"],
         ),
+        (
+            f"pretrain data.h5 {SMALL} --measured plan.json --ranks 90,91",
+            ["number that can train. 90 ranks: ", " 91 ranks: ", "Start at most"],
+        ),
         ("pretrain missing.h5", ["missing.h5"]),
     ],
 )
