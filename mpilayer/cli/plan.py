@@ -45,7 +45,9 @@ def run(args: argparse.Namespace) -> None:
     found = look_ahead(Question(args.name, config, given.data, **asked), show.say)
     if not found.forecasts:
         whys = (f"{count(n, 'rank')}: {why}" for n, why in found.refused.items())
-        raise ConfigError(f"--ranks must name a number that can train. {' '.join(whys)}")
+        raise ConfigError(
+            f"--ranks must name a number that can train. {' '.join(whys)}"
+        )
     if given.json:
         print(json.dumps(found.to_json()))
     else:
