@@ -50,6 +50,8 @@ def _modes() -> dict[str, Mode]:
     slow = ("--checkpoint-every", "2")
     rows = ("--minibatch", "100")
     cut = ("--layers", "130,128", "--slices", "2,2")
+    # Else as many as the ranks that begin: after a launch that was killed before, others.
+    shards = ("--shards", "2")
     sgd = ("--optimizer", "sgd", "--measure-every", "0", "--minibatch", "100")
     found = [
         Mode("lockstep, lag 0", "pretrain", (*stack, *pre), 70),
@@ -70,9 +72,21 @@ def _modes() -> dict[str, Mode]:
             (*slow, *rows, "--optimizer", "momentum"),
             18,
         ),
-        Mode("sparse, lbfgs, exact", "sparse", (*slow, "--kl", "exact"), 350, "any"),
-        Mode("sparse, cg, average", "sparse", (*pre, "--optimizer", "cg"), 300, "any"),
-        Mode("sparse, sgd", "sparse", (*pre, *sgd), 120, "any"),
+        Mode(
+            "sparse, lbfgs, exact",
+            "sparse",
+            (*slow, *shards, "--kl", "exact"),
+            350,
+            "any",
+        ),
+        Mode(
+            "sparse, cg, average",
+            "sparse",
+            (*pre, *shards, "--optimizer", "cg"),
+            300,
+            "any",
+        ),
+        Mode("sparse, sgd", "sparse", (*pre, *shards, *sgd), 120, "any"),
         Mode(
             "fine-tuning, adam, other ranks",
             "finetune",
