@@ -50,7 +50,7 @@ def _modes() -> dict[str, Mode]:
     slow = ("--checkpoint-every", "2")
     rows = ("--minibatch", "100")
     cut = ("--layers", "130,128", "--slices", "2,2")
-    # Else as many as the ranks that begin: after a launch that was killed before, others.
+    # Else as many as ranks that begin, which may be others than were killed before.
     shards = ("--shards", "2")
     sgd = ("--optimizer", "sgd", "--measure-every", "0", "--minibatch", "100")
     found = [
@@ -72,13 +72,7 @@ def _modes() -> dict[str, Mode]:
             (*slow, *rows, "--optimizer", "momentum"),
             18,
         ),
-        Mode(
-            "sparse, lbfgs, exact",
-            "sparse",
-            (*slow, *shards, "--kl", "exact"),
-            350,
-            "any",
-        ),
+        Mode("sparse, lbfgs, exact", "sparse", (*slow, "--kl", "exact"), 350, "any"),
         Mode(
             "sparse, cg, average",
             "sparse",
