@@ -24,6 +24,7 @@ _ERRORS = {
     "regressor": "root mean square error of the labels",
 }
 _MOST_ROWS = 60  # of the table of a sweep
+_LONGEST = 32  # name of a setting that stays in one line
 _RECONSTRUCTION = "reconstruction (sum over columns, mean over rows)"
 
 
@@ -192,7 +193,11 @@ def show_sweep(plan: SweepPlan, as_json: bool = False) -> sweeps.Table:
     out.print(show.table(title, head, rows[:_MOST_ROWS], left=2))
     if len(table.settings) < len(table.rows):
         title = "Settings: mean over seeds ± standard error"
-        out.print(show.table(title, *sweeps.settings_in_words(table), left=2))
+        head, rows = sweeps.settings_in_words(table)
+        made = show.table(title, head, rows, left=2)
+        # A number within a name must not be folded; means can be, at their spaces.
+        made.columns[0].no_wrap = all(len(row[0]) <= _LONGEST for row in rows)
+        out.print(made)
     if table.pairs and not table.few:
         title = "Differences on the same seeds: mean, 95 % interval"
         out.print(show.table(title, *sweeps.differences_in_words(table)))
